@@ -1,0 +1,66 @@
+"""What a lot and a tick are: the one place where decimals become exact integers and back."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+
+import msgspec
+
+
+class Unfit(ValueError):
+    """A decimal that is no whole number of the instrument's lots or ticks; it is refused, never rounded."""
+
+
+class Instrument(msgspec.Struct, frozen=True, kw_only=True):
+    """One instrument and its units.
+
+    `lot_size` and `tick_size` are decimal strings: the smallest quantity and price that can be expressed.
+    `price_increment` is the smallest step of an *order* price, in ticks (trades may print inside it).
+    `calendar` names the exchange calendar (`XNYS`, `24/7`, ...) and `reference_version` the reference data
+    (lot, tick, split) that open orders and positions are kept in; a split moves it.
+    """
+
+    symbol: str
+    venue: str = "SIM"
+    lot_size: str = "1"
+    tick_size: str = "0.01"
+    price_increment: int = 1
+    currency: str = "USD"
+    calendar: str = "XNYS"
+    reference_version: str = "1"
+
+    @property
+    def key(self) -> str:
+        """The symbol."""
+        return self.symbol
+
+    def lots(self, quantity: str | Decimal | int) -> int:
+        """The quantity in lots. Raises `Unfit` when it is no whole number of lots."""
+        return _whole(quantity, self.lot_size, self.symbol, "quantity", "lot size")
+
+    def ticks(self, price: str | Decimal | int) -> int:
+        """The price in ticks. Raises `Unfit` when it is no whole number of ticks."""
+        return _whole(price, self.tick_size, self.symbol, "price", "tick size")
+
+    def quantity_text(self, lots: int) -> str:
+        """The quantity as a person reads it."""
+        return f"{lots * Decimal(self.lot_size):f}"
+
+    def price_text(self, ticks: int) -> str:
+        """The price as a person reads it."""
+        return f"{ticks * Decimal(self.tick_size):f}"
+
+    def notional_text(self, notional: int) -> str:
+        """A notional (lots x ticks) in the instrument's currency, as a person reads it."""
+        return f"{notional * Decimal(self.lot_size) * Decimal(self.tick_size):f}"
+
+
+def _whole(value: str | Decimal | int, unit: str, symbol: str, what: str, unit_name: str) -> int:
+    try:
+        ratio = Decimal(value) / Decimal(unit)
+    except (InvalidOperation, ZeroDivisionError) as problem:
+        raise Unfit(f"{symbol}: {what} {value!r} is no decimal number") from problem
+    whole = int(ratio) if ratio.is_finite() else None
+    if whole is None or whole != ratio:
+        raise Unfit(f"{symbol}: {what} {value} is no whole number of its {unit_name} {unit}")
+    return whole

@@ -1,0 +1,191 @@
+"""Messages between a system and its venue, in FIX fields, before they are put on any wire.
+
+A `Request` is also a record: a gateway records it at the last line before the wire, so that what leaves is checked.
+"""
+
+from __future__ import annotations
+
+from holdover.model.fix import (
+    ExecRestatementReason,
+    ExecType,
+    MsgType,
+    OrdStatus,
+    OrdType,
+    PositionEffect,
+    Side,
+    TimeInForce,
+)
+from holdover.model.record import Record
+
+
+class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="request", tag_field="t"):
+    """A new order (D), a cancel (F) or a replace (G) as it leaves. Quantities in lots, prices in ticks.
+
+    `root_cl_ord_id` is the order's key (ours; it never goes on the wire, a venue ignores it). `link_epoch` is the epoch
+    of the link that it is sent on.
+    """
+
+    msg_type: MsgType
+    cl_ord_id: str
+    symbol: str
+    side: Side
+    order_qty: int
+    root_cl_ord_id: str = ""
+    orig_cl_ord_id: str = ""
+    account: str = ""
+    strategy: str = ""
+    ord_type: OrdType = OrdType.LIMIT
+    time_in_force: TimeInForce = TimeInForce.DAY
+    price: int | None = None
+    stop_px: int | None = None
+    expire_date: str = ""
+    cl_ord_link_id: str = ""
+    position_effect: PositionEffect = PositionEffect.OPEN
+    link: str = ""
+    link_epoch: int = 0
+    trade_date: str = ""
+    poss_resend: bool = False
+    transact_time_ns: int = 0
+
+    @property
+    def key(self) -> str:
+        """Account and ClOrdID."""
+        return f"{self.account}/{self.cl_ord_id}"
+
+    @property
+    def orig_key(self) -> str:
+        """Account and OrigClOrdID; empty when there is none."""
+        return f"{self.account}/{self.orig_cl_ord_id}" if self.orig_cl_ord_id else ""
+
+    @property
+    def book_key(self) -> str:
+        """Account and instrument."""
+        return f"{self.account}/{self.symbol}"
+
+    def __repr__(self) -> str:
+        return f"<Request {self.msg_type.name} {self.cl_ord_id} {self.side.name} {self.order_qty} {self.symbol}>"
+
+
+class Query(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="query", tag_field="t"):
+    """A question to the venue: order status (H), mass status (AF), positions (AN), executions since a date (AD)."""
+
+    msg_type: MsgType
+    req_id: str
+    account: str = ""
+    symbol: str = ""
+    cl_ord_id: str = ""
+    order_id: str = ""
+    since_date: str = ""
+    link: str = ""
+
+    @property
+    def key(self) -> str:
+        """The request's id."""
+        return self.req_id
+
+
+class ExecutionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="8", tag_field="t"):
+    """ExecutionReport (8): what the venue says of an order.
+
+    `trade_date` is TradeDate (75); `exec_ref_date` the trade date of the execution that is busted or corrected;
+    `expire_date` ExpireDate (432). `req_id` and `last_rpt_requested` belong to an answer (MassStatusReqID 584,
+    OrdStatusReqID 790, TradeRequestID 568, LastRptRequested 912). `tot_num_reports` is 0 in the one report that says
+    "there is nothing to report"; `ord_rej_reason` 5 means unknown order.
+    """
+
+    exec_type: ExecType
+    ord_status: OrdStatus
+    cl_ord_id: str
+    exec_id: str
+    symbol: str = ""
+    side: Side = Side.BUY
+    order_qty: int = 0
+    cum_qty: int = 0
+    leaves_qty: int = 0
+    notional: int = 0
+    last_qty: int = 0
+    last_px: int = 0
+    order_id: str = ""
+    orig_cl_ord_id: str = ""
+    exec_ref_id: str = ""
+    exec_ref_date: str = ""
+    account: str = ""
+    ord_type: OrdType = OrdType.LIMIT
+    time_in_force: TimeInForce = TimeInForce.DAY
+    price: int | None = None
+    stop_px: int | None = None
+    expire_date: str = ""
+    cl_ord_link_id: str = ""
+    position_effect: PositionEffect = PositionEffect.OPEN
+    trade_date: str = ""
+    order_date: str = ""
+    exec_restatement_reason: ExecRestatementReason | None = None
+    reference_version: str = "1"
+    ord_rej_reason: int | None = None
+    text: str = ""
+    req_id: str = ""
+    last_rpt_requested: bool = False
+    tot_num_reports: int | None = None
+    poss_resend: bool = False
+    transact_time_ns: int = 0
+
+    @property
+    def key(self) -> str:
+        """The ExecID."""
+        return self.exec_id
+
+
+class CancelReject(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="9", tag_field="t"):
+    """OrderCancelReject (9): a cancel or replace refused; `ord_status` is the order's, as it stands."""
+
+    cl_ord_id: str
+    orig_cl_ord_id: str
+    ord_status: OrdStatus
+    account: str = ""
+    order_id: str = ""
+    cxl_rej_reason: int = 0
+    cxl_rej_response_to: str = "1"
+    text: str = ""
+
+    @property
+    def key(self) -> str:
+        """The ClOrdID of the request refused."""
+        return self.cl_ord_id
+
+
+class PositionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="AP", tag_field="t"):
+    """PositionReport (AP): the venue's net position, in lots. An empty symbol says that there is no position at all."""
+
+    req_id: str
+    account: str
+    symbol: str
+    net_qty: int
+    reference_version: str = "1"
+    last_rpt_requested: bool = False
+
+    @property
+    def key(self) -> str:
+        """Account and instrument."""
+        return f"{self.account}/{self.symbol}"
+
+
+class SecurityStatus(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="f", tag_field="t"):
+    """SecurityStatus (f): whether a book takes orders; `reason` is open, halt, disabled or closed."""
+
+    symbol: str
+    trading: bool
+    reason: str = ""
+    trade_date: str = ""
+    reference_version: str = "1"
+
+    @property
+    def key(self) -> str:
+        """The symbol."""
+        return self.symbol
+
+
+Outbound = Request | Query
+"""What a system sends."""
+
+Inbound = ExecutionReport | CancelReject | PositionReport | SecurityStatus
+"""What a venue sends."""
