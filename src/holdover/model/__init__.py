@@ -9,6 +9,7 @@ from holdover.model.fix import (
     CLOSED,
     OPEN,
     PENDING,
+    TRADES,
     ExecRestatementReason,
     ExecType,
     MsgType,
@@ -18,7 +19,7 @@ from holdover.model.fix import (
     Side,
     TimeInForce,
 )
-from holdover.model.instrument import Instrument, Unfit
+from holdover.model.instrument import CASH_UNIT, Instrument, Unfit
 from holdover.model.message import (
     CancelReject,
     ExecutionReport,
@@ -29,6 +30,7 @@ from holdover.model.message import (
     Request,
     SecurityStatus,
 )
+from holdover.model.own import ClockReading, FreezeSet, Recompute, Recovery
 from holdover.model.record import (
     Balance,
     Book,
@@ -44,8 +46,19 @@ from holdover.model.record import (
     Record,
     TradingSession,
 )
+from holdover.model.scope import KINDS, SYSTEM, scope_of, scopes_around
 
 __all__ = [
+    "CASH_UNIT",
+    "KINDS",
+    "SYSTEM",
+    "TRADES",
+    "ClockReading",
+    "FreezeSet",
+    "Recompute",
+    "Recovery",
+    "scope_of",
+    "scopes_around",
     "CLOSED",
     "OPEN",
     "PENDING",

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import Final
 
 import msgspec
+
+CASH_UNIT: Final = Decimal("0.0000000001")
+"""Cash is counted in whole units of this much of its currency: fine enough for a satoshi at a cent."""
 
 
 class Unfit(ValueError):
@@ -42,6 +47,10 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         """The price in ticks. Raises `Unfit` when it is no whole number of ticks."""
         return _whole(price, self.tick_size, self.symbol, "price", "tick size")
 
+    def cash(self, notional: int) -> int:
+        """A notional (lots x ticks) in `CASH_UNIT`s. Raises `Unfit` when lot x tick is finer than the unit."""
+        return notional * _cash_scale(self.lot_size, self.tick_size, self.symbol)
+
     def quantity_text(self, lots: int) -> str:
         """The quantity as a person reads it."""
         return f"{lots * Decimal(self.lot_size):f}"
@@ -53,6 +62,11 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     def notional_text(self, notional: int) -> str:
         """A notional (lots x ticks) in the instrument's currency, as a person reads it."""
         return f"{notional * Decimal(self.lot_size) * Decimal(self.tick_size):f}"
+
+
+@lru_cache(maxsize=1024)
+def _cash_scale(lot_size: str, tick_size: str, symbol: str) -> int:
+    return _whole(Decimal(lot_size) * Decimal(tick_size), str(CASH_UNIT), symbol, "lot x tick", "cash unit")
 
 
 def _whole(value: str | Decimal | int, unit: str, symbol: str, what: str, unit_name: str) -> int:

@@ -10,6 +10,7 @@ tens of thousands of these a second. Records hold only scalars, so they need no 
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import ClassVar
 
 import msgspec
 
@@ -31,7 +32,12 @@ _CARRIED = frozenset({TimeInForce.GTC, TimeInForce.GTD})
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """The base of every kind of record. `key` names the thing; it must be a string that outlives restarts."""
+    """The base of every kind of record. `key` names the thing; it must be a string that outlives restarts.
+
+    A `durable` kind is one that a system must read back after a restart; what it does not bring back is missed.
+    """
+
+    durable: ClassVar[bool] = False
 
     @property
     def key(self) -> str:
@@ -47,6 +53,8 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
     applied; they say what allowed a quantity to fall. `notional` is the sum of LastQty x LastPx (lots x ticks).
     `trade_date` is the session in which the order was entered, `cl_ord_link_id` its parent order.
     """
+
+    durable: ClassVar[bool] = True
 
     root_cl_ord_id: str
     cl_ord_id: str
@@ -105,6 +113,31 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
         return f"{self.account}/{self.symbol}"
 
     @property
+    def working_qty(self) -> int:
+        """LeavesQty while it may still fill, else nothing."""
+        return self.leaves_qty if self.is_open else 0
+
+    @property
+    def taken_qty(self) -> int:
+        """What it has filled and could still fill: its claim on a parent's quantity."""
+        return self.cum_qty + (self.leaves_qty if self.is_open else 0)
+
+    @property
+    def open_buy_qty(self) -> int:
+        """What it could still add to a position."""
+        return self.leaves_qty if self.side == Side.BUY and self.is_open else 0
+
+    @property
+    def open_sell_qty(self) -> int:
+        """What it could still take from a position."""
+        return self.leaves_qty if self.side != Side.BUY and self.is_open else 0
+
+    @property
+    def closing_qty(self) -> int:
+        """What it reserves of the position that it reduces."""
+        return self.leaves_qty if self.position_effect == PositionEffect.CLOSE and self.is_open else 0
+
+    @property
     def avg_px(self) -> Fraction | None:
         """AvgPx in ticks, exact; None while nothing is filled."""
         return Fraction(self.notional, self.cum_qty) if self.cum_qty else None
@@ -121,8 +154,10 @@ class Execution(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True)
     `qty_delta` and `notional_delta` say what booking it adds to the order's CumQty and notional: LastQty for a trade,
     minus the original for a trade cancel (bust), new minus old for a trade correct, the added lots for a split
     restatement. Sums over executions are therefore sums of facts, and a bust needs no record to be rewritten.
-    `cash_delta` and `fee` are in units of lot x tick of the instrument's currency.
+    `cash_delta` and `fee` are in `CASH_UNIT`s of `currency`.
     """
+
+    durable: ClassVar[bool] = True
 
     exec_id: str
     exec_type: ExecType
@@ -133,6 +168,7 @@ class Execution(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True)
     account: str = ""
     strategy: str = ""
     venue: str = ""
+    currency: str = ""
     cl_ord_id: str = ""
     order_id: str = ""
     exec_ref_id: str = ""
@@ -175,8 +211,13 @@ class Execution(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True)
 
     @property
     def cash_key(self) -> str:
-        """Account and trade date."""
-        return f"{self.account}/{self.trade_date}"
+        """Account, currency and trade date."""
+        return f"{self.account}/{self.currency}/{self.trade_date}"
+
+    @property
+    def balance_key(self) -> str:
+        """Account and currency: the key of the balance that it moves."""
+        return f"{self.account}/{self.currency}"
 
     def __repr__(self) -> str:
         return (
@@ -191,6 +232,8 @@ class Position(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     `carried_qty` is what came into the session `trade_date`; `reserved_qty` is what working orders that close the
     position have claimed of it.
     """
+
+    durable: ClassVar[bool] = True
 
     account: str
     symbol: str
@@ -216,7 +259,9 @@ class Position(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 
 class Balance(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """An account's cash in one currency, in units of lot x tick: carried in, moved by trades, fees and transfers."""
+    """An account's cash in one currency, in `CASH_UNIT`s: carried in, moved by trades, fees and transfers."""
+
+    durable: ClassVar[bool] = True
 
     account: str
     currency: str
@@ -233,8 +278,8 @@ class Balance(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
     @property
     def cash_key(self) -> str:
-        """Account and trade date."""
-        return f"{self.account}/{self.trade_date}"
+        """Account, currency and trade date."""
+        return f"{self.account}/{self.currency}/{self.trade_date}"
 
     def __repr__(self) -> str:
         return f"<Balance {self.account} {self.currency} {self.cash} carried {self.carried_cash} {self.trade_date}>"
@@ -279,6 +324,8 @@ class Limit(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 class ParentOrder(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """An order worked in slices, possibly over days: filled and working are sums over its children."""
+
+    durable: ClassVar[bool] = True
 
     parent_id: str
     symbol: str

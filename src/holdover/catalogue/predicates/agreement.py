@@ -1,0 +1,75 @@
+"""Agreement: the subsystems of one system tell the same story, and so do memory, store and reference data."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from holdover.catalogue.predicate import predicate
+from holdover.catalogue.reads import Sum, Via
+from holdover.model import Book, Exposure, Order, Position, Recompute, Recovery
+
+OPEN_BUY = Sum(Order, "orders", of="open_buy_qty", by="book_key")
+OPEN_SELL = Sum(Order, "orders", of="open_sell_qty", by="book_key")
+CLOSING = Sum(Order, "orders", of="closing_qty", by="book_key")
+
+
+@predicate("positions-agree")
+def positions_agree(kept: Annotated[Position, "positions"], risk: Annotated[Exposure | None, "risk"]) -> bool:
+    """A subsystem that holds no record holds a flat position."""
+    return kept.net_qty == (risk.net_qty if risk else 0)
+
+
+@predicate("positions-agree")
+def risk_alone_is_flat(risk: Annotated[Exposure, "risk"], kept: Annotated[Position | None, "positions"]) -> bool | None:
+    """The other side of the same statement: what only risk holds must be flat."""
+    return None if kept else risk.net_qty == 0
+
+
+@predicate("open-quantity-agrees")
+def open_quantity_agrees(
+    risk: Annotated[Exposure, "risk"],
+    buying: Annotated[int, OPEN_BUY.on("key")],
+    selling: Annotated[int, OPEN_SELL.on("key")],
+) -> bool:
+    """By side: an order to buy does not make up for a forgotten order to sell."""
+    return risk.open_buy_qty == buying and risk.open_sell_qty == selling
+
+
+@predicate("reservations-follow-orders")
+def reservations_follow_orders(
+    position: Annotated[Position, "positions"], closing: Annotated[int, CLOSING.on("key")]
+) -> bool:
+    """Reserved is what working orders that close the position have claimed of it, and nothing when none works."""
+    return position.reserved_qty == closing
+
+
+@predicate("reference-data-current")
+def orders_reference_current(
+    order: Annotated[Order, "orders"], book: Annotated[Book | None, Via("gateway", by="symbol")]
+) -> bool | None:
+    """Only what is open can be filled in the wrong units."""
+    if book is None or not order.is_open:
+        return None
+    return order.reference_version == book.reference_version
+
+
+@predicate("reference-data-current")
+def positions_reference_current(
+    position: Annotated[Position, "positions"], book: Annotated[Book | None, Via("gateway", by="symbol")]
+) -> bool | None:
+    """Only what is not flat has a size."""
+    if book is None or position.net_qty == 0:
+        return None
+    return position.reference_version == book.reference_version
+
+
+@predicate("store-agrees-with-memory")
+def store_agrees_with_memory(recovery: Recovery) -> bool:
+    """Made by the guard when a restarted subsystem has finished recovering."""
+    return recovery.missing == 0 and recovery.regressed == 0
+
+
+@predicate("recompute-agrees")
+def recompute_agrees(recompute: Recompute) -> bool:
+    """Made by the guard at each boundary."""
+    return recompute.differences == 0

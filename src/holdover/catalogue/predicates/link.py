@@ -1,0 +1,27 @@
+"""Session and sequence: nothing is missed on the link, and nothing is sent where nobody hears it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from holdover.catalogue.predicate import predicate
+from holdover.catalogue.reads import Before, Via
+from holdover.model import Link, LinkState, Request
+
+
+@predicate("sequence-continuous")
+def sequence_continuous(link: Annotated[Link, "gateway"], before: Before[Link]) -> bool | None:
+    """Source: FIX 4.4 volume 2, MsgSeqNum (34), Sequence Reset with GapFillFlag (123)."""
+    if before is None or link.change == LinkState.RESET:
+        return None
+    if link.change == LinkState.GAP_FILL:
+        return link.in_seq >= before.in_seq and link.out_seq >= before.out_seq
+    return 0 <= link.in_seq - before.in_seq <= 1 and 0 <= link.out_seq - before.out_seq <= 1
+
+
+@predicate("no-send-while-down")
+def no_send_while_down(request: Request, link: Annotated[Link | None, Via("gateway", by="link")]) -> bool | None:
+    """A message counted as sent on a link that was down is waited for for ever."""
+    if link is None:
+        return None
+    return link.up and request.link_epoch == link.epoch

@@ -1,0 +1,131 @@
+"""Quantity: what an order, a position, an account and a parent order are made of adds up."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from holdover.catalogue.predicate import predicate
+from holdover.catalogue.reads import Before, Sum
+from holdover.model import (
+    Balance,
+    ExecRestatementReason,
+    ExecType,
+    Execution,
+    Order,
+    OrdStatus,
+    ParentOrder,
+    Position,
+)
+
+EXECUTED = Sum(Execution, "orders", of="qty_delta", by="root_cl_ord_id")
+NOTIONAL = Sum(Execution, "orders", of="notional_delta", by="root_cl_ord_id")
+TRADED = Sum(Execution, "orders", of="signed_qty", by="day_key")
+CASH = Sum(Execution, "orders", of="cash_delta", by="cash_key")
+FEES = Sum(Execution, "orders", of="fee", by="cash_key")
+CHILDREN_FILLED = Sum(Order, "orders", of="cum_qty", by="cl_ord_link_id")
+CHILDREN_WORKING = Sum(Order, "orders", of="working_qty", by="cl_ord_link_id")
+
+
+@predicate("order-quantity-conserved")
+def order_quantity_conserved(order: Order) -> bool:
+    """Source: FIX 4.4 volume 4, order state change matrices; LeavesQty (151) is zero once the order cannot fill."""
+    return order.leaves_qty == (order.order_qty - order.cum_qty if order.is_open else 0)
+
+
+@predicate("quantities-in-range")
+def quantities_in_range(order: Order) -> bool:
+    """Source: FIX 4.4, CumQty (14), OrderQty (38), LeavesQty (151)."""
+    return 0 <= order.cum_qty <= order.order_qty and order.leaves_qty >= 0
+
+
+@predicate("status-agrees-with-quantities")
+def status_agrees_with_quantities(order: Order) -> bool | None:
+    """Source: FIX 4.4, OrdStatus (39): New has no executions, Partially filled some, Filled all."""
+    status = order.ord_status
+    if status == OrdStatus.PARTIALLY_FILLED:
+        return 0 < order.cum_qty < order.order_qty
+    if status == OrdStatus.NEW:
+        return order.cum_qty == 0
+    if status == OrdStatus.FILLED:
+        return order.cum_qty == order.order_qty
+    return None
+
+
+@predicate("cumulative-never-falls")
+def cumulative_never_falls(order: Order, before: Before[Order]) -> bool | None:
+    """Source: FIX 4.4, Trade Cancel (H) and Trade Correct (G) name the execution in ExecRefID (19)."""
+    if before is None:
+        return None
+    if order.cum_qty < before.cum_qty and order.exec_type in (ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT):
+        return order.exec_ref_id != ""
+    if order.exec_restatement_reason == ExecRestatementReason.GT_CORPORATE_ACTION:
+        return None
+    return order.cum_qty >= before.cum_qty
+
+
+@predicate("cumulative-equals-executions")
+def cumulative_equals_executions(
+    order: Annotated[Order, "orders"], executed: Annotated[int, EXECUTED.on("root_cl_ord_id")]
+) -> bool | None:
+    """A foreign order's executions from before it was adopted are not ours to know."""
+    if order.foreign:
+        return None
+    return order.cum_qty == executed
+
+
+@predicate("notional-matches-executions")
+def notional_matches_executions(
+    order: Annotated[Order, "orders"], executed: Annotated[int, NOTIONAL.on("root_cl_ord_id")]
+) -> bool | None:
+    """AvgPx (6) is derived from the notional, so it follows."""
+    if order.foreign:
+        return None
+    return order.notional == executed
+
+
+@predicate("position-equals-carried-plus-fills")
+def position_equals_carried_plus_fills(
+    position: Annotated[Position, "positions"], filled: Annotated[int, TRADED.on("day_key", touches="book_key")]
+) -> bool:
+    """The fills are those booked under the position's own trade date."""
+    return position.net_qty == position.carried_qty + filled
+
+
+@predicate("cash-equals-carried-plus-flows")
+def cash_equals_carried_plus_flows(
+    balance: Annotated[Balance, "ledger"],
+    flows: Annotated[int, CASH.on("cash_key", touches="balance_key")],
+    fees: Annotated[int, FEES.on("cash_key", touches="balance_key")],
+) -> bool:
+    """Fees are what the executions charged; a balance that books others says so in its transfers."""
+    return balance.fees == fees and balance.cash == balance.carried_cash + flows - balance.fees + balance.transfers
+
+
+@predicate("carried-in-equals-carried-out")
+def position_carried_in(position: Annotated[Position, "positions"], before: Before[Position]) -> bool | None:
+    """A split restates the position; that is reference data's matter."""
+    if before is None or position.reference_version != before.reference_version:
+        return None
+    if position.trade_date == before.trade_date:
+        return position.carried_qty == before.carried_qty
+    return position.carried_qty == before.net_qty
+
+
+@predicate("carried-in-equals-carried-out")
+def balance_carried_in(balance: Annotated[Balance, "ledger"], before: Before[Balance]) -> bool | None:
+    """The same for cash."""
+    if before is None:
+        return None
+    if balance.trade_date == before.trade_date:
+        return balance.carried_cash == before.carried_cash
+    return balance.carried_cash == before.cash
+
+
+@predicate("children-sum-to-parent")
+def children_sum_to_parent(
+    parent: Annotated[ParentOrder, "orders"],
+    filled: Annotated[int, CHILDREN_FILLED.on("parent_id")],
+    working: Annotated[int, CHILDREN_WORKING.on("parent_id")],
+) -> bool:
+    """Over all the days that the parent has been worked."""
+    return parent.filled_qty == filled and parent.working_qty == working

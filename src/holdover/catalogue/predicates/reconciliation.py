@@ -1,0 +1,72 @@
+"""Reconciliation: what the system believes is what the venue knows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from holdover.catalogue.predicate import predicate
+from holdover.catalogue.reads import Via
+from holdover.model import Link, MsgType, Order, Position, Reconciliation, Request
+
+
+@predicate("books-agree-with-venue")
+def orders_agree_with_venue(order: Annotated[Order, "orders"], venue: Annotated[Order, "venue"]) -> bool:
+    """Orders known to one side only are other invariants' matter."""
+    return (
+        order.cum_qty == venue.cum_qty
+        and order.leaves_qty == venue.leaves_qty
+        and order.ord_status == venue.ord_status
+        and order.notional == venue.notional
+    )
+
+
+@predicate("books-agree-with-venue")
+def positions_agree_with_venue(
+    kept: Annotated[Position, "positions"], venue: Annotated[Position | None, "venue"]
+) -> bool:
+    """A venue that reports no position holds a flat one."""
+    return kept.net_qty == (venue.net_qty if venue else 0)
+
+
+@predicate("books-agree-with-venue")
+def venue_position_is_kept(
+    venue: Annotated[Position, "venue"], kept: Annotated[Position | None, "positions"]
+) -> bool | None:
+    """A position that only the venue knows must be flat."""
+    return None if kept else venue.net_qty == 0
+
+
+@predicate("venue-open-orders-known")
+def venue_open_orders_known(venue: Annotated[Order, "venue"], order: Annotated[Order | None, "orders"]) -> bool | None:
+    """Source of the need: an order that nobody here knows still fills."""
+    if not venue.is_open:
+        return None
+    return order is not None and order.is_open
+
+
+@predicate("no-open-order-unknown-to-venue")
+def no_open_order_unknown_to_venue(
+    order: Annotated[Order, "orders"], venue: Annotated[Order | None, "venue"]
+) -> bool | None:
+    """Asserted only when nothing is in flight."""
+    if not order.is_open:
+        return None
+    return venue is not None and venue.is_open
+
+
+@predicate("reconciled-within")
+def reconciled_within(
+    link: Annotated[Link, "gateway"], reconciliation: Annotated[Reconciliation | None, "reconciler"]
+) -> bool:
+    """A reconciliation counts for the epoch of the link for which it was done."""
+    return not link.up or (reconciliation is not None and reconciliation.done and reconciliation.epoch == link.epoch)
+
+
+@predicate("no-order-before-reconciled")
+def no_order_before_reconciled(
+    request: Request, reconciliation: Annotated[Reconciliation | None, Via("reconciler", by="link")]
+) -> bool | None:
+    """Cancels may go: they only ever reduce what is at risk."""
+    if request.msg_type != MsgType.NEW_ORDER_SINGLE or not request.link:
+        return None
+    return reconciliation is not None and reconciliation.done and reconciliation.epoch == request.link_epoch

@@ -1,0 +1,68 @@
+"""Records that the guard makes about itself, so that its own duties stand in the catalogue like any other."""
+
+from __future__ import annotations
+
+from holdover.model.record import Record
+
+
+class Recompute(Record, frozen=True, kw_only=True, gc=False):
+    """A full recompute of the running totals at a boundary: how many totals it covered and how many differed."""
+
+    boundary: str
+    totals: int
+    differences: int
+    first: str = ""
+
+    @property
+    def key(self) -> str:
+        """The boundary's name."""
+        return self.boundary
+
+
+class Recovery(Record, frozen=True, kw_only=True, gc=False):
+    """What a subsystem read back after a restart, against what it last recorded before it.
+
+    `missing` records have not come back; `regressed` ones came back older and the recovery did not bring them up again.
+    """
+
+    subsystem: str
+    restored: int
+    missing: int
+    regressed: int
+    first: str = ""
+
+    @property
+    def key(self) -> str:
+        """The subsystem."""
+        return self.subsystem
+
+    def __repr__(self) -> str:
+        found = f"restored {self.restored}, missing {self.missing}, regressed {self.regressed}"
+        return f"<Recovery {self.subsystem} {found}{' first ' + self.first if self.first else ''}>"
+
+
+class FreezeSet(Record, frozen=True, kw_only=True, gc=False):
+    """The freezes in force at a boundary, against those that the guard set and nobody thawed."""
+
+    boundary: str
+    in_force: int
+    lost: int
+    first: str = ""
+
+    @property
+    def key(self) -> str:
+        """The boundary's name."""
+        return self.boundary
+
+
+class ClockReading(Record, frozen=True, kw_only=True, gc=False):
+    """The time of a step beside the time of the step before it; `declared` when the jump was announced."""
+
+    time_ns: int
+    previous_ns: int
+    declared: bool = False
+
+    @property
+    def key(self) -> str:
+        """There is one clock."""
+        return "clock"
