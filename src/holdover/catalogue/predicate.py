@@ -31,7 +31,7 @@ class Read:
 
 @dataclass(frozen=True)
 class BoundPredicate:
-    """A predicate with its reads; the first is the anchor. `asserted` overrides the entry's when it is not empty."""
+    """A predicate with its reads; the first is the anchor. A non-empty `asserted` overrides the entry's."""
 
     name: str
     function: Predicate
@@ -52,8 +52,9 @@ def predicate(name: str, *, asserted: str = "") -> Callable[[Predicate], Predica
     """Declare the function below as the predicate of the invariant `name`.
 
     Several functions may carry one name: the invariant holds when each of them does (an order and an execution, say,
-    each with its own statement of the same fact); `asserted` says when this one is evaluated, where that differs from
-    the entry's (a message must be judged before it leaves, not once the step has settled). Raises `BadPredicate` when the signature cannot be served.
+    each with its own statement of the same fact). `asserted` says when this one is evaluated, where that differs from
+    the entry's: a message must be judged before it leaves, not once the step has settled. Raises `BadPredicate` when
+    the signature cannot be served.
     """
 
     def bind(function: Predicate) -> Predicate:

@@ -1,0 +1,37 @@
+"""The guard and all that production imports: monitor, freezes, pager, flight recorder, journal.
+
+Importing it loads nothing heavier than msgspec and SQLite: a trading process pays only for what it uses.
+"""
+
+from holdover.runtime.breach import Breach, Page, Shown
+from holdover.runtime.config import BadConfig, GuardConfig, read_config
+from holdover.runtime.freezes import Freeze, FreezeStore, Pending, StoreProblem
+from holdover.runtime.guard import Guard, Step, ThawRefused
+from holdover.runtime.journal import FlightRecorder, Journal, read_journal
+from holdover.runtime.monitor import Monitor
+from holdover.runtime.pager import AppriseChannel, Channel, FileChannel, LogChannel, Pager
+
+__all__ = [
+    "AppriseChannel",
+    "BadConfig",
+    "Breach",
+    "Channel",
+    "FileChannel",
+    "FlightRecorder",
+    "Freeze",
+    "FreezeStore",
+    "Guard",
+    "GuardConfig",
+    "Journal",
+    "LogChannel",
+    "Monitor",
+    "Page",
+    "Pager",
+    "Pending",
+    "Shown",
+    "Step",
+    "StoreProblem",
+    "ThawRefused",
+    "read_config",
+    "read_journal",
+]

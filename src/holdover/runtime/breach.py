@@ -1,0 +1,96 @@
+"""What did not hold, and what on-call is told of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from holdover.catalogue import Entry
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """One record involved in a breach: its role (the predicate's parameter), its state on a line, its fields."""
+
+    role: str
+    kind: str
+    state: str
+    fields: dict[str, Any]
+
+
+class Breach(msgspec.Struct, frozen=True, kw_only=True):
+    """An invariant that did not hold: which, where, when, the records involved, the mutation that did it.
+
+    `mutation` is the sequence number of the mutation after which it was found, `boundary` the boundary's name when it
+    was found at one. `times` counts how often the same invariant failed on the same key up to now.
+    """
+
+    number: int
+    invariant: str
+    scope: str
+    subsystem: str
+    kind: str
+    key: str
+    time_ns: int
+    mutation: int
+    cause: str
+    explanation: str
+    severity: str
+    digest: str
+    records: list[Shown] = []
+    boundary: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Breach {self.number} {self.invariant} {self.scope} at mutation {self.mutation}>"
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """What on-call gets: the catalogue's words, the facts of the breach, the first step and the rest of them.
+
+    `dedup_key` is the same for every page about one invariant in one scope, so that a receiver can join them.
+    """
+
+    number: int
+    dedup_key: str
+    time_ns: int
+    severity: str
+    invariant: str
+    scope: str
+    title: str
+    explanation: str
+    statement: str
+    implication: str
+    steps: list[str]
+    allows: list[str]
+    next_command: str
+    digest: str
+
+    def text(self) -> str:
+        """The page as plain text, for channels that carry nothing else."""
+        steps = "\n".join(f"  {number}. {step}" for number, step in enumerate(self.steps, 1))
+        return (
+            f"{self.explanation}\n\nWhat must hold: {self.statement}\nWhat it means: {self.implication}\n"
+            f"Frozen: {self.scope} (still allowed: {', '.join(self.allows) or 'nothing'})\n\n"
+            f"Do, in this order:\n{steps}\n\n"
+            f"Next: {self.next_command}\n"
+        )
+
+
+def page_for(breach: Breach, entry: Entry, number: int) -> Page:
+    """The page that a breach sends, in the words of its catalogue entry."""
+    return Page(
+        number=number,
+        dedup_key=f"{breach.invariant}/{breach.scope}",
+        time_ns=breach.time_ns,
+        severity=entry.severity,
+        invariant=breach.invariant,
+        scope=breach.scope,
+        title=f"FROZEN {breach.scope}: {breach.invariant}",
+        explanation=breach.explanation,
+        statement=entry.statement,
+        implication=entry.implication,
+        steps=[f"{step.step} Done when: {step.done_when}" for step in entry.response],
+        allows=list(entry.allows),
+        next_command=f"holdover catalogue show {breach.invariant}",
+        digest=breach.digest,
+    )

@@ -1,0 +1,487 @@
+"""The guard: what a live system holds on to.
+
+    guard = Guard.open("desk.toml")
+
+    with guard.step("execution-report"):        # one cause
+        guard.record("orders", order)           # a mutation: on-mutation invariants run here
+        guard.record("positions", position)
+                                                # leaving the step settles it
+    if guard.permits(request):                  # the gate at the last line before the wire
+        link.send(request)
+
+On a breach the freeze is on the disk before `record` or the step returns, before the page, before anything else can be
+sent. Where it cannot be put on the disk, the whole system is frozen in memory, and that is said. Nothing but a thaw,
+a named operator's act, ends a freeze.
+
+Steps nest; in threads and asyncio tasks each has its own. A key touched by several open steps is settled by the last
+of them, because only then has everything that touches it been done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar, Token
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from holdover.catalogue import Boundary, Catalogue, Frozen
+from holdover.model import (
+    SYSTEM,
+    ClockReading,
+    Instrument,
+    MsgType,
+    Position,
+    Query,
+    Record,
+    Request,
+    Side,
+    scope_of,
+    scopes_around,
+)
+from holdover.runtime.breach import Breach, page_for
+from holdover.runtime.config import GuardConfig, read_config
+from holdover.runtime.freezes import Freeze, FreezeStore, StoreProblem
+from holdover.runtime.journal import FlightRecorder, Journal
+from holdover.runtime.layout import Check, Touched
+from holdover.runtime.monitor import Monitor
+from holdover.runtime.pager import AppriseChannel, Channel, FileChannel, LogChannel, Pager
+
+log = logging.getLogger("holdover.guard")
+
+_MEMORY = "monitor.memory"
+
+
+class ThawRefused(RuntimeError):
+    """A thaw that was not done, and why."""
+
+
+class Step:
+    """One cause and the mutations it brings about; a context manager. Inside another step it joins that one."""
+
+    __slots__ = ("_guard", "_token", "cause", "open", "outer", "touched")
+
+    def __init__(self, guard: Guard, cause: str) -> None:
+        self._guard = guard
+        self.cause = cause
+        self.touched: Touched = {}
+        self.open = False
+        self.outer: Step | None = None
+        self._token: Token[Step | None] | None = None
+
+    def __enter__(self) -> Step:
+        outer = _STEP.get()
+        # A task started inside a step inherits it and may outlive it: a closed step is nobody's.
+        if outer is not None and outer.open and outer._guard is self._guard:
+            self.outer = outer
+            return outer
+        self.open = True
+        self._token = _STEP.set(self)
+        self._guard._begin(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.outer is not None:
+            self.outer = None
+            return
+        if self._token is not None:
+            _STEP.reset(self._token)
+            self._token = None
+        self.open = False
+        self._guard._settle(self)
+
+
+_STEP: ContextVar[Step | None] = ContextVar("holdover_step", default=None)
+
+
+class _Forbidding(Frozen):
+    """What predicates may ask about the guard's freezes."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    def forbids(self, request: Request) -> str:
+        """The frozen scope that this message must not leave, or an empty string."""
+        return self._guard.forbids(request)
+
+
+class Guard:
+    """Monitor, freezes, pager and flight recorder of one system, over one directory of its own.
+
+    `clock` gives the time in nanoseconds; `journal` keeps every mutation. The guard is safe to share between threads.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        catalogue: Catalogue | None = None,
+        clock: Callable[[], int] = time.time_ns,
+        channels: Sequence[Channel] | None = None,
+        instruments: Iterable[Instrument] = (),
+        journal: Journal | None = None,
+        recorder_size: int = 256,
+    ) -> None:
+        self.directory = directory
+        self.catalogue = catalogue if catalogue is not None else Catalogue.load()
+        self.clock = clock
+        self.journal = journal
+        self.recorder = FlightRecorder(recorder_size)
+        self.monitor = Monitor(
+            self.catalogue, self._breached, _Forbidding(self), {one.symbol: one for one in instruments}
+        )
+        self.breaches: list[Breach] = []
+        self.repeated: dict[tuple[str, str], int] = {}
+        self.unfrozen_breaches = 0
+        self.on_mutation: Callable[[int, str, Record], None] | None = None
+        self.on_breach: Callable[[Breach], None] | None = None
+        self.problem = ""
+        self._lock = threading.RLock()
+        self._steps: list[Step] = []
+        self._last_ns = 0
+        self._jump_declared = False
+        self._add = self.recorder.add
+        self._memory_freeze: Freeze | None = None
+        self.store = FreezeStore(directory / "guard.db")
+        given: Sequence[Channel] = (
+            channels if channels is not None else [FileChannel(directory / "pages.jsonl"), LogChannel()]
+        )
+        self.pager = Pager(self.store, given, clock)
+        self._frozen: dict[str, list[Freeze]] = {}
+        self._known: dict[int, Freeze] = {}
+        self._breach_number = self.store.last_breach()
+        self._load_freezes()
+
+    @classmethod
+    def open(cls, config: str | Path | GuardConfig) -> Guard:
+        """The guard that a TOML file describes; raises `BadConfig` with every problem found in it.
+
+        A memory saved before is taken up again, so that what the last process recorded is still known.
+        """
+        told = config if isinstance(config, GuardConfig) else read_config(Path(config))
+        directory = told.directory
+        channels: list[Channel] = [FileChannel(directory / told.pages_file)]
+        if told.pages_log:
+            channels.append(LogChannel())
+        channels += [AppriseChannel(url) for url in told.urls()]
+        directory.mkdir(parents=True, exist_ok=True)
+        guard = cls(
+            directory,
+            catalogue=Catalogue.load(*told.catalogue),
+            channels=channels,
+            instruments=told.instruments,
+            journal=Journal(directory / "journal.jsonl") if told.journal else None,
+            recorder_size=told.recorder_size,
+        )
+        guard.recall()
+        guard.pager.start()
+        return guard
+
+    # -- mutations ----------------------------------------------------------------------------------------------
+
+    def step(self, cause: str) -> Step:
+        """One cause: the mutations recorded inside are settled together when it is left."""
+        return Step(self, cause)
+
+    def record(self, subsystem: str, record: Record) -> None:
+        """One subsystem's record has changed. Outside any step it is a step by itself."""
+        step = _STEP.get()
+        if step is None or not step.open or step._guard is not self:
+            with Step(self, "record"):
+                self.record(subsystem, record)
+            return
+        with self._lock:
+            monitor = self.monitor
+            now_ns = self.clock()
+            monitor.cause = step.cause
+            monitor.mutate(subsystem, record, now_ns, step.touched)
+            self._add((monitor.mutations, now_ns, subsystem, record, step.cause))
+            if self.journal is not None:
+                self.journal.mutation(monitor.mutations, now_ns, subsystem, record, step.cause)
+            if self.on_mutation is not None:
+                self.on_mutation(monitor.mutations, subsystem, record)
+
+    def restore(self, subsystem: str, records: Iterable[Record]) -> None:
+        """A subsystem that has come up says what it read back from its store; see `Monitor.restore`."""
+        with self._lock:
+            self.monitor.cause = "restore"
+            self.monitor.restore(subsystem, records, self.clock())
+            if self.journal is not None:
+                self.journal.say(self.monitor.mutations, self.clock(), "restore", subsystem)
+
+    def _begin(self, step: Step) -> None:
+        with self._lock:
+            now_ns = self.clock()
+            if now_ns >= self.monitor.next_ns:
+                self.monitor.tick(now_ns)
+            if now_ns < self._last_ns:
+                self._clock_read(now_ns)
+            self._last_ns = now_ns
+            self._steps.append(step)
+
+    def _settle(self, step: Step) -> None:
+        with self._lock:
+            self._steps.remove(step)
+            touched = step.touched
+            if self._steps:
+                for other in self._steps:
+                    for mark in [mark for mark in touched if mark in other.touched]:
+                        del touched[mark]
+            self.monitor.cause = step.cause
+            self.monitor.settle(touched, self.clock())
+            if self.journal is not None:
+                self.journal.flush()
+
+    # -- time and boundaries ------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Let time pass: what should have come to hold by now is evaluated. Call it when nothing else happens."""
+        with self._lock:
+            now_ns = self.clock()
+            if now_ns >= self.monitor.next_ns:
+                self.monitor.cause = "tick"
+                self.monitor.tick(now_ns)
+
+    def declare_jump(self) -> None:
+        """The next time that goes back is an announced one (a clock set by hand, a day replayed)."""
+        self._jump_declared = True
+
+    def _clock_read(self, now_ns: int) -> None:
+        self.monitor.cause = "clock"
+        self.monitor.own(ClockReading(time_ns=now_ns, previous_ns=self._last_ns, declared=self._jump_declared), now_ns)
+        self._jump_declared = False
+
+    def quiescent(self) -> None:
+        """Nothing is in flight: what changed since the last time must agree with the venue now."""
+        with self._lock:
+            self.monitor.cause = "quiescent"
+            self.monitor.reconciled(self.clock())
+
+    def boundary(self, name: str, trade_date: str, *, recovered: Iterable[str] = ()) -> None:
+        """A lifecycle boundary has been reached; `recovered` names subsystems whose recovery it completes."""
+        with self._lock:
+            now_ns = self.clock()
+            self.monitor.cause = name
+            self._clock_read(now_ns)
+            self._last_ns = max(self._last_ns, now_ns)
+            self.monitor.boundary(Boundary(name, trade_date, now_ns), recovered=recovered)
+            self._check_freezes(name)
+            if self.journal is not None:
+                self.journal.say(self.monitor.mutations, now_ns, name, trade_date)
+                self.journal.flush()
+
+    def reconciled(self, trade_date: str, recovered: Iterable[str] = ("orders", "positions", "ledger")) -> None:
+        """Reconciliation with the venue is complete, and with it the recovery of these subsystems."""
+        self.boundary("reconciled", trade_date, recovered=recovered)
+
+    # -- freezes ------------------------------------------------------------------------------------------------
+
+    def permits(self, message: Request | Query) -> bool:
+        """Whether a message may leave. Questions may always; a request may when no frozen scope forbids it."""
+        if not self._frozen or isinstance(message, Query):
+            return True
+        return not self.forbids(message)
+
+    def forbids(self, request: Request) -> str:
+        """The widest frozen scope that this request must not leave, or an empty string."""
+        if not self._frozen:
+            return ""
+        for scope in scopes_around(request):
+            for freeze in self._frozen.get(scope, ()):
+                if not self._allowed(freeze, request):
+                    return scope
+        return ""
+
+    def _allowed(self, freeze: Freeze, request: Request) -> bool:
+        if request.msg_type == MsgType.ORDER_CANCEL_REQUEST:
+            return "cancel" in freeze.allows
+        return "reduce" in freeze.allows and self._reduces(request)
+
+    def _reduces(self, request: Request) -> bool:
+        held = self.monitor.layout.tables.get(("positions", Position), {}).get(request.book_key)
+        if not isinstance(held, Position) or request.msg_type != MsgType.NEW_ORDER_SINGLE:
+            return False
+        free = abs(held.net_qty) - held.reserved_qty
+        against = held.net_qty < 0 if request.side == Side.BUY else held.net_qty > 0
+        return against and request.order_qty <= free
+
+    @property
+    def frozen(self) -> list[Freeze]:
+        """The freezes in force, oldest first."""
+        found = {freeze.number: freeze for kept in self._frozen.values() for freeze in kept}
+        return [found[number] for number in sorted(found)]
+
+    def freeze(self, scope: str, *, operator: str, reason: str, allows: Sequence[str] = ("cancel", "query")) -> None:
+        """An operator's own freeze. Raises `StoreProblem` after freezing in memory when it cannot be written."""
+        with self._lock:
+            freeze = self.store.freeze(scope, list(allows), operator, reason, self.clock())
+            self._keep(freeze)
+
+    def thaw(self, scope: str, *, operator: str, reason: str, evidence: str, forced_by: str = "") -> int:
+        """End the freezes of a scope; returns how many. An audited act, and the only thing that ends one.
+
+        Raises `ThawRefused` when operator, reason or evidence is missing, when nothing is frozen there, or when the
+        invariant that froze it still does not hold, unless a second person forces it by name.
+        """
+        for what, said in (("operator", operator), ("reason", reason), ("evidence", evidence)):
+            if not said.strip():
+                raise ThawRefused(f"a thaw needs {what}: say who, why and on what evidence")
+        with self._lock:
+            kept = self._frozen.get(scope, [])
+            if not kept:
+                frozen = ", ".join(dict.fromkeys(freeze.scope for freeze in self.frozen)) or "nothing"
+                raise ThawRefused(f"{scope} is not frozen; frozen is: {frozen}")
+            if forced_by and forced_by.strip() == operator.strip():
+                raise ThawRefused("a forced thaw needs the name of a second person")
+            if not forced_by:
+                self._refuse_while_failing(kept)
+            done = self.store.thaw(scope, operator, reason, evidence, forced_by, self.clock())
+            for freeze in self._frozen.pop(scope):
+                self._known.pop(freeze.number, None)
+            if self._memory_freeze is not None and scope == SYSTEM:
+                self._memory_freeze = None
+                self.problem = ""
+            self.repeated = {mark: count for mark, count in self.repeated.items() if mark[1] != scope}
+        log.warning("thawed %s by %s: %s", scope, operator, reason)
+        return done
+
+    def _refuse_while_failing(self, kept: list[Freeze]) -> None:
+        caused = {breach.number: breach for breach in self.store.breaches()}
+        for freeze in kept:
+            breach = caused.get(freeze.breach)
+            if breach is None:
+                continue
+            if self.monitor.holds(breach.invariant, breach.subsystem, breach.kind, breach.key) is False:
+                raise ThawRefused(
+                    f"{breach.invariant} still does not hold of {breach.key}: put it right first, "
+                    f"or have a second person force the thaw"
+                )
+
+    def _breached(self, breach: Breach, check: Check) -> None:
+        entry = check.entry
+        anchor = self.monitor.layout.tables.get((breach.subsystem, check.bound.anchor.kind or Record), {})
+        scope = scope_of(entry.scope, breach.subsystem, anchor.get(breach.key))
+        mark = (f"{breach.invariant}/{breach.subsystem}/{breach.key}", scope)
+        self.repeated[mark] = self.repeated.get(mark, 0) + 1
+        if self.repeated[mark] > 1:
+            return
+        self._breach_number += 1
+        breach = _located(breach, scope, self._breach_number)
+        self.breaches.append(breach)
+        frozen_for_it = any(freeze.invariant == breach.invariant for freeze in self._frozen.get(scope, ()))
+        try:
+            if frozen_for_it:
+                self.store.note(breach)
+            else:
+                page = page_for(breach, entry, self._breach_number)
+                self._keep(self.store.record(breach, list(entry.allows), page, self.pager.names()))
+                self.pager.wake()
+        except StoreProblem as problem:
+            self._freeze_in_memory(breach, check, problem)
+        log.error("BREACH %s; frozen: %s", breach.explanation, scope)
+        if self.journal is not None:
+            self.journal.say(self.monitor.mutations, breach.time_ns, "breach", breach.explanation)
+        if self.on_breach is not None:
+            self.on_breach(breach)
+
+    def _freeze_in_memory(self, breach: Breach, check: Check, problem: StoreProblem) -> None:
+        """The freeze could not be made durable: everything stops, in memory, and on-call hears of both."""
+        self.problem = f"the freeze for {breach.invariant} could not be written: {problem}"
+        self._memory_freeze = Freeze(
+            number=-breach.number,
+            scope=SYSTEM,
+            allows=list(check.entry.allows),
+            invariant=breach.invariant,
+            breach=breach.number,
+            time_ns=breach.time_ns,
+        )
+        self._keep(self._memory_freeze)
+        log.critical("%s; the whole system is frozen in memory", self.problem)
+        page = page_for(_located(breach, SYSTEM, breach.number), check.entry, breach.number)
+        self.pager.direct(page)
+
+    def _keep(self, freeze: Freeze) -> None:
+        self._frozen.setdefault(freeze.scope, []).append(freeze)
+        self._known[freeze.number] = freeze
+
+    def _load_freezes(self) -> None:
+        self._frozen = {}
+        for freeze in self.store.in_force():
+            self._keep(freeze)
+        if self._memory_freeze is not None:
+            self._keep(self._memory_freeze)
+
+    def reload(self) -> None:
+        """Read the freezes in force again from the disk: after a restart, or when another process may have acted.
+
+        A freeze that this guard knows and the disk does not stays in force, and its loss is a breach.
+        """
+        with self._lock:
+            known = dict(self._known)
+            self._load_freezes()
+            for number, freeze in known.items():
+                if number not in self._known:
+                    self._keep(freeze)
+
+    def _check_freezes(self, boundary: str) -> None:
+        try:
+            there = {freeze.number for freeze in self.store.in_force()}
+        except StoreProblem as problem:
+            self.problem = str(problem)
+            there = set()
+        lost = [repr(freeze) for number, freeze in self._known.items() if number > 0 and number not in there]
+        self.monitor.freezes_checked(boundary, len(there), lost)
+
+    # -- memory -------------------------------------------------------------------------------------------------
+
+    def remember(self) -> None:
+        """Write the monitor's memory whole, synced, beside the freezes: for the next process to take up."""
+        path = self.directory / _MEMORY
+        part = path.with_suffix(".part")
+        with self._lock:
+            data = self.monitor.dump()
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync_directory(self.directory)
+
+    def recall(self) -> bool:
+        """Take up a memory written by `remember`; False when there is none. Raises `ValueError` when it is damaged."""
+        path = self.directory / _MEMORY
+        if not path.exists():
+            return False
+        with self._lock:
+            self.monitor.load(path.read_bytes())
+        return True
+
+    def close(self) -> None:
+        """Deliver what is due, write the memory and let go of the files."""
+        self.pager.stop()
+        if self.journal is not None:
+            self.journal.close()
+        self.store.close()
+
+    def __repr__(self) -> str:
+        state = "FROZEN " + ", ".join(self._frozen) if self._frozen else "running"
+        return f"<Guard {state} {self.monitor.mutations} mutations {len(self.breaches)} breaches>"
+
+
+def _located(breach: Breach, scope: str, number: int) -> Breach:
+    return msgspec.structs.replace(breach, scope=scope, number=number)
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,99 @@
+"""What happened, in order, one JSON object a line: for replay, for audit, and to rebuild a monitor's memory.
+
+Lines are handed to the operating system at the end of each step, so a killed process loses nothing that a step had
+finished; `sync` makes them survive the machine as well. The same schedule and seed give the same bytes in any process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from holdover.model import Record
+
+
+class Journal:
+    """A journal being written. Raises `OSError` when the disk does not take it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file: IO[bytes] = open(path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the journal
+        self._encoder = msgspec.json.Encoder()
+        self._waiting: list[bytes] = []
+
+    def mutation(self, seq: int, time_ns: int, subsystem: str, record: Record, cause: str) -> None:
+        """Add one mutation; it is handed over with the next `flush`."""
+        self._waiting.append(
+            self._encoder.encode(
+                {
+                    "seq": seq,
+                    "time_ns": time_ns,
+                    "subsystem": subsystem,
+                    "kind": type(record).__name__,
+                    "record": record,
+                    "cause": cause,
+                }
+            )
+        )
+
+    def say(self, seq: int, time_ns: int, what: str, detail: str = "") -> None:
+        """Add a boundary, a transition, a breach."""
+        self._waiting.append(self._encoder.encode({"seq": seq, "time_ns": time_ns, "what": what, "detail": detail}))
+
+    def flush(self) -> None:
+        """Hand what waits to the operating system, whole lines in one write."""
+        if self._waiting:
+            self._waiting.append(b"")
+            data = b"\n".join(self._waiting)
+            self._waiting.clear()
+            written = self._file.write(data)
+            while written < len(data):
+                data = data[written:]
+                written = self._file.write(data)
+
+    def sync(self) -> None:
+        """Flush, and wait until the disk has it."""
+        self.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.flush()
+        self._file.close()
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a journal as plain dictionaries; a last line that a kill cut off is left out.
+
+    Raises `ValueError` naming the line when one in the middle cannot be read.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield msgspec.json.decode(line)
+            except msgspec.MsgspecError as problem:
+                if not line.endswith(b"\n"):
+                    return
+                raise ValueError(f"{path.name}: line {number} is no journal line: {problem}") from problem
+
+
+class FlightRecorder:
+    """The last N mutations, kept in memory so that a breach can show what led up to it."""
+
+    def __init__(self, size: int = 256) -> None:
+        self._last: deque[tuple[int, int, str, Record, str]] = deque(maxlen=size)
+        self.add = self._last.append
+
+    def last(self, count: int | None = None) -> list[dict[str, Any]]:
+        """The last `count` mutations, oldest first, in words."""
+        kept = list(self._last)[-count:] if count else list(self._last)
+        return [
+            {"seq": seq, "time_ns": time_ns, "subsystem": subsystem, "state": repr(record), "cause": cause}
+            for seq, time_ns, subsystem, record, cause in kept
+        ]

@@ -1,0 +1,454 @@
+"""The monitor evaluates a catalogue over a stream of mutations, incrementally, and remembers.
+
+It knows nothing of testing or of production. Its memory is its own: what a subsystem last recorded stays here when the
+subsystem's process dies, so that what a restart lost is noticed. A restarted subsystem says what it read back with
+`restore`; from then on it is judged by that, and whatever is missing or older than remembered must have come back by
+the time its recovery is declared done, else `store-agrees-with-memory` is breached.
+
+The cost of a mutation does not grow with the number of records: see `layout`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from holdover.catalogue import Boundary, Catalogue
+from holdover.model import Execution, FreezeSet, Order, Position, Recompute, Record, Recovery
+from holdover.runtime.breach import Breach, Shown
+from holdover.runtime.explain import explain
+from holdover.runtime.layout import Check, Layout, TableKey, Touched
+
+NEVER = 2**63 - 1
+
+
+class Monitor:
+    """Evaluates one catalogue. `on_breach` is called at once, inside the mutation or the settling that found it."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        on_breach: Callable[[Breach, Check], None],
+        frozen: object,
+        instruments: dict[str, Any] | None = None,
+    ) -> None:
+        self.catalogue = catalogue
+        self.instruments = instruments if instruments is not None else {}
+        self.layout = Layout(catalogue, self._fail, self._arm, frozen)
+        self.mutations = 0
+        self.breaches = 0
+        self.next_ns = NEVER
+        self.cause = ""
+        self.now_ns = 0
+        self._on_breach = on_breach
+        self._boundary = ""
+        self._due: list[tuple[int, int, str, str]] = []
+        self._armed: dict[tuple[int, str, str], int] = {}
+        self._reconcile: Touched = {}
+        self._lost: dict[TableKey, dict[str, Record]] = {}
+        self._restored: dict[str, int] = {}
+
+    # -- mutations ----------------------------------------------------------------------------------------------
+
+    def mutate(self, subsystem: str, record: Record, now_ns: int, touched: Touched) -> None:
+        """One subsystem's record changed: keep it, evaluate what is asserted on mutation, mark what must settle."""
+        self.mutations += 1
+        self.now_ns = now_ns
+        table = (subsystem, record.__class__)
+        mutate = self.layout._mutate.get(table) or self.layout.mutate(table)
+        mutate(record, record.key, now_ns, touched)
+
+    def settle(self, touched: Iterable[tuple[int, str]], now_ns: int) -> None:
+        """The step is over: evaluate the settled invariants of what it touched."""
+        self.now_ns = now_ns
+        groups = self.layout.groups
+        for mark in touched:
+            group = groups[mark[0]]
+            if group.reconciled:
+                self._reconcile[mark] = None
+            else:
+                (group.settle or self.layout.settle(group))(mark[1], now_ns)
+
+    # -- boundaries ---------------------------------------------------------------------------------------------
+
+    def reconciled(self, now_ns: int) -> None:
+        """Nothing is in flight and all that the venue said has been taken in: compare what changed since last time."""
+        self.now_ns = now_ns
+        if self._reconcile:
+            marks, self._reconcile = self._reconcile, {}
+            for number, key in marks:
+                group = self.layout.groups[number]
+                (group.settle or self.layout.settle(group))(key, now_ns)
+
+    def boundary(self, boundary: Boundary, *, recovered: Iterable[str] = ()) -> None:
+        """A lifecycle boundary: whatever is asserted at it, over every key; at `reconciled` everything reconcilable.
+
+        `recovered` names the subsystems whose recovery is complete with this boundary.
+        """
+        self.now_ns, self._boundary = boundary.time_ns, boundary.name
+        try:
+            for subsystem in recovered:
+                self._recovered(subsystem, boundary.time_ns)
+            for check in self.layout.checks:
+                if check.asserted == "at-boundary" and boundary.name in (check.entry.at or (boundary.name,)):
+                    self._sweep(check, boundary)
+            if boundary.name == "reconciled":
+                self._reconcile.clear()
+                for group in self.layout.groups:
+                    if group.reconciled:
+                        settle = self.layout.settle(group)
+                        for key in list(self.layout.table(group.table)):
+                            settle(key, boundary.time_ns)
+            self._recompute(boundary)
+        finally:
+            self._boundary = ""
+
+    def _sweep(self, check: Check, boundary: Boundary) -> None:
+        anchor = check.bound.anchor
+        for table in [t for t in self.layout.tables if t[1] is anchor.kind and anchor.subsystem in (None, t[0])]:
+            for key in list(self.layout.tables[table]):
+                self.evaluate(check, table, key, boundary)
+
+    def evaluate(self, check: Check, table: TableKey, key: str, boundary: Boundary | None = None) -> bool | None:
+        """Evaluate one predicate on one key as things stand; a failure is a breach like any other."""
+        arguments = self.layout.arguments(check, table, key, boundary)
+        if arguments is None:
+            return None
+        self.layout.evaluated[0] += 1
+        try:
+            result = check.bound.function(*arguments)
+        except Exception as raised:
+            self._fail(check, table[0], key, arguments, raised)
+            return False
+        if result:
+            self.layout.tally[check.number] += 1
+        elif result is not None:
+            self._fail(check, table[0], key, arguments, None)
+        return result
+
+    def holds(self, invariant: str, subsystem: str, kind: str, key: str) -> bool | None:
+        """Whether one invariant holds of one key now, without a breach if not; None where it cannot be told."""
+        answers: list[bool] = []
+        for check in self.layout.checks:
+            if check.entry.name != invariant:
+                continue
+            for table in [t for t in self.layout.tables if t[0] == subsystem and t[1].__name__ == kind]:
+                arguments = self.layout.arguments(check, table, key, None)
+                if check.bound.anchor.kind is not table[1] or arguments is None:
+                    continue
+                try:
+                    result = check.bound.function(*arguments)
+                except Exception:
+                    return False
+                if result is not None:
+                    answers.append(bool(result))
+        return all(answers) if answers else None
+
+    def _recompute(self, boundary: Boundary) -> None:
+        found = self.layout.recompute()
+        differing: list[str] = []
+        count = 0
+        for summed, kept in self.layout.totals.items():
+            again = found.get(summed, {})
+            for key in dict.fromkeys([*kept, *again]):
+                count += 1
+                if kept.get(key, 0) != again.get(key, 0):
+                    name = f"{summed.subsystem}.{summed.kind.__name__}.{summed.of}[{key}]"
+                    differing.append(f"{name} kept {kept.get(key, 0)} recomputed {again.get(key, 0)}")
+        self._own(
+            Recompute(
+                boundary=boundary.name,
+                totals=count,
+                differences=len(differing),
+                first=differing[0] if differing else "",
+            )
+        )
+
+    def freezes_checked(self, boundary: str, in_force: int, lost: list[str]) -> None:
+        """What the guard found when it compared the freezes in force with those that it had set."""
+        self._own(FreezeSet(boundary=boundary, in_force=in_force, lost=len(lost), first=lost[0] if lost else ""))
+
+    def _own(self, record: Record) -> None:
+        touched: Touched = {}
+        self.mutate("guard", record, self.now_ns, touched)
+        self.settle(touched, self.now_ns)
+
+    def own(self, record: Record, now_ns: int) -> None:
+        """A record that the guard makes about itself."""
+        self.now_ns = now_ns
+        self._own(record)
+
+    # -- restarts -----------------------------------------------------------------------------------------------
+
+    def restore(self, subsystem: str, records: Iterable[Record], now_ns: int) -> None:
+        """A restarted subsystem has read this back: from now on it is judged by it.
+
+        What it had recorded of the durable kinds and has not brought back, or has brought back older, is remembered
+        as lost until its recovery is declared complete.
+        """
+        self.now_ns = now_ns
+        back: dict[TableKey, dict[str, Record]] = {}
+        for record in records:
+            back.setdefault((subsystem, type(record)), {})[record.key] = record
+        latest = self._latest_trade_date(subsystem)
+        for table in list(self.layout.tables):
+            if table[0] != subsystem or not table[1].durable:
+                continue
+            kept = self.layout.tables[table]
+            mine = back.get(table, {})
+            lost = self._lost.setdefault(table, {})
+            for key, record in list(kept.items()):
+                if key not in mine and not self._concerns_us(record, latest):
+                    continue
+                if key not in mine or mine[key] != record:
+                    lost[key] = record
+                self.layout.forget(table, key)
+        self._restored[subsystem] = sum(len(mine) for mine in back.values())
+        touched: Touched = {}
+        for mine in back.values():
+            for record in mine.values():
+                self.mutate(subsystem, record, now_ns, touched)
+        self.settle(touched, now_ns)
+
+    def _latest_trade_date(self, subsystem: str) -> str:
+        dates = [
+            getattr(record, "trade_date", "")
+            for table, kept in self.layout.tables.items()
+            if table[0] == subsystem and table[1] is Execution
+            for record in kept.values()
+        ]
+        return max(dates, default="")
+
+    def _concerns_us(self, record: Record, latest: str) -> bool:
+        """Whether a restarted system still needs it: what is open, what is of the last day, what is not flat."""
+        if isinstance(record, Order):
+            return record.is_open or record.trade_date >= latest
+        if isinstance(record, Execution):
+            order = self.layout.tables.get(("orders", Order), {}).get(record.root_cl_ord_id)
+            return record.trade_date >= latest or (isinstance(order, Order) and order.is_open)
+        if isinstance(record, Position):
+            return record.net_qty != 0
+        return True
+
+    def _recovered(self, subsystem: str, now_ns: int) -> None:
+        if subsystem not in self._restored:
+            return
+        missing: list[str] = []
+        regressed: list[str] = []
+        for table in [t for t in self._lost if t[0] == subsystem]:
+            kept = self.layout.tables.get(table, {})
+            for key, was in self._lost.pop(table).items():
+                now = kept.get(key)
+                if now is None:
+                    missing.append(repr(was))
+                elif _regressed(was, now):
+                    regressed.append(f"{was!r} came back as {now!r}")
+        first = next(iter([*missing, *regressed]), "")
+        self._own(
+            Recovery(
+                subsystem=subsystem,
+                restored=self._restored.pop(subsystem),
+                missing=len(missing),
+                regressed=len(regressed),
+                first=first,
+            )
+        )
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> None:
+        """Evaluate what should have come to hold by now."""
+        self.now_ns = now_ns
+        while self._due and self._due[0][0] <= now_ns:
+            due, number, subsystem, key = heapq.heappop(self._due)
+            if self._armed.get((number, subsystem, key)) != due:
+                continue
+            check = self.layout.checks[number]
+            table = self._table_of(check, subsystem)
+            arguments = self.layout.arguments(check, table, key, None) if table else None
+            del self._armed[number, subsystem, key]
+            if arguments is None:
+                continue
+            try:
+                result = check.bound.function(*arguments)
+            except Exception as raised:
+                self._fail(check, subsystem, key, arguments, raised)
+                continue
+            if result is None:
+                self._arm(check, subsystem, key, now_ns, None)
+            elif not result:
+                self._fail(check, subsystem, key, arguments, None)
+        self.next_ns = self._due[0][0] if self._due else NEVER
+
+    def _arm(self, check: Check, subsystem: str, key: str, now_ns: int, result: bool | None) -> None:
+        mark = (check.number, subsystem, key)
+        if result:
+            if self._armed:
+                self._armed.pop(mark, None)
+        elif result is None or mark not in self._armed:
+            due = now_ns + check.entry.within_ns
+            self._armed[mark] = due
+            heapq.heappush(self._due, (due, *mark))
+            if due < self.next_ns:
+                self.next_ns = due
+
+    def _table_of(self, check: Check, subsystem: str) -> TableKey | None:
+        return next(
+            (table for table in self.layout.tables if table[0] == subsystem and table[1] is check.bound.anchor.kind),
+            None,
+        )
+
+    # -- breaches -----------------------------------------------------------------------------------------------
+
+    def _fail(
+        self, check: Check, subsystem: str, key: str, arguments: tuple[Any, ...], raised: BaseException | None
+    ) -> None:
+        self.breaches += 1
+        anchor = arguments[0] if arguments else None
+        if raised is None:
+            explanation = explain(check.bound, arguments, self.instruments)
+        else:
+            said = f"{type(raised).__name__}: {raised}"
+            explanation = f"{check.entry.name}: {anchor!r}: the predicate raised {said}, which is a breach, not a pass"
+        breach = Breach(
+            number=self.breaches,
+            invariant=check.entry.name,
+            scope="",
+            subsystem=subsystem,
+            kind=type(anchor).__name__,
+            key=key,
+            time_ns=self.now_ns,
+            mutation=self.mutations,
+            cause=self.cause,
+            explanation=explanation,
+            severity=check.entry.severity,
+            digest=self.catalogue.digest,
+            records=[
+                Shown(read.parameter, type(value).__name__, repr(value), msgspec.to_builtins(value))
+                for read, value in zip(check.bound.reads, arguments, strict=True)
+                if isinstance(value, Record)
+            ],
+            boundary=self._boundary,
+        )
+        self._on_breach(breach, check)
+
+    # -- memory -------------------------------------------------------------------------------------------------
+
+    def retire(self, before_date: str) -> int:
+        """Let go of closed orders last touched before a trading day, and of their executions; totals stay as they are.
+
+        Returns how many records were let go. Without it memory would grow for as long as a process lives.
+        """
+        gone = 0
+        for table, kept in list(self.layout.tables.items()):
+            if table[1] is not Order:
+                continue
+            executions = (table[0], Execution)
+            by_order: dict[str, list[str]] = {}
+            for key, execution in self.layout.tables.get(executions, {}).items():
+                if isinstance(execution, Execution):
+                    by_order.setdefault(execution.root_cl_ord_id, []).append(key)
+            for key, order in list(kept.items()):
+                if not isinstance(order, Order) or order.is_open:
+                    continue
+                booked = by_order.get(key, [])
+                dates = [getattr(self.layout.tables[executions][one], "trade_date", "") for one in booked]
+                if max([order.trade_date, *dates]) >= before_date:
+                    continue
+                for one in booked:
+                    self.layout.retire(executions, one)
+                self.layout.retire(table, key)
+                gone += 1 + len(booked)
+        return gone
+
+    @property
+    def checks(self) -> int:
+        """How many predicates have been evaluated."""
+        return self.layout.evaluated[0]
+
+    def active(self) -> dict[str, int]:
+        """How often each invariant was evaluated with its precondition given; 0 means that nothing has shown it yet."""
+        found: dict[str, int] = {}
+        for check in self.layout.checks:
+            found[check.entry.name] = found.get(check.entry.name, 0) + self.layout.tally[check.number]
+        return found
+
+    def dump(self) -> bytes:
+        """The whole memory, for `load` in another process with the same catalogue."""
+        return msgspec.msgpack.encode(
+            {
+                "digest": self.catalogue.digest,
+                "counts": [self.mutations, self.breaches, self.now_ns, self.checks],
+                "tables": [
+                    [table[0], table[1].__name__, list(kept.values())] for table, kept in self.layout.tables.items()
+                ],
+                "retired": [
+                    [summed.subsystem, summed.kind.__name__, summed.of, summed.by, base]
+                    for summed, base in self.layout.retired.items()
+                ],
+                "armed": [[*mark, due] for mark, due in self._armed.items()],
+                "lost": [[table[0], table[1].__name__, list(kept.values())] for table, kept in self._lost.items()],
+                "restored": self._restored,
+                "reconcile": [[*self.layout.groups[number].table_name, key] for number, key in self._reconcile],
+                "tally": self.active(),
+            }
+        )
+
+    def load(self, memory: bytes) -> None:
+        """Take up a memory dumped before. Raises `ValueError` when it is damaged."""
+        try:
+            held = msgspec.msgpack.decode(memory)
+            kinds = kinds_by_name()
+            self.layout.retired = {
+                summed: base
+                for subsystem, kind, of, by, base in held["retired"]
+                for summed in self.layout.totals
+                if (summed.subsystem, summed.kind.__name__, summed.of, summed.by) == (subsystem, kind, of, by)
+            }
+            for summed, base in self.layout.retired.items():
+                self.layout.totals[summed].update(base)
+            scratch: Touched = {}
+            muted, self._on_breach = self._on_breach, lambda breach, check: None
+            for subsystem, kind, records in held["tables"]:
+                for record in records:
+                    self.mutate(subsystem, msgspec.convert(record, kinds[kind]), held["counts"][2], scratch)
+            self._on_breach = muted
+            self._lost = {
+                (subsystem, kinds[kind]): {r.key: r for r in (msgspec.convert(one, kinds[kind]) for one in records)}
+                for subsystem, kind, records in held["lost"]
+            }
+            self._restored = held["restored"]
+            for number, subsystem, key, due in held["armed"]:
+                self._armed[number, subsystem, key] = due
+                heapq.heappush(self._due, (due, number, subsystem, key))
+            for subsystem, kind, key in held["reconcile"]:
+                for group in self.layout.groups:
+                    if group.reconciled and group.table == (subsystem, kinds[kind]):
+                        self._reconcile[group.number, key] = None
+        except (msgspec.MsgspecError, KeyError, IndexError, TypeError) as problem:
+            raise ValueError(f"the monitor's memory is damaged: {problem}") from problem
+        self.next_ns = self._due[0][0] if self._due else NEVER
+        self.mutations, self.breaches, self.now_ns, self.layout.evaluated[0] = held["counts"]
+
+
+def kinds_by_name() -> dict[str, type[Record]]:
+    """Every kind of record known in this process, a user's own included, by class name."""
+    found: dict[str, type[Record]] = {}
+    waiting = list(Record.__subclasses__())
+    while waiting:
+        kind = waiting.pop(0)
+        found.setdefault(kind.__name__, kind)
+        waiting += kind.__subclasses__()
+    return found
+
+
+def _regressed(was: Record, now: Record) -> bool:
+    """Whether a record that came back is behind what was remembered of it."""
+    if isinstance(was, Order) and isinstance(now, Order):
+        return now.cum_qty < was.cum_qty or (now.is_open and not was.is_open)
+    if isinstance(was, Execution):
+        return now != was
+    return False
