@@ -154,7 +154,8 @@ class Execution(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True)
     `qty_delta` and `notional_delta` say what booking it adds to the order's CumQty and notional: LastQty for a trade,
     minus the original for a trade cancel (bust), new minus old for a trade correct, the added lots for a split
     restatement. Sums over executions are therefore sums of facts, and a bust needs no record to be rewritten.
-    `cash_delta` and `fee` are in `CASH_UNIT`s of `currency`.
+    `cash_delta` and `fee` are in `CASH_UNIT`s of `currency`. `book_date` is the session in which it was booked, where
+    that is not its trade date: a fill of yesterday that is learnt of today moves today's position.
     """
 
     durable: ClassVar[bool] = True
@@ -179,6 +180,7 @@ class Execution(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True)
     notional_delta: int = 0
     cash_delta: int = 0
     fee: int = 0
+    book_date: str = ""
     foreign: bool = False
     transact_time_ns: int = 0
 
@@ -206,13 +208,18 @@ class Execution(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True)
 
     @property
     def day_key(self) -> str:
-        """Account, instrument and trade date."""
-        return f"{self.account}/{self.symbol}/{self.trade_date}"
+        """Account, instrument and the session in which it was booked."""
+        return f"{self.account}/{self.symbol}/{self.book_date or self.trade_date}"
 
     @property
     def cash_key(self) -> str:
-        """Account, currency and trade date."""
-        return f"{self.account}/{self.currency}/{self.trade_date}"
+        """Account, currency and the session in which it was booked."""
+        return f"{self.account}/{self.currency}/{self.book_date or self.trade_date}"
+
+    @property
+    def booked_on(self) -> str:
+        """The session in which it was booked."""
+        return self.book_date or self.trade_date
 
     @property
     def balance_key(self) -> str:

@@ -215,10 +215,11 @@ class Monitor:
 
     def _latest_trade_date(self, subsystem: str) -> str:
         dates = [
-            getattr(record, "trade_date", "")
+            record.booked_on
             for table, kept in self.layout.tables.items()
             if table[0] == subsystem and table[1] is Execution
             for record in kept.values()
+            if isinstance(record, Execution)
         ]
         return max(dates, default="")
 
@@ -228,7 +229,7 @@ class Monitor:
             return record.is_open or record.trade_date >= latest
         if isinstance(record, Execution):
             order = self.layout.tables.get(("orders", Order), {}).get(record.root_cl_ord_id)
-            return record.trade_date >= latest or (isinstance(order, Order) and order.is_open)
+            return record.booked_on >= latest or (isinstance(order, Order) and order.is_open)
         if isinstance(record, Position):
             return record.net_qty != 0
         return True
@@ -355,7 +356,7 @@ class Monitor:
                 if not isinstance(order, Order) or order.is_open:
                     continue
                 booked = by_order.get(key, [])
-                dates = [getattr(self.layout.tables[executions][one], "trade_date", "") for one in booked]
+                dates = [getattr(self.layout.tables[executions][one], "booked_on", "") for one in booked]
                 if max([order.trade_date, *dates]) >= before_date:
                     continue
                 for one in booked:

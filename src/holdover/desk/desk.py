@@ -1,0 +1,247 @@
+"""The desk: a live execution system in its own right, small and whole.
+
+It wires order manager, positions, ledger, risk, parent orders, reconciler and gateway over one store, and runs
+whatever arrives as one step: one cause, one transaction, then what is to be sent. It asks its guard for permission at
+the last line before the wire, and says to it what changed; it does not know what else the guard does with that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdover.desk.books import Ledger, Positions, Risk
+from holdover.desk.config import DeskConfig
+from holdover.desk.gateway import Gateway
+from holdover.desk.orders import Orders
+from holdover.desk.outside import Clock, LinkEnd, Market
+from holdover.desk.parents import Parents
+from holdover.desk.reconciler import Reconciler
+from holdover.desk.store import Store
+from holdover.model import (
+    CancelReject,
+    ExecType,
+    Execution,
+    ExecutionReport,
+    Inbound,
+    Order,
+    PositionReport,
+    SecurityStatus,
+    TradingSession,
+)
+from holdover.runtime import Guard
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The classes that a desk is made of; a deployment may put its own in place of any."""
+
+    store: type[Store] = Store
+    orders: type[Orders] = Orders
+    positions: type[Positions] = Positions
+    ledger: type[Ledger] = Ledger
+    risk: type[Risk] = Risk
+    parents: type[Parents] = Parents
+    gateway: type[Gateway] = Gateway
+    reconciler: type[Reconciler] = Reconciler
+
+
+class Desk:
+    """One life of the desk: from `start` to `stop`, or to a kill. What survives is in `directory`."""
+
+    def __init__(
+        self,
+        config: DeskConfig,
+        *,
+        clock: Clock,
+        link: LinkEnd,
+        market: Market,
+        directory: Path,
+        guard: Guard,
+        parts: Parts | None = None,
+    ) -> None:
+        parts = parts or Parts()
+        self.config, self.clock, self.link, self.guard = config, clock, link, guard
+        self.store = parts.store(directory, synced=config.synced)
+        self.orders = parts.orders(config, self.store, guard)
+        self.positions = parts.positions(self.store, guard)
+        self.ledger = parts.ledger(self.store, guard)
+        self.risk = parts.risk(config, guard)
+        self.gateway = parts.gateway(config, self.store, guard, link)
+        self.reconciler = parts.reconciler(config, guard, self.gateway, self.orders)
+        self.parents = parts.parents(
+            config,
+            self.store,
+            guard,
+            clock,
+            market,
+            self.orders,
+            self.gateway,
+            self.positions,
+            self.risk,
+        )
+        self.trade_date = ""
+        self._hours = (0, 0)
+        self._waiting_since: dict[str, int] = {}
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def start(self, trade_date: str, open_ns: int, close_ns: int) -> None:
+        """Come up: read back, say what was read, begin the session when it is a new one, log on."""
+        last = self.store.get("session", "")
+        self.trade_date = self.orders.trade_date = trade_date
+        self._hours = (open_ns, close_ns)
+        self.orders.followed, self.orders.booked, self.orders.missing = self._follow, self._book, self._missing
+        self.reconciler.finished, self.reconciler.restate = self._reconciled, self._restate
+        self.reconciler.since = last or trade_date
+        with self.store.transaction():
+            self._load(last)
+        with self.guard.step("begin"), self.store.transaction():
+            if last != trade_date:
+                self.store.set("session", trade_date)
+            self.positions.begin(trade_date)
+            self.ledger.begin(trade_date)
+            self.parents.begin(trade_date)
+            self.guard.record("session", TradingSession(trade_date=trade_date, phase="open"))
+        self.parents.resume()
+        self.link.listen(self)
+        self.clock.on_timer(self.on_timer)
+        self.gateway.connect()
+        self.clock.call_at(self.clock.now_ns + self.config.answer_ns, "sweep")
+        for number, strategy in enumerate(self.config.strategies):
+            self.clock.call_at(max(self.clock.now_ns, open_ns) + strategy.interval_ns + number, "work", number)
+
+    def stop(self) -> None:
+        """Go down in good order: log out, close the store."""
+        if self.link.up:
+            self.link.disconnect()
+        self.store.close()
+
+    def _load(self, since: str) -> None:
+        records = self.orders.load(since)
+        orders = self.orders.all()
+        parents = self.parents.load(orders, self.clock.now_ns)
+        positions = self.positions.load(self.orders.executions())
+        balances = self.ledger.load()
+        self.gateway.load()
+        with self.guard.step("restore"):
+            self.guard.restore("orders", [*records, *parents])
+            self.guard.restore("positions", positions)
+            self.guard.restore("ledger", balances)
+            self.risk.load(self.positions.held(), orders)
+
+    # -- what the link calls ------------------------------------------------------------------------------------
+
+    def on_up(self, epoch: int, out_seq: int) -> None:
+        """The link is up: nothing is believed until the venue has been asked."""
+        self._run("link-up", self._came_up, out_seq)
+
+    def on_down(self, reason: str) -> None:
+        """The link is down: try again in a while."""
+        self._run("link-down", self._went_down)
+        self.clock.call_at(self.clock.now_ns + self.config.retry_ns, "connect")
+
+    def on_message(self, seq: int, poss_dup: bool, message: Inbound) -> None:
+        """One message of the venue."""
+        self._run(type(message).__name__, self._message, seq, message)
+
+    def on_sequence_reset(self, new_seq: int) -> None:
+        """The venue passes over messages that will not come: what they said has to be asked for."""
+        self._run("sequence-reset", self._reset, new_seq)
+
+    def on_heartbeat(self, seq: int) -> None:
+        """The venue is there."""
+        self.guard.tick()
+        if seq > self.gateway.in_seq:
+            self._run("heartbeat", self.gateway.behind, seq)
+
+    def on_timer(self, name: str, args: tuple[Any, ...]) -> None:
+        """A timer of ours is due."""
+        if name == "connect":
+            if not self.link.up:
+                self.gateway.connect()
+        elif name == "sweep":
+            self._run("sweep", self._sweep)
+            self.clock.call_at(self.clock.now_ns + self.config.answer_ns, "sweep")
+        elif name == "work":
+            strategy = self.config.strategies[args[0]]
+            if self.reconciler.done and self.clock.now_ns < self._hours[1]:
+                self._run("work", self.parents.work, strategy, *self._hours)
+            self.clock.call_at(self.clock.now_ns + strategy.interval_ns, "work", args[0])
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    def _run(self, cause: str, act: Callable[..., None], *args: Any) -> None:
+        """One step: one cause, one transaction; what it wants to send leaves after the commit."""
+        with self.guard.step(cause), self.store.transaction():
+            act(*args)
+        self.gateway.flush()
+
+    def _came_up(self, out_seq: int) -> None:
+        self.gateway.came_up(out_seq)
+        self.reconciler.begin()
+
+    def _went_down(self) -> None:
+        self.reconciler.stop()
+        self.gateway.went_down()
+
+    def _message(self, seq: int, message: Inbound) -> None:
+        if not self.gateway.arrived(seq):
+            return
+        if isinstance(message, SecurityStatus):
+            self.gateway.status(message)
+        elif isinstance(message, CancelReject):
+            self.orders.refused(message)
+        elif isinstance(message, PositionReport):
+            self.reconciler.answers(message)
+        elif not self.reconciler.answers(message):
+            self._report(message)
+
+    def _report(self, report: ExecutionReport) -> None:
+        if report.exec_type == ExecType.ORDER_STATUS:
+            self.orders.answered(report)
+        else:
+            self.orders.report(report)
+
+    def _reset(self, new_seq: int) -> None:
+        if self.gateway.reset(new_seq):
+            self.reconciler.ask_again()
+
+    def _sweep(self) -> None:
+        """Ask about every request that has waited too long on a live link."""
+        self.guard.tick()
+        if not self.reconciler.done:
+            return
+        waiting: dict[str, int] = {}
+        for order in self.orders.open():
+            if order.is_pending:
+                waiting[order.key] = self._waiting_since.get(order.key, self.clock.now_ns)
+                if self.clock.now_ns - waiting[order.key] >= self.config.answer_ns:
+                    self.reconciler.ask_order(order)
+        self._waiting_since = waiting
+
+    # -- one part tells the others ------------------------------------------------------------------------------
+
+    def _follow(self, before: Order | None, after: Order) -> None:
+        self.risk.follow(before, after)
+        self.positions.follow(before, after, self.trade_date)
+        self.parents.follow(before, after)
+
+    def _book(self, execution: Execution) -> None:
+        self.positions.book(execution, self.trade_date)
+        self.ledger.book(execution, self.trade_date)
+        self.risk.book(execution)
+
+    def _missing(self, order: Order) -> None:
+        self.reconciler.ask_again()
+
+    def _restate(self, report: PositionReport) -> None:
+        held = self.positions.get(report.key)
+        if held is not None and held.reference_version != report.reference_version:
+            self.positions.restate(report.account, report.symbol, report.net_qty, report.reference_version)
+            self.risk.restate(report.account, report.symbol, report.net_qty)
+
+    def _reconciled(self) -> None:
+        self.guard.reconciled(self.trade_date)

@@ -1,0 +1,261 @@
+"""Parent orders: worked in slices, by time or by participation, over as many sessions as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from holdover.desk.books import Positions, Risk
+from holdover.desk.config import DeskConfig, Strategy
+from holdover.desk.gateway import Gateway
+from holdover.desk.orders import Orders
+from holdover.desk.outside import UNDEF_PRICE, Clock, Market, Top
+from holdover.desk.store import Store
+from holdover.model import (
+    MsgType,
+    Order,
+    OrdStatus,
+    ParentOrder,
+    PositionEffect,
+    Record,
+    Request,
+    Side,
+)
+from holdover.runtime import Guard
+
+
+class Parents:
+    """Every parent order, and the slices that it sends."""
+
+    subsystem = "orders"
+
+    def __init__(
+        self,
+        config: DeskConfig,
+        store: Store,
+        guard: Guard,
+        clock: Clock,
+        market: Market,
+        orders: Orders,
+        gateway: Gateway,
+        positions: Positions,
+        risk: Risk,
+    ) -> None:
+        self._config, self._store, self._guard = config, store, guard
+        self._clock, self._market, self._orders, self._gateway = clock, market, orders, gateway
+        self._positions, self._risk = positions, risk
+        self._parents: dict[str, ParentOrder] = {}
+        self._children: dict[str, dict[str, int]] = {}
+        self._filled_before: dict[str, int] = {}
+        self._begun: dict[str, int] = {}
+        self._number = 0
+        self._boot = ""
+        self.new_id: Callable[[str], str] = self._new_id
+
+    def load(self, orders: list[Order], boot_ns: int) -> list[Record]:
+        """Read the parents back. `boot_ns` makes ClOrdIDs of this life differ from those of every life before."""
+        self._parents = {parent.key: self.restored(parent) for parent in self._store.all(ParentOrder)}
+        self._children = {}
+        for order in orders:
+            self._watch(order)
+        self._boot = _base36(boot_ns // 1_000_000)
+        self._number = 0
+        return list(self._parents.values())
+
+    def restored(self, parent: ParentOrder) -> ParentOrder:
+        """A parent as it was stored."""
+        return parent
+
+    def all(self) -> list[ParentOrder]:
+        """Every parent order."""
+        return list(self._parents.values())
+
+    def begin(self, trade_date: str) -> None:
+        """A new session: note where each parent stands, and open those that are new."""
+        for strategy in self._config.strategies:
+            parent = self._parents.get(strategy.parent_id)
+            if parent is None:
+                parent = ParentOrder(
+                    parent_id=strategy.parent_id,
+                    symbol=strategy.symbol,
+                    side=strategy.side,
+                    order_qty=strategy.order_qty,
+                    account=strategy.account,
+                    strategy=strategy.name,
+                    algorithm=strategy.algorithm,
+                )
+            if parent.trade_date != trade_date:
+                self._store.set(f"filled-before/{parent.key}", str(parent.filled_qty))
+                self._keep(replace(parent, trade_date=trade_date))
+
+    def resume(self) -> None:
+        """Read what each parent had filled before this session and what the market had traded when it began."""
+        for key in self._parents:
+            self._filled_before[key] = int(self._store.get(f"filled-before/{key}", "0"))
+
+    def follow(self, before: Order | None, after: Order) -> None:
+        """A child has changed: its parent's sums change with it."""
+        parent = self._parents.get(after.cl_ord_link_id)
+        if parent is None:
+            return
+        self._watch(after)
+        filled = after.cum_qty - (before.cum_qty if before else 0)
+        working = after.working_qty - (before.working_qty if before else 0)
+        if filled or working:
+            self._keep(replace(parent, filled_qty=parent.filled_qty + filled, working_qty=parent.working_qty + working))
+
+    # -- working ------------------------------------------------------------------------------------------------
+
+    def work(self, strategy: Strategy, open_ns: int, close_ns: int) -> None:
+        """Look at one parent: reprice or pull what has waited too long, send what is due."""
+        parent = self._parents.get(strategy.parent_id)
+        top = self._market.top(strategy.symbol)
+        if parent is None or not top.trading or not self._gateway.trading(strategy.symbol):
+            return
+        now_ns = self._clock.now_ns
+        if not open_ns <= now_ns < close_ns:
+            return
+        working = self._tend(strategy, top)
+        if working >= strategy.slices_working_max:
+            return
+        due = self._due(strategy, parent, top, open_ns, close_ns)
+        quantity = min(strategy.slice_qty, due, parent.order_qty - parent.filled_qty - parent.working_qty)
+        if strategy.position_effect == PositionEffect.CLOSE:
+            quantity = min(quantity, self._free(strategy))
+        price = _near(strategy.side, top)
+        if quantity > 0 and price is not None:
+            self._send_slice(strategy, parent, quantity, price)
+
+    def _due(self, strategy: Strategy, parent: ParentOrder, top: Top, open_ns: int, close_ns: int) -> int:
+        today = parent.filled_qty - self._filled_before.get(parent.key, 0)
+        if strategy.algorithm == "participation":
+            target = min(strategy.day_qty, top.traded_qty * strategy.participation_bp // 10_000)
+        else:
+            elapsed = self._clock.now_ns - open_ns
+            target = strategy.day_qty * elapsed // (close_ns - open_ns) + strategy.slice_qty
+        return target - today - parent.working_qty
+
+    def _free(self, strategy: Strategy) -> int:
+        position = self._positions.get(f"{strategy.account}/{strategy.symbol}")
+        if position is None:
+            return 0
+        held = position.net_qty if strategy.side != Side.BUY else -position.net_qty
+        return held - position.reserved_qty
+
+    def _tend(self, strategy: Strategy, top: Top) -> int:
+        """Reprice or cancel slices that have waited; returns how many are working."""
+        working = 0
+        for root in list(self._children.get(strategy.parent_id, {})):
+            order = self._orders.get(root)
+            if order is None or not order.is_open:
+                self._children[strategy.parent_id].pop(root, None)
+                continue
+            working += 1
+            if order.is_pending or order.ord_status == OrdStatus.DONE_FOR_DAY:
+                continue
+            waited = self._children[strategy.parent_id][root] = self._children[strategy.parent_id][root] + 1
+            if waited and waited % strategy.patience == 0:
+                far = waited // strategy.patience >= 2
+                price = _far(strategy.side, top) if far else _near(strategy.side, top)
+                if waited // strategy.patience >= 4:
+                    self._cancel(order)
+                elif price is not None and price != order.price:
+                    self._replace(order, price)
+        return working
+
+    def _send_slice(self, strategy: Strategy, parent: ParentOrder, quantity: int, price: int) -> None:
+        cl_ord_id = self.new_id(strategy.name)
+        request = Request(
+            msg_type=MsgType.NEW_ORDER_SINGLE,
+            cl_ord_id=cl_ord_id,
+            root_cl_ord_id=cl_ord_id,
+            symbol=strategy.symbol,
+            side=strategy.side,
+            order_qty=quantity,
+            price=price,
+            account=strategy.account,
+            strategy=strategy.name,
+            time_in_force=strategy.time_in_force,
+            position_effect=strategy.position_effect,
+            cl_ord_link_id=parent.key,
+            link=self._config.link,
+            link_epoch=self._gateway.epoch,
+            trade_date=self._orders.trade_date,
+            transact_time_ns=self._clock.now_ns,
+        )
+        buy = strategy.side == Side.BUY
+        if self._gateway.permits(request) and self._risk.allows(strategy.account, strategy.symbol, buy, quantity):
+            self._orders.create(request)
+            self._gateway.queue(request)
+
+    def _cancel(self, order: Order) -> None:
+        request = self._change(order, MsgType.ORDER_CANCEL_REQUEST, order.price)
+        if self._gateway.permits(request):
+            self._orders.ask_cancel(order, request)
+            self._gateway.queue(request)
+
+    def _replace(self, order: Order, price: int) -> None:
+        request = self._change(order, MsgType.ORDER_CANCEL_REPLACE_REQUEST, price)
+        if self._gateway.permits(request):
+            self._orders.ask_replace(order, request)
+            self._gateway.queue(request)
+
+    def _change(self, order: Order, msg_type: MsgType, price: int | None) -> Request:
+        return Request(
+            msg_type=msg_type,
+            cl_ord_id=self.new_id(order.strategy or "DESK"),
+            orig_cl_ord_id=order.cl_ord_id,
+            root_cl_ord_id=order.root_cl_ord_id,
+            symbol=order.symbol,
+            side=order.side,
+            order_qty=order.order_qty,
+            price=price,
+            account=order.account,
+            strategy=order.strategy,
+            ord_type=order.ord_type,
+            time_in_force=order.time_in_force,
+            expire_date=order.expire_date,
+            cl_ord_link_id=order.cl_ord_link_id,
+            position_effect=order.position_effect,
+            link=self._config.link,
+            link_epoch=self._gateway.epoch,
+            trade_date=self._orders.trade_date,
+            transact_time_ns=self._clock.now_ns,
+        )
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _new_id(self, strategy: str) -> str:
+        """Never the same twice: the time of this life's start, and a count within it."""
+        self._number += 1
+        return f"{strategy}-{self._boot}-{self._number}"
+
+    def _watch(self, order: Order) -> None:
+        if order.cl_ord_link_id and order.is_open:
+            self._children.setdefault(order.cl_ord_link_id, {}).setdefault(order.key, 0)
+
+    def _keep(self, parent: ParentOrder) -> None:
+        parent = replace(parent, done=parent.filled_qty >= parent.order_qty)
+        self._parents[parent.key] = parent
+        self._store.put(parent)
+        self._guard.record(self.subsystem, parent)
+
+
+def _near(side: Side, top: Top) -> int | None:
+    price = top.bid_px if side == Side.BUY else top.ask_px
+    return None if price == UNDEF_PRICE else price
+
+
+def _far(side: Side, top: Top) -> int | None:
+    price = top.ask_px if side == Side.BUY else top.bid_px
+    return None if price == UNDEF_PRICE else price
+
+
+def _base36(number: int) -> str:
+    digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    found = ""
+    while number:
+        number, rest = divmod(number, 36)
+        found = digits[rest] + found
+    return found or "0"

@@ -1,0 +1,144 @@
+"""The reconciler: after every logon, ask the venue what is so, and believe nothing until it has said.
+
+Four questions an account, one after the other: which executions since our last session; which orders are open; for
+each order that we hold open and the venue did not name, what became of it; which positions. Executions are booked, statuses
+taken over; positions are compared and never corrected, because a difference that executions do not explain is for a
+person. No new order leaves before the last answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from holdover.desk.config import DeskConfig
+from holdover.desk.gateway import Gateway
+from holdover.desk.orders import Orders
+from holdover.model import ExecutionReport, MsgType, Order, PositionReport, Query, Reconciliation
+from holdover.runtime import Guard
+
+
+class Reconciler:
+    """One reconciliation at a time, for the link's present epoch."""
+
+    subsystem = "reconciler"
+
+    def __init__(self, config: DeskConfig, guard: Guard, gateway: Gateway, orders: Orders) -> None:
+        self._config, self._guard, self._gateway, self._orders = config, guard, gateway, orders
+        self.done = False
+        self.since = ""
+        self.finished: Callable[[], None] = lambda: None
+        self.restate: Callable[[PositionReport], None] = lambda report: None
+        self._epoch = 0
+        self._number = 0
+        self._left: list[Query] = []
+        self._asked: Query | None = None
+        self._named: set[str] = set()
+        self._again = False
+        self._follow_ups: dict[str, str] = {}
+
+    def begin(self) -> None:
+        """The link has come up: ask."""
+        self.done, self._epoch, self._again = False, self._gateway.epoch, False
+        self._named, self._asked, self._follow_ups = set(), None, {}
+        self._say()
+        self._left = []
+        for account in self._config.accounts():
+            self._left.append(self._query(MsgType.TRADE_CAPTURE_REPORT_REQUEST, account, since_date=self.since))
+        for account in self._config.accounts():
+            self._left.append(self._query(MsgType.ORDER_MASS_STATUS_REQUEST, account))
+        for account in self._config.accounts():
+            self._left.append(self._query(MsgType.REQUEST_FOR_POSITIONS, account))
+        self._next()
+
+    def stop(self) -> None:
+        """The link has gone down: nothing is known any more."""
+        self.done, self._asked, self._left = False, None, []
+
+    def ask_again(self) -> None:
+        """Something was missed: go through the questions once more."""
+        if self.done:
+            self.begin()
+        elif self._asked is not None:
+            self._again = True
+
+    def ask_order(self, order: Order) -> None:
+        """Ask for one order by itself; the answer is applied whenever it comes."""
+        self._gateway.queue(self._status(order))
+
+    def answers(self, report: ExecutionReport | PositionReport) -> bool:
+        """Take a message that answers a question of ours; returns whether it was one."""
+        if isinstance(report, ExecutionReport) and report.req_id in self._follow_ups:
+            del self._follow_ups[report.req_id]
+            self._orders.answered(report)
+            return True
+        asked = self._asked
+        if not report.req_id:
+            return False
+        if asked is None or report.req_id != asked.req_id:
+            return True  # the answer to a question of an earlier epoch
+        if isinstance(report, PositionReport):
+            if report.symbol:
+                self.restate(report)
+        elif report.tot_num_reports != 0:
+            self._apply(asked, report)
+        if report.last_rpt_requested:
+            self._answered(asked)
+        return True
+
+    def _apply(self, asked: Query, report: ExecutionReport) -> None:
+        if asked.msg_type == MsgType.TRADE_CAPTURE_REPORT_REQUEST:
+            self._orders.report(report)
+            return
+        if asked.msg_type == MsgType.ORDER_MASS_STATUS_REQUEST:
+            self._named.add(report.cl_ord_id)
+        self._orders.answered(report)
+
+    def _answered(self, asked: Query) -> None:
+        if asked.msg_type == MsgType.ORDER_MASS_STATUS_REQUEST:
+            unnamed = [
+                order for order in self._orders.open() if order.account == asked.account and not self._is_named(order)
+            ]
+            self._left = [self._status(order) for order in unnamed] + self._left
+        self._next()
+
+    def _is_named(self, order: Order) -> bool:
+        return order.cl_ord_id in self._named or order.root_cl_ord_id in self._named
+
+    def _next(self) -> None:
+        if self._left:
+            self._asked = self._left.pop(0)
+            if self._asked.msg_type == MsgType.ORDER_STATUS_REQUEST:
+                self._follow_ups.pop(self._asked.req_id, None)
+            self._gateway.queue(self._asked)
+            return
+        self._asked = None
+        if self._again:
+            self.begin()
+            return
+        self.done = True
+        self._say()
+        self.finished()
+
+    def _status(self, order: Order) -> Query:
+        query = self._query(
+            MsgType.ORDER_STATUS_REQUEST,
+            order.account,
+            cl_ord_id=order.cl_ord_id,
+            order_id=order.order_id,
+            symbol=order.symbol,
+        )
+        self._follow_ups[query.req_id] = order.key
+        return query
+
+    def _query(self, msg_type: MsgType, account: str, **fields: str) -> Query:
+        self._number += 1
+        return Query(
+            msg_type=msg_type,
+            req_id=f"Q{self._epoch}-{self._number}",
+            account=account,
+            link=self._config.link,
+            **fields,
+        )
+
+    def _say(self) -> None:
+        self._guard.record(self.subsystem, Reconciliation(link=self._config.link, epoch=self._epoch, done=self.done))

@@ -1,0 +1,121 @@
+"""The desk's memory on disk: one SQLite file, one row a record, one transaction a step.
+
+Everything that a step changes is committed together, and nothing is sent before the commit: a kill at any moment
+leaves the books as they were before the step or as they are after it, and never a message out that nobody remembers.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from holdover.model import Execution, Order, Record
+
+R = TypeVar("R", bound=Record)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS record (
+    kind TEXT NOT NULL, key TEXT NOT NULL, live INTEGER NOT NULL, date TEXT NOT NULL, root TEXT NOT NULL,
+    body BLOB NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS record_live ON record (kind, live, date);
+CREATE INDEX IF NOT EXISTS record_root ON record (kind, root);
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Store:
+    """The desk's records and a few named values, in `desk.db` of a directory."""
+
+    def __init__(self, directory: Path, *, synced: bool) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(directory / "desk.db", isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute(f"PRAGMA synchronous={'FULL' if synced else 'OFF'}")
+        self._db.executescript(_SCHEMA)
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._depth = 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; inside another transaction it is part of that one."""
+        if self._depth:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        self._depth = 1
+        try:
+            yield
+        except BaseException:
+            self._depth = 0
+            self._db.execute("ROLLBACK")
+            raise
+        self._depth = 0
+        self._db.execute("COMMIT")
+
+    def put(self, record: Record) -> None:
+        """Write one record over the one of its kind and key."""
+        live, date, root = 1, "", ""
+        if isinstance(record, Order):
+            live, date, root = int(record.is_open), record.trade_date, record.root_cl_ord_id
+        elif isinstance(record, Execution):
+            date, root = record.booked_on, record.root_cl_ord_id
+        self._db.execute(
+            "INSERT OR REPLACE INTO record VALUES (?,?,?,?,?,?)",
+            (type(record).__name__, record.key, live, date, root, self._encode(record)),
+        )
+
+    def all(self, kind: type[R]) -> list[R]:
+        """Every record of a kind, by key."""
+        rows = self._db.execute("SELECT body FROM record WHERE kind=? ORDER BY key", (kind.__name__,))
+        return [msgspec.msgpack.decode(body, type=kind) for (body,) in rows]
+
+    def orders(self, since: str) -> list[Order]:
+        """The orders that are open, were entered or were filled on or after a date, by key."""
+        rows = self._db.execute(
+            "SELECT body FROM record WHERE kind='Order' AND (live=1 OR date>=? OR key IN "
+            "(SELECT root FROM record WHERE kind='Execution' AND date>=?)) ORDER BY key",
+            (since, since),
+        )
+        return [msgspec.msgpack.decode(body, type=Order) for (body,) in rows]
+
+    def order(self, root: str) -> Order | None:
+        """One order by its key, open or not."""
+        row = self._db.execute("SELECT body FROM record WHERE kind='Order' AND key=?", (root,)).fetchone()
+        return msgspec.msgpack.decode(row[0], type=Order) if row else None
+
+    def executions(self, since: str) -> list[Execution]:
+        """The executions booked on or after a date, and all of every order that `orders(since)` gives; by key."""
+        rows = self._db.execute(
+            "SELECT body FROM record WHERE kind='Execution' AND (date>=? OR root IN (SELECT key FROM record "
+            "WHERE kind='Order' AND (live=1 OR date>=?)) OR root IN (SELECT root FROM record WHERE kind='Execution' "
+            "AND date>=?)) ORDER BY key",
+            (since, since, since),
+        )
+        return [msgspec.msgpack.decode(body, type=Execution) for (body,) in rows]
+
+    def execution(self, key: str) -> Execution | None:
+        """One execution by its key, however old."""
+        row = self._db.execute("SELECT body FROM record WHERE kind='Execution' AND key=?", (key,)).fetchone()
+        return msgspec.msgpack.decode(row[0], type=Execution) if row else None
+
+    def get(self, name: str, default: str = "") -> str:
+        """A named value."""
+        row = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
+        return row[0] if row else default
+
+    def set(self, name: str, value: str) -> None:
+        """Write a named value."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (name, value))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
