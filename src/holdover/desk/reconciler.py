@@ -1,9 +1,9 @@
 """The reconciler: after every logon, ask the venue what is so, and believe nothing until it has said.
 
-Four questions an account, one after the other: which executions since our last session; which orders are open; for
-each order that we hold open and the venue did not name, what became of it; which positions. Executions are booked, statuses
-taken over; positions are compared and never corrected, because a difference that executions do not explain is for a
-person. No new order leaves before the last answer.
+Four questions, one after the other: which executions since our last session; which orders are open; for each order
+that we hold open and the venue did not name, what became of it; which positions. Executions are booked, statuses taken
+over; positions are compared and never corrected, because a difference that executions do not explain is for a person.
+No new order leaves before the last answer.
 """
 
 from __future__ import annotations
