@@ -1,0 +1,344 @@
+"""The recording file: one instrument's day, fixed-width records between a header that says what it is and a trailer
+that proves it.
+
+    magic "HREC" + version (u32)     8 bytes
+    header length (u32)              4 bytes
+    header                           JSON, see `Meta`
+    body                             64-byte little-endian records `<qHBBIqqqqqq`, or those compressed by zlib
+    block checksums                  CRC-32 (u32) of each 4,096 records, uncompressed
+    header checksum (u32)            CRC-32 of the header
+    digest                           SHA-256 of header and uncompressed body, 32 bytes
+    magic "HEND"                     4 bytes
+
+A record is (ts_event, instrument_id, rtype, flags, sequence, price, size, bid_px, ask_px, bid_sz, ask_sz): the field
+names and the undefined price are DBN's. Why not DBN itself: docs/decisions/0001-recording-format.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from holdover.model import Instrument
+
+MarketEvent = tuple[int, int, int, int, int, int, int, int, int, int, int]
+"""(ts_event, instrument_id, rtype, flags, sequence, price, size, bid_px, ask_px, bid_sz, ask_sz); ns, ticks, lots."""
+
+QUOTE: Final = 1
+TRADE: Final = 2
+STATUS: Final = 3
+TRADING: Final = 1
+HALT: Final = 2
+DISABLED: Final = 3
+CLOSED: Final = 4
+FLAG_BAR: Final = 1
+FLAG_CROSSED: Final = 2
+FLAG_ONE_SIDED: Final = 4
+UNDEF_PRICE: Final = 2**63 - 1
+
+RECORD: Final = struct.Struct("<qHBBIqqqqqq")
+WIDTH: Final = RECORD.size
+BLOCK: Final = 4096
+_MAGIC: Final = b"HREC"
+_END: Final = b"HEND"
+VERSION: Final = 1
+
+
+class BadRecording(ValueError):
+    """A recording that is damaged, foreign or missing; the message says which file, where and why."""
+
+
+class Problem(NamedTuple):
+    """Something that `verify` found: at which record (-1: the whole file), what, and whether it is only notable."""
+
+    record: int
+    what: str
+    notable: bool = False
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a recording comes from: source, licence, importer, the files it was made of with their SHA-256."""
+
+    source: str
+    licence: str = ""
+    importer: str = ""
+    inputs: dict[str, str] = {}
+    notes: list[str] = []
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recording says of itself. Times are ns since the epoch, UTC; dates are trading days.
+
+    `open_ns` and `close_ns` bound the regular session; `previous_session` and `next_session` are the calendar's,
+    stamped when the recording was made, so that replaying needs no calendar.
+    """
+
+    instrument: Instrument
+    trade_date: str
+    open_ns: int
+    close_ns: int
+    previous_session: str
+    next_session: str
+    provenance: Provenance
+    early_close: bool = False
+    simulated: bool = False
+    encoding: str = "raw"
+    records: int = 0
+    body_bytes: int = 0
+    quotes: int = 0
+    trades: int = 0
+    statuses: int = 0
+    traded_qty: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+
+
+class Recording:
+    """One recorded day, open for reading. Opening checks the frame; reading checks each block as it streams."""
+
+    def __init__(self, path: Path, meta: Meta, digest: str, body: memoryview, sums: tuple[int, ...]) -> None:
+        self.path, self.meta, self.digest = path, meta, digest
+        self._body, self._sums = body, sums
+
+    @classmethod
+    def open(cls, path: str | Path) -> Recording:
+        """Open a file. Raises `BadRecording` when it is missing, damaged, truncated or of another version."""
+        path = Path(path)
+        try:
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < 64:
+                    raise BadRecording(f"{path.name}: {size} bytes are too few for a recording; it was cut off")
+                data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except FileNotFoundError:
+            raise BadRecording(f"{path}: there is no such recording") from None
+        except OSError as problem:
+            raise BadRecording(f"{path.name}: cannot be read: {problem.strerror}") from problem
+        return cls(path, *_frame(path, data))
+
+    def __len__(self) -> int:
+        return self.meta.records
+
+    def __repr__(self) -> str:
+        said = " simulated" if self.meta.simulated else ""
+        return f"<Recording {self.meta.instrument.symbol} {self.meta.trade_date} {len(self)} records{said}>"
+
+    def at(self, index: int) -> MarketEvent:
+        """One record by its place."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path.name}: no record {index}, it has {len(self)}")
+        return RECORD.unpack_from(self._body, index * WIDTH)
+
+    def index_at(self, time_ns: int) -> int:
+        """The place of the first record at or after a time."""
+        low, high = 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            if RECORD.unpack_from(self._body, middle * WIDTH)[0] < time_ns:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def events(
+        self, start_ns: int | None = None, end_ns: int | None = None, instrument_id: int = 0
+    ) -> Iterator[MarketEvent]:
+        """The records from `start_ns` up to but not including `end_ns`, each carrying `instrument_id` (0 to 255).
+
+        Raises `BadRecording` when a block does not match its checksum, before any of its records is given out.
+        """
+        first = 0 if start_ns is None else self.index_at(start_ns)
+        last = len(self) if end_ns is None else self.index_at(end_ns)
+        return chain.from_iterable(self._blocks(first, last, instrument_id))
+
+    def _blocks(self, first: int, last: int, instrument_id: int) -> Iterator[Iterable[Any]]:
+        for number in range(first // BLOCK, -(-last // BLOCK)):
+            whole = self._block(number)
+            begin = max(first - number * BLOCK, 0) * WIDTH
+            end = min(last - number * BLOCK, BLOCK) * WIDTH
+            part: Any = whole[begin:end]
+            if instrument_id:
+                part = bytearray(part)
+                part[8::WIDTH] = bytes([instrument_id]) * (len(part) // WIDTH)
+            yield RECORD.iter_unpack(part)
+
+    def _block(self, number: int) -> memoryview:
+        block = self._body[number * BLOCK * WIDTH : (number + 1) * BLOCK * WIDTH]
+        if zlib.crc32(block) != self._sums[number]:
+            raise BadRecording(
+                f"{self.path.name}: records {number * BLOCK} to {min((number + 1) * BLOCK, len(self)) - 1} do not "
+                f"match their checksum; the file is damaged, import or fetch it again"
+            )
+        return block
+
+    def verify(self) -> list[Problem]:
+        """Read all of it; returns what is wrong (and, marked notable, what is only remarkable)."""
+        found: list[Problem] = []
+        summed = hashlib.sha256(_encode(self.meta))
+        summed.update(self._body)
+        for number in range(len(self._sums)):
+            try:
+                self._block(number)
+            except BadRecording as problem:
+                found.append(Problem(number * BLOCK, str(problem)))
+        if summed.hexdigest() != self.digest:
+            found.append(Problem(-1, "header and body do not match the digest"))
+        if not found:
+            found += list(_content(self))
+        return found
+
+
+def _frame(path: Path, data: memoryview) -> tuple[Meta, str, memoryview, tuple[int, ...]]:
+    name = path.name
+    if bytes(data[:4]) != _MAGIC:
+        raise BadRecording(f"{name}: not a Holdover recording; it should begin with {_MAGIC.decode()}")
+    version, length = struct.unpack_from("<II", data, 4)
+    if version != VERSION:
+        raise BadRecording(f"{name}: written in format version {version}, this Holdover reads version {VERSION}")
+    if bytes(data[-4:]) != _END or 12 + length + 40 > len(data):
+        raise BadRecording(f"{name}: the end is missing; the file was cut off at byte {len(data)}")
+    header = bytes(data[12 : 12 + length])
+    if zlib.crc32(header) != struct.unpack_from("<I", data, len(data) - 40)[0]:
+        raise BadRecording(f"{name}: the header does not match its checksum; the file is damaged")
+    try:
+        meta = msgspec.json.decode(header, type=Meta)
+    except msgspec.MsgspecError as problem:
+        raise BadRecording(f"{name}: the header cannot be read: {problem}") from problem
+    blocks = -(-meta.records // BLOCK)
+    expected = 12 + length + meta.body_bytes + 4 * blocks + 40
+    if expected != len(data):
+        raise BadRecording(f"{name}: {len(data)} bytes, should be {expected}; the file is damaged")
+    body = data[12 + length : 12 + length + meta.body_bytes]
+    sums = struct.unpack_from(f"<{blocks}I", data, 12 + length + meta.body_bytes)
+    if meta.encoding == "zlib":
+        try:
+            body = memoryview(zlib.decompress(body))
+        except zlib.error as problem:
+            raise BadRecording(f"{name}: the body cannot be decompressed: {problem}") from problem
+    if len(body) != meta.records * WIDTH:
+        raise BadRecording(f"{name}: the body holds {len(body) // WIDTH} records, should be {meta.records}")
+    return meta, bytes(data[-36:-4]).hex(), body, sums
+
+
+def _content(recording: Recording) -> Iterator[Problem]:
+    before = -(2**62)
+    longest = (0, -1)
+    counts = {QUOTE: 0, TRADE: 0, STATUS: 0}
+    meta = recording.meta
+    for index, event in enumerate(recording.events()):
+        ts, _, rtype, flags, _, price, size, bid_px, ask_px, bid_sz, ask_sz = event
+        if ts < before:
+            yield Problem(index, f"time goes back by {before - ts} ns")
+        elif index and meta.open_ns <= before and ts <= meta.close_ns and ts - before > longest[0]:
+            longest = (ts - before, index)
+        before = ts
+        if rtype not in counts:
+            yield Problem(index, f"record type {rtype} is none of quote, trade, status")
+            continue
+        counts[rtype] += 1
+        if rtype == TRADE and (price <= 0 or size <= 0):
+            yield Problem(index, f"a trade of {size} lots at {price} ticks is impossible")
+        if rtype == STATUS and flags not in (TRADING, HALT, DISABLED, CLOSED):
+            yield Problem(index, f"status {flags} is none of trading, halt, disabled, closed")
+        if min(bid_sz, ask_sz) < 0 or bid_px <= 0 or ask_px <= 0:
+            yield Problem(index, f"a quote of {bid_sz}@{bid_px} to {ask_sz}@{ask_px} is impossible")
+    told = {QUOTE: meta.quotes, TRADE: meta.trades, STATUS: meta.statuses}
+    for rtype, name in ((QUOTE, "quotes"), (TRADE, "trades"), (STATUS, "statuses")):
+        if counts[rtype] != told[rtype]:
+            yield Problem(-1, f"the header tells of {told[rtype]} {name}, the body holds {counts[rtype]}")
+    if longest[0] > 60_000_000_000:
+        yield Problem(longest[1], f"nothing for {longest[0] / 1e9:.0f} s inside the session", notable=True)
+
+
+class RecordingWriter:
+    """Gathers one day and writes it whole: to a temporary file, synced, then renamed.
+
+    Times in ns, prices in ticks, sizes in lots. Raises `BadRecording` for a time that goes back.
+    """
+
+    def __init__(self, path: Path, meta: Meta) -> None:
+        self.path, self.meta = path, meta
+        self._body = bytearray()
+        self._counts = {QUOTE: 0, TRADE: 0, STATUS: 0}
+        self._traded = 0
+        self._last_ns = 0
+        self._top: tuple[int, int, int, int] = (UNDEF_PRICE, UNDEF_PRICE, 0, 0)
+
+    def __len__(self) -> int:
+        return len(self._body) // WIDTH
+
+    def quote(self, ts_ns: int, bid_px: int, bid_sz: int, ask_px: int, ask_sz: int) -> None:
+        """The best bid and offer after an event; a side without a price has `UNDEF_PRICE` and size 0."""
+        flags = 0
+        if bid_sz == 0 or ask_sz == 0:
+            flags |= FLAG_ONE_SIDED
+        elif bid_px > ask_px:
+            flags |= FLAG_CROSSED
+        self._top = (bid_px, ask_px, bid_sz, ask_sz)
+        self._add(ts_ns, QUOTE, flags, 0, 0)
+
+    def trade(self, ts_ns: int, price: int, size: int, flags: int = 0) -> None:
+        """A trade; it carries the best bid and offer of the moment."""
+        self._traded += size
+        self._add(ts_ns, TRADE, flags, price, size)
+
+    def status(self, ts_ns: int, status: int) -> None:
+        """The book opens, halts, is disabled or closes."""
+        self._add(ts_ns, STATUS, status, 0, 0)
+
+    def raw(self, event: MarketEvent) -> None:
+        """A record as it stands."""
+        self._top = event[7:11]
+        if event[2] == TRADE:
+            self._traded += event[6]
+        self._add(event[0], event[2], event[3], event[5], event[6])
+
+    def _add(self, ts_ns: int, rtype: int, flags: int, price: int, size: int) -> None:
+        if ts_ns < self._last_ns:
+            raise BadRecording(f"{self.path.name}: record {len(self)} goes back in time by {self._last_ns - ts_ns} ns")
+        self._last_ns = ts_ns
+        self._body += RECORD.pack(ts_ns, 0, rtype, flags, len(self) & 0xFFFFFFFF, price, size, *self._top)
+        self._counts[rtype] += 1
+
+    def close(self) -> Recording:
+        """Write the file and open it for reading."""
+        body = bytes(self._body)
+        stored = zlib.compress(body, 9) if self.meta.encoding == "zlib" else body
+        first = RECORD.unpack_from(body, 0)[0] if body else 0
+        meta = msgspec.structs.replace(
+            self.meta,
+            records=len(self),
+            body_bytes=len(stored),
+            quotes=self._counts[QUOTE],
+            trades=self._counts[TRADE],
+            statuses=self._counts[STATUS],
+            traded_qty=self._traded,
+            first_ns=first,
+            last_ns=self._last_ns,
+        )
+        header = _encode(meta)
+        step = BLOCK * WIDTH
+        sums = [zlib.crc32(body[place : place + step]) for place in range(0, len(body), step)]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".writing")
+        with open(part, "wb") as file:
+            file.write(_MAGIC + struct.pack("<II", VERSION, len(header)) + header + stored)
+            file.write(struct.pack(f"<{len(sums)}I", *sums) + struct.pack("<I", zlib.crc32(header)))
+            file.write(hashlib.sha256(header + body).digest() + _END)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, self.path)
+        return Recording.open(self.path)
+
+
+def _encode(meta: Meta) -> bytes:
+    return msgspec.json.encode(meta)
