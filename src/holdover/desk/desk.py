@@ -28,6 +28,7 @@ from holdover.model import (
     Inbound,
     Order,
     PositionReport,
+    Request,
     SecurityStatus,
     TradingSession,
 )
@@ -96,6 +97,7 @@ class Desk:
         self.orders.followed, self.orders.booked, self.orders.missing = self._follow, self._book, self._missing
         self.reconciler.finished, self.reconciler.restate = self._reconciled, self._restate
         self.reconciler.since = last or trade_date
+        self.gateway.unsent = self._unsent
         with self.store.transaction():
             self._load(last)
         with self.guard.step("begin"), self.store.transaction():
@@ -181,6 +183,7 @@ class Desk:
 
     def _came_up(self, out_seq: int) -> None:
         self.gateway.came_up(out_seq)
+        self.reconciler.asked_ns = self.clock.now_ns
         self.reconciler.begin()
 
     def _went_down(self) -> None:
@@ -213,6 +216,7 @@ class Desk:
         """Ask about every request that has waited too long on a live link."""
         self.guard.tick()
         if not self.reconciler.done:
+            self.reconciler.nudge(self.clock.now_ns, self.config.answer_ns)
             return
         waiting: dict[str, int] = {}
         for order in self.orders.open():
@@ -236,6 +240,13 @@ class Desk:
 
     def _missing(self, order: Order) -> None:
         self.reconciler.ask_again()
+
+    def _unsent(self, request: Request) -> None:
+        """A request that did not leave: its order is what it was before, and a new one is over."""
+        order = self.orders.find(request.cl_ord_id)
+        if order is not None:
+            with self.guard.step("unsent"), self.store.transaction():
+                self.orders.withdraw(order, "not sent")
 
     def _restate(self, report: PositionReport) -> None:
         held = self.positions.get(report.key)

@@ -6,6 +6,8 @@ did, so that a message is applied exactly once over restarts: what was applied i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from holdover.desk.config import DeskConfig
 from holdover.desk.outside import LinkEnd
 from holdover.desk.store import Store
@@ -22,6 +24,7 @@ class Gateway:
         self._config, self._store, self._guard, self._link = config, store, guard, link
         self.in_seq = 0
         self.out_seq = 0
+        self.unsent: Callable[[Request], None] = lambda request: None
         self._waiting: list[Outbound] = []
         self._books: dict[str, Book] = {}
 
@@ -105,7 +108,7 @@ class Gateway:
         self._waiting.append(message)
 
     def flush(self) -> None:
-        """Send what the step has queued. What may not leave stays unsent; its order will be asked about."""
+        """Send what the step has queued. What may not leave is told to `unsent`."""
         waiting, self._waiting = self._waiting, []
         for message in waiting:
             self.send(message)
@@ -113,15 +116,21 @@ class Gateway:
     def send(self, message: Outbound) -> None:
         """One message onto the wire, if it may."""
         if not self._link.up or not self._guard.permits(message):
+            self._kept_back(message)
             return
         with self._guard.step("send"):
             if isinstance(message, Request):
                 self._guard.record(self.subsystem, message)
                 if not self._guard.permits(message):
+                    self._kept_back(message)
                     return
             self.out_seq = self._link.send(message)
             self._say(LinkState.MESSAGE)
         self._store.set("out_seq", str(self.out_seq))
+
+    def _kept_back(self, message: Outbound) -> None:
+        if isinstance(message, Request):
+            self.unsent(message)
 
     def _say(self, change: str) -> None:
         self._guard.record(

@@ -34,6 +34,8 @@ class Reconciler:
         self._asked: Query | None = None
         self._named: set[str] = set()
         self._again = False
+        self._nudged: Query | None = None
+        self.asked_ns = 0
         self._follow_ups: dict[str, str] = {}
 
     def begin(self) -> None:
@@ -60,6 +62,15 @@ class Reconciler:
             self.begin()
         elif self._asked is not None:
             self._again = True
+
+    def nudge(self, now_ns: int, patience_ns: int) -> None:
+        """A question of ours, or its answer, may have been lost: after a while the questions begin again."""
+        if self._asked is None or not self._gateway.up:
+            return
+        if self._asked is not self._nudged:
+            self._nudged, self.asked_ns = self._asked, now_ns
+        elif now_ns - self.asked_ns >= patience_ns:
+            self.begin()
 
     def ask_order(self, order: Order) -> None:
         """Ask for one order by itself; the answer is applied whenever it comes."""

@@ -2,10 +2,10 @@
 
     SECURITY_TYPE/MARKET/RESOLUTION/SYMBOL/YYYYMMDD_{quote,trade}.zip      one headerless CSV file in each
 
-Equity quotes come one side a row, with the exchange that set it. They are the national best already, a row whenever a
-side of it moves: read so, one quote in a thousand is crossed and 97 to 99.8 % of the trades print inside; read as each
-exchange's own best, nearly all are crossed (docs/decisions/0002-lean-quotes.md). A quote record is written when price or
-size of a side changes. Rows marked suspicious are left out and counted. Where a trade and a quote carry the same
+Equity quotes come one side a row, with the exchange that set it. They are the national best already, a row whenever
+a side of it moves: read so, one quote in a thousand is crossed and 97 to 99.8 % of the trades print inside; read as
+each exchange's own best, nearly all are crossed (docs/decisions/0002-lean-quotes.md). A quote record is written when
+price or size of a side changes. Rows marked suspicious are left out. Where a trade and a quote carry the same
 millisecond the trade comes first: it took what was displayed, and the quote shows what was left.
 """
 
@@ -76,9 +76,8 @@ def _days(source: Path) -> dict[tuple[str, str, str, str], dict[str, Path]]:
 def _import_day(kind: str, market: str, symbol: str, day: str, files: dict[str, Path], into: Path) -> Recording:
     readers = {"equity": _equity, "forex": _forex, "crypto": _crypto}
     if kind not in readers:
-        raise BadRecording(
-            f"{next(iter(files.values())).name}: no importer for security type {kind!r}; equity, forex, crypto are known"
-        )
+        name = next(iter(files.values())).name
+        raise BadRecording(f"{name}: no importer for security type {kind!r}; equity, forex, crypto are known")
     return readers[kind](market, symbol, day, files, into)
 
 

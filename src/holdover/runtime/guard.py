@@ -143,6 +143,7 @@ class Guard:
         self.on_mutation: Callable[[int, str, Record], None] | None = None
         self.on_breach: Callable[[Breach], None] | None = None
         self.problem = ""
+        self.quiet = False
         self._lock = threading.RLock()
         self._steps: list[Step] = []
         self._last_ns = 0
@@ -225,6 +226,12 @@ class Guard:
                 self._clock_read(now_ns)
             self._last_ns = now_ns
             self._steps.append(step)
+
+    def abandon_steps(self) -> None:
+        """The process whose steps are open is dead: what they had touched will not be settled by them."""
+        with self._lock:
+            for step in self._steps:
+                step.touched.clear()
 
     def _settle(self, step: Step) -> None:
         with self._lock:
@@ -385,7 +392,8 @@ class Guard:
                 self.pager.wake()
         except StoreProblem as problem:
             self._freeze_in_memory(breach, check, problem)
-        log.error("BREACH %s; frozen: %s", breach.explanation, scope)
+        if not self.quiet:
+            log.error("BREACH %s; frozen: %s", breach.explanation, scope)
         if self.journal is not None:
             self.journal.say(self.monitor.mutations, breach.time_ns, "breach", breach.explanation)
         if self.on_breach is not None:

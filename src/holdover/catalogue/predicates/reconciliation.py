@@ -10,8 +10,10 @@ from holdover.model import Link, MsgType, Order, Position, Reconciliation, Reque
 
 
 @predicate("books-agree-with-venue")
-def orders_agree_with_venue(order: Annotated[Order, "orders"], venue: Annotated[Order, "venue"]) -> bool:
-    """Orders known to one side only are other invariants' matter."""
+def orders_agree_with_venue(order: Annotated[Order, "orders"], venue: Annotated[Order, "venue"]) -> bool | None:
+    """Orders known to one side only are other invariants' matter, and so is a request that waits for its answer."""
+    if order.is_pending:
+        return None
     return (
         order.cum_qty == venue.cum_qty
         and order.leaves_qty == venue.leaves_qty
@@ -48,8 +50,8 @@ def venue_open_orders_known(venue: Annotated[Order, "venue"], order: Annotated[O
 def no_open_order_unknown_to_venue(
     order: Annotated[Order, "orders"], venue: Annotated[Order | None, "venue"]
 ) -> bool | None:
-    """Asserted only when nothing is in flight."""
-    if not order.is_open:
+    """A request that waits for its answer may not have arrived; `acknowledged-within` sees to that."""
+    if not order.is_open or order.is_pending:
         return None
     return venue is not None and venue.is_open
 

@@ -1,0 +1,102 @@
+"""The desk as a subject: the one file that knows both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdover.desk import Desk, DeskConfig, Strategy
+from holdover.desk.faults import parts_with
+from holdover.model import PositionEffect, Side, TimeInForce
+
+if TYPE_CHECKING:
+    from holdover.harness.subject import Env, Plan
+
+
+class DeskSubject:
+    """One life of the desk. The plan's days give the instruments and how much one may trade of them."""
+
+    def __init__(self, plan: Plan) -> None:
+        told = plan.settings.get("desk")
+        self.config = told if isinstance(told, DeskConfig) else config_for(plan)
+        self.parts = parts_with(plan.faults)
+        self.accounts = self.config.accounts()
+        self.desk: Desk | None = None
+
+    def start(self, env: Env) -> None:
+        """Come up on what the directory holds."""
+        self.desk = Desk(
+            self.config,
+            clock=env.clock,
+            link=env.link,
+            market=env.market,
+            directory=env.directory,
+            guard=env.guard,  # type: ignore[arg-type]  # the guard by shape
+            parts=self.parts,
+        )
+        self.desk.start(env.trade_date, env.open_ns, env.close_ns)
+
+    def stop(self) -> None:
+        """Go down in good order."""
+        if self.desk is not None:
+            self.desk.stop()
+
+
+def config_for(plan: Plan) -> DeskConfig:
+    """Three strategies an instrument in two accounts, sized by what the recorded days traded.
+
+    `accumulate` buys a multi-day parent in GTC slices by time, `distribute` sells out of that position by
+    participation, `short` sells in an account of its own. One child is a few hundredths of a percent of a day.
+    """
+    strategies: list[Strategy] = []
+    for instrument in plan.instruments():
+        days = [meta for meta in plan.days if meta.instrument.symbol == instrument.symbol]
+        traded = sum(meta.traded_qty for meta in days) // max(len(days), 1)
+        usual = traded or 200_000_000
+        slice_qty = max(usual // 4_000, 1)
+        day_qty = slice_qty * 150
+        strategies += [
+            Strategy(
+                name=f"accumulate.{instrument.symbol}",
+                account="A1",
+                symbol=instrument.symbol,
+                side=Side.BUY,
+                order_qty=day_qty * max(len(days), 1),
+                day_qty=day_qty,
+                slice_qty=slice_qty,
+                time_in_force=TimeInForce.GTC,
+            ),
+            Strategy(
+                name=f"distribute.{instrument.symbol}",
+                account="A1",
+                symbol=instrument.symbol,
+                side=Side.SELL,
+                order_qty=day_qty * max(len(days), 1),
+                day_qty=day_qty * 2 // 3,
+                slice_qty=slice_qty,
+                algorithm="participation",
+                participation_bp=150,
+                position_effect=PositionEffect.CLOSE,
+                time_in_force=TimeInForce.DAY,
+            ),
+            Strategy(
+                name=f"short.{instrument.symbol}",
+                account="A2",
+                symbol=instrument.symbol,
+                side=Side.SELL,
+                order_qty=day_qty * max(len(days), 1),
+                day_qty=day_qty // 2,
+                slice_qty=slice_qty,
+                algorithm="participation",
+                participation_bp=80,
+                time_in_force=TimeInForce.GTC,
+            ),
+        ]
+    biggest = max((strategy.order_qty for strategy in strategies), default=1)
+    return DeskConfig(
+        instruments=plan.instruments(),
+        strategies=strategies,
+        position_max=biggest * 2,
+        order_qty_max=biggest,
+        open_qty_max=biggest * 2,
+        synced=False,
+    )

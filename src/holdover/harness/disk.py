@@ -1,0 +1,146 @@
+"""What a restart finds on the disk: exactly what was there, or what the kind of restart leaves of it.
+
+A directory is copied at the instant of a kill. `unsynced` and `torn` then take away what a machine that lost its power
+would have lost: of an SQLite write-ahead log the frames after the last commit, or the last transaction whose write was
+cut in half; of any other file what came after its last sync, or half of the last line.
+
+Source of the frame layout: the SQLite file format, section 4 (write-ahead log).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_WAL_HEADER = 32
+_FRAME_HEADER = 24
+
+
+class Syncs:
+    """Which size every file had when this process last synced it, noted by standing in for `os.fsync`."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[tuple[int, int], int] = {}
+        self._real: Callable[[Any], None] | None = None
+
+    def watch(self) -> None:
+        """Begin to note. Undone by `leave`."""
+        if self._real is None:
+            self._real = os.fsync
+            setattr(os, "fsync", self._fsync)  # noqa: B010 - the name os.fsync is typed as a function
+
+    def leave(self) -> None:
+        """Stop noting."""
+        if self._real is not None:
+            setattr(os, "fsync", self._real)  # noqa: B010
+            self._real = None
+
+    def _fsync(self, handle: Any) -> None:
+        if self._real is not None:
+            self._real(handle)
+        told = os.fstat(handle if isinstance(handle, int) else handle.fileno())
+        self.sizes[told.st_dev, told.st_ino] = told.st_size
+
+    def of(self, directory: Path) -> dict[str, int]:
+        """The synced size of every file of a directory that was ever synced, by relative name."""
+        found: dict[str, int] = {}
+        for path in files_in(directory):
+            told = path.stat()
+            size = self.sizes.get((told.st_dev, told.st_ino))
+            if size is not None:
+                found[path.relative_to(directory).as_posix()] = size
+        return found
+
+
+def files_in(directory: Path) -> list[Path]:
+    """Every file below a directory, sorted."""
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def copy(directory: Path, to: Path) -> None:
+    """The directory as it is now, byte for byte."""
+    if to.exists():
+        shutil.rmtree(to)
+    if directory.exists():
+        shutil.copytree(directory, to)
+    else:
+        to.mkdir(parents=True)
+
+
+def put_back(image: Path, directory: Path) -> None:
+    """Make the directory what the image is; the image is used up."""
+    if directory.exists():
+        shutil.rmtree(directory)
+    os.replace(image, directory)
+
+
+def lose_unsynced(directory: Path, synced: dict[str, int]) -> None:
+    """Take away what had not been synced: uncommitted frames, and bytes after a file's last sync."""
+    for path in files_in(directory):
+        if path.name.endswith("-shm"):
+            path.unlink()
+        elif path.name.endswith("-wal"):
+            _cut(path, _last_commit(path))
+        elif not _is_sqlite(path):
+            size = synced.get(path.relative_to(directory).as_posix())
+            if size is not None and size < path.stat().st_size:
+                _cut(path, size)
+
+
+def tear(directory: Path) -> None:
+    """Leave the last write half there: the last frame of a write-ahead log, the last line of the newest other file."""
+    plain: list[Path] = []
+    for path in files_in(directory):
+        if path.name.endswith("-shm"):
+            path.unlink()
+        elif path.name.endswith("-wal"):
+            end = _last_commit(path)
+            if end > _WAL_HEADER:
+                _cut(path, end - _frame_size(path) // 2)
+        elif not _is_sqlite(path):
+            plain.append(path)
+    if plain:
+        newest = max(plain, key=lambda path: (path.stat().st_mtime_ns, path.name))
+        data = newest.read_bytes()
+        start = data.rstrip(b"\n").rfind(b"\n") + 1
+        _cut(newest, start + (len(data) - start) // 2)
+
+
+def _is_sqlite(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+
+
+def _frame_size(path: Path) -> int:
+    with open(path, "rb") as file:
+        return _FRAME_HEADER + int(struct.unpack(">I", file.read(12)[8:12])[0])
+
+
+def _last_commit(path: Path) -> int:
+    """Where the last committed transaction of a write-ahead log ends; its header's end when there is none."""
+    size = path.stat().st_size
+    if size < _WAL_HEADER:
+        return 0
+    with open(path, "rb") as file:
+        header = file.read(_WAL_HEADER)
+        frame = _FRAME_HEADER + int(struct.unpack(">I", header[8:12])[0])
+        salts = header[16:24]
+        end = place = _WAL_HEADER
+        while place + frame <= size:
+            file.seek(place)
+            head = file.read(_FRAME_HEADER)
+            if head[8:16] != salts:
+                break  # frames of an earlier lap of the log
+            place += frame
+            if struct.unpack(">I", head[4:8])[0]:
+                end = place
+        return end
+
+
+def _cut(path: Path, size: int) -> None:
+    with open(path, "r+b") as file:
+        file.truncate(size)
