@@ -54,6 +54,7 @@ def config_for(plan: Plan) -> DeskConfig:
         usual = traded or 200_000_000
         slice_qty = max(usual // 4_000, 1)
         day_qty = slice_qty * 150
+        resting_qty = slice_qty * 3
         strategies += [
             Strategy(
                 name=f"accumulate.{instrument.symbol}",
@@ -62,8 +63,12 @@ def config_for(plan: Plan) -> DeskConfig:
                 side=Side.BUY,
                 order_qty=day_qty * max(len(days), 1),
                 day_qty=day_qty,
-                slice_qty=slice_qty,
+                slice_qty=resting_qty,
                 time_in_force=TimeInForce.GTC,
+                patience=20,
+                slices_working_max=4,
+                rests=True,
+                offset=2,
             ),
             Strategy(
                 name=f"distribute.{instrument.symbol}",
@@ -85,10 +90,13 @@ def config_for(plan: Plan) -> DeskConfig:
                 side=Side.SELL,
                 order_qty=day_qty * max(len(days), 1),
                 day_qty=day_qty // 2,
-                slice_qty=slice_qty,
+                slice_qty=resting_qty,
                 algorithm="participation",
                 participation_bp=80,
                 time_in_force=TimeInForce.GTC,
+                patience=20,
+                rests=True,
+                offset=2,
             ),
         ]
     biggest = max((strategy.order_qty for strategy in strategies), default=1)

@@ -12,8 +12,9 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
 
     `algorithm` is `twap` (even slices over each session) or `participation` (a share of the traded volume, in
     `participation_bp` hundredths of a percent). `order_qty` is the whole quantity in lots, `day_qty` what one session
-    may take of it; slices are of `slice_qty`, looked at every `interval_ns`. A slice that has waited for
-    `patience` intervals is repriced to the touch, and crosses the spread after twice as many.
+    may take of it; slices are of `slice_qty`, looked at every `interval_ns`, and entered `offset` price increments
+    behind the touch. A slice that has waited for `patience` intervals is repriced to the touch; after twice as many it
+    crosses the spread, and after four times as many it is pulled, unless it only `rests`.
     """
 
     name: str
@@ -30,6 +31,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     interval_ns: int = 30_000_000_000
     patience: int = 4
     slices_working_max: int = 3
+    rests: bool = False
+    offset: int = 0
 
     @property
     def parent_id(self) -> str:

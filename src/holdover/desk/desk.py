@@ -64,7 +64,7 @@ class Desk:
         parts: Parts | None = None,
     ) -> None:
         parts = parts or Parts()
-        self.config, self.clock, self.link, self.guard = config, clock, link, guard
+        self.config, self.clock, self.link, self.guard, self.market = config, clock, link, guard, market
         self.store = parts.store(directory, synced=config.synced)
         self.orders = parts.orders(config, self.store, guard)
         self.positions = parts.positions(self.store, guard)
@@ -183,6 +183,7 @@ class Desk:
 
     def _came_up(self, out_seq: int) -> None:
         self.gateway.came_up(out_seq)
+        self.gateway.look(self.market)
         self.reconciler.asked_ns = self.clock.now_ns
         self.reconciler.begin()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from holdover.desk.config import DeskConfig
-from holdover.desk.outside import LinkEnd
+from holdover.desk.outside import LinkEnd, Market
 from holdover.desk.store import Store
 from holdover.model import Book, Link, LinkState, Outbound, Request, SecurityStatus
 from holdover.runtime import Guard
@@ -93,6 +93,19 @@ class Gateway:
         if self._books.get(book.symbol) != book:
             self._books[book.symbol] = book
             self._guard.record(self.subsystem, book)
+
+    def look(self, market: Market) -> None:
+        """Take the books' state from the market itself: what was said while we were away is not repeated."""
+        for instrument in self._config.instruments:
+            top = market.top(instrument.symbol)
+            self.status(
+                SecurityStatus(
+                    symbol=instrument.symbol,
+                    trading=top.trading,
+                    reason=top.reason,
+                    reference_version=top.reference_version,
+                )
+            )
 
     def trading(self, symbol: str) -> bool:
         """Whether the book takes orders, as far as we were told."""

@@ -78,6 +78,8 @@ class Top(Protocol):
     last_px: int
     traded_qty: int
     trading: bool
+    reason: str
+    reference_version: str
 
 
 class Market(Protocol):

@@ -120,12 +120,25 @@ class Parents:
         if working >= strategy.slices_working_max:
             return
         due = self._due(strategy, parent, top, open_ns, close_ns)
-        quantity = min(strategy.slice_qty, due, parent.order_qty - parent.filled_qty - parent.working_qty)
+        left = parent.order_qty - parent.filled_qty - parent.working_qty
+        quantity = min(strategy.slice_qty, left)
+        if due < quantity:
+            return
         if strategy.position_effect == PositionEffect.CLOSE:
             quantity = min(quantity, self._free(strategy))
-        price = _near(strategy.side, top)
-        if quantity > 0 and price is not None:
+        price = self._behind(strategy, _near(strategy.side, top))
+        if quantity > 0 and price is not None and price > 0:
             self._send_slice(strategy, parent, quantity, price)
+
+    def _behind(self, strategy: Strategy, touch: int | None) -> int | None:
+        instrument = self._config.instrument(strategy.symbol)
+        if touch is None or instrument is None:
+            return None
+        step = strategy.offset * instrument.price_increment
+        price = touch - step if strategy.side == Side.BUY else touch + step
+        # A touch inside the increment (a mid-price print) is moved away from the market, never into it.
+        rest = price % instrument.price_increment
+        return price - rest if strategy.side == Side.BUY or not rest else price - rest + instrument.price_increment
 
     def _due(self, strategy: Strategy, parent: ParentOrder, top: Top, open_ns: int, close_ns: int) -> int:
         today = parent.filled_qty - self._filled_before.get(parent.key, 0)
@@ -156,9 +169,10 @@ class Parents:
                 continue
             waited = self._children[strategy.parent_id][root] = self._children[strategy.parent_id][root] + 1
             if waited and waited % strategy.patience == 0:
-                far = waited // strategy.patience >= 2
-                price = _far(strategy.side, top) if far else _near(strategy.side, top)
-                if waited // strategy.patience >= 4:
+                times = 1 if strategy.rests else waited // strategy.patience
+                far = _far(strategy.side, top)
+                price = far if times >= 2 else _near(strategy.side, top)
+                if times >= 4:
                     self._cancel(order)
                 elif price is not None and price != order.price:
                     self._replace(order, price)

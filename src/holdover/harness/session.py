@@ -218,9 +218,13 @@ class Session:
             self._dead()
         self._start()
 
-    def disconnect(self, *, lose_out: bool = False) -> None:
-        """Cut the link with whatever is in flight; it stays cut until `reconnect`."""
+    def disconnect(self, *, lose_out: bool = False, recovery: str = "") -> None:
+        """Cut the link with whatever is in flight; it stays cut until `reconnect`.
+
+        `recovery` (`replay` or `drop`) says what the venue will do about the messages missed, from now on.
+        """
         self._check("disconnect")
+        self.link.recovery = recovery or self.link.recovery
         self._said("disconnect", f"in flight {self.link.in_flight}")
         self.link.disconnect(lose_out=lose_out)
         self.guard.boundary("disconnect", self.trade_date)
@@ -228,7 +232,7 @@ class Session:
     def reconnect(self) -> None:
         """Connections are possible again; the subject connects by itself, and gets what the venue's policy gives."""
         self._check("reconnect")
-        self._said("reconnect", self.policy.recovery)
+        self._said("reconnect", self.link.recovery)
         self.link.reconnect()
         self.guard.boundary("reconnect", self.trade_date)
 
@@ -296,6 +300,75 @@ class Session:
         self.guard.pager.deliver_due()
         self.guard.close()
         self._syncs.leave()
+
+    # -- the full state -----------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, bytes]:
+        """Every part of the full state by name: subject's files, venue, link, clock, guard, and the session itself.
+
+        While the subject is up its directory is taken as a kill would leave it. Raises `IllegalTransition` before the
+        first begin.
+        """
+        self._check("snapshot")
+        parts = {
+            "clock": self.clock.dump(),
+            "venue": self.venue.dump(),
+            "link": self.link.dump(),
+            "guard/memory": self.guard.monitor.dump(),
+            "guard/store": self.guard.store.dump(),
+            "session": msgspec.msgpack.encode(
+                {
+                    "phase": self.phase,
+                    "trade_date": self.trade_date,
+                    "market_events": self.market_events,
+                    "transitions": self.transitions,
+                    "carried": self.carried,
+                    "leaked": self.leaked,
+                    "rng": self.rng.getstate(),
+                    "symbols": self.symbols,
+                    "days": self.days,
+                    "subject_up": self.subject is not None,
+                    "position": self._held[0] if self._held else 0,
+                    "quiet_at": self._quiet_at,
+                }
+            ),
+        }
+        for path in disk.files_in(self.subject_directory):
+            parts[f"subject/{path.relative_to(self.subject_directory).as_posix()}"] = path.read_bytes()
+        return parts
+
+    def load(self, parts: Mapping[str, bytes]) -> None:
+        """Take up a full state in a new session over the same recordings; only between two days can it run on.
+
+        Raises `ValueError` when a part is missing or damaged, or when the state was taken while the subject was up.
+        """
+        try:
+            held = msgspec.msgpack.decode(parts["session"])
+            if held["subject_up"] or held["phase"] == "open":
+                raise ValueError(
+                    f"this state was taken in the middle of {held['trade_date']}; only between days can it run on"
+                )
+            self.clock.load(parts["clock"])
+            self.venue.load(parts["venue"])
+            self.link.load(parts["link"])
+            self.guard.load_state(parts["guard/store"], parts["guard/memory"])
+            self.phase, self.trade_date = held["phase"], held["trade_date"]
+            self.market_events, self._quiet_at = held["market_events"], held["quiet_at"]
+            self.transitions = [msgspec.convert(one, Transition) for one in held["transitions"]]
+            self.carried = held["carried"]
+            self.leaked = msgspec.convert(held["leaked"], list[Request])
+            version, internal, gauss = held["rng"]
+            self.rng.setstate((version, tuple(internal), gauss))
+        except (KeyError, msgspec.MsgspecError) as problem:
+            raise ValueError(f"the state is damaged: {type(problem).__name__} {problem}") from problem
+        self._day = [self.recordings.get(symbol, self.trade_date) for symbol in self.symbols]
+        shutil.rmtree(self.subject_directory)
+        self.subject_directory.mkdir()
+        for name, content in parts.items():
+            if name.startswith("subject/"):
+                path = self.subject_directory / name.removeprefix("subject/")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
 
     # -- running ------------------------------------------------------------------------------------------------
 

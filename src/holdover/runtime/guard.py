@@ -210,10 +210,18 @@ class Guard:
                 self.on_mutation(monitor.mutations, subsystem, record)
 
     def restore(self, subsystem: str, records: Iterable[Record]) -> None:
-        """A subsystem that has come up says what it read back from its store; see `Monitor.restore`."""
+        """A subsystem that has come up says what it read back from its store; see `Monitor.restore`.
+
+        Several subsystems restored in one step are settled together, when all of them are back.
+        """
+        step = _STEP.get()
+        if step is None or not step.open or step._guard is not self:
+            with Step(self, "restore"):
+                self.restore(subsystem, records)
+            return
         with self._lock:
             self.monitor.cause = "restore"
-            self.monitor.restore(subsystem, records, self.clock())
+            self.monitor.restore(subsystem, records, self.clock(), step.touched)
             if self.journal is not None:
                 self.journal.say(self.monitor.mutations, self.clock(), "restore", subsystem)
 
@@ -470,6 +478,24 @@ class Guard:
         with self._lock:
             self.monitor.load(path.read_bytes())
         return True
+
+    def load_state(self, store: bytes, memory: bytes) -> None:
+        """Take up a state of store and memory dumped elsewhere: for a restored snapshot.
+
+        A freeze that this guard knows stays in force, whatever the older state says. Raises `ValueError`.
+        """
+        with self._lock:
+            known = dict(self._known)
+            self.store.load(store)
+            self.monitor.load(memory)
+            self.breaches = self.store.breaches()
+            self._breach_number = self.store.last_breach()
+            self._last_ns = self.monitor.now_ns
+            self._known = {}
+            self._load_freezes()
+            for number, freeze in known.items():
+                if number not in self._known:
+                    self._keep(freeze)
 
     def close(self) -> None:
         """Deliver what is due, write the memory and let go of the files."""

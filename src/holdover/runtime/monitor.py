@@ -44,6 +44,7 @@ class Monitor:
         self.cause = ""
         self.now_ns = 0
         self._on_breach = on_breach
+        self.trade_date = ""
         self._boundary = ""
         self._due: list[tuple[int, int, str, str]] = []
         self._armed: dict[tuple[int, str, str], int] = {}
@@ -89,6 +90,7 @@ class Monitor:
         `recovered` names the subsystems whose recovery is complete with this boundary.
         """
         self.now_ns, self._boundary = boundary.time_ns, boundary.name
+        self.trade_date = boundary.trade_date or self.trade_date
         try:
             for subsystem in recovered:
                 self._recovered(subsystem, boundary.time_ns)
@@ -183,7 +185,7 @@ class Monitor:
 
     # -- restarts -----------------------------------------------------------------------------------------------
 
-    def restore(self, subsystem: str, records: Iterable[Record], now_ns: int) -> None:
+    def restore(self, subsystem: str, records: Iterable[Record], now_ns: int, touched: Touched) -> None:
         """A restarted subsystem has read this back: from now on it is judged by it.
 
         What it had recorded of the durable kinds and has not brought back, or has brought back older, is remembered
@@ -193,7 +195,7 @@ class Monitor:
         back: dict[TableKey, dict[str, Record]] = {}
         for record in records:
             back.setdefault((subsystem, type(record)), {})[record.key] = record
-        latest = self._latest_trade_date(subsystem)
+        latest = self.trade_date or self._latest_trade_date(subsystem)
         for table in list(self.layout.tables):
             if table[0] != subsystem or not table[1].durable:
                 continue
@@ -206,12 +208,13 @@ class Monitor:
                 if key not in mine or mine[key] != record:
                     lost[key] = record
                 self.layout.forget(table, key)
+                for group in self.layout.groups:
+                    if group.table == table:
+                        touched[group.number, key] = None
         self._restored[subsystem] = sum(len(mine) for mine in back.values())
-        touched: Touched = {}
         for mine in back.values():
             for record in mine.values():
                 self.mutate(subsystem, record, now_ns, touched)
-        self.settle(touched, now_ns)
 
     def _latest_trade_date(self, subsystem: str) -> str:
         dates = [
@@ -382,6 +385,7 @@ class Monitor:
         return msgspec.msgpack.encode(
             {
                 "digest": self.catalogue.digest,
+                "trade_date": self.trade_date,
                 "counts": [self.mutations, self.breaches, self.now_ns, self.checks],
                 "tables": [
                     [table[0], table[1].__name__, list(kept.values())] for table, kept in self.layout.tables.items()
@@ -431,6 +435,7 @@ class Monitor:
                         self._reconcile[group.number, key] = None
         except (msgspec.MsgspecError, KeyError, IndexError, TypeError) as problem:
             raise ValueError(f"the monitor's memory is damaged: {problem}") from problem
+        self.trade_date = held["trade_date"]
         self.next_ns = self._due[0][0] if self._due else NEVER
         self.mutations, self.breaches, self.now_ns, self.layout.evaluated[0] = held["counts"]
 

@@ -98,6 +98,7 @@ class Link:
         self.clock, self.venue, self.name = clock, venue, name
         self.owner = f"link:{name}"
         self.latency_ns = venue.policy.latency_ns
+        self.recovery: str = venue.policy.recovery
         self.up = False
         self.venue_up = False
         self.allowed = True
@@ -180,9 +181,10 @@ class Link:
     def _recover(self, begin_seq: int) -> None:
         """Everything from `begin_seq` on again, or the word that it will not come."""
         if begin_seq > self.in_seq + 1:
-            self._launch("in", ["reset", self.in_seq + 1], counted=False)
-            return
-        if self.venue.policy.recovery == "drop" or begin_seq < self._history_from:
+            # The client is ahead of us: we have begun a new day, and go through it from its first message.
+            self._launch("in", ["reset", self._history_from], counted=False)
+            begin_seq = self._history_from
+        if self.recovery == "drop" or begin_seq < self._history_from:
             if begin_seq <= self.in_seq:
                 self._launch("in", ["reset", self.in_seq + 1], counted=False)
             return
@@ -343,6 +345,7 @@ class Link:
         """Everything on and about the link, messages in flight included."""
         return msgspec.msgpack.encode(
             {
+                "recovery": self.recovery,
                 "state": [self.up, self.venue_up, self.allowed, self.refusal, self.refused_until_ns, self.epoch],
                 "seqs": [self.out_seq, self.venue_in_seq, self.in_seq, self.heard, self._history_from],
                 "sent": self.sent,
@@ -358,6 +361,7 @@ class Link:
         """Take up a dumped state. Raises `msgspec.MsgspecError` when it is damaged."""
         held = msgspec.msgpack.decode(state)
         self.up, self.venue_up, self.allowed, self.refusal, self.refused_until_ns, self.epoch = held["state"]
+        self.recovery = held["recovery"]
         self.out_seq, self.venue_in_seq, self.in_seq, self.heard, self._history_from = held["seqs"]
         self.sent, self._faults = held["sent"], held["faults"]
         self._in = deque(_revived(item, Inbound) for item in held["in"])

@@ -1,0 +1,268 @@
+"""Snapshots: the full state at an instant, content-addressed, restorable, comparable, redactable.
+
+    magic "HSNP" + version (u32)    8 bytes
+    SHA-256 of the body             32 bytes
+    body                            zlib over msgpack: {"about": {...}, "parts": {name: bytes}}
+
+The name of a snapshot is the first twelve digits of its digest: the same state has the same name anywhere.
+Redaction is a step of taking one: named fields are replaced, in database columns and in encoded records alike, by a
+mark made of their content, so that equal values stay equal and nothing can be read back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+_MAGIC: Final = b"HSNP"
+VERSION: Final = 1
+
+
+class BadSnapshot(ValueError):
+    """A snapshot that is damaged, foreign or missing; the message says which and why."""
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What a snapshot says of itself. Times in ns since the epoch, UTC; `catalogue` is the digest in force."""
+
+    trade_date: str
+    phase: str
+    time_ns: int
+    catalogue: str
+    subject: str = ""
+    symbols: list[str] = []
+    redacted: list[str] = []
+    simulated: bool = False
+
+
+class Snapshot:
+    """A full state: its parts by name, and what it is about."""
+
+    def __init__(self, about: About, parts: Mapping[str, bytes]) -> None:
+        self.about, self.parts = about, dict(parts)
+        self._body = msgspec.msgpack.encode({"about": about, "parts": dict(sorted(self.parts.items()))})
+        self.digest = hashlib.sha256(self._body).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """The first twelve digits of its digest."""
+        return self.digest[:12]
+
+    def save(self, directory: Path) -> Path:
+        """Write it whole into a directory, synced and renamed; returns the file."""
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / f"{self.name}.hsnap"
+        part = path.with_suffix(".writing")
+        with open(part, "wb") as file:
+            file.write(_MAGIC + struct.pack("<I", VERSION) + bytes.fromhex(self.digest))
+            file.write(zlib.compress(self._body, 1))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        return path
+
+    @classmethod
+    def open(cls, path: Path) -> Snapshot:
+        """Read one. Raises `BadSnapshot` when it is missing, damaged or of another version."""
+        try:
+            data = path.read_bytes()
+        except OSError as problem:
+            raise BadSnapshot(f"{path}: cannot be read: {problem.strerror}") from problem
+        if data[:4] != _MAGIC:
+            raise BadSnapshot(f"{path.name}: not a Holdover snapshot")
+        version = struct.unpack("<I", data[4:8])[0] if len(data) >= 8 else 0
+        if version != VERSION:
+            raise BadSnapshot(f"{path.name}: written in version {version}, this Holdover reads version {VERSION}")
+        try:
+            body = zlib.decompress(data[40:])
+        except zlib.error as problem:
+            raise BadSnapshot(f"{path.name}: damaged: {problem}") from problem
+        if hashlib.sha256(body).digest() != data[8:40]:
+            raise BadSnapshot(f"{path.name}: damaged: its content does not match its digest")
+        held = msgspec.msgpack.decode(body)
+        return cls(msgspec.convert(held["about"], About), held["parts"])
+
+    def __repr__(self) -> str:
+        size = sum(len(part) for part in self.parts.values())
+        return f"<Snapshot {self.name} {self.about.trade_date} {self.about.phase} {len(self.parts)} parts {size} bytes>"
+
+
+def take(session: Any, *, redact: Iterable[str] = (), subject: str = "") -> Snapshot:
+    """The full state of a session now, with the named fields redacted."""
+    names = sorted(set(redact))
+    parts = session.state()
+    if names:
+        parts = {name: redacted(content, names) for name, content in parts.items()}
+    return Snapshot(
+        About(
+            trade_date=session.trade_date,
+            phase=session.phase,
+            time_ns=session.clock.now_ns,
+            catalogue=session.guard.catalogue.digest,
+            subject=subject,
+            symbols=list(session.symbols),
+            redacted=names,
+            simulated=any(meta.simulated for meta in session.plan.days),
+        ),
+        parts,
+    )
+
+
+class SnapshotStore:
+    """A folder of snapshots."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def list(self) -> list[Path]:
+        """Every snapshot file, oldest name first."""
+        return sorted(self.directory.glob("*.hsnap"))
+
+    def get(self, name: str) -> Snapshot:
+        """By name or the beginning of one. Raises `BadSnapshot` when there is none, or more than one."""
+        found = [path for path in self.list() if path.stem.startswith(name)]
+        if len(found) != 1:
+            at_hand = ", ".join(path.stem for path in self.list()) or "nothing"
+            said = "no snapshot is" if not found else "several snapshots are"
+            raise BadSnapshot(f"{said} called {name} in {self.directory}; at hand: {at_hand}")
+        return Snapshot.open(found[0])
+
+
+# -- comparing --------------------------------------------------------------------------------------------------------
+
+
+def difference(left: Snapshot, right: Snapshot) -> list[str]:
+    """What differs between two states, a line a thing: parts, rows of databases, entries of encoded parts."""
+    found: list[str] = []
+    for name in sorted({*left.parts, *right.parts}):
+        one, other = left.parts.get(name), right.parts.get(name)
+        if one is None or other is None:
+            found.append(f"{name}: only in {(left if other is None else right).name}")
+        elif one != other:
+            found += list(_differing(name, _opened(one), _opened(other)))
+    return found
+
+
+def _opened(content: bytes) -> Any:
+    if _is_database(content):
+        return _rows(content)
+    try:
+        return msgspec.msgpack.decode(content)
+    except msgspec.MsgspecError:
+        return content
+
+
+def _differing(name: str, one: Any, other: Any) -> Iterator[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in [*one, *[key for key in other if key not in one]]:
+            if one.get(key) != other.get(key):
+                yield from _differing(f"{name}.{key}", one.get(key), other.get(key))
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for number, (left, right) in enumerate(zip(one, other, strict=True)):
+            if left != right:
+                yield from _differing(f"{name}[{number}]", left, right)
+    else:
+        yield f"{name}: {_short(one)} / {_short(other)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+# -- databases --------------------------------------------------------------------------------------------------------
+
+
+def _is_database(content: bytes) -> bool:
+    return content[:16] == b"SQLite format 3\0"
+
+
+def _rows(content: bytes) -> dict[str, Any]:
+    memory = sqlite3.connect(":memory:")
+    try:
+        memory.deserialize(content[:18] + b"\x01\x01" + content[20:])
+        tables = [row[0] for row in memory.execute("SELECT name FROM sqlite_master WHERE type='table' ORDER BY name")]
+        return {
+            table: {str(row[:2]): list(row) for row in memory.execute(f'SELECT * FROM "{table}" ORDER BY 1, 2')}
+            for table in tables
+        }
+    finally:
+        memory.close()
+
+
+def redacted(content: bytes, names: Iterable[str]) -> bytes:
+    """A part with the named fields replaced, in database columns and in encoded records, however deep."""
+    wanted = frozenset(names)
+    if _is_database(content):
+        return _redacted_database(content, wanted)
+    found = _redacted_bytes(content, wanted)
+    return content if found is None else found
+
+
+def _redacted_database(content: bytes, names: frozenset[str]) -> bytes:
+    memory = sqlite3.connect(":memory:")
+    try:
+        memory.deserialize(content[:18] + b"\x01\x01" + content[20:])
+        tables = [row[0] for row in memory.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        for table in tables:
+            columns = [row[1] for row in memory.execute(f'PRAGMA table_info("{table}")')]
+            for column in columns:
+                values = [row[0] for row in memory.execute(f'SELECT DISTINCT "{column}" FROM "{table}"')]
+                for value in values:
+                    new = _mark(value) if column in names and value is not None else _redacted_value(value, names)
+                    if new is not value:
+                        memory.execute(f'UPDATE "{table}" SET "{column}"=? WHERE "{column}" IS ?', (new, value))
+        memory.commit()
+        memory.execute("VACUUM")  # what was replaced must not linger in free pages
+        return memory.serialize()
+    finally:
+        memory.close()
+
+
+def _redacted_value(value: Any, names: frozenset[str]) -> Any:
+    if isinstance(value, bytes):
+        found = _redacted_bytes(value, names)
+        return value if found is None else found
+    if isinstance(value, str) and value[:1] in "{[":
+        try:
+            decoded = msgspec.json.decode(value)
+        except msgspec.MsgspecError:
+            return value
+        new = _walk(decoded, names)
+        return value if new == decoded else msgspec.json.encode(new).decode()
+    return value
+
+
+def _redacted_bytes(content: bytes, names: frozenset[str]) -> bytes | None:
+    """The content decoded, redacted and encoded again; None when nothing in it is encoded or named."""
+    for decode, encode in (
+        (msgspec.msgpack.decode, msgspec.msgpack.encode),
+        (msgspec.json.decode, msgspec.json.encode),
+    ):
+        try:
+            decoded: Any = decode(content)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
+        new = _walk(decoded, names)
+        return None if new == decoded else encode(new)
+    return None
+
+
+def _walk(value: Any, names: frozenset[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _mark(kept) if key in names else _walk(kept, names) for key, kept in value.items()}
+    if isinstance(value, list):
+        return [_walk(kept, names) for kept in value]
+    return _redacted_value(value, names)
+
+
+def _mark(value: Any) -> str:
+    return f"redacted-{hashlib.sha256(repr(value).encode()).hexdigest()[:10]}"
