@@ -45,7 +45,7 @@ def config_for(plan: Plan) -> DeskConfig:
     """Three strategies an instrument in two accounts, sized by what the recorded days traded.
 
     `accumulate` buys a multi-day parent in GTC slices by time, `distribute` sells out of that position by
-    participation, `short` sells in an account of its own. One child is a few hundredths of a percent of a day.
+    participation, `short` always has GTC orders standing in an account of its own.
     """
     strategies: list[Strategy] = []
     for instrument in plan.instruments():
@@ -88,15 +88,15 @@ def config_for(plan: Plan) -> DeskConfig:
                 account="A2",
                 symbol=instrument.symbol,
                 side=Side.SELL,
-                order_qty=day_qty * max(len(days), 1),
-                day_qty=day_qty // 2,
-                slice_qty=resting_qty,
-                algorithm="participation",
-                participation_bp=80,
+                order_qty=day_qty * 4 * max(len(days), 1),
+                day_qty=day_qty,
+                slice_qty=slice_qty * 5,
+                algorithm="standing",
                 time_in_force=TimeInForce.GTC,
-                patience=20,
+                patience=60,
+                slices_working_max=2,
                 rests=True,
-                offset=2,
+                offset=6,
             ),
         ]
     biggest = max((strategy.order_qty for strategy in strategies), default=1)

@@ -152,8 +152,7 @@ class Risk:
                 open_buy_qty=exposure.open_buy_qty + order.open_buy_qty,
                 open_sell_qty=exposure.open_sell_qty + order.open_sell_qty,
             )
-        for exposure in self._held.values():
-            self._guard.record(self.subsystem, exposure)
+        self._guard.restore(self.subsystem, list(self._held.values()))
 
     def allows(self, account: str, symbol: str, buy: bool, quantity: int) -> bool:
         """Whether an order of this size would stay inside the limits, were every open order to fill."""

@@ -10,11 +10,12 @@ from holdover.model import Instrument, PositionEffect, Side, TimeInForce
 class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     """One parent order and how it is worked.
 
-    `algorithm` is `twap` (even slices over each session) or `participation` (a share of the traded volume, in
-    `participation_bp` hundredths of a percent). `order_qty` is the whole quantity in lots, `day_qty` what one session
-    may take of it; slices are of `slice_qty`, looked at every `interval_ns`, and entered `offset` price increments
-    behind the touch. A slice that has waited for `patience` intervals is repriced to the touch; after twice as many it
-    crosses the spread, and after four times as many it is pulled, unless it only `rests`.
+    `algorithm` is `twap` (even slices over each session), `participation` (a share of the traded volume, in
+    `participation_bp` hundredths of a percent) or `standing` (always as many slices as may work, over every night).
+    `order_qty` is the whole quantity in lots, `day_qty` what one session may take of it; slices are of `slice_qty`,
+    looked at every `interval_ns`, and entered `offset` price increments behind the touch. A slice that has waited for
+    `patience` intervals is repriced to the touch; after twice as many it crosses the spread, and after four times as
+    many it is pulled, unless it only `rests`.
     """
 
     name: str

@@ -240,6 +240,16 @@ class Desk:
         self.risk.book(execution)
 
     def _missing(self, order: Order) -> None:
+        import sys
+
+        print(
+            "MISSING",
+            self.clock.now_ns,
+            order,
+            sys._getframe(1).f_code.co_name,
+            sys._getframe(1).f_locals.get("report"),
+            file=sys.stderr,
+        )
         self.reconciler.ask_again()
 
     def _unsent(self, request: Request) -> None:

@@ -34,6 +34,9 @@ from holdover.runtime import Guard
 Followed = Callable[["Order | None", Order], None]
 Booked = Callable[[Execution], None]
 
+CHAIN: Final = "~"
+"""What stands in a ClOrdID of ours between the ClOrdID that began the chain and the mark of the change."""
+
 _CLOSES: Final = {
     ExecType.CANCELED: OrdStatus.CANCELED,
     ExecType.EXPIRED: OrdStatus.EXPIRED,
@@ -84,10 +87,11 @@ class Orders:
 
     def find(self, cl_ord_id: str) -> Order | None:
         """An order by any ClOrdID of its chain; one that is long closed is read from the store."""
-        root = self._roots.get(cl_ord_id)
+        began = cl_ord_id.partition(CHAIN)[0]
+        root = self._roots.get(cl_ord_id) or self._roots.get(began)
         if root is not None:
             return self._orders[root]
-        stored = self._store.order(cl_ord_id)
+        stored = self._store.order(began)
         if stored is not None:
             self._orders[stored.key] = stored
             self._index(stored)
@@ -312,8 +316,10 @@ class Orders:
 
     def adopt(self, report: ExecutionReport) -> Order:
         """An order that we do not know: ours where its ClOrdID says so (we have lost it), else a foreign one."""
-        root = report.orig_cl_ord_id or report.cl_ord_id or f"EXT-{report.order_id or report.exec_id}"
-        owner = self._owners.get(report.cl_ord_id.rsplit("-", 2)[0])
+        began = report.cl_ord_id.partition(CHAIN)[0]
+        owner = self._owners.get(began.rsplit("-", 2)[0])
+        foreign_root = report.orig_cl_ord_id or report.cl_ord_id or f"EXT-{report.order_id or report.exec_id}"
+        root = began if owner else foreign_root
         told_before = report.cum_qty - (report.last_qty if report.exec_type == ExecType.TRADE else 0)
         known = 0 if owner else max(told_before, 0)
         order = Order(

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from holdover.desk.books import Positions, Risk
 from holdover.desk.config import DeskConfig, Strategy
 from holdover.desk.gateway import Gateway
-from holdover.desk.orders import Orders
+from holdover.desk.orders import CHAIN, Orders
 from holdover.desk.outside import UNDEF_PRICE, Clock, Market, Top
 from holdover.desk.store import Store
 from holdover.model import (
@@ -141,6 +141,8 @@ class Parents:
         return price - rest if strategy.side == Side.BUY or not rest else price - rest + instrument.price_increment
 
     def _due(self, strategy: Strategy, parent: ParentOrder, top: Top, open_ns: int, close_ns: int) -> int:
+        if strategy.algorithm == "standing":
+            return parent.order_qty
         today = parent.filled_qty - self._filled_before.get(parent.key, 0)
         if strategy.algorithm == "participation":
             target = min(strategy.day_qty, top.traded_qty * strategy.participation_bp // 10_000)
@@ -218,7 +220,7 @@ class Parents:
     def _change(self, order: Order, msg_type: MsgType, price: int | None) -> Request:
         return Request(
             msg_type=msg_type,
-            cl_ord_id=self.new_id(order.strategy or "DESK"),
+            cl_ord_id=self.change_id(order),
             orig_cl_ord_id=order.cl_ord_id,
             root_cl_ord_id=order.root_cl_ord_id,
             symbol=order.symbol,
@@ -244,6 +246,11 @@ class Parents:
         """Never the same twice: the time of this life's start, and a count within it."""
         self._number += 1
         return f"{strategy}-{self._boot}-{self._number}"
+
+    def change_id(self, order: Order) -> str:
+        """The ClOrdID of a cancel or a replace: it tells which order began the chain, should all else be lost."""
+        self._number += 1
+        return f"{order.root_cl_ord_id}{CHAIN}{self._boot}.{self._number}"
 
     def _watch(self, order: Order) -> None:
         if order.cl_ord_link_id and order.is_open:

@@ -9,12 +9,16 @@ No new order leaves before the last answer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from holdover.desk.config import DeskConfig
 from holdover.desk.gateway import Gateway
 from holdover.desk.orders import Orders
 from holdover.model import ExecutionReport, MsgType, Order, PositionReport, Query, Reconciliation
 from holdover.runtime import Guard
+
+_ROUNDS_MAX: Final = 3
+"""How often the questions are asked again in one reconciliation; what still differs then is for a person."""
 
 
 class Reconciler:
@@ -34,12 +38,17 @@ class Reconciler:
         self._asked: Query | None = None
         self._named: set[str] = set()
         self._again = False
+        self._rounds = 0
         self._nudged: Query | None = None
         self.asked_ns = 0
         self._follow_ups: dict[str, str] = {}
 
     def begin(self) -> None:
         """The link has come up: ask."""
+        self._rounds = 0
+        self._ask_all()
+
+    def _ask_all(self) -> None:
         self.done, self._epoch, self._again = False, self._gateway.epoch, False
         self._named, self._asked, self._follow_ups = set(), None, {}
         self._say()
@@ -90,7 +99,7 @@ class Reconciler:
         if isinstance(report, PositionReport):
             if report.symbol:
                 self.restate(report)
-        elif report.tot_num_reports != 0:
+        elif report.tot_num_reports != 0 or report.ord_rej_reason is not None:
             self._apply(asked, report)
         if report.last_rpt_requested:
             self._answered(asked)
@@ -123,9 +132,11 @@ class Reconciler:
             self._gateway.queue(self._asked)
             return
         self._asked = None
-        if self._again:
-            self.begin()
+        if self._again and self._rounds < _ROUNDS_MAX:
+            self._rounds += 1
+            self._ask_all()
             return
+        self._rounds = 0
         self.done = True
         self._say()
         self.finished()

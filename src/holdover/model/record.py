@@ -34,10 +34,12 @@ _CARRIED = frozenset({TimeInForce.GTC, TimeInForce.GTD})
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The base of every kind of record. `key` names the thing; it must be a string that outlives restarts.
 
-    A `durable` kind is one that a system must read back after a restart; what it does not bring back is missed.
+    A `durable` kind is one that a system must read back after a restart; what it does not bring back is missed. A
+    `derived` kind is made anew at every start: what a restarted system does not make again is simply gone.
     """
 
     durable: ClassVar[bool] = False
+    derived: ClassVar[bool] = False
 
     @property
     def key(self) -> str:
@@ -294,6 +296,8 @@ class Balance(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 class Exposure(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What risk believes: the net position and what the open orders could still add to it, in lots."""
+
+    derived: ClassVar[bool] = True
 
     account: str
     symbol: str

@@ -122,6 +122,8 @@ class _Reader:
 
     def shown(self, node: ast.expr) -> str:
         value = self.value(node)
+        if isinstance(value, frozenset | set | tuple):
+            return ", ".join(sorted(str(getattr(one, "name", one)) for one in value)) or "nothing"
         if isinstance(value, bool) or not isinstance(value, int):
             return getattr(value, "name", None) or repr(value)
         if self.instrument is None:

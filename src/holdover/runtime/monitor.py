@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from holdover.catalogue import Boundary, Catalogue
-from holdover.model import Execution, FreezeSet, Order, Position, Recompute, Record, Recovery
+from holdover.model import Execution, FreezeSet, Order, OrdStatus, Position, Recompute, Record, Recovery
 from holdover.runtime.breach import Breach, Shown
 from holdover.runtime.explain import explain
 from holdover.runtime.layout import Check, Layout, TableKey, Touched
@@ -51,6 +51,7 @@ class Monitor:
         self._reconcile: Touched = {}
         self._lost: dict[TableKey, dict[str, Record]] = {}
         self._restored: dict[str, int] = {}
+        self._abandoned: set[tuple[TableKey, str]] = set()
 
     # -- mutations ----------------------------------------------------------------------------------------------
 
@@ -197,7 +198,7 @@ class Monitor:
             back.setdefault((subsystem, type(record)), {})[record.key] = record
         latest = self.trade_date or self._latest_trade_date(subsystem)
         for table in list(self.layout.tables):
-            if table[0] != subsystem or not table[1].durable:
+            if table[0] != subsystem or not (table[1].durable or table[1].derived):
                 continue
             kept = self.layout.tables[table]
             mine = back.get(table, {})
@@ -205,7 +206,7 @@ class Monitor:
             for key, record in list(kept.items()):
                 if key not in mine and not self._concerns_us(record, latest):
                     continue
-                if key not in mine or mine[key] != record:
+                if (key not in mine or mine[key] != record) and self._was_settled(table, key, record):
                     lost[key] = record
                 self.layout.forget(table, key)
                 for group in self.layout.groups:
@@ -215,6 +216,23 @@ class Monitor:
         for mine in back.values():
             for record in mine.values():
                 self.mutate(subsystem, record, now_ns, touched)
+
+    def abandon(self, subsystem: str, record: Record) -> None:
+        """A process died inside the step that recorded this: its store may have it or not, and both are right."""
+        self._abandoned.add(((subsystem, record.__class__), record.key))
+
+    def _was_settled(self, table: TableKey, key: str, record: Record) -> bool:
+        """Whether a restarted system must bring this record back.
+
+        Not when the step that made it never ended, not when its kind is derived, and not when it is an order that the
+        venue never acknowledged (if it has it all the same, the reconciliation will say so) or that ended unfilled.
+        """
+        if (table, key) in self._abandoned or not table[1].durable:
+            return False
+        if not isinstance(record, Order):
+            return True
+        unacknowledged = record.ord_status == OrdStatus.PENDING_NEW and not record.order_id
+        return not unacknowledged and (record.is_open or record.cum_qty != 0)
 
     def _latest_trade_date(self, subsystem: str) -> str:
         dates = [
@@ -245,11 +263,14 @@ class Monitor:
         for table in [t for t in self._lost if t[0] == subsystem]:
             kept = self.layout.tables.get(table, {})
             for key, was in self._lost.pop(table).items():
+                if (table, key) in self._abandoned:
+                    continue
                 now = kept.get(key)
                 if now is None:
                     missing.append(repr(was))
                 elif _regressed(was, now):
                     regressed.append(f"{was!r} came back as {now!r}")
+        self._abandoned = {mark for mark in self._abandoned if mark[0][0] != subsystem}
         first = next(iter([*missing, *regressed]), "")
         self._own(
             Recovery(

@@ -105,6 +105,7 @@ class Link:
         self.refusal = ""
         self.refused_until_ns = 0
         self.epoch = 0
+        self.lives = 0
         self.out_seq = 0
         self.venue_in_seq = 0
         self.in_seq = 0
@@ -127,7 +128,7 @@ class Link:
 
     def logon(self, next_in_seq: int) -> None:
         """A logon is on its way to the venue."""
-        self.clock.at(self.clock.now_ns + self.latency_ns, self.owner, "logon", next_in_seq)
+        self.clock.at(self.clock.now_ns + self.latency_ns, self.owner, "logon", next_in_seq, self.lives)
 
     def send(self, message: Outbound) -> int:
         """A message leaves the subject. Raises `LinkDown`."""
@@ -146,6 +147,7 @@ class Link:
     def attach(self) -> End:
         """A new life of the subject gets an end of its own."""
         self.end = End(self)
+        self.lives += 1
         return self.end
 
     def detach(self) -> None:
@@ -288,7 +290,8 @@ class Link:
         elif name == "out":
             self._arrive_out()
         elif name == "logon":
-            self._logon(args[0])
+            if args[1] == self.lives:  # a logon of a life that has ended since is nobody's
+                self._logon(args[0])
         elif name == "heartbeat":
             self.clock.at(self.clock.now_ns + self.venue.policy.heartbeat_ns, self.owner, "heartbeat")
             if self.venue_up:
@@ -346,7 +349,15 @@ class Link:
         return msgspec.msgpack.encode(
             {
                 "recovery": self.recovery,
-                "state": [self.up, self.venue_up, self.allowed, self.refusal, self.refused_until_ns, self.epoch],
+                "state": [
+                    self.up,
+                    self.venue_up,
+                    self.allowed,
+                    self.refusal,
+                    self.refused_until_ns,
+                    self.epoch,
+                    self.lives,
+                ],
                 "seqs": [self.out_seq, self.venue_in_seq, self.in_seq, self.heard, self._history_from],
                 "sent": self.sent,
                 "in": list(self._in),
@@ -360,7 +371,15 @@ class Link:
     def load(self, state: bytes) -> None:
         """Take up a dumped state. Raises `msgspec.MsgspecError` when it is damaged."""
         held = msgspec.msgpack.decode(state)
-        self.up, self.venue_up, self.allowed, self.refusal, self.refused_until_ns, self.epoch = held["state"]
+        (
+            self.up,
+            self.venue_up,
+            self.allowed,
+            self.refusal,
+            self.refused_until_ns,
+            self.epoch,
+            self.lives,
+        ) = held["state"]
         self.recovery = held["recovery"]
         self.out_seq, self.venue_in_seq, self.in_seq, self.heard, self._history_from = held["seqs"]
         self.sent, self._faults = held["sent"], held["faults"]

@@ -72,11 +72,17 @@ def legal_status_step(order: Order, before: Before[Order]) -> bool | None:
     """Also falls back to New when a bust takes away the only fill."""
     if before is None or order.ord_status == before.ord_status:
         return None
-    if order.ord_status in STEPS[before.ord_status]:
-        return True
-    if before.ord_status == _S.PARTIALLY_FILLED and order.ord_status == _S.NEW:
-        return order.exec_type in (ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT)
-    return order.ord_status in _REOPENED and order.exec_type in _REOPENS.get(before.ord_status, ())
+    return order.ord_status in legal_after(before.ord_status, order.exec_type)
+
+
+def legal_after(status: OrdStatus, exec_type: ExecType | None) -> frozenset[OrdStatus]:
+    """The OrdStatus that may follow `status` in a report of this ExecType."""
+    legal = STEPS[status]
+    if exec_type in _REOPENS.get(status, ()):
+        legal = legal | _REOPENED
+    if status == _S.PARTIALLY_FILLED and exec_type in (ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT):
+        legal = legal | {_S.NEW}
+    return legal
 
 
 @predicate("terminal-stays-terminal")
