@@ -86,6 +86,7 @@ class Desk:
         self.trade_date = ""
         self._hours = (0, 0)
         self._waiting_since: dict[str, int] = {}
+        self._early: list[ExecutionReport] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -98,6 +99,7 @@ class Desk:
         self.reconciler.finished, self.reconciler.restate = self._reconciled, self._restate
         self.reconciler.since = last or trade_date
         self.gateway.unsent = self._unsent
+        self.reconciler.caught_up = self._caught_up
         with self.store.transaction():
             self._load(last)
         with self.guard.step("begin"), self.store.transaction():
@@ -189,6 +191,7 @@ class Desk:
 
     def _went_down(self) -> None:
         self.reconciler.stop()
+        self._early.clear()  # whatever they said will be asked for at the next logon
         self.gateway.went_down()
 
     def _message(self, seq: int, message: Inbound) -> None:
@@ -201,7 +204,15 @@ class Desk:
         elif isinstance(message, PositionReport):
             self.reconciler.answers(message)
         elif not self.reconciler.answers(message):
-            self._report(message)
+            if self.reconciler.behind:
+                self._early.append(message)
+            else:
+                self._report(message)
+
+    def _caught_up(self) -> None:
+        early, self._early = self._early, []
+        for report in early:
+            self._report(report)
 
     def _report(self, report: ExecutionReport) -> None:
         if report.exec_type == ExecType.ORDER_STATUS:
@@ -240,16 +251,6 @@ class Desk:
         self.risk.book(execution)
 
     def _missing(self, order: Order) -> None:
-        import sys
-
-        print(
-            "MISSING",
-            self.clock.now_ns,
-            order,
-            sys._getframe(1).f_code.co_name,
-            sys._getframe(1).f_locals.get("report"),
-            file=sys.stderr,
-        )
         self.reconciler.ask_again()
 
     def _unsent(self, request: Request) -> None:

@@ -56,7 +56,7 @@ class Gateway:
     def went_down(self) -> None:
         """The link is down; what waits to be sent will not be."""
         self._waiting.clear()
-        self._say(LinkState.GAP_FILL)
+        self._say(LinkState.LOGOUT)
 
     def arrived(self, seq: int) -> bool:
         """Whether a message is the next one; an old one is dropped, one too early is asked for in order."""

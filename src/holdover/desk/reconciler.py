@@ -3,7 +3,8 @@
 Four questions, one after the other: which executions since our last session; which orders are open; for each order
 that we hold open and the venue did not name, what became of it; which positions. Executions are booked, statuses taken
 over; positions are compared and never corrected, because a difference that executions do not explain is for a person.
-No new order leaves before the last answer.
+No new order leaves before the last answer. `behind` says that executions may be missing still: a report that
+arrives meanwhile waits until they are known, because a bust that we missed must not come after the fill that it freed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Reconciler:
         self._config, self._guard, self._gateway, self._orders = config, guard, gateway, orders
         self.done = False
         self.since = ""
+        self.behind = False
         self.finished: Callable[[], None] = lambda: None
+        self.caught_up: Callable[[], None] = lambda: None
         self.restate: Callable[[PositionReport], None] = lambda report: None
         self._epoch = 0
         self._number = 0
@@ -49,7 +52,7 @@ class Reconciler:
         self._ask_all()
 
     def _ask_all(self) -> None:
-        self.done, self._epoch, self._again = False, self._gateway.epoch, False
+        self.done, self._epoch, self._again, self.behind = False, self._gateway.epoch, False, True
         self._named, self._asked, self._follow_ups = set(), None, {}
         self._say()
         self._left = []
@@ -63,7 +66,7 @@ class Reconciler:
 
     def stop(self) -> None:
         """The link has gone down: nothing is known any more."""
-        self.done, self._asked, self._left = False, None, []
+        self.done, self._asked, self._left, self.behind = False, None, [], False
 
     def ask_again(self) -> None:
         """Something was missed: go through the questions once more."""
@@ -114,6 +117,9 @@ class Reconciler:
         self._orders.answered(report)
 
     def _answered(self, asked: Query) -> None:
+        if self.behind and not any(one.msg_type == MsgType.TRADE_CAPTURE_REPORT_REQUEST for one in self._left):
+            self.behind = False
+            self.caught_up()
         if asked.msg_type == MsgType.ORDER_MASS_STATUS_REQUEST:
             unnamed = [
                 order for order in self._orders.open() if order.account == asked.account and not self._is_named(order)

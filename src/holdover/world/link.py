@@ -249,8 +249,15 @@ class Link:
 
     @property
     def quiet(self) -> bool:
-        """Whether it is up, nothing is on its way, and the subject has heard all that the venue said."""
-        return self.up and not self._in and not self._out and not self._swap and self.heard == self.in_seq
+        """Whether it is up, nothing is on its way, and each side has heard all that the other said."""
+        return (
+            self.up
+            and not self._in
+            and not self._out
+            and not self._swap
+            and self.heard == self.in_seq
+            and self.venue_in_seq == self.out_seq
+        )
 
     def _launch(self, direction: str, item: list[Any], *, counted: bool = True) -> None:
         queue = self._in if direction == "in" else self._out

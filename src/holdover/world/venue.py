@@ -487,8 +487,9 @@ class Venue:
             None,
         )
         order = self.find(named.cl_ord_id) if named else None
-        if named is None or order is None:
-            return False
+        amended = any((one.exec_ref_id, one.exec_ref_date) == (exec_id, trade_date) for one in self.trades)
+        if named is None or order is None or amended:
+            return False  # what has been taken back or corrected goes by its new ExecID
         quantity, price = to or (0, 0)
         order.cum_qty += quantity - named.last_qty
         order.notional += quantity * price - named.last_qty * named.last_px

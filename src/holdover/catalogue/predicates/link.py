@@ -12,7 +12,7 @@ from holdover.model import Link, LinkState, Request
 @predicate("sequence-continuous")
 def sequence_continuous(link: Annotated[Link, "gateway"], before: Before[Link]) -> bool | None:
     """Source: FIX 4.4 volume 2, MsgSeqNum (34), Sequence Reset with GapFillFlag (123)."""
-    if before is None or link.change == LinkState.RESET:
+    if before is None or link.change in (LinkState.RESET, LinkState.LOGON, LinkState.LOGOUT):
         return None
     if link.change == LinkState.GAP_FILL:
         return link.in_seq >= before.in_seq and link.out_seq >= before.out_seq
