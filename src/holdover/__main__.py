@@ -1,0 +1,7 @@
+"""`python -m holdover`."""
+
+import sys
+
+from holdover.cli import main
+
+sys.exit(main())

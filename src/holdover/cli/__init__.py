@@ -1,0 +1,48 @@
+"""The command line: one module a verb. Exit codes: 0 holds, 1 breach or gate not met, 2 bad input, 3 could not tell."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from holdover import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code. Bad input is one sentence a problem on standard error, never a traceback."""
+    from holdover.cli import catalogue, cycle, guard, recording, snapshot, subject
+
+    parser = argparse.ArgumentParser(
+        prog="holdover", description="State-persistent testing and runtime invariants for live execution systems."
+    )
+    parser.add_argument("--version", action="version", version=f"holdover {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for module in (cycle, recording, catalogue, snapshot, subject, guard):
+        module.add_parser(verbs)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.CRITICAL, format="%(message)s")
+    try:
+        return int(arguments.run(arguments))
+    except (ValueError, LookupError, OSError, RuntimeError) as problem:
+        if os.environ.get("HOLDOVER_DEBUG"):
+            raise
+        return complain(problem)
+    except KeyboardInterrupt:
+        print("holdover: stopped", file=sys.stderr)
+        return 3
+
+
+def complain(problem: BaseException) -> int:
+    """Say what is wrong on standard error; returns the exit code for bad input."""
+    told = str(problem) or type(problem).__name__
+    if isinstance(problem, OSError) and problem.strerror:
+        told = f"{problem.filename or ''}: {problem.strerror}".lstrip(": ")
+    for line in told.splitlines():
+        print(f"holdover: {line}", file=sys.stderr)
+    return 2
+
+
+__all__ = ["complain", "main"]

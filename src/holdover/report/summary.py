@@ -1,0 +1,158 @@
+"""The cycle's result as a screen of text and as one JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from holdover.harness.cycle import Arm, Result
+from holdover.model import Instrument
+
+_WIDTH = 98
+
+
+def cycle_json(result: Result, report: str) -> dict[str, Any]:
+    """One object: the counts are of both arms together, each breach says its arm."""
+    days = [day for arm in result.arms for day in arm.days]
+    return {
+        "verdict": result.verdict,
+        "subject": result.subject,
+        "instruments": result.symbols,
+        "simulated": result.simulated,
+        "schedule": result.schedule,
+        "seed": result.seed,
+        "faults": result.faults,
+        "catalogue": {"digest": result.digest, "invariants": result.invariants},
+        "days": len(result.days),
+        "trade_dates": result.days,
+        "market_events": sum(day.market_events for day in days),
+        "mutations": sum(day.mutations for day in days),
+        "checks": sum(day.checks for day in days),
+        "fills": sum(day.fills for day in days),
+        "transitions": sum(len(arm.transitions) for arm in result.arms),
+        "arms": {arm.name: _arm(arm) for arm in result.arms},
+        "breaches": [
+            {
+                "invariant": found.breach.invariant,
+                "scope": found.breach.scope,
+                "key": found.breach.key,
+                "arm": found.arm,
+                "day": found.day,
+                "time_ns": found.breach.time_ns,
+                "mutation": found.breach.mutation,
+                "explanation": found.breach.explanation,
+                "subsystem": found.breach.subsystem,
+                "cause": found.breach.cause,
+            }
+            for found in result.breaches
+        ],
+        "frozen": list(dict.fromkeys(scope for arm in result.arms for scope in arm.frozen)),
+        "leaked": sum(arm.leaked for arm in result.arms),
+        "pages": sum(len(arm.pages) for arm in result.arms),
+        "divergences": [
+            {"day": one.day, "time_ns": one.time_ns, "carried": one.carried, "fresh": one.fresh, "cause": one.cause}
+            for one in result.divergences
+        ],
+        "report": report,
+    }
+
+
+def _arm(arm: Arm) -> dict[str, Any]:
+    return {
+        "market_events": sum(day.market_events for day in arm.days),
+        "mutations": sum(day.mutations for day in arm.days),
+        "checks": sum(day.checks for day in arm.days),
+        "fills": sum(day.fills for day in arm.days),
+        "orders": sum(day.orders for day in arm.days),
+        "partially_filled_orders": sum(day.partially_filled_orders for day in arm.days),
+        "transitions": [{"what": one.what, "detail": one.detail, "day": one.trade_date} for one in arm.transitions],
+        "breaches": len(arm.breaches),
+        "frozen": arm.frozen,
+        "leaked": arm.leaked,
+        "pages": len(arm.pages),
+        "carried": arm.carried,
+        "inactive": sorted(name for name, count in arm.active.items() if not count),
+    }
+
+
+def cycle_text(result: Result, report: str, seconds: float, instruments: Mapping[str, Instrument] | None = None) -> str:
+    """A verdict that fits one screen."""
+    lines = [
+        f"{'BREACH' if result.verdict == 'breach' else result.verdict.upper():<8}"
+        f"{result.subject} on {', '.join(result.symbols)}, {len(result.days)} days "
+        f"{result.days[0]} to {result.days[-1]}{'  (simulated recordings)' if result.simulated else ''}",
+        f"        catalogue {result.digest[:12]}, {result.invariants} invariants; schedule {result.schedule}, "
+        f"seed {result.seed}{'; faults ' + ', '.join(result.faults) if result.faults else ''}",
+        "",
+        "  " + f"{'':<28}" + "".join(f"{arm.name + ' state':>20}" for arm in result.arms),
+    ]
+    rows: list[tuple[str, list[str]]] = [
+        ("market events", [_number(sum(d.market_events for d in arm.days)) for arm in result.arms]),
+        ("mutations", [_number(sum(d.mutations for d in arm.days)) for arm in result.arms]),
+        ("checks", [_number(sum(d.checks for d in arm.days)) for arm in result.arms]),
+        ("executions booked", [_number(sum(d.fills for d in arm.days)) for arm in result.arms]),
+        (
+            "orders, partly filled",
+            [
+                f"{_number(sum(d.orders for d in arm.days))}, {_number(sum(d.partially_filled_orders for d in arm.days))}"
+                for arm in result.arms
+            ],
+        ),
+        ("transitions survived", [str(_survived(arm)) for arm in result.arms]),
+        ("carried over nights", [_nights(arm) for arm in result.arms]),
+        ("breaches", [str(len(arm.breaches)) for arm in result.arms]),
+        ("frozen scopes", [str(len(arm.frozen)) for arm in result.arms]),
+        ("left a frozen scope", [str(arm.leaked) for arm in result.arms]),
+        ("pages", [str(len(arm.pages)) for arm in result.arms]),
+    ]
+    lines += ["  " + f"{name:<28}" + "".join(f"{value:>20}" for value in values) for name, values in rows]
+    lines.append("")
+    lines += _breaches(result)
+    if result.divergences:
+        first = result.divergences[-1] if len(result.divergences) > 1 else result.divergences[0]
+        lines += [
+            f"  The arms part on {first.day} at {_clock(first.time_ns)} ({first.cause}):",
+            f"    carried  {first.carried}"[:_WIDTH],
+            f"    fresh    {first.fresh}"[:_WIDTH],
+            "",
+        ]
+    quiet = sorted(name for name, count in result.arms[0].active.items() if not count) if result.arms else []
+    if quiet:
+        lines.append(f"  No occasion for: {', '.join(quiet)}"[:_WIDTH])
+    lines.append(f"  {seconds:.1f} s; report {report}")
+    return "\n".join(lines)
+
+
+def _breaches(result: Result) -> list[str]:
+    lines: list[str] = []
+    shown = result.breaches[:3]
+    for found in shown:
+        breach = found.breach
+        lines.append(f"  {found.arm} {found.day} {_clock(breach.time_ns)}  {breach.invariant}  ({breach.cause})")
+        said = breach.explanation.partition(": ")[2]
+        lines += [f"    {said[start : start + _WIDTH - 4]}" for start in range(0, min(len(said), 282), _WIDTH - 4)]
+        lines.append(f"    frozen {breach.scope}; what to do: holdover catalogue show {breach.invariant}")
+    if len(result.breaches) > len(shown):
+        lines.append(f"  and {len(result.breaches) - len(shown)} more that followed from it")
+    return [*lines, ""] if lines else []
+
+
+def _survived(arm: Arm) -> int:
+    return len(arm.transitions)
+
+
+def _nights(arm: Arm) -> str:
+    if arm.name == "fresh":
+        return "nothing"
+    nights = arm.carried[:-1] or arm.carried
+    return f"{sum(night['open_orders'] for night in nights)} orders"
+
+
+def _number(value: int) -> str:
+    return f"{value:,}"
+
+
+def _clock(time_ns: int) -> str:
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    day = seconds % 86_400
+    return f"{day // 3600:02d}:{day // 60 % 60:02d}:{day % 60:02d}.{rest // 1_000_000:03d} UTC"
