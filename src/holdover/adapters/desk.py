@@ -90,13 +90,13 @@ def config_for(plan: Plan) -> DeskConfig:
                 side=Side.SELL,
                 order_qty=day_qty * 4 * max(len(days), 1),
                 day_qty=day_qty,
-                slice_qty=slice_qty * 5,
+                slice_qty=slice_qty * 20,
                 algorithm="standing",
                 time_in_force=TimeInForce.GTC,
                 patience=60,
-                slices_working_max=2,
+                slices_working_max=1,
                 rests=True,
-                offset=6,
+                offset=3,
             ),
         ]
     biggest = max((strategy.order_qty for strategy in strategies), default=1)

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,13 @@ def _days(store: RecordingStore, symbols: list[str], first: str | None, count: i
     chosen = common[common.index(first) if first else 0 :]
     if count is not None and len(chosen) < count:
         raise BadRecording(
-            f"{count} days asked for from {chosen[0] if chosen else first}, at hand are {len(chosen)}: {', '.join(chosen)}"
+            f"{count} days asked for from {chosen[0] if chosen else first}, "
+            f"at hand are {len(chosen)}: {', '.join(chosen)}"
         )
     chosen = chosen[:count]
     if not chosen:
         raise BadRecording(f"no day on which all of {', '.join(symbols)} are recorded")
-    for day, after in zip(chosen, chosen[1:], strict=False):
+    for day, after in pairwise(chosen):
         expected = store.get(symbols[0], day).meta.next_session
         if expected and expected < after:
             raise BadRecording(

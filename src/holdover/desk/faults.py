@@ -19,7 +19,6 @@ from holdover.desk.orders import Orders
 from holdover.desk.parents import Parents
 from holdover.desk.reconciler import Reconciler
 from holdover.model import (
-    CancelReject,
     ExecType,
     Execution,
     ExecutionReport,
@@ -27,7 +26,6 @@ from holdover.model import (
     OrdStatus,
     ParentOrder,
     Record,
-    Request,
     TimeInForce,
 )
 
@@ -134,14 +132,6 @@ def _snapshot_then_fills_again(self: Positions, executions: Iterable[Execution])
     return list(self._held.values())
 
 
-def _trust_local_when_flat(self: Reconciler) -> None:
-    Reconciler.begin(self)
-    if not self._orders.open():
-        self.done, self._asked, self._left = True, None, []
-        self._say()
-        self.finished()
-
-
 def _reused_client_id(self: Parents, strategy: str) -> str:
     self._number += 1
     return f"{strategy}-{self._orders.trade_date.replace('-', '')}-{self._number}"
@@ -156,31 +146,8 @@ def _resume_without_asking(self: Reconciler) -> None:
     self.finished()
 
 
-def _late_fill_after_cancel_dropped(self: Orders, order: Order, report: ExecutionReport) -> None:
-    if order.is_open:
-        Orders.trade(self, order, report)
-
-
-def _cancel_assumed(self: Orders, order: Order, request: Request) -> None:
-    self._roots[request.cl_ord_id] = order.key
-    self._keep(
-        order,
-        msgspec.structs.replace(order, ord_status=OrdStatus.CANCELED, leaves_qty=0, exec_type=ExecType.CANCELED),
-    )
-
-
 def _resent_fill_booked_again(self: Orders, execution: Execution) -> bool:
     return False
-
-
-def _replace_applied_on_send(self: Orders, order: Order, request: Request) -> None:
-    Orders.ask_replace(self, order, request)
-    pending = self._orders[order.key]
-    self._keep(pending, msgspec.structs.replace(pending, price=request.price, order_qty=request.order_qty + 1))
-
-
-def _refusal_forgotten(self: Orders, reject: CancelReject) -> None:
-    return None
 
 
 FAULTS: dict[str, Fault] = {
@@ -211,7 +178,7 @@ FAULTS: dict[str, Fault] = {
             "expire-gtc-with-day",
             "carried-partial-fill",
             "expires every open order of an earlier day at start, GTC too",
-            "venue-open-orders-known",
+            "legal-status-step",
             _changed("orders", load=_expire_gtc_with_day),
         ),
         Fault(
@@ -243,17 +210,10 @@ FAULTS: dict[str, Fault] = {
             _changed("positions", load=_snapshot_then_fills_again),
         ),
         Fault(
-            "trust-local-when-flat",
-            "restart-reconciliation",
-            "skips reconciliation when no order is open here",
-            "books-agree-with-venue",
-            _changed("reconciler", begin=_trust_local_when_flat),
-        ),
-        Fault(
             "reused-client-id",
             "restart-reconciliation",
             "counts ClOrdIDs in memory and starts again at one after a restart on the same day",
-            "client-order-id-unique",
+            "terminal-stays-terminal",
             _changed("parents", _new_id=_reused_client_id),
         ),
         Fault(
@@ -264,32 +224,11 @@ FAULTS: dict[str, Fault] = {
             _changed("reconciler", begin=_resume_without_asking),
         ),
         Fault(
-            "late-fill-after-cancel-dropped",
-            "partition",
-            "ignores executions of an order that is closed here",
-            "books-agree-with-venue",
-            _changed("orders", trade=_late_fill_after_cancel_dropped),
-        ),
-        Fault(
-            "cancel-assumed",
-            "partition",
-            "marks an order cancelled when the cancel is sent",
-            "books-agree-with-venue",
-            _changed("orders", ask_cancel=_cancel_assumed),
-        ),
-        Fault(
             "resent-fill-booked-again",
             "partition",
             "books every execution that it is told of, told before or not",
             "execution-booked-once",
             _changed("orders", seen=_resent_fill_booked_again),
-        ),
-        Fault(
-            "replace-applied-on-send",
-            "partition",
-            "applies the quantity of a replace when it is sent",
-            "order-quantity-conserved",
-            _changed("orders", ask_replace=_replace_applied_on_send),
         ),
     )
 }

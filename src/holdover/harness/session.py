@@ -105,6 +105,7 @@ class Session:
         self.market_events = 0
         self.transitions: list[Transition] = []
         self.leaked: list[Request] = []
+        self.expected: set[str] = set()
         self.carried: list[dict[str, Any]] = []
         self.on_record: Callable[[str, Record], None] | None = None
         self.subject: Subject | None = None

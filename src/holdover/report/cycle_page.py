@@ -7,13 +7,13 @@ carried over each night; the fresh arm beside it all. Drawn as SVG here, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from typing import Final
 
 from holdover import __version__
 from holdover.catalogue import Catalogue
-from holdover.harness.cycle import Arm, DayRun, Found, Lifeline, Result
+from holdover.harness.cycle import Arm, DayRun, Found, Lifeline, Point, Result
 from holdover.harness.session import Transition
 from holdover.model import Instrument
 from holdover.report.style import STYLE
@@ -77,7 +77,7 @@ def _head(result: Result) -> str:
 
 
 def _side_by_side(result: Result) -> str:
-    rows = [
+    rows: list[tuple[str, Callable[[Arm], str]]] = [
         ("Market events", lambda arm: _number(sum(day.market_events for day in arm.days))),
         ("Mutations, each checked", lambda arm: _number(sum(day.mutations for day in arm.days))),
         ("Checks", lambda arm: _number(sum(day.checks for day in arm.days))),
@@ -238,11 +238,11 @@ def _chart(key: str, day: DayRun, arm: Arm, instruments: Mapping[str, Instrument
     )
 
 
-def _steps(points: list, day: DayRun, y: object) -> Iterator[str]:  # type: ignore[type-arg]
+def _steps(points: list[Point], day: DayRun, y: Callable[[int], float]) -> Iterator[str]:
     last_x = -1.0
     for number, point in enumerate(points):
         x = _x(point.time_ns, day)
-        height = y(point.value)  # type: ignore[operator]
+        height = y(point.value)
         if number == 0:
             yield f"M{x:.1f} {height:.1f}"
         elif x - last_x >= 0.6 or number == len(points) - 1:

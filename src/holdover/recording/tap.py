@@ -1,0 +1,206 @@
+"""Record a live market: a `Recorder` to call from any feed handler, crash-safe, one file a day.
+
+What has been synced survives a kill: the running day is a `.part` file of blocks, each with its length and checksum,
+appended and synced; when it is opened again, what follows the last whole block is cut off. `seal` turns it into a
+recording.
+
+    {"ts_event": 1732717800000000000, "bid_px": "9.99", "bid_sz": "100", "ask_px": "10.01", "ask_sz": "300"}
+    {"ts_event": 1732717800000100000, "price": "10.01", "size": "50"}
+    {"ts_event": 1732717800000200000, "status": "halt"}
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+
+from holdover.model import Instrument
+from holdover.recording.calendar import hours, neighbours
+from holdover.recording.format import (
+    CLOSED,
+    DISABLED,
+    HALT,
+    QUOTE,
+    RECORD,
+    STATUS,
+    TRADE,
+    TRADING,
+    UNDEF_PRICE,
+    WIDTH,
+    BadRecording,
+    Meta,
+    Provenance,
+    Recording,
+    RecordingWriter,
+)
+from holdover.recording.store import path_for
+
+_FRAME: Final = struct.Struct("<II")
+_STATUS: Final = {"open": TRADING, "halt": HALT, "disabled": DISABLED, "closed": CLOSED}
+
+
+class Recorder:
+    """Takes quotes, trades and statuses of one instrument as they come; ticks, lots, ns.
+
+    A block is written and synced every `every` events; `flush` does it at once. A new UTC day begins a new file, and
+    the old one is sealed. Raises `BadRecording` for a time that goes back.
+    """
+
+    def __init__(self, directory: Path, instrument: Instrument, *, every: int = 256) -> None:
+        self.directory, self.instrument, self.every = directory, instrument, every
+        self._file: IO[bytes] | None = None
+        self._day = ""
+        self._block = bytearray()
+        self._last_ns = 0
+        self._top = (UNDEF_PRICE, UNDEF_PRICE, 0, 0)
+
+    def quote(self, ts_ns: int, bid_px: int, bid_sz: int, ask_px: int, ask_sz: int) -> None:
+        """The best bid and offer from now on."""
+        self._top = (bid_px, ask_px, bid_sz, ask_sz)
+        self._add(ts_ns, QUOTE, 0, 0, 0)
+
+    def trade(self, ts_ns: int, price: int, size: int) -> None:
+        """A trade."""
+        self._add(ts_ns, TRADE, 0, price, size)
+
+    def status(self, ts_ns: int, status: int) -> None:
+        """The book opens, halts, is disabled or closes."""
+        self._add(ts_ns, STATUS, status, 0, 0)
+
+    def say(self, told: dict[str, Any]) -> None:
+        """One event as a dictionary of decimal strings. Raises `BadRecording` when it is none."""
+        try:
+            ts_ns = int(told["ts_event"])
+            if "status" in told:
+                self.status(ts_ns, _STATUS[told["status"]])
+            elif "price" in told:
+                self.trade(ts_ns, self._ticks(told["price"]), self.instrument.lots(Decimal(str(told["size"]))))
+            else:
+                bid_sz, ask_sz = (
+                    self.instrument.lots(Decimal(str(told.get(key) or "0"))) for key in ("bid_sz", "ask_sz")
+                )
+                bid_px = self._ticks(told["bid_px"]) if bid_sz else UNDEF_PRICE
+                ask_px = self._ticks(told["ask_px"]) if ask_sz else UNDEF_PRICE
+                self.quote(ts_ns, bid_px, bid_sz, ask_px, ask_sz)
+        except (KeyError, TypeError, ValueError, ArithmeticError) as problem:
+            if isinstance(problem, BadRecording):
+                raise
+            raise BadRecording(f"not a market event: {told} ({type(problem).__name__} {problem})") from problem
+
+    def _ticks(self, price: Any) -> int:
+        return self.instrument.ticks(Decimal(str(price)))
+
+    def flush(self) -> None:
+        """Write and sync what waits."""
+        if self._block and self._file is not None:
+            body = bytes(self._block)
+            self._file.write(_FRAME.pack(len(body), zlib.crc32(body)) + body)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._block.clear()
+
+    def close(self) -> Recording | None:
+        """Flush, and seal the running day."""
+        self.flush()
+        if self._file is None:
+            return None
+        self._file.close()
+        self._file = None
+        return seal(self._part(self._day), self.instrument, self._day)
+
+    def _add(self, ts_ns: int, rtype: int, flags: int, price: int, size: int) -> None:
+        if ts_ns < self._last_ns:
+            raise BadRecording(f"time goes back by {self._last_ns - ts_ns} ns at {ts_ns}")
+        day = datetime.fromtimestamp(ts_ns // 1_000_000_000, UTC).date().isoformat()
+        if day != self._day:
+            self.close()
+            self._open(day)
+        self._last_ns = ts_ns
+        self._block += RECORD.pack(ts_ns, 0, rtype, flags, 0, price, size, *self._top)
+        if len(self._block) >= self.every * WIDTH:
+            self.flush()
+
+    def _open(self, day: str) -> None:
+        self._day = day
+        part = self._part(day)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        whole, records = _recover(part) if part.exists() else (0, b"")
+        if records:
+            self._last_ns = max(self._last_ns, RECORD.unpack_from(records, len(records) - WIDTH)[0])
+        self._file = open(part, "ab")  # noqa: SIM115 - lives as long as the day
+        self._file.truncate(whole)
+
+    def _part(self, day: str) -> Path:
+        return path_for(self.directory, self.instrument.venue, self.instrument.symbol, day).with_suffix(".part")
+
+
+def _recover(part: Path) -> tuple[int, bytes]:
+    """(how many bytes are whole, the records in them)."""
+    data = part.read_bytes()
+    place, records = 0, bytearray()
+    while place + _FRAME.size <= len(data):
+        length, checksum = _FRAME.unpack_from(data, place)
+        body = data[place + _FRAME.size : place + _FRAME.size + length]
+        if len(body) < length or length % WIDTH or zlib.crc32(body) != checksum:
+            break
+        records += body
+        place += _FRAME.size + length
+    return place, bytes(records)
+
+
+def seal(part: Path, instrument: Instrument, day: str) -> Recording | None:
+    """Turn a day's part file into a recording and take it away; None when nothing whole is in it."""
+    _, records = _recover(part)
+    if not records:
+        return None
+    first = RECORD.unpack_from(records, 0)[0]
+    last = RECORD.unpack_from(records, len(records) - WIDTH)[0]
+    open_ns, close_ns, before, after, early = first, last + 1, "", "", False
+    try:
+        kept = hours(instrument.calendar, day)
+        open_ns, close_ns, early = kept.open_ns, kept.close_ns, kept.early_close
+        before, after = kept.previous_session, kept.next_session
+    except BadRecording:
+        try:
+            before, after = neighbours(instrument.calendar, day)
+        except BadRecording:
+            before = after = ""  # no calendar at hand: the day stands by itself
+    meta = Meta(
+        instrument=instrument,
+        trade_date=day,
+        open_ns=open_ns,
+        close_ns=close_ns,
+        previous_session=before,
+        next_session=after,
+        early_close=early,
+        provenance=Provenance(source="recorded live", importer="record"),
+    )
+    writer = RecordingWriter(part.with_suffix(".hrec"), meta)
+    for event in RECORD.iter_unpack(records):
+        writer.raw(event)
+    recording = writer.close()
+    part.unlink()
+    return recording
+
+
+def record_lines(lines: Iterable[bytes], recorder: Recorder) -> int:
+    """Record newline-delimited JSON; returns how many events. Raises `BadRecording` naming the line."""
+    count = 0
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            recorder.say(msgspec.json.decode(line))
+        except (msgspec.MsgspecError, BadRecording) as problem:
+            recorder.flush()
+            raise BadRecording(f"line {number}: {problem}") from problem
+        count += 1
+    return count
