@@ -1,29 +1,72 @@
-"""The operator's document, made from the catalogue: generated, complete, printable."""
+"""The operator's document, made from the catalogue: generated, complete, printable.
+
+One section an invariant, in the order in which an operator needs it: what must hold, what is frozen and what may still
+leave, what it means, what to do. What a maintainer needs (predicates, evidence, source) stands below. The same
+catalogue gives the same document, byte for byte: it carries a digest and no date.
+"""
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Callable
 from html import escape
 from itertools import groupby
+from typing import Final, Literal
 
+from holdover import __version__
 from holdover.catalogue.entry import Entry
-from holdover.catalogue.load import Catalogue
+from holdover.catalogue.load import Catalogue, Invariant
+from holdover.catalogue.predicate import BoundPredicate
 
-_STYLE = """
-:root{--bg:#fbfbf9;--fg:#1c1f23;--quiet:#5d646d;--rule:#dfe1dc;--bad:#b3261e;--odd:#8a6d00}
-@media (prefers-color-scheme:dark){:root{--bg:#15181c;--fg:#e6e8ea;--quiet:#9aa2ab;--rule:#2e343b;--bad:#ff8a80;--odd:#e6c34d}}
-body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif}
-main{max-width:46rem;margin:0 auto;padding:2rem 1.4rem}h1{font-size:1.7rem;margin-bottom:.2rem}h2{margin-top:2.6rem;
-border-bottom:1px solid var(--rule)}h3{margin:2rem 0 .2rem;font-size:1.15rem}h4{margin:.9rem 0 .1rem;font-size:.8rem;
-text-transform:uppercase;letter-spacing:.04em;color:var(--quiet)}p{margin:.2rem 0}.quiet{color:var(--quiet);font-size:.88rem}
-.law{font-weight:600}.critical{color:var(--bad)}.error{color:var(--odd)}ol{margin:.2rem 0;padding-left:1.3rem}li{margin:.35rem 0}
-.done{display:block;color:var(--quiet);font-size:.9rem}nav{columns:2;font-size:.9rem}nav a{display:block;color:inherit}
-nav b{display:block;margin-top:.6rem;break-after:avoid}@media print{nav a{text-decoration:none}section{break-before:page}
-article,li{break-inside:avoid}body{background:#fff;color:#000}}
-"""
+Form = Literal["html", "markdown"]
+"""What the document can be written as."""
+
+TITLE: Final = "Invariant catalogue"
+_LEDE: Final = (
+    "What must hold of a live execution system, what it means for the capital when it does not, and what to do then. "
+    "The same catalogue is asserted in test and in production; the digest says which one this is."
+)
+_PAGED: Final = (
+    "Find the invariant that the page names. What it freezes is frozen already, and stays so over restarts and nights.",
+    "Do the steps in their order. A step is done when what stands under it is true, and not before.",
+    "Put what you find into the incident as you go: the thaw asks for it as evidence.",
+    "Thaw last, and only the scope that the page names. A thaw that is refused says what still does not hold.",
+)
+_FAMILIES: Final = {
+    "quantity": ("Quantity", "What an order, a position, an account and a parent order are made of adds up."),
+    "agreement": ("Agreement", "The parts of one system tell the same story, and so do memory, store and venue units."),
+    "reconciliation": ("Reconciliation", "What the system believes is what the venue knows."),
+    "lifecycle": ("Lifecycle", "An order moves as FIX says it may, and ends when its time in force says so."),
+    "identity": ("Identity", "An execution is booked once, a ClOrdID used once, and everything has one owner."),
+    "session": ("Session", "Nothing is missed on the link, and nothing is sent where nobody hears it."),
+    "exposure": ("Exposure", "What could still happen stays inside what was allowed."),
+    "freeze": ("Freeze discipline", "What is frozen stays frozen, and nothing leaves it."),
+    "timing": ("Timing", "Answers come in time, and time goes forward."),
+}
+_FREEZES: Final = {
+    "system": "the whole system",
+    "subsystem": "the subsystem",
+    "account": "the account",
+    "account+instrument": "the instrument in that account",
+    "strategy": "the strategy",
+    "instrument": "the instrument, in every account",
+    "order": "the order",
+    "link": "the link to the venue",
+}
+_ALLOWS: Final = {"cancel": "cancels", "reduce": "orders that reduce a position", "query": "questions to the venue"}
+_CATEGORIES: Final = {
+    "carried-partial-fill": "partial fills carried overnight",
+    "restart-reconciliation": "reconciliation across a restart",
+    "partition": "order state over a disconnect",
+}
 
 
-def book(catalogue: Catalogue, *, form: str) -> str:
-    """The document as `html` or `markdown`. Raises `ValueError` for another form."""
+def book(catalogue: Catalogue, *, form: Form) -> str:
+    """The document as `html` (one file, nothing loaded from elsewhere) or `markdown`.
+
+    Raises `ValueError` for another form.
+    """
     if form == "html":
         return _html(catalogue)
     if form == "markdown":
@@ -31,83 +74,311 @@ def book(catalogue: Catalogue, *, form: str) -> str:
     raise ValueError(f"the book's form is {form!r}, should be html or markdown")
 
 
-def _families(catalogue: Catalogue) -> list[tuple[str, list[Entry]]]:
-    entries = [one.entry for one in catalogue]
-    return [(family, list(found)) for family, found in groupby(entries, key=lambda entry: entry.family)]
+# -- words for both forms ---------------------------------------------------------------------------------------------
 
 
-def _when(entry: Entry) -> str:
+def asserted_words(entry: Entry, asserted: str = "") -> str:
+    """When the invariant is evaluated, as a person says it; `asserted` overrides the entry's own."""
     told = {
-        "on-mutation": "at every mutation",
+        "on-mutation": "on every mutation",
         "when-settled": "when a step has settled",
         "when-reconciled": "whenever nothing is in flight, and in full when a reconciliation is complete",
-        "at-boundary": f"at the boundary {', '.join(entry.at) or 'of every kind'}",
+        "at-boundary": f"at the boundary {', '.join(entry.at)}" if entry.at else "at every boundary",
         "within": f"must come to hold within {entry.within}",
     }
-    return told[entry.asserted]
+    return told[asserted or entry.asserted]
+
+
+def freezes_words(entry: Entry) -> str:
+    """What a breach freezes, as a person says it."""
+    return _FREEZES.get(entry.scope, entry.scope)
+
+
+def allows_words(entry: Entry) -> str:
+    """What the freeze still lets through, as a person says it."""
+    return ", ".join(_ALLOWS.get(one, one) for one in entry.allows) or "nothing"
+
+
+def _families(catalogue: Catalogue) -> list[tuple[str, str, str, list[Invariant]]]:
+    """Family, its title, its sentence and its invariants, in the catalogue's order."""
+    found = []
+    for family, invariants in groupby(catalogue, key=lambda one: one.entry.family):
+        title, lede = _FAMILIES.get(family, (family.replace("-", " ").capitalize(), ""))
+        found.append((family, title, lede, list(invariants)))
+    return found
+
+
+def _facts(catalogue: Catalogue) -> list[tuple[str, str]]:
+    families = len(_families(catalogue))
+    return [
+        ("Invariants", f"{len(catalogue)} in {families} {'family' if families == 1 else 'families'}"),
+        ("Digest", f"`{catalogue.digest}`"),
+        ("Version", f"Holdover {__version__}"),
+    ]
+
+
+def _background(entry: Entry) -> list[tuple[str, str]]:
+    """What stands below the steps: label and text; what an entry does not say is left out."""
+    categories = "; ".join(_CATEGORIES.get(one, one) for one in entry.categories)
+    faults = ", ".join(f"`{one}`" for one in entry.evidence.seeded_faults)
+    rows = [("Guards", categories), ("Shown to fail by", faults), ("Source", entry.source), ("Since", entry.since)]
+    return [(label, text) for label, text in rows if text]
+
+
+def _checked_by(invariant: Invariant, bound: BoundPredicate) -> str:
+    said = (inspect.getdoc(bound.function) or "").partition("\n")[0]
+    other = f"{asserted_words(invariant.entry, bound.asserted)}" if bound.asserted else ""
+    return " ".join(part for part in (f"`{bound.function.__name__}`", f"({other})" if other else "", said) if part)
+
+
+# -- HTML -------------------------------------------------------------------------------------------------------------
+
+_STYLE: Final = """
+:root {
+  color-scheme: light dark;
+  --paper: #fdfdfb; --ink: #1d2126; --quiet: #5a626b; --rule: #dcdfd9; --wash: #f3f4f0;
+  --accent: #1f5673; --critical: #a3201a; --error: #8a5a00; --warning: #4d5b2c;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #14171a; --ink: #e4e6e8; --quiet: #9aa3ac; --rule: #2d343a; --wash: #1c2125;
+    --accent: #86c1e0; --critical: #ff9189; --error: #e9bd5b; --warning: #b9cc8a;
+  }
+}
+* { box-sizing: border-box; }
+html { scroll-behavior: smooth; scroll-padding-top: 1rem; }
+body {
+  margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, -apple-system, "Segoe UI",
+  Roboto, "Helvetica Neue", Arial, sans-serif; text-rendering: optimizeLegibility; overflow-wrap: break-word;
+}
+code { font: .88em/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
+a { color: var(--accent); text-underline-offset: .15em; }
+a:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+h1, h2, h3, h4 { line-height: 1.25; text-wrap: balance; break-after: avoid; }
+.skip { position: absolute; left: -999rem; }
+.skip:focus { left: 1rem; top: 1rem; background: var(--paper); padding: .4rem .8rem; }
+.page { max-width: 74rem; margin: 0 auto; padding: 2.5rem 1.5rem 5rem; }
+header h1 { font-size: 2.1rem; margin: 0 0 .4rem; letter-spacing: -.015em; }
+header p { max-width: 44rem; margin: 0 0 1.2rem; color: var(--quiet); font-size: 1.06rem; }
+.facts {
+  display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; margin: 0;
+  padding: .9rem 0; border-block: 1px solid var(--rule); font-size: .92rem;
+}
+.facts dt, .key dt, .background dt { color: var(--quiet); }
+.facts dd, .key dd, .background dd { margin: 0; }
+.paged { max-width: 44rem; margin: 1.6rem 0 0; }
+.paged h2 { font-size: 1.05rem; margin: 0 0 .3rem; }
+.paged ol { margin: 0; padding-left: 1.3rem; }
+nav { margin-top: 2.2rem; font-size: .92rem; }
+nav h2 { font-size: 1.05rem; margin: 0 0 .4rem; }
+nav > ul { columns: 3 15rem; column-gap: 2rem; }
+nav ul { list-style: none; margin: 0; padding: 0; }
+nav > ul > li { break-inside: avoid; margin-bottom: 1rem; }
+nav > ul > li > a { font-weight: 650; color: inherit; text-decoration: none; }
+nav ul ul a { display: block; padding: .12rem 0; color: var(--quiet); text-decoration: none; }
+nav a:hover { color: var(--accent); text-decoration: underline; }
+main > section { margin-top: 4rem; }
+main > section > h2 { font-size: 1.55rem; margin: 0; padding-bottom: .35rem; border-bottom: 2px solid var(--ink); }
+.lede { color: var(--quiet); margin: .6rem 0 0; }
+article { max-width: 46rem; padding: 2.2rem 0 1.6rem; border-bottom: 1px solid var(--rule); }
+article:last-child { border-bottom: 0; }
+.name { display: flex; flex-wrap: wrap; align-items: baseline; gap: .3rem .9rem; }
+.name h3 { font-size: 1.28rem; margin: 0; }
+.name h3 a { color: inherit; text-decoration: none; }
+.name h3 a:hover { text-decoration: underline; }
+.severity {
+  font-size: .74rem; font-weight: 650; letter-spacing: .05em; text-transform: uppercase; padding: .08rem .5rem;
+  border: 1px solid currentColor; border-radius: .25rem;
+}
+.critical { color: var(--critical); } .error { color: var(--error); } .warning { color: var(--warning); }
+.law { font-size: 1.1rem; font-weight: 550; margin: .8rem 0; padding-left: .9rem; border-left: 3px solid var(--accent); }
+.key {
+  display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.1rem; margin: 1rem 0;
+  padding: .75rem .95rem; background: var(--wash); border-radius: .35rem; font-size: .93rem;
+}
+article h4 { font-size: .95rem; margin: 1.3rem 0 .25rem; }
+article p { margin: .25rem 0; }
+.steps { margin: .4rem 0 0; padding: 0; list-style: none; counter-reset: step; }
+.steps > li {
+  counter-increment: step; position: relative; padding: .55rem 0 .55rem 2.4rem; break-inside: avoid;
+  border-top: 1px solid var(--rule);
+}
+.steps > li::before {
+  content: counter(step); position: absolute; left: 0; top: .55rem; width: 1.55rem; height: 1.55rem; line-height: 1.5rem;
+  text-align: center; font-size: .85rem; font-weight: 650; border: 1px solid var(--quiet); border-radius: 50%;
+}
+.done { display: block; margin-top: .15rem; color: var(--quiet); font-size: .93rem; }
+.done b { font-weight: 600; }
+.background {
+  display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.1rem; margin: 1.2rem 0 0; font-size: .85rem;
+}
+.background ul { margin: 0; padding: 0; list-style: none; }
+@media (max-width: 34rem) {
+  .facts, .key, .background { grid-template-columns: 1fr; }
+  .facts dd, .key dd, .background dd { margin-bottom: .4rem; }
+}
+@media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
+@page { margin: 18mm 16mm; }
+@media print {
+  :root {
+    --paper: #fff; --ink: #000; --quiet: #444; --rule: #bbb; --wash: #f4f4f4; --accent: #000; --critical: #000;
+    --error: #000; --warning: #000;
+  }
+  body { font-size: 10.5pt; }
+  .page { max-width: none; padding: 0; }
+  .skip { display: none; }
+  a { color: inherit; text-decoration: none; }
+  main > section { break-before: page; margin: 0; }
+  article { max-width: none; }
+  article, .steps > li, .key, .law, .background, .facts { break-inside: avoid; }
+  p { orphans: 3; widows: 3; }
+  .steps > li::after {
+    content: ""; position: absolute; right: 0; top: .6rem; width: .8rem; height: .8rem; border: 1px solid #000;
+  }
+  .steps > li { padding-right: 1.6rem; }
+}
+"""
 
 
 def _html(catalogue: Catalogue) -> str:
+    prose = _prose_in(catalogue)
     families = _families(catalogue)
-    contents = "".join(
-        f"<b>{escape(family)}</b>" + "".join(f"<a href='#{entry.name}'>{escape(entry.name)}</a>" for entry in found)
-        for family, found in families
+    facts = "\n".join(f"<dt>{escape(label)}</dt><dd>{prose(text)}</dd>" for label, text in _facts(catalogue))
+    paged = "\n".join(f"<li>{prose(one)}</li>" for one in _PAGED)
+    contents = "\n".join(
+        f'<li><a href="#family-{escape(family)}">{escape(title)}</a>\n<ul>\n'
+        + "\n".join(f'<li><a href="#{escape(one.name)}">{escape(one.name)}</a></li>' for one in invariants)
+        + "\n</ul></li>"
+        for family, title, _, invariants in families
     )
-    body = "".join(
-        f"<section><h2>{escape(family)}</h2>{''.join(_article(entry) for entry in found)}</section>"
-        for family, found in families
+    sections = "\n".join(
+        f'<section aria-labelledby="family-{escape(family)}">\n<h2 id="family-{escape(family)}">{escape(title)}</h2>\n'
+        + (f'<p class="lede">{prose(lede)}</p>\n' if lede else "")
+        + "\n".join(_article(one, prose) for one in invariants)
+        + "\n</section>"
+        for family, title, lede, invariants in families
     )
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Invariant catalogue</title>"
-        f"<meta name='viewport' content='width=device-width, initial-scale=1'><style>{_STYLE}</style></head><body><main>"
-        f"<h1>Invariant catalogue</h1><p class='quiet'>{len(catalogue)} invariants · digest <code>{catalogue.digest}</code></p>"
-        f"<p>What must hold of a live execution system, what it means when it does not, and what to do then. The same "
-        f"catalogue is asserted in test and in production.</p><nav>{contents}</nav>{body}</main></body></html>"
-    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{TITLE}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<a class="skip" href="#invariants">To the invariants</a>
+<div class="page">
+<header>
+<h1>{TITLE}</h1>
+<p>{escape(_LEDE)}</p>
+<dl class="facts">
+{facts}
+</dl>
+<section class="paged" aria-labelledby="paged">
+<h2 id="paged">When you have been paged</h2>
+<ol>
+{paged}
+</ol>
+</section>
+</header>
+<nav aria-labelledby="contents">
+<h2 id="contents">Contents</h2>
+<ul>
+{contents}
+</ul>
+</nav>
+<main id="invariants">
+{sections}
+</main>
+</div>
+</body>
+</html>
+"""
 
 
-def _article(entry: Entry) -> str:
-    steps = "".join(
-        f"<li>{escape(step.step)}<span class='done'>Done when: {escape(step.done_when)}</span></li>"
-        for step in entry.response
+def _article(invariant: Invariant, prose: Callable[[str], str]) -> str:
+    entry = invariant.entry
+    name = escape(entry.name)
+    steps = "\n".join(
+        f'<li>{prose(one.step)}\n<span class="done"><b>Done when:</b> {prose(one.done_when)}</span></li>'
+        for one in entry.response
     )
-    rest = [f"guards against {escape(', '.join(entry.categories))}"] if entry.categories else []
-    rest += [f"source: {escape(entry.source)}"] if entry.source else []
-    rest += (
-        [f"shown to fail by {escape(', '.join(entry.evidence.seeded_faults))}"] if entry.evidence.seeded_faults else []
-    )
-    return (
-        f"<article id='{entry.name}'><h3>{escape(entry.name)}</h3><p class='quiet'><b class='{entry.severity}'>{entry.severity}"
-        f"</b> · asserted {escape(_when(entry))} · freezes the {escape(entry.scope)} · still allows "
-        f"{escape(', '.join(entry.allows) or 'nothing')} · since {escape(entry.since)}</p><p class='law'>{escape(entry.statement)}</p>"
-        f"<p>{escape(entry.description)}</p><h4>What it means</h4><p>{escape(entry.implication)}</p><h4>What to do, in this order"
-        f"</h4><ol>{steps}</ol><p class='quiet'>{' · '.join(rest)}</p></article>"
-    )
+    checked = "".join(f"<li>{prose(_checked_by(invariant, bound))}</li>" for bound in invariant.predicates)
+    background = "\n".join(f"<dt>{escape(label)}</dt><dd>{prose(text)}</dd>" for label, text in _background(entry))
+    return f"""<article id="{name}" aria-labelledby="{name}-name">
+<div class="name"><h3 id="{name}-name"><a href="#{name}">{name}</a></h3>
+<span class="severity {escape(entry.severity)}">{escape(entry.severity)}</span></div>
+<p class="law">{prose(entry.statement)}</p>
+<dl class="key">
+<dt>Freezes</dt><dd>{escape(freezes_words(entry))}</dd>
+<dt>Still allowed</dt><dd>{escape(allows_words(entry))}</dd>
+<dt>Asserted</dt><dd>{escape(asserted_words(entry))}</dd>
+</dl>
+<p>{prose(entry.description)}</p>
+<h4>What it means when it does not hold</h4>
+<p>{prose(entry.implication)}</p>
+<h4>What to do, in this order</h4>
+<ol class="steps">
+{steps}
+</ol>
+<dl class="background">
+{background}
+<dt>Checked by</dt><dd><ul>{checked}</ul></dd>
+</dl>
+</article>"""
+
+
+def _prose_in(catalogue: Catalogue) -> Callable[[str], str]:
+    """Text as HTML: escaped, `code` marked up, and the name of another invariant made a link to it."""
+
+    def marked(found: re.Match[str]) -> str:
+        code = f"<code>{found[1]}</code>"
+        return f'<a href="#{found[1]}">{code}</a>' if found[1] in catalogue.invariants else code
+
+    return lambda text: re.sub(r"`([^`]+)`", marked, escape(text))
+
+
+# -- Markdown ---------------------------------------------------------------------------------------------------------
 
 
 def _markdown(catalogue: Catalogue) -> str:
-    lines = ["# Invariant catalogue", "", f"{len(catalogue)} invariants, digest `{catalogue.digest}`", ""]
-    for family, found in _families(catalogue):
-        lines += [f"## {family}", ""]
-        for entry in found:
-            lines += [
-                f"### {entry.name}",
-                "",
-                f"{entry.severity}; asserted {_when(entry)}; freezes the {entry.scope}; "
-                f"still allows {', '.join(entry.allows) or 'nothing'}; since {entry.since}",
-                "",
-                f"**{entry.statement}**",
-                "",
-                entry.description,
-                "",
-                f"What it means: {entry.implication}",
-                "",
-                *[
-                    f"{number}. {step.step} *Done when: {step.done_when}*"
-                    for number, step in enumerate(entry.response, 1)
-                ],
-                "",
-            ]
-            if entry.source:
-                lines += [f"Source: {entry.source}", ""]
-    return "\n".join(lines)
+    families = _families(catalogue)
+    lines = [f"# {TITLE}", "", _LEDE, ""]
+    lines += [f"- {label}: {text}" for label, text in _facts(catalogue)]
+    lines += ["", "## When you have been paged", ""]
+    lines += [f"{number}. {one}" for number, one in enumerate(_PAGED, 1)]
+    lines += ["", "## Contents", ""]
+    for _, title, _, invariants in families:
+        lines += [f"- {title}", *(f"  - [{one.name}](#{one.name})" for one in invariants)]
+    for _, title, lede, invariants in families:
+        lines += ["", f"## {title}"]
+        lines += ["", lede] if lede else []
+        for one in invariants:
+            lines += ["", *_markdown_section(one)]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_section(invariant: Invariant) -> list[str]:
+    entry = invariant.entry
+    lines = [f"### {entry.name}", "", f"**{entry.statement}**", ""]
+    lines += [
+        f"- Severity: {entry.severity}",
+        f"- Freezes: {freezes_words(entry)}",
+        f"- Still allowed: {allows_words(entry)}",
+        f"- Asserted: {asserted_words(entry)}",
+        "",
+        entry.description,
+        "",
+        "#### What it means when it does not hold",
+        "",
+        entry.implication,
+        "",
+        "#### What to do, in this order",
+        "",
+    ]
+    for number, one in enumerate(entry.response, 1):
+        lines += [f"{number}. {one.step}", f"   *Done when: {one.done_when}*"]
+    lines += ["", *(f"- {label}: {text}" for label, text in _background(entry))]
+    lines += [f"- Checked by: {_checked_by(invariant, bound)}" for bound in invariant.predicates]
+    return lines
