@@ -5,9 +5,9 @@
         session.begin("2024-11-27")
         ...
 
-`session` runs the desk, or the subject that the marker or `--holdover-subject` names, on the recordings of the marker
-or of `--holdover-recordings` (without it the bundled simulated ones). A breach that the test has not looked at fails it.
-Nothing heavy is imported before a fixture is used.
+`session` runs the desk, or the subject that the marker or `--holdover-subject` names, on the recordings that the
+marker or `--holdover-recordings` names (without either the bundled simulated ones). A breach that the test has not
+expected (`session.expected`) fails it. Nothing heavy is imported before a fixture is used.
 """
 
 from __future__ import annotations

@@ -10,10 +10,12 @@ from holdover.runtime.guard import Guard, Step, ThawRefused
 from holdover.runtime.journal import FlightRecorder, Journal, read_journal
 from holdover.runtime.monitor import Monitor
 from holdover.runtime.pager import AppriseChannel, Channel, FileChannel, LogChannel, Pager
+from holdover.runtime.reports import BadMessage, ReportReader
 
 __all__ = [
     "AppriseChannel",
     "BadConfig",
+    "BadMessage",
     "Breach",
     "Channel",
     "FileChannel",
@@ -29,6 +31,7 @@ __all__ = [
     "Pager",
     "Pending",
     "Shown",
+    "ReportReader",
     "Step",
     "StoreProblem",
     "ThawRefused",
