@@ -211,7 +211,8 @@ class ReportReader:
 
 
 def _text(message: Mapping[str, Any], name: str) -> str:
-    return str(message.get(name) or "").strip()
+    found = message.get(name)
+    return "" if found is None else str(found).strip()
 
 
 def _needed(message: Mapping[str, Any], name: str) -> str:

@@ -1,0 +1,43 @@
+# Two commands do everything on a machine with Python 3.11 and nothing else: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: demo test check bench book clean
+
+$(BIN)/holdover: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.test: pyproject.toml $(BIN)/holdover
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[calendars,dbn,paging,test,check]'
+	touch $@
+
+demo: $(BIN)/holdover
+	@echo "== Two simulated sessions, yesterday carried along, and the same days from a fresh state"
+	$(BIN)/holdover cycle --out out/demo/holds
+	@echo
+	@echo "== The same with a seeded fault: the desk forgets the partial fill that it carries"
+	@$(BIN)/holdover cycle --fault forget-carried-partial --out out/demo/caught; code=$$?; \
+	  if [ $$code -eq 1 ]; then echo "Caught, as it should be. Look at out/demo/caught/report.html"; \
+	  else echo "The fault was not caught (exit code $$code)"; exit 1; fi
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_layers.py
+
+bench: $(VENV)/.test
+	$(BIN)/python bench/guard.py
+
+book: $(BIN)/holdover
+	$(BIN)/holdover catalogue book --out out/catalogue.html
+
+clean:
+	rm -rf $(VENV) out build dist

@@ -1,0 +1,400 @@
+"""The guard: every mutation checked, frozen before anything else, thawed by a person only."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from holdover.catalogue import Catalogue
+from holdover.model import (
+    ExecType,
+    Execution,
+    Exposure,
+    MsgType,
+    Order,
+    OrdStatus,
+    Position,
+    Query,
+    Request,
+    Side,
+)
+from holdover.runtime import (
+    BadConfig,
+    FileChannel,
+    FreezeStore,
+    Guard,
+    Journal,
+    StoreProblem,
+    ThawRefused,
+    read_journal,
+)
+
+from .test_model import order
+
+GOOD = order(account="A", strategy="S")
+BAD = order(account="A", strategy="S", cum_qty=40, ord_status=OrdStatus.PARTIALLY_FILLED, exec_type=ExecType.TRADE)
+MakeGuard = Callable[..., Guard]
+
+
+def request(kind: MsgType = MsgType.NEW_ORDER_SINGLE, **fields: Any) -> Request:
+    """A request in account A, instrument IBM."""
+    told = {
+        "cl_ord_id": "B1",
+        "symbol": "IBM",
+        "side": Side.BUY,
+        "order_qty": 1,
+        "account": "A",
+        "strategy": "S",
+        **fields,
+    }
+    return Request(msg_type=kind, **told)
+
+
+def names(guard: Guard) -> list[str]:
+    """The invariants breached, in order."""
+    return [breach.invariant for breach in guard.breaches]
+
+
+def test_a_breach_explains_itself_in_decimals(make_guard: MakeGuard) -> None:
+    """The explanation names both sides, without the predicate's author having written a message."""
+    guard = make_guard()
+    guard.record("orders", BAD)
+    assert guard.breaches[0].explanation == (
+        "order-quantity-conserved: <Order A1 PARTIALLY_FILLED 40/60 leaves 60>: "
+        "leaves_qty is 60, order_qty - cum_qty is 20"
+    )
+
+
+def test_a_breach_freezes_before_the_step_returns(make_guard: MakeGuard) -> None:
+    """Inside the step, right after the mutation, nothing may leave any more, and the disk has it."""
+    guard = make_guard()
+    with guard.step("fill"):
+        guard.record("orders", BAD)
+        assert not guard.permits(request())
+        assert [one.scope for one in FreezeStore(guard.directory / "guard.db").in_force()] == ["instrument:IBM"]
+
+
+def test_a_freeze_lets_through_what_its_entry_allows(make_guard: MakeGuard) -> None:
+    """Cancels and questions may leave, other instruments are not touched."""
+    guard = make_guard()
+    guard.record("orders", BAD)
+    assert guard.permits(request(MsgType.ORDER_CANCEL_REQUEST))
+    assert guard.permits(Query(msg_type=MsgType.ORDER_STATUS_REQUEST, req_id="Q"))
+    assert guard.permits(request(symbol="BAC"))
+    assert not guard.permits(request(MsgType.ORDER_CANCEL_REPLACE_REQUEST))
+
+
+def test_a_reducing_order_passes_only_while_it_reduces(make_guard: MakeGuard) -> None:
+    """`reduce` lets an order through against the position, up to what is not reserved."""
+    guard = make_guard()
+    with guard.step("open"):
+        guard.record("positions", Position(account="A", symbol="IBM", net_qty=100, carried_qty=100))
+        guard.record("risk", Exposure(account="A", symbol="IBM", net_qty=100))
+    guard.freeze("account:A", operator="op", reason="test", allows=["reduce"])
+    assert guard.permits(request(side=Side.SELL, order_qty=100))
+    assert not guard.permits(request(side=Side.SELL, order_qty=101))
+    assert not guard.permits(request(side=Side.BUY, order_qty=1))
+
+
+def test_freezes_survive_a_new_process(make_guard: MakeGuard) -> None:
+    """Another guard over the same directory is frozen from its first moment."""
+    first = make_guard()
+    first.record("orders", BAD)
+    first.close()
+    assert not make_guard().permits(request())
+
+
+def test_settled_invariants_wait_for_the_step(make_guard: MakeGuard) -> None:
+    """Positions and risk may differ inside a step; only when it is over do they have to agree."""
+    guard = make_guard()
+    with guard.step("fill"):
+        guard.record("positions", Position(account="A", symbol="IBM", net_qty=5, carried_qty=5))
+        assert names(guard) == []
+        guard.record("risk", Exposure(account="A", symbol="IBM", net_qty=5))
+    assert names(guard) == []
+    guard.record("risk", Exposure(account="A", symbol="IBM", net_qty=6))
+    assert names(guard) == ["positions-agree"]
+
+
+def test_an_inner_step_joins_the_outer_one(make_guard: MakeGuard) -> None:
+    """Leaving an inner step settles nothing yet."""
+    guard = make_guard()
+    with guard.step("outer"):
+        with guard.step("inner"):
+            guard.record("positions", Position(account="A", symbol="IBM", net_qty=5, carried_qty=5))
+        assert names(guard) == []
+        guard.record("risk", Exposure(account="A", symbol="IBM", net_qty=5))
+    assert names(guard) == []
+
+
+def test_a_key_touched_by_two_threads_settles_with_the_last(make_guard: MakeGuard) -> None:
+    """One thread's settled step does not judge what another is in the middle of."""
+    guard = make_guard()
+    inside, leave = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with guard.step("first"):
+            guard.record("positions", Position(account="A", symbol="IBM", net_qty=5, carried_qty=5))
+            inside.set()
+            leave.wait(10)
+            guard.record("risk", Exposure(account="A", symbol="IBM", net_qty=5))
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    inside.wait(10)
+    with guard.step("second"):
+        guard.record("positions", Position(account="A", symbol="IBM", net_qty=5, carried_qty=5))
+    assert names(guard) == []
+    leave.set()
+    thread.join(10)
+    assert names(guard) == []
+
+
+def test_steps_of_asyncio_tasks_are_their_own(make_guard: MakeGuard) -> None:
+    """Two tasks interleave inside their steps, and neither settles the other's."""
+    guard = make_guard()
+
+    async def task(symbol: str) -> None:
+        with guard.step(symbol):
+            guard.record("positions", Position(account="A", symbol=symbol, net_qty=5, carried_qty=5))
+            await asyncio.sleep(0)
+            guard.record("risk", Exposure(account="A", symbol=symbol, net_qty=5))
+
+    async def both() -> None:
+        await asyncio.gather(task("IBM"), task("BAC"))
+
+    asyncio.run(both())
+    assert names(guard) == []
+
+
+def test_a_predicate_that_raises_is_a_breach(make_guard: MakeGuard, tmp_path: Path) -> None:
+    """An error in a check is never a pass."""
+    place = tmp_path / "own"
+    place.mkdir()
+    entry = (Path(__file__).parents[2] / "src/holdover/catalogue/entries/quantity/quantities-in-range.toml").read_text()
+    (place / "always-raises.toml").write_text(entry.replace("quantities-in-range", "always-raises"))
+    (place / "own.py").write_text(
+        "from holdover.catalogue import predicate\nfrom holdover.model import Order\n"
+        "@predicate('always-raises')\ndef raises(order: Order) -> bool:\n    return order.no_such_field\n"
+    )
+    guard = make_guard(catalogue=Catalogue.load(place))
+    guard.record("orders", GOOD)
+    assert names(guard) == ["always-raises"]
+    assert "the predicate raised AttributeError" in guard.breaches[0].explanation
+
+
+def test_the_same_breach_is_paged_once(make_guard: MakeGuard, tmp_path: Path) -> None:
+    """A broken record that is recorded again adds no page and no freeze, only a count."""
+    guard = make_guard(channels=[FileChannel(tmp_path / "pages.jsonl")])
+    for _ in range(5):
+        guard.record("orders", BAD)
+    told = [page.invariant for page in guard.store.outbox()]
+    assert told == ["order-quantity-conserved", "cumulative-equals-executions"]
+    assert max(guard.repeated.values()) == 5
+
+
+def test_a_freeze_that_cannot_be_written_freezes_everything(make_guard: MakeGuard, tmp_path: Path) -> None:
+    """Without the disk the whole system stops in memory, says so, and pages all the same."""
+    guard = make_guard(channels=[FileChannel(tmp_path / "pages.jsonl")])
+    guard.store._db.execute("PRAGMA query_only=ON")
+    guard.record("orders", BAD)
+    assert "could not be written" in guard.problem
+    assert not guard.permits(request(symbol="BAC", account="Z"))
+    guard.store._db.execute("PRAGMA query_only=OFF")
+    assert guard.pager.deliver_due() >= 1
+    assert "FROZEN system" in (tmp_path / "pages.jsonl").read_text()
+
+
+def test_a_thaw_needs_a_name_a_reason_and_evidence(make_guard: MakeGuard) -> None:
+    """And is refused while the invariant still fails, unless a second person forces it."""
+    guard = make_guard()
+    guard.record("orders", BAD)
+    scope = "instrument:IBM"
+    for missing in ("operator", "reason", "evidence"):
+        told = {"operator": "op", "reason": "why", "evidence": "what", missing: " "}
+        with pytest.raises(ThawRefused, match=missing):
+            guard.thaw(scope, **told)
+    with pytest.raises(ThawRefused, match="still does not hold"):
+        guard.thaw(scope, operator="op", reason="why", evidence="what")
+    with pytest.raises(ThawRefused, match="second person"):
+        guard.thaw(scope, operator="op", reason="why", evidence="what", forced_by="op")
+    assert guard.thaw(scope, operator="op", reason="why", evidence="what", forced_by="other") == 2
+    assert guard.permits(request())
+    with pytest.raises(ThawRefused, match="is not frozen"):
+        guard.thaw(scope, operator="op", reason="why", evidence="what")
+
+
+def test_a_thaw_passes_once_the_invariant_holds(make_guard: MakeGuard) -> None:
+    """What was put right can be thawed by one person, and the audit says who."""
+    guard = make_guard()
+    guard.record("orders", BAD)
+    with guard.step("put right"):
+        guard.record(
+            "orders", replace(GOOD, exec_type=ExecType.TRADE_CANCEL, exec_ref_id="E1", ord_status=OrdStatus.NEW)
+        )
+    assert guard.thaw("instrument:IBM", operator="op", reason="busted", evidence="ticket 7") >= 1
+    assert '"operator":"op"' in guard.store.audit()[-1][3]
+
+
+def test_a_changed_audit_row_is_found(make_guard: MakeGuard) -> None:
+    """The audit is a chain: a row changed or taken out breaks it."""
+    guard = make_guard()
+    guard.record("orders", BAD)
+    assert guard.store.verify_audit() == ""
+    with sqlite3.connect(guard.directory / "guard.db") as db:
+        db.execute("UPDATE audit SET detail='nothing' WHERE number=2")
+    assert "row 2 was changed" in guard.store.verify_audit()
+    with sqlite3.connect(guard.directory / "guard.db") as db:
+        db.execute("DELETE FROM audit WHERE number=1")
+    assert "row 1 is missing" in guard.store.verify_audit()
+
+
+def test_a_freeze_taken_from_the_store_is_a_breach(make_guard: MakeGuard) -> None:
+    """At the next boundary the guard notices that a freeze it set is gone, and keeps obeying it."""
+    guard = make_guard()
+    guard.record("orders", BAD)
+    with sqlite3.connect(guard.directory / "guard.db") as db:
+        db.execute("DELETE FROM freeze")
+    guard.reload()
+    guard.boundary("restart", "2024-01-02")
+    assert "freeze-survives" in names(guard)
+    assert not guard.permits(request())
+
+
+def test_memory_outlives_the_process(make_guard: MakeGuard) -> None:
+    """A guard that takes up a memory knows what was booked before, and sees it booked again."""
+    execution = Execution(
+        exec_id="E1",
+        exec_type=ExecType.NEW,
+        root_cl_ord_id="A1",
+        symbol="IBM",
+        side=Side.BUY,
+        trade_date="d",
+        account="A",
+    )
+    first = make_guard()
+    with first.step("report"):
+        first.record("orders", GOOD)
+        first.record("orders", execution)
+    first.remember()
+    first.close()
+    second = make_guard()
+    assert second.recall()
+    second.record("orders", execution)
+    assert names(second) == ["execution-booked-once"]
+
+
+def test_what_a_restart_lost_is_missed(make_guard: MakeGuard) -> None:
+    """An acknowledged order that does not come back is a breach once recovery is declared complete."""
+    guard = make_guard()
+    held = replace(GOOD, ord_status=OrdStatus.NEW, order_id="O1")
+    guard.record("orders", held)
+    guard.restore("orders", [])
+    assert names(guard) == []
+    guard.reconciled("2024-01-02", ["orders"])
+    assert "store-agrees-with-memory" in names(guard)
+
+
+def test_time_that_goes_back_is_a_breach_unless_declared(make_guard: MakeGuard, time_ns: Any) -> None:
+    """A step that begins before the last one trips clock-monotone; an announced jump does not."""
+    guard = make_guard()
+    guard.record("orders", GOOD)
+    time_ns.now_ns -= 10
+    guard.declare_jump()
+    guard.record("orders", GOOD)
+    assert names(guard) == []
+    time_ns.now_ns -= 10
+    guard.record("orders", GOOD)
+    assert names(guard) == ["clock-monotone"]
+
+
+def test_an_unanswered_request_is_a_breach_after_its_time(make_guard: MakeGuard, time_ns: Any) -> None:
+    """Thirty seconds on a live link; time on a dead link does not count."""
+    from holdover.model import Link
+
+    guard = make_guard()
+    guard.record("gateway", Link(name="L", up=True, epoch=1))
+    guard.record("orders", replace(GOOD, link="L"))
+    time_ns.now_ns += 29_000_000_000
+    guard.tick()
+    assert names(guard) == []
+    guard.record("gateway", Link(name="L", up=False, epoch=1, change="logout"))
+    time_ns.now_ns += 2_000_000_000
+    guard.tick()
+    assert names(guard) == []
+    guard.record("gateway", Link(name="L", up=True, epoch=2, change="reset"))
+    time_ns.now_ns += 31_000_000_000
+    guard.tick()
+    assert "acknowledged-within" in names(guard)
+
+
+def test_the_journal_keeps_whole_lines(make_guard: MakeGuard, tmp_path: Path) -> None:
+    """Each step is on the file when it is left, and a cut last line is left out when reading."""
+    path = tmp_path / "journal.jsonl"
+    guard = make_guard(journal=Journal(path))
+    guard.record("orders", GOOD)
+    assert [line["kind"] for line in read_journal(path)] == ["Order"]
+    path.write_bytes(path.read_bytes() + b'{"seq": 2, "ti')
+    assert len(list(read_journal(path))) == 1
+
+
+def test_a_guard_opens_from_its_file(tmp_path: Path) -> None:
+    """One TOML file; every problem in it is said at once."""
+    (tmp_path / "desk.toml").write_text('[guard]\ndirectory = "g"\n[pages]\nlog = false\n')
+    guard = Guard.open(tmp_path / "desk.toml")
+    guard.record("orders", BAD)
+    assert guard.frozen
+    guard.close()
+    (tmp_path / "bad.toml").write_text('[guard]\ndirectoy = "g"\n[pages]\nfiles = 1\n')
+    with pytest.raises(BadConfig) as told:
+        Guard.open(tmp_path / "bad.toml")
+    assert len(str(told.value).splitlines()) == 2
+
+
+def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
+    """A file written by another version is named and not touched."""
+    FreezeStore(tmp_path / "guard.db").close()
+    with sqlite3.connect(tmp_path / "guard.db") as db:
+        db.execute("UPDATE meta SET value='99'")
+    with pytest.raises(StoreProblem, match="version 99"):
+        FreezeStore(tmp_path / "guard.db")
+
+
+def test_cost_does_not_grow_with_the_orders(make_guard: MakeGuard) -> None:
+    """One mutation evaluates as many predicates with ten thousand open orders as with ten."""
+    guard = make_guard()
+
+    def cost() -> int:
+        before = guard.monitor.checks
+        guard.record("orders", GOOD)
+        return guard.monitor.checks - before
+
+    for number in range(10):
+        guard.record("orders", order(root_cl_ord_id=f"X{number}", cl_ord_id=f"X{number}", strategy="S", account="A"))
+    few = cost()
+    for number in range(10_000):
+        guard.record("orders", order(root_cl_ord_id=f"Y{number}", cl_ord_id=f"Y{number}", strategy="S", account="A"))
+    assert cost() == few
+
+
+def test_totals_agree_with_a_recompute(make_guard: MakeGuard) -> None:
+    """After retirements the running totals are what a recompute gives; a wrong one is a breach."""
+    guard = make_guard()
+    done: Order = replace(
+        GOOD, ord_status=OrdStatus.FILLED, cum_qty=60, leaves_qty=0, trade_date="2024-01-01", foreign=False
+    )
+    guard.record("orders", replace(done, root_cl_ord_id="Z", cl_ord_id="Z", foreign=True, strategy=""))
+    guard.monitor.retire("2024-01-02")
+    guard.boundary("end", "2024-01-02")
+    assert names(guard) == []
+    totals = next(iter(guard.monitor.layout.totals.values()))
+    totals["nonsense"] = 5
+    guard.boundary("end", "2024-01-02")
+    assert names(guard) == ["recompute-agrees"]
