@@ -83,6 +83,8 @@ class Recorder:
                 self.status(ts_ns, _STATUS[told["status"]])
             elif "price" in told:
                 self.trade(ts_ns, self._ticks(told["price"]), self.instrument.lots(Decimal(str(told["size"]))))
+            elif "bid_px" not in told and "ask_px" not in told:
+                raise BadRecording(f"not a market event: {told}; expected a price, bid_px and ask_px, or a status")
             else:
                 bid_sz, ask_sz = (
                     self.instrument.lots(Decimal(str(told.get(key) or "0"))) for key in ("bid_sz", "ask_sz")

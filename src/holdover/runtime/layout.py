@@ -229,6 +229,8 @@ class Layout:
         lines = ["def mutate(after, key, now, touched):", "    before = T.get(key)", "    T[key] = after"]
         lines += self._write_totals(table, names)
         checks = [c for c in self.checks if c.asserted == "on-mutation" and self._anchored(c, table)]
+        # What asks for the freezes comes first: a message is judged by those that stood before it, not by its own.
+        checks.sort(key=lambda check: all(read.what != "frozen" for read in check.bound.reads))
         for check in checks:
             lines += self._write_check(check, table, names, anchor="after")
         if checks:

@@ -1,0 +1,236 @@
+"""Holdover on its own desk: state carried over nights, restarts and cuts, on recorded days."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdover.harness import Fill, IllegalTransition, PartialFill, Pending, Session, factory_named, first, nth
+from holdover.harness.session import RESTARTS
+from holdover.harness.snapshot import BadSnapshot, Snapshot, difference, take
+from holdover.model import Side
+from holdover.recording import bundled
+
+DAYS = ("2024-11-27", "2024-11-29")
+pytestmark = pytest.mark.state(instrument="ACME")
+
+
+def make(place: Path, **options: Any) -> Session:
+    """A session of the desk over the bundled days."""
+    options.setdefault("days", DAYS)
+    return Session(factory_named("desk"), bundled(), ["ACME"], place, **options)
+
+
+def test_a_partial_fill_survives_the_night(session: Session) -> None:
+    """A GTC order that is partly filled at a kill is what the venue says it is, that day and the next."""
+    session.begin("2024-11-27")
+    assert session.run(until=first(PartialFill, tif="GTC"))
+    partial = next(order for order in session.orders() if order.is_carried and 0 < order.cum_qty < order.order_qty)
+    session.restart(kill=True)
+    session.run(until="close")
+    session.end()
+    session.overnight()
+    assert session.carried[0]["partially_filled"] >= 1
+    session.begin("2024-11-29")
+    session.run()
+    known = session.venue.order(partial.cl_ord_id)
+    assert known is not None
+    assert session.order(partial.root_cl_ord_id).cum_qty == known.cum_qty
+    assert session.breaches == []
+
+
+@pytest.mark.parametrize("kind", RESTARTS)
+def test_the_desk_survives_every_kind_of_restart(session: Session, kind: str) -> None:
+    """Whatever the disk lost, books and venue agree again, and nothing is breached."""
+    session.begin("2024-11-27")
+    session.run(0.3)
+    session.run(until=nth(3, Fill), kill=kind not in ("clean", "upgrade"))
+    session.restart(kind)
+    session.run(0.5)
+    assert session.position("A1", "ACME") == session.venue.positions["A1/ACME"].net_qty
+    assert session.breaches == []
+
+
+@pytest.mark.parametrize("recovery", ["replay", "drop"])
+def test_orders_in_flight_survive_a_cut(session: Session, recovery: str) -> None:
+    """What happened at the venue while the link was cut is known afterwards, whatever the venue's policy."""
+    session.begin("2024-11-27")
+    session.run(0.2)
+    assert session.run(until=first(Pending))
+    session.disconnect(recovery=recovery)
+    session.run(session.clock.now_ns + 120_000_000_000)
+    live = [order for order in session.venue.orders.values() if order.is_open]
+    session.venue.cancel(live[0].cl_ord_id)
+    session.reconnect()
+    session.run(0.4)
+    assert session.order(live[0].root_cl_ord_id).ord_status.name == "CANCELED"
+    assert session.breaches == []
+
+
+def test_a_hand_at_the_venue_is_taken_in(session: Session) -> None:
+    """A trade by hand, a bust and a correction end in both books alike; the foreign order is marked so."""
+    session.begin("2024-11-27")
+    session.run(0.2)
+    hand = session.venue.trade_by_hand("A1", "ACME", Side.BUY, 7, 10_000)
+    done = [one for one in session.venue.trades if one.last_qty > 3]
+    assert session.venue.bust(done[0].exec_id)
+    assert session.venue.correct(done[1].exec_id, done[1].last_qty - 1, done[1].last_px)
+    session.run(0.4)
+    assert session.order(hand).foreign
+    assert session.position("A1", "ACME") == session.venue.positions["A1/ACME"].net_qty
+    assert session.breaches == []
+
+
+@pytest.mark.parametrize("fault", ["drop", "delay", "hold", "duplicate", "reorder"])
+@pytest.mark.parametrize("direction", ["in", "out"])
+def test_one_message_gone_wrong_is_noticed(session: Session, fault: str, direction: str) -> None:
+    """One message lost, late, twice or out of order in a healthy session leaves nothing wrong behind."""
+    session.begin("2024-11-27")
+    session.run(0.2)
+    session.link.fault(direction, 3, fault, 3_000_000_000)
+    session.run(0.4)
+    assert session.breaches == []
+
+
+def test_transitions_that_make_no_sense_are_refused(session: Session) -> None:
+    """The message says what was legal."""
+    with pytest.raises(IllegalTransition, match="legal is: begin"):
+        session.overnight()
+    session.begin("2024-11-27")
+    with pytest.raises(IllegalTransition, match="legal is: run, disconnect"):
+        session.overnight()
+    with pytest.raises(IllegalTransition, match="no restart is called 'gently'"):
+        session.restart("gently")
+
+
+@pytest.mark.state(instrument="ACME", faults=["forget-carried-partial"])
+def test_a_kill_is_exactly_a_kill(session: Session) -> None:
+    """What the killed life had not committed is not on the disk, and what still unwinds in it has no effect."""
+    session.expected = {"order-quantity-conserved", "children-sum-to-parent"}
+    session.begin("2024-11-27")
+    assert session.run(until=first(PartialFill, tif="GTC"), kill=True)
+    sent = session.link.sent["out"]
+    assert session.subject is None
+    session.clock.run_until(session.clock.now_ns + 10_000_000_000)
+    assert session.link.sent["out"] == sent
+    session.restart("kill")
+    session.run(0.5)
+    assert session.leaked == []
+
+
+def test_restored_and_run_on_equals_never_stopped(tmp_path: Path) -> None:
+    """The state of the night, loaded into a new world, gives the same second day, journal line for journal line."""
+    one = make(tmp_path / "one")
+    one.begin(DAYS[0])
+    one.run(0.4)
+    one.restart(kill=True)
+    one.end()
+    one.overnight()
+    saved = take(one).save(tmp_path / "snapshots")
+    assert one.guard.journal is not None
+    first_day = one.guard.journal.path.stat().st_size
+    other = make(tmp_path / "other")
+    other.load(Snapshot.open(saved).parts)
+    for each in (one, other):
+        each.begin(DAYS[1])
+        each.run()
+        each.end()
+        each.overnight()
+    assert difference(_without_store(take(one)), _without_store(take(other))) == []
+    one.close()
+    other.close()
+    lines = (tmp_path / "one" / "journal.jsonl").read_bytes()[first_day:]
+    assert lines == (tmp_path / "other" / "journal.jsonl").read_bytes()
+    assert lines.count(b"\n") > 1000
+
+
+def _without_store(snapshot: Snapshot) -> Snapshot:
+    # SQLite's own pages hold counters of writes; the records in them are compared through the journal.
+    kept = {name: part for name, part in snapshot.parts.items() if not name.startswith(("subject/", "guard/store"))}
+    return Snapshot(snapshot.about, kept)
+
+
+RUN = """
+import sys
+from pathlib import Path
+from holdover.harness import PartialFill, Session, factory_named, first
+from holdover.recording import bundled
+session = Session(factory_named("desk"), bundled(), ["BOLT"], Path(sys.argv[1]), days=["2024-11-27", "2024-11-29"], seed=3)
+session.begin()
+session.run(first(PartialFill), kill=True)
+session.restart("kill")
+session.disconnect()
+session.run(0.6)
+session.reconnect()
+session.end()
+session.overnight()
+session.begin()
+session.run(0.3)
+session.close()
+"""
+
+
+def test_the_journal_is_the_same_in_any_process(tmp_path: Path) -> None:
+    """Byte for byte, with another hash seed."""
+    journals = []
+    for seed in ("1", "77"):
+        place = tmp_path / seed
+        subprocess.run([sys.executable, "-c", RUN, str(place)], check=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        journals.append((place / "journal.jsonl").read_bytes())
+    assert journals[0] == journals[1]
+    assert len(journals[0]) > 100_000
+
+
+def test_a_snapshot_is_whole_or_refused(session: Session, snapshot: Callable[..., Snapshot], tmp_path: Path) -> None:
+    """Content names it; damage, another version and a missing file are each refused with a reason."""
+    session.begin("2024-11-27")
+    session.run(0.2)
+    taken = snapshot(session)
+    path = taken.save(tmp_path)
+    assert Snapshot.open(path).digest == taken.digest
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BadSnapshot, match="damaged"):
+        Snapshot.open(path)
+    data[4] = 9
+    path.write_bytes(data)
+    with pytest.raises(BadSnapshot, match="version 9"):
+        Snapshot.open(path)
+    with pytest.raises(ValueError, match="in the middle of"):
+        session.load(taken.parts)
+
+
+def test_redaction_leaves_nothing_to_read(session: Session, snapshot: Callable[..., Snapshot]) -> None:
+    """A named field is gone from every part, databases included, and equal values stay equal."""
+    session.begin("2024-11-27")
+    session.run(0.3)
+    strategy = session.orders()[0].strategy.encode()
+    plain, hidden = snapshot(session), snapshot(session, redact=("strategy", "cl_ord_link_id"))
+    assert any(strategy in part for name, part in plain.parts.items() if name.startswith("venue"))
+    link = b"P-" + strategy
+    assert not any(link in part for part in hidden.parts.values())
+    assert hidden.digest != plain.digest
+    assert difference(plain, hidden)
+
+
+def test_a_split_is_restated_over_the_night(tmp_path: Path) -> None:
+    """Two for one: orders and positions double in both books, and nothing is breached."""
+    session = make(tmp_path)
+    session.begin(DAYS[0])
+    session.run(until=first(PartialFill, tif="GTC"))
+    session.run()
+    session.end()
+    held = session.position("A2", "ACME")
+    for order in session.venue.orders.values():
+        if order.is_open and order.price is not None and order.price % 2:
+            session.venue.cancel(order.cl_ord_id)
+    session.overnight({"ACME": (2, 1)})
+    assert session.venue.positions["A2/ACME"].net_qty == 2 * held
+    session.close()
