@@ -121,6 +121,12 @@ def test_every_seeded_fault_is_evidence(fault: object) -> None:
     assert fault.name in BUILTIN[fault.catches].entry.evidence.seeded_faults  # type: ignore[attr-defined]
 
 
+@each
+def test_evidence_is_a_fault_that_can_be_switched_on(invariant: Invariant) -> None:
+    """An entry names no seeded fault that there is not: whoever doubts the evidence can run it."""
+    assert set(invariant.entry.evidence.seeded_faults) <= set(FAULTS)
+
+
 def test_the_digest_is_the_same_in_every_process(tmp_path: Path) -> None:
     """The digest depends on nothing but the catalogue: not on the process and not on its hash seed."""
     script = "from holdover.catalogue import Catalogue; print(Catalogue.load().digest)"
