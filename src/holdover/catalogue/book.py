@@ -146,7 +146,7 @@ _STYLE: Final = """
   }
 }
 * { box-sizing: border-box; }
-html { scroll-behavior: smooth; scroll-padding-top: 1rem; }
+html { scroll-padding-top: 1rem; }
 body {
   margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, -apple-system, "Segoe UI",
   Roboto, "Helvetica Neue", Arial, sans-serif; text-rendering: optimizeLegibility; overflow-wrap: break-word;
@@ -217,20 +217,23 @@ article p { margin: .25rem 0; }
   .facts, .key, .background { grid-template-columns: 1fr; }
   .facts dd, .key dd, .background dd { margin-bottom: .4rem; }
 }
-@media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 @page { margin: 18mm 16mm; }
 @media print {
   :root {
     --paper: #fff; --ink: #000; --quiet: #444; --rule: #bbb; --wash: #f4f4f4; --accent: #000; --critical: #000;
     --error: #000; --warning: #000;
   }
-  body { font-size: 10.5pt; }
+  body { font-size: 9.5pt; line-height: 1.4; }
+  html { font-size: 9.5pt; }
+  article p, .lede { max-width: none; }
   .page { max-width: none; padding: 0; }
   .skip { display: none; }
   a { color: inherit; text-decoration: none; }
   main > section { break-before: page; margin: 0; }
   article { max-width: none; }
-  article, .steps > li, .key, .law, .background, .facts { break-inside: avoid; }
+  .name, .steps > li, .key, .law, .background, .facts { break-inside: avoid; }
+  .name, .law { break-after: avoid; }
+  article { padding: 1.2rem 0 .8rem; }
   p { orphans: 3; widows: 3; }
   .steps > li::after {
     content: ""; position: absolute; right: 0; top: .6rem; width: .8rem; height: .8rem; border: 1px solid #000;
