@@ -21,7 +21,7 @@ def cycle(place: Path, fault: str) -> Result:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_seeded_fault_is_caught(tmp_path: Path, catalogue: Catalogue, name: str) -> None:
-    """The fresh arm holds; the carried one breaches the named invariant, freezes, pages with the steps, leaks nothing."""
+    """The fresh arm holds; the carried one breaches the named invariant, freezes, pages the steps, leaks nothing."""
     result = cycle(tmp_path, name)
     carried, fresh = result.arm("carried"), result.arm("fresh")
     assert carried is not None

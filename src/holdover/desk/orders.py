@@ -221,6 +221,10 @@ class Orders:
     def replaced(self, order: Order, report: ExecutionReport) -> None:
         """The venue has accepted a replace: the chain moves on to its ClOrdID."""
         self._roots[report.cl_ord_id] = order.key
+        stale = bool(report.orig_cl_ord_id) and report.orig_cl_ord_id != order.cl_ord_id
+        if stale or (not order.is_open and report.order_qty <= order.cum_qty):
+            self._compare(order, report)  # told late: a status answer has moved the chain on already
+            return
         after = replace(
             order,
             cl_ord_id=report.cl_ord_id,

@@ -15,6 +15,7 @@ import hashlib
 import os
 import sqlite3
 import struct
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -100,7 +101,7 @@ def take(session: Any, *, redact: Iterable[str] = (), subject: str = "") -> Snap
     names = sorted(set(redact))
     parts = session.state()
     if names:
-        parts = {name: redacted(content, names) for name, content in parts.items()}
+        parts = {name: redacted(content, names) for name, content in _checkpointed(parts).items()}
     return Snapshot(
         About(
             trade_date=session.trade_date,
@@ -196,6 +197,24 @@ def _rows(content: bytes) -> dict[str, Any]:
         }
     finally:
         memory.close()
+
+
+def _checkpointed(parts: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The parts with every write-ahead log taken into its database: a log cannot be redacted in place."""
+    found = {name: part for name, part in parts.items() if not name.endswith(("-wal", "-shm"))}
+    for name, log in parts.items():
+        owner = name.removesuffix("-wal")
+        if not name.endswith("-wal") or owner not in found:
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place) / "part.db"
+            path.write_bytes(found[owner])
+            path.with_name("part.db-wal").write_bytes(log)
+            database = sqlite3.connect(path)
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            database.close()
+            found[owner] = path.read_bytes()
+    return found
 
 
 def redacted(content: bytes, names: Iterable[str]) -> bytes:

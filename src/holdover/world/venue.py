@@ -490,6 +490,8 @@ class Venue:
         amended = any((one.exec_ref_id, one.exec_ref_date) == (exec_id, trade_date) for one in self.trades)
         if named is None or order is None or amended:
             return False  # what has been taken back or corrected goes by its new ExecID
+        if order.time_in_force not in (TimeInForce.GTC, TimeInForce.GTD) and order.trade_date < self.trade_date:
+            return False  # the order's day is over: it could not be worked again for what is taken back
         quantity, price = to or (0, 0)
         order.cum_qty += quantity - named.last_qty
         order.notional += quantity * price - named.last_qty * named.last_px

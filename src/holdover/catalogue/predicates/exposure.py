@@ -7,7 +7,7 @@ from typing import Annotated
 from holdover.catalogue.predicate import predicate
 from holdover.catalogue.predicates.agreement import CLOSING
 from holdover.catalogue.reads import Sum, Via
-from holdover.model import Book, Exposure, Limit, MsgType, Order, ParentOrder, Position, Request
+from holdover.model import Book, Exposure, Limit, MsgType, Order, ParentOrder, Position, Request, Side
 
 CHILDREN_TAKEN = Sum(Order, "orders", of="taken_qty", by="cl_ord_link_id")
 VENUE_TAKEN = Sum(Order, "venue", of="taken_qty", by="cl_ord_link_id")
@@ -57,3 +57,13 @@ def closing_orders_covered(
 ) -> bool:
     """Otherwise the close turns into a position of the other side."""
     return closing <= abs(position.net_qty)
+
+
+@predicate("closing-orders-covered")
+def a_closing_order_has_its_position(
+    order: Annotated[Order, "orders"], position: Annotated[Position | None, Via("positions", by="book_key")]
+) -> bool | None:
+    """The other side of the same statement: what closes a position has one, and is against it."""
+    if not order.closing_qty:
+        return None
+    return position is not None and (position.net_qty < 0 if order.side == Side.BUY else position.net_qty > 0)

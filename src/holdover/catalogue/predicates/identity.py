@@ -19,7 +19,11 @@ def execution_booked_once(execution: Execution, before: Before[Execution]) -> bo
 def client_order_id_unique(request: Request, before: Before[Request]) -> bool:
     """Source: FIX 4.4, ClOrdID (11); only a PossResend of the same order may carry it again."""
     return before is None or (
-        request.poss_resend and request.order_qty == before.order_qty and request.symbol == before.symbol
+        request.poss_resend
+        and request.order_qty == before.order_qty
+        and request.symbol == before.symbol
+        and request.side == before.side
+        and request.price == before.price
     )
 
 
@@ -37,9 +41,17 @@ def correction_names_its_execution(
 ) -> bool | None:
     """Source: FIX 4.4, ExecRefID (19): what is taken back is exactly what had been booked."""
     if execution.exec_type == ExecType.TRADE_CANCEL:
-        return named is not None and execution.qty_delta == -named.last_qty
+        return (
+            named is not None
+            and execution.qty_delta == -named.last_qty
+            and execution.notional_delta == -named.last_qty * named.last_px
+        )
     if execution.exec_type == ExecType.TRADE_CORRECT:
-        return named is not None and execution.qty_delta == execution.last_qty - named.last_qty
+        return (
+            named is not None
+            and execution.qty_delta == execution.last_qty - named.last_qty
+            and execution.notional_delta == execution.last_qty * execution.last_px - named.last_qty * named.last_px
+        )
     return None
 
 

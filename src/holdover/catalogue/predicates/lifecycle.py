@@ -88,7 +88,9 @@ def legal_after(status: OrdStatus, exec_type: ExecType | None) -> frozenset[OrdS
 @predicate("terminal-stays-terminal")
 def terminal_stays_terminal(order: Order, before: Before[Order]) -> bool | None:
     """A late fill, a bust, a correction or a reopening replace may; a new status by itself may not."""
-    if before is None or before.is_open or order.exec_type in _CHANGES_CLOSED:
+    if before is None or before.is_open:
+        return None
+    if order.exec_type in _CHANGES_CLOSED and order.exec_id != before.exec_id:
         return None
     return (
         order.ord_status == before.ord_status
@@ -114,10 +116,12 @@ def request_names_known_order(
     original: Annotated[Request | None, Via("gateway", by="orig_key")],
     order: Annotated[Order | None, Via("orders", by="root_cl_ord_id")],
 ) -> bool | None:
-    """A foreign order was requested by somebody else, so it is enough that we hold it."""
+    """A foreign order, or one from before the guard's memory, was never seen to leave: it is enough that we hold it."""
     if request.msg_type == MsgType.NEW_ORDER_SINGLE:
         return None
-    return original is not None or (order is not None and order.foreign)
+    return original is not None or (
+        order is not None and request.orig_cl_ord_id in (order.cl_ord_id, order.orig_cl_ord_id, order.root_cl_ord_id)
+    )
 
 
 @predicate("day-order-ends-with-its-day")
@@ -127,6 +131,6 @@ def day_order_ends_with_its_day(order: Annotated[Order, "orders"], boundary: Bou
         return None
     if order.time_in_force == TimeInForce.GTD and order.expire_date:
         return order.expire_date >= boundary.trade_date
-    if order.time_in_force != TimeInForce.DAY:
+    if order.is_carried or not order.trade_date:
         return None
     return order.trade_date >= boundary.trade_date

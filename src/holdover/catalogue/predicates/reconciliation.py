@@ -69,6 +69,6 @@ def no_order_before_reconciled(
     request: Request, reconciliation: Annotated[Reconciliation | None, Via("reconciler", by="link")]
 ) -> bool | None:
     """Cancels may go: they only ever reduce what is at risk."""
-    if request.msg_type != MsgType.NEW_ORDER_SINGLE or not request.link:
+    if request.msg_type == MsgType.ORDER_CANCEL_REQUEST or not request.link:
         return None
     return reconciliation is not None and reconciliation.done and reconciliation.epoch == request.link_epoch
