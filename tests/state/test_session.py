@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from holdover.harness import Fill, IllegalTransition, PartialFill, Pending, Session, factory_named, first, nth
@@ -208,15 +211,25 @@ def test_a_snapshot_is_whole_or_refused(session: Session, snapshot: Callable[...
         session.load(taken.parts)
 
 
+SECRET = "s3cret-of-the-house"
+
+
 def test_redaction_leaves_nothing_to_read(session: Session, snapshot: Callable[..., Snapshot]) -> None:
-    """A named field is gone from every part, databases included, and equal values stay equal."""
+    """A named field is gone from databases, write-ahead logs, encoded records and JSON, however deep it was."""
     session.begin("2024-11-27")
-    session.run(0.3)
-    strategy = session.orders()[0].strategy.encode()
-    plain, hidden = snapshot(session), snapshot(session, redact=("strategy", "cl_ord_link_id"))
-    assert any(strategy in part for name, part in plain.parts.items() if name.startswith("venue"))
-    link = b"P-" + strategy
-    assert not any(link in part for part in hidden.parts.values())
+    place = session.subject_directory
+    with sqlite3.connect(place / "own.db") as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("CREATE TABLE login (name TEXT, api_key TEXT, more BLOB)")
+        inside = msgspec.msgpack.encode({"deep": [{"api_key": SECRET}]})
+        db.execute("INSERT INTO login VALUES ('desk', ?, ?)", (SECRET, inside))
+        db.execute("INSERT INTO login VALUES ('other', ?, ?)", (SECRET, json.dumps({"api_key": SECRET})))
+    (place / "settings.json").write_text(json.dumps({"venue": {"api_key": SECRET, "name": "V"}}))
+    session.run(0.1)
+    plain, hidden = snapshot(session), snapshot(session, redact=("api_key",))
+    assert any(SECRET.encode() in part for part in plain.parts.values())
+    assert not any(SECRET.encode() in part for part in hidden.parts.values())
+    assert b'"name":"V"' in hidden.parts["subject/settings.json"]
     assert hidden.digest != plain.digest
     assert difference(plain, hidden)
 

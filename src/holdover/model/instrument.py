@@ -32,7 +32,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     price_increment: int = 1
     currency: str = "USD"
     calendar: str = "XNYS"
-    reference_version: str = "1"
+    reference_version: str = ""
 
     @property
     def key(self) -> str:

@@ -120,7 +120,7 @@ class ExecutionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults
     trade_date: str = ""
     order_date: str = ""
     exec_restatement_reason: ExecRestatementReason | None = None
-    reference_version: str = "1"
+    reference_version: str = ""
     ord_rej_reason: int | None = None
     text: str = ""
     req_id: str = ""
@@ -160,7 +160,7 @@ class PositionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults=
     account: str
     symbol: str
     net_qty: int
-    reference_version: str = "1"
+    reference_version: str = ""
     last_rpt_requested: bool = False
 
     @property
@@ -176,7 +176,7 @@ class SecurityStatus(Record, frozen=True, kw_only=True, gc=False, omit_defaults=
     trading: bool
     reason: str = ""
     trade_date: str = ""
-    reference_version: str = "1"
+    reference_version: str = ""
 
     @property
     def key(self) -> str:

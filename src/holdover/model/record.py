@@ -85,7 +85,7 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
     exec_ref_id: str = ""
     exec_restatement_reason: ExecRestatementReason | None = None
     foreign: bool = False
-    reference_version: str = "1"
+    reference_version: str = ""
     transact_time_ns: int = 0
 
     @property
@@ -250,7 +250,7 @@ class Position(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     carried_qty: int = 0
     reserved_qty: int = 0
     trade_date: str = ""
-    reference_version: str = "1"
+    reference_version: str = ""
 
     @property
     def key(self) -> str:
@@ -427,7 +427,7 @@ class Book(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     symbol: str
     trading: bool
     reason: str = ""
-    reference_version: str = "1"
+    reference_version: str = ""
 
     @property
     def key(self) -> str:

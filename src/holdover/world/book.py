@@ -52,7 +52,7 @@ class Working(msgspec.Struct, kw_only=True):
     exec_type: ExecType | None = None
     exec_id: str = ""
     exec_ref_id: str = ""
-    reference_version: str = "1"
+    reference_version: str = ""
     queue_ahead: int | None = None
     triggered: bool = True
 

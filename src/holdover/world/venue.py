@@ -129,7 +129,7 @@ class Venue:
         """
         for symbol, (new, old) in (splits or {}).items():
             book = self.books[symbol]
-            book.reference_version = str(int(book.reference_version) + 1)
+            book.reference_version = str(int(book.reference_version or "1") + 1)
             for order in self._live():
                 if order.symbol == symbol:
                     self._split(order, new, old, book.reference_version)
