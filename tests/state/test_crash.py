@@ -1,0 +1,89 @@
+"""Killed at random moments, nothing is half-written, no freeze and no page is lost."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from holdover.harness.snapshot import Snapshot
+from holdover.runtime import FreezeStore
+
+FREEZES = """
+import logging, sys
+from pathlib import Path
+logging.disable(logging.CRITICAL)
+from holdover.catalogue import Catalogue
+from holdover.model import *
+from holdover.runtime import FileChannel, Guard
+place = Path(sys.argv[1])
+guard = Guard(place, catalogue=Catalogue.load(), channels=[FileChannel(place / "pages.jsonl")])
+print("ready", flush=True)
+start = len(guard.frozen)
+for number in range(start, start + 100_000):
+    key, symbol = f"A{number}", f"S{number}"
+    guard.record("orders", Order(root_cl_ord_id=key, cl_ord_id=key, symbol=symbol, side=Side.BUY, order_qty=10,
+        leaves_qty=9, strategy="S", account="A"))
+    assert not guard.permits(Request(msg_type=MsgType.NEW_ORDER_SINGLE, cl_ord_id="B", symbol=symbol, side=Side.BUY,
+        order_qty=1))
+    print(f"instrument:S{number}", flush=True)
+    guard.pager.deliver_due()
+"""
+
+SNAPSHOTS = """
+import sys
+from pathlib import Path
+from holdover.harness.snapshot import About, Snapshot
+place = Path(sys.argv[1])
+print("ready", flush=True)
+for number in range(100_000):
+    about = About(trade_date="2024-01-02", phase="night", time_ns=number, catalogue="c")
+    print(Snapshot(about, {"part": bytes([number % 251]) * 200_000}).save(place).name, flush=True)
+"""
+
+
+def killed(code: str, place: Path, after_s: float) -> list[str]:
+    """Run, kill after a while counted from its first word, and return the lines that it had said."""
+    running = subprocess.Popen([sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "ready\n"
+    end = time.monotonic() + after_s
+    while time.monotonic() < end:
+        pass
+    running.send_signal(signal.SIGKILL)
+    said = running.stdout.read().splitlines()
+    running.wait()
+    return said
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_freeze_and_no_page_is_lost(tmp_path: Path, seed: int) -> None:
+    """Whatever was said to be frozen is frozen after the kill, with its breach, its page and its audit row."""
+    rng = random.Random(seed)
+    said: list[str] = []
+    for _ in range(5):
+        said += killed(FREEZES, tmp_path, rng.random() * 0.15)
+        store = FreezeStore(tmp_path / "guard.db")
+        frozen = {freeze.scope for freeze in store.in_force()}
+        assert set(said) <= frozen
+        assert store.verify_audit() == ""
+        assert {page.scope for page in store.outbox()} == frozen
+        assert {breach.scope for breach in store.breaches()} == frozen
+        store.close()
+    assert said
+
+
+def test_no_snapshot_is_half_written(tmp_path: Path) -> None:
+    """Every snapshot file that has its name opens, and every one that was reported is there."""
+    rng = random.Random(1)
+    for _ in range(8):
+        said = killed(SNAPSHOTS, tmp_path, rng.random() * 0.1)
+        kept = sorted(path.name for path in tmp_path.glob("*.hsnap"))
+        assert set(said) <= set(kept)
+        for path in tmp_path.glob("*.hsnap"):
+            assert Snapshot.open(path).name == path.stem

@@ -1,0 +1,115 @@
+"""The verbs beside the cycle: what they say, and how they end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from holdover.cli import main
+from holdover.runtime import Guard
+
+from .test_guard import BAD, GOOD
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and standard output."""
+    code = main(list(arguments))
+    return code, capsys.readouterr().out
+
+
+def test_status_pages_and_thaw(make_guard: Callable[..., Guard], capsys: pytest.CaptureFixture[str]) -> None:
+    """What is frozen is told, the page has the steps, a thaw needs what a thaw needs."""
+    guard = make_guard()
+    place = str(guard.directory)
+    assert said(capsys, "status", "--guard", place)[0] == 0
+    guard.record("orders", BAD)
+    guard.remember()
+    guard.close()
+    code, out = said(capsys, "status", "--guard", place, "--json")
+    assert (code, json.loads(out)["frozen"][0]["scope"]) == (1, "instrument:IBM")
+    thaw = ["thaw", "instrument:IBM", "--guard", place, "--operator", "op", "--reason", "why", "--evidence", "what"]
+    assert main(thaw) == 2
+    assert "still does not hold" in capsys.readouterr().err
+    assert main([*thaw, "--force-by", "other"]) == 0
+    assert said(capsys, "status", "--guard", place)[0] == 0
+    assert main(["status", "--guard", "/nonexistent"]) == 2
+
+
+def test_a_thaw_after_the_repair_needs_no_second_person(make_guard: Callable[..., Guard]) -> None:
+    """The guard's memory knows that the order is right again."""
+    guard = make_guard()
+    guard.record("orders", BAD)
+    guard.record("orders", GOOD)
+    guard.remember()
+    guard.close()
+    place = str(guard.directory)
+    told = ["--guard", place, "--operator", "op", "--reason", "why", "--evidence", "what", "--force-by", ""]
+    assert main(["thaw", "instrument:IBM", *told]) == 0
+
+
+def test_snapshots_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Take, list, show, diff, restore."""
+    store, work = str(tmp_path / "store"), str(tmp_path / "work")
+    code, out = said(capsys, "snapshot", "take", "--instrument", "BOLT", "--store", store, "--work", work, "--json")
+    name = json.loads(out)["name"]
+    assert code == 0
+    assert name in said(capsys, "snapshot", "list", "--store", store)[1]
+    assert "subject/desk.db" in said(capsys, "snapshot", "show", name[:6], "--store", store)[1]
+    assert said(capsys, "snapshot", "diff", name, name, "--store", store)[0] == 0
+    assert said(capsys, "snapshot", "restore", name, "--into", str(tmp_path / "back"), "--store", store)[0] == 0
+    assert (tmp_path / "back" / "desk.db").stat().st_size > 0
+    assert main(["snapshot", "show", "ffffff", "--store", store]) == 2
+    assert "no snapshot is called ffffff" in capsys.readouterr().err
+
+
+def test_the_desk_keeps_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    """And a thing that is no subject has all its problems listed at once."""
+    assert said(capsys, "subject", "check", "desk")[0] == 0
+    code, out = said(capsys, "subject", "check", "types:SimpleNamespace", "--json")
+    assert code == 1
+    assert json.loads(out)["problems"]
+
+
+def test_a_hollow_subject_is_seen_through(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that records nothing and keeps nothing is told so, point by point."""
+    (tmp_path / "hollow.py").write_text(
+        "class Hollow:\n    accounts = ['A']\n    def __init__(self, plan): pass\n    def start(self, env): pass\n"
+        "    def stop(self): pass\n"
+        "class Wrong:\n    accounts = 'A'\n    def __init__(self, plan): pass\n    def start(self): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, out = said(capsys, "subject", "check", "hollow:Hollow")
+    assert code == 1
+    assert "never recorded a Order" in out
+    assert "kept nothing in env.directory" in out
+    code, out = said(capsys, "subject", "check", "hollow:Wrong")
+    assert out.count("\n- ") + out.startswith("- ") == 3
+    sys.modules.pop("hollow", None)
+
+
+@pytest.mark.parametrize("verb", ["list", "show", "choose"])
+def test_the_bundled_recordings_are_told(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    """Without a folder the bundled ones are meant."""
+    more = ["--days", "2"] if verb == "choose" else []
+    code, out = said(capsys, "recording", verb, *more)
+    assert code == 0
+    assert "2024-11-27" in out
+
+
+def test_verify_says_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Exit code 1, the file named, the reason said."""
+    from holdover.recording import bundled
+
+    data = bytearray(bundled().get("BOLT", "2024-11-29").path.read_bytes())
+    data[-50] ^= 1
+    (tmp_path / "x.hrec").write_bytes(data)
+    code, out = said(capsys, "recording", "verify", str(tmp_path))
+    assert code == 1
+    assert "x.hrec" in out
+    assert main(["cycle", "--recordings", str(tmp_path), "--out", str(tmp_path / "o")]) == 2

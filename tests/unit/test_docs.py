@@ -1,0 +1,86 @@
+"""What the docs show runs, and what they name exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """The fenced blocks of one language in a page."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+
+
+def test_the_first_test_runs_as_written(pytester: pytest.Pytester) -> None:
+    """The example of docs/start.md, copied into a file, passes with the plugin as installed."""
+    pytester.makepyfile(blocks("docs/start.md", "python")[0])
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_an_unexpected_breach_fails_a_test(pytester: pytest.Pytester) -> None:
+    """A test on a broken subject fails though it asserts nothing, and says which invariant."""
+    pytester.makepyfile(
+        """
+        import pytest
+        from holdover.harness import PartialFill, first
+
+        @pytest.mark.state(instrument="ACME", faults=["forget-carried-partial"])
+        def test_it(session):
+            session.begin()
+            assert session.run(first(PartialFill))
+            session.restart(kill=True)
+            session.run(0.5)
+        """
+    )
+    told = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    told.assert_outcomes(passed=1, errors=1)
+    assert "order-quantity-conserved" in told.stdout.str()
+
+
+def test_the_smallest_adapter_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of docs/adapters.md survives a day with a restart."""
+    from holdover.harness import Session, factory_named
+    from holdover.recording import bundled
+
+    (tmp_path / "smallest.py").write_text(blocks("docs/adapters.md", "python")[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    session = Session(factory_named("smallest:Watcher"), bundled(), ["BOLT"], tmp_path / "s", days=["2024-11-27"])
+    session.begin()
+    session.run(0.5)
+    session.restart(kill=True)
+    session.end()
+    session.close()
+    assert session.breaches == []
+
+
+def test_the_production_file_is_read(tmp_path: Path) -> None:
+    """The configuration of docs/production.md is one that loads."""
+    from holdover.runtime import read_config
+
+    (tmp_path / "desk.toml").write_text(blocks("docs/production.md", "toml")[0])
+    assert read_config(tmp_path / "desk.toml").instruments[0].symbol == "IBM"
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link and picture is there."""
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_verbs_in_the_docs_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every `holdover VERB` that a page shows is one that the command line knows."""
+    from holdover.cli import main
+
+    for verb in set(re.findall(r"^(?:.*\| )?holdover (\w+)", page.read_text(), re.MULTILINE)):
+        with pytest.raises(SystemExit) as ended:
+            main([verb, "--help"])
+        assert ended.value.code == 0
+        capsys.readouterr()
