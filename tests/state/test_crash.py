@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from holdover.desk.store import Store
 from holdover.harness.snapshot import Snapshot
+from holdover.model import Execution, Order, Position
 from holdover.runtime import FreezeStore
 
 FREEZES = """
@@ -87,3 +90,51 @@ def test_no_snapshot_is_half_written(tmp_path: Path) -> None:
         assert set(said) <= set(kept)
         for path in tmp_path.glob("*.hsnap"):
             assert Snapshot.open(path).name == path.stem
+
+
+DESK = """
+import sys
+from pathlib import Path
+from holdover.harness import Session, factory_named
+from holdover.recording import bundled
+session = Session(factory_named("desk"), bundled(), ["BOLT"], Path(sys.argv[1]), days=["2024-11-27"], journal=False)
+print("ready", flush=True)
+session.begin()
+session.run()
+"""
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_desks_store_is_whole_after_a_kill(tmp_path: Path, seed: int) -> None:
+    """Orders, executions and positions on the disk tell one story: a step is there as a whole or not at all."""
+    killed(DESK, tmp_path, random.Random(seed).random() * 0.5)
+    store = Store(tmp_path / "subject", synced=False)
+    orders = {order.key: order for order in store.all(Order)}
+    filled: dict[str, int] = {}
+    held: dict[str, int] = {}
+    for execution in store.all(Execution):
+        filled[execution.root_cl_ord_id] = filled.get(execution.root_cl_ord_id, 0) + execution.qty_delta
+        held[execution.book_key] = held.get(execution.book_key, 0) + execution.signed_qty
+    assert {key: order.cum_qty for key, order in orders.items() if order.cum_qty} == filled
+    assert {position.key: position.net_qty for position in store.all(Position) if position.net_qty} == held
+    store.close()
+
+
+@pytest.mark.parametrize("size", [2_000, 60_000, 600_000])
+def test_a_full_disk_is_a_sentence(tmp_path: Path, size: int) -> None:
+    """Where a file cannot grow any more: exit code 2, one sentence, no traceback."""
+
+    def small() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    told = subprocess.run(
+        [sys.executable, "-m", "holdover", "cycle", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        preexec_fn=small,
+        check=False,
+    )
+    assert told.returncode == 2
+    assert told.stderr.startswith("holdover: ")
+    assert "Traceback" not in told.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sqlite3
 import sys
 from collections.abc import Sequence
 
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.CRITICAL, format="%(message)s")
     try:
         return int(arguments.run(arguments))
-    except (ValueError, LookupError, OSError, RuntimeError) as problem:
+    except (ValueError, LookupError, OSError, RuntimeError, sqlite3.Error) as problem:
         if os.environ.get("HOLDOVER_DEBUG"):
             raise
         return complain(problem)

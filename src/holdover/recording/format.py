@@ -53,6 +53,10 @@ _END: Final = b"HEND"
 VERSION: Final = 1
 
 
+# A file is mapped and sliced, never held in a memoryview: whatever still holds a view at exit would keep it open.
+Buffer = mmap.mmap | bytes
+
+
 class BadRecording(ValueError):
     """A recording that is damaged, foreign or missing; the message says which file, where and why."""
 
@@ -105,9 +109,9 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
 class Recording:
     """One recorded day, open for reading. Opening checks the frame; reading checks each block as it streams."""
 
-    def __init__(self, path: Path, meta: Meta, digest: str, body: memoryview, sums: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, meta: Meta, digest: str, buffer: Buffer, offset: int, sums: tuple[int, ...]) -> None:
         self.path, self.meta, self.digest = path, meta, digest
-        self._body, self._sums = body, sums
+        self._buffer, self._offset, self._sums = buffer, offset, sums
 
     @classmethod
     def open(cls, path: str | Path) -> Recording:
@@ -118,7 +122,7 @@ class Recording:
                 size = os.fstat(file.fileno()).st_size
                 if size < 64:
                     raise BadRecording(f"{path.name}: {size} bytes are too few for a recording; it was cut off")
-                data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
             raise BadRecording(f"{path}: there is no such recording") from None
         except OSError as problem:
@@ -136,14 +140,14 @@ class Recording:
         """One record by its place."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path.name}: no record {index}, it has {len(self)}")
-        return RECORD.unpack_from(self._body, index * WIDTH)
+        return RECORD.unpack_from(self._buffer, self._offset + index * WIDTH)
 
     def index_at(self, time_ns: int) -> int:
         """The place of the first record at or after a time."""
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
-            if RECORD.unpack_from(self._body, middle * WIDTH)[0] < time_ns:
+            if RECORD.unpack_from(self._buffer, self._offset + middle * WIDTH)[0] < time_ns:
                 low = middle + 1
             else:
                 high = middle
@@ -171,8 +175,10 @@ class Recording:
                 part[8::WIDTH] = bytes([instrument_id]) * (len(part) // WIDTH)
             yield RECORD.iter_unpack(part)
 
-    def _block(self, number: int) -> memoryview:
-        block = self._body[number * BLOCK * WIDTH : (number + 1) * BLOCK * WIDTH]
+    def _block(self, number: int) -> bytes:
+        begin = self._offset + number * BLOCK * WIDTH
+        end = self._offset + min((number + 1) * BLOCK, len(self)) * WIDTH
+        block = self._buffer[begin:end]
         if zlib.crc32(block) != self._sums[number]:
             raise BadRecording(
                 f"{self.path.name}: records {number * BLOCK} to {min((number + 1) * BLOCK, len(self)) - 1} do not "
@@ -184,7 +190,7 @@ class Recording:
         """Read all of it; returns what is wrong (and, marked notable, what is only remarkable)."""
         found: list[Problem] = []
         summed = hashlib.sha256(_encode(self.meta))
-        summed.update(self._body)
+        summed.update(self._buffer[self._offset : self._offset + len(self) * WIDTH])
         for number in range(len(self._sums)):
             try:
                 self._block(number)
@@ -197,16 +203,16 @@ class Recording:
         return found
 
 
-def _frame(path: Path, data: memoryview) -> tuple[Meta, str, memoryview, tuple[int, ...]]:
+def _frame(path: Path, data: mmap.mmap) -> tuple[Meta, str, Buffer, int, tuple[int, ...]]:
     name = path.name
-    if bytes(data[:4]) != _MAGIC:
+    if data[:4] != _MAGIC:
         raise BadRecording(f"{name}: not a Holdover recording; it should begin with {_MAGIC.decode()}")
     version, length = struct.unpack_from("<II", data, 4)
     if version != VERSION:
         raise BadRecording(f"{name}: written in format version {version}, this Holdover reads version {VERSION}")
-    if bytes(data[-4:]) != _END or 12 + length + 40 > len(data):
+    if data[-4:] != _END or 12 + length + 40 > len(data):
         raise BadRecording(f"{name}: the end is missing; the file was cut off at byte {len(data)}")
-    header = bytes(data[12 : 12 + length])
+    header = data[12 : 12 + length]
     if zlib.crc32(header) != struct.unpack_from("<I", data, len(data) - 40)[0]:
         raise BadRecording(f"{name}: the header does not match its checksum; the file is damaged")
     try:
@@ -217,16 +223,18 @@ def _frame(path: Path, data: memoryview) -> tuple[Meta, str, memoryview, tuple[i
     expected = 12 + length + meta.body_bytes + 4 * blocks + 40
     if expected != len(data):
         raise BadRecording(f"{name}: {len(data)} bytes, should be {expected}; the file is damaged")
-    body = data[12 + length : 12 + length + meta.body_bytes]
+    buffer: Buffer = data
+    offset, size = 12 + length, meta.body_bytes
     sums = struct.unpack_from(f"<{blocks}I", data, 12 + length + meta.body_bytes)
     if meta.encoding == "zlib":
         try:
-            body = memoryview(zlib.decompress(body))
+            buffer = zlib.decompress(data[offset : offset + size])
         except zlib.error as problem:
             raise BadRecording(f"{name}: the body cannot be decompressed: {problem}") from problem
-    if len(body) != meta.records * WIDTH:
-        raise BadRecording(f"{name}: the body holds {len(body) // WIDTH} records, should be {meta.records}")
-    return meta, bytes(data[-36:-4]).hex(), body, sums
+        offset, size = 0, len(buffer)
+    if size != meta.records * WIDTH:
+        raise BadRecording(f"{name}: the body holds {size // WIDTH} records, should be {meta.records}")
+    return meta, data[-36:-4].hex(), buffer, offset, sums
 
 
 def _content(recording: Recording) -> Iterator[Problem]:
