@@ -263,7 +263,7 @@ class Monitor:
         for table in [t for t in self._lost if t[0] == subsystem]:
             kept = self.layout.tables.get(table, {})
             for key, was in self._lost.pop(table).items():
-                if (table, key) in self._abandoned:
+                if (table, key) in self._abandoned or self._ended_unfilled(was):
                     continue
                 now = kept.get(key)
                 if now is None:
@@ -281,6 +281,13 @@ class Monitor:
                 first=first,
             )
         )
+
+    def _ended_unfilled(self, was: Record) -> bool:
+        """Whether the venue has meanwhile ended an order without a fill: nobody will speak of it again."""
+        if not isinstance(was, Order) or was.cum_qty:
+            return False
+        known = self.layout.tables.get(("venue", Order), {}).get(was.key)
+        return isinstance(known, Order) and not known.is_open and known.cum_qty == 0
 
     # -- time ---------------------------------------------------------------------------------------------------
 
