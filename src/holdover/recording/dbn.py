@@ -55,7 +55,9 @@ def import_dbn(source: Path, instrument: Instrument, trade_date: str, into: Path
     )
     writer = RecordingWriter(path_for(into, instrument.venue, instrument.symbol, trade_date), meta)
     unit = int(_FIXED * _decimal(instrument.tick_size))
-    for number, record in enumerate(records):
+    # Files are in the order of reception; the records are wanted in the order of the events.
+    told = sorted((one for one in records if hasattr(one, "ts_event")), key=lambda one: int(one.ts_event))
+    for number, record in enumerate(told):
         _write(writer, record, unit, f"{source.name}: record {number}")
     if not len(writer):
         raise BadRecording(f"{source.name}: no trade, quote or status in it")
@@ -76,7 +78,7 @@ def _write(writer: RecordingWriter, record: Any, unit: int, where: str) -> None:
     elif price is not None and hasattr(record, "size"):
         writer.trade(int(record.ts_event), _ticks(price, unit, where), int(record.size))
     elif hasattr(record, "is_trading"):
-        writer.status(int(record.ts_event), TRADING if record.is_trading else HALT)
+        writer.status(int(record.ts_event), TRADING if str(record.is_trading) in ("Y", "True") else HALT)
 
 
 def _ticks(price: Any, unit: int, where: str) -> int:
