@@ -97,7 +97,8 @@ def config_for(plan: Plan) -> DeskConfig:
                 patience=60,
                 slices_working_max=1,
                 rests=True,
-                offset=6,
+                offset=60,
+                late_ns=900_000_000_000,
             ),
         ]
     biggest = max((strategy.order_qty for strategy in strategies), default=1)

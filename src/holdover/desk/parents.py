@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -23,6 +24,10 @@ from holdover.model import (
     Side,
 )
 from holdover.runtime import Guard
+
+
+_LATE_PATIENCE: Final = 4
+"""After how many looks an order near the close follows the touch."""
 
 
 class Parents:
@@ -123,7 +128,7 @@ class Parents:
         now_ns = self._clock.now_ns
         if not open_ns <= now_ns < close_ns:
             return
-        working = self._tend(strategy, top, open_ns)
+        working = self._tend(strategy, top, open_ns, close_ns)
         if working >= strategy.slices_working_max:
             return
         due = self._due(strategy, parent, top, open_ns, close_ns)
@@ -165,7 +170,7 @@ class Parents:
         held = position.net_qty if strategy.side != Side.BUY else -position.net_qty
         return held - position.reserved_qty
 
-    def _tend(self, strategy: Strategy, top: Top, open_ns: int) -> int:
+    def _tend(self, strategy: Strategy, top: Top, open_ns: int, close_ns: int) -> int:
         """Reprice or cancel slices that have waited; returns how many are working."""
         working = 0
         children = self._children.get(strategy.parent_id, {})
@@ -178,15 +183,22 @@ class Parents:
             if order.is_pending or order.ord_status == OrdStatus.DONE_FOR_DAY:
                 continue
             waited = (self._tick_ns - max(_entered_ns(root), open_ns)) // strategy.interval_ns
-            if waited > 0 and waited % strategy.patience == 0:
+            if strategy.late_ns:
+                late = close_ns - self._tick_ns <= strategy.late_ns
+                if waited == 1 or waited % (_LATE_PATIENCE if late else strategy.patience) == 0:
+                    near = _near(strategy.side, top)
+                    self._reprice(order, near if late else self._behind(strategy, near))
+            elif waited > 0 and waited % strategy.patience == 0:
                 times = 1 if strategy.rests else waited // strategy.patience
-                far = _far(strategy.side, top)
-                price = far if times >= 2 else _near(strategy.side, top)
                 if times >= 4:
                     self._cancel(order)
-                elif price is not None and price != order.price:
-                    self._replace(order, price)
+                else:
+                    self._reprice(order, _far(strategy.side, top) if times >= 2 else _near(strategy.side, top))
         return working
+
+    def _reprice(self, order: Order, price: int | None) -> None:
+        if price is not None and price != order.price:
+            self._replace(order, price)
 
     def _send_slice(self, strategy: Strategy, parent: ParentOrder, quantity: int, price: int) -> None:
         cl_ord_id = self.new_id(strategy.name)
