@@ -41,8 +41,8 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the cycle; 0 holds, 1 breach, 3 unknown."""
     store = RecordingStore(arguments.recordings) if arguments.recordings else bundled()
-    symbols = _symbols(store, arguments.instrument)
-    days = _days(store, symbols, arguments.first, arguments.days)
+    symbols = chosen_symbols(store, arguments.instrument)
+    days = chosen_days(store, symbols, arguments.first, arguments.days)
     schedule = read_schedule(arguments.schedule) if arguments.schedule else DEFAULT
     factory = factory_named(arguments.subject)
     catalogue = Catalogue.load(*arguments.catalogue)
@@ -88,7 +88,8 @@ def exit_code(result: Result) -> int:
     return {"holds": 0, "breach": 1}.get(result.verdict, 3)
 
 
-def _symbols(store: RecordingStore, asked: str | None) -> list[str]:
+def chosen_symbols(store: RecordingStore, asked: str | None) -> list[str]:
+    """The instruments asked for, else the first at hand. Raises `BadRecording` for one that is not recorded."""
     at_hand = store.symbols()
     if not at_hand:
         raise BadRecording(f"{store.directory}: no recording (*.hrec) in it; import some: holdover recording import")
@@ -99,7 +100,8 @@ def _symbols(store: RecordingStore, asked: str | None) -> list[str]:
     return list(dict.fromkeys(symbols))
 
 
-def _days(store: RecordingStore, symbols: list[str], first: str | None, count: int | None) -> list[str]:
+def chosen_days(store: RecordingStore, symbols: list[str], first: str | None, count: int | None) -> list[str]:
+    """Consecutive days on which all of them are recorded. Raises `BadRecording` naming what is at hand instead."""
     common = [day for day in store.days(symbols[0]) if all(day in store.days(symbol) for symbol in symbols)]
     if count is not None and count < 1:
         raise BadRecording(f"--days is {count}, should be 1 or more")

@@ -107,11 +107,12 @@ class Trials(Walk):
         number = self.number
         if number in self.standing["message"] and place in ("in", "out"):
             self._fork(self.messages, place, number)
-        if number in self.standing["kill"] and place not in ("in", "out"):
-            if self.isolated:
-                self._try_kills(place, number)
+        if place not in ("in", "out"):
+            kinds = [kind for kind in self.kills if number in self.standing["stale" if kind == "stale" else "kill"]]
+            if kinds and self.isolated:
+                self._try_kills(kinds, place, number)
             else:
-                self._fork(self.kills, place, number)
+                self._fork(kinds, place, number)
         if number in self.standing["after"] and place == "instant":
             kinds = [*self.afterwards, *(["disconnect"] if "disconnect" in self.ground.kinds else [])]
             self._fork(kinds, place, number)
@@ -130,7 +131,7 @@ class Trials(Walk):
 
     # -- kills in the process ---------------------------------------------------------------------------------------
 
-    def _try_kills(self, place: str, number: int) -> None:
+    def _try_kills(self, kinds: Sequence[str], place: str, number: int) -> None:
         session = self.session
         before, image = self._image
         now = disk.signature(session.subject_directory)
@@ -141,7 +142,7 @@ class Trials(Walk):
         alike: dict[str, Tried] = {}
         self.unhook()
         session.guard.monitor.recomputes = False
-        for kind in self.kills:
+        for kind in kinds:
             same = next((one for other, one in alike.items() if self._same_image(kind, other)), None)
             if same is not None:
                 self.tried.append(msgspec.structs.replace(same, kind=kind, same_as=same.kind))
@@ -257,17 +258,18 @@ class Trials(Walk):
         began_ns = session.clock.now_ns
         horizon_ns = began_ns + self.ground.horizon_ns
         quiet = False
-        last: Mark | None = None
+        differs = "the day was over before it could rejoin"
         try:
             for time_ns in [one for one in self.times if one > began_ns]:
                 session.play(time_ns)
                 if session.guard.breaches:
                     return self._judged(operation, number, "breach", "")
                 base = self.marks[time_ns]
-                last = None
                 if base.state and self.sums.of(session) == base.state:
                     return self._rejoined(operation, number, time_ns)
-                quiet = quiet or session.link.quiet
+                if session.link.quiet and not quiet:
+                    quiet = True
+                    differs = self._difference(base)
                 if not quiet and time_ns > began_ns + self.ground.bound_ns:
                     return self._say(
                         operation,
@@ -276,12 +278,13 @@ class Trials(Walk):
                         oracle="convergence",
                         explanation=f"not quiet {self.ground.bound_ns // 1_000_000_000} s after it",
                     )
-                last = base
                 if time_ns >= horizon_ns:
                     break
         except Exception as problem:
             return self._crashed(operation, number, problem)
-        return self._judged(operation, number, "converged", self._difference(last))
+        if _chosen(number, operation.do, self.ground.prove_every):
+            session.play(self.times[-1])
+        return self._judged(operation, number, "converged", differs)
 
     def _rejoined(self, operation: Operation, number: int, time_ns: int) -> Tried:
         session = self.session
@@ -355,10 +358,8 @@ class Trials(Walk):
                 return f"the venue holds {position!r}, the subject {own!r}"
         return ""
 
-    def _difference(self, base: Mark | None) -> str:
+    def _difference(self, base: Mark) -> str:
         """What is other than on the undisturbed day, in words."""
-        if base is None:
-            return "the day was over before it could rejoin"
         now = mark(self.session, self.sums, base.time_ns)
         told = [
             f"{abs(mine - theirs)} {'more' if mine > theirs else 'fewer'} {name}"
@@ -369,7 +370,7 @@ class Trials(Walk):
             )
             if mine != theirs
         ]
-        return ", ".join(told) or "the same orders and trades, at other times or prices"
+        return ", ".join(told) or "the same orders and trades, otherwise known or priced"
 
     def _crashed(self, operation: Operation, number: int, problem: Exception) -> Tried:
         return self._say(

@@ -27,16 +27,24 @@ from holdover.harness.snapshot import Snapshot, take
 from holdover.model import Order, Outbound, Record
 from holdover.recording import RecordingStore, bundled
 
-KILLS: Final = ("kill", "kill-unsynced", "torn", "stale", "kill-during-recovery")
+KILLS: Final[tuple[str, ...]] = ("kill", "kill-unsynced", "torn", "stale", "kill-during-recovery")
 """What comes at any point, in the middle of whatever the subject does."""
-AFTERWARDS: Final = ("clean", "upgrade", "overnight")
+AFTERWARDS: Final[tuple[str, ...]] = ("clean", "upgrade", "overnight")
 """What comes when the subject has done what it was doing."""
-MESSAGES: Final = ("lose", "hold", "duplicate", "reorder", "not-found")
+MESSAGES: Final[tuple[str, ...]] = ("lose", "hold", "duplicate", "reorder", "not-found")
 """What is done to a message as it is put on the way."""
-ALL_KINDS: Final = (*KILLS, *AFTERWARDS, "disconnect", *MESSAGES)
+ALL_KINDS: Final[tuple[str, ...]] = (*KILLS, *AFTERWARDS, "disconnect", *MESSAGES)
 """Every kind of trial."""
 
 PLACES: Final = ("mutation", "sent", "delivered", "instant", "in", "out")
+GROUPS: Final[dict[str, tuple[str, ...]]] = {
+    "kill": ("kill", "kill-unsynced", "torn", "kill-during-recovery"),
+    "stale": ("stale",),
+    "after": AFTERWARDS,
+    "cut": ("disconnect",),
+    "message": MESSAGES,
+}
+"""Which kinds are tried at the same points."""
 
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +52,8 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
 
     `days` are consecutive recorded days, `day` is walked; the days before it give it its carried state, the
     one after it is where `overnight` leads. Sums are taken every `grid_ns`; a trial that has not rejoined is followed
-    for `horizon_ns`. One trial in `prove_every` that has rejoined is run to the close all the same.
+    for `horizon_ns`. One trial in `prove_every` is run to the close all the same. With `every` the link is cut at every
+    mutation, without it at one of each step.
     """
 
     symbols: list[str]
@@ -58,9 +67,9 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     catalogue: list[str] = []
     kinds: list[str] = msgspec.field(default_factory=lambda: list(ALL_KINDS))
     until: float = 1.0
-    every: bool = False
+    every: bool = True
     grid_ns: int = 30_000_000_000
-    horizon_ns: int = 300_000_000_000
+    horizon_ns: int = 120_000_000_000
     bound_ns: int = 120_000_000_000
     prove_every: int = 100
     snapshot: str = ""
@@ -81,7 +90,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
 class Map(msgspec.Struct, frozen=True):
     """What the first walk over a day finds: the marks, how many points of each place, and where each class begins.
 
-    `classes` has for each group (`kill`, `cut`, `after`, `message`) the numbers of the points that stand for one;
+    `classes` has for each of `GROUPS` the numbers of the points that stand for one;
     `cuts` says in which run of the clock's timers a cut at a mutation has to be prepared.
     """
 
@@ -255,7 +264,10 @@ class Walk:
             session.place,
         )
         disk_now = disk.signature(session.subject_directory)
-        classes = {"kill": self._first("kill", (world, disk_now, self.unrolled, session.guard.in_step))}
+        classes = {
+            "kill": self._first("kill", (world, disk_now, self.unrolled, session.guard.in_step)),
+            "stale": self._first("stale", (world, self.unrolled)),
+        }
         if place == "instant":
             classes["after"] = True
         elif place == "mutation":
@@ -277,7 +289,7 @@ class Survey(Walk):
     def __init__(self, ground: Ground, place: Path, snapshot: Snapshot | None) -> None:
         super().__init__(ground, place, snapshot)
         self.marks: list[Mark] = []
-        self.classes: dict[str, list[int]] = {"kill": [], "cut": [], "after": [], "message": []}
+        self.classes: dict[str, list[int]] = {group: [] for group in GROUPS}
         self.cuts: list[tuple[int, int, int]] = []
         self.round_trips = 0
         self.problem = ""
@@ -285,7 +297,7 @@ class Survey(Walk):
     def at_point(self, place: str, classes: dict[str, bool]) -> None:
         """Note where each class begins."""
         for group, first in classes.items():
-            if first or self.ground.every:
+            if first or (self.ground.every and group == "cut"):
                 self.classes[group].append(self.number)
                 if group == "cut":
                     self.cuts.append((self.session.clock.ran, self.counts["mutation"], self.number))
