@@ -132,6 +132,9 @@ class Session:
             journal=Journal(self.directory / "journal.jsonl") if journal else None,
         )
         guard.quiet = True
+        guard.cells.explicit = True
+        if self.plan.faults:
+            guard.cells.left_out = f"a subject with seeded faults: {', '.join(self.plan.faults)}"
         return guard
 
     # -- transitions --------------------------------------------------------------------------------------------
@@ -399,6 +402,7 @@ class Session:
         finally:
             self._held = event if event is not None else next(events, None)
             self.market_events += count
+            self.guard.cells.played += count
         if not self._stopped:
             self._run_timers(max(end_ns, clock.now_ns))
 
@@ -547,6 +551,7 @@ class Session:
     def _said(self, what: str, detail: str) -> None:
         mutations = self.guard.monitor.mutations
         self.transitions.append(Transition(what, detail, self.trade_date, self.clock.now_ns, mutations))
+        self.guard.transition(what, detail)
         if self.guard.journal is not None:
             self.guard.journal.say(mutations, self.clock.now_ns, f"transition:{what}", detail)
 

@@ -45,6 +45,7 @@ from holdover.model import (
     scopes_around,
 )
 from holdover.runtime.breach import Breach, page_for
+from holdover.runtime.cells import OPENED, Axis, CellCounter, freeze_level, import_axes
 from holdover.runtime.config import GuardConfig, read_config
 from holdover.runtime.freezes import Freeze, FreezeStore, StoreProblem
 from holdover.runtime.journal import FlightRecorder, Journal
@@ -55,6 +56,7 @@ from holdover.runtime.pager import AppriseChannel, Channel, FileChannel, LogChan
 log = logging.getLogger("holdover.guard")
 
 _MEMORY = "monitor.memory"
+_CELLS = "cells.json"
 
 
 class ThawRefused(RuntimeError):
@@ -116,7 +118,8 @@ class _Forbidding(Frozen):
 class Guard:
     """Monitor, freezes, pager and flight recorder of one system, over one directory of its own.
 
-    `clock` gives the time in nanoseconds; `journal` keeps every mutation. The guard is safe to share between threads.
+    `clock` gives the time in nanoseconds; `journal` keeps every mutation; `axes` are those of the cell counter, without
+    it the built-in ones and those registered. The guard is safe to share between threads.
     """
 
     def __init__(
@@ -129,14 +132,16 @@ class Guard:
         instruments: Iterable[Instrument] = (),
         journal: Journal | None = None,
         recorder_size: int = 256,
+        axes: Sequence[type[Axis]] | None = None,
     ) -> None:
         self.directory = directory
         self.catalogue = catalogue if catalogue is not None else Catalogue.load()
         self.clock = clock
         self.journal = journal
         self.recorder = FlightRecorder(recorder_size)
+        self.cells = CellCounter(axes)
         self.monitor = Monitor(
-            self.catalogue, self._breached, _Forbidding(self), {one.symbol: one for one in instruments}
+            self.catalogue, self._breached, _Forbidding(self), {one.symbol: one for one in instruments}, self.cells
         )
         self.breaches: list[Breach] = []
         self.repeated: dict[tuple[str, str], int] = {}
@@ -151,6 +156,8 @@ class Guard:
         self._jump_declared = False
         self._add = self.recorder.add
         self._memory_freeze: Freeze | None = None
+        self._keeps_cells = False
+        self._restart_kind = "kill"
         self.store = FreezeStore(directory / "guard.db")
         given: Sequence[Channel] = (
             channels if channels is not None else [FileChannel(directory / "pages.jsonl"), LogChannel()]
@@ -160,6 +167,8 @@ class Guard:
         self._known: dict[int, Freeze] = {}
         self._breach_number = self.store.last_breach()
         self._load_freezes()
+        for opened in list(OPENED):
+            opened(self)
 
     @classmethod
     def open(cls, config: str | Path | GuardConfig) -> Guard:
@@ -174,6 +183,7 @@ class Guard:
             channels.append(LogChannel())
         channels += [AppriseChannel(url) for url in told.urls()]
         directory.mkdir(parents=True, exist_ok=True)
+        import_axes(told.axes)
         guard = cls(
             directory,
             catalogue=Catalogue.load(*told.catalogue),
@@ -183,6 +193,7 @@ class Guard:
             recorder_size=told.recorder_size,
         )
         guard.recall()
+        guard._recall_cells()
         guard.pager.start()
         return guard
 
@@ -288,6 +299,8 @@ class Guard:
         """A lifecycle boundary has been reached; `recovered` names subsystems whose recovery it completes."""
         with self._lock:
             now_ns = self.clock()
+            if not self.cells.explicit:
+                self.transition(name, self._restart_kind if name == "restart" else trade_date)
             self.monitor.cause = name
             self._clock_read(now_ns)
             self._last_ns = max(self._last_ns, now_ns)
@@ -296,6 +309,17 @@ class Guard:
             if self.journal is not None:
                 self.journal.say(self.monitor.mutations, now_ns, name, trade_date)
                 self.journal.flush()
+
+    def transition(self, what: str, detail: str = "") -> None:
+        """Count the cell in which a lifecycle transition finds the system; see `CellCounter.transition`.
+
+        `boundary` does this by itself. A harness that knows more (the kind of a restart, the moment before it) sets
+        `cells.explicit` and says its transitions here.
+        """
+        with self._lock:
+            self.cells.transition(what, detail)
+            if self._keeps_cells:
+                self._write_cells(running=True)
 
     def reconciled(self, trade_date: str, recovered: Iterable[str] = ("orders", "positions", "ledger")) -> None:
         """Reconciliation with the venue is complete, and with it the recovery of these subsystems."""
@@ -343,6 +367,7 @@ class Guard:
         with self._lock:
             freeze = self.store.freeze(scope, list(allows), operator, reason, self.clock())
             self._keep(freeze)
+            self._say_freezes()
 
     def thaw(self, scope: str, *, operator: str, reason: str, evidence: str, forced_by: str = "") -> int:
         """End the freezes of a scope; returns how many. An audited act, and the only thing that ends one.
@@ -369,6 +394,7 @@ class Guard:
                 self._memory_freeze = None
                 self.problem = ""
             self.repeated = {mark: count for mark, count in self.repeated.items() if mark[1] != scope}
+            self._say_freezes()
         log.warning("thawed %s by %s: %s", scope, operator, reason)
         return done
 
@@ -409,6 +435,7 @@ class Guard:
             log.error("BREACH %s; frozen: %s", breach.explanation, scope)
         if self.journal is not None:
             self.journal.say(self.monitor.mutations, breach.time_ns, "breach", breach.explanation)
+        self._say_freezes()
         if self.on_breach is not None:
             self.on_breach(breach)
 
@@ -432,12 +459,19 @@ class Guard:
         self._frozen.setdefault(freeze.scope, []).append(freeze)
         self._known[freeze.number] = freeze
 
+    def _say_freezes(self) -> None:
+        level = freeze_level(list(self._frozen))
+        self.cells.tell("freeze", level)
+        if self.journal is not None:
+            self.journal.say(self.monitor.mutations, self.clock(), "freeze", level)
+
     def _load_freezes(self) -> None:
         self._frozen = {}
         for freeze in self.store.in_force():
             self._keep(freeze)
         if self._memory_freeze is not None:
             self._keep(self._memory_freeze)
+        self.cells.tell("freeze", freeze_level(list(self._frozen)))
 
     def reload(self) -> None:
         """Read the freezes in force again from the disk: after a restart, or when another process may have acted.
@@ -464,16 +498,30 @@ class Guard:
 
     def remember(self) -> None:
         """Write the monitor's memory whole, synced, beside the freezes: for the next process to take up."""
-        path = self.directory / _MEMORY
-        part = path.with_suffix(".part")
         with self._lock:
             data = self.monitor.dump()
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        _sync_directory(self.directory)
+            self._write_cells(running=True)
+        _write_whole(self.directory / _MEMORY, data)
+
+    def _write_cells(self, *, running: bool) -> None:
+        told = {"magic": "holdover-cells", "version": 1, "catalogue": self.catalogue.digest, "running": running}
+        _write_whole(self.directory / _CELLS, msgspec.json.encode({**told, **self.cells.counts()}))
+
+    def _recall_cells(self) -> None:
+        """Go on counting where the last process stopped; whether it ended in good order is the kind of this restart.
+
+        A counter that cannot be read is set aside: a trading process comes up without it.
+        """
+        self._keeps_cells = True
+        path = self.directory / _CELLS
+        try:
+            kept = msgspec.json.decode(path.read_bytes()) if path.exists() else None
+            if kept is not None:
+                self.cells.add(kept)
+                self._restart_kind = "kill" if kept["running"] else "clean"
+        except (ValueError, KeyError, TypeError) as problem:
+            os.replace(path, path.with_suffix(".aside"))
+            log.warning("%s is set aside and cells are counted from nothing: %s", path.name, problem)
 
     def recall(self) -> bool:
         """Take up a memory written by `remember`; False when there is none. Raises `ValueError` when it is damaged."""
@@ -505,6 +553,8 @@ class Guard:
     def close(self) -> None:
         """Deliver what is due, write the memory and let go of the files."""
         self.pager.stop()
+        if self._keeps_cells:
+            self._write_cells(running=False)
         if self.journal is not None:
             self.journal.close()
         self.store.close()
@@ -516,6 +566,17 @@ class Guard:
 
 def _located(breach: Breach, scope: str, number: int) -> Breach:
     return msgspec.structs.replace(breach, scope=scope, number=number)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or as it was before, whatever happens meanwhile."""
+    part = path.with_suffix(".part")
+    with open(part, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    _sync_directory(path.parent)
 
 
 def _sync_directory(directory: Path) -> None:

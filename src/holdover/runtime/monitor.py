@@ -19,6 +19,7 @@ import msgspec
 from holdover.catalogue import Boundary, Catalogue
 from holdover.model import Execution, FreezeSet, Order, OrdStatus, Position, Recompute, Record, Recovery
 from holdover.runtime.breach import Breach, Shown
+from holdover.runtime.cells import CellCounter
 from holdover.runtime.explain import explain
 from holdover.runtime.layout import Check, Layout, TableKey, Touched
 
@@ -34,10 +35,12 @@ class Monitor:
         on_breach: Callable[[Breach, Check], None],
         frozen: object,
         instruments: dict[str, Any] | None = None,
+        cells: CellCounter | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.instruments = instruments if instruments is not None else {}
-        self.layout = Layout(catalogue, self._fail, self._arm, frozen)
+        self.cells = cells if cells is not None else CellCounter()
+        self.layout = Layout(catalogue, self._fail, self._arm, frozen, self.cells)
         self.mutations = 0
         self.breaches = 0
         self.next_ns = NEVER
@@ -192,6 +195,10 @@ class Monitor:
         What it had recorded of the durable kinds and has not brought back, or has brought back older, is remembered
         as lost until its recovery is declared complete.
         """
+        with self.cells.quietly():
+            self._restore(subsystem, records, now_ns, touched)
+
+    def _restore(self, subsystem: str, records: Iterable[Record], now_ns: int, touched: Touched) -> None:
         self.now_ns = now_ns
         back: dict[TableKey, dict[str, Record]] = {}
         for record in records:
@@ -427,11 +434,16 @@ class Monitor:
                 "restored": self._restored,
                 "reconcile": [[*self.layout.groups[number].table_name, key] for number, key in self._reconcile],
                 "tally": self.active(),
+                "cells": self.cells.dump(),
             }
         )
 
     def load(self, memory: bytes) -> None:
         """Take up a memory dumped before. Raises `ValueError` when it is damaged."""
+        with self.cells.quietly():
+            self._load(memory)
+
+    def _load(self, memory: bytes) -> None:
         try:
             held = msgspec.msgpack.decode(memory)
             kinds = kinds_by_name()
@@ -461,6 +473,7 @@ class Monitor:
                 for group in self.layout.groups:
                     if group.reconciled and group.table == (subsystem, kinds[kind]):
                         self._reconcile[group.number, key] = None
+            self.cells.load(held.get("cells", {}))
         except (msgspec.MsgspecError, KeyError, IndexError, TypeError) as problem:
             raise ValueError(f"the monitor's memory is damaged: {problem}") from problem
         self.trade_date = held["trade_date"]
