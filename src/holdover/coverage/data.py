@@ -23,7 +23,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from holdover.runtime.cells import Axis, CellCounter
+from holdover.runtime.axes import Axis
+from holdover.runtime.cells import CellCounter
 
 MAGIC: Final = "holdover-state-coverage"
 VERSION: Final = 1

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.runtime.cells import TRANSITIONS, Axis, axes_in_use, import_axes
+from holdover.runtime.axes import Axis, axes_in_use, import_axes
+from holdover.runtime.cells import TRANSITIONS
 
 NAME: Final = "state-coverage.toml"
 VERSION: Final = 1
@@ -66,7 +67,7 @@ class Waiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Act(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One line of the log: what was done, to what, by whom, when, why; and the hash that chains it to the line before."""
+    """One line of the log: what was done to what, by whom, when, why; a hash chains it to the line before."""
 
     act: str
     name: str
@@ -81,7 +82,7 @@ class Lock(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A lock file."""
 
     version: int = VERSION
-    axes: list[str] = list(DEFAULT_AXES)
+    axes: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_AXES))
     axis_modules: list[str] = []
     catalogue: list[str] = []
     thresholds: dict[str, float] = {}
@@ -166,8 +167,7 @@ class Lock(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             for value in values:
                 if value not in known[name].values:
                     yield (
-                        f"rule {rule.name}: axis {name} has no value {value!r}; "
-                        f"it has {', '.join(known[name].values)}"
+                        f"rule {rule.name}: axis {name} has no value {value!r}; it has {', '.join(known[name].values)}"
                     )
 
     def _log_problems(self) -> list[str]:
@@ -179,7 +179,9 @@ class Lock(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         for number, act in enumerate(self.log, 1):
             said = [act.act, act.name, act.says, act.by, act.on.isoformat(), act.reason]
             if act.chain != _chain(before, said):
-                found.append(f"log, entry {number} ({act.act} {act.name}): was changed by hand, or one before it taken out")
+                found.append(
+                    f"log, entry {number} ({act.act} {act.name}): was changed by hand, or one before it taken out"
+                )
             before = act.chain
             if act.act == "accepted":
                 accepted[act.name] = act.says
@@ -200,13 +202,15 @@ class Lock(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
                 found.append(f"rule {name}: nobody has accepted it; `holdover coverage accept`")
             elif have[name] != accepted[name]:
                 found.append(f"rule {name}: is not what was accepted; retire it and accept the new one")
+        return [*found, *self._unsaid(thresholds, waived)]
+
+    def _unsaid(self, thresholds: Mapping[str, str], waived: Mapping[str, str]) -> Iterable[str]:
         for name in sorted({*thresholds, *self.thresholds}):
             if thresholds.get(name) != repr(float(self.thresholds.get(name, -1))):
-                found.append(f"threshold {name}: was changed by hand; `holdover coverage ratchet` records why")
+                yield f"threshold {name}: was changed by hand; `holdover coverage ratchet` records why"
         for one in self.waiver:
             if waived.get(one.name) != one.until.isoformat():
-                found.append(f"waiver {one.name}: its date was changed by hand; `holdover coverage waive` records why")
-        return found
+                yield f"waiver {one.name}: its date was changed by hand; `holdover coverage waive` records why"
 
     # -- writing ------------------------------------------------------------------------------------------------
 

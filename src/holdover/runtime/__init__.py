@@ -3,8 +3,9 @@
 Importing it loads nothing heavier than msgspec and SQLite: a trading process pays only for what it uses.
 """
 
+from holdover.runtime.axes import Axis, BadAxis, Counted, axis, register
 from holdover.runtime.breach import Breach, Page, Shown
-from holdover.runtime.cells import Axis, BadAxis, CellCounter, Counted, axis, register
+from holdover.runtime.cells import CellCounter
 from holdover.runtime.config import BadConfig, GuardConfig, read_config
 from holdover.runtime.freezes import Freeze, FreezeStore, Pending, StoreProblem
 from holdover.runtime.guard import Guard, Step, ThawRefused

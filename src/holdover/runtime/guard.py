@@ -44,8 +44,9 @@ from holdover.model import (
     scope_of,
     scopes_around,
 )
+from holdover.runtime.axes import Axis, freeze_level, import_axes
 from holdover.runtime.breach import Breach, page_for
-from holdover.runtime.cells import OPENED, Axis, CellCounter, freeze_level, import_axes
+from holdover.runtime.cells import OPENED, CellCounter
 from holdover.runtime.config import GuardConfig, read_config
 from holdover.runtime.freezes import Freeze, FreezeStore, StoreProblem
 from holdover.runtime.journal import FlightRecorder, Journal
