@@ -52,8 +52,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def digest(self) -> str:
-        """What the rule says, its words aside."""
-        said = json.dumps([self.name, {k: sorted(v) for k, v in sorted(self.when.items())}, sorted(self.transitions)])
+        """What the rule says, why, and who has accepted it."""
+        when = {axis: sorted(values) for axis, values in sorted(self.when.items())}
+        said = json.dumps([self.name, when, sorted(self.transitions), self.reason, self.accepted_by])
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
