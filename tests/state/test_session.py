@@ -123,7 +123,7 @@ def test_a_kill_is_exactly_a_kill(session: Session) -> None:
     assert session.run(until=first(PartialFill, tif="GTC"), kill=True)
     sent = session.link.sent["out"]
     assert session.subject is None
-    session.clock.run_until(session.clock.now_ns + 10_000_000_000)
+    session.stay_down(10)
     assert session.link.sent["out"] == sent
     session.restart("kill")
     session.run(0.5)

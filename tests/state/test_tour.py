@@ -14,6 +14,7 @@ from holdover.coverage import find_lock, read_lock
 from holdover.coverage.numbers import Product
 from holdover.harness import Condition, PartialFill, Pending, Session, first
 from holdover.harness.session import RESTARTS
+from holdover.model import Record
 
 from .test_session import DAYS
 
@@ -36,16 +37,13 @@ class Tour:
 
     def go(self, transition: Callable[[], None], *, kill: bool = False) -> None:
         """Run the day to its close, with the transition in each cell that is new."""
-        arrived = Condition("a cell not yet toured", lambda subsystem, record: self.here() not in self.done, count=0)
-        while True:
-            arrived.seen, arrived.count = 0, 1
-            if not self.session.run(until=arrived, kill=kill):
-                return
-            if self.here() not in self.done:
-                self.done.add(self.here())
-                transition()
-            elif self.session.subject is None:
-                self.session.restart("kill")
+        while self.session.run(until=Condition("a cell not yet toured", self._arrives), kill=kill):
+            transition()
+
+    def _arrives(self, subsystem: str, record: Record) -> bool:
+        new = self.here() not in self.done
+        self.done.add(self.here())
+        return new
 
 
 @pytest.mark.parametrize("kind", RESTARTS)

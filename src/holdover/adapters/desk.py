@@ -45,7 +45,8 @@ def config_for(plan: Plan) -> DeskConfig:
     """Three strategies an instrument in two accounts, sized by what the recorded days traded.
 
     `accumulate` buys a multi-day parent in GTC slices by time, `distribute` sells out of that position by
-    participation, `short` always has GTC orders standing in an account of its own.
+    participation, `short` always has a GTC order standing in an account of its own, so big that it is carried over the
+    night partly filled.
     """
     strategies: list[Strategy] = []
     for instrument in plan.instruments():
@@ -88,15 +89,16 @@ def config_for(plan: Plan) -> DeskConfig:
                 account="A2",
                 symbol=instrument.symbol,
                 side=Side.SELL,
-                order_qty=day_qty * 4 * max(len(days), 1),
-                day_qty=day_qty,
-                slice_qty=slice_qty * 20,
+                order_qty=usual * 4 * max(len(days), 1),
+                day_qty=usual,
+                slice_qty=usual * 2,
                 algorithm="standing",
                 time_in_force=TimeInForce.GTC,
                 patience=60,
                 slices_working_max=1,
                 rests=True,
-                offset=3,
+                offset=60,
+                late_ns=900_000_000_000,
             ),
         ]
     biggest = max((strategy.order_qty for strategy in strategies), default=1)

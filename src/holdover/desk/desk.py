@@ -21,6 +21,7 @@ from holdover.desk.parents import Parents
 from holdover.desk.reconciler import Reconciler
 from holdover.desk.store import Store
 from holdover.model import (
+    TRADES,
     CancelReject,
     ExecType,
     Execution,
@@ -98,6 +99,7 @@ class Desk:
         self.orders.followed, self.orders.booked, self.orders.missing = self._follow, self._book, self._missing
         self.reconciler.finished, self.reconciler.restate = self._reconciled, self._restate
         self.reconciler.since = last or trade_date
+        self.orders.latest_ns = int(self.store.get("known_ns", "0"))
         self.gateway.unsent = self._unsent
         self.reconciler.caught_up = self._caught_up
         with self.store.transaction():
@@ -113,9 +115,11 @@ class Desk:
         self.link.listen(self)
         self.clock.on_timer(self.on_timer)
         self.gateway.connect()
-        self.clock.call_at(self.clock.now_ns + self.config.answer_ns, "sweep")
+        self._sweep_later()
         for number, strategy in enumerate(self.config.strategies):
-            self.clock.call_at(max(self.clock.now_ns, open_ns) + strategy.interval_ns + number, "work", number)
+            first = open_ns + strategy.interval_ns + number
+            due = max(first, self._tick(number) + strategy.interval_ns)
+            self.clock.call_at(due, "work", number, due)
 
     def stop(self) -> None:
         """Go down in good order: log out, close the store."""
@@ -126,7 +130,7 @@ class Desk:
     def _load(self, since: str) -> None:
         records = self.orders.load(since)
         orders = self.orders.all()
-        parents = self.parents.load(orders, self.clock.now_ns)
+        parents = self.parents.load(orders)
         positions = self.positions.load(self.orders.executions())
         balances = self.ledger.load()
         self.gateway.load()
@@ -168,12 +172,15 @@ class Desk:
                 self.gateway.connect()
         elif name == "sweep":
             self._run("sweep", self._sweep)
-            self.clock.call_at(self.clock.now_ns + self.config.answer_ns, "sweep")
+            self._sweep_later()
         elif name == "work":
-            strategy = self.config.strategies[args[0]]
+            number, due = args
+            strategy = self.config.strategies[number]
             if self.reconciler.done and self.clock.now_ns < self._hours[1]:
-                self._run("work", self.parents.work, strategy, *self._hours)
-            self.clock.call_at(self.clock.now_ns + strategy.interval_ns, "work", args[0])
+                self._run("work", self.parents.work, strategy, due, *self._hours)
+            self.clock.call_at(due + strategy.interval_ns, "work", number, due + strategy.interval_ns)
+        elif name == "missed":
+            self._take_missed()
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -183,10 +190,33 @@ class Desk:
             act(*args)
         self.gateway.flush()
 
+    def _tick(self, number: int) -> int:
+        """When the last look at a strategy was due, ns. Looks stand on a grid from the open on, whoever starts when."""
+        interval_ns = self.config.strategies[number].interval_ns
+        began = self._hours[0] + number
+        return began + (self.clock.now_ns - began) // interval_ns * interval_ns
+
+    def _sweep_later(self) -> None:
+        every_ns = self.config.answer_ns
+        self.clock.call_at((self.clock.now_ns // every_ns + 1) * every_ns, "sweep")
+
+    def _take_missed(self) -> None:
+        """The look that a kill or a cut link came into is taken now; older ones are over."""
+        for number, strategy in enumerate(self.config.strategies):
+            tick_ns = self._tick(number)
+            if (
+                self.reconciler.done
+                and self._hours[0] < tick_ns < self._hours[1]
+                and self.clock.now_ns < self._hours[1]
+                and self.parents.missed(strategy, tick_ns)
+            ):
+                self._run("work", self.parents.work, strategy, tick_ns, *self._hours)
+
     def _came_up(self, out_seq: int) -> None:
         self.gateway.came_up(out_seq)
         self.gateway.look(self.market)
         self.reconciler.asked_ns = self.clock.now_ns
+        self.reconciler.since_ns = int(self.store.get("known_ns", "0"))
         self.reconciler.begin()
 
     def _went_down(self) -> None:
@@ -217,8 +247,10 @@ class Desk:
     def _report(self, report: ExecutionReport) -> None:
         if report.exec_type == ExecType.ORDER_STATUS:
             self.orders.answered(report)
-        else:
-            self.orders.report(report)
+            return
+        self.orders.report(report)
+        if report.exec_type in TRADES and self.reconciler.done:
+            self.store.set("known_ns", str(self.orders.latest_ns))
 
     def _reset(self, new_seq: int) -> None:
         if self.gateway.reset(new_seq):
@@ -267,4 +299,6 @@ class Desk:
             self.risk.restate(report.account, report.symbol, report.net_qty)
 
     def _reconciled(self) -> None:
+        self.store.set("known_ns", str(self.orders.latest_ns))
         self.guard.reconciled(self.trade_date)
+        self.clock.call_at(self.clock.now_ns, "missed")

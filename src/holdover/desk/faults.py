@@ -133,14 +133,15 @@ def _snapshot_then_fills_again(self: Positions, executions: Iterable[Execution])
 
 
 def _reused_client_id(self: Parents, strategy: str) -> str:
-    self._number += 1
-    return f"{strategy}-{self._orders.trade_date.replace('-', '')}-{self._number}"
+    count = getattr(self, "_count", 0) + 1
+    self._count = count  # type: ignore[attr-defined]
+    return f"{strategy}-{self._orders.trade_date.replace('-', '')}-{count}"
 
 
 # -- order state over disconnects ---------------------------------------------------------------------------------
 
 
-def _resume_without_asking(self: Reconciler) -> None:
+def _resume_without_asking(self: Reconciler, *, missed: bool = False) -> None:
     self.done, self._epoch = True, self._gateway.epoch
     self._say()
     self.finished()

@@ -56,6 +56,7 @@ class Orders:
         self._executions: dict[str, Execution] = {}
         self._owners = {strategy.name: strategy for strategy in config.strategies}
         self.trade_date = ""
+        self.latest_ns = 0
         self.followed: Followed = lambda before, after: None
         self.booked: Booked = lambda execution: None
         self.missing: Callable[[Order], None] = lambda order: None
@@ -96,6 +97,10 @@ class Orders:
             self._orders[stored.key] = stored
             self._index(stored)
         return stored
+
+    def knows(self, cl_ord_id: str) -> bool:
+        """Whether this very ClOrdID has been seen, as an order's own or as one of its chain's."""
+        return cl_ord_id in self._roots or (CHAIN not in cl_ord_id and self._store.order(cl_ord_id) is not None)
 
     def open(self) -> list[Order]:
         """The orders that may still fill, in the order in which they came."""
@@ -200,6 +205,7 @@ class Orders:
     def book(self, execution: Execution) -> None:
         """Write an execution down and tell the books."""
         self._executions[execution.key] = execution
+        self.latest_ns = max(self.latest_ns, execution.transact_time_ns)
         self._store.put(execution)
         self._guard.record(self.subsystem, execution)
         self.booked(execution)

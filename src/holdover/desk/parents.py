@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -23,6 +24,10 @@ from holdover.model import (
     Side,
 )
 from holdover.runtime import Guard
+
+
+_LATE_PATIENCE: Final = 4
+"""After how many looks an order near the close follows the touch."""
 
 
 class Parents:
@@ -46,21 +51,18 @@ class Parents:
         self._clock, self._market, self._orders, self._gateway = clock, market, orders, gateway
         self._positions, self._risk = positions, risk
         self._parents: dict[str, ParentOrder] = {}
-        self._children: dict[str, dict[str, int]] = {}
+        self._children: dict[str, dict[str, None]] = {}
         self._filled_before: dict[str, int] = {}
-        self._begun: dict[str, int] = {}
+        self._tick_ns = 0
         self._number = 0
-        self._boot = ""
         self.new_id: Callable[[str], str] = self._new_id
 
-    def load(self, orders: list[Order], boot_ns: int) -> list[Record]:
-        """Read the parents back. `boot_ns` makes ClOrdIDs of this life differ from those of every life before."""
+    def load(self, orders: list[Order]) -> list[Record]:
+        """Read the parents back."""
         self._parents = {parent.key: self.restored(parent) for parent in self._store.all(ParentOrder)}
         self._children = {}
         for order in orders:
             self._watch(order)
-        self._boot = _base36(boot_ns // 1_000_000)
-        self._number = 0
         return list(self._parents.values())
 
     def restored(self, parent: ParentOrder) -> ParentOrder:
@@ -107,8 +109,18 @@ class Parents:
 
     # -- working ------------------------------------------------------------------------------------------------
 
-    def work(self, strategy: Strategy, open_ns: int, close_ns: int) -> None:
-        """Look at one parent: reprice or pull what has waited too long, send what is due."""
+    def missed(self, strategy: Strategy, tick_ns: int) -> bool:
+        """Whether the look that was due at `tick_ns` has not been taken, though the one before it was."""
+        return self._store.get(f"worked/{strategy.name}") == str(tick_ns - strategy.interval_ns)
+
+    def work(self, strategy: Strategy, tick_ns: int, open_ns: int, close_ns: int) -> None:
+        """Look at one parent, as was due at `tick_ns`: reprice or pull what has waited too long, send what is due.
+
+        All that it decides by is in the store, in the market or in the tick, so that a desk that was killed inside a
+        look takes the same look again when it has come up.
+        """
+        self._store.set(f"worked/{strategy.name}", str(tick_ns))
+        self._tick_ns, self._number = tick_ns, 0
         parent = self._parents.get(strategy.parent_id)
         top = self._market.top(strategy.symbol)
         if parent is None or not top.trading or not self._gateway.trading(strategy.symbol):
@@ -116,7 +128,7 @@ class Parents:
         now_ns = self._clock.now_ns
         if not open_ns <= now_ns < close_ns:
             return
-        working = self._tend(strategy, top)
+        working = self._tend(strategy, top, open_ns, close_ns)
         if working >= strategy.slices_working_max:
             return
         due = self._due(strategy, parent, top, open_ns, close_ns)
@@ -147,7 +159,7 @@ class Parents:
         if strategy.algorithm == "participation":
             target = min(strategy.day_qty, top.traded_qty * strategy.participation_bp // 10_000)
         else:
-            elapsed = self._clock.now_ns - open_ns
+            elapsed = self._tick_ns - open_ns
             target = strategy.day_qty * elapsed // (close_ns - open_ns) + strategy.slice_qty
         return target - today - parent.working_qty
 
@@ -158,27 +170,35 @@ class Parents:
         held = position.net_qty if strategy.side != Side.BUY else -position.net_qty
         return held - position.reserved_qty
 
-    def _tend(self, strategy: Strategy, top: Top) -> int:
+    def _tend(self, strategy: Strategy, top: Top, open_ns: int, close_ns: int) -> int:
         """Reprice or cancel slices that have waited; returns how many are working."""
         working = 0
-        for root in list(self._children.get(strategy.parent_id, {})):
+        children = self._children.get(strategy.parent_id, {})
+        for root in sorted(children, key=lambda root: (_entered_ns(root), root)):
             order = self._orders.get(root)
             if order is None or not order.is_open:
-                self._children[strategy.parent_id].pop(root, None)
+                children.pop(root, None)
                 continue
             working += 1
             if order.is_pending or order.ord_status == OrdStatus.DONE_FOR_DAY:
                 continue
-            waited = self._children[strategy.parent_id][root] = self._children[strategy.parent_id][root] + 1
-            if waited and waited % strategy.patience == 0:
+            waited = (self._tick_ns - max(_entered_ns(root), open_ns)) // strategy.interval_ns
+            if strategy.late_ns:
+                late = close_ns - self._tick_ns <= strategy.late_ns
+                if waited == 1 or waited % (_LATE_PATIENCE if late else strategy.patience) == 0:
+                    near = _near(strategy.side, top)
+                    self._reprice(order, near if late else self._behind(strategy, near))
+            elif waited > 0 and waited % strategy.patience == 0:
                 times = 1 if strategy.rests else waited // strategy.patience
-                far = _far(strategy.side, top)
-                price = far if times >= 2 else _near(strategy.side, top)
                 if times >= 4:
                     self._cancel(order)
-                elif price is not None and price != order.price:
-                    self._replace(order, price)
+                else:
+                    self._reprice(order, _far(strategy.side, top) if times >= 2 else _near(strategy.side, top))
         return working
+
+    def _reprice(self, order: Order, price: int | None) -> None:
+        if price is not None and price != order.price:
+            self._replace(order, price)
 
     def _send_slice(self, strategy: Strategy, parent: ParentOrder, quantity: int, price: int) -> None:
         cl_ord_id = self.new_id(strategy.name)
@@ -243,18 +263,24 @@ class Parents:
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _new_id(self, strategy: str) -> str:
-        """Never the same twice: the time of this life's start, and a count within it."""
-        self._number += 1
-        return f"{strategy}-{self._boot}-{self._number}"
+        """Never the same twice: the look that it comes from, which is never taken twice, and a count within it."""
+        return self._unused(f"{strategy}-{_base36(self._tick_ns // 1_000_000)}-")
 
     def change_id(self, order: Order) -> str:
         """The ClOrdID of a cancel or a replace: it tells which order began the chain, should all else be lost."""
-        self._number += 1
-        return f"{order.root_cl_ord_id}{CHAIN}{self._boot}.{self._number}"
+        return self._unused(f"{order.root_cl_ord_id}{CHAIN}{_base36(self._tick_ns // 1_000_000)}.")
+
+    def _unused(self, stem: str) -> str:
+        # After a write that a machine lost with its power, the venue may have an order of this very look.
+        while True:
+            self._number += 1
+            cl_ord_id = f"{stem}{self._number}"
+            if not self._orders.knows(cl_ord_id):
+                return cl_ord_id
 
     def _watch(self, order: Order) -> None:
         if order.cl_ord_link_id and order.is_open:
-            self._children.setdefault(order.cl_ord_link_id, {}).setdefault(order.key, 0)
+            self._children.setdefault(order.cl_ord_link_id, {})[order.key] = None
 
     def _keep(self, parent: ParentOrder) -> None:
         parent = replace(parent, done=parent.filled_qty >= parent.order_qty)
@@ -271,6 +297,14 @@ def _near(side: Side, top: Top) -> int | None:
 def _far(side: Side, top: Top) -> int | None:
     price = top.ask_px if side == Side.BUY else top.bid_px
     return None if price == UNDEF_PRICE else price
+
+
+def _entered_ns(root: str) -> int:
+    """When the look was due in which an order of ours was entered: its ClOrdID tells. 0 where it does not."""
+    told = root.rsplit("-", 2)
+    if len(told) != 3 or not told[1].isalnum() or not told[1].isascii():
+        return 0
+    return int(told[1], 36) * 1_000_000
 
 
 def _base36(number: int) -> str:

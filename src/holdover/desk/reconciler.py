@@ -1,8 +1,10 @@
 """The reconciler: after every logon, ask the venue what is so, and believe nothing until it has said.
 
-Four questions, one after the other: which executions since our last session; which orders are open; for each order
-that we hold open and the venue did not name, what became of it; which positions. Executions are booked, statuses taken
-over; positions are compared and never corrected, because a difference that executions do not explain is for a person.
+Four questions, one after the other: which executions since the last that we know of (messages are applied in their
+order, so none before it can be missing; where one is all the same, the whole session is asked for); which orders are
+open; for each order that we hold open and the venue did not name, what became of it; which positions. Executions are
+booked, statuses taken over; positions are compared and never corrected, because a difference that executions do not
+explain is for a person.
 No new order leaves before the last answer. `behind` says that executions may be missing still: a report that
 arrives meanwhile waits until they are known, because a bust that we missed must not come after the fill that it freed.
 """
@@ -10,13 +12,19 @@ arrives meanwhile waits until they are known, because a bust that we missed must
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from holdover.desk.config import DeskConfig
 from holdover.desk.gateway import Gateway
 from holdover.desk.orders import Orders
 from holdover.model import ExecutionReport, MsgType, Order, PositionReport, Query, Reconciliation
 from holdover.runtime import Guard
+
+_UNKNOWN_ORDER: Final = 5
+"""OrdRejReason (103): unknown order."""
+
+_UNKNOWN_MAX: Final = 2
+"""How often "unknown order" is asked about again before it is believed of an order that was never acknowledged."""
 
 _ROUNDS_MAX: Final = 3
 """How often the questions are asked again in one reconciliation; what still differs then is for a person."""
@@ -31,6 +39,7 @@ class Reconciler:
         self._config, self._guard, self._gateway, self._orders = config, guard, gateway, orders
         self.done = False
         self.since = ""
+        self.since_ns = 0
         self.behind = False
         self.finished: Callable[[], None] = lambda: None
         self.caught_up: Callable[[], None] = lambda: None
@@ -45,19 +54,24 @@ class Reconciler:
         self._nudged: Query | None = None
         self.asked_ns = 0
         self._follow_ups: dict[str, str] = {}
+        self._unknown: dict[str, int] = {}
 
-    def begin(self) -> None:
-        """The link has come up: ask."""
+    def begin(self, *, missed: bool = False) -> None:
+        """The link has come up, or something was `missed`: ask, in the second case for the whole session again."""
         self._rounds = 0
-        self._ask_all()
+        self._unknown = {}
+        self._ask_all(missed=missed)
 
-    def _ask_all(self) -> None:
+    def _ask_all(self, *, missed: bool) -> None:
         self.done, self._epoch, self._again, self.behind = False, self._gateway.epoch, False, True
         self._named, self._asked, self._follow_ups = set(), None, {}
         self._say()
         self._left = []
         for account in self._config.accounts():
-            self._left.append(self._query(MsgType.TRADE_CAPTURE_REPORT_REQUEST, account, since_date=self.since))
+            known = 0 if missed else self.since_ns
+            self._left.append(
+                self._query(MsgType.TRADE_CAPTURE_REPORT_REQUEST, account, since_date=self.since, since_ns=known)
+            )
         for account in self._config.accounts():
             self._left.append(self._query(MsgType.ORDER_MASS_STATUS_REQUEST, account))
         for account in self._config.accounts():
@@ -71,7 +85,7 @@ class Reconciler:
     def ask_again(self) -> None:
         """Something was missed: go through the questions once more."""
         if self.done:
-            self.begin()
+            self.begin(missed=True)
         elif self._asked is not None:
             self._again = True
 
@@ -91,8 +105,7 @@ class Reconciler:
     def answers(self, report: ExecutionReport | PositionReport) -> bool:
         """Take a message that answers a question of ours; returns whether it was one."""
         if isinstance(report, ExecutionReport) and report.req_id in self._follow_ups:
-            del self._follow_ups[report.req_id]
-            self._orders.answered(report)
+            self._told(self._follow_ups.pop(report.req_id), report)
             return True
         asked = self._asked
         if not report.req_id:
@@ -114,7 +127,26 @@ class Reconciler:
             return
         if asked.msg_type == MsgType.ORDER_MASS_STATUS_REQUEST:
             self._named.add(report.cl_ord_id)
-        self._orders.answered(report)
+            self._orders.answered(report)
+            return
+        self._told(asked.cl_ord_id, report)
+
+    def _told(self, asked: str, report: ExecutionReport) -> None:
+        """What the venue said of one order. A single "unknown order" is not believed: venues say it at bad moments."""
+        order = self._orders.find(asked)
+        if report.ord_rej_reason != _UNKNOWN_ORDER or order is None or not order.is_open:
+            self._orders.answered(report)
+            return
+        self._unknown[order.key] = self._unknown.get(order.key, 0) + 1
+        if self._unknown[order.key] <= _UNKNOWN_MAX:
+            if self.done:
+                self.ask_order(order)
+            else:
+                self._left.append(self._status(order))
+        elif not order.order_id:
+            self._unknown.pop(order.key)
+            self._orders.answered(report)
+        # An order that the venue has acknowledged and does not know any more is for a person: it stays as it is.
 
     def _answered(self, asked: Query) -> None:
         if self.behind and not any(one.msg_type == MsgType.TRADE_CAPTURE_REPORT_REQUEST for one in self._left):
@@ -140,7 +172,7 @@ class Reconciler:
         self._asked = None
         if self._again and self._rounds < _ROUNDS_MAX:
             self._rounds += 1
-            self._ask_all()
+            self._ask_all(missed=True)
             return
         self._rounds = 0
         self.done = True
@@ -158,7 +190,7 @@ class Reconciler:
         self._follow_ups[query.req_id] = order.key
         return query
 
-    def _query(self, msg_type: MsgType, account: str, **fields: str) -> Query:
+    def _query(self, msg_type: MsgType, account: str, **fields: Any) -> Query:
         self._number += 1
         return Query(
             msg_type=msg_type,

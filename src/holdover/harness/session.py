@@ -135,6 +135,7 @@ class Session:
         guard.cells.explicit = True
         if self.plan.faults:
             guard.cells.left_out = f"a subject with seeded faults: {', '.join(self.plan.faults)}"
+        guard.monitor.undo = []  # a subject can be killed here, and its guard lives on
         return guard
 
     # -- transitions --------------------------------------------------------------------------------------------
@@ -187,6 +188,17 @@ class Session:
         met = self._stopped
         self._until = self._kill_at = None
         return met
+
+    def stay_down(self, seconds: float) -> None:
+        """Let the market run on for a while without the subject: the venue fills, cancels and expires as it may.
+
+        Raises `IllegalTransition` while the subject is up.
+        """
+        self._check("restart")
+        if self.subject is not None:
+            raise IllegalTransition("stay_down is not legal while the subject is up; legal is: run(..., kill=True)")
+        self._stopped = False
+        self._play(self.clock.now_ns + int(seconds * 1_000_000_000))
 
     def restart(
         self, kind: str = "clean", *, kill: bool = False, during: int = 5, factory: Factory | None = None
@@ -392,7 +404,8 @@ class Session:
                     self._run_timers(time_ns)
                     if self._stopped:
                         break
-                clock.now_ns = time_ns
+                if time_ns > clock.now_ns:
+                    clock.now_ns = time_ns
                 count += 1
                 current, event = event, None
                 on_market(current)

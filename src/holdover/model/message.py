@@ -67,7 +67,10 @@ class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, t
 
 
 class Query(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="query", tag_field="t"):
-    """A question to the venue: order status (H), mass status (AF), positions (AN), executions since a date (AD)."""
+    """A question to the venue: order status (H), mass status (AF), positions (AN), executions since a time (AD).
+
+    Executions are asked for from a trade date on (`since_date`) or from a TransactTime on (`since_ns`, inclusive).
+    """
 
     msg_type: MsgType
     req_id: str
@@ -76,6 +79,7 @@ class Query(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag
     cl_ord_id: str = ""
     order_id: str = ""
     since_date: str = ""
+    since_ns: int = 0
     link: str = ""
 
     @property

@@ -67,14 +67,13 @@ class ThawRefused(RuntimeError):
 class Step:
     """One cause and the mutations it brings about; a context manager. Inside another step it joins that one."""
 
-    __slots__ = ("_guard", "_token", "cause", "first", "open", "outer", "touched")
+    __slots__ = ("_guard", "_token", "cause", "open", "outer", "touched")
 
     def __init__(self, guard: Guard, cause: str) -> None:
         self._guard = guard
         self.cause = cause
         self.touched: Touched = {}
         self.open = False
-        self.first = 0
         self.outer: Step | None = None
         self._token: Token[Step | None] | None = None
 
@@ -246,15 +245,14 @@ class Guard:
             if now_ns < self._last_ns:
                 self._clock_read(now_ns)
             self._last_ns = now_ns
-            step.first = self.monitor.mutations
+            if self.monitor.undo and not self._steps:
+                self.monitor.undo.clear()
             self._steps.append(step)
 
     def abandon_steps(self) -> None:
-        """The process whose steps are open is dead: what they had touched will not be settled by them."""
+        """The process whose steps are open is dead: what they did is undone here, and will not be settled by them."""
         with self._lock:
-            first = min((step.first for step in self._steps), default=self.monitor.mutations)
-            for subsystem, record in self.recorder.since(first):
-                self.monitor.abandon(subsystem, record)
+            self.monitor.roll_back()
             for step in self._steps:
                 step.touched.clear()
 

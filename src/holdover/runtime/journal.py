@@ -90,10 +90,6 @@ class FlightRecorder:
         self._last: deque[tuple[int, int, str, Record, str]] = deque(maxlen=size)
         self.add = self._last.append
 
-    def since(self, seq: int) -> list[tuple[str, Record]]:
-        """(subsystem, record) of the mutations kept that came after a sequence number."""
-        return [(subsystem, record) for number, _, subsystem, record, _ in self._last if number > seq]
-
     def last(self, count: int | None = None) -> list[dict[str, Any]]:
         """The last `count` mutations, oldest first, in words."""
         kept = list(self._last)[-count:] if count else list(self._last)

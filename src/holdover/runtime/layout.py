@@ -147,6 +147,23 @@ class Layout:
         self._observers.append(observer)
         self._mutate.clear()
 
+    def put_back(self, table: TableKey, key: str, record: Record | None) -> None:
+        """Make one record what it was, or nothing, and the totals with it; no predicate is evaluated."""
+        if key in self.tables.get(table, {}):
+            self.forget(table, key)
+        if record is None:
+            return
+        self.table(table)[key] = record
+        watch, _ = self.cells.watch(table)
+        if watch is not None:
+            watch(None, record)
+        sums = self._sums_of(table)
+        if sums:
+            keys = list(dict.fromkeys(summed.by for summed in sums))
+            adds = (*(getattr(record, by) for by in keys), *(getattr(record, summed.of) for summed in sums))
+            self.contributions.setdefault(table, {})[key] = adds
+            self._add(table, adds, 1)
+
     def recompute(self) -> dict[Sum, dict[str, int]]:
         """Every total from the records as they are, by the attributes themselves and not from what was kept."""
         found: dict[Sum, dict[str, int]] = {summed: dict(base) for summed, base in self.retired.items()}

@@ -54,7 +54,7 @@ class Monitor:
         self._reconcile: Touched = {}
         self._lost: dict[TableKey, dict[str, Record]] = {}
         self._restored: dict[str, int] = {}
-        self._abandoned: set[tuple[TableKey, str]] = set()
+        self.undo: list[tuple[TableKey, str, Record | None]] | None = None
 
     # -- mutations ----------------------------------------------------------------------------------------------
 
@@ -64,7 +64,9 @@ class Monitor:
         self.now_ns = now_ns
         table = (subsystem, record.__class__)
         mutate = self.layout._mutate.get(table) or self.layout.mutate(table)
-        mutate(record, record.key, now_ns, touched)
+        before = mutate(record, record.key, now_ns, touched)
+        if self.undo is not None and (record.durable or record.derived):
+            self.undo.append((table, record.key, before))
 
     def settle(self, touched: Iterable[tuple[int, str]], now_ns: int) -> None:
         """The step is over: evaluate the settled invariants of what it touched."""
@@ -203,6 +205,7 @@ class Monitor:
         back: dict[TableKey, dict[str, Record]] = {}
         for record in records:
             back.setdefault((subsystem, type(record)), {})[record.key] = record
+        count = sum(len(mine) for mine in back.values())
         latest = self.trade_date or self._latest_trade_date(subsystem)
         for table in list(self.layout.tables):
             if table[0] != subsystem or not (table[1].durable or table[1].derived):
@@ -213,28 +216,39 @@ class Monitor:
             for key, record in list(kept.items()):
                 if key not in mine and not self._concerns_us(record, latest):
                     continue
-                if (key not in mine or mine[key] != record) and self._was_settled(table, key, record):
+                back_again = mine.get(key)
+                if back_again == record:
+                    del mine[key]  # as it was: nothing has changed, and there is nothing to look at again
+                    continue
+                if self._was_settled(table, record):
                     lost[key] = record
                 self.layout.forget(table, key)
                 for group in self.layout.groups:
                     if group.table == table:
                         touched[group.number, key] = None
-        self._restored[subsystem] = sum(len(mine) for mine in back.values())
+        self._restored[subsystem] = count
         for mine in back.values():
             for record in mine.values():
                 self.mutate(subsystem, record, now_ns, touched)
 
-    def abandon(self, subsystem: str, record: Record) -> None:
-        """A process died inside the step that recorded this: its store may have it or not, and both are right."""
-        self._abandoned.add(((subsystem, record.__class__), record.key))
+    def roll_back(self) -> None:
+        """The process died inside the steps noted in `undo`: what it must bring back is what stood before them.
 
-    def _was_settled(self, table: TableKey, key: str, record: Record) -> bool:
+        Its store may have the records of the open step or not, and both are right; older than that it may not be.
+        """
+        noted, self.undo = self.undo or [], []
+        with self.cells.quietly():
+            for table, key, before in reversed(noted):
+                if table[0] != "venue":
+                    self.layout.put_back(table, key, before)
+
+    def _was_settled(self, table: TableKey, record: Record) -> bool:
         """Whether a restarted system must bring this record back.
 
-        Not when the step that made it never ended, not when its kind is derived, and not when it is an order that the
-        venue never acknowledged (if it has it all the same, the reconciliation will say so) or that ended unfilled.
+        Not when its kind is derived, and not when it is an order that the venue never acknowledged (if it has it all
+        the same, the reconciliation will say so) or that ended unfilled.
         """
-        if (table, key) in self._abandoned or not table[1].durable:
+        if not table[1].durable:
             return False
         if not isinstance(record, Order):
             return True
@@ -270,14 +284,13 @@ class Monitor:
         for table in [t for t in self._lost if t[0] == subsystem]:
             kept = self.layout.tables.get(table, {})
             for key, was in self._lost.pop(table).items():
-                if (table, key) in self._abandoned or self._ended_unfilled(was):
+                if self._ended_unfilled(was):
                     continue
                 now = kept.get(key)
                 if now is None:
                     missing.append(repr(was))
                 elif _regressed(was, now):
                     regressed.append(f"{was!r} came back as {now!r}")
-        self._abandoned = {mark for mark in self._abandoned if mark[0][0] != subsystem}
         first = next(iter([*missing, *regressed]), "")
         self._own(
             Recovery(

@@ -54,10 +54,14 @@ def mass_status(venue: Venue, query: Query) -> list[Inbound]:
 
 
 def executions_since(venue: Venue, query: Query) -> list[Inbound]:
-    """Every trade, bust and correction since a trade date, as it was reported, marked PossResend."""
-    found = [
-        report for report in venue.trades if report.account == query.account and report.trade_date >= query.since_date
-    ]
+    """Every trade, bust and correction since a trade date or a time, as it was reported, marked PossResend."""
+    found = []
+    for report in reversed(venue.trades):  # they are in the order of their times
+        if report.trade_date < query.since_date or report.transact_time_ns < query.since_ns:
+            break
+        if report.account == query.account:
+            found.append(report)
+    found.reverse()
     if not found:
         return [_nothing(venue, query)]
     last = len(found) - 1
