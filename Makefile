@@ -36,7 +36,7 @@ check: $(VENV)/.test
 # The merge gate on the desk itself: its state tests, judged by state-coverage.toml.
 gate: $(VENV)/.test
 	$(BIN)/holdover gate --junit out/gate/junit.xml --summary out/gate/summary.md \
-	  -- tests/state -n $(JOBS) --dist worksteal
+	  -- tests/state -m state -n $(JOBS) --dist worksteal
 	$(BIN)/holdover coverage html --out out/gate/state-map.html
 
 # Line coverage of a fresh-state suite beside its state coverage.

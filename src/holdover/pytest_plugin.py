@@ -174,10 +174,10 @@ class StateCoverage:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, None]:
-        """Keep the worst that became of each `state` test."""
+        """Keep the worst that became of each test."""
         made = yield
         report: pytest.TestReport = made.get_result()
-        if item.nodeid in self.marked and (report.when == "call" or report.outcome != "passed"):
+        if report.when == "call" or report.outcome != "passed":
             known = self.outcomes.get(item.nodeid, "passed")
             self.outcomes[item.nodeid] = known if known == "failed" else report.outcome
 
@@ -190,7 +190,8 @@ class StateCoverage:
             StateTest(name, self.outcomes.get(name, "passed"), self.played.get(name, 0), logic)
             for name, logic in self.marked.items()
         ]
-        return Results(catalogue=self.catalogue.digest, tests=sorted(tests))
+        others = [name for name, told in self.outcomes.items() if told == "failed" and name not in self.marked]
+        return Results(catalogue=self.catalogue.digest, tests=sorted(tests), others_failed=sorted(others))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:

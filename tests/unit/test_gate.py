@@ -72,6 +72,9 @@ def test_no_state_test_is_not_met(whole: Data, catalogue: Catalogue) -> None:
     assert failing(judged(whole, catalogue, passed(catalogue, outcome="failed")))["state-tests"] == [
         "test_it.py::test_it failed"
     ]
+    other = passed(catalogue)
+    other.others_failed = ["test_other.py::test_other"]
+    assert failing(judged(whole, catalogue, other))["state-tests"] == ["test_other.py::test_other failed"]
     lost = passed(catalogue)
     lost.lost_workers = 1
     assert "1 workers" in failing(judged(whole, catalogue, lost))["state-tests"][0]

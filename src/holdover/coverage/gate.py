@@ -90,6 +90,7 @@ def _tests(results: Results | None) -> Check:
     elif not ran:
         check.reasons.append("no state test ran; mark at least one with @pytest.mark.state")
     check.reasons += [f"{one.test} {one.outcome}" for one in tests if one.outcome not in ("passed", "skipped")]
+    check.reasons += [f"{test} failed" for test in (results.others_failed if results is not None else [])]
     if results is not None and results.lost_workers:
         check.reasons.append(f"{results.lost_workers} workers of the test run died, and what they had seen is lost")
     skipped = len(tests) - len(ran)

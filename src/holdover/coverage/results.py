@@ -26,12 +26,13 @@ class StateTest(msgspec.Struct, frozen=True, order=True):
 
 
 class Results(msgspec.Struct, kw_only=True):
-    """The state tests of a run, by name, and how many workers of it died without a word."""
+    """The state tests of a run, by name; which others failed; how many workers died without a word."""
 
     magic: str = MAGIC
     version: int = VERSION
     catalogue: str = ""
     tests: list[StateTest] = []
+    others_failed: list[str] = []
     lost_workers: int = 0
 
     def write(self, path: Path) -> None:
@@ -48,6 +49,7 @@ def join(parts: Iterable[Results], catalogue: str) -> Results:
     return Results(
         catalogue=catalogue,
         tests=sorted(test for part in rest for test in part.tests),
+        others_failed=sorted(test for part in rest for test in part.others_failed),
         lost_workers=sum(part.lost_workers for part in rest),
     )
 
