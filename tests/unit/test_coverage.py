@@ -36,7 +36,7 @@ from holdover.coverage.numbers import possible_pairs
 from holdover.coverage.reads import fields_of, fields_read
 from holdover.harness.session import RESTARTS
 from holdover.model import SYSTEM, Book, Link, Order, OrdStatus, Position, TimeInForce
-from holdover.runtime import BadAxis, CellCounter, Guard, Journal
+from holdover.runtime import BadAxis, CellCounter, FreezeStore, Guard, Journal
 from holdover.runtime.axes import BUILT_IN, Axis, CarriedPartial, LinkUp, OrdersOpen, axes_in_use, register
 from holdover.runtime.axes import axis as declare
 from holdover.runtime.cells import RESTART_KINDS, TRANSITIONS
@@ -569,3 +569,23 @@ def test_what_a_change_loses_is_named(tmp_path: Path, catalogue: Catalogue) -> N
     assert len(numbers.lost) == 2
     assert len(numbers.won) == 2
     assert numbers_of(base, catalogue, base=base).lost == []
+
+
+def test_a_trial_that_is_undone_stays_counted(tmp_path: Path, catalogue: Catalogue) -> None:
+    """What a trial has seen was seen; the axes, the way and the occasions go on from where it began."""
+    with Collector(catalogue, THREE) as collector:
+        store = FreezeStore.in_memory()
+        guard = Guard(tmp_path, catalogue=catalogue, clock=lambda: 1, channels=[], axes=THREE, store=store)
+        guard.boundary("begin", "2024-01-02")
+        guard.record("orders", NEW)
+        kept, before = guard.keep(), here(guard.cells)
+        guard.record("orders", PARTIAL)
+        guard.transition("restart", "torn")
+        guard.put_back(kept)
+        assert here(guard.cells) == before
+        guard.transition("restart", "kill")
+        collector.take("trial")
+    found = {label: next(iter(cells.items())) for label, cells in collector.data.transitions.items()}
+    assert found["restart:torn"][0] != found["restart:kill"][0]
+    assert [step.partition("@")[0] for step in found["restart:kill"][1].witness.path] == ["begin", "restart:kill"]
+    assert collector.data.invariants["order-quantity-conserved"] == {"100": 1, "210": 1}

@@ -41,21 +41,21 @@ class _Watched:
         self._monitor = weakref.ref(guard.monitor)
         self._tally, self._told = layout.tally, list(layout.tally)
         self._occasions: dict[int, list[int]] = {}
-        self._way: dict[int, int] = {}
-        self._entered = 0
-        self._steps: dict[tuple[str, int], tuple[int, int]] = {}
-        self._pairs: dict[tuple[str, str], int] = {}
+        self._ways: dict[Any, tuple[str, ...]] = {}
+        self._entered: tuple[str, ...] = ()
         self._taken: tuple[dict[int, int], dict[tuple[str, int], int], dict[tuple[str, str], int]] = ({}, {}, {})
         self._played = 0
         self._told_left_out = False
         self.cells.on_change, self.cells.on_transition = self._change, self._transition
+        self.cells.on_put_back = self._put_back
         layout.observe(self._watch)
 
     # -- while it runs ------------------------------------------------------------------------------------------
 
     def _change(self, cell: int) -> None:
-        self._way.setdefault(cell, self._entered)
-        self._entered = len(self.path)
+        self._shortest(cell, self._entered)
+        if len(self._entered) != len(self.path):
+            self._entered = tuple(self.path)
         if self._tally != self._told:
             counts = self._occasions.setdefault(cell, [0] * len(self._tally))
             for number, (now, was) in enumerate(zip(self._tally, self._told, strict=True)):
@@ -65,9 +65,21 @@ class _Watched:
     def _transition(self, label: str, cell: int) -> None:
         monitor = self._monitor()
         self.path.append(f"{label}@{monitor.mutations if monitor is not None else 0}")
-        self._steps.setdefault((label, cell), (len(self.path), len(self.path)))
+        way = tuple(self.path)
+        self._shortest((label, cell), way)
         if self.cells.last:
-            self._pairs.setdefault((self.cells.last, label), len(self.path))
+            self._shortest((self.cells.last, label), way)
+
+    def _shortest(self, what: Any, way: tuple[str, ...]) -> None:
+        known = self._ways.get(what)
+        if known is None or len(way) < len(known):
+            self._ways[what] = way
+
+    def _put_back(self) -> None:
+        """A trial is over: what it has shown was shown, and the way goes on from where it began."""
+        del self.path[self.cells.steps :]
+        self._entered = tuple(self.path)
+        self._told = list(self._tally)
 
     def _watch(self, table: TableKey) -> Callable[[Record], None]:
         name = f"{table[0]}.{table[1].__name__}"
@@ -111,22 +123,20 @@ class _Watched:
 
     def _take_counts(self, data: Data, source: str) -> None:
         cells, (visits, transitions, pairs) = self.cells, self._taken
-        path = self.path
+
+        def way(what: Any) -> Witness:
+            path = self._ways.get(what, ())
+            return Witness(len(path), source, path)
+
         for cell, count in cells.visits.items():
             if count > visits.get(cell, 0):
-                length = self._way.get(cell, self._entered)
-                witness = Witness(length, source, tuple(path[:length]))
-                data.add_visit(cells.code(cell), count - visits.get(cell, 0), witness)
+                data.add_visit(cells.code(cell), count - visits.get(cell, 0), way(cell))
         for mark, count in cells.transitions.items():
             if count > transitions.get(mark, 0):
-                length = self._steps.get(mark, (0, 0))[0]
-                witness = Witness(length, source, tuple(path[:length]))
-                data.add_transition(mark[0], cells.code(mark[1]), count - transitions.get(mark, 0), witness)
+                data.add_transition(mark[0], cells.code(mark[1]), count - transitions.get(mark, 0), way(mark))
         for pair, count in cells.pairs.items():
             if count > pairs.get(pair, 0):
-                length = self._pairs.get(pair, 0)
-                witness = Witness(length, source, tuple(path[:length]))
-                data.add_pair(" > ".join(pair), count - pairs.get(pair, 0), witness)
+                data.add_pair(" > ".join(pair), count - pairs.get(pair, 0), way(pair))
         self._taken = (dict(cells.visits), dict(cells.transitions), dict(cells.pairs))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, Final
 
 from holdover.model import Record
@@ -45,10 +46,11 @@ OPENED: Final[list[Callable[[Any], None]]] = []
 class CellCounter:
     """How often a system was in each cell, and in which cell each transition found it.
 
-    `visits` counts how often a cell was entered, `transitions` (label, cell) and `pairs` (label, label after it).
-    `on_change` is called with the cell that is about to be left, `on_transition` with a label and the cell in which it
-    came. `explicit` is set where somebody says each transition with its kind, so that boundaries are not counted too.
-    `played` counts recorded market events, told by whoever plays them; `left_out` says why a run is not to be counted.
+    `visits` counts how often a cell was entered, `transitions` (label, cell) and `pairs` (label, label after it);
+    `steps` is how many transitions led here. `on_change` is called with the cell that is about to be left,
+    `on_transition` with a label and the cell in which it came, `on_put_back` when a trial has been undone. `explicit`
+    is set where somebody says each transition with its kind, so that boundaries are not counted too. `played` counts
+    recorded market events, told by whoever plays them; `left_out` says why a run is not to be counted.
     """
 
     def __init__(self, axes: Sequence[type[Axis]] | None = None) -> None:
@@ -63,11 +65,13 @@ class CellCounter:
         self.transitions: dict[tuple[str, int], int] = {}
         self.pairs: dict[tuple[str, str], int] = {}
         self.last = ""
+        self.steps = 0
         self.explicit = False
         self.played = 0
         self.left_out = ""
         self.on_change: Callable[[int], None] | None = None
         self.on_transition: Callable[[str, int], None] | None = None
+        self.on_put_back: Callable[[], None] | None = None
         self._quiet = False
         self._watches: dict[TableKey, tuple[Watch | None, tuple[str, ...]]] = {}
 
@@ -146,6 +150,7 @@ class CellCounter:
         if self.last:
             pair = (self.last, label)
             self.pairs[pair] = self.pairs.get(pair, 0) + 1
+        self.steps += 1
         if self.on_transition is not None:
             self.on_transition(label, self.cell)
         self.last = label
@@ -187,6 +192,23 @@ class CellCounter:
             if known.get(one.name) is not None:
                 one.load(known[one.name])
         self.cell = sum(one.value * stride for one, stride in zip(self.axes, self._strides, strict=True))
+
+    def keep(self) -> Any:
+        """What the axes hold now, for `put_back` in the same process."""
+        return (
+            self.cell,
+            self.last,
+            self.steps,
+            [{name: copy(held) for name, held in vars(a).items()} for a in self.axes],
+        )
+
+    def put_back(self, kept: Any) -> None:
+        """Make the axes what they were when `keep` was called. What was counted since stays counted: it was seen."""
+        if self.on_change is not None:
+            self.on_change(self.cell)
+        self.cell, self.last, self.steps, axes = kept
+        for one, held in zip(self.axes, axes, strict=True):
+            vars(one).update({name: copy(value) for name, value in held.items()})
 
     def counts(self) -> dict[str, Any]:
         """The counts in plain values, in a fixed order: what is kept for `holdover coverage profile`."""
