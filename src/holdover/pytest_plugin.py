@@ -102,6 +102,7 @@ def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session]
     store = _store(request)
     instrument = told.get("instrument") or store.symbols()[0]
     symbols = instrument.split(",") if isinstance(instrument, str) else list(instrument)
+    measuring: StateCoverage | None = request.config.pluginmanager.get_plugin("holdover-state-coverage")
     made = Session(
         factory_named(told.get("subject") or request.config.getoption("--holdover-subject")),
         store,
@@ -110,6 +111,7 @@ def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session]
         days=told.get("days") or store.days(symbols[0]),
         faults=told.get("faults", ()),
         policy=VenuePolicy(recovery=told.get("recovery", "replay")),
+        catalogue=measuring.catalogue if measuring is not None else None,
     )
     try:
         yield made

@@ -589,3 +589,40 @@ def test_a_trial_that_is_undone_stays_counted(tmp_path: Path, catalogue: Catalog
     assert found["restart:torn"][0] != found["restart:kill"][0]
     assert [step.partition("@")[0] for step in found["restart:kill"][1].witness.path] == ["begin", "restart:kill"]
     assert collector.data.invariants["order-quantity-conserved"] == {"100": 1, "210": 1}
+
+
+def test_counting_never_stops_what_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An axis that raises stands still and is named; a counter that the disk does not take is only said."""
+    monkeypatch.setattr("holdover.runtime.axes._REGISTERED", {})
+
+    @declare("broken", values=("no", "yes"), reads=[("orders", Order)])
+    def broken(record: Order) -> bool:
+        raise ZeroDivisionError
+
+    config = tmp_path / "desk.toml"
+    config.write_text('[guard]\ndirectory = "guard"\njournal = false\n')
+    with Collector(Catalogue.load()) as collector:
+        guard = Guard.open(config)
+        guard.record("orders", NEW)
+        assert here(guard.cells)["orders"] == "unfilled"
+        assert guard.cells.broken == ["broken"]
+        (tmp_path / "guard" / "cells.part").mkdir()
+        guard.boundary("begin", "2024-01-02")
+        guard.close()
+        collector.take("t")
+    assert collector.data.left_out == {"a broken axis: broken": 1}
+    assert guard.breaches == []
+
+
+def test_a_cycle_writes_what_it_covers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under the name of its schedule, the same bytes each time."""
+    from holdover.cli import main
+
+    for name in ("a", "b"):
+        told = ["--instrument", "BOLT", "--days", "1", "--arm", "carried", "--state-cov", str(tmp_path / name)]
+        assert main(["cycle", "--out", str(tmp_path / "out"), *told]) == 0
+    capsys.readouterr()
+    data = read(tmp_path / "a")
+    assert {"begin", "disconnect", "restart:kill", "overnight"} <= set(data.transitions)
+    assert {one.witness.source for cells in data.transitions.values() for one in cells.values()} == {"schedule default"}
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

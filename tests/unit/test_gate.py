@@ -218,6 +218,7 @@ def test_the_table_names_what_is_missing(project: Path, capsys: pytest.CaptureFi
     assert "    open orders unfilled; no partial fill to carry; a cancel in flight;" in out
     assert [line for line in lines if line[:1].isalpha()][-1] is not None
     assert said(capsys, "coverage", "report", "--fail-under", "50")[0] == 1
+    assert "1  orders=unfilled, carried-partial=no" in said(capsys, "coverage", "report", "--invariants")[1]
     code, out = said(capsys, "coverage", "report", "--json")
     assert json.loads(out)["c1"] == {"covered": 1, "of": 3072, "percent": 0.03}
 

@@ -26,7 +26,7 @@ from holdover.coverage import (
     read_lock,
 )
 from holdover.coverage.lock import NAME, THRESHOLDS
-from holdover.report import coverage_page, coverage_text
+from holdover.report import coverage_page, coverage_text, occasions_text
 from holdover.runtime.axes import axes_in_use
 
 DATA = Path(".state-coverage.json")
@@ -61,6 +61,7 @@ def _add_reports(parts: Any) -> None:
         one.add_argument("--base", type=Path, metavar="FILE", help="a coverage file to compare with")
         if name == "report":
             one.add_argument("--show-missing", action="store_true", help="name what is missing, in words")
+            one.add_argument("--invariants", action="store_true", help="in which cells each invariant had occasion")
             one.add_argument("--fail-under", type=float, metavar="N", help="exit 1 when C1 is under N percent")
             one.add_argument("--json", action="store_true", help="one JSON object on standard output")
         else:
@@ -135,6 +136,8 @@ def run_report(arguments: argparse.Namespace) -> int:
         print(json.dumps(numbers.as_json(_today(arguments))))
     else:
         print(coverage_text(numbers, _today(arguments), show_missing=arguments.show_missing))
+        if arguments.invariants:
+            print("\n" + occasions_text(numbers))
     short = arguments.fail_under is not None and numbers.c1.percent < arguments.fail_under
     if short and not arguments.json:
         print(f"\nC1 is {numbers.c1.percent:.2f}%, should be at least {arguments.fail_under:g}%")

@@ -101,6 +101,8 @@ class _Watched:
     def take(self, data: Data, source: str, digest: str) -> int:
         """Add what is new to the data; returns how many recorded market events were played."""
         played, self._played = self.cells.played - self._played, self.cells.played
+        if self.cells.broken:
+            self.cells.left_out = f"a broken axis: {', '.join(self.cells.broken)}"
         if self.cells.left_out:
             if not self._told_left_out:
                 data.left_out[self.cells.left_out] = data.left_out.get(self.cells.left_out, 0) + 1

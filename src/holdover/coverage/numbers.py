@@ -307,6 +307,12 @@ class Numbers:
             found.append(Occasion(invariant.name, state, count, dict(sorted(cells.items()))))
         return found
 
+    def cells_of(self, occasion: Occasion) -> dict[str, int]:
+        """The cells of the product in which an invariant had occasion, by name, and how often."""
+        seen = {code: Seen(count, Witness(0, "")) for code, count in occasion.cells.items()}
+        found = self.product.project(self.data, seen)
+        return {self.product.name(cell).removeprefix("being in "): one.count for cell, one in sorted(found.items())}
+
     # -- C3 -----------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -410,7 +416,7 @@ class Numbers:
             ],
             "unwaived": [gap.name for gap in open_],
             "invariants": {
-                one.invariant: {"state": one.state, "occasions": one.count, "cells": len(one.cells)}
+                one.invariant: {"state": one.state, "occasions": one.count, "cells": self.cells_of(one)}
                 for one in self.occasions
             },
             "denominator_wrong": [str(one) for one in self.wrong],

@@ -1,7 +1,7 @@
 """Reports: self-contained HTML, readable without anything loaded from anywhere, printable, light and dark."""
 
 from holdover.report.coverage_page import coverage_page
-from holdover.report.coverage_text import coverage_text, gate_junit, gate_markdown, gate_text
+from holdover.report.coverage_text import coverage_text, gate_junit, gate_markdown, gate_text, occasions_text
 from holdover.report.cycle_page import cycle_page
 from holdover.report.summary import cycle_json, cycle_text
 
@@ -14,4 +14,5 @@ __all__ = [
     "gate_junit",
     "gate_markdown",
     "gate_text",
+    "occasions_text",
 ]

@@ -11,6 +11,16 @@ from holdover.coverage.numbers import Numbers, Ratio
 _WIDTH = 34
 
 
+def occasions_text(numbers: Numbers) -> str:
+    """Each invariant, how often its precondition arose and in which cells; those without occasion first."""
+    lines: list[str] = []
+    for one in sorted(numbers.occasions, key=lambda one: (one.count, one.invariant)):
+        cells = numbers.cells_of(one)
+        lines.append(f"{one.invariant:<{_WIDTH + 6}}{one.state:<9}{one.count:>9,} in {len(cells)} cells")
+        lines += [f"    {count:>9,}  {name}" for name, count in cells.items()]
+    return "\n".join(lines)
+
+
 def coverage_text(numbers: Numbers, today: date, *, show_missing: bool = False) -> str:
     """The table: transitions worst first, then the numbers, which are never averaged."""
     rule = "-" * (_WIDTH + 24)
@@ -139,4 +149,4 @@ def gate_junit(gate: Gate) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-__all__ = ["coverage_text", "gate_junit", "gate_markdown", "gate_text"]
+__all__ = ["coverage_text", "gate_junit", "gate_markdown", "gate_text", "occasions_text"]

@@ -9,6 +9,7 @@ addition.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -16,6 +17,8 @@ from typing import Any, Final
 
 from holdover.model import Record
 from holdover.runtime.axes import DIGITS, Axis, axes_in_use
+
+log = logging.getLogger("holdover.cells")
 
 TableKey = tuple[str, type[Record]]
 Watch = Callable[["Record | None", "Record | None"], None]
@@ -50,7 +53,8 @@ class CellCounter:
     `steps` is how many transitions led here. `on_change` is called with the cell that is about to be left,
     `on_transition` with a label and the cell in which it came, `on_put_back` when a trial has been undone. `explicit`
     is set where somebody says each transition with its kind, so that boundaries are not counted too. `played` counts
-    recorded market events, told by whoever plays them; `left_out` says why a run is not to be counted.
+    recorded market events, told by whoever plays them; `left_out` says why a run is not to be counted; `broken` names
+    the axes that have raised.
     """
 
     def __init__(self, axes: Sequence[type[Axis]] | None = None) -> None:
@@ -67,6 +71,7 @@ class CellCounter:
         self.last = ""
         self.steps = 0
         self.explicit = False
+        self.broken: list[str] = []
         self.played = 0
         self.left_out = ""
         self.on_change: Callable[[int], None] | None = None
@@ -100,7 +105,10 @@ class CellCounter:
             moved = 0
             for one, stride in mine:
                 was = one.value
-                one.changed(before, after)
+                try:
+                    one.changed(before, after)
+                except Exception as problem:
+                    self._set_aside(one, problem)
                 if one.value != was:
                     moved += (one.value - was) * stride
             if moved:
@@ -108,6 +116,12 @@ class CellCounter:
 
         depends = [expression for one, _ in mine for expression in one.depends]
         return changed, tuple(dict.fromkeys(depends)) if all(one.depends for one, _ in mine) else ()
+
+    def _set_aside(self, broken: Axis, problem: Exception) -> None:
+        """An axis that raises stands still and is said to be broken: counting must never stop what is counted."""
+        if broken.name not in self.broken:
+            self.broken.append(broken.name)
+            log.error("axis %s raised and is not to be believed any more: %r", broken.name, problem)
 
     def _enter(self, cell: int) -> None:
         if self.on_change is not None:
@@ -136,15 +150,15 @@ class CellCounter:
         if cell != self.cell:
             self._enter(cell)
 
-    def transition(self, what: str, detail: str = "") -> None:
+    def transition(self, what: str, detail: str = "") -> bool:
         """A lifecycle transition is about to come about: count the cell in which it finds the system.
 
         `detail` is the kind of a restart, and the trade date of a beginning. What is no lifecycle transition is left
-        out; a restart of a kind that is not known counts as a kill.
+        out, and False is returned; a restart of a kind that is not known counts as a kill.
         """
         label = f"restart:{detail if detail in RESTART_KINDS else 'kill'}" if what == "restart" else what
         if label not in TRANSITIONS:
-            return
+            return False
         mark = (label, self.cell)
         self.transitions[mark] = self.transitions.get(mark, 0) + 1
         if self.last:
@@ -155,6 +169,7 @@ class CellCounter:
             self.on_transition(label, self.cell)
         self.last = label
         self.tell(what, detail)
+        return True
 
     # -- cells as text ------------------------------------------------------------------------------------------
 

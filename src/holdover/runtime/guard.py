@@ -324,8 +324,7 @@ class Guard:
         `cells.explicit` and says its transitions here.
         """
         with self._lock:
-            self.cells.transition(what, detail)
-            if self._keeps_cells:
+            if self.cells.transition(what, detail) and self._keeps_cells:
                 self._write_cells(running=True)
 
     def reconciled(self, trade_date: str, recovered: Iterable[str] = ("orders", "positions", "ledger")) -> None:
@@ -512,7 +511,10 @@ class Guard:
 
     def _write_cells(self, *, running: bool) -> None:
         told = {"magic": "holdover-cells", "version": 1, "catalogue": self.catalogue.digest, "running": running}
-        _write_whole(self.directory / _CELLS, msgspec.json.encode({**told, **self.cells.counts()}))
+        try:
+            _write_whole(self.directory / _CELLS, msgspec.json.encode({**told, **self.cells.counts()}))
+        except OSError as problem:  # what is only counted must not stop what trades
+            log.error("%s could not be written: %s", _CELLS, problem)
 
     def _recall_cells(self) -> None:
         """Go on counting where the last process stopped; whether it ended in good order is the kind of this restart.
