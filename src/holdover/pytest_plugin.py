@@ -246,7 +246,7 @@ class StateCoverage:
         found += expired
         found += [f"this change loses {lost}" for lost in numbers.lost]
         if self.lost_workers:
-            found.append(f"{self.lost_workers} workers died, and what they had seen is lost")
+            found.append(f"workers died ({self.lost_workers}), and what they had seen is lost")
         return found
 
     def _write_reports(self, numbers: Numbers) -> None:

@@ -7,6 +7,7 @@ cell in which the transition has not found the desk yet, it comes about there an
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ from holdover.harness import Condition, PartialFill, Pending, Session, first
 from holdover.harness.session import RESTARTS
 from holdover.model import Record
 
-from .test_session import DAYS
+from .test_session import DAYS, make
 
 pytestmark = pytest.mark.state(instrument="ACME")
 
@@ -29,6 +30,10 @@ class Tour:
         product = Product(read_lock(find_lock(pytestconfig.rootpath)))
         self._places = [number for number, axis in enumerate(self.cells.axes) if axis.name in product.names]
         self.done: set[str] = set()
+
+    def move(self, session: Session) -> None:
+        """Go on in another session, with what has been done."""
+        self.session, self.cells = session, session.guard.cells
 
     def here(self) -> str:
         """The cell in which the session is."""
@@ -112,3 +117,32 @@ def test_a_night_after_a_cut_that_nobody_mended(session: Session, until: Callabl
     session.run(0.2)
     session.end()
     assert session.breaches == []
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["", "cut"])
+def test_a_night_from_every_cell_of_a_morning(tmp_path: Path, pytestconfig: pytest.Config, cut: bool) -> None:
+    """The venue closes early, wherever the morning is; what is open is carried over the night as it stands."""
+    tour: Tour | None = None
+    for number in range(24):
+        session = make(tmp_path / str(number), journal=False)
+        if tour is None:
+            tour = Tour(session, pytestconfig)
+        tour.move(session)
+        session.begin(DAYS[0])
+        arrived = session.run(until=Condition("a cell not yet toured", tour._arrives), limit=0.5)
+        if arrived:
+            if cut:
+                session.disconnect()
+            session.end(now=True)
+            session.overnight()
+            session.begin(DAYS[1])
+            if cut:
+                session.reconnect()
+            session.run(0.01)
+            session.end(now=True)
+        session.close()
+        assert session.breaches == []
+        if not arrived:
+            break
+    assert tour is not None
+    assert len(tour.done) > 5

@@ -77,7 +77,7 @@ def test_no_state_test_is_not_met(whole: Data, catalogue: Catalogue) -> None:
     assert failing(judged(whole, catalogue, other))["state-tests"] == ["test_other.py::test_other failed"]
     lost = passed(catalogue)
     lost.lost_workers = 1
-    assert "1 workers" in failing(judged(whole, catalogue, lost))["state-tests"][0]
+    assert "workers of the test run died (1)" in failing(judged(whole, catalogue, lost))["state-tests"][0]
 
 
 def test_a_state_test_without_a_recording_is_named(whole: Data, catalogue: Catalogue) -> None:

@@ -175,7 +175,9 @@ def run_gap(arguments: argparse.Namespace) -> int:
         print(json.dumps({"gap": told, "waived": len(numbers.waived(today)), "expired": expired}))
         return int(bool(open_))
     for one in open_:
-        print(f"{one.name}\n    {one.words}; seen {one.count} times, in {one.source}")
+        print(
+            f"{one.name}\n    {one.words}; seen {'once' if one.count == 1 else f'{one.count} times'}, in {one.source}"
+        )
     for said in expired:
         print(said)
     waived = len(numbers.waived(today))

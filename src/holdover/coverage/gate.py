@@ -92,7 +92,7 @@ def _tests(results: Results | None) -> Check:
     check.reasons += [f"{one.test} {one.outcome}" for one in tests if one.outcome not in ("passed", "skipped")]
     check.reasons += [f"{test} failed" for test in (results.others_failed if results is not None else [])]
     if results is not None and results.lost_workers:
-        check.reasons.append(f"{results.lost_workers} workers of the test run died, and what they had seen is lost")
+        check.reasons.append(f"workers of the test run died ({results.lost_workers}), and what they had seen is lost")
     skipped = len(tests) - len(ran)
     check.notes.append(f"{len(ran)} ran" + (f", {skipped} skipped" if skipped else ""))
     return check

@@ -79,7 +79,9 @@ def gate_text(gate: Gate) -> str:
         said = "; ".join(check.notes)
         lines.append(f"{mark}  {check.title:<36}{said}".rstrip())
         lines += [f"        {reason}" for reason in check.reasons]
-    lines += ["", "The gate is met." if gate.met else f"The gate is not met: {len(gate.reasons)} reasons."]
+    count = len(gate.reasons)
+    why = "1 reason" if count == 1 else f"{count} reasons"
+    lines += ["", "The gate is met." if gate.met else f"The gate is not met: {why}."]
     return "\n".join(lines)
 
 
