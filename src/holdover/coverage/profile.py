@@ -17,11 +17,11 @@ import msgspec
 from holdover.coverage.data import MAGIC, BadCoverage, Data, Witness, add_counter, combine, decode
 from holdover.model import Record
 from holdover.runtime.axes import Axis, axes_in_use
-from holdover.runtime.cells import TRANSITIONS, CellCounter
+from holdover.runtime.cells import TRANSITIONS, CellCounter, KeptCells
 from holdover.runtime.journal import read_journal
 from holdover.runtime.monitor import kinds_by_name
 
-CELLS: Final = "cells.json"
+CELLS: Final = KeptCells.NAME
 JOURNAL: Final = "journal.jsonl"
 _SAID: Final = "transition:"
 

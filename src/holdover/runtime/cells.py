@@ -10,13 +10,18 @@ addition.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
+from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from holdover.model import Record
 from holdover.runtime.axes import DIGITS, Axis, axes_in_use
+from holdover.runtime.files import write_whole
 
 log = logging.getLogger("holdover.cells")
 
@@ -250,3 +255,35 @@ class CellCounter:
     def __repr__(self) -> str:
         here = ", ".join(f"{one.name}={one.values[one.value]}" for one in self.axes)
         return f"<CellCounter {len(self.visits)} cells, in {here}>"
+
+
+class KeptCells:
+    """A counter's counts in `cells.json` of a directory, over the lives of a trading process.
+
+    `restart_kind` is `clean` when the life before ended in good order, and `kill` otherwise. A file that cannot be read
+    is set aside, one that cannot be written is only said: what counts must not stop what trades.
+    """
+
+    NAME: Final = "cells.json"
+    VERSION: Final = 1
+
+    def __init__(self, directory: Path, counter: CellCounter, catalogue: str) -> None:
+        self.path = directory / self.NAME
+        self.restart_kind = "kill"
+        self._counter, self._catalogue = counter, catalogue
+        try:
+            kept = msgspec.json.decode(self.path.read_bytes()) if self.path.exists() else None
+            if kept is not None:
+                counter.add(kept)
+                self.restart_kind = "kill" if kept["running"] else "clean"
+        except (ValueError, KeyError, TypeError, OSError) as problem:
+            log.warning("%s is set aside and cells are counted from nothing: %s", self.NAME, problem)
+            os.replace(self.path, self.path.with_suffix(".aside"))
+
+    def write(self, *, running: bool) -> None:
+        """Write the counts whole, synced; `running` says that this life has not ended."""
+        told = {"magic": "holdover-cells", "version": self.VERSION, "catalogue": self._catalogue, "running": running}
+        try:
+            write_whole(self.path, msgspec.json.encode({**told, **self._counter.counts()}))
+        except OSError as problem:
+            log.error("%s could not be written: %s", self.NAME, problem)

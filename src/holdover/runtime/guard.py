@@ -20,7 +20,6 @@ of them, because only then has everything that touches it been done.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -47,8 +46,9 @@ from holdover.model import (
 )
 from holdover.runtime.axes import Axis, freeze_level, import_axes
 from holdover.runtime.breach import Breach, page_for
-from holdover.runtime.cells import OPENED, CellCounter
+from holdover.runtime.cells import OPENED, CellCounter, KeptCells
 from holdover.runtime.config import GuardConfig, read_config
+from holdover.runtime.files import write_whole
 from holdover.runtime.freezes import Freeze, FreezeStore, StoreProblem
 from holdover.runtime.journal import FlightRecorder, Journal
 from holdover.runtime.layout import Check, Touched
@@ -58,7 +58,6 @@ from holdover.runtime.pager import AppriseChannel, Channel, FileChannel, LogChan
 log = logging.getLogger("holdover.guard")
 
 _MEMORY = "monitor.memory"
-_CELLS = "cells.json"
 
 
 class ThawRefused(RuntimeError):
@@ -159,8 +158,7 @@ class Guard:
         self._jump_declared = False
         self._add = self.recorder.add
         self._memory_freeze: Freeze | None = None
-        self._keeps_cells = False
-        self._restart_kind = "kill"
+        self._kept_cells: KeptCells | None = None
         self.store = store or FreezeStore(directory / "guard.db")
         given: Sequence[Channel] = (
             channels if channels is not None else [FileChannel(directory / "pages.jsonl"), LogChannel()]
@@ -196,7 +194,7 @@ class Guard:
             recorder_size=told.recorder_size,
         )
         guard.recall()
-        guard._recall_cells()
+        guard._kept_cells = KeptCells(directory, guard.cells, guard.catalogue.digest)
         guard.pager.start()
         return guard
 
@@ -307,7 +305,8 @@ class Guard:
         with self._lock:
             now_ns = self.clock()
             if not self.cells.explicit:
-                self.transition(name, self._restart_kind if name == "restart" else trade_date)
+                kind = self._kept_cells.restart_kind if self._kept_cells is not None else "kill"
+                self.transition(name, kind if name == "restart" else trade_date)
             self.monitor.cause = name
             self._clock_read(now_ns)
             self._last_ns = max(self._last_ns, now_ns)
@@ -324,8 +323,8 @@ class Guard:
         `cells.explicit` and says its transitions here.
         """
         with self._lock:
-            if self.cells.transition(what, detail) and self._keeps_cells:
-                self._write_cells(running=True)
+            if self.cells.transition(what, detail) and self._kept_cells is not None:
+                self._kept_cells.write(running=True)
 
     def reconciled(self, trade_date: str, recovered: Iterable[str] = ("orders", "positions", "ledger")) -> None:
         """Reconciliation with the venue is complete, and with it the recovery of these subsystems."""
@@ -506,31 +505,9 @@ class Guard:
         """Write the monitor's memory whole, synced, beside the freezes: for the next process to take up."""
         with self._lock:
             data = self.monitor.dump()
-            self._write_cells(running=True)
-        _write_whole(self.directory / _MEMORY, data)
-
-    def _write_cells(self, *, running: bool) -> None:
-        told = {"magic": "holdover-cells", "version": 1, "catalogue": self.catalogue.digest, "running": running}
-        try:
-            _write_whole(self.directory / _CELLS, msgspec.json.encode({**told, **self.cells.counts()}))
-        except OSError as problem:  # what is only counted must not stop what trades
-            log.error("%s could not be written: %s", _CELLS, problem)
-
-    def _recall_cells(self) -> None:
-        """Go on counting where the last process stopped; whether it ended in good order is the kind of this restart.
-
-        A counter that cannot be read is set aside: a trading process comes up without it.
-        """
-        self._keeps_cells = True
-        path = self.directory / _CELLS
-        try:
-            kept = msgspec.json.decode(path.read_bytes()) if path.exists() else None
-            if kept is not None:
-                self.cells.add(kept)
-                self._restart_kind = "kill" if kept["running"] else "clean"
-        except (ValueError, KeyError, TypeError) as problem:
-            os.replace(path, path.with_suffix(".aside"))
-            log.warning("%s is set aside and cells are counted from nothing: %s", path.name, problem)
+            if self._kept_cells is not None:
+                self._kept_cells.write(running=True)
+        write_whole(self.directory / _MEMORY, data)
 
     def recall(self) -> bool:
         """Take up a memory written by `remember`; False when there is none. Raises `ValueError` when it is damaged."""
@@ -590,8 +567,8 @@ class Guard:
     def close(self) -> None:
         """Deliver what is due, write the memory and let go of the files."""
         self.pager.stop()
-        if self._keeps_cells:
-            self._write_cells(running=False)
+        if self._kept_cells is not None:
+            self._kept_cells.write(running=False)
         if self.journal is not None:
             self.journal.close()
         self.store.close()
@@ -603,22 +580,3 @@ class Guard:
 
 def _located(breach: Breach, scope: str, number: int) -> Breach:
     return msgspec.structs.replace(breach, scope=scope, number=number)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or as it was before, whatever happens meanwhile."""
-    part = path.with_suffix(".part")
-    with open(part, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
