@@ -191,6 +191,8 @@ def test_the_gate_without_anything_says_so(
     code, out = said(capsys, "gate")
     assert code == 1
     assert "run `pytest --state-cov`" in out
+    assert "invariants are UNKNOWN" in out
+    assert "not met: 2 reasons" in out
     (tmp_path / ".state-results.json").write_text("{}")
     assert said(capsys, "gate")[0] in (1, 2)
     (tmp_path / ".state-results.json").write_text("nonsense")

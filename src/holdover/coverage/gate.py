@@ -161,6 +161,9 @@ def _catalogue(numbers: Numbers, today: date) -> Check:
     check = Check("catalogue", "Every invariant had occasion")
     waivers = {one.name: one for one in numbers.lock.waiver}
     waived = 0
+    if not numbers.data.recorded and not numbers.data.invariants:
+        check.reasons.append(f"nothing was recorded: all {len(numbers.occasions)} invariants are UNKNOWN")
+        return check
     for one in numbers.occasions:
         if one.state == "ACTIVE":
             continue
