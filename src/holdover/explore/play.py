@@ -114,7 +114,8 @@ class Player:
         self._waiting: dict[tuple[str, int], list[Operation]] = {}
         self._seconds: list[Operation] = []
         self._pending: list[Operation] = []
-        self._counts = {"mutation": 0, "in": 0, "out": 0, "delivered": 0, "sent": 0}
+        self._counts = {"mutation": 0, "in": 0, "out": 0, "delivered": 0, "sent": 0, "instant": 0}
+        self._instants = False
         self._done = 0
 
     def play(self) -> Played:
@@ -175,6 +176,7 @@ class Player:
     def _lay_out(self, number: int) -> None:
         self._counts = dict.fromkeys(self._counts, 0)
         self._waiting, self._pending = {}, []
+        self._instants = any(one.day == number and one.at == "instant" for one in self.schedule.operations)
         today = [one for one in self.schedule.operations if one.day == number]
         self._seconds = sorted((one for one in today if one.at == "second"), key=lambda one: one.n)
         for one in today:
@@ -196,6 +198,8 @@ class Player:
                 if not self._seconds or next_ns >= close_ns:
                     return not (self.to_breach and session.guard.breaches)
                 self._pending.append(self._seconds.pop(0))
+            elif self._instants:
+                self._reached("instant")
             pending, self._pending = self._pending, []
             for one in pending:
                 if not self._between(one):
@@ -221,6 +225,8 @@ class Player:
         self._counts[place] += 1
         if not self._waiting:
             return
+        if self._instants:
+            self.session.stop()
         for one in self._waiting.pop((place, self._counts[place]), ()):
             if one.do in AT_MESSAGES:
                 self._done += 1

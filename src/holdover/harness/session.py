@@ -112,6 +112,8 @@ class Session:
         self.subject: Subject | None = None
         self.env: Env | None = None
         self._syncs = disk.Syncs()
+        self.synced: dict[str, int] = {}
+        self._left: Outbound | None = None
         self._tape = Tape([], 0, 0)
         self._events: Iterator[MarketEvent] = iter(())
         self._held: MarketEvent | None = None
@@ -397,6 +399,11 @@ class Session:
     # -- trials -------------------------------------------------------------------------------------------------
 
     @property
+    def place(self) -> tuple[int, int]:
+        """Where the recorded market stands."""
+        return self._tape.place
+
+    @property
     def stopped(self) -> bool:
         """Whether the last `play` ended before its time: by `stop`."""
         return self._stopped
@@ -421,20 +428,18 @@ class Session:
         self._said("disconnect", f"in flight {self.link.in_flight}")
         self.link.sever(lose_out=lose_out)
 
-    def crash(self, into: Path) -> None:
+    def crash(self, into: Path, image: Mapping[str, bytes] | None = None) -> None:
         """The subject dies at this very instant, from inside a call of its own, for a trial that `put_back` ends.
 
-        Its disk as it is now is copied to `into`, on which the next life will run; the old life's own files and objects
-        are not touched. `restart` brings it up.
+        Its disk as it is now (or the `image` of it, where one has been taken already) is laid down in `into`, on which
+        the next life will run; the old life's own files and objects are not touched. `restart` brings it up.
         """
-        if into.exists():
-            shutil.rmtree(into)
-        disk.copy(self.subject_directory, into)
-        self._synced = self._syncs.of(self.subject_directory)
+        disk.lay_down(disk.image(self.subject_directory) if image is None else image, into)
+        self.synced = self._syncs.of(self.subject_directory)
         self.subject_directory = into
         if self.env is not None:
             self.env.kill()
-        self.guard.abandon_steps(gone=True)
+        self.guard.abandon_steps(self._has_left, gone=True)
         self._bury()
 
     def keep(self) -> Any:
@@ -609,14 +614,14 @@ class Session:
     def _take_image(self) -> None:
         self._image = self.directory / "killed"
         disk.copy(self.subject_directory, self._image)
-        self._synced = self._syncs.of(self.subject_directory)
+        self.synced = self._syncs.of(self.subject_directory)
         if self.env is not None:
             self.env.kill()
-        self.guard.abandon_steps()
+        self.guard.abandon_steps(self._has_left)
 
     def _damage(self, kind: str) -> None:
         if kind == "kill-unsynced":
-            disk.lose_unsynced(self.subject_directory, self._synced)
+            disk.lose_unsynced(self.subject_directory, self.synced)
         elif kind == "torn":
             disk.tear(self.subject_directory)
         elif kind == "stale":
@@ -641,8 +646,12 @@ class Session:
 
     def _sending(self, message: Outbound) -> None:
         """What really leaves, seen by the world and not by the subject: nothing may leave a frozen scope."""
+        self._left = message
         if isinstance(message, Request) and self.guard.forbids(message):
             self.leaked.append(message)
+
+    def _has_left(self, record: Record) -> bool:
+        return record is self._left
 
     def _carry(self) -> dict[str, Any]:
         """What goes into the night."""

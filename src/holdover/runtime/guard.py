@@ -152,6 +152,7 @@ class Guard:
         self.on_breach: Callable[[Breach], None] | None = None
         self.problem = ""
         self.quiet = False
+        self.begun = 0
         self._lock = threading.RLock()
         self._steps: list[Step] = []
         self._last_ns = 0
@@ -246,17 +247,19 @@ class Guard:
             if now_ns < self._last_ns:
                 self._clock_read(now_ns)
             self._last_ns = now_ns
-            if self.monitor.undo and not self._steps:
-                self.monitor.undo.clear()
+            if not self._steps:
+                self.begun += 1
+                if self.monitor.undo:
+                    self.monitor.undo.clear()
             self._steps.append(step)
 
-    def abandon_steps(self, *, gone: bool = False) -> None:
+    def abandon_steps(self, left: Callable[[Record], bool] = lambda record: True, *, gone: bool = False) -> None:
         """The process whose steps are open is dead: what they did is undone here, and will not be settled by them.
 
-        `gone` says that nobody will even leave them.
+        `left` says whether a request that they recorded is out, `gone` that nobody will even leave the steps.
         """
         with self._lock:
-            self.monitor.roll_back()
+            self.monitor.roll_back(left)
             for step in self._steps:
                 step.touched.clear()
             if gone:
@@ -360,6 +363,11 @@ class Guard:
         free = abs(held.net_qty) - held.reserved_qty
         against = held.net_qty < 0 if request.side == Side.BUY else held.net_qty > 0
         return against and request.order_qty <= free
+
+    @property
+    def in_step(self) -> bool:
+        """Whether any step is open."""
+        return bool(self._steps)
 
     @property
     def frozen(self) -> list[Freeze]:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from holdover.catalogue import Boundary, Catalogue
-from holdover.model import Execution, FreezeSet, Order, OrdStatus, Position, Recompute, Record, Recovery
+from holdover.model import Execution, FreezeSet, Order, OrdStatus, Position, Recompute, Record, Recovery, Request
 from holdover.runtime.breach import Breach, Shown
 from holdover.runtime.cells import CellCounter
 from holdover.runtime.explain import explain
@@ -70,7 +70,7 @@ class Monitor:
         table = (subsystem, record.__class__)
         mutate = self.layout._mutate.get(table) or self.layout.mutate(table)
         before = mutate(record, record.key, now_ns, touched)
-        if self.undo is not None and (record.durable or record.derived):
+        if self.undo is not None and (record.durable or record.derived or record.__class__ is Request):
             self.undo.append((table, record.key, before))
 
     def settle(self, touched: Iterable[tuple[int, str]], now_ns: int) -> None:
@@ -238,15 +238,16 @@ class Monitor:
             for record in mine.values():
                 self.mutate(subsystem, record, now_ns, touched)
 
-    def roll_back(self) -> None:
+    def roll_back(self, left: Callable[[Record], bool]) -> None:
         """The process died inside the steps noted in `undo`: what it must bring back is what stood before them.
 
-        Its store may have the records of the open step or not, and both are right; older than that it may not be.
+        Its store may have the records of the open step or not, and both are right; older than that it may not be. A
+        request of which `left` says that it has left is not undone: it is out.
         """
         noted, self.undo = self.undo or [], []
         with self.cells.quietly():
             for table, key, before in reversed(noted):
-                if table[0] != "venue":
+                if table[0] != "venue" and not (table[1] is Request and left(self.layout.tables[table][key])):
                     self.layout.put_back(table, key, before)
 
     def _was_settled(self, table: TableKey, record: Record) -> bool:
