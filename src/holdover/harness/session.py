@@ -138,6 +138,9 @@ class Session:
             store=FreezeStore.in_memory() if scratch else None,
         )
         guard.quiet = True
+        guard.cells.explicit = True
+        if self.plan.faults:
+            guard.cells.left_out = f"a subject with seeded faults: {', '.join(self.plan.faults)}"
         guard.monitor.undo = []  # a subject can be killed here, and its guard lives on
         return guard
 
@@ -515,6 +518,7 @@ class Session:
         finally:
             self._held = event if event is not None else next(events, None)
             self.market_events += count
+            self.guard.cells.played += count
         if not self._stopped:
             self._run_timers(max(end_ns, clock.now_ns))
 
@@ -667,6 +671,7 @@ class Session:
     def _said(self, what: str, detail: str) -> None:
         mutations = self.guard.monitor.mutations
         self.transitions.append(Transition(what, detail, self.trade_date, self.clock.now_ns, mutations))
+        self.guard.transition(what, detail)
         if self.guard.journal is not None:
             self.guard.journal.say(mutations, self.clock.now_ns, f"transition:{what}", detail)
 

@@ -19,6 +19,7 @@ import msgspec
 from holdover.catalogue import Boundary, Catalogue
 from holdover.model import Execution, FreezeSet, Order, OrdStatus, Position, Recompute, Record, Recovery, Request
 from holdover.runtime.breach import Breach, Shown
+from holdover.runtime.cells import CellCounter
 from holdover.runtime.explain import explain
 from holdover.runtime.layout import Check, Layout, TableKey, Touched
 
@@ -38,10 +39,12 @@ class Monitor:
         on_breach: Callable[[Breach, Check], None],
         frozen: object,
         instruments: dict[str, Any] | None = None,
+        cells: CellCounter | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.instruments = instruments if instruments is not None else {}
-        self.layout = Layout(catalogue, self._fail, self._arm, frozen)
+        self.cells = cells if cells is not None else CellCounter()
+        self.layout = Layout(catalogue, self._fail, self._arm, frozen, self.cells)
         self.mutations = 0
         self.breaches = 0
         self.next_ns = NEVER
@@ -201,6 +204,10 @@ class Monitor:
         What it had recorded of the durable kinds and has not brought back, or has brought back older, is remembered
         as lost until its recovery is declared complete.
         """
+        with self.cells.quietly():
+            self._restore(subsystem, records, now_ns, touched)
+
+    def _restore(self, subsystem: str, records: Iterable[Record], now_ns: int, touched: Touched) -> None:
         self.now_ns = now_ns
         back: dict[TableKey, dict[str, Record]] = {}
         for record in records:
@@ -238,9 +245,10 @@ class Monitor:
         request of which `left` says that it has left is not undone: it is out.
         """
         noted, self.undo = self.undo or [], []
-        for table, key, before in reversed(noted):
-            if table[0] != "venue" and not (table[1] is Request and left(self.layout.tables[table][key])):
-                self.layout.put_back(table, key, before)
+        with self.cells.quietly():
+            for table, key, before in reversed(noted):
+                if table[0] != "venue" and not (table[1] is Request and left(self.layout.tables[table][key])):
+                    self.layout.put_back(table, key, before)
 
     def _was_settled(self, table: TableKey, record: Record) -> bool:
         """Whether a restarted system must bring this record back.
@@ -439,12 +447,16 @@ class Monitor:
             {table: dict(kept) for table, kept in self._lost.items()},
             dict(self._restored),
             None if self.undo is None else list(self.undo),
+            self.cells.keep(),
         )
 
     def put_back(self, kept: Any) -> None:
         """Make it what it was when `keep` was called."""
-        layout, counts, due, armed, reconcile, lost, restored, undo = kept
+        layout, counts, due, armed, reconcile, lost, restored, undo, cells = kept
+        self.cells.put_back(cells)
         self.layout.put_back_all(layout)
+        if self.cells.on_put_back is not None:
+            self.cells.on_put_back()
         self.mutations, self.breaches, self.next_ns, self.cause, self.now_ns, self.trade_date, self._boundary = counts
         self._due, self._armed, self._reconcile = list(due), dict(armed), dict(reconcile)
         self._lost = {table: dict(records) for table, records in lost.items()}
@@ -476,11 +488,16 @@ class Monitor:
                 "restored": self._restored,
                 "reconcile": [[*self.layout.groups[number].table_name, key] for number, key in self._reconcile],
                 "tally": self.active(),
+                "cells": self.cells.dump(),
             }
         )
 
     def load(self, memory: bytes) -> None:
         """Take up a memory dumped before. Raises `ValueError` when it is damaged."""
+        with self.cells.quietly():
+            self._load(memory)
+
+    def _load(self, memory: bytes) -> None:
         try:
             held = msgspec.msgpack.decode(memory)
             kinds = kinds_by_name()
@@ -510,6 +527,7 @@ class Monitor:
                 for group in self.layout.groups:
                     if group.reconciled and group.table == (subsystem, kinds[kind]):
                         self._reconcile[group.number, key] = None
+            self.cells.load(held.get("cells", {}))
         except (msgspec.MsgspecError, KeyError, IndexError, TypeError) as problem:
             raise ValueError(f"the monitor's memory is damaged: {problem}") from problem
         self.trade_date = held["trade_date"]
