@@ -80,6 +80,7 @@ class Trials(Walk):
         self._cut_at = 0
         self._image: tuple[Any, dict[str, bytes]] = (None, {})
         self._number = count()
+        self._folders = 0
 
     def _possible(self, kind: str) -> bool:
         return kind != "overnight" or self.ground.days.index(self.ground.day) + 1 < len(self.ground.days)
@@ -127,6 +128,8 @@ class Trials(Walk):
         """A timer is about to run in which the link is to be cut at a mutation: a fork runs it and is cut there."""
         if self.child is None:
             for mutation, number in self.cuts.get(self.session.clock.ran, ()):
+                if self.child is not None:
+                    return  # in a fork: the rest are the walk's
                 self._fork(["disconnect"], "mutation", number, n=mutation, cut_at=mutation)
 
     # -- kills in the process ---------------------------------------------------------------------------------------
@@ -162,7 +165,11 @@ class Trials(Walk):
 
     def _killed(self, operation: Operation, number: int, image: dict[str, bytes]) -> Tried:
         session = self.session
-        place = self.place / "trial"
+        # A folder of its own: when an earlier life's database connection is collected at last, it takes its log's name
+        # away, and that must not be this one's.
+        self._folders += 1
+        place = self.place / f"trial-{self._folders}"
+        shutil.rmtree(self.place / f"trial-{self._folders - 1}", ignore_errors=True)
         try:
             session.own_tape()
             session.crash(place, image)
