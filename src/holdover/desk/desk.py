@@ -72,7 +72,7 @@ class Desk:
         self.ledger = parts.ledger(self.store, guard)
         self.risk = parts.risk(config, guard)
         self.gateway = parts.gateway(config, self.store, guard, link)
-        self.reconciler = parts.reconciler(config, guard, self.gateway, self.orders)
+        self.reconciler = parts.reconciler(config, guard, self.gateway, self.orders, self.positions)
         self.parents = parts.parents(
             config,
             self.store,

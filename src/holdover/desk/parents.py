@@ -123,13 +123,13 @@ class Parents:
         self._tick_ns, self._number = tick_ns, 0
         parent = self._parents.get(strategy.parent_id)
         top = self._market.top(strategy.symbol)
-        if parent is None or not top.trading or not self._gateway.trading(strategy.symbol):
+        if parent is None or not self.may_trade(strategy.symbol, top):
             return
         now_ns = self._clock.now_ns
         if not open_ns <= now_ns < close_ns:
             return
         working = self._tend(strategy, top, open_ns, close_ns)
-        if working >= strategy.slices_working_max:
+        if working >= strategy.slices_working_max or self._outcome_unknown(strategy):
             return
         due = self._due(strategy, parent, top, open_ns, close_ns)
         left = parent.order_qty - parent.filled_qty - parent.working_qty
@@ -141,6 +141,10 @@ class Parents:
         price = self._behind(strategy, _near(strategy.side, top))
         if quantity > 0 and price is not None and price > 0:
             self._send_slice(strategy, parent, quantity, price)
+
+    def may_trade(self, symbol: str, top: Top) -> bool:
+        """Whether the book takes orders: by the market's word and by what the venue has told us."""
+        return top.trading and self._gateway.trading(symbol)
 
     def _behind(self, strategy: Strategy, touch: int | None) -> int | None:
         instrument = self._config.instrument(strategy.symbol)
@@ -169,6 +173,11 @@ class Parents:
             return 0
         held = position.net_qty if strategy.side != Side.BUY else -position.net_qty
         return held - position.reserved_qty
+
+    def _outcome_unknown(self, strategy: Strategy) -> bool:
+        """Whether an order of this parent is still unacknowledged: another might double it."""
+        children = [self._orders.get(root) for root in self._children.get(strategy.parent_id, {})]
+        return any(order is not None and order.ord_status == OrdStatus.PENDING_NEW for order in children)
 
     def _tend(self, strategy: Strategy, top: Top, open_ns: int, close_ns: int) -> int:
         """Reprice or cancel slices that have waited; returns how many are working."""

@@ -105,6 +105,11 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
         return self.ord_status in PENDING
 
     @property
+    def unacknowledged(self) -> int:
+        """1 while the venue has not said what became of the new order, else 0: summed, it counts them."""
+        return int(self.ord_status == OrdStatus.PENDING_NEW)
+
+    @property
     def is_carried(self) -> bool:
         """Whether its time in force takes it over the night."""
         return self.time_in_force in _CARRIED
