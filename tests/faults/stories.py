@@ -133,12 +133,10 @@ def the_same_exec_ids_again(session: Session) -> None:
 def a_day_order_expires_while_down(session: Session) -> None:
     """Killed with a DAY order at work; the close comes while the desk is down."""
     session.begin()
-    session.run(0.9)
-    assert session.run(until=until(of_the_day))
-    session.run(session.clock.now_ns + 1_000_000)
-    assert session.run(until=until(lambda subsystem, record: True), kill=True)
-    assert any(order.is_open and order.time_in_force == TimeInForce.DAY for order in session.venue.orders.values())
+    session.run(0.95)
+    assert session.run(until=until(of_the_day), kill=True)
     session.stay_down((session.hours()[1] - session.clock.now_ns) / 1_000_000_000)
+    assert any(order.is_open and order.time_in_force == TimeInForce.DAY for order in session.venue.orders.values())
     night(session)
     session.run(0.01)
 
@@ -157,6 +155,14 @@ def yesterdays_fill_is_corrected(session: Session) -> None:
     session.run(0.01)
     assert session.venue.correct(fill.exec_id, fill.last_qty - 1, fill.last_px, fill.trade_date)
     minutes(session, 1)
+
+
+@story("limit-on-the-day-only", settings={"limits": {"position_max": 22_000}})
+def a_position_near_its_limit(session: Session) -> None:
+    """The first day ends with a position that leaves little room for the second."""
+    session.begin()
+    night(session)
+    session.run(0.5)
 
 
 @story("split-passes-by")
@@ -225,7 +231,8 @@ def a_fill_while_down(session: Session) -> None:
     """Killed; an order fills before the desk is up again."""
     session.begin()
     session.run(0.2)
-    assert session.run(until=first(Pending), kill=True)
+    assert session.run(until=until(lambda s, r: acknowledged(s, r) and r.is_carried))  # type: ignore[attr-defined]
+    assert session.run(until=until(lambda subsystem, record: True), kill=True)
     until_a_fill_at_the_venue(session)
     session.restart("kill")
     minutes(session, 1)
@@ -319,7 +326,6 @@ def a_closing_order_and_a_restart(session: Session) -> None:
     """An order that closes a position is at work when the desk is restarted."""
     session.begin()
     assert session.run(until=until(lambda s, r: acknowledged(s, r) and r.closing_qty > 0))  # type: ignore[attr-defined]
-    minutes(session, 0.01)
     session.restart()
     minutes(session, 1)
 
@@ -366,9 +372,18 @@ def a_fill_told_after_the_cancel(session: Session) -> None:
 def a_cancel_lost_on_its_way(session: Session) -> None:
     """One cancel does not reach the venue."""
     session.begin()
-    assert session.run(until=until(change("ORDER_CANCEL_REQUEST")))
-    session.link._faults.append(["out", session.link.sent["out"] + 1, "drop", 0])
-    minutes(session, 5)
+    leaves = change("ORDER_CANCEL_REQUEST")
+    gone: list[Record] = []
+
+    def lose_the_first(subsystem: str, record: Record) -> None:
+        if leaves(subsystem, record) and not gone:
+            gone.append(record)
+            session.link.fault("out", 1, "drop")
+
+    session.on_record = lose_the_first
+    session.run(until=until(leaves))
+    assert gone
+    minutes(session, 20)
 
 
 @story("replace-applied-on-send")
@@ -376,8 +391,8 @@ def a_refusal_lost_in_a_cut(session: Session) -> None:
     """The venue refuses a replace, and the link is cut before it is heard."""
     session.begin()
     session.run(0.1)
-    session.venue.refuse_next = 1
     assert session.run(until=until(change("ORDER_CANCEL_REPLACE_REQUEST")))
+    session.venue.refuse_next = 1
     session.run(session.clock.now_ns + session.link.latency_ns + 1_000)
     session.disconnect(recovery="drop")
     minutes(session, 1)
@@ -416,9 +431,9 @@ def answers_that_take_long(session: Session) -> None:
     session.begin()
     session.run(0.1)
     session.disconnect(recovery="drop")
-    minutes(session, 1)
+    session.run(session.hours()[0] + 60 * MINUTE - MINUTE // 12)
     session.reconnect()
-    session.link.fault("in", 3, "hold", 2 * MINUTE)
+    session.link.fault("in", 4, "hold", MINUTE // 3)
     minutes(session, 5)
 
 
@@ -450,8 +465,9 @@ def one_message_lost(session: Session) -> None:
     """One message of the venue is lost in a healthy session."""
     session.begin()
     session.run(0.1)
-    session.link.fault("in", 2, "drop")
-    session.run(0.2)
+    assert session.run(until=until(change("ORDER_CANCEL_REPLACE_REQUEST")))
+    session.link.fault("in", 1, "drop")
+    minutes(session, 1)
 
 
 @story("chain-lost-in-status")

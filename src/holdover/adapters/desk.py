@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from holdover.desk import Desk, DeskConfig, Strategy
 from holdover.desk.faults import parts_with
 from holdover.model import PositionEffect, Side, TimeInForce
@@ -13,11 +15,15 @@ if TYPE_CHECKING:
 
 
 class DeskSubject:
-    """One life of the desk. The plan's days give the instruments and how much one may trade of them."""
+    """One life of the desk. The plan's days give the instruments and how much one may trade of them.
+
+    The plan's settings may hold a whole `DeskConfig` (`desk`), or fields of one to be set otherwise (`limits`).
+    """
 
     def __init__(self, plan: Plan) -> None:
         told = plan.settings.get("desk")
-        self.config = told if isinstance(told, DeskConfig) else config_for(plan)
+        config = told if isinstance(told, DeskConfig) else config_for(plan)
+        self.config = msgspec.structs.replace(config, **plan.settings.get("limits", {}))
         self.parts = parts_with(plan.faults)
         self.accounts = self.config.accounts()
         self.desk: Desk | None = None
@@ -83,6 +89,7 @@ def config_for(plan: Plan) -> DeskConfig:
                 participation_bp=150,
                 position_effect=PositionEffect.CLOSE,
                 time_in_force=TimeInForce.DAY,
+                offset=3,
             ),
             Strategy(
                 name=f"short.{instrument.symbol}",

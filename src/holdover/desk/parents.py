@@ -198,8 +198,8 @@ class Parents:
                     near = _near(strategy.side, top)
                     self._reprice(order, near if late else self._behind(strategy, near))
             elif waited > 0 and waited % strategy.patience == 0:
-                times = 1 if strategy.rests else waited // strategy.patience
-                if times >= 4:
+                times = waited // strategy.patience
+                if times >= (2 if strategy.rests else 4):
                     self._cancel(order)
                 else:
                     self._reprice(order, _far(strategy.side, top) if times >= 2 else _near(strategy.side, top))

@@ -123,12 +123,10 @@ def _split_passes_by(self: Positions, account: str, symbol: str, net_qty: int, r
     return None
 
 
-def _counts_the_day_in_place(self: Parents, trade_date: str) -> None:
-    Parents.begin(self, trade_date)
-    for order in self._orders.open():
-        if order.trade_date < trade_date:
-            # A record that has been said is changed behind the back of whoever was told.
-            msgspec.structs.force_setattr(order, "cum_qty", 0)
+def _counts_the_day_in_place(self: Orders, order: Order, report: ExecutionReport) -> None:
+    Orders.restate(self, order, report)
+    # A record that has been said is changed behind the back of whoever was told.
+    msgspec.structs.force_setattr(self._orders[order.key], "cum_qty", 0)
 
 
 def _limits_the_day_only(self: Risk, account: str, symbol: str, buy: bool, quantity: int) -> bool:
@@ -243,10 +241,10 @@ FAULTS: Final = (
     Fault(
         "carried-changed-in-place",
         _CARRIED,
-        "counts a carried order's fills of the day in the very record that it has read back and told",
+        "counts a restated order's fills of the day in the very record that it has told",
         "a partial fill of a GTC order, the night",
         "recompute-agrees",
-        changed("parents", begin=_counts_the_day_in_place),
+        changed("orders", restate=_counts_the_day_in_place),
     ),
     Fault(
         "limit-on-the-day-only",

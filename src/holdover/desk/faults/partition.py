@@ -111,12 +111,23 @@ def _status_without_terms(self: Orders, report: ExecutionReport) -> None:
 # -- beyond the list ----------------------------------------------------------------------------------------------
 
 
-def _books_before_it_adopts(self: Orders, report: ExecutionReport) -> Order:
-    kept, self._keep = self._keep, lambda before, after: None  # type: ignore[method-assign]
-    try:
-        return Orders.adopt(self, report)
-    finally:
-        self._keep = kept  # type: ignore[method-assign]
+def _books_fills_of_strangers(self: Orders, report: ExecutionReport) -> None:
+    known = self.find(report.cl_ord_id) or (report.orig_cl_ord_id and self.find(report.orig_cl_ord_id))
+    if known or report.exec_type != ExecType.TRADE:
+        Orders.report(self, report)
+        return
+    stranger = Order(
+        root_cl_ord_id=report.cl_ord_id,
+        cl_ord_id=report.cl_ord_id,
+        symbol=report.symbol,
+        side=report.side,
+        order_qty=report.order_qty,
+        leaves_qty=0,
+        account=report.account,
+    )
+    execution = self._execution(stranger, report)
+    if execution is not None and not self.seen(execution):
+        self.book(execution)
 
 
 def _done_from_the_first_answer(self: Reconciler) -> bool:
@@ -228,10 +239,10 @@ FAULTS: Final = (
     Fault(
         "external-order-not-adopted",
         _PARTITION,
-        "books a fill of an order that it does not know before it has taken the order in",
+        "books a fill of an order that it does not know, and does not take the order in",
         "a trade by hand while the link is cut, not replayed",
         "every-execution-has-its-order",
-        changed("orders", adopt=_books_before_it_adopts),
+        changed("orders", report=_books_fills_of_strangers),
     ),
     Fault(
         "works-on-the-first-answer",

@@ -107,9 +107,19 @@ def _sends_at_once(self: Gateway, message: Outbound) -> None:
         Gateway.queue(self, message)
 
 
+def _is_stored(orders: Orders, report: ExecutionReport) -> bool:
+    found = orders.find(report.cl_ord_id) or (report.orig_cl_ord_id and orders.find(report.orig_cl_ord_id))
+    return bool(found) or report.ord_rej_reason is not None
+
+
 def _answers_only_for_what_is_stored(self: Orders, report: ExecutionReport) -> None:
-    if self.find(report.cl_ord_id) or (report.orig_cl_ord_id and self.find(report.orig_cl_ord_id)):
+    if _is_stored(self, report):
         Orders.answered(self, report)
+
+
+def _reports_only_of_what_is_stored(self: Orders, report: ExecutionReport) -> None:
+    if _is_stored(self, report):
+        Orders.report(self, report)
 
 
 def _frozen_in_memory(self: Gateway, message: Outbound) -> bool:
@@ -125,9 +135,9 @@ def _frozen_in_memory(self: Gateway, message: Outbound) -> bool:
 
 
 def _change_counted_in_memory(self: Parents, order: Order) -> str:
-    count = getattr(self, "_changes", 0) + 1
-    self._changes = count  # type: ignore[attr-defined]
-    return f"{order.root_cl_ord_id}{CHAIN}{count}"
+    counts: dict[str, int] = self.__dict__.setdefault("_changes", {})
+    counts[order.key] = counts.get(order.key, 0) + 1
+    return f"{order.root_cl_ord_id}{CHAIN}{counts[order.key]}"
 
 
 def _claims_foreign_orders(self: Orders, order: Order) -> Order:
@@ -236,12 +246,12 @@ FAULTS: Final = (
     Fault(
         "sent-before-stored",
         _RESTART,
-        "sends an order before it is stored, and takes no status of an order that is not in its store",
+        "sends an order before it is stored, and takes no report of an order that is not in its store",
         "a kill between sending and commit, a restart",
         "venue-open-orders-known",
         both(
             changed("gateway", queue=_sends_at_once),
-            changed("orders", answered=_answers_only_for_what_is_stored),
+            changed("orders", answered=_answers_only_for_what_is_stored, report=_reports_only_of_what_is_stored),
         ),
     ),
     Fault(
