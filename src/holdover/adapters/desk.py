@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 import msgspec
 
 from holdover.desk import Desk, DeskConfig, Strategy
 from holdover.desk.faults import parts_with
-from holdover.model import PositionEffect, Side, TimeInForce
+from holdover.model import Order, PositionEffect, Side, TimeInForce
 
 if TYPE_CHECKING:
     from holdover.harness.subject import Env, Plan
@@ -45,6 +50,34 @@ class DeskSubject:
         """Go down in good order."""
         if self.desk is not None:
             self.desk.stop()
+
+    # -- what exploration may ask of a subject; all of it may be left out ------------------------------------------
+
+    isolated = True
+    """One life keeps nothing outside its own objects and its directory: another may run beside it in one process."""
+
+    def volatile(self) -> Any:
+        """What it decides by that is neither recorded nor on the disk, as plain data."""
+        if self.desk is None:
+            return None
+        return [self.desk.reconciler.done, len(self.desk._early), sorted(self.desk._waiting_since)]
+
+    def rows(self, directory: Path) -> Iterator[tuple[Any, ...]]:
+        """The rows of its store; of the executions, which are never changed and read back at every start, how many."""
+        reader = sqlite3.connect(f"file:{directory / 'desk.db'}?mode=ro", uri=True)
+        try:
+            yield from reader.execute("SELECT * FROM record WHERE kind <> 'Execution'")
+            yield from reader.execute("SELECT kind, COUNT(*) FROM record WHERE kind = 'Execution'")
+            yield from reader.execute("SELECT * FROM meta WHERE name NOT IN ('in_seq', 'out_seq')")
+        finally:
+            reader.close()
+
+    def normal_row(self, row: tuple[Any, ...]) -> Any:
+        """A row without what says how or when it was learnt."""
+        if row[0] != "Order":
+            return list(row)
+        told = msgspec.msgpack.decode(row[-1])
+        return [*row[:-1], {name: told[name] for name in sorted(told) if name not in Order.told_by}]
 
 
 def config_for(plan: Plan) -> DeskConfig:

@@ -25,7 +25,6 @@ from holdover.model import (
 )
 from holdover.runtime import Guard
 
-
 _LATE_PATIENCE: Final = 4
 """After how many looks an order near the close follows the touch."""
 

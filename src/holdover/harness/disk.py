@@ -61,6 +61,43 @@ def files_in(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file())
 
 
+def image(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory with its content, by relative name."""
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files_in(directory)}
+
+
+def signature(directory: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of change of every file below a directory: equal as long as nothing has been written."""
+    found: list[tuple[str, int, int]] = []
+    waiting = [str(directory)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    waiting.append(entry.path)
+                else:
+                    told = entry.stat()
+                    found.append((entry.path, told.st_size, told.st_mtime_ns))
+    return tuple(sorted(found))
+
+
+def write_over(image: dict[str, bytes], directory: Path) -> None:
+    """Make the files of a directory what the image has, in place, for whoever has them open; others are removed."""
+    for path in files_in(directory):
+        if path.relative_to(directory).as_posix() not in image:
+            path.unlink()
+    for name, content in image.items():
+        path = directory / name
+        if path.exists():
+            if path.read_bytes() != content:
+                with open(path, "r+b") as file:
+                    file.write(content)
+                    file.truncate()
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
 def copy(directory: Path, to: Path) -> None:
     """The directory as it is now, byte for byte."""
     if to.exists():
@@ -85,7 +122,7 @@ def lose_unsynced(directory: Path, synced: dict[str, int]) -> None:
             path.unlink()
         elif path.name.endswith("-wal"):
             _cut(path, _last_commit(path))
-        elif not _is_sqlite(path):
+        elif not is_sqlite(path):
             size = synced.get(path.relative_to(directory).as_posix())
             if size is not None and size < path.stat().st_size:
                 _cut(path, size)
@@ -101,7 +138,7 @@ def tear(directory: Path) -> None:
             end = _last_commit(path)
             if end > _WAL_HEADER:
                 _cut(path, end - _frame_size(path) // 2)
-        elif not _is_sqlite(path):
+        elif not is_sqlite(path):
             plain.append(path)
     if plain:
         newest = max(plain, key=lambda path: (path.stat().st_mtime_ns, path.name))
@@ -110,7 +147,8 @@ def tear(directory: Path) -> None:
         _cut(newest, start + (len(data) - start) // 2)
 
 
-def _is_sqlite(path: Path) -> bool:
+def is_sqlite(path: Path) -> bool:
+    """Whether a file begins as an SQLite database does."""
     with open(path, "rb") as file:
         return file.read(16) == b"SQLite format 3\0"
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,9 +24,10 @@ from holdover.catalogue import Catalogue
 from holdover.harness import disk
 from holdover.harness.condition import Condition
 from holdover.harness.subject import Env, Factory, Killed, Market, Plan, Subject, SubjectClock, SubjectGuard
+from holdover.harness.tape import Tape
 from holdover.model import SYSTEM, Order, Outbound, Position, Record, Request
 from holdover.recording import BadRecording, MarketEvent, Recording, RecordingStore
-from holdover.runtime import Breach, FileChannel, Guard, Journal
+from holdover.runtime import Breach, Channel, FileChannel, FreezeStore, Guard, Journal
 from holdover.world import Clock, Link, Venue, VenuePolicy
 
 RESTARTS: Final = ("clean", "kill", "kill-unsynced", "torn", "stale", "kill-during-recovery", "upgrade")
@@ -62,8 +62,8 @@ class Transition(msgspec.Struct, frozen=True):
 class Session:
     """One subject, one venue, one guard, over consecutive recorded days.
 
-    `recordings` gives the days, `symbols` the instruments that trade, `directory` a folder of its own. `quiet_log`
-    keeps pages out of the log (they are always in the outbox and in `pages.jsonl`).
+    `recordings` gives the days, `symbols` the instruments that trade, `directory` a folder of its own. Pages are in the
+    outbox and in `pages.jsonl`; a `scratch` session keeps its guard's store in memory and pages nobody.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Session:
         catalogue: Catalogue | None = None,
         settings: Mapping[str, Any] | None = None,
         journal: bool = True,
+        scratch: bool = False,
     ) -> None:
         self.recordings, self.symbols, self.directory = recordings, list(symbols), directory
         self.days = list(days)
@@ -97,7 +98,7 @@ class Session:
         self.link = Link(self.clock, self.venue, self.accounts)
         self.subject_directory = directory / "subject"
         self.subject_directory.mkdir(parents=True, exist_ok=True)
-        self.guard = self._open_guard(catalogue, journal)
+        self.guard = self._open_guard(catalogue, journal, scratch)
         self.venue.observe = self._observe
         self.link.on_send = self._sending
         self.phase = "new"
@@ -111,6 +112,7 @@ class Session:
         self.subject: Subject | None = None
         self.env: Env | None = None
         self._syncs = disk.Syncs()
+        self._tape = Tape([], 0, 0)
         self._events: Iterator[MarketEvent] = iter(())
         self._held: MarketEvent | None = None
         self._day: list[Recording] = []
@@ -121,15 +123,17 @@ class Session:
         self._quiet_at = -1
         self._lives = 0
 
-    def _open_guard(self, catalogue: Catalogue | None, journal: bool) -> Guard:
+    def _open_guard(self, catalogue: Catalogue | None, journal: bool, scratch: bool) -> Guard:
         place = self.directory / "guard"
+        channels: list[Channel] = [] if scratch else [FileChannel(self.directory / "pages.jsonl")]
         guard = Guard(
             place,
             catalogue=catalogue,
             clock=lambda: self.clock.now_ns,
-            channels=[FileChannel(self.directory / "pages.jsonl")],
+            channels=channels,
             instruments=self.plan.instruments(),
             journal=Journal(self.directory / "journal.jsonl") if journal else None,
+            store=FreezeStore.in_memory() if scratch else None,
         )
         guard.quiet = True
         guard.monitor.undo = []  # a subject can be killed here, and its guard lives on
@@ -147,7 +151,8 @@ class Session:
         open_ns, close_ns = self.hours()
         self.trade_date = trade_date
         self.clock.run_until(max(open_ns - _BEFORE_OPEN_NS, self.clock.now_ns))
-        self._events = _merged(self._day, self.clock.now_ns, close_ns)
+        self._tape = Tape(self._day, self.clock.now_ns, close_ns)
+        self._events = self._tape.events()
         self._held = None
         self._market_before_the_open(self.clock.now_ns)
         disk.copy(self.subject_directory, self.directory / "backup")
@@ -249,10 +254,13 @@ class Session:
         self.link.reconnect()
         self.guard.boundary("reconnect", self.trade_date)
 
-    def end(self) -> None:
-        """Run to the close: the venue ends its session, the subject hears of it and is stopped in good order."""
+    def end(self, *, now: bool = False) -> None:
+        """Run to the close: the venue ends its session, the subject hears of it and is stopped in good order.
+
+        With `now` the venue closes at this very moment (an early close), and what was recorded after it is left out.
+        """
         self._check("end")
-        if self.subject is not None:
+        if self.subject is not None and not now:
             self._play(self._time("close"))
         self._drain()
         self.venue.end()
@@ -383,6 +391,94 @@ class Session:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
 
+    # -- trials -------------------------------------------------------------------------------------------------
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the last `play` ended before its time: by `stop`."""
+        return self._stopped
+
+    def stop(self) -> None:
+        """Have `play` end after the event or the instant that is running now."""
+        self._stopped = True
+
+    def die(self) -> None:
+        """Kill the subject at this very point, from inside a call of its own: raises `Killed`; then `bury`."""
+        self._said("kill", "here")
+        self._take_image()
+        raise Killed
+
+    def bury(self) -> None:
+        """The subject is dead, its disk is as it was at that instant."""
+        self._dead()
+
+    def sever(self, *, lose_out: bool = False, recovery: str = "") -> None:
+        """Cut the link in the middle of whatever is going on; the subject hears of it when it has done."""
+        self.link.recovery = recovery or self.link.recovery
+        self._said("disconnect", f"in flight {self.link.in_flight}")
+        self.link.sever(lose_out=lose_out)
+
+    def crash(self, into: Path) -> None:
+        """The subject dies at this very instant, from inside a call of its own, for a trial that `put_back` ends.
+
+        Its disk as it is now is copied to `into`, on which the next life will run; the old life's own files and objects
+        are not touched. `restart` brings it up.
+        """
+        if into.exists():
+            shutil.rmtree(into)
+        disk.copy(self.subject_directory, into)
+        self._synced = self._syncs.of(self.subject_directory)
+        self.subject_directory = into
+        if self.env is not None:
+            self.env.kill()
+        self.guard.abandon_steps(gone=True)
+        self._bury()
+
+    def keep(self) -> Any:
+        """All that may change from here on, in this process, for `put_back`; the subject's own insides left out.
+
+        Only a trial in which the present life does nothing (it is killed at once) can be ended by `put_back`.
+        """
+        env = self.env
+        told = env.guard if env is not None else None
+        return (
+            (self.clock.keep(), self.link.keep(), self.venue.keep(), self.guard.keep()),
+            (self._tape.place, self._held, self._tape, self._events),
+            (self.phase, self.trade_date, self.market_events, self._day, self.subject_directory),
+            (len(self.transitions), len(self.leaked), len(self.carried), self.rng.getstate()),
+            (self.subject, env, self.factory, self._until, self._kill_at, self._stopped, self._quiet_at, self._lives),
+            (told.reconciled_date, list(told.recovered), list(told.restored)) if told is not None else None,
+        )
+
+    def put_back(self, kept: Any) -> None:
+        """Make everything what it was when `keep` was called."""
+        (clock, link, venue, guard), tape, day, lengths, life, told = kept
+        self.venue.put_back(venue)
+        self.guard.put_back(guard)
+        self.link.put_back(link)
+        self.clock.put_back(clock)
+        _, self._held, self._tape, self._events = tape
+        self.phase, self.trade_date, self.market_events, self._day, self.subject_directory = day
+        del self.transitions[lengths[0] :], self.leaked[lengths[1] :], self.carried[lengths[2] :]
+        self.rng.setstate(lengths[3])
+        (self.subject, self.env, self.factory, self._until, self._kill_at, self._stopped) = life[:6]
+        self._quiet_at, self._lives = life[6:]
+        if self.env is not None:
+            self.env.clock.dead = self.env.guard.dead = self.env.link.dead = False
+            self.env.guard.reconciled_date, recovered, restored = told
+            self.env.guard.recovered, self.env.guard.restored = list(recovered), list(restored)
+
+    def own_tape(self) -> None:
+        """Read the market on from here by a tape of its own, so that whoever holds the present one finds it unmoved."""
+        close_ns = self.hours()[1]
+        self._tape = Tape(self._day, self.clock.now_ns, close_ns, self._tape.place)
+        self._events = self._tape.events()
+
+    def play(self, until_ns: int) -> None:
+        """Let the market and the timers run up to a time, whether the subject is up or not."""
+        self._stopped = False
+        self._play(until_ns)
+
     # -- running ------------------------------------------------------------------------------------------------
 
     def _play(self, end_ns: int) -> None:
@@ -398,7 +494,9 @@ class Session:
                 if time_ns >= end_ns:
                     break
                 if clock.next_ns <= time_ns:
+                    self._held = event
                     self._run_timers(time_ns)
+                    self._held = None
                     if self._stopped:
                         break
                 if time_ns > clock.now_ns:
@@ -575,25 +673,6 @@ class Session:
     def __repr__(self) -> str:
         frozen = any(freeze.scope == SYSTEM for freeze in self.guard.frozen)
         return f"<Session {self.trade_date} {self.phase}{' FROZEN' if frozen else ''} {self.guard!r}>"
-
-
-def _merged(day: Sequence[Recording], start_ns: int, end_ns: int) -> Iterator[MarketEvent]:
-    """The events of several instruments in the order of their times; at equal times in the order given."""
-    if len(day) == 1:
-        return day[0].events(start_ns, end_ns)
-    return _windows(day, start_ns, end_ns)
-
-
-def _windows(day: Sequence[Recording], start_ns: int, end_ns: int) -> Iterator[MarketEvent]:
-    # A stable sort of short windows is several times quicker than a heap over iterators, and as exact.
-    step = 60_000_000_000
-    by_time = itemgetter(0)
-    for begin in range(start_ns, end_ns, step):
-        window: list[MarketEvent] = []
-        for number, recording in enumerate(day):
-            window += recording.events(begin, min(begin + step, end_ns), number)
-        window.sort(key=by_time)
-        yield from window
 
 
 __all__ = ["RESTARTS", "BadRecording", "IllegalTransition", "Session", "Transition"]

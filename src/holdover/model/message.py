@@ -5,6 +5,8 @@ A `Request` is also a record: a gateway records it at the last line before the w
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from holdover.model.fix import (
     ExecRestatementReason,
     ExecType,
@@ -24,6 +26,8 @@ class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, t
     `root_cl_ord_id` is the order's key (ours; it never goes on the wire, a venue ignores it). `link_epoch` is the epoch
     of the link that it is sent on.
     """
+
+    passing: ClassVar[bool] = True
 
     msg_type: MsgType
     cl_ord_id: str

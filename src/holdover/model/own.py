@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from holdover.model.record import Record
 
 
 class Recompute(Record, frozen=True, kw_only=True, gc=False):
     """A full recompute of the running totals at a boundary: how many totals it covered and how many differed."""
+
+    passing: ClassVar[bool] = True
 
     boundary: str
     totals: int
@@ -24,6 +28,8 @@ class Recovery(Record, frozen=True, kw_only=True, gc=False):
 
     `missing` records have not come back; `regressed` ones came back older and the recovery did not bring them up again.
     """
+
+    passing: ClassVar[bool] = True
 
     subsystem: str
     restored: int
@@ -44,6 +50,8 @@ class Recovery(Record, frozen=True, kw_only=True, gc=False):
 class FreezeSet(Record, frozen=True, kw_only=True, gc=False):
     """The freezes in force at a boundary, against those that the guard set and nobody thawed."""
 
+    passing: ClassVar[bool] = True
+
     boundary: str
     in_force: int
     lost: int
@@ -57,6 +65,8 @@ class FreezeSet(Record, frozen=True, kw_only=True, gc=False):
 
 class ClockReading(Record, frozen=True, kw_only=True, gc=False):
     """The time of a step beside the time of the step before it; `declared` when the jump was announced."""
+
+    passing: ClassVar[bool] = True
 
     time_ns: int
     previous_ns: int

@@ -36,10 +36,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=
 
     A `durable` kind is one that a system must read back after a restart; what it does not bring back is missed. A
     `derived` kind is made anew at every start: what a restarted system does not make again is simply gone.
+    `told_by` are the fields that say how a state was learnt and not what it is: two records that differ in these alone
+    say the same. `passing` marks a kind that speaks of one connection, and that the next one begins anew.
     """
 
     durable: ClassVar[bool] = False
     derived: ClassVar[bool] = False
+    passing: ClassVar[bool] = False
+    told_by: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def key(self) -> str:
@@ -57,6 +61,9 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
     """
 
     durable: ClassVar[bool] = True
+    told_by: ClassVar[frozenset[str]] = frozenset(
+        {"exec_type", "exec_id", "exec_ref_id", "exec_restatement_reason", "transact_time_ns"}
+    )
 
     root_cl_ord_id: str
     cl_ord_id: str
@@ -377,6 +384,8 @@ class LinkState:
 class Link(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A connection to the venue: up or down, its epoch (how often it came up) and the last sequence numbers."""
 
+    passing: ClassVar[bool] = True
+
     name: str
     up: bool
     epoch: int = 0
@@ -396,6 +405,8 @@ class Link(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 class Reconciliation(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """How far the reconciliation of a link has come: done for the link's epoch or still asking."""
+
+    passing: ClassVar[bool] = True
 
     link: str
     epoch: int

@@ -107,11 +107,12 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recording:
-    """One recorded day, open for reading. Opening checks the frame; reading checks each block as it streams."""
+    """One recorded day, open for reading. Opening checks the frame; reading checks each block before its first use."""
 
     def __init__(self, path: Path, meta: Meta, digest: str, buffer: Buffer, offset: int, sums: tuple[int, ...]) -> None:
         self.path, self.meta, self.digest = path, meta, digest
         self._buffer, self._offset, self._sums = buffer, offset, sums
+        self._verified: set[int] = set()
 
     @classmethod
     def open(cls, path: str | Path) -> Recording:
@@ -166,10 +167,12 @@ class Recording:
 
     def _blocks(self, first: int, last: int, instrument_id: int) -> Iterator[Iterable[Any]]:
         for number in range(first // BLOCK, -(-last // BLOCK)):
-            whole = self._block(number)
-            begin = max(first - number * BLOCK, 0) * WIDTH
-            end = min(last - number * BLOCK, BLOCK) * WIDTH
-            part: Any = whole[begin:end]
+            if number not in self._verified:
+                self._block(number)
+                self._verified.add(number)
+            begin = self._offset + max(first, number * BLOCK) * WIDTH
+            end = self._offset + min(last, (number + 1) * BLOCK) * WIDTH
+            part: Any = self._buffer[begin:end]
             if instrument_id:
                 part = bytearray(part)
                 part[8::WIDTH] = bytes([instrument_id]) * (len(part) // WIDTH)

@@ -209,6 +209,19 @@ class FreezeStore:
                 return f"audit row {number} was changed: its hash does not follow from the row before"
         return ""
 
+    @classmethod
+    def in_memory(cls) -> FreezeStore:
+        """A store that lives as long as the process: for what must leave no trace."""
+        return cls(Path(":memory:"))
+
+    def forget(self) -> None:
+        """Empty it: for a store in memory, whose trial is over. Raises `StoreProblem` for one on the disk."""
+        if str(self.path) != ":memory:":
+            raise StoreProblem(f"{self.path.name}: a store on the disk forgets nothing")
+        with self._transaction() as db:
+            for table in ("breach", "freeze", "outbox", "audit"):
+                db.execute(f"DELETE FROM {table}")
+
     def dump(self) -> bytes:
         """The whole store as one image."""
         with self._said():

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar, Token
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import msgspec
 
@@ -115,7 +116,8 @@ class _Forbidding(Frozen):
 class Guard:
     """Monitor, freezes, pager and flight recorder of one system, over one directory of its own.
 
-    `clock` gives the time in nanoseconds; `journal` keeps every mutation. The guard is safe to share between threads.
+    `clock` gives the time in nanoseconds; `journal` keeps every mutation; `store` stands in for the one in the
+    directory. The guard is safe to share between threads.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Guard:
         instruments: Iterable[Instrument] = (),
         journal: Journal | None = None,
         recorder_size: int = 256,
+        store: FreezeStore | None = None,
     ) -> None:
         self.directory = directory
         self.catalogue = catalogue if catalogue is not None else Catalogue.load()
@@ -150,7 +153,7 @@ class Guard:
         self._jump_declared = False
         self._add = self.recorder.add
         self._memory_freeze: Freeze | None = None
-        self.store = FreezeStore(directory / "guard.db")
+        self.store = store or FreezeStore(directory / "guard.db")
         given: Sequence[Channel] = (
             channels if channels is not None else [FileChannel(directory / "pages.jsonl"), LogChannel()]
         )
@@ -237,12 +240,17 @@ class Guard:
                 self.monitor.undo.clear()
             self._steps.append(step)
 
-    def abandon_steps(self) -> None:
-        """The process whose steps are open is dead: what they did is undone here, and will not be settled by them."""
+    def abandon_steps(self, *, gone: bool = False) -> None:
+        """The process whose steps are open is dead: what they did is undone here, and will not be settled by them.
+
+        `gone` says that nobody will even leave them.
+        """
         with self._lock:
             self.monitor.roll_back()
             for step in self._steps:
                 step.touched.clear()
+            if gone:
+                self._steps.clear()
 
     def _settle(self, step: Step) -> None:
         with self._lock:
@@ -499,6 +507,34 @@ class Guard:
             for number, freeze in known.items():
                 if number not in self._known:
                     self._keep(freeze)
+
+    def keep(self) -> Any:
+        """What may change from here on, for `put_back` in the same process. The freezes must be none."""
+        return (
+            self.monitor.keep(),
+            len(self.breaches),
+            dict(self.repeated),
+            list(self._steps),
+            [dict(step.touched) for step in self._steps],
+            (self._last_ns, self._jump_declared, self._breach_number),
+            self.recorder.keep(),
+        )
+
+    def put_back(self, kept: Any) -> None:
+        """Make it what it was when `keep` was called; what was frozen since is not any more."""
+        monitor, breaches, repeated, steps, touched, numbers, recorder = kept
+        self.monitor.put_back(monitor)
+        if len(self.breaches) > breaches:
+            self.store.forget()
+            self._frozen, self._known, self._memory_freeze, self.problem = {}, {}, None, ""
+        del self.breaches[breaches:]
+        self.repeated = dict(repeated)
+        self._steps[:] = steps
+        for step, was in zip(steps, touched, strict=True):
+            step.touched.clear()
+            step.touched.update(was)
+        self._last_ns, self._jump_declared, self._breach_number = numbers
+        self.recorder.put_back(recorder)
 
     def close(self) -> None:
         """Deliver what is due, write the memory and let go of the files."""

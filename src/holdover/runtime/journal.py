@@ -90,6 +90,15 @@ class FlightRecorder:
         self._last: deque[tuple[int, int, str, Record, str]] = deque(maxlen=size)
         self.add = self._last.append
 
+    def keep(self) -> list[tuple[int, int, str, Record, str]]:
+        """What is kept now, for `put_back`."""
+        return list(self._last)
+
+    def put_back(self, kept: list[tuple[int, int, str, Record, str]]) -> None:
+        """Make it what it was when `keep` was called."""
+        self._last.clear()
+        self._last.extend(kept)
+
     def last(self, count: int | None = None) -> list[dict[str, Any]]:
         """The last `count` mutations, oldest first, in words."""
         kept = list(self._last)[-count:] if count else list(self._last)

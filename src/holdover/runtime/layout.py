@@ -145,6 +145,25 @@ class Layout:
             self.contributions.setdefault(table, {})[key] = adds
             self._add(table, adds, 1)
 
+    def keep(self) -> Any:
+        """What may change from here on, for `put_back_all` in the same process."""
+        owned = (self.tables, self.contributions, self.totals, self.retired)
+        copies: list[dict[Any, Any]] = [{name: dict(kept) for name, kept in one.items()} for one in owned]
+        return copies, list(self.tally), self.evaluated[0]
+
+    def put_back_all(self, kept: Any) -> None:
+        """Make it what it was when `keep` was called, in place: the generated functions hold these dictionaries."""
+        copies, tally, evaluated = kept
+        owned: tuple[dict[Any, Any], ...] = (self.tables, self.contributions, self.totals, self.retired)
+        for one, was in zip(owned, copies, strict=True):
+            for name, held in one.items():
+                before = was.get(name, {})
+                if held != before:
+                    held.clear()
+                    held.update(before)
+        self.tally[:] = tally
+        self.evaluated[0] = evaluated
+
     def recompute(self) -> dict[Sum, dict[str, int]]:
         """Every total from the records as they are, by the attributes themselves and not from what was kept."""
         found: dict[Sum, dict[str, int]] = {summed: dict(base) for summed, base in self.retired.items()}

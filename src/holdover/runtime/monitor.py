@@ -26,7 +26,11 @@ NEVER = 2**63 - 1
 
 
 class Monitor:
-    """Evaluates one catalogue. `on_breach` is called at once, inside the mutation or the settling that found it."""
+    """Evaluates one catalogue. `on_breach` is called at once, inside the mutation or the settling that found it.
+
+    `undo`, when it is a list, notes what the open steps changed, for `roll_back`. `recomputes` says whether each
+    boundary computes the running totals again in full.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class Monitor:
         self._lost: dict[TableKey, dict[str, Record]] = {}
         self._restored: dict[str, int] = {}
         self.undo: list[tuple[TableKey, str, Record | None]] | None = None
+        self.recomputes = True
 
     # -- mutations ----------------------------------------------------------------------------------------------
 
@@ -153,6 +158,8 @@ class Monitor:
         return all(answers) if answers else None
 
     def _recompute(self, boundary: Boundary) -> None:
+        if not self.recomputes:
+            return
         found = self.layout.recompute()
         differing: list[str] = []
         count = 0
@@ -419,6 +426,35 @@ class Monitor:
         for check in self.layout.checks:
             found[check.entry.name] = found.get(check.entry.name, 0) + self.layout.tally[check.number]
         return found
+
+    def keep(self) -> Any:
+        """What may change from here on, for `put_back` in the same process."""
+        return (
+            self.layout.keep(),
+            (self.mutations, self.breaches, self.next_ns, self.cause, self.now_ns, self.trade_date, self._boundary),
+            list(self._due),
+            dict(self._armed),
+            dict(self._reconcile),
+            {table: dict(kept) for table, kept in self._lost.items()},
+            dict(self._restored),
+            None if self.undo is None else list(self.undo),
+        )
+
+    def put_back(self, kept: Any) -> None:
+        """Make it what it was when `keep` was called."""
+        layout, counts, due, armed, reconcile, lost, restored, undo = kept
+        self.layout.put_back_all(layout)
+        self.mutations, self.breaches, self.next_ns, self.cause, self.now_ns, self.trade_date, self._boundary = counts
+        self._due, self._armed, self._reconcile = list(due), dict(armed), dict(reconcile)
+        self._lost = {table: dict(records) for table, records in lost.items()}
+        self._restored, self.undo = dict(restored), None if undo is None else list(undo)
+
+    def state_armed(self) -> list[list[object]]:
+        """What has still to come to hold: invariant, subsystem, key and the time that is left, ns."""
+        return sorted(
+            [self.layout.checks[number].entry.name, subsystem, key, due - self.now_ns]
+            for (number, subsystem, key), due in self._armed.items()
+        )
 
     def dump(self) -> bytes:
         """The whole memory, for `load` in another process with the same catalogue."""

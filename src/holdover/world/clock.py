@@ -19,14 +19,17 @@ Handler = Callable[[str, tuple[Any, ...]], None]
 class Clock:
     """The time of a simulated world, in nanoseconds since the epoch, UTC.
 
-    `next_ns` is the time of the earliest timer, `NEVER` when there is none: read once a market event.
+    `next_ns` is the time of the earliest timer, `NEVER` when there is none: read once a market event. `ran` counts the
+    timers that have run, and `before` is called before each.
     """
 
-    __slots__ = ("_cancelled", "_handlers", "_heap", "_number", "next_ns", "now_ns")
+    __slots__ = ("_cancelled", "_handlers", "_heap", "_number", "before", "next_ns", "now_ns", "ran")
 
     def __init__(self, now_ns: int = 0) -> None:
         self.now_ns = now_ns
         self.next_ns = NEVER
+        self.ran = 0
+        self.before: Callable[[], None] | None = None
         self._heap: list[tuple[int, int, str, str, tuple[Any, ...]]] = []
         self._number = 0
         self._handlers: dict[str, Handler] = {}
@@ -59,7 +62,7 @@ class Clock:
 
     def cancel_owner(self, owner: str) -> None:
         """None of an owner's timers is to run."""
-        self._heap = [timer for timer in self._heap if timer[2] != owner]
+        self._heap[:] = [timer for timer in self._heap if timer[2] != owner]  # in place: it may be running
         heapq.heapify(self._heap)
         self.next_ns = self._heap[0][0] if self._heap else NEVER
 
@@ -73,16 +76,33 @@ class Clock:
                 self._cancelled.discard(number)
                 continue
             self.now_ns = due
+            self.ran += 1
+            if self.before is not None:
+                self.before()
             handler = self._handlers.get(owner)
             if handler is not None:
                 handler(name, args)
-            heap = self._heap
         self.next_ns = heap[0][0] if heap else NEVER
         self.now_ns = time_ns
 
     def pending(self, owner: str) -> int:
         """How many timers of an owner wait."""
         return sum(1 for timer in self._heap if timer[2] == owner and timer[1] not in self._cancelled)
+
+    def keep(self) -> Any:
+        """What may change from here on, for `put_back` in the same process."""
+        return self.now_ns, self._number, self.ran, list(self._heap), set(self._cancelled), dict(self._handlers)
+
+    def put_back(self, kept: Any) -> None:
+        """Make it what it was when `keep` was called."""
+        self.now_ns, self._number, self.ran, heap, cancelled, handlers = kept
+        self._heap[:], self._cancelled, self._handlers = heap, set(cancelled), dict(handlers)
+        self.next_ns = self._heap[0][0] if self._heap else NEVER
+
+    def timers(self) -> list[tuple[int, str, str, tuple[Any, ...]]]:
+        """Every timer that waits: its time from now, its owner, its name, its arguments; in the order of running."""
+        waiting = sorted(timer for timer in self._heap if timer[1] not in self._cancelled)
+        return [(due - self.now_ns, owner, name, args) for due, _, owner, name, args in waiting]
 
     def dump(self) -> bytes:
         """The time and every timer."""
@@ -92,7 +112,7 @@ class Clock:
     def load(self, state: bytes) -> None:
         """Take up a dumped state; handlers stay as they are registered."""
         self.now_ns, self._number, timers = msgspec.msgpack.decode(state)
-        self._heap = [(time_ns, number, owner, name, tuple(args)) for time_ns, number, owner, name, args in timers]
+        self._heap[:] = [(time_ns, number, owner, name, tuple(args)) for time_ns, number, owner, name, args in timers]
         heapq.heapify(self._heap)
         self._cancelled.clear()
         self.next_ns = self._heap[0][0] if self._heap else NEVER

@@ -90,8 +90,9 @@ class End:
 class Link:
     """One connection between one subject and the venue, for some accounts.
 
-    `on_send(message)` sees each application message as it leaves the subject; `on_deliver(direction)` each one as it
-    arrives (`"in"` at the subject, `"out"` at the venue). Latencies are of one way, in nanoseconds.
+    `on_send(message)` sees each application message as it leaves the subject; `on_launch(direction)` each one as it is
+    put on the way (`"in"` to the subject, `"out"` to the venue), before any fault is done to it, and
+    `on_deliver(direction)` each one that has been taken in. Latencies are of one way, in nanoseconds.
     """
 
     def __init__(self, clock: Clock, venue: Venue, accounts: Iterable[str], name: str = "VENUE") -> None:
@@ -112,6 +113,7 @@ class Link:
         self.heard = 0
         self.on_send: Callable[[Outbound], None] | None = None
         self.on_deliver: Callable[[str], None] | None = None
+        self.on_launch: Callable[[str], None] | None = None
         self.sent = {"in": 0, "out": 0}
         self._in: deque[list[Any]] = deque()
         self._out: deque[list[Any]] = deque()
@@ -122,7 +124,8 @@ class Link:
         self.end = End(self)
         clock.register(self.owner, self._timer)
         venue.attach(accounts, self.deliver)
-        clock.at(clock.now_ns + venue.policy.heartbeat_ns, self.owner, "heartbeat")
+        # Off the round times at which timers of a subject stand: at one and the same instant order would be chance.
+        clock.at(clock.now_ns + venue.policy.heartbeat_ns + 7, self.owner, "heartbeat")
 
     # -- the subject's side -------------------------------------------------------------------------------------
 
@@ -207,6 +210,14 @@ class Link:
         if tell and was_up and listener is not None:
             listener.on_down(reason)
 
+    def sever(self, *, lose_out: bool = False) -> None:
+        """Cut the link in the middle of whatever the subject is doing: it hears of it when that is done."""
+        was_up = self.up
+        self.allowed = False
+        self.cut("disconnected", lose_out=lose_out, tell=False)
+        if was_up:
+            self.clock.at(self.clock.now_ns, self.owner, "down", self.lives)
+
     def disconnect(self, *, lose_out: bool = False, reason: str = "disconnected") -> None:
         """Cut the link and keep it cut until `reconnect`."""
         self.allowed = False
@@ -266,6 +277,8 @@ class Link:
             due = max(due, queue[-1][0])
         kind = ""
         if counted:
+            if self.on_launch is not None:
+                self.on_launch(direction)
             self.sent[direction] += 1
             kind, due = self._faulted(direction, due)
         if kind == "drop":
@@ -299,6 +312,9 @@ class Link:
         elif name == "logon":
             if args[1] == self.lives:  # a logon of a life that has ended since is nobody's
                 self._logon(args[0])
+        elif name == "down":
+            if args[0] == self.lives and self.end.listener is not None:
+                self.end.listener.on_down("disconnected")
         elif name == "heartbeat":
             self.clock.at(self.clock.now_ns + self.venue.policy.heartbeat_ns, self.owner, "heartbeat")
             if self.venue_up:
@@ -350,6 +366,36 @@ class Link:
             self.on_deliver("out")
 
     # -- memory -------------------------------------------------------------------------------------------------
+
+    def keep(self) -> Any:
+        """What may change from here on, for `put_back` in the same process."""
+        return (
+            (self.up, self.venue_up, self.allowed, self.refusal, self.refused_until_ns, self.epoch, self.lives),
+            (self.out_seq, self.venue_in_seq, self.in_seq, self.heard, self._history_from, self.recovery),
+            dict(self.sent),
+            list(self._in),
+            list(self._out),
+            self._history,
+            len(self._history),
+            [list(fault) for fault in self._faults],
+            dict(self._swap),
+            self.end,
+            self.end.listener,
+            self.end.dead,
+        )
+
+    def put_back(self, kept: Any) -> None:
+        """Make it what it was when `keep` was called."""
+        state, seqs, sent, incoming, outgoing, history, length, faults, swap, end, listener, dead = kept
+        self.up, self.venue_up, self.allowed, self.refusal, self.refused_until_ns, self.epoch, self.lives = state
+        self.out_seq, self.venue_in_seq, self.in_seq, self.heard, self._history_from, self.recovery = seqs
+        self.sent = dict(sent)
+        self._in, self._out, self._swap = deque(incoming), deque(outgoing), dict(swap)
+        self._history = history
+        del history[length:]
+        self._faults = [list(fault) for fault in faults]
+        self.end = end
+        end.listener, end.dead = listener, dead
 
     def dump(self) -> bytes:
         """Everything on and about the link, messages in flight included."""

@@ -9,6 +9,7 @@ Source of the order states: FIX 4.4 and 5.0 SP2 volume 4, order state change mat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -645,6 +646,36 @@ class Venue:
             deliver(message)
 
     # -- memory -------------------------------------------------------------------------------------------------
+
+    def keep(self) -> Any:
+        """What may change from here on, for `put_back` in the same process."""
+        return (
+            (self.trade_date, self.open_ns, self.close_ns, self.is_open),
+            (self._exec_number, self._order_number, self.not_found, self.refuse_next, self.last_exec_id),
+            [(order, copy(order)) for order in self.orders.values()],
+            dict(self.roots),
+            len(self.trades),
+            dict(self.positions),
+            [(book.state(), list(book.buys), list(book.sells), list(book.stops)) for book in self.by_id],
+        )
+
+    def put_back(self, kept: Any) -> None:
+        """Make it what it was when `keep` was called."""
+        day, numbers, orders, roots, trades, positions, books = kept
+        self.trade_date, self.open_ns, self.close_ns, self.is_open = day
+        self._exec_number, self._order_number, self.not_found, self.refuse_next, self.last_exec_id = numbers
+        self.orders = {}
+        for order, was in orders:
+            if order != was:
+                for name in Working.__struct_fields__:
+                    setattr(order, name, getattr(was, name))
+            self.orders[order.root_cl_ord_id] = order
+        self.roots, self.positions = dict(roots), dict(positions)
+        del self.trades[trades:]
+        for book, (state, buys, sells, stops) in zip(self.by_id, books, strict=True):
+            book.take(state)
+            book.buys, book.sells, book.stops = list(buys), list(sells), list(stops)
+            book.refresh()
 
     def dump(self) -> bytes:
         """Everything the venue knows."""

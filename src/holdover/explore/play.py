@@ -1,0 +1,285 @@
+"""Plays a schedule: recorded days one after the other, with each operation at its place.
+
+The same schedule gives the same journal in any process: nothing here knows the time of day or a random number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from holdover.catalogue import Catalogue
+from holdover.explore.hand import Hand
+from holdover.explore.schedule import AT_MESSAGES, BadSchedule, Operation, Schedule
+from holdover.harness import Killed, Session, Transition, factory_named
+from holdover.harness.snapshot import Snapshot
+from holdover.model import Outbound, Record
+from holdover.recording import RecordingStore, bundled
+from holdover.runtime import Breach
+
+_SECOND_NS: Final = 1_000_000_000
+_IN_THE_SUBJECT: Final = ("mutation", "sent", "delivered", "out")
+"""Places that lie inside a call of the subject: there a kill comes in the middle of it."""
+
+
+@dataclass
+class Played:
+    """What became of a schedule."""
+
+    schedule: Schedule
+    breaches: list[Breach] = field(default_factory=list)
+    transitions: list[Transition] = field(default_factory=list)
+    crash: str = ""
+    mutations: int = 0
+    market_events: int = 0
+    done: int = 0
+    journal: Path | None = None
+
+    @property
+    def verdict(self) -> str:
+        """`holds`, `breach`, or `unknown` when nothing was recorded that could have been checked."""
+        if self.breaches or self.crash:
+            return "breach"
+        return "holds" if self.mutations else "unknown"
+
+    @property
+    def mark(self) -> str:
+        """What was found first: `subsystem/invariant`, or `crash/` and the exception; empty when it holds."""
+        if self.breaches:
+            return f"{self.breaches[0].subsystem}/{self.breaches[0].invariant}"
+        return f"crash/{self.crash.partition(':')[0]}" if self.crash else ""
+
+    def journal_digest(self) -> str:
+        """SHA-256 of the journal; empty when none was kept."""
+        return hashlib.sha256(self.journal.read_bytes()).hexdigest() if self.journal is not None else ""
+
+
+def store_for(schedule: Schedule, recordings: Path | None) -> RecordingStore:
+    """The folder of recordings that has a schedule's days; without one named, the bundled days.
+
+    Raises `BadRecording` when a day is missing and `BadSchedule` when it is there and is another one.
+    """
+    store = RecordingStore(recordings) if recordings else bundled()
+    for one in schedule.recordings:
+        found = store.get(one.symbol, one.trade_date)
+        if one.digest and found.digest != one.digest:
+            raise BadSchedule(
+                f"{schedule.name or 'the schedule'}: {one.symbol} on {one.trade_date} is another recording than the "
+                f"one it was found on ({found.digest[:12]}, should be {one.digest[:12]})"
+            )
+    return store
+
+
+class Player:
+    """Plays one schedule on a session of its own in `directory`.
+
+    `to_breach` ends at the first breach. `session` is there to be asked when it has been played; `close` it then.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        store: RecordingStore,
+        directory: Path,
+        *,
+        catalogue: Catalogue | None = None,
+        snapshot: Snapshot | None = None,
+        journal: bool = True,
+        scratch: bool = False,
+        to_breach: bool = False,
+    ) -> None:
+        if directory.exists():
+            shutil.rmtree(directory)
+        self.schedule, self.to_breach = schedule, to_breach
+        self.session = Session(
+            factory_named(schedule.subject),
+            store,
+            schedule.symbols,
+            directory,
+            days=schedule.days,
+            seed=schedule.seed,
+            faults=schedule.faults,
+            catalogue=catalogue,
+            journal=journal,
+            scratch=scratch,
+        )
+        if snapshot is not None:
+            self.session.load(snapshot.parts)
+        self.hand = Hand(self.session)
+        self.on_begin: Callable[[], None] | None = None
+        self._waiting: dict[tuple[str, int], list[Operation]] = {}
+        self._seconds: list[Operation] = []
+        self._pending: list[Operation] = []
+        self._counts = {"mutation": 0, "in": 0, "out": 0, "delivered": 0, "sent": 0}
+        self._done = 0
+
+    def play(self) -> Played:
+        """Play it to the end, or to the first breach; what the subject raises ends it, and is told."""
+        session = self.session
+        played = Played(self.schedule)
+        before = session.guard.monitor.mutations
+        begun = self.schedule.days.index(session.trade_date) + 1 if session.trade_date else 0
+        try:
+            for number, day in list(enumerate(self.schedule.days))[begun:]:
+                if not self._day(number, day):
+                    break
+        except Exception as problem:
+            played.crash = f"{type(problem).__name__}: {problem}"
+        played.breaches = list(session.guard.breaches)
+        played.transitions = list(session.transitions)
+        played.mutations = session.guard.monitor.mutations - before
+        played.market_events = session.market_events
+        played.done = self._done
+        if session.guard.journal is not None:
+            session.guard.journal.flush()
+            played.journal = session.guard.journal.path
+        return played
+
+    def close(self) -> None:
+        """Let go of the session."""
+        self.session.close()
+
+    # -- a day ----------------------------------------------------------------------------------------------------
+
+    def _day(self, number: int, day: str) -> bool:
+        session = self.session
+        self._lay_out(number)
+        session.on_record = None
+        session.begin(day)
+        session.on_record = self._mutation
+        session.link.on_launch, session.link.on_deliver = self._launched, self._delivered
+        sending = session.link.on_send
+
+        def sent(message: Outbound) -> None:
+            if sending is not None:
+                sending(message)
+            self._reached("sent")
+
+        session.link.on_send = sent
+        try:
+            if self.on_begin is not None:
+                self.on_begin()
+            if self._run_day():
+                session.on_record = None
+                session.end()
+                session.overnight()
+        finally:
+            session.on_record = session.link.on_launch = session.link.on_deliver = None
+            session.link.on_send = sending
+        return not (self.to_breach and session.guard.breaches)
+
+    def _lay_out(self, number: int) -> None:
+        self._counts = dict.fromkeys(self._counts, 0)
+        self._waiting, self._pending = {}, []
+        today = [one for one in self.schedule.operations if one.day == number]
+        self._seconds = sorted((one for one in today if one.at == "second"), key=lambda one: one.n)
+        for one in today:
+            if one.at != "second":
+                self._waiting.setdefault((one.at, one.n), []).append(one)
+
+    def _run_day(self) -> bool:
+        """Run to the close; False when the day has been ended on the way, or a breach ends it all."""
+        session = self.session
+        open_ns, close_ns = session.hours()
+        while True:
+            next_ns = open_ns + self._seconds[0].n * _SECOND_NS if self._seconds else close_ns
+            try:
+                session.play(min(max(next_ns, session.clock.now_ns), close_ns))
+            except Killed:
+                session.bury()
+                session.stop()
+            if not session.stopped:
+                if not self._seconds or next_ns >= close_ns:
+                    return not (self.to_breach and session.guard.breaches)
+                self._pending.append(self._seconds.pop(0))
+            pending, self._pending = self._pending, []
+            for one in pending:
+                if not self._between(one):
+                    return False
+            if self.to_breach and session.guard.breaches:
+                return False
+
+    # -- at a place -----------------------------------------------------------------------------------------------
+
+    def _mutation(self, subsystem: str, record: Record) -> None:
+        self._reached("mutation")
+        if self.to_breach and self.session.guard.breaches:
+            self.session.stop()
+
+    def _launched(self, direction: str) -> None:
+        self._reached(direction)
+
+    def _delivered(self, direction: str) -> None:
+        if direction == "in":
+            self._reached("delivered")
+
+    def _reached(self, place: str) -> None:
+        self._counts[place] += 1
+        if not self._waiting:
+            return
+        for one in self._waiting.pop((place, self._counts[place]), ()):
+            if one.do in AT_MESSAGES:
+                self._done += 1
+                self.hand.to_the_message(one, place)
+            elif one.do == "disconnect":
+                self._done += 1
+                self.hand.cut(one)
+            else:
+                self._pending.append(one)
+                if one.kind.family == "restart" and one.do not in ("clean", "upgrade") and place in _IN_THE_SUBJECT:
+                    self.session.die()
+                self.session.stop()
+
+    def _between(self, one: Operation) -> bool:
+        """Do what is done between two events; False when it has ended the day."""
+        self._done += 1
+        session = self.session
+        if one.do == "overnight":
+            if session.subject is None:
+                session.restart("kill")
+            session.on_record = None
+            session.end(now=True)
+            session.overnight()
+            return False
+        if one.do == "disconnect":
+            self.hand.cut(one)
+        elif one.kind.family == "restart":
+            self.hand.restart(one)
+        elif one.do not in AT_MESSAGES:
+            if session.subject is None:
+                session.restart("kill")
+            self.hand.idle(one)
+        return True
+
+
+def play(
+    schedule: Schedule,
+    directory: Path,
+    *,
+    recordings: Path | None = None,
+    store: RecordingStore | None = None,
+    catalogue: Catalogue | None = None,
+    snapshot: Snapshot | None = None,
+    journal: bool = True,
+    scratch: bool = False,
+    to_breach: bool = False,
+) -> Played:
+    """Play a schedule in a directory and let go of everything but its files."""
+    player = Player(
+        schedule,
+        store or store_for(schedule, recordings),
+        directory,
+        catalogue=catalogue,
+        snapshot=snapshot,
+        journal=journal,
+        scratch=scratch,
+        to_breach=to_breach,
+    )
+    try:
+        return player.play()
+    finally:
+        player.close()
