@@ -27,10 +27,6 @@ class Story:
     leaks: bool = False
 
 
-class Told(Exception):
-    """The story has come to its breach; the rest need not be told."""
-
-
 STORIES: dict[str, Story] = {}
 
 
@@ -134,7 +130,8 @@ def a_day_order_expires_while_down(session: Session) -> None:
     """Killed with a DAY order at work; the close comes while the desk is down."""
     session.begin()
     session.run(0.95)
-    assert session.run(until=until(of_the_day), kill=True)
+    assert session.run(until=until(of_the_day))
+    assert session.run(until=until(lambda subsystem, record: True), kill=True)
     session.stay_down((session.hours()[1] - session.clock.now_ns) / 1_000_000_000)
     assert any(order.is_open and order.time_in_force == TimeInForce.DAY for order in session.venue.orders.values())
     night(session)

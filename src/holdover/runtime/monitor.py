@@ -56,6 +56,7 @@ class Monitor:
         self._lost: dict[TableKey, dict[str, Record]] = {}
         self._restored: dict[str, int] = {}
         self.undo: list[tuple[TableKey, str, Record | None]] | None = None
+        self.gone = False
         self.recomputes = True
 
     # -- mutations ----------------------------------------------------------------------------------------------
@@ -313,6 +314,8 @@ class Monitor:
     def tick(self, now_ns: int) -> None:
         """Evaluate what should have come to hold by now."""
         self.now_ns = now_ns
+        if self.gone:
+            return
         while self._due and self._due[0][0] <= now_ns:
             due, number, subsystem, key = heapq.heappop(self._due)
             if self._armed.get((number, subsystem, key)) != due:
@@ -332,6 +335,14 @@ class Monitor:
                 self._arm(check, subsystem, key, now_ns, None)
             elif not result:
                 self._fail(check, subsystem, key, arguments, None)
+        self.next_ns = self._due[0][0] if self._due else NEVER
+
+    def back(self, now_ns: int) -> None:
+        """The guarded process is up again: what it was to do in a time, it has that time for from now on."""
+        self.gone = False
+        self._armed = {mark: now_ns + self.layout.checks[mark[0]].entry.within_ns for mark in self._armed}
+        self._due = [(due, *mark) for mark, due in self._armed.items()]
+        heapq.heapify(self._due)
         self.next_ns = self._due[0][0] if self._due else NEVER
 
     def _arm(self, check: Check, subsystem: str, key: str, now_ns: int, result: bool | None) -> None:
@@ -471,6 +482,7 @@ class Monitor:
                     for summed, base in self.layout.retired.items()
                 ],
                 "armed": [[*mark, due] for mark, due in self._armed.items()],
+                "gone": self.gone,
                 "lost": [[table[0], table[1].__name__, list(kept.values())] for table, kept in self._lost.items()],
                 "restored": self._restored,
                 "reconcile": [[*self.layout.groups[number].table_name, key] for number, key in self._reconcile],
@@ -511,7 +523,7 @@ class Monitor:
                         self._reconcile[group.number, key] = None
         except (msgspec.MsgspecError, KeyError, IndexError, TypeError) as problem:
             raise ValueError(f"the monitor's memory is damaged: {problem}") from problem
-        self.trade_date = held["trade_date"]
+        self.trade_date, self.gone = held["trade_date"], held.get("gone", False)
         self.next_ns = self._due[0][0] if self._due else NEVER
         self.mutations, self.breaches, self.now_ns, self.layout.evaluated[0] = held["counts"]
 
