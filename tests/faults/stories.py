@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdover.desk import DeskConfig, Strategy
 from holdover.harness import Fill, PartialFill, Pending, Session, first, nth
 from holdover.harness.condition import Condition
 from holdover.model import Link, LinkState, Order, OrdStatus, Record, Request, Side, TimeInForce
+from holdover.recording import bundled
 
 Telling = Callable[[Session], None]
 MINUTE = 60_000_000_000
@@ -160,6 +162,47 @@ def a_position_near_its_limit(session: Session) -> None:
     session.begin()
     night(session)
     session.run(0.5)
+
+
+ALL_AT_WORK = DeskConfig(
+    instruments=[bundled().get("ACME", "2024-11-27").meta.instrument],
+    strategies=[
+        Strategy(
+            name="far.ACME",
+            account="A1",
+            symbol="ACME",
+            side=Side.BUY,
+            order_qty=200,
+            day_qty=200,
+            slice_qty=100,
+            algorithm="standing",
+            time_in_force=TimeInForce.GTC,
+            patience=100_000,
+            slices_working_max=6,
+            rests=True,
+            offset=500,
+        ),
+        Strategy(
+            name="busy.ACME",
+            account="A2",
+            symbol="ACME",
+            side=Side.BUY,
+            order_qty=200_000,
+            day_qty=20_000,
+            slice_qty=100,
+        ),
+    ],
+    synced=False,
+)
+"""A parent of two slices that stand far below the market over every night, and one that trades."""
+
+
+@story("left-without-carried-work", settings={"desk": ALL_AT_WORK})
+def a_parent_at_work_over_the_night(session: Session) -> None:
+    """Two slices are the whole parent; both are carried unfilled."""
+    session.begin()
+    night(session)
+    session.run(0.1)
 
 
 @story("split-passes-by")
@@ -455,6 +498,16 @@ def an_order_after_a_reconnect(session: Session) -> None:
     minutes(session, 1)
     session.reconnect()
     minutes(session, 10)
+
+
+@story("close-left-after-a-bust")
+def the_position_under_a_close_is_busted(session: Session) -> None:
+    """A closing order is at work; what it was to close is taken back."""
+    session.begin()
+    assert session.run(until=until(lambda s, r: acknowledged(s, r) and r.closing_qty > 0))  # type: ignore[attr-defined]
+    for fill in [one for one in session.venue.trades if one.side == Side.BUY]:
+        assert session.venue.bust(fill.exec_id)
+    minutes(session, 1)
 
 
 @story("gap-passed-over")

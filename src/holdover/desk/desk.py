@@ -88,6 +88,7 @@ class Desk:
         self._hours = (0, 0)
         self._waiting_since: dict[str, int] = {}
         self._early: list[ExecutionReport] = []
+        self._moved: dict[str, None] = {}
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -188,7 +189,14 @@ class Desk:
         """One step: one cause, one transaction; what it wants to send leaves after the commit."""
         with self.guard.step(cause), self.store.transaction():
             act(*args)
+            if self._moved:
+                self._pull_surplus()
         self.gateway.flush()
+
+    def _pull_surplus(self) -> None:
+        moved, self._moved = self._moved, {}
+        for book_key in moved:
+            self.parents.pull_surplus(book_key)
 
     def _tick(self, number: int) -> int:
         """When the last look at a strategy was due, ns. Looks stand on a grid from the open on, whoever starts when."""
@@ -276,11 +284,14 @@ class Desk:
         self.risk.follow(before, after)
         self.positions.follow(before, after, self.trade_date)
         self.parents.follow(before, after)
+        if after.closing_kept_qty and before is not None:
+            self._moved[after.book_key] = None
 
     def _book(self, execution: Execution) -> None:
         self.positions.book(execution, self.trade_date)
         self.ledger.book(execution, self.trade_date)
         self.risk.book(execution)
+        self._moved[execution.book_key] = None
 
     def _missing(self, order: Order) -> None:
         self.reconciler.ask_again()

@@ -131,8 +131,7 @@ class Parents:
         if working >= strategy.slices_working_max or self._outcome_unknown(strategy):
             return
         due = self._due(strategy, parent, top, open_ns, close_ns)
-        left = parent.order_qty - parent.filled_qty - parent.working_qty
-        quantity = min(strategy.slice_qty, left)
+        quantity = min(strategy.slice_qty, self.left(parent))
         if due < quantity:
             return
         if strategy.position_effect == PositionEffect.CLOSE:
@@ -140,6 +139,28 @@ class Parents:
         price = self._behind(strategy, _near(strategy.side, top))
         if quantity > 0 and price is not None and price > 0:
             self._send_slice(strategy, parent, quantity, price)
+
+    def left(self, parent: ParentOrder) -> int:
+        """What of a parent is neither filled nor at work."""
+        return parent.order_qty - parent.filled_qty - parent.working_qty
+
+    def pull_surplus(self, book_key: str) -> None:
+        """Cancel what is at work to close more than there is: a bust or a trade by hand has taken it from under us.
+
+        The newest order goes first, because the oldest stands first in its queue.
+        """
+        closing = [order for order in self._orders.open() if order.book_key == book_key and order.closing_kept_qty]
+        if not closing:
+            return
+        self._tick_ns, self._number = self._clock.now_ns, 0  # no look: its ids come from the moment
+        position = self._positions.get(book_key)
+        held = position.net_qty if position is not None else 0
+        for order in reversed(closing):
+            covered = -held if order.side == Side.BUY else held
+            if sum(one.closing_kept_qty for one in closing) <= covered:
+                return
+            closing.remove(order)
+            self._cancel(order)
 
     def may_trade(self, symbol: str, top: Top) -> bool:
         """Whether the book takes orders: by the market's word and by what the venue has told us."""

@@ -152,6 +152,11 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
         return self.leaves_qty if self.position_effect == PositionEffect.CLOSE and self.is_open else 0
 
     @property
+    def closing_kept_qty(self) -> int:
+        """The same without orders whose cancel is on its way: what we still mean to have working."""
+        return 0 if self.ord_status == OrdStatus.PENDING_CANCEL else self.closing_qty
+
+    @property
     def avg_px(self) -> Fraction | None:
         """AvgPx in ticks, exact; None while nothing is filled."""
         return Fraction(self.notional, self.cum_qty) if self.cum_qty else None

@@ -129,6 +129,15 @@ def _counts_the_day_in_place(self: Orders, order: Order, report: ExecutionReport
     msgspec.structs.force_setattr(self._orders[order.key], "cum_qty", 0)
 
 
+def _left_without_carried_work(self: Parents, parent: ParentOrder) -> int:
+    carried = sum(
+        order.working_qty
+        for order in self._orders.open()
+        if order.cl_ord_link_id == parent.key and order.trade_date < parent.trade_date
+    )
+    return Parents.left(self, parent) + carried
+
+
 def _limits_the_day_only(self: Risk, account: str, symbol: str, buy: bool, quantity: int) -> bool:
     begun: dict[str, int] = self.__dict__.setdefault("_begun", {})
     key = f"{account}/{symbol}"
@@ -245,6 +254,14 @@ FAULTS: Final = (
         "a partial fill of a GTC order, the night",
         "recompute-agrees",
         changed("orders", restate=_counts_the_day_in_place),
+    ),
+    Fault(
+        "left-without-carried-work",
+        _CARRIED,
+        "counts as at work for a parent only the orders that were entered today",
+        "a parent all of which is at work, the night",
+        "parent-not-overfilled",
+        changed("parents", left=_left_without_carried_work),
     ),
     Fault(
         "limit-on-the-day-only",

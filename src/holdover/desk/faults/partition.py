@@ -9,6 +9,7 @@ import msgspec
 from holdover.desk.faults.fault import Fault, changed
 from holdover.desk.gateway import Gateway
 from holdover.desk.orders import Orders, standing
+from holdover.desk.parents import Parents
 from holdover.desk.reconciler import Reconciler
 from holdover.model import (
     CancelReject,
@@ -182,6 +183,10 @@ def _chain_lost_in_status(self: Orders, report: ExecutionReport) -> None:
     self._keep(order, msgspec.structs.replace(after, price=report.price))
 
 
+def _pulls_nothing(self: Parents, book_key: str) -> None:
+    return None
+
+
 FAULTS: Final = (
     Fault(
         "resume-without-asking",
@@ -280,6 +285,14 @@ FAULTS: Final = (
         "one message of the venue lost in a healthy session",
         "sequence-continuous",
         changed("gateway", arrived=_passes_over_gaps),
+    ),
+    Fault(
+        "close-left-after-a-bust",
+        _PARTITION,
+        "leaves a closing order at work when a bust takes the position from under it",
+        "a closing order at work, the fills that it was to close are busted",
+        "closing-orders-covered",
+        changed("parents", pull_surplus=_pulls_nothing),
     ),
     Fault(
         "chain-lost-in-status",
