@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-import msgspec
-
 from holdover.desk import Desk, DeskConfig, Strategy
 from holdover.desk.faults import parts_with
 from holdover.model import Order, PositionEffect, Side, TimeInForce
@@ -32,6 +30,7 @@ class DeskSubject:
         self.parts = parts_with(plan.faults)
         self.accounts = self.config.accounts()
         self.desk: Desk | None = None
+        self._attributes: list[set[str]] = []
 
     def start(self, env: Env) -> None:
         """Come up on what the directory holds."""
@@ -44,6 +43,7 @@ class DeskSubject:
             guard=env.guard,  # type: ignore[arg-type]  # the guard by shape
             parts=self.parts,
         )
+        self._attributes = [set(vars(part)) for part in self._made()]
         self.desk.start(env.trade_date, env.open_ns, env.close_ns)
 
     def stop(self) -> None:
@@ -60,7 +60,18 @@ class DeskSubject:
         """What it decides by that is neither recorded nor on the disk, as plain data."""
         if self.desk is None:
             return None
-        return [self.desk.reconciler.done, len(self.desk._early), sorted(self.desk._waiting_since)]
+        # What a part holds beside its own attributes is a seeded fault's memory; without a fault there is none.
+        more = [
+            [(name, repr(value)) for name, value in sorted(vars(part).items()) if name not in known]
+            for part, known in zip(self._made(), self._attributes, strict=True)
+        ]
+        return [self.desk.reconciler.done, len(self.desk._early), sorted(self.desk._waiting_since), more]
+
+    def _made(self) -> list[Any]:
+        desk = self.desk
+        if desk is None:
+            return []
+        return [desk.orders, desk.positions, desk.risk, desk.parents, desk.gateway, desk.reconciler]
 
     def rows(self, directory: Path) -> Iterator[tuple[Any, ...]]:
         """The rows of its store; of the executions, which are never changed and read back at every start, how many."""
@@ -78,6 +89,12 @@ class DeskSubject:
             return list(row)
         told = msgspec.msgpack.decode(row[-1])
         return [*row[:-1], {name: told[name] for name in sorted(told) if name not in Order.told_by}]
+
+    def act(self, what: str, *told: Any) -> None:
+        """What a strategy or an operator may ask of it: `cancel` ROOT, `replace` ROOT PRICE, `submit` NUMBER LOTS TICKS."""
+        if self.desk is not None:
+            acts = {"cancel": self.desk.cancel, "replace": self.desk.reprice, "submit": self.desk.submit}
+            acts[what](*told)
 
 
 def config_for(plan: Plan) -> DeskConfig:

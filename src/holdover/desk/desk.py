@@ -27,6 +27,7 @@ from holdover.model import (
     Execution,
     ExecutionReport,
     Inbound,
+    MsgType,
     Order,
     PositionReport,
     Request,
@@ -89,6 +90,7 @@ class Desk:
         self._waiting_since: dict[str, int] = {}
         self._early: list[ExecutionReport] = []
         self._moved: dict[str, None] = {}
+        self._retries = 0
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -150,7 +152,8 @@ class Desk:
     def on_down(self, reason: str) -> None:
         """The link is down: try again in a while."""
         self._run("link-down", self._went_down)
-        self.clock.call_at(self.clock.now_ns + self.config.retry_ns, "connect")
+        self._retries += 1  # told twice, it tries once: two logons under way would each begin the questions
+        self.clock.call_at(self.clock.now_ns + self.config.retry_ns, "connect", self._retries)
 
     def on_message(self, seq: int, poss_dup: bool, message: Inbound) -> None:
         """One message of the venue."""
@@ -169,7 +172,7 @@ class Desk:
     def on_timer(self, name: str, args: tuple[Any, ...]) -> None:
         """A timer of ours is due."""
         if name == "connect":
-            if not self.link.up:
+            if not self.link.up and args[0] == self._retries:
                 self.gateway.connect()
         elif name == "sweep":
             self._run("sweep", self._sweep)
@@ -182,6 +185,26 @@ class Desk:
             self.clock.call_at(due + strategy.interval_ns, "work", number, due + strategy.interval_ns)
         elif name == "missed":
             self._take_missed()
+
+    # -- what an operator asks for ------------------------------------------------------------------------------
+
+    def cancel(self, root: str) -> None:
+        """Cancel one order, by its key."""
+        self._run("operator", self.parents.cancel, root)
+
+    def reprice(self, root: str, price: int) -> None:
+        """Give one order another price, in ticks."""
+        if self._trading_now():
+            self._run("operator", self.parents.reprice, root, price)
+
+    def submit(self, number: int, quantity: int, ticks: int) -> None:
+        """Send a slice of the `number`-th strategy (they are counted from 0, going round) at once."""
+        strategy = self.config.strategies[number % len(self.config.strategies)]
+        if self._trading_now():
+            self._run("operator", self.parents.submit, strategy, quantity, ticks)
+
+    def _trading_now(self) -> bool:
+        return self.reconciler.done and self._hours[0] <= self.clock.now_ns < self._hours[1]
 
     # -- steps --------------------------------------------------------------------------------------------------
 
@@ -297,9 +320,12 @@ class Desk:
         self.reconciler.ask_again()
 
     def _unsent(self, request: Request) -> None:
-        """A request that did not leave: its order is what it was before, and a new one is over."""
+        """A request that did not leave: its order is what it was before, and a new one is over.
+
+        A cancel is still wanted: its order stays pending until the venue has said what it is, and is looked at again.
+        """
         order = self.orders.find(request.cl_ord_id)
-        if order is not None:
+        if order is not None and request.msg_type != MsgType.ORDER_CANCEL_REQUEST:
             with self.guard.step("unsent"), self.store.transaction():
                 self.orders.withdraw(order, "not sent")
 

@@ -138,7 +138,7 @@ class Gateway:
         with self._guard.step("send"):
             if isinstance(message, Request):
                 self._guard.record(self.subsystem, message)
-                if not self.allowed(message):
+                if not self._link.up or not self.allowed(message):
                     self._kept_back(message)
                     return
             self.out_seq = self._link.send(message)

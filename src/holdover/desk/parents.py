@@ -152,7 +152,7 @@ class Parents:
         closing = [order for order in self._orders.open() if order.book_key == book_key and order.closing_kept_qty]
         if not closing:
             return
-        self._tick_ns, self._number = self._clock.now_ns, 0  # no look: its ids come from the moment
+        self._at_this_moment()
         position = self._positions.get(book_key)
         held = position.net_qty if position is not None else 0
         for order in reversed(closing):
@@ -288,6 +288,44 @@ class Parents:
             trade_date=self._orders.trade_date,
             transact_time_ns=self._clock.now_ns,
         )
+
+    # -- at an operator's word ------------------------------------------------------------------------------------
+
+    def cancel(self, root: str) -> None:
+        """Cancel an order that is open and has no request under way."""
+        order = self._asked_for(root)
+        if order is not None:
+            self._cancel(order)
+
+    def reprice(self, root: str, price: int) -> None:
+        """Replace an order that is open and has no request under way at another price."""
+        order = self._asked_for(root)
+        if order is not None:
+            self._reprice(order, price)
+
+    def submit(self, strategy: Strategy, quantity: int, ticks: int) -> None:
+        """Send a slice of a strategy at once, so many price increments behind the touch, where the parent has room."""
+        parent = self._parents.get(strategy.parent_id)
+        top = self._market.top(strategy.symbol)
+        if parent is None or not self.may_trade(strategy.symbol, top) or self._outcome_unknown(strategy):
+            return
+        quantity = min(quantity, self.left(parent))
+        if strategy.position_effect == PositionEffect.CLOSE:
+            quantity = min(quantity, self._free(strategy))
+        price = self._behind(replace(strategy, offset=ticks), _near(strategy.side, top))
+        if quantity > 0 and price is not None and price > 0:
+            self._at_this_moment()
+            self._send_slice(strategy, parent, quantity, price)
+
+    def _asked_for(self, root: str) -> Order | None:
+        order = self._orders.get(root)
+        self._at_this_moment()
+        workable = order is not None and order.is_open and not order.is_pending and not order.foreign
+        return order if workable else None
+
+    def _at_this_moment(self) -> None:
+        """What is sent now comes from no look: its ids are of the moment."""
+        self._tick_ns, self._number = self._clock.now_ns, 0
 
     # -- inside -------------------------------------------------------------------------------------------------
 

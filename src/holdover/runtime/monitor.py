@@ -17,7 +17,18 @@ from typing import Any
 import msgspec
 
 from holdover.catalogue import Boundary, Catalogue
-from holdover.model import Execution, FreezeSet, Order, OrdStatus, Position, Recompute, Record, Recovery
+from holdover.model import (
+    Execution,
+    FreezeSet,
+    Link,
+    Order,
+    OrdStatus,
+    Position,
+    Recompute,
+    Record,
+    Recovery,
+    Request,
+)
 from holdover.runtime.breach import Breach, Shown
 from holdover.runtime.explain import explain
 from holdover.runtime.layout import Check, Layout, TableKey, Touched
@@ -68,8 +79,11 @@ class Monitor:
         table = (subsystem, record.__class__)
         mutate = self.layout._mutate.get(table) or self.layout.mutate(table)
         before = mutate(record, record.key, now_ns, touched)
-        if self.undo is not None and (record.durable or record.derived):
-            self.undo.append((table, record.key, before))
+        if self.undo is not None:
+            if record.durable or record.derived or record.__class__ is Request:
+                self.undo.append((table, record.key, before))
+            elif record.__class__ is Link:  # its sequence number has moved on: what was to leave has left
+                self.undo = [one for one in self.undo if one[0][1] is not Request]
 
     def settle(self, touched: Iterable[tuple[int, str]], now_ns: int) -> None:
         """The step is over: evaluate the settled invariants of what it touched."""
@@ -449,11 +463,12 @@ class Monitor:
             {table: dict(kept) for table, kept in self._lost.items()},
             dict(self._restored),
             None if self.undo is None else list(self.undo),
+            self.gone,
         )
 
     def put_back(self, kept: Any) -> None:
         """Make it what it was when `keep` was called."""
-        layout, counts, due, armed, reconcile, lost, restored, undo = kept
+        layout, counts, due, armed, reconcile, lost, restored, undo, self.gone = kept
         self.layout.put_back_all(layout)
         self.mutations, self.breaches, self.next_ns, self.cause, self.now_ns, self.trade_date, self._boundary = counts
         self._due, self._armed, self._reconcile = list(due), dict(armed), dict(reconcile)
