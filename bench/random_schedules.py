@@ -53,7 +53,7 @@ def _operation(rng: random.Random, day: int, seconds: int) -> Operation:
     do = rng.choice(family)
     mutations, messages = max(seconds // 4, 10), max(seconds // 30, 5)
     if family is _MESSAGES:
-        with_ = [rng.choice((200, 3_000, 20_000))] if do == "hold" else []
+        with_ = [rng.choice((200, 3_000, 10_000))] if do == "hold" else []
         return Operation(day=day, at=rng.choice(("in", "out")), n=rng.randint(1, messages), do=do, with_=with_)
     if family in (_VENUE, _OPERATOR):
         return Operation(day=day, at="second", n=rng.randint(1, seconds), do=do, with_=_integers(rng, do))

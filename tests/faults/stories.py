@@ -467,13 +467,13 @@ def a_trade_by_hand_while_cut_off(session: Session) -> None:
 
 @story("works-on-the-first-answer")
 def answers_that_take_long(session: Session) -> None:
-    """After a reconnect the venue's second answer takes a minute."""
+    """After a reconnect the second question takes twenty seconds on its way, and a look is due meanwhile."""
     session.begin()
     session.run(0.1)
-    session.disconnect(recovery="drop")
+    session.disconnect(recovery="replay")
     session.run(session.hours()[0] + 60 * MINUTE - MINUTE // 12)
     session.reconnect()
-    session.link.fault("in", 4, "hold", MINUTE // 3)
+    session.link.fault("out", 2, "hold", MINUTE // 3)
     minutes(session, 5)
 
 
@@ -482,7 +482,7 @@ def a_question_lost(session: Session) -> None:
     """The first question after a reconnect does not reach the venue."""
     session.begin()
     session.run(0.1)
-    session.disconnect(recovery="drop")
+    session.disconnect(recovery="replay")
     minutes(session, 1)
     session.reconnect()
     session.link.fault("out", 1, "drop")

@@ -101,7 +101,8 @@ class Desk:
         self._hours = (open_ns, close_ns)
         self.orders.followed, self.orders.booked, self.orders.missing = self._follow, self._book, self._missing
         self.reconciler.finished, self.reconciler.restate = self._reconciled, self._restate
-        self.reconciler.since = last or trade_date
+        # The session of the last reconciliation that was completed: a life that dies in its first one has asked nothing.
+        self.reconciler.since = self.store.get("reconciled", last or trade_date)
         self.orders.latest_ns = int(self.store.get("known_ns", "0"))
         self.gateway.unsent = self._unsent
         self.reconciler.caught_up = self._caught_up
@@ -285,7 +286,7 @@ class Desk:
 
     def _reset(self, new_seq: int) -> None:
         if self.gateway.reset(new_seq):
-            self.reconciler.ask_again()
+            self.reconciler.passed_over()
 
     def _sweep(self) -> None:
         """Ask about every request that has waited too long on a live link."""
@@ -337,5 +338,7 @@ class Desk:
 
     def _reconciled(self) -> None:
         self.store.set("known_ns", str(self.orders.latest_ns))
+        self.store.set("reconciled", self.trade_date)
+        self.reconciler.since = self.trade_date
         self.guard.reconciled(self.trade_date)
         self.clock.call_at(self.clock.now_ns, "missed")

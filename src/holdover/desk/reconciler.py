@@ -104,6 +104,11 @@ class Reconciler:
         elif self._asked is not None:
             self._again = True
 
+    def passed_over(self) -> None:
+        """Messages will not come, an answer to a question of ours perhaps among them: all is asked anew."""
+        if self.done or self._asked is not None:
+            self.begin(missed=True)
+
     def nudge(self, now_ns: int, patience_ns: int) -> None:
         """A question of ours, or its answer, may have been lost: after a while the questions begin again."""
         if self._asked is None or not self._gateway.up:

@@ -25,6 +25,7 @@ from holdover.model import (
     OrdStatus,
     Position,
     Recompute,
+    Reconciliation,
     Record,
     Recovery,
     Request,
@@ -99,13 +100,24 @@ class Monitor:
     # -- boundaries ---------------------------------------------------------------------------------------------
 
     def reconciled(self, now_ns: int) -> None:
-        """Nothing is in flight and all that the venue said has been taken in: compare what changed since last time."""
+        """Nothing is in flight and all that the venue said has been taken in: compare what changed since last time.
+
+        While a reconciliation says that it is not done, nothing is claimed: `reconciled-within` sees to its end.
+        """
         self.now_ns = now_ns
-        if self._reconcile:
+        if self._reconcile and not self._still_asking():
             marks, self._reconcile = self._reconcile, {}
             for number, key in marks:
                 group = self.layout.groups[number]
                 (group.settle or self.layout.settle(group))(key, now_ns)
+
+    def _still_asking(self) -> bool:
+        return any(
+            isinstance(record, Reconciliation) and not record.done
+            for table, kept in self.layout.tables.items()
+            if table[1] is Reconciliation
+            for record in kept.values()
+        )
 
     def boundary(self, boundary: Boundary, *, recovered: Iterable[str] = ()) -> None:
         """A lifecycle boundary: whatever is asserted at it, over every key; at `reconciled` everything reconcilable.
@@ -303,7 +315,7 @@ class Monitor:
                 now = kept.get(key)
                 if now is None:
                     missing.append(repr(was))
-                elif _regressed(was, now):
+                elif _regressed(was, now) and not self._amended(subsystem, key):
                     regressed.append(f"{was!r} came back as {now!r}")
         first = next(iter([*missing, *regressed]), "")
         self._own(
@@ -314,6 +326,13 @@ class Monitor:
                 regressed=len(regressed),
                 first=first,
             )
+        )
+
+    def _amended(self, subsystem: str, root: str) -> bool:
+        """Whether an execution of this order has been busted or corrected: then it may rightly be behind."""
+        return any(
+            isinstance(one, Execution) and one.root_cl_ord_id == root and one.exec_ref_id != ""
+            for one in self.layout.tables.get((subsystem, Execution), {}).values()
         )
 
     def _ended_unfilled(self, was: Record) -> bool:
