@@ -36,15 +36,21 @@ def random_schedule(seed: int, catalogue: Catalogue, *faults: str) -> Schedule:
     operations: list[Operation] = []
     for day in range(2):
         seconds = rng.randint(900, 4000)
-        for _ in range(rng.randint(1, 5)):
-            operations.append(_operation(rng, day, seconds))
+        operations += [_operation(rng, day, seconds) for _ in range(rng.randint(1, 5))]
         if day == 0:
             operations.append(Operation(day=day, at="second", n=seconds, do="overnight"))
         else:
             # The last day goes on for a while after the last operation, and is not played to its close.
             operations.append(Operation(day=day, at="second", n=seconds + 300, do="overnight"))
     return schedule_on(
-        bundled(), [symbol], DAYS, catalogue, name=f"random {seed}", seed=seed, operations=operations, faults=list(faults)
+        bundled(),
+        [symbol],
+        DAYS,
+        catalogue,
+        name=f"random {seed}",
+        seed=seed,
+        operations=operations,
+        faults=list(faults),
     )
 
 

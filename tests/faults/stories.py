@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdover.desk import DeskConfig, Strategy
-from holdover.harness import Fill, PartialFill, Pending, Session, first, nth
+from holdover.harness import Fill, PartialFill, Session, first
 from holdover.harness.condition import Condition
 from holdover.model import Link, LinkState, Order, OrdStatus, Record, Request, Side, TimeInForce
 from holdover.recording import bundled

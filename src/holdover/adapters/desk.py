@@ -93,7 +93,11 @@ class DeskSubject:
     def act(self, what: str, *told: Any) -> None:
         """What a strategy or an operator may ask of it: `cancel` ROOT, `replace` ROOT PRICE, `submit` NUMBER LOTS TICKS."""
         if self.desk is not None:
-            acts = {"cancel": self.desk.cancel, "replace": self.desk.reprice, "submit": self.desk.submit}
+            acts: dict[str, Any] = {
+                "cancel": self.desk.cancel,
+                "replace": self.desk.reprice,
+                "submit": self.desk.submit,
+            }
             acts[what](*told)
 
 

@@ -18,9 +18,7 @@ class BadFault(ValueError):
     """No fault is called so."""
 
 
-FAULTS: dict[str, Fault] = {
-    fault.name: fault for fault in (*carried.FAULTS, *restarts.FAULTS, *partition.FAULTS)
-}
+FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*carried.FAULTS, *restarts.FAULTS, *partition.FAULTS)}
 """Every seeded fault by name."""
 
 

@@ -96,9 +96,7 @@ def _undone_when_refused(self: Orders, reject: CancelReject) -> None:
     before = self.__dict__.get("_before", {}).pop(order.key, None) if order is not None else None
     if order is not None and before is not None and order.is_open:
         leaves_qty = max(before[0] - order.cum_qty, 0)
-        self._keep(
-            order, msgspec.structs.replace(order, order_qty=before[0], price=before[1], leaves_qty=leaves_qty)
-        )
+        self._keep(order, msgspec.structs.replace(order, order_qty=before[0], price=before[1], leaves_qty=leaves_qty))
     Orders.refused(self, reject)
 
 
