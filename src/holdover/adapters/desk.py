@@ -91,7 +91,7 @@ class DeskSubject:
         return [*row[:-1], {name: told[name] for name in sorted(told) if name not in Order.told_by}]
 
     def act(self, what: str, *told: Any) -> None:
-        """What a strategy or an operator may ask of it: `cancel` ROOT, `replace` ROOT PRICE, `submit` NUMBER LOTS TICKS."""
+        """What may be asked of it: `cancel` ROOT, `replace` ROOT PRICE, `submit` NUMBER LOTS TICKS."""
         if self.desk is not None:
             acts: dict[str, Any] = {
                 "cancel": self.desk.cancel,

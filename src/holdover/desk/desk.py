@@ -101,7 +101,7 @@ class Desk:
         self._hours = (open_ns, close_ns)
         self.orders.followed, self.orders.booked, self.orders.missing = self._follow, self._book, self._missing
         self.reconciler.finished, self.reconciler.restate = self._reconciled, self._restate
-        # The session of the last reconciliation that was completed: a life that dies in its first one has asked nothing.
+        # The session of the last reconciliation completed: a life that died in its first one had asked nothing.
         self.reconciler.since = self.store.get("reconciled", last or trade_date)
         self.orders.latest_ns = int(self.store.get("known_ns", "0"))
         self.gateway.unsent = self._unsent

@@ -473,7 +473,8 @@ class Venue:
     def fill_late(self, cl_ord_id: str, quantity: int) -> bool:
         """Tell of a fill only after the cancel that it had crossed; False when the order is not a cancelled one.
 
-        The order stays cancelled and its CumQty grows. Source: FIX 4.4 volume 4, order state change matrices (a fill that crosses the cancel).
+        The order stays cancelled and its CumQty grows.
+        Source: FIX 4.4 volume 4, order state change matrices, a fill that crosses the cancel.
         """
         order = self.find(cl_ord_id)
         if order is None or order.ord_status != OrdStatus.CANCELED or order.price is None:
