@@ -605,6 +605,7 @@ class Session:
     def _bury(self) -> None:
         if self.env is not None:
             self.env.kill()
+        self.guard.subject_gone()
         self.link.detach()
         self.clock.unregister("subject")
         self.clock.cancel_owner("subject")
