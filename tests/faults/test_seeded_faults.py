@@ -1,4 +1,4 @@
-"""Each seeded fault is caught in the carried arm, by the invariant that is named for it, and nothing leaks."""
+"""Each seeded fault: a fresh day holds, its story ends in the breach that it names, and without it the story holds."""
 
 from __future__ import annotations
 
@@ -7,46 +7,92 @@ from pathlib import Path
 import pytest
 
 from holdover.catalogue import Catalogue
-from holdover.desk.faults import FAULTS
-from holdover.harness import factory_named
-from holdover.harness.cycle import Result, run_cycle
+from holdover.desk import Parts
+from holdover.desk.faults import FAULTS, parts_with
+from holdover.harness import Session, factory_named
 from holdover.recording import bundled
+from tests.faults.stories import STORIES
+
+DAYS = ("2024-11-27", "2024-11-29")
+each = pytest.mark.parametrize("name", FAULTS)
 
 
-def cycle(place: Path, fault: str) -> Result:
-    """Both arms with one fault on."""
-    store = bundled()
-    return run_cycle(factory_named("desk"), store, ["ACME"], store.days("ACME"), place, faults=[fault])
+def make(place: Path, catalogue: Catalogue, name: str, *faults: str) -> Session:
+    """A session of the desk as the fault's story needs it, with faults on or not."""
+    settings = STORIES[name].settings
+    desk = factory_named("desk")
+    options = {"days": DAYS, "faults": faults, "catalogue": catalogue, "settings": settings, "journal": False}
+    return Session(desk, bundled(), ["ACME"], place, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@each
 def test_a_seeded_fault_is_caught(tmp_path: Path, catalogue: Catalogue, name: str) -> None:
-    """The fresh arm holds; the carried one breaches the named invariant, freezes, pages the steps, leaks nothing."""
-    result = cycle(tmp_path, name)
-    carried, fresh = result.arm("carried"), result.arm("fresh")
-    assert carried is not None
-    assert fresh is not None
-    assert fresh.breaches == []
-    assert FAULTS[name].catches in {found.breach.invariant for found in carried.breaches}
-    assert carried.frozen
-    assert carried.leaked == 0
-    page = next(page for page in carried.pages if page.invariant == carried.breaches[0].breach.invariant)
-    assert len(page.steps) == len(catalogue[page.invariant].entry.response)
-    for entry in (one.entry for one in catalogue if name in one.entry.evidence.seeded_faults):
-        assert entry.name in {found.breach.invariant for found in carried.breaches}
+    """Its story breaches the named invariant and those it is evidence of, freezes, pages the steps, leaks nothing."""
+    session = make(tmp_path, catalogue, name, name)
+    STORIES[name].tell(session)
+    found = {breach.invariant for breach in session.breaches}
+    assert FAULTS[name].catches in found
+    assert session.guard.frozen
+    assert bool(session.leaked) == STORIES[name].leaks
+    pages = {page.invariant: page for page in session.guard.store.outbox()}
+    first = session.breaches[0].invariant
+    assert len(pages[first].steps) == len(catalogue[first].entry.response)
+    assert {one.name for one in catalogue if name in one.entry.evidence.seeded_faults} <= found
+    session.close()
 
 
-def test_every_category_has_its_fault() -> None:
-    """A carried partial fill, a reconciliation across a restart, a partition: each is shown to be found."""
+@each
+def test_the_same_story_holds_without_the_fault(tmp_path: Path, catalogue: Catalogue, name: str) -> None:
+    """What exposes the fault is nothing that the desk itself cannot take."""
+    session = make(tmp_path, catalogue, name)
+    STORIES[name].tell(session)
+    assert session.breaches == []
+    assert session.leaked == []
+    session.close()
+
+
+@each
+def test_a_fresh_day_does_not_show_it(tmp_path: Path, catalogue: Catalogue, name: str) -> None:
+    """From a fresh state and without a transition, the faulty desk trades the whole day and nothing is breached."""
+    session = make(tmp_path, catalogue, name, name)
+    session.begin()
+    session.run()
+    session.end()
+    assert len(session.venue.trades) > 100
+    assert session.breaches == []
+    session.close()
+
+
+def test_no_fault_is_on_any_path_when_off() -> None:
+    """Without a name the parts are the desk's own classes, and a fault changes only those that it is about."""
+    assert parts_with([]) == Parts()
+    for fault in FAULTS.values():
+        parts, own = fault.parts(Parts()), Parts()
+        for part in own.__dataclass_fields__:
+            kept, before = getattr(parts, part), getattr(own, part)
+            assert kept is before or kept.__mro__[1] is before
+
+
+def test_every_fault_has_its_story_and_its_words() -> None:
+    """Name, category, what the faulty code does, what exposes it; and a story that does."""
+    assert set(STORIES) == set(FAULTS)
     assert {fault.category for fault in FAULTS.values()} == {
         "carried-partial-fill",
         "restart-reconciliation",
         "partition",
     }
+    for fault in FAULTS.values():
+        assert len(fault.what) > 20
+        assert len(fault.exposed_by) > 10
 
 
-def test_evidence_names_real_faults(catalogue: Catalogue) -> None:
-    """What the catalogue calls evidence exists."""
+NEVER_BY_A_DESK = {"clock-monotone"}
+"""The guard reads its own clock, which no part of a desk can set back: tests/unit/test_guard.py shows this one."""
+
+
+def test_every_invariant_is_tripped_by_a_fault(catalogue: Catalogue) -> None:
+    """None of the catalogue is there for show: each entry has evidence, and what it calls so exists."""
     named = {name for one in catalogue for name in one.entry.evidence.seeded_faults}
     assert named <= set(FAULTS)
     assert {fault.catches for fault in FAULTS.values()} <= set(catalogue.invariants)
+    assert {one.name for one in catalogue if not one.entry.evidence.seeded_faults} == NEVER_BY_A_DESK

@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 
 
 class DeskSubject:
-    """One life of the desk. The plan's days give the instruments and how much one may trade of them."""
+    """One life of the desk. The plan's days give the instruments and how much one may trade of them.
+
+    The plan's settings may hold a whole `DeskConfig` (`desk`), or fields of one to be set otherwise (`limits`).
+    """
 
     def __init__(self, plan: Plan) -> None:
         told = plan.settings.get("desk")
-        self.config = told if isinstance(told, DeskConfig) else config_for(plan)
+        config = told if isinstance(told, DeskConfig) else config_for(plan)
+        self.config = msgspec.structs.replace(config, **plan.settings.get("limits", {}))
         self.parts = parts_with(plan.faults)
         self.accounts = self.config.accounts()
         self.desk: Desk | None = None
+        self._attributes: list[set[str]] = []
 
     def start(self, env: Env) -> None:
         """Come up on what the directory holds."""
@@ -38,6 +43,7 @@ class DeskSubject:
             guard=env.guard,  # type: ignore[arg-type]  # the guard by shape
             parts=self.parts,
         )
+        self._attributes = [set(vars(part)) for part in self._made()]
         self.desk.start(env.trade_date, env.open_ns, env.close_ns)
 
     def stop(self) -> None:
@@ -54,7 +60,18 @@ class DeskSubject:
         """What it decides by that is neither recorded nor on the disk, as plain data."""
         if self.desk is None:
             return None
-        return [self.desk.reconciler.done, len(self.desk._early), sorted(self.desk._waiting_since)]
+        # What a part holds beside its own attributes is a seeded fault's memory; without a fault there is none.
+        more = [
+            [(name, repr(value)) for name, value in sorted(vars(part).items()) if name not in known]
+            for part, known in zip(self._made(), self._attributes, strict=True)
+        ]
+        return [self.desk.reconciler.done, len(self.desk._early), sorted(self.desk._waiting_since), more]
+
+    def _made(self) -> list[Any]:
+        desk = self.desk
+        if desk is None:
+            return []
+        return [desk.orders, desk.positions, desk.risk, desk.parents, desk.gateway, desk.reconciler]
 
     def rows(self, directory: Path) -> Iterator[tuple[Any, ...]]:
         """The rows of its store; of the executions, which are never changed and read back at every start, how many."""
@@ -73,6 +90,16 @@ class DeskSubject:
             return list(row)
         told = msgspec.msgpack.decode(row[-1])
         return [*row[:-1], {name: told[name] for name in sorted(told) if name not in Order.told_by}]
+
+    def act(self, what: str, *told: Any) -> None:
+        """What may be asked of it: `cancel` ROOT, `replace` ROOT PRICE, `submit` NUMBER LOTS TICKS."""
+        if self.desk is not None:
+            acts: dict[str, Any] = {
+                "cancel": self.desk.cancel,
+                "replace": self.desk.reprice,
+                "submit": self.desk.submit,
+            }
+            acts[what](*told)
 
 
 def config_for(plan: Plan) -> DeskConfig:
@@ -117,6 +144,7 @@ def config_for(plan: Plan) -> DeskConfig:
                 participation_bp=150,
                 position_effect=PositionEffect.CLOSE,
                 time_in_force=TimeInForce.DAY,
+                offset=3,
             ),
             Strategy(
                 name=f"short.{instrument.symbol}",

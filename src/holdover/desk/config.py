@@ -15,8 +15,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     `order_qty` is the whole quantity in lots, `day_qty` what one session may take of it; slices are of `slice_qty`,
     looked at every `interval_ns`, and entered `offset` price increments behind the touch. A slice that has waited for
     `patience` intervals is repriced to the touch; after twice as many it crosses the spread, and after four times as
-    many it is pulled, unless it only `rests`. A strategy with a `late_ns` keeps its distance (`offset`) until so long
-    before the close, and stands at the touch from then on.
+    many it is pulled. One that only `rests` does not cross: it is pulled after twice as many. A strategy with a
+    `late_ns` keeps its distance (`offset`) until so long before the close, and stands at the touch from then on.
     """
 
     name: str

@@ -27,6 +27,7 @@ from holdover.model import (
     Execution,
     ExecutionReport,
     Inbound,
+    MsgType,
     Order,
     PositionReport,
     Request,
@@ -72,7 +73,7 @@ class Desk:
         self.ledger = parts.ledger(self.store, guard)
         self.risk = parts.risk(config, guard)
         self.gateway = parts.gateway(config, self.store, guard, link)
-        self.reconciler = parts.reconciler(config, guard, self.gateway, self.orders)
+        self.reconciler = parts.reconciler(config, guard, self.gateway, self.orders, self.positions)
         self.parents = parts.parents(
             config,
             self.store,
@@ -88,6 +89,8 @@ class Desk:
         self._hours = (0, 0)
         self._waiting_since: dict[str, int] = {}
         self._early: list[ExecutionReport] = []
+        self._moved: dict[str, None] = {}
+        self._retries = 0
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -98,7 +101,8 @@ class Desk:
         self._hours = (open_ns, close_ns)
         self.orders.followed, self.orders.booked, self.orders.missing = self._follow, self._book, self._missing
         self.reconciler.finished, self.reconciler.restate = self._reconciled, self._restate
-        self.reconciler.since = last or trade_date
+        # The session of the last reconciliation completed: a life that died in its first one had asked nothing.
+        self.reconciler.since = self.store.get("reconciled", last or trade_date)
         self.orders.latest_ns = int(self.store.get("known_ns", "0"))
         self.gateway.unsent = self._unsent
         self.reconciler.caught_up = self._caught_up
@@ -149,7 +153,8 @@ class Desk:
     def on_down(self, reason: str) -> None:
         """The link is down: try again in a while."""
         self._run("link-down", self._went_down)
-        self.clock.call_at(self.clock.now_ns + self.config.retry_ns, "connect")
+        self._retries += 1  # told twice, it tries once: two logons under way would each begin the questions
+        self.clock.call_at(self.clock.now_ns + self.config.retry_ns, "connect", self._retries)
 
     def on_message(self, seq: int, poss_dup: bool, message: Inbound) -> None:
         """One message of the venue."""
@@ -168,7 +173,7 @@ class Desk:
     def on_timer(self, name: str, args: tuple[Any, ...]) -> None:
         """A timer of ours is due."""
         if name == "connect":
-            if not self.link.up:
+            if not self.link.up and args[0] == self._retries:
                 self.gateway.connect()
         elif name == "sweep":
             self._run("sweep", self._sweep)
@@ -182,13 +187,40 @@ class Desk:
         elif name == "missed":
             self._take_missed()
 
+    # -- what an operator asks for ------------------------------------------------------------------------------
+
+    def cancel(self, root: str) -> None:
+        """Cancel one order, by its key."""
+        self._run("operator", self.parents.cancel, root)
+
+    def reprice(self, root: str, price: int) -> None:
+        """Give one order another price, in ticks."""
+        if self._trading_now():
+            self._run("operator", self.parents.reprice, root, price)
+
+    def submit(self, number: int, quantity: int, ticks: int) -> None:
+        """Send a slice of the `number`-th strategy (they are counted from 0, going round) at once."""
+        strategy = self.config.strategies[number % len(self.config.strategies)]
+        if self._trading_now():
+            self._run("operator", self.parents.submit, strategy, quantity, ticks)
+
+    def _trading_now(self) -> bool:
+        return self.reconciler.done and self._hours[0] <= self.clock.now_ns < self._hours[1]
+
     # -- steps --------------------------------------------------------------------------------------------------
 
     def _run(self, cause: str, act: Callable[..., None], *args: Any) -> None:
         """One step: one cause, one transaction; what it wants to send leaves after the commit."""
         with self.guard.step(cause), self.store.transaction():
             act(*args)
+            if self._moved:
+                self._pull_surplus()
         self.gateway.flush()
+
+    def _pull_surplus(self) -> None:
+        moved, self._moved = self._moved, {}
+        for book_key in moved:
+            self.parents.pull_surplus(book_key)
 
     def _tick(self, number: int) -> int:
         """When the last look at a strategy was due, ns. Looks stand on a grid from the open on, whoever starts when."""
@@ -254,7 +286,7 @@ class Desk:
 
     def _reset(self, new_seq: int) -> None:
         if self.gateway.reset(new_seq):
-            self.reconciler.ask_again()
+            self.reconciler.passed_over()
 
     def _sweep(self) -> None:
         """Ask about every request that has waited too long on a live link."""
@@ -276,19 +308,25 @@ class Desk:
         self.risk.follow(before, after)
         self.positions.follow(before, after, self.trade_date)
         self.parents.follow(before, after)
+        if after.closing_kept_qty and before is not None:
+            self._moved[after.book_key] = None
 
     def _book(self, execution: Execution) -> None:
         self.positions.book(execution, self.trade_date)
         self.ledger.book(execution, self.trade_date)
         self.risk.book(execution)
+        self._moved[execution.book_key] = None
 
     def _missing(self, order: Order) -> None:
         self.reconciler.ask_again()
 
     def _unsent(self, request: Request) -> None:
-        """A request that did not leave: its order is what it was before, and a new one is over."""
+        """A request that did not leave: its order is what it was before, and a new one is over.
+
+        A cancel is still wanted: its order stays pending until the venue has said what it is, and is looked at again.
+        """
         order = self.orders.find(request.cl_ord_id)
-        if order is not None:
+        if order is not None and request.msg_type != MsgType.ORDER_CANCEL_REQUEST:
             with self.guard.step("unsent"), self.store.transaction():
                 self.orders.withdraw(order, "not sent")
 
@@ -300,5 +338,7 @@ class Desk:
 
     def _reconciled(self) -> None:
         self.store.set("known_ns", str(self.orders.latest_ns))
+        self.store.set("reconciled", self.trade_date)
+        self.reconciler.since = self.trade_date
         self.guard.reconciled(self.trade_date)
         self.clock.call_at(self.clock.now_ns, "missed")

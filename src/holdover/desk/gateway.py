@@ -114,7 +114,11 @@ class Gateway:
 
     def permits(self, request: Request) -> bool:
         """Whether a request may be made at all: the link is up and no frozen scope forbids it."""
-        return self._link.up and self._guard.permits(request)
+        return self._link.up and self.allowed(request)
+
+    def allowed(self, message: Outbound) -> bool:
+        """What the guard says of a message now: the one place where it is asked."""
+        return self._guard.permits(message)
 
     def queue(self, message: Outbound) -> None:
         """Send with the end of the step, after its commit."""
@@ -128,13 +132,13 @@ class Gateway:
 
     def send(self, message: Outbound) -> None:
         """One message onto the wire, if it may."""
-        if not self._link.up or not self._guard.permits(message):
+        if not self._link.up or not self.allowed(message):
             self._kept_back(message)
             return
         with self._guard.step("send"):
             if isinstance(message, Request):
                 self._guard.record(self.subsystem, message)
-                if not self._guard.permits(message):
+                if not self._link.up or not self.allowed(message):
                     self._kept_back(message)
                     return
             try:

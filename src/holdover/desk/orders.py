@@ -37,6 +37,9 @@ Booked = Callable[[Execution], None]
 CHAIN: Final = "~"
 """What stands in a ClOrdID of ours between the ClOrdID that began the chain and the mark of the change."""
 
+_OF_A_REPLACE: Final = "2"
+"""CxlRejResponseTo (434): what was refused is an order cancel/replace request."""
+
 _CLOSES: Final = {
     ExecType.CANCELED: OrdStatus.CANCELED,
     ExecType.EXPIRED: OrdStatus.EXPIRED,
@@ -150,7 +153,8 @@ class Orders:
 
     def withdraw(self, order: Order, text: str) -> None:
         """The venue never got it, or it never left: it is over."""
-        if order.ord_status == OrdStatus.PENDING_NEW:
+        never_taken = not order.order_id and order.cum_qty == 0
+        if order.ord_status == OrdStatus.PENDING_NEW or (order.is_open and never_taken):
             self._keep(order, replace(order, ord_status=OrdStatus.REJECTED, leaves_qty=0, exec_type=ExecType.REJECTED))
         elif order.is_pending:
             self._keep(order, replace(order, ord_status=standing(order), exec_type=None))
@@ -242,7 +246,8 @@ class Orders:
             exec_id=report.exec_id,
             order_id=report.order_id or order.order_id,
         )
-        self._keep(order, replace(after, ord_status=standing(after)))
+        cancelling = order.ord_status == OrdStatus.PENDING_CANCEL
+        self._keep(order, replace(after, ord_status=order.ord_status if cancelling else standing(after)))
         self._compare(after, report)
 
     def restate(self, order: Order, report: ExecutionReport) -> None:
@@ -288,6 +293,9 @@ class Orders:
     def refused(self, reject: CancelReject) -> None:
         """The venue has refused a cancel or a replace: the order stands as it stood."""
         order = self.find(reject.orig_cl_ord_id) or self.find(reject.cl_ord_id)
+        replacing = reject.cxl_rej_response_to == _OF_A_REPLACE
+        if order is not None and order.ord_status == OrdStatus.PENDING_CANCEL and replacing:
+            return  # the cancel that was sent after it still waits for its own answer
         if order is not None and order.is_pending and order.ord_status != OrdStatus.PENDING_NEW:
             after = replace(order, exec_type=None)
             self._keep(order, replace(after, ord_status=standing(after)))

@@ -122,17 +122,16 @@ class Parents:
         self._tick_ns, self._number = tick_ns, 0
         parent = self._parents.get(strategy.parent_id)
         top = self._market.top(strategy.symbol)
-        if parent is None or not top.trading or not self._gateway.trading(strategy.symbol):
+        if parent is None or not self.may_trade(strategy.symbol, top):
             return
         now_ns = self._clock.now_ns
         if not open_ns <= now_ns < close_ns:
             return
         working = self._tend(strategy, top, open_ns, close_ns)
-        if working >= strategy.slices_working_max:
+        if working >= strategy.slices_working_max or self._outcome_unknown(strategy):
             return
         due = self._due(strategy, parent, top, open_ns, close_ns)
-        left = parent.order_qty - parent.filled_qty - parent.working_qty
-        quantity = min(strategy.slice_qty, left)
+        quantity = min(strategy.slice_qty, self.left(parent))
         if due < quantity:
             return
         if strategy.position_effect == PositionEffect.CLOSE:
@@ -140,6 +139,32 @@ class Parents:
         price = self._behind(strategy, _near(strategy.side, top))
         if quantity > 0 and price is not None and price > 0:
             self._send_slice(strategy, parent, quantity, price)
+
+    def left(self, parent: ParentOrder) -> int:
+        """What of a parent is neither filled nor at work."""
+        return parent.order_qty - parent.filled_qty - parent.working_qty
+
+    def pull_surplus(self, book_key: str) -> None:
+        """Cancel what is at work to close more than there is: a bust or a trade by hand has taken it from under us.
+
+        The newest order goes first, because the oldest stands first in its queue.
+        """
+        closing = [order for order in self._orders.open() if order.book_key == book_key and order.closing_kept_qty]
+        if not closing:
+            return
+        self._at_this_moment()
+        position = self._positions.get(book_key)
+        held = position.net_qty if position is not None else 0
+        for order in reversed(closing):
+            covered = -held if order.side == Side.BUY else held
+            if sum(one.closing_kept_qty for one in closing) <= covered:
+                return
+            closing.remove(order)
+            self._cancel(order)
+
+    def may_trade(self, symbol: str, top: Top) -> bool:
+        """Whether the book takes orders: by the market's word and by what the venue has told us."""
+        return top.trading and self._gateway.trading(symbol)
 
     def _behind(self, strategy: Strategy, touch: int | None) -> int | None:
         instrument = self._config.instrument(strategy.symbol)
@@ -169,6 +194,11 @@ class Parents:
         held = position.net_qty if strategy.side != Side.BUY else -position.net_qty
         return held - position.reserved_qty
 
+    def _outcome_unknown(self, strategy: Strategy) -> bool:
+        """Whether an order of this parent is still unacknowledged: another might double it."""
+        children = [self._orders.get(root) for root in self._children.get(strategy.parent_id, {})]
+        return any(order is not None and order.ord_status == OrdStatus.PENDING_NEW for order in children)
+
     def _tend(self, strategy: Strategy, top: Top, open_ns: int, close_ns: int) -> int:
         """Reprice or cancel slices that have waited; returns how many are working."""
         working = 0
@@ -188,8 +218,8 @@ class Parents:
                     near = _near(strategy.side, top)
                     self._reprice(order, near if late else self._behind(strategy, near))
             elif waited > 0 and waited % strategy.patience == 0:
-                times = 1 if strategy.rests else waited // strategy.patience
-                if times >= 4:
+                times = waited // strategy.patience
+                if times >= (2 if strategy.rests else 4):
                     self._cancel(order)
                 else:
                     self._reprice(order, _far(strategy.side, top) if times >= 2 else _near(strategy.side, top))
@@ -258,6 +288,44 @@ class Parents:
             trade_date=self._orders.trade_date,
             transact_time_ns=self._clock.now_ns,
         )
+
+    # -- at an operator's word ------------------------------------------------------------------------------------
+
+    def cancel(self, root: str) -> None:
+        """Cancel an order that is open and has no request under way."""
+        order = self._asked_for(root)
+        if order is not None:
+            self._cancel(order)
+
+    def reprice(self, root: str, price: int) -> None:
+        """Replace an order that is open and has no request under way at another price."""
+        order = self._asked_for(root)
+        if order is not None:
+            self._reprice(order, price)
+
+    def submit(self, strategy: Strategy, quantity: int, ticks: int) -> None:
+        """Send a slice of a strategy at once, so many price increments behind the touch, where the parent has room."""
+        parent = self._parents.get(strategy.parent_id)
+        top = self._market.top(strategy.symbol)
+        if parent is None or not self.may_trade(strategy.symbol, top) or self._outcome_unknown(strategy):
+            return
+        quantity = min(quantity, self.left(parent))
+        if strategy.position_effect == PositionEffect.CLOSE:
+            quantity = min(quantity, self._free(strategy))
+        price = self._behind(replace(strategy, offset=ticks), _near(strategy.side, top))
+        if quantity > 0 and price is not None and price > 0:
+            self._at_this_moment()
+            self._send_slice(strategy, parent, quantity, price)
+
+    def _asked_for(self, root: str) -> Order | None:
+        order = self._orders.get(root)
+        self._at_this_moment()
+        workable = order is not None and order.is_open and not order.is_pending and not order.foreign
+        return order if workable else None
+
+    def _at_this_moment(self) -> None:
+        """What is sent now comes from no look: its ids are of the moment."""
+        self._tick_ns, self._number = self._clock.now_ns, 0
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from holdover.desk.books import Positions
 from holdover.desk.config import DeskConfig
 from holdover.desk.gateway import Gateway
 from holdover.desk.orders import Orders
@@ -35,8 +36,11 @@ class Reconciler:
 
     subsystem = "reconciler"
 
-    def __init__(self, config: DeskConfig, guard: Guard, gateway: Gateway, orders: Orders) -> None:
-        self._config, self._guard, self._gateway, self._orders = config, guard, gateway, orders
+    def __init__(
+        self, config: DeskConfig, guard: Guard, gateway: Gateway, orders: Orders, positions: Positions
+    ) -> None:
+        self._config, self._guard, self._gateway = config, guard, gateway
+        self._orders, self._positions = orders, positions
         self.done = False
         self.since = ""
         self.since_ns = 0
@@ -66,17 +70,28 @@ class Reconciler:
         self.done, self._epoch, self._again, self.behind = False, self._gateway.epoch, False, True
         self._named, self._asked, self._follow_ups = set(), None, {}
         self._say()
-        self._left = []
-        for account in self._config.accounts():
-            known = 0 if missed else self.since_ns
-            self._left.append(
-                self._query(MsgType.TRADE_CAPTURE_REPORT_REQUEST, account, since_date=self.since, since_ns=known)
-            )
-        for account in self._config.accounts():
-            self._left.append(self._query(MsgType.ORDER_MASS_STATUS_REQUEST, account))
-        for account in self._config.accounts():
-            self._left.append(self._query(MsgType.REQUEST_FOR_POSITIONS, account))
+        self._left = self.questions(missed=missed)
         self._next()
+
+    def questions(self, *, missed: bool) -> list[Query]:
+        """What is asked after every logon, in this order."""
+        accounts, known_ns = self._config.accounts(), 0 if missed else self.since_ns
+        executions = [
+            self._query(MsgType.TRADE_CAPTURE_REPORT_REQUEST, account, since_date=self.since, since_ns=known_ns)
+            for account in accounts
+        ]
+        statuses = [self._query(MsgType.ORDER_MASS_STATUS_REQUEST, account) for account in accounts]
+        return executions + statuses + [self._query(MsgType.REQUEST_FOR_POSITIONS, account) for account in accounts]
+
+    def unnamed(self, account: str) -> list[Order]:
+        """The orders that we hold open and the venue has not named among its open ones."""
+        return [
+            order
+            for order in self._orders.open()
+            if order.account == account
+            and order.cl_ord_id not in self._named
+            and order.root_cl_ord_id not in self._named
+        ]
 
     def stop(self) -> None:
         """The link has gone down: nothing is known any more."""
@@ -88,6 +103,11 @@ class Reconciler:
             self.begin(missed=True)
         elif self._asked is not None:
             self._again = True
+
+    def passed_over(self) -> None:
+        """Messages will not come, an answer to a question of ours perhaps among them: all is asked anew."""
+        if self.done or self._asked is not None:
+            self.begin(missed=True)
 
     def nudge(self, now_ns: int, patience_ns: int) -> None:
         """A question of ours, or its answer, may have been lost: after a while the questions begin again."""
@@ -153,14 +173,8 @@ class Reconciler:
             self.behind = False
             self.caught_up()
         if asked.msg_type == MsgType.ORDER_MASS_STATUS_REQUEST:
-            unnamed = [
-                order for order in self._orders.open() if order.account == asked.account and not self._is_named(order)
-            ]
-            self._left = [self._status(order) for order in unnamed] + self._left
+            self._left = [self._status(order) for order in self.unnamed(asked.account)] + self._left
         self._next()
-
-    def _is_named(self, order: Order) -> bool:
-        return order.cl_ord_id in self._named or order.root_cl_ord_id in self._named
 
     def _next(self) -> None:
         if self._left:

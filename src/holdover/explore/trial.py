@@ -182,7 +182,7 @@ class Trials(Walk):
         # away, and that must not be this one's.
         self._folders += 1
         place = self.place / f"trial-{self._folders}"
-        shutil.rmtree(self.place / f"trial-{self._folders - 1}", ignore_errors=True)
+        disk.remove(self.place / f"trial-{self._folders - 1}")
         try:
             session.own_tape()
             session.crash(place, image)

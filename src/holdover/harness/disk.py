@@ -99,8 +99,7 @@ def _content(path: str) -> tuple[int, bytes]:
 
 def lay_down(image: Mapping[str, bytes], directory: Path) -> None:
     """Make a directory that is nobody's what the image has."""
-    if directory.exists():
-        shutil.rmtree(directory)
+    remove(directory)
     directory.mkdir(parents=True)
     for name, content in image.items():
         if "/" in name:
@@ -145,8 +144,7 @@ class Held:
 
 def copy(directory: Path, to: Path) -> None:
     """The directory as it is now, byte for byte."""
-    if to.exists():
-        shutil.rmtree(to)
+    remove(to)
     if directory.exists():
         shutil.copytree(directory, to)
     else:
@@ -155,8 +153,7 @@ def copy(directory: Path, to: Path) -> None:
 
 def put_back(image: Path, directory: Path) -> None:
     """Make the directory what the image is; the image is used up."""
-    if directory.exists():
-        shutil.rmtree(directory)
+    remove(directory)
     os.replace(image, directory)
 
 
@@ -181,7 +178,7 @@ def tear(directory: Path) -> None:
             continue
         if path.name.endswith("-wal"):
             end = _last_commit(path)
-            if end > max(_WAL_HEADER, _taken_over(path)):
+            if end > _WAL_HEADER and end > _taken_over(path):
                 _cut(path, end - _frame_size(path) // 2)
             path.with_name(path.name.removesuffix("-wal") + "-shm").unlink(missing_ok=True)
         elif not is_sqlite(path):
@@ -197,6 +194,19 @@ def is_sqlite(path: Path) -> bool:
     """Whether a file begins as an SQLite database does."""
     with open(path, "rb") as file:
         return file.read(16) == b"SQLite format 3\0"
+
+
+def remove(directory: Path) -> None:
+    """Take a directory away at once, whoever has files of it open.
+
+    It is moved first: a database connection of a life that is over, collected in the middle of this, would take away
+    its own log's name, and must find that its database is not where it was.
+    """
+    if directory.exists():
+        aside = directory.with_name(f".{directory.name}.gone")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(directory, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _frame_size(path: Path) -> int:

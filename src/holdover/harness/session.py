@@ -13,7 +13,6 @@ unwinds inside it (a `finally`, a `with`, a rollback) has no effect on anything 
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -388,7 +387,7 @@ class Session:
         except (KeyError, msgspec.MsgspecError) as problem:
             raise ValueError(f"the state is damaged: {type(problem).__name__} {problem}") from problem
         self._day = [self.recordings.get(symbol, self.trade_date) for symbol in self.symbols]
-        shutil.rmtree(self.subject_directory)
+        disk.remove(self.subject_directory)
         self.subject_directory.mkdir()
         for name, content in parts.items():
             if name.startswith("subject/"):
@@ -453,22 +452,22 @@ class Session:
             (self.clock.keep(), self.link.keep(), self.venue.keep(), self.guard.keep()),
             (self._tape.place, self._held, self._tape, self._events),
             (self.phase, self.trade_date, self.market_events, self._day, self.subject_directory),
-            (len(self.transitions), len(self.leaked), len(self.carried), self.rng.getstate()),
+            (list(self.transitions), list(self.leaked), list(self.carried), self.rng.getstate()),
             (self.subject, env, self.factory, self._until, self._kill_at, self._stopped, self._quiet_at, self._lives),
             (told.reconciled_date, list(told.recovered), list(told.restored)) if told is not None else None,
         )
 
     def put_back(self, kept: Any) -> None:
         """Make everything what it was when `keep` was called."""
-        (clock, link, venue, guard), tape, day, lengths, life, told = kept
+        (clock, link, venue, guard), tape, day, said, life, told = kept
         self.venue.put_back(venue)
         self.guard.put_back(guard)
         self.link.put_back(link)
         self.clock.put_back(clock)
         _, self._held, self._tape, self._events = tape
         self.phase, self.trade_date, self.market_events, self._day, self.subject_directory = day
-        del self.transitions[lengths[0] :], self.leaked[lengths[1] :], self.carried[lengths[2] :]
-        self.rng.setstate(lengths[3])
+        self.transitions, self.leaked, self.carried = (list(told) for told in said[:3])
+        self.rng.setstate(said[3])
         (self.subject, self.env, self.factory, self._until, self._kill_at, self._stopped) = life[:6]
         self._quiet_at, self._lives = life[6:]
         if self.env is not None:
@@ -606,6 +605,7 @@ class Session:
     def _bury(self) -> None:
         if self.env is not None:
             self.env.kill()
+        self.guard.subject_gone()
         self.link.detach()
         self.clock.unregister("subject")
         self.clock.cancel_owner("subject")
@@ -625,8 +625,7 @@ class Session:
         elif kind == "torn":
             disk.tear(self.subject_directory)
         elif kind == "stale":
-            shutil.rmtree(self.subject_directory)
-            shutil.copytree(self.directory / "backup", self.subject_directory)
+            disk.copy(self.directory / "backup", self.subject_directory)
 
     def _recorded(self, subsystem: str, record: Record) -> None:
         """Called after each mutation of the subject."""

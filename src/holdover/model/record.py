@@ -112,6 +112,11 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
         return self.ord_status in PENDING
 
     @property
+    def unacknowledged(self) -> int:
+        """1 while the venue has not said what became of the new order, else 0: summed, it counts them."""
+        return int(self.ord_status == OrdStatus.PENDING_NEW)
+
+    @property
     def is_carried(self) -> bool:
         """Whether its time in force takes it over the night."""
         return self.time_in_force in _CARRIED
@@ -145,6 +150,11 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
     def closing_qty(self) -> int:
         """What it reserves of the position that it reduces."""
         return self.leaves_qty if self.position_effect == PositionEffect.CLOSE and self.is_open else 0
+
+    @property
+    def closing_kept_qty(self) -> int:
+        """The same without orders whose cancel is on its way: what we still mean to have working."""
+        return 0 if self.ord_status == OrdStatus.PENDING_CANCEL else self.closing_qty
 
     @property
     def avg_px(self) -> Fraction | None:

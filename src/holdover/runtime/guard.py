@@ -203,6 +203,8 @@ class Guard:
 
     def step(self, cause: str) -> Step:
         """One cause: the mutations recorded inside are settled together when it is left."""
+        if self.monitor.gone:
+            self.monitor.back(self.clock())
         return Step(self, cause)
 
     def record(self, subsystem: str, record: Record) -> None:
@@ -238,6 +240,11 @@ class Guard:
             self.monitor.restore(subsystem, records, self.clock(), step.touched)
             if self.journal is not None:
                 self.journal.say(self.monitor.mutations, self.clock(), "restore", subsystem)
+
+    def subject_gone(self) -> None:
+        """The guarded process is down: nothing is late until its first step after it has come up again."""
+        with self._lock:
+            self.monitor.gone = True
 
     def _begin(self, step: Step) -> None:
         with self._lock:

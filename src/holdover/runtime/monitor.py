@@ -17,7 +17,18 @@ from typing import Any
 import msgspec
 
 from holdover.catalogue import Boundary, Catalogue
-from holdover.model import Execution, FreezeSet, Order, OrdStatus, Position, Recompute, Record, Recovery, Request
+from holdover.model import (
+    Execution,
+    FreezeSet,
+    Order,
+    OrdStatus,
+    Position,
+    Recompute,
+    Reconciliation,
+    Record,
+    Recovery,
+    Request,
+)
 from holdover.runtime.breach import Breach, Shown
 from holdover.runtime.cells import CellCounter
 from holdover.runtime.explain import explain
@@ -59,6 +70,7 @@ class Monitor:
         self._lost: dict[TableKey, dict[str, Record]] = {}
         self._restored: dict[str, int] = {}
         self.undo: list[tuple[TableKey, str, Record | None]] | None = None
+        self.gone = False
         self.recomputes = True
 
     # -- mutations ----------------------------------------------------------------------------------------------
@@ -87,13 +99,24 @@ class Monitor:
     # -- boundaries ---------------------------------------------------------------------------------------------
 
     def reconciled(self, now_ns: int) -> None:
-        """Nothing is in flight and all that the venue said has been taken in: compare what changed since last time."""
+        """Nothing is in flight and all that the venue said has been taken in: compare what changed since last time.
+
+        While a reconciliation says that it is not done, nothing is claimed: `reconciled-within` sees to its end.
+        """
         self.now_ns = now_ns
-        if self._reconcile:
+        if self._reconcile and not self._still_asking():
             marks, self._reconcile = self._reconcile, {}
             for number, key in marks:
                 group = self.layout.groups[number]
                 (group.settle or self.layout.settle(group))(key, now_ns)
+
+    def _still_asking(self) -> bool:
+        return any(
+            isinstance(record, Reconciliation) and not record.done
+            for table, kept in self.layout.tables.items()
+            if table[1] is Reconciliation
+            for record in kept.values()
+        )
 
     def boundary(self, boundary: Boundary, *, recovered: Iterable[str] = ()) -> None:
         """A lifecycle boundary: whatever is asserted at it, over every key; at `reconciled` everything reconcilable.
@@ -297,7 +320,7 @@ class Monitor:
                 now = kept.get(key)
                 if now is None:
                     missing.append(repr(was))
-                elif _regressed(was, now):
+                elif _regressed(was, now) and not self._amended(subsystem, key):
                     regressed.append(f"{was!r} came back as {now!r}")
         first = next(iter([*missing, *regressed]), "")
         self._own(
@@ -308,6 +331,13 @@ class Monitor:
                 regressed=len(regressed),
                 first=first,
             )
+        )
+
+    def _amended(self, subsystem: str, root: str) -> bool:
+        """Whether an execution of this order has been busted or corrected: then it may rightly be behind."""
+        return any(
+            isinstance(one, Execution) and one.root_cl_ord_id == root and one.exec_ref_id != ""
+            for one in self.layout.tables.get((subsystem, Execution), {}).values()
         )
 
     def _ended_unfilled(self, was: Record) -> bool:
@@ -322,6 +352,8 @@ class Monitor:
     def tick(self, now_ns: int) -> None:
         """Evaluate what should have come to hold by now."""
         self.now_ns = now_ns
+        if self.gone:
+            return
         while self._due and self._due[0][0] <= now_ns:
             due, number, subsystem, key = heapq.heappop(self._due)
             if self._armed.get((number, subsystem, key)) != due:
@@ -341,6 +373,14 @@ class Monitor:
                 self._arm(check, subsystem, key, now_ns, None)
             elif not result:
                 self._fail(check, subsystem, key, arguments, None)
+        self.next_ns = self._due[0][0] if self._due else NEVER
+
+    def back(self, now_ns: int) -> None:
+        """The guarded process is up again: what it was to do in a time, it has that time for from now on."""
+        self.gone = False
+        self._armed = {mark: now_ns + self.layout.checks[mark[0]].entry.within_ns for mark in self._armed}
+        self._due = [(due, *mark) for mark, due in self._armed.items()]
+        heapq.heapify(self._due)
         self.next_ns = self._due[0][0] if self._due else NEVER
 
     def _arm(self, check: Check, subsystem: str, key: str, now_ns: int, result: bool | None) -> None:
@@ -448,11 +488,12 @@ class Monitor:
             dict(self._restored),
             None if self.undo is None else list(self.undo),
             self.cells.keep(),
+            self.gone,
         )
 
     def put_back(self, kept: Any) -> None:
         """Make it what it was when `keep` was called."""
-        layout, counts, due, armed, reconcile, lost, restored, undo, cells = kept
+        layout, counts, due, armed, reconcile, lost, restored, undo, cells, self.gone = kept
         self.cells.put_back(cells)
         self.layout.put_back_all(layout)
         if self.cells.on_put_back is not None:
@@ -484,6 +525,7 @@ class Monitor:
                     for summed, base in self.layout.retired.items()
                 ],
                 "armed": [[*mark, due] for mark, due in self._armed.items()],
+                "gone": self.gone,
                 "lost": [[table[0], table[1].__name__, list(kept.values())] for table, kept in self._lost.items()],
                 "restored": self._restored,
                 "reconcile": [[*self.layout.groups[number].table_name, key] for number, key in self._reconcile],
@@ -530,7 +572,7 @@ class Monitor:
             self.cells.load(held.get("cells", {}))
         except (msgspec.MsgspecError, KeyError, IndexError, TypeError) as problem:
             raise ValueError(f"the monitor's memory is damaged: {problem}") from problem
-        self.trade_date = held["trade_date"]
+        self.trade_date, self.gone = held["trade_date"], held.get("gone", False)
         self.next_ns = self._due[0][0] if self._due else NEVER
         self.mutations, self.breaches, self.now_ns, self.layout.evaluated[0] = held["counts"]
 

@@ -470,6 +470,24 @@ class Venue:
         self._fill(order, quantity, price)
         return order.cl_ord_id
 
+    def fill_late(self, cl_ord_id: str, quantity: int) -> bool:
+        """Tell of a fill only after the cancel that it had crossed; False when the order is not a cancelled one.
+
+        The order stays cancelled and its CumQty grows.
+        Source: FIX 4.4 volume 4, order state change matrices, a fill that crosses the cancel.
+        """
+        order = self.find(cl_ord_id)
+        if order is None or order.ord_status != OrdStatus.CANCELED or order.price is None:
+            return False
+        quantity = min(quantity, order.order_qty - order.cum_qty)
+        if quantity <= 0:
+            return False
+        order.cum_qty += quantity
+        order.notional += quantity * order.price
+        self._move(order, quantity)
+        self.trades.append(self._tell(order, ExecType.TRADE, last_qty=quantity, last_px=order.price))
+        return True
+
     def bust(self, exec_id: str, trade_date: str = "") -> bool:
         """Take a trade back (ExecType Trade Cancel); False when there is none of that ExecID on that day."""
         return self._amend(exec_id, trade_date or self.trade_date, None)
@@ -637,7 +655,7 @@ class Venue:
             (self._exec_number, self._order_number, self.not_found, self.refuse_next, self.last_exec_id),
             [(order, copy(order)) for order in self.orders.values()],
             dict(self.roots),
-            len(self.trades),
+            list(self.trades),
             dict(self.positions),
             [(book.state(), list(book.buys), list(book.sells), list(book.stops)) for book in self.by_id],
         )
@@ -654,7 +672,7 @@ class Venue:
                     setattr(order, name, getattr(was, name))
             self.orders[order.root_cl_ord_id] = order
         self.roots, self.positions = dict(roots), dict(positions)
-        del self.trades[trades:]
+        self.trades = list(trades)
         for book, (state, buys, sells, stops) in zip(self.by_id, books, strict=True):
             book.take(state)
             book.buys, book.sells, book.stops = list(buys), list(sells), list(stops)

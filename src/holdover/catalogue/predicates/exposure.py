@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from holdover.catalogue.predicate import predicate
-from holdover.catalogue.predicates.agreement import CLOSING
 from holdover.catalogue.reads import Sum, Via
 from holdover.model import Book, Exposure, Limit, MsgType, Order, ParentOrder, Position, Request, Side
 
+CLOSING_KEPT = Sum(Order, "orders", of="closing_kept_qty", by="book_key")
 CHILDREN_TAKEN = Sum(Order, "orders", of="taken_qty", by="cl_ord_link_id")
 VENUE_TAKEN = Sum(Order, "venue", of="taken_qty", by="cl_ord_link_id")
 
@@ -53,9 +53,9 @@ def no_order_in_disabled_book(
 
 @predicate("closing-orders-covered")
 def closing_orders_covered(
-    position: Annotated[Position, "positions"], closing: Annotated[int, CLOSING.on("key")]
+    position: Annotated[Position, "positions"], closing: Annotated[int, CLOSING_KEPT.on("key")]
 ) -> bool:
-    """Otherwise the close turns into a position of the other side."""
+    """A bust takes the position from under a working close: whoever learns of it pulls the close in the same step."""
     return closing <= abs(position.net_qty)
 
 
@@ -64,6 +64,6 @@ def a_closing_order_has_its_position(
     order: Annotated[Order, "orders"], position: Annotated[Position | None, Via("positions", by="book_key")]
 ) -> bool | None:
     """The other side of the same statement: what closes a position has one, and is against it."""
-    if not order.closing_qty:
+    if not order.closing_kept_qty:
         return None
     return position is not None and (position.net_qty < 0 if order.side == Side.BUY else position.net_qty > 0)

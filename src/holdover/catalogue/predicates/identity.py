@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from holdover.catalogue.predicate import predicate
-from holdover.catalogue.reads import Before, Via
+from holdover.catalogue.reads import Before, Sum, Via
 from holdover.model import ExecType, Execution, MsgType, Order, Request
+
+UNACKNOWLEDGED = Sum(Order, "orders", of="unacknowledged", by="cl_ord_link_id")
 
 
 @predicate("execution-booked-once")
@@ -69,3 +71,13 @@ def request_is_its_orders_owners(
     if order is None or order.foreign or request.msg_type == MsgType.ORDER_CANCEL_REQUEST:
         return None
     return request.strategy == order.strategy
+
+
+@predicate("one-live-order-per-intent")
+def one_live_order_per_intent(
+    request: Annotated[Request, "gateway"], unknown: Annotated[int, UNACKNOWLEDGED.on("cl_ord_link_id")]
+) -> bool | None:
+    """The order that this request makes is itself unacknowledged; any other one may have filled already."""
+    if request.msg_type != MsgType.NEW_ORDER_SINGLE or not request.cl_ord_link_id:
+        return None
+    return unknown <= 1

@@ -19,6 +19,7 @@ def orders_agree_with_venue(order: Annotated[Order, "orders"], venue: Annotated[
         and order.leaves_qty == venue.leaves_qty
         and order.ord_status == venue.ord_status
         and order.notional == venue.notional
+        and (order.price == venue.price or not venue.is_open)
     )
 
 

@@ -1,0 +1,304 @@
+"""Faults in what becomes of orders while the link is cut, and of messages that are lost, late or told twice."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from holdover.desk.faults.fault import Fault, changed
+from holdover.desk.gateway import Gateway
+from holdover.desk.orders import Orders, standing
+from holdover.desk.parents import Parents
+from holdover.desk.reconciler import Reconciler
+from holdover.model import (
+    CancelReject,
+    ExecType,
+    Execution,
+    ExecutionReport,
+    LinkState,
+    MsgType,
+    Order,
+    OrdStatus,
+    Reconciliation,
+    Request,
+)
+
+_PARTITION: Final = "partition"
+
+
+def _resume_without_asking(self: Reconciler, *, missed: bool = False) -> None:
+    self.done, self._epoch = True, self._gateway.epoch
+    self._say()
+    self.finished()
+
+
+def _nothing_after_a_cancel(self: Orders, order: Order, report: ExecutionReport) -> None:
+    if order.ord_status != OrdStatus.CANCELED:
+        Orders.trade(self, order, report)
+
+
+def _cancel_assumed(self: Orders, order: Order, request: Request) -> None:
+    self._roots[request.cl_ord_id] = order.key
+    self._keep(
+        order,
+        msgspec.structs.replace(
+            order, ord_status=OrdStatus.CANCELED, leaves_qty=0, exec_type=ExecType.CANCELED, link=request.link
+        ),
+    )
+
+
+def _resubmit_on_silence(self: Reconciler, *, missed: bool = False) -> None:
+    _resume_without_asking(self)
+    for order in self._orders.open():
+        if order.ord_status == OrdStatus.PENDING_NEW:
+            stem, _, count = order.cl_ord_id.rpartition("-")
+            cl_ord_id = f"{stem}-{int(count) + 50}"
+            again = Request(
+                msg_type=MsgType.NEW_ORDER_SINGLE,
+                cl_ord_id=cl_ord_id,
+                root_cl_ord_id=cl_ord_id,
+                symbol=order.symbol,
+                side=order.side,
+                order_qty=order.order_qty,
+                price=order.price,
+                account=order.account,
+                strategy=order.strategy,
+                time_in_force=order.time_in_force,
+                position_effect=order.position_effect,
+                cl_ord_link_id=order.cl_ord_link_id,
+                link=order.link,
+                link_epoch=self._gateway.epoch,
+                trade_date=order.trade_date,
+                transact_time_ns=order.transact_time_ns,
+            )
+            self._orders.create(again)
+            self._gateway.queue(again)
+
+
+def _resent_fill_booked_again(self: Orders, execution: Execution) -> bool:
+    return False
+
+
+def _applied_on_send(self: Orders, order: Order, request: Request) -> None:
+    self.__dict__.setdefault("_before", {})[order.key] = (order.order_qty, order.price)
+    Orders.ask_replace(self, order, request)
+    asked = self._orders[order.key]
+    leaves_qty = max(request.order_qty - asked.cum_qty, 0)
+    self._keep(
+        asked,
+        msgspec.structs.replace(asked, order_qty=request.order_qty, price=request.price, leaves_qty=leaves_qty),
+    )
+
+
+def _undone_when_refused(self: Orders, reject: CancelReject) -> None:
+    order = self.find(reject.orig_cl_ord_id) or self.find(reject.cl_ord_id)
+    before = self.__dict__.get("_before", {}).pop(order.key, None) if order is not None else None
+    if order is not None and before is not None and order.is_open:
+        leaves_qty = max(before[0] - order.cum_qty, 0)
+        self._keep(order, msgspec.structs.replace(order, order_qty=before[0], price=before[1], leaves_qty=leaves_qty))
+    Orders.refused(self, reject)
+
+
+def _status_without_terms(self: Orders, report: ExecutionReport) -> None:
+    order = self.find(report.cl_ord_id)
+    if order is not None and report.ord_rej_reason is None:
+        report = msgspec.structs.replace(report, order_qty=order.order_qty, price=order.price)
+    Orders.answered(self, report)
+
+
+# -- beyond the list ----------------------------------------------------------------------------------------------
+
+
+def _books_fills_of_strangers(self: Orders, report: ExecutionReport) -> None:
+    known = self.find(report.cl_ord_id) or (report.orig_cl_ord_id and self.find(report.orig_cl_ord_id))
+    if known or report.exec_type != ExecType.TRADE:
+        Orders.report(self, report)
+        return
+    stranger = Order(
+        root_cl_ord_id=report.cl_ord_id,
+        cl_ord_id=report.cl_ord_id,
+        symbol=report.symbol,
+        side=report.side,
+        order_qty=report.order_qty,
+        leaves_qty=0,
+        account=report.account,
+    )
+    execution = self._execution(stranger, report)
+    if execution is not None and not self.seen(execution):
+        self.book(execution)
+
+
+def _done_from_the_first_answer(self: Reconciler) -> bool:
+    return bool(self.__dict__.get("_over") or self.__dict__.get("_answers"))
+
+
+def _set_done(self: Reconciler, done: bool) -> None:
+    self.__dict__["_over"] = done
+    if not done:
+        self.__dict__["_answers"] = 0
+
+
+def _counts_answers(self: Reconciler, report: Any) -> bool:
+    found = Reconciler.answers(self, report)
+    if found:
+        self.__dict__["_answers"] = self.__dict__.get("_answers", 0) + 1
+    return found
+
+
+def _says_when_over(self: Reconciler) -> None:
+    over = bool(self.__dict__.get("_over"))
+    self._guard.record(self.subsystem, Reconciliation(link=self._config.link, epoch=self._epoch, done=over))
+
+
+def _asks_once(self: Reconciler, now_ns: int, patience_ns: int) -> None:
+    return None
+
+
+def _first_epoch(self: Gateway) -> int:
+    if not self.__dict__.get("_epoch"):
+        self.__dict__["_epoch"] = self._link.epoch
+    return int(self.__dict__["_epoch"])
+
+
+def _passes_over_gaps(self: Gateway, seq: int) -> bool:
+    if seq <= self.in_seq:
+        return False
+    self.in_seq = seq
+    self._store.set("in_seq", str(seq))
+    self._say(LinkState.MESSAGE)
+    return True
+
+
+def _chain_lost_in_status(self: Orders, report: ExecutionReport) -> None:
+    order = self.find(report.cl_ord_id) or (self.find(report.orig_cl_ord_id) if report.orig_cl_ord_id else None)
+    if order is None or report.cl_ord_id == order.cl_ord_id:
+        Orders.answered(self, report)
+        return
+    # The new ClOrdID is taken over, and what it replaced is forgotten.
+    self._roots[report.cl_ord_id] = order.key
+    after = msgspec.structs.replace(order, cl_ord_id=report.cl_ord_id, orig_cl_ord_id="", ord_status=standing(order))
+    self._keep(order, msgspec.structs.replace(after, price=report.price))
+
+
+def _pulls_nothing(self: Parents, book_key: str) -> None:
+    return None
+
+
+FAULTS: Final = (
+    Fault(
+        "resume-without-asking",
+        _PARTITION,
+        "goes on with local state after a reconnect, without asking, when the venue does not replay",
+        "a fill while the link is cut, not replayed",
+        "books-agree-with-venue",
+        changed("reconciler", begin=_resume_without_asking),
+    ),
+    Fault(
+        "late-fill-after-cancel-dropped",
+        _PARTITION,
+        "ignores executions of an order that is cancelled here",
+        "a partial fill, the rest cancelled, then a fill told late, or a bust or a correction",
+        "books-agree-with-venue",
+        changed("orders", trade=_nothing_after_a_cancel),
+    ),
+    Fault(
+        "cancel-assumed",
+        _PARTITION,
+        "takes an order for cancelled when the cancel is sent",
+        "a cancel lost on its way out",
+        "venue-open-orders-known",
+        changed("orders", ask_cancel=_cancel_assumed),
+    ),
+    Fault(
+        "resubmit-on-silence",
+        _PARTITION,
+        "sends an unacknowledged order again under a new ClOrdID after a reconnect, without asking",
+        "an acknowledgement lost in a cut, a reconnect",
+        "one-live-order-per-intent",
+        changed("reconciler", begin=_resubmit_on_silence),
+    ),
+    Fault(
+        "resent-fill-booked-again",
+        _PARTITION,
+        "books every execution that it is told of, told before or not",
+        "a fill, a cut, what was missed told again",
+        "execution-booked-once",
+        changed("orders", seen=_resent_fill_booked_again),
+    ),
+    Fault(
+        "replace-applied-on-send",
+        _PARTITION,
+        "applies a replace when it is sent, takes it back when it hears the refusal, and never asks for the terms",
+        "a replace that the venue refuses, the refusal lost in a cut",
+        "books-agree-with-venue",
+        changed(
+            "orders",
+            ask_replace=_applied_on_send,
+            refused=_undone_when_refused,
+            answered=_status_without_terms,
+        ),
+    ),
+    Fault(
+        "external-order-not-adopted",
+        _PARTITION,
+        "books a fill of an order that it does not know, and does not take the order in",
+        "a trade by hand while the link is cut, not replayed",
+        "every-execution-has-its-order",
+        changed("orders", report=_books_fills_of_strangers),
+    ),
+    Fault(
+        "works-on-the-first-answer",
+        _PARTITION,
+        "goes on working when the first question of a reconciliation is answered",
+        "a reconnect whose further answers take longer than until the next look",
+        "no-order-before-reconciled",
+        changed(
+            "reconciler",
+            done=property(_done_from_the_first_answer, _set_done),
+            answers=_counts_answers,
+            _say=_says_when_over,
+        ),
+    ),
+    Fault(
+        "question-asked-once",
+        _PARTITION,
+        "asks each question of a reconciliation once, and waits for ever for an answer that is lost",
+        "a reconnect, a question lost on its way out",
+        "reconciled-within",
+        changed("reconciler", nudge=_asks_once),
+    ),
+    Fault(
+        "epoch-of-the-first-logon",
+        _PARTITION,
+        "remembers the epoch of its first logon and marks its orders with that",
+        "a cut, a reconnect, a new order",
+        "no-send-while-down",
+        changed("gateway", epoch=property(_first_epoch)),
+    ),
+    Fault(
+        "gap-passed-over",
+        _PARTITION,
+        "takes a message that is too early for the next one",
+        "one message of the venue lost in a healthy session",
+        "sequence-continuous",
+        changed("gateway", arrived=_passes_over_gaps),
+    ),
+    Fault(
+        "close-left-after-a-bust",
+        _PARTITION,
+        "leaves a closing order at work when a bust takes the position from under it",
+        "a closing order at work, the fills that it was to close are busted",
+        "closing-orders-covered",
+        changed("parents", pull_surplus=_pulls_nothing),
+    ),
+    Fault(
+        "chain-lost-in-status",
+        _PARTITION,
+        "takes the new ClOrdID over from a status answer and forgets what it replaced",
+        "two replaces of an order, the answer to the second lost in a cut, not replayed",
+        "replace-chain-unbroken",
+        changed("orders", answered=_chain_lost_in_status),
+    ),
+)
+"""The faults of this category."""
