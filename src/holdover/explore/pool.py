@@ -59,6 +59,6 @@ def dask(scheduler: str) -> Any:
     except ImportError as problem:
         raise BadPool("Dask is not installed: pip install 'holdover[dask]'") from problem
     try:
-        return Client(scheduler, timeout=10, set_as_default=False)
+        return Client(scheduler, timeout=5, set_as_default=False)
     except (OSError, ValueError) as problem:
         raise BadPool(f"no Dask scheduler answers at {scheduler}: {problem}") from problem

@@ -29,10 +29,10 @@ from holdover.explore.trial import VERDICTS, Tried, run_trials
 from holdover.explore.walk import ALL_KINDS, GROUPS, Ground, Map, catalogue_of, night_before, store_of, survey
 from holdover.harness.snapshot import Snapshot
 
-_PIECES: Final = 24
-_PIECES_MAX: Final = 240
-_PIECE: Final = 200
-"""How many classes of a group make a piece, where the day has enough of them: every piece walks to where it begins."""
+_PIECES_MIN: Final = 8
+_PIECES: Final = 240
+_PIECE: Final = 400
+"""How many trials make a piece, as long as that gives between so few and so many: each piece walks to where it begins."""
 _TRIES_MAX: Final = 3
 _FOUND_MAX: Final = 400
 """How many trials that are neither transparent nor converged are kept whole in a piece; all are counted."""
@@ -298,7 +298,7 @@ class _Run:
         found = survey(ground, out / "survey", snapshot)
         for left in ("night", "survey"):
             shutil.rmtree(out / left, ignore_errors=True)
-        pieces = cut(found)
+        pieces = cut(found, ground.kinds)
         key = hashlib.sha256(
             msgspec.json.encode([ground, catalogue_of(ground).digest, found.points, pieces])
         ).hexdigest()
@@ -341,7 +341,7 @@ class _Run:
                 broken = any(isinstance(_problem(future), BrokenExecutor) for future in ready)
                 if broken:  # with it go all that it had not begun
                     ready = set(self.running)
-                    pool.shutdown(wait=True, cancel_futures=True)
+                    pool.shutdown(wait=True)
                     pool = self.executor()
                 self._tell(self._take([(future, self.running.pop(future)) for future in ready], broken))
         except KeyboardInterrupt:
@@ -349,7 +349,9 @@ class _Run:
         finally:
             if self.running:
                 getattr(pool, "kill_workers", lambda: None)()
-            pool.shutdown(wait=False, cancel_futures=True)
+                for future in self.running:
+                    future.cancel()
+            pool.shutdown(wait=False)
 
     def _tell(self, said: str) -> None:
         self.swept.seconds = time.monotonic() - self.began
@@ -432,12 +434,15 @@ def trials_of(classes: dict[str, int], kind: str) -> int:
     return classes[group] + (classes["after"] if group == "cut" else 0)
 
 
-def cut(found: Map) -> list[tuple[int, int]]:
-    """Ranges of points with about the same number of classes each; the same whoever does them."""
-    standing = sorted(number for numbers in found.classes.values() for number in numbers)
+def cut(found: Map, kinds: Iterable[str]) -> list[tuple[int, int]]:
+    """Ranges of points with about the same number of trials each; the same whoever does them."""
+    groups = [
+        group for kind in kinds for group in ((group_of(kind), "after") if kind == "disconnect" else (group_of(kind),))
+    ]
+    standing = sorted(number for group in groups for number in found.classes[group])
     if not standing:
         return []
-    size = max(len(standing) // max(_PIECES, min(len(standing) // _PIECE, _PIECES_MAX)), 1)
+    size = max(len(standing) // _PIECES, min(len(standing) // _PIECES_MIN, _PIECE), 1)
     bounds = [1, *sorted({standing[place] for place in range(size, len(standing), size)} - {1}), found.total + 1]
     return list(pairwise(bounds))
 
