@@ -260,24 +260,22 @@ class Player:
         """Do what is done between two events; False when it has ended the day."""
         self._done += 1
         session = self.session
+        if session.subject is None and one.kind.family != "restart":
+            session.restart("kill")
         if one.do == "overnight":
-            if session.subject is None:
-                session.restart("kill")
             self._deaf()
             session.end(now=True)
             session.overnight()
             return False
-        if one.do == "disconnect":
-            self.hand.cut(one)
-        elif one.kind.family == "restart":
-            try:
+        try:
+            if one.do == "disconnect":
+                self.hand.cut(one)
+            elif one.kind.family == "restart":
                 self.hand.restart(one)
-            except Killed:  # in the middle of its recovery; what brings it up again is pending
-                session.bury()
-        elif one.do not in AT_MESSAGES:
-            if session.subject is None:
-                session.restart("kill")
-            self.hand.idle(one)
+            elif one.do not in AT_MESSAGES:
+                self.hand.idle(one)
+        except Killed:  # in the middle of it; what brings the subject up again is pending
+            session.bury()
         return True
 
 

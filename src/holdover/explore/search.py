@@ -155,7 +155,7 @@ class Search:
         ) // 1_000_000_000
         for number, share in enumerate((0.02, 0.15, 0.5, 0.9)):
             second = int(length_s * share)
-            player = self._player(path, second, 0)
+            player = self._player([], second, 0)
             if number == 0:
                 player.play()
             else:
@@ -330,7 +330,9 @@ class Search:
             Found(
                 schedule=schedule.replace(expect=mark),
                 mark=mark,
-                explanation=explanation,
+                explanation=explanation
+                if confirmed
+                else f"{explanation}; from the beginning: {played.mark or 'holds'}",
                 confirmed=confirmed,
                 burst=self.done.bursts,
                 seconds=self.done.seconds,
