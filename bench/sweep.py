@@ -2,8 +2,8 @@
 
     python bench/sweep.py [--open 100] [--points 2000] [--rounds 3]
 
-The day is a short cut of a bundled one, on which as many strategies as there are to be open orders each keep a GTC
-order standing far from the touch, beside three that trade. Killed is at the same points, spread over the day, in five ways:
+The day is a bundled one (its first `--minutes`), on which as many strategies as there are to be open orders each keep a
+GTC order standing far from the touch, beside three that trade. Killed is at the same points, in these ways:
 
 - `sweep`: as `holdover sweep` does it, in the process, followed until it has rejoined;
 - `fork, rejoin`: a fork at the point, killed, restarted, followed until it has rejoined;
@@ -69,7 +69,7 @@ def settings_for(store: Any, open_orders: int) -> dict[str, Any]:
     resting = [
         Strategy(
             name=f"rest-{number}",
-            account="A3",
+            account="A2",
             symbol="BOLT",
             side=Side.BUY,
             order_qty=10**6,
@@ -126,11 +126,11 @@ def part(told: bytes, found: bytes, points: list[int]) -> int:
     return in_place(msgspec.msgpack.decode(told, type=Ground), msgspec.msgpack.decode(found, type=Map), points)
 
 
-def naive(ground: Ground, at: list[tuple[str, int]], settings: dict[str, Any]) -> int:
+def naive(ground: Ground, at: list[tuple[str, int, int]], settings: dict[str, Any]) -> int:
     """For each point anew from the open to the close."""
     store, catalogue = store_of(ground), catalogue_of(ground)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as place:
-        for where, n in at:
+        for where, n, _ in at:
             schedule = schedule_on(
                 store,
                 ["BOLT"],
@@ -153,9 +153,9 @@ class Places(Trials):
 
     def at_point(self, place: str, classes: dict[str, bool]) -> None:
         """Note it."""
-        self.named[self.number] = (place, self.counts[place])
+        self.named[self.number] = (place, self.counts[place], self.session.clock.now_ns)
 
-    named: dict[int, tuple[str, int]]
+    named: dict[int, tuple[str, int, int]]
 
 
 def spread(of: list[int], count: int) -> list[int]:
@@ -187,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--open", type=int, default=100)
     parser.add_argument("--points", type=int, default=2000)
-    parser.add_argument("--minutes", type=int, default=60)
+    parser.add_argument("--minutes", type=int, default=390)
     parser.add_argument("--sample", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("out/bench/sweep.json"))
@@ -202,7 +202,8 @@ def main() -> None:
     names.named = {}
     names.go()
     names.session.close()
-    points = spread([one for one in found.classes["kill"] if one > found.total // 50], told.points)
+    stand_ns = found.marks[0].time_ns + 600_000_000_000  # by then all of them rest
+    points = spread([one for one in found.classes["kill"] if names.named[one][2] > stand_ns], told.points)
     few, fewer = spread(points, told.sample * 4), spread(points, told.sample)
     rests = statistics.median(one.open_orders for one in found.marks)
     ways: dict[str, tuple[int, Callable[[], float]]] = {
