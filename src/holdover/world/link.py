@@ -155,6 +155,7 @@ class Link:
 
     def detach(self) -> None:
         """The subject is dead: what it had sent still arrives, what was coming to it is lost."""
+        self.lives += 1  # a logon of this life that is on its way still is nobody's
         self.end.dead = True
         self.end.listener = None
         self.cut("killed", lose_out=False, tell=False)
