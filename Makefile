@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test check bench book clean
+.PHONY: demo test check gate argument bench book clean
 
 $(BIN)/holdover: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,8 +33,19 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
+# The merge gate on the desk itself: its state tests, judged by state-coverage.toml.
+gate: $(VENV)/.test
+	$(BIN)/holdover gate --junit out/gate/junit.xml --summary out/gate/summary.md \
+	  -- tests/state -m state -n $(JOBS) --dist worksteal
+	$(BIN)/holdover coverage html --out out/gate/state-map.html
+
+# Line coverage of a fresh-state suite beside its state coverage.
+argument: $(VENV)/.test
+	$(BIN)/python bench/argument.py
+
 bench: $(VENV)/.test
 	$(BIN)/python bench/guard.py
+	$(BIN)/python bench/state_coverage.py
 
 book: $(BIN)/holdover
 	$(BIN)/holdover catalogue book --out out/catalogue.html

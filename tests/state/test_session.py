@@ -84,6 +84,8 @@ def test_a_hand_at_the_venue_is_taken_in(session: Session) -> None:
     done = [one for one in session.venue.trades if one.last_qty > 3]
     assert session.venue.bust(done[0].exec_id)
     assert session.venue.correct(done[1].exec_id, done[1].last_qty - 1, done[1].last_px)
+    over = next(one for one in done if (order := session.venue.order(one.cl_ord_id)) and not order.is_open)
+    assert session.venue.correct(over.exec_id, over.last_qty, over.last_px + 1)
     session.run(0.4)
     assert session.order(hand).foreign
     assert session.position("A1", "ACME") == session.venue.positions["A1/ACME"].net_qty
@@ -101,6 +103,7 @@ def test_one_message_gone_wrong_is_noticed(session: Session, fault: str, directi
     assert session.breaches == []
 
 
+@pytest.mark.state(logic=True)
 def test_transitions_that_make_no_sense_are_refused(session: Session) -> None:
     """The message says what was legal."""
     with pytest.raises(IllegalTransition, match="legal is: begin"):
@@ -180,6 +183,7 @@ session.close()
 """
 
 
+@pytest.mark.state(logic=True)  # its recorded day is replayed in processes of its own, out of sight of this one
 def test_the_journal_is_the_same_in_any_process(tmp_path: Path) -> None:
     """Byte for byte, with another hash seed."""
     journals = []

@@ -84,3 +84,47 @@ def test_verbs_in_the_docs_exist(page: Path, capsys: pytest.CaptureFixture[str])
             main([verb, "--help"])
         assert ended.value.code == 0
         capsys.readouterr()
+
+
+def test_the_axis_of_the_docs_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of docs/coverage.md registers an axis that follows its records."""
+    from holdover.model import Book
+    from holdover.runtime import Guard
+
+    monkeypatch.setattr("holdover.runtime.axes._REGISTERED", {})
+    exec(blocks("docs/coverage.md", "python")[0], {"__name__": "example"})
+    guard = Guard(tmp_path, channels=[])
+    guard.record("gateway", Book(symbol="X", trading=False))
+    halted = guard.cells.axes[-1]
+    assert halted.words[halted.value] == "a book halted"
+    guard.close()
+
+
+def test_every_option_of_state_coverage_is_in_the_docs(pytester: pytest.Pytester) -> None:
+    """What the code names, the docs name: options, axes, parts of the verb."""
+    from holdover.runtime.axes import BUILT_IN
+
+    told = "".join((ROOT / "docs" / name).read_text() for name in ("coverage.md", "ci.md"))
+    helped = pytester.runpytest_inprocess("--help", "-p", "no:cacheprovider").stdout.str()
+    assert set(re.findall(r"--state-cov[a-z-]*", helped)) <= set(re.findall(r"--state-cov[a-z-]*", told))
+    assert all(axis.words and axis.title for axis in BUILT_IN)
+
+
+@pytest.mark.parametrize("name", ["docs/ci.md", "docs/coverage.md"])
+def test_commands_of_state_coverage_in_the_docs_are_understood(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each `holdover coverage` and `holdover gate` line of the pages has options that exist."""
+    import shlex
+
+    from holdover.cli import coverage, gate, main
+
+    for module, runs in ((coverage, [one for one in vars(coverage) if one.startswith("run_")]), (gate, ["run"])):
+        for run in runs:
+            monkeypatch.setattr(module, run, lambda arguments: 0)
+    lines = re.findall(
+        r"^\s*(?:- (?:run: )?)?holdover ((?:coverage|gate) .*)$", (ROOT / name).read_text(), re.MULTILINE
+    )
+    assert lines
+    for line in lines:
+        assert main(shlex.split(line, comments=True)) == 0, line

@@ -77,7 +77,8 @@ class DeskSubject:
         """The rows of its store; of the executions, which are never changed and read back at every start, how many."""
         reader = sqlite3.connect(f"file:{directory / 'desk.db'}?mode=ro", uri=True)
         try:
-            yield from reader.execute("SELECT * FROM record WHERE kind <> 'Execution'")
+            yield from reader.execute("SELECT * FROM record WHERE kind < 'Execution'")
+            yield from reader.execute("SELECT * FROM record WHERE kind > 'Execution'")
             yield from reader.execute("SELECT kind, COUNT(*) FROM record WHERE kind = 'Execution'")
             yield from reader.execute("SELECT * FROM meta WHERE name NOT IN ('in_seq', 'out_seq')")
         finally:

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from holdover.catalogue import Catalogue
+from holdover.coverage import Collector
 from holdover.harness.cycle import Result, run_cycle
 from holdover.harness.schedule import DEFAULT, read_schedule
 from holdover.harness.subject import Plan, factory_named
@@ -34,6 +35,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--arm", choices=("both", "carried", "fresh"), default="both")
     parser.add_argument("--catalogue", action="append", default=[], help="a folder or package of further invariants")
     parser.add_argument("--out", type=Path, default=Path("out/cycle"), help="where journals, snapshots and report go")
+    parser.add_argument("--state-cov", type=Path, metavar="FILE", help="write what the cycle covers of the states")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.set_defaults(run=run)
 
@@ -41,8 +43,8 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the cycle; 0 holds, 1 breach, 3 unknown."""
     store = RecordingStore(arguments.recordings) if arguments.recordings else bundled()
-    symbols = _symbols(store, arguments.instrument)
-    days = _days(store, symbols, arguments.first, arguments.days)
+    symbols = chosen_symbols(store, arguments.instrument)
+    days = chosen_days(store, symbols, arguments.first, arguments.days)
     schedule = read_schedule(arguments.schedule) if arguments.schedule else DEFAULT
     factory = factory_named(arguments.subject)
     catalogue = Catalogue.load(*arguments.catalogue)
@@ -51,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     arms = ("carried", "fresh") if arguments.arm == "both" else (arguments.arm,)
     arguments.out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
+    collector = Collector(catalogue).open() if arguments.state_cov else None
     with tqdm(total=len(arms) * len(days), unit="day", disable=None, file=sys.stderr, leave=False) as bar:
 
         def progress(what: str) -> None:
@@ -72,6 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     seconds = time.perf_counter() - began
+    if collector is not None:
+        collector.close()
+        collector.take(f"schedule {schedule.name}")
+        collector.data.write(arguments.state_cov)
     report = arguments.out / "report.html"
     instruments = {meta.instrument.symbol: meta.instrument for meta in metas}
     report.write_text(cycle_page(result, catalogue, instruments), encoding="utf-8")
@@ -88,7 +95,8 @@ def exit_code(result: Result) -> int:
     return {"holds": 0, "breach": 1}.get(result.verdict, 3)
 
 
-def _symbols(store: RecordingStore, asked: str | None) -> list[str]:
+def chosen_symbols(store: RecordingStore, asked: str | None) -> list[str]:
+    """The instruments asked for, else the first at hand. Raises `BadRecording` for one that is not recorded."""
     at_hand = store.symbols()
     if not at_hand:
         raise BadRecording(f"{store.directory}: no recording (*.hrec) in it; import some: holdover recording import")
@@ -99,7 +107,8 @@ def _symbols(store: RecordingStore, asked: str | None) -> list[str]:
     return list(dict.fromkeys(symbols))
 
 
-def _days(store: RecordingStore, symbols: list[str], first: str | None, count: int | None) -> list[str]:
+def chosen_days(store: RecordingStore, symbols: list[str], first: str | None, count: int | None) -> list[str]:
+    """Consecutive days on which all of them are recorded. Raises `BadRecording` naming what is at hand instead."""
     common = [day for day in store.days(symbols[0]) if all(day in store.days(symbol) for symbol in symbols)]
     if count is not None and count < 1:
         raise BadRecording(f"--days is {count}, should be 1 or more")

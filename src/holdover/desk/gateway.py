@@ -141,7 +141,11 @@ class Gateway:
                 if not self._link.up or not self.allowed(message):
                     self._kept_back(message)
                     return
-            self.out_seq = self._link.send(message)
+            try:
+                self.out_seq = self._link.send(message)
+            except ConnectionError:  # it went down after it was asked whether it is up
+                self._kept_back(message)
+                return
             self._say(LinkState.MESSAGE)
         self._store.set("out_seq", str(self.out_seq))
 

@@ -36,6 +36,8 @@ class Store:
         self._db = sqlite3.connect(directory / "desk.db", isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(f"PRAGMA synchronous={'FULL' if synced else 'OFF'}")
+        if not synced:
+            self._db.execute("PRAGMA wal_autocheckpoint=32")  # without syncs it costs little, and the log stays short
         self._db.executescript(_SCHEMA)
         self._encode = msgspec.msgpack.Encoder().encode
         self._depth = 0

@@ -77,7 +77,8 @@ def store_for(schedule: Schedule, recordings: Path | None) -> RecordingStore:
 class Player:
     """Plays one schedule on a session of its own in `directory`.
 
-    `to_breach` ends at the first breach. `session` is there to be asked when it has been played; `close` it then.
+    `to_breach` ends at the first breach, `until` (day, second) there, with the session as it then is; `also` hears each
+    mutation. `session` is there to be asked when it has been played (or is given, and not made); `close` it then.
     """
 
     def __init__(
@@ -91,31 +92,26 @@ class Player:
         journal: bool = True,
         scratch: bool = False,
         to_breach: bool = False,
+        session: Session | None = None,
     ) -> None:
-        if directory.exists():
-            shutil.rmtree(directory)
         self.schedule, self.to_breach = schedule, to_breach
-        self.session = Session(
-            factory_named(schedule.subject),
-            store,
-            schedule.symbols,
-            directory,
-            days=schedule.days,
-            seed=schedule.seed,
-            faults=schedule.faults,
-            catalogue=catalogue,
-            journal=journal,
-            scratch=scratch,
+        self.session = session or session_for(
+            schedule, store, directory, catalogue=catalogue, journal=journal, scratch=scratch
         )
         if snapshot is not None:
             self.session.load(snapshot.parts)
         self.hand = Hand(self.session)
         self.on_begin: Callable[[], None] | None = None
+        self.also: Callable[[str, Record], None] | None = None
+        self.until: tuple[int, int] | None = None
         self._waiting: dict[tuple[str, int], list[Operation]] = {}
         self._seconds: list[Operation] = []
         self._pending: list[Operation] = []
-        self._counts = {"mutation": 0, "in": 0, "out": 0, "delivered": 0, "sent": 0}
+        self.counts = {"mutation": 0, "in": 0, "out": 0, "delivered": 0, "sent": 0, "instant": 0}
+        self._instants = False
         self._done = 0
+        self._sending: Callable[[Outbound], None] | None = None
+        self.ended = False
 
     def play(self) -> Played:
         """Play it to the end, or to the first breach; what the subject raises ends it, and is told."""
@@ -145,14 +141,25 @@ class Player:
 
     # -- a day ----------------------------------------------------------------------------------------------------
 
-    def _day(self, number: int, day: str) -> bool:
+    def resume(self, counts: dict[str, int], operation: Operation | None = None) -> bool:
+        """Go on in the middle of a day, in a session that stands where these many places had been passed.
+
+        `operation` is the restart with which the subject comes up first. Returns False when that day ended it all.
+        """
+        number = self.schedule.days.index(self.session.trade_date)
+        return self._day(number, self.session.trade_date, counts, operation)
+
+    def _day(self, number: int, day: str, counts: dict[str, int] | None = None, first: Operation | None = None) -> bool:
         session = self.session
-        self._lay_out(number)
+        self._lay_out(number, counts)
         session.on_record = None
-        session.begin(day)
+        if counts is None:
+            session.begin(day)
+        elif first is not None:
+            self._pending.append(first)
         session.on_record = self._mutation
         session.link.on_launch, session.link.on_deliver = self._launched, self._delivered
-        sending = session.link.on_send
+        sending = self._sending = session.link.on_send
 
         def sent(message: Outbound) -> None:
             if sending is not None:
@@ -163,29 +170,44 @@ class Player:
         try:
             if self.on_begin is not None:
                 self.on_begin()
-            if self._run_day():
-                session.on_record = None
+            if self._run_day(number):
+                self._deaf()
                 session.end()
                 session.overnight()
         finally:
-            session.on_record = session.link.on_launch = session.link.on_deliver = None
-            session.link.on_send = sending
-        return not (self.to_breach and session.guard.breaches)
+            self._deaf()
+        return not (self.to_breach and session.guard.breaches) and not self.ended
 
-    def _lay_out(self, number: int) -> None:
-        self._counts = dict.fromkeys(self._counts, 0)
+    def _deaf(self) -> None:
+        """The day's places are over: what the close brings counts no more."""
+        session = self.session
+        session.on_record = session.link.on_launch = session.link.on_deliver = None
+        session.link.on_send = self._sending
+
+    def _lay_out(self, number: int, counts: dict[str, int] | None = None) -> None:
+        self.ended = False
+        self.counts = dict(counts) if counts is not None else dict.fromkeys(self.counts, 0)
         self._waiting, self._pending = {}, []
+        self._instants = any(one.day == number and one.at == "instant" for one in self.schedule.operations)
         today = [one for one in self.schedule.operations if one.day == number]
         self._seconds = sorted((one for one in today if one.at == "second"), key=lambda one: one.n)
         for one in today:
             if one.at != "second":
                 self._waiting.setdefault((one.at, one.n), []).append(one)
 
-    def _run_day(self) -> bool:
-        """Run to the close; False when the day has been ended on the way, or a breach ends it all."""
+    def _run_day(self, number: int) -> bool:
+        """Run to the close; False when the day has been ended on the way, or something ends it all."""
         session = self.session
         open_ns, close_ns = session.hours()
+        if self.until is not None and self.until[0] == number:
+            close_ns = min(open_ns + self.until[1] * _SECOND_NS, close_ns)
+            self.ended = True
         while True:
+            while self._pending:
+                if not self._between(self._pending.pop(0)):
+                    return False
+            if self.to_breach and session.guard.breaches:
+                return False
             next_ns = open_ns + self._seconds[0].n * _SECOND_NS if self._seconds else close_ns
             try:
                 session.play(min(max(next_ns, session.clock.now_ns), close_ns))
@@ -194,18 +216,16 @@ class Player:
                 session.stop()
             if not session.stopped:
                 if not self._seconds or next_ns >= close_ns:
-                    return not (self.to_breach and session.guard.breaches)
+                    return not (self.to_breach and session.guard.breaches) and not self.ended
                 self._pending.append(self._seconds.pop(0))
-            pending, self._pending = self._pending, []
-            for one in pending:
-                if not self._between(one):
-                    return False
-            if self.to_breach and session.guard.breaches:
-                return False
+            elif self._instants:
+                self._reached("instant")
 
     # -- at a place -----------------------------------------------------------------------------------------------
 
     def _mutation(self, subsystem: str, record: Record) -> None:
+        if self.also is not None:
+            self.also(subsystem, record)
         self._reached("mutation")
         if self.to_breach and self.session.guard.breaches:
             self.session.stop()
@@ -218,10 +238,12 @@ class Player:
             self._reached("delivered")
 
     def _reached(self, place: str) -> None:
-        self._counts[place] += 1
+        self.counts[place] += 1
         if not self._waiting:
             return
-        for one in self._waiting.pop((place, self._counts[place]), ()):
+        if self._instants:
+            self.session.stop()
+        for one in self._waiting.pop((place, self.counts[place]), ()):
             if one.do in AT_MESSAGES:
                 self._done += 1
                 self.hand.to_the_message(one, place)
@@ -241,19 +263,48 @@ class Player:
         if one.do == "overnight":
             if session.subject is None:
                 session.restart("kill")
-            session.on_record = None
+            self._deaf()
             session.end(now=True)
             session.overnight()
             return False
         if one.do == "disconnect":
             self.hand.cut(one)
         elif one.kind.family == "restart":
-            self.hand.restart(one)
+            try:
+                self.hand.restart(one)
+            except Killed:  # in the middle of its recovery; what brings it up again is pending
+                session.bury()
         elif one.do not in AT_MESSAGES:
             if session.subject is None:
                 session.restart("kill")
             self.hand.idle(one)
         return True
+
+
+def session_for(
+    schedule: Schedule,
+    store: RecordingStore,
+    directory: Path,
+    *,
+    catalogue: Catalogue | None = None,
+    journal: bool = True,
+    scratch: bool = False,
+) -> Session:
+    """A session for a schedule, in a directory that is emptied first."""
+    if directory.exists():
+        shutil.rmtree(directory)
+    return Session(
+        factory_named(schedule.subject),
+        store,
+        schedule.symbols,
+        directory,
+        days=schedule.days,
+        seed=schedule.seed,
+        faults=schedule.faults,
+        catalogue=catalogue,
+        journal=journal,
+        scratch=scratch,
+    )
 
 
 def play(

@@ -9,7 +9,8 @@
 
 The recorded days run one after the other, with the night between them. An operation is done on a day at a place: the
 `n`-th `mutation` of the subject that day, the `n`-th message `in` or `out` as it is put on the way, the `n`-th message
-`delivered` to the subject or `sent` by it, or the `n`-th `second` after the open. Places on one day are met in the
+`delivered` to the subject or `sent` by it, the `n`-th `instant` at which anything happened (when that is done), or the
+`n`-th `second` after the open. Places on one day are met in the
 order in which they come. Everything that is named is named by an ordinal (the third open order, counted from 0, of
 those there are), so that any operation can be taken out and what is left is a schedule still: what finds nothing to do
 does nothing.
@@ -30,10 +31,10 @@ from holdover.recording import RecordingStore
 
 VERSION: Final = 1
 
-PLACES: Final = ("mutation", "in", "out", "delivered", "sent", "second")
+PLACES: Final = ("mutation", "in", "out", "delivered", "sent", "instant", "second")
 """Where an operation can be done."""
 
-At = Literal["mutation", "in", "out", "delivered", "sent", "second"]
+At = Literal["mutation", "in", "out", "delivered", "sent", "instant", "second"]
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -150,6 +151,7 @@ _ORDINAL: Final = {
     "out": "outbound message",
     "delivered": "delivered message",
     "sent": "sent message",
+    "instant": "instant",
 }
 
 

@@ -9,10 +9,11 @@ Source of the frame layout: the SQLite file format, section 4 (write-ahead log).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,13 @@ def image(directory: Path) -> dict[str, bytes]:
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files_in(directory)}
 
 
-def signature(directory: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of change of every file below a directory: equal as long as nothing has been written."""
-    found: list[tuple[str, int, int]] = []
+def signature(directory: Path) -> tuple[Any, ...]:
+    """What a directory holds, for comparing within one process: equal as long as nothing has been written.
+
+    Of an SQLite database it is what every commit changes (its header's counters, the write-ahead log's header and
+    index), of any other file its content.
+    """
+    found: list[tuple[Any, ...]] = []
     waiting = [str(directory)]
     while waiting:
         with os.scandir(waiting.pop()) as entries:
@@ -76,32 +81,70 @@ def signature(directory: Path) -> tuple[tuple[str, int, int], ...]:
                 if entry.is_dir():
                     waiting.append(entry.path)
                 else:
-                    told = entry.stat()
-                    found.append((entry.path, told.st_size, told.st_mtime_ns))
-    return tuple(sorted(found))
+                    found.append((entry.name, *_content(entry.path)))
+    return tuple(sorted(found, key=str))
 
 
-def write_over(image: dict[str, bytes], directory: Path) -> None:
-    """Make the files of a directory what the image has, in place, for whoever has them open; others are removed."""
-    for path in files_in(directory):
-        if path.relative_to(directory).as_posix() not in image:
-            path.unlink()
+def _content(path: str) -> tuple[int, bytes]:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(handle).st_size
+        head = os.pread(handle, 100, 0)
+        if head[:15] == b"SQLite format 3" or path.endswith(("-wal", "-shm")):
+            return (0 if path.endswith("-wal") else size), head[:100]
+        return size, hashlib.blake2b(head + os.pread(handle, size, len(head))).digest()
+    finally:
+        os.close(handle)
+
+
+def lay_down(image: Mapping[str, bytes], directory: Path) -> None:
+    """Make a directory that is nobody's what the image has."""
+    remove(directory)
+    directory.mkdir(parents=True)
     for name, content in image.items():
-        path = directory / name
-        if path.exists():
+        if "/" in name:
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        with open(directory / name, "wb", buffering=0) as file:
+            file.write(content)
+
+
+class Held:
+    """A directory as it is now, for giving it back after somebody else has worked in it: the very same files.
+
+    Whoever has them open (a database connection of this process, with a file mapped into memory) finds them as they
+    were: links keep the files themselves, whatever becomes of their names, and their content is written back in place.
+    """
+
+    def __init__(self, directory: Path, links: Path) -> None:
+        self.directory, self.links = directory, links
+        self.image = image(directory)
+        if links.exists():
+            shutil.rmtree(links)
+        for name in self.image:
+            link = links / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.link(directory / name, link)
+
+    def give_back(self) -> None:
+        """Make it what it was."""
+        for path in files_in(self.directory):
+            if path.relative_to(self.directory).as_posix() not in self.image:
+                path.unlink()
+        for name, content in self.image.items():
+            path, link = self.directory / name, self.links / name
+            if not path.exists() or path.stat().st_ino != link.stat().st_ino:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.unlink(missing_ok=True)
+                os.link(link, path)
             if path.read_bytes() != content:
                 with open(path, "r+b") as file:
                     file.write(content)
                     file.truncate()
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
 
 
 def copy(directory: Path, to: Path) -> None:
     """The directory as it is now, byte for byte."""
-    if to.exists():
-        shutil.rmtree(to)
+    remove(to)
     if directory.exists():
         shutil.copytree(directory, to)
     else:
@@ -110,8 +153,7 @@ def copy(directory: Path, to: Path) -> None:
 
 def put_back(image: Path, directory: Path) -> None:
     """Make the directory what the image is; the image is used up."""
-    if directory.exists():
-        shutil.rmtree(directory)
+    remove(directory)
     os.replace(image, directory)
 
 
@@ -133,11 +175,12 @@ def tear(directory: Path) -> None:
     plain: list[Path] = []
     for path in files_in(directory):
         if path.name.endswith("-shm"):
-            path.unlink()
-        elif path.name.endswith("-wal"):
+            continue
+        if path.name.endswith("-wal"):
             end = _last_commit(path)
-            if end > _WAL_HEADER:
+            if end > _WAL_HEADER and end > _taken_over(path):
                 _cut(path, end - _frame_size(path) // 2)
+            path.with_name(path.name.removesuffix("-wal") + "-shm").unlink(missing_ok=True)
         elif not is_sqlite(path):
             plain.append(path)
     if plain:
@@ -151,6 +194,19 @@ def is_sqlite(path: Path) -> bool:
     """Whether a file begins as an SQLite database does."""
     with open(path, "rb") as file:
         return file.read(16) == b"SQLite format 3\0"
+
+
+def remove(directory: Path) -> None:
+    """Take a directory away at once, whoever has files of it open.
+
+    It is moved first: a database connection of a life that is over, collected in the middle of this, would take away
+    its own log's name, and must find that its database is not where it was.
+    """
+    if directory.exists():
+        aside = directory.with_name(f".{directory.name}.gone")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(directory, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _frame_size(path: Path) -> int:
@@ -177,6 +233,19 @@ def _last_commit(path: Path) -> int:
             if struct.unpack(">I", head[4:8])[0]:
                 end = place
         return end
+
+
+def _taken_over(path: Path) -> int:
+    """Up to where a write-ahead log has been checkpointed: what is in the database itself cannot be torn in the log.
+
+    Source: the WAL-index file format; the index tells the number of frames at byte 96.
+    """
+    index = path.with_name(path.name.removesuffix("-wal") + "-shm")
+    if not index.exists() or index.stat().st_size < 100:
+        return 0
+    with open(index, "rb") as file:
+        frames = struct.unpack("=I", file.read(100)[96:100])[0]
+    return _WAL_HEADER + int(frames) * _frame_size(path)
 
 
 def _cut(path: Path, size: int) -> None:

@@ -13,7 +13,6 @@ unwinds inside it (a `finally`, a `with`, a rollback) has no effect on anything 
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -112,6 +111,8 @@ class Session:
         self.subject: Subject | None = None
         self.env: Env | None = None
         self._syncs = disk.Syncs()
+        self.synced: dict[str, int] = {}
+        self._left: Outbound | None = None
         self._tape = Tape([], 0, 0)
         self._events: Iterator[MarketEvent] = iter(())
         self._held: MarketEvent | None = None
@@ -136,6 +137,9 @@ class Session:
             store=FreezeStore.in_memory() if scratch else None,
         )
         guard.quiet = True
+        guard.cells.explicit = True
+        if self.plan.faults:
+            guard.cells.left_out = f"a subject with seeded faults: {', '.join(self.plan.faults)}"
         guard.monitor.undo = []  # a subject can be killed here, and its guard lives on
         return guard
 
@@ -383,7 +387,7 @@ class Session:
         except (KeyError, msgspec.MsgspecError) as problem:
             raise ValueError(f"the state is damaged: {type(problem).__name__} {problem}") from problem
         self._day = [self.recordings.get(symbol, self.trade_date) for symbol in self.symbols]
-        shutil.rmtree(self.subject_directory)
+        disk.remove(self.subject_directory)
         self.subject_directory.mkdir()
         for name, content in parts.items():
             if name.startswith("subject/"):
@@ -392,6 +396,11 @@ class Session:
                 path.write_bytes(content)
 
     # -- trials -------------------------------------------------------------------------------------------------
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where the recorded market stands."""
+        return self._tape.place
 
     @property
     def stopped(self) -> bool:
@@ -418,20 +427,18 @@ class Session:
         self._said("disconnect", f"in flight {self.link.in_flight}")
         self.link.sever(lose_out=lose_out)
 
-    def crash(self, into: Path) -> None:
+    def crash(self, into: Path, image: Mapping[str, bytes] | None = None) -> None:
         """The subject dies at this very instant, from inside a call of its own, for a trial that `put_back` ends.
 
-        Its disk as it is now is copied to `into`, on which the next life will run; the old life's own files and objects
-        are not touched. `restart` brings it up.
+        Its disk as it is now (or the `image` of it, where one has been taken already) is laid down in `into`, on which
+        the next life will run; the old life's own files and objects are not touched. `restart` brings it up.
         """
-        if into.exists():
-            shutil.rmtree(into)
-        disk.copy(self.subject_directory, into)
-        self._synced = self._syncs.of(self.subject_directory)
+        disk.lay_down(disk.image(self.subject_directory) if image is None else image, into)
+        self.synced = self._syncs.of(self.subject_directory)
         self.subject_directory = into
         if self.env is not None:
             self.env.kill()
-        self.guard.abandon_steps(gone=True)
+        self.guard.abandon_steps(self._has_left, gone=True)
         self._bury()
 
     def keep(self) -> Any:
@@ -445,22 +452,22 @@ class Session:
             (self.clock.keep(), self.link.keep(), self.venue.keep(), self.guard.keep()),
             (self._tape.place, self._held, self._tape, self._events),
             (self.phase, self.trade_date, self.market_events, self._day, self.subject_directory),
-            (len(self.transitions), len(self.leaked), len(self.carried), self.rng.getstate()),
+            (list(self.transitions), list(self.leaked), list(self.carried), self.rng.getstate()),
             (self.subject, env, self.factory, self._until, self._kill_at, self._stopped, self._quiet_at, self._lives),
             (told.reconciled_date, list(told.recovered), list(told.restored)) if told is not None else None,
         )
 
     def put_back(self, kept: Any) -> None:
         """Make everything what it was when `keep` was called."""
-        (clock, link, venue, guard), tape, day, lengths, life, told = kept
+        (clock, link, venue, guard), tape, day, said, life, told = kept
         self.venue.put_back(venue)
         self.guard.put_back(guard)
         self.link.put_back(link)
         self.clock.put_back(clock)
         _, self._held, self._tape, self._events = tape
         self.phase, self.trade_date, self.market_events, self._day, self.subject_directory = day
-        del self.transitions[lengths[0] :], self.leaked[lengths[1] :], self.carried[lengths[2] :]
-        self.rng.setstate(lengths[3])
+        self.transitions, self.leaked, self.carried = (list(told) for told in said[:3])
+        self.rng.setstate(said[3])
         (self.subject, self.env, self.factory, self._until, self._kill_at, self._stopped) = life[:6]
         self._quiet_at, self._lives = life[6:]
         if self.env is not None:
@@ -510,6 +517,7 @@ class Session:
         finally:
             self._held = event if event is not None else next(events, None)
             self.market_events += count
+            self.guard.cells.played += count
         if not self._stopped:
             self._run_timers(max(end_ns, clock.now_ns))
 
@@ -606,19 +614,18 @@ class Session:
     def _take_image(self) -> None:
         self._image = self.directory / "killed"
         disk.copy(self.subject_directory, self._image)
-        self._synced = self._syncs.of(self.subject_directory)
+        self.synced = self._syncs.of(self.subject_directory)
         if self.env is not None:
             self.env.kill()
-        self.guard.abandon_steps()
+        self.guard.abandon_steps(self._has_left)
 
     def _damage(self, kind: str) -> None:
         if kind == "kill-unsynced":
-            disk.lose_unsynced(self.subject_directory, self._synced)
+            disk.lose_unsynced(self.subject_directory, self.synced)
         elif kind == "torn":
             disk.tear(self.subject_directory)
         elif kind == "stale":
-            shutil.rmtree(self.subject_directory)
-            shutil.copytree(self.directory / "backup", self.subject_directory)
+            disk.copy(self.directory / "backup", self.subject_directory)
 
     def _recorded(self, subsystem: str, record: Record) -> None:
         """Called after each mutation of the subject."""
@@ -638,8 +645,12 @@ class Session:
 
     def _sending(self, message: Outbound) -> None:
         """What really leaves, seen by the world and not by the subject: nothing may leave a frozen scope."""
+        self._left = message
         if isinstance(message, Request) and self.guard.forbids(message):
             self.leaked.append(message)
+
+    def _has_left(self, record: Record) -> bool:
+        return record is self._left
 
     def _carry(self) -> dict[str, Any]:
         """What goes into the night."""
@@ -659,6 +670,7 @@ class Session:
     def _said(self, what: str, detail: str) -> None:
         mutations = self.guard.monitor.mutations
         self.transitions.append(Transition(what, detail, self.trade_date, self.clock.now_ns, mutations))
+        self.guard.transition(what, detail)
         if self.guard.journal is not None:
             self.guard.journal.say(mutations, self.clock.now_ns, f"transition:{what}", detail)
 

@@ -123,6 +123,9 @@ class SubjectGuard:
     def boundary(self, name: str, trade_date: str, *, recovered: Iterable[str] = ()) -> None:
         """Boundaries are the harness's here."""
 
+    def transition(self, what: str, detail: str = "") -> None:
+        """Transitions are the harness's here."""
+
     def declare_jump(self) -> None:
         """See `Guard.declare_jump`."""
         if not self.dead:

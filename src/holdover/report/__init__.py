@@ -1,6 +1,22 @@
 """Reports: self-contained HTML, readable without anything loaded from anywhere, printable, light and dark."""
 
+from holdover.report.coverage_page import coverage_page
+from holdover.report.coverage_text import coverage_text, gate_junit, gate_markdown, gate_text, occasions_text
 from holdover.report.cycle_page import cycle_page
+from holdover.report.exploration import played_text, sweep_json, sweep_text
 from holdover.report.summary import cycle_json, cycle_text
 
-__all__ = ["cycle_json", "cycle_page", "cycle_text"]
+__all__ = [
+    "coverage_page",
+    "coverage_text",
+    "cycle_json",
+    "cycle_page",
+    "cycle_text",
+    "gate_junit",
+    "gate_markdown",
+    "gate_text",
+    "occasions_text",
+    "played_text",
+    "sweep_json",
+    "sweep_text",
+]

@@ -3,7 +3,9 @@
 Importing it loads nothing heavier than msgspec and SQLite: a trading process pays only for what it uses.
 """
 
+from holdover.runtime.axes import Axis, BadAxis, Counted, axis, register
 from holdover.runtime.breach import Breach, Page, Shown
+from holdover.runtime.cells import CellCounter
 from holdover.runtime.config import BadConfig, GuardConfig, read_config
 from holdover.runtime.freezes import Freeze, FreezeStore, Pending, StoreProblem
 from holdover.runtime.guard import Guard, Step, ThawRefused
@@ -14,10 +16,14 @@ from holdover.runtime.reports import BadMessage, ReportReader
 
 __all__ = [
     "AppriseChannel",
+    "Axis",
+    "BadAxis",
     "BadConfig",
     "BadMessage",
     "Breach",
+    "CellCounter",
     "Channel",
+    "Counted",
     "FileChannel",
     "FlightRecorder",
     "Freeze",
@@ -35,6 +41,8 @@ __all__ = [
     "Step",
     "StoreProblem",
     "ThawRefused",
+    "axis",
     "read_config",
     "read_journal",
+    "register",
 ]

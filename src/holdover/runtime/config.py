@@ -5,6 +5,7 @@ directory = "guard"                # freezes, outbox, audit, memory; relative to
 catalogue = ["our_invariants"]     # folders or packages beside the built-in catalogue
 journal = true
 recorder_size = 256
+axes = ["our_axes"]                # modules that register axes of state coverage beside the built-in ones
 
 [pages]
 file = "pages.jsonl"
@@ -37,6 +38,7 @@ class _GuardTable(msgspec.Struct, forbid_unknown_fields=True):
     catalogue: list[str] = []
     journal: bool = True
     recorder_size: int = 256
+    axes: list[str] = []
 
 
 class _PagesTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,6 +54,7 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     catalogue: list[str] = []
     journal: bool = True
     recorder_size: int = 256
+    axes: list[str] = []
     pages_file: str = "pages.jsonl"
     pages_log: bool = True
     url_env: list[str] = []
@@ -89,6 +92,7 @@ def read_config(path: Path) -> GuardConfig:
         catalogue=[str(here / source) if (here / source).is_dir() else source for source in guard.catalogue],
         journal=guard.journal,
         recorder_size=guard.recorder_size,
+        axes=guard.axes,
         pages_file=pages.file,
         pages_log=pages.log,
         url_env=pages.url_env,

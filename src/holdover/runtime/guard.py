@@ -20,7 +20,6 @@ of them, because only then has everything that touches it been done.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -45,8 +44,11 @@ from holdover.model import (
     scope_of,
     scopes_around,
 )
+from holdover.runtime.axes import Axis, freeze_level, import_axes
 from holdover.runtime.breach import Breach, page_for
+from holdover.runtime.cells import OPENED, CellCounter, KeptCells
 from holdover.runtime.config import GuardConfig, read_config
+from holdover.runtime.files import write_whole
 from holdover.runtime.freezes import Freeze, FreezeStore, StoreProblem
 from holdover.runtime.journal import FlightRecorder, Journal
 from holdover.runtime.layout import Check, Touched
@@ -117,7 +119,8 @@ class Guard:
     """Monitor, freezes, pager and flight recorder of one system, over one directory of its own.
 
     `clock` gives the time in nanoseconds; `journal` keeps every mutation; `store` stands in for the one in the
-    directory. The guard is safe to share between threads.
+    directory; `axes` are those of the cell counter, without it the built-in ones and those registered. The guard is
+    safe to share between threads.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class Guard:
         instruments: Iterable[Instrument] = (),
         journal: Journal | None = None,
         recorder_size: int = 256,
+        axes: Sequence[type[Axis]] | None = None,
         store: FreezeStore | None = None,
     ) -> None:
         self.directory = directory
@@ -137,8 +141,9 @@ class Guard:
         self.clock = clock
         self.journal = journal
         self.recorder = FlightRecorder(recorder_size)
+        self.cells = CellCounter(axes)
         self.monitor = Monitor(
-            self.catalogue, self._breached, _Forbidding(self), {one.symbol: one for one in instruments}
+            self.catalogue, self._breached, _Forbidding(self), {one.symbol: one for one in instruments}, self.cells
         )
         self.breaches: list[Breach] = []
         self.repeated: dict[tuple[str, str], int] = {}
@@ -147,12 +152,14 @@ class Guard:
         self.on_breach: Callable[[Breach], None] | None = None
         self.problem = ""
         self.quiet = False
+        self.begun = 0
         self._lock = threading.RLock()
         self._steps: list[Step] = []
         self._last_ns = 0
         self._jump_declared = False
         self._add = self.recorder.add
         self._memory_freeze: Freeze | None = None
+        self._kept_cells: KeptCells | None = None
         self.store = store or FreezeStore(directory / "guard.db")
         given: Sequence[Channel] = (
             channels if channels is not None else [FileChannel(directory / "pages.jsonl"), LogChannel()]
@@ -162,6 +169,8 @@ class Guard:
         self._known: dict[int, Freeze] = {}
         self._breach_number = self.store.last_breach()
         self._load_freezes()
+        for opened in list(OPENED):
+            opened(self)
 
     @classmethod
     def open(cls, config: str | Path | GuardConfig) -> Guard:
@@ -176,6 +185,7 @@ class Guard:
             channels.append(LogChannel())
         channels += [AppriseChannel(url) for url in told.urls()]
         directory.mkdir(parents=True, exist_ok=True)
+        import_axes(told.axes)
         guard = cls(
             directory,
             catalogue=Catalogue.load(*told.catalogue),
@@ -185,6 +195,7 @@ class Guard:
             recorder_size=told.recorder_size,
         )
         guard.recall()
+        guard._kept_cells = KeptCells(directory, guard.cells, guard.catalogue.digest)
         guard.pager.start()
         return guard
 
@@ -243,17 +254,19 @@ class Guard:
             if now_ns < self._last_ns:
                 self._clock_read(now_ns)
             self._last_ns = now_ns
-            if self.monitor.undo and not self._steps:
-                self.monitor.undo.clear()
+            if not self._steps:
+                self.begun += 1
+                if self.monitor.undo:
+                    self.monitor.undo.clear()
             self._steps.append(step)
 
-    def abandon_steps(self, *, gone: bool = False) -> None:
+    def abandon_steps(self, left: Callable[[Record], bool] = lambda record: True, *, gone: bool = False) -> None:
         """The process whose steps are open is dead: what they did is undone here, and will not be settled by them.
 
-        `gone` says that nobody will even leave them.
+        `left` says whether a request that they recorded is out, `gone` that nobody will even leave the steps.
         """
         with self._lock:
-            self.monitor.roll_back()
+            self.monitor.roll_back(left)
             for step in self._steps:
                 step.touched.clear()
             if gone:
@@ -301,6 +314,9 @@ class Guard:
         """A lifecycle boundary has been reached; `recovered` names subsystems whose recovery it completes."""
         with self._lock:
             now_ns = self.clock()
+            if not self.cells.explicit:
+                kind = self._kept_cells.restart_kind if self._kept_cells is not None else "kill"
+                self.transition(name, kind if name == "restart" else trade_date)
             self.monitor.cause = name
             self._clock_read(now_ns)
             self._last_ns = max(self._last_ns, now_ns)
@@ -309,6 +325,16 @@ class Guard:
             if self.journal is not None:
                 self.journal.say(self.monitor.mutations, now_ns, name, trade_date)
                 self.journal.flush()
+
+    def transition(self, what: str, detail: str = "") -> None:
+        """Count the cell in which a lifecycle transition finds the system; see `CellCounter.transition`.
+
+        `boundary` does this by itself. A harness that knows more (the kind of a restart, the moment before it) sets
+        `cells.explicit` and says its transitions here.
+        """
+        with self._lock:
+            if self.cells.transition(what, detail) and self._kept_cells is not None:
+                self._kept_cells.write(running=True)
 
     def reconciled(self, trade_date: str, recovered: Iterable[str] = ("orders", "positions", "ledger")) -> None:
         """Reconciliation with the venue is complete, and with it the recovery of these subsystems."""
@@ -346,6 +372,11 @@ class Guard:
         return against and request.order_qty <= free
 
     @property
+    def in_step(self) -> bool:
+        """Whether any step is open."""
+        return bool(self._steps)
+
+    @property
     def frozen(self) -> list[Freeze]:
         """The freezes in force, oldest first."""
         found = {freeze.number: freeze for kept in self._frozen.values() for freeze in kept}
@@ -356,6 +387,7 @@ class Guard:
         with self._lock:
             freeze = self.store.freeze(scope, list(allows), operator, reason, self.clock())
             self._keep(freeze)
+            self._say_freezes()
 
     def thaw(self, scope: str, *, operator: str, reason: str, evidence: str, forced_by: str = "") -> int:
         """End the freezes of a scope; returns how many. An audited act, and the only thing that ends one.
@@ -382,6 +414,7 @@ class Guard:
                 self._memory_freeze = None
                 self.problem = ""
             self.repeated = {mark: count for mark, count in self.repeated.items() if mark[1] != scope}
+            self._say_freezes()
         log.warning("thawed %s by %s: %s", scope, operator, reason)
         return done
 
@@ -422,6 +455,7 @@ class Guard:
             log.error("BREACH %s; frozen: %s", breach.explanation, scope)
         if self.journal is not None:
             self.journal.say(self.monitor.mutations, breach.time_ns, "breach", breach.explanation)
+        self._say_freezes()
         if self.on_breach is not None:
             self.on_breach(breach)
 
@@ -445,12 +479,19 @@ class Guard:
         self._frozen.setdefault(freeze.scope, []).append(freeze)
         self._known[freeze.number] = freeze
 
+    def _say_freezes(self) -> None:
+        level = freeze_level(list(self._frozen))
+        self.cells.tell("freeze", level)
+        if self.journal is not None:
+            self.journal.say(self.monitor.mutations, self.clock(), "freeze", level)
+
     def _load_freezes(self) -> None:
         self._frozen = {}
         for freeze in self.store.in_force():
             self._keep(freeze)
         if self._memory_freeze is not None:
             self._keep(self._memory_freeze)
+        self.cells.tell("freeze", freeze_level(list(self._frozen)))
 
     def reload(self) -> None:
         """Read the freezes in force again from the disk: after a restart, or when another process may have acted.
@@ -477,16 +518,11 @@ class Guard:
 
     def remember(self) -> None:
         """Write the monitor's memory whole, synced, beside the freezes: for the next process to take up."""
-        path = self.directory / _MEMORY
-        part = path.with_suffix(".part")
         with self._lock:
             data = self.monitor.dump()
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        _sync_directory(self.directory)
+            if self._kept_cells is not None:
+                self._kept_cells.write(running=True)
+        write_whole(self.directory / _MEMORY, data)
 
     def recall(self) -> bool:
         """Take up a memory written by `remember`; False when there is none. Raises `ValueError` when it is damaged."""
@@ -546,6 +582,8 @@ class Guard:
     def close(self) -> None:
         """Deliver what is due, write the memory and let go of the files."""
         self.pager.stop()
+        if self._kept_cells is not None:
+            self._kept_cells.write(running=False)
         if self.journal is not None:
             self.journal.close()
         self.store.close()
@@ -557,11 +595,3 @@ class Guard:
 
 def _located(breach: Breach, scope: str, number: int) -> Breach:
     return msgspec.structs.replace(breach, scope=scope, number=number)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

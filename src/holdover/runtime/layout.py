@@ -11,12 +11,14 @@ recomputed without touching generated code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from holdover.catalogue import BadPredicate, BoundPredicate, Catalogue, Entry, Sum
 from holdover.model import Record
+from holdover.runtime.cells import CellCounter
 
 Table = dict[str, Record]
 TableKey = tuple[str, type[Record]]
@@ -68,7 +70,9 @@ class Layout:
         fail: Callable[[Check, str, str, tuple[Any, ...], BaseException | None], None],
         arm: Callable[[Check, str, str, int, bool | None], None],
         frozen: object,
+        cells: CellCounter | None = None,
     ) -> None:
+        self.cells = cells if cells is not None else CellCounter(())
         self.checks: list[Check] = []
         for invariant in catalogue:
             for bound in invariant.predicates:
@@ -83,6 +87,7 @@ class Layout:
         self.source: dict[TableKey, str] = {}
         self._fail, self._arm, self._frozen = fail, arm, frozen
         self._group_of: dict[tuple[TableKey, bool], Group] = {}
+        self._observers: list[Callable[[TableKey], Callable[[Record], None] | None]] = []
         self._mutate: dict[TableKey, Mutate] = {}
         for check in self.checks:
             anchor = check.bound.anchor
@@ -117,19 +122,30 @@ class Layout:
 
     def forget(self, table: TableKey, key: str) -> None:
         """Drop one record and what it added to the totals."""
-        self.tables[table].pop(key, None)
+        self._drop(table, key)
         gone = self.contributions.get(table, {}).pop(key, None)
         if gone is not None:
             self._add(table, gone, -1)
 
     def retire(self, table: TableKey, key: str) -> None:
         """Drop one record and keep what it added to the totals: for what is over and will not change again."""
-        self.tables[table].pop(key, None)
+        self._drop(table, key)
         gone = self.contributions.get(table, {}).pop(key, None)
         if gone is not None:
             for summed, by, of in self._parts(table, gone):
                 base = self.retired.setdefault(summed, {})
                 base[by] = base.get(by, 0) + of
+
+    def _drop(self, table: TableKey, key: str) -> None:
+        record = self.tables[table].pop(key, None)
+        watch, _ = self.cells.watch(table)
+        if record is not None and watch is not None:
+            watch(record, None)
+
+    def observe(self, observer: Callable[[TableKey], Callable[[Record], None] | None]) -> None:
+        """Have every mutation of the tables for which `observer` gives a function shown to that function."""
+        self._observers.append(observer)
+        self._mutate.clear()
 
     def put_back(self, table: TableKey, key: str, record: Record | None) -> None:
         """Make one record what it was, or nothing, and the totals with it; no predicate is evaluated."""
@@ -138,6 +154,9 @@ class Layout:
         if record is None:
             return
         self.table(table)[key] = record
+        watch, _ = self.cells.watch(table)
+        if watch is not None:
+            watch(None, record)
         sums = self._sums_of(table)
         if sums:
             keys = list(dict.fromkeys(summed.by for summed in sums))
@@ -261,6 +280,7 @@ class Layout:
         }
         lines = ["def mutate(after, key, now, touched):", "    before = T.get(key)", "    T[key] = after"]
         lines += self._write_totals(table, names)
+        lines += self._write_cells(table, names)
         checks = [c for c in self.checks if c.asserted == "on-mutation" and self._anchored(c, table)]
         # What asks for the freezes comes first: a message is judged by those that stood before it, not by its own.
         checks.sort(key=lambda check: all(read.what != "frozen" for read in check.bound.reads))
@@ -271,6 +291,23 @@ class Layout:
         lines += [f"    touched[{group}, {expression}] = None" for group, expression in self._touches(table)]
         lines.append("    return before")
         return cast(Mutate, self._compile(table, lines, names, "mutate"))
+
+    def _write_cells(self, table: TableKey, names: dict[str, Any]) -> list[str]:
+        """Source that calls the axes of this kind when something that they depend on has changed."""
+        lines: list[str] = []
+        watch, depends = self.cells.watch(table)
+        if watch is not None:
+            names["WATCH"] = watch
+            sides = [[re.sub(r"\br\.", f"{side}.", one) for one in depends] for side in ("before", "after")]
+            differ = [f"({was}) != ({now})" for was, now in zip(*sides, strict=True)]
+            lines.append(f"    if before is None or {' or '.join(differ)}:" if differ else "    if True:")
+            lines.append("        WATCH(before, after)")
+        for number, observer in enumerate(self._observers):
+            seen = observer(table)
+            if seen is not None:
+                names[f"SEEN{number}"] = seen
+                lines.append(f"    SEEN{number}(after)")
+        return lines
 
     def _write_totals(self, table: TableKey, names: dict[str, Any]) -> list[str]:
         sums = self._sums_of(table)

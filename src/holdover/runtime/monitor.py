@@ -20,7 +20,6 @@ from holdover.catalogue import Boundary, Catalogue
 from holdover.model import (
     Execution,
     FreezeSet,
-    Link,
     Order,
     OrdStatus,
     Position,
@@ -31,6 +30,7 @@ from holdover.model import (
     Request,
 )
 from holdover.runtime.breach import Breach, Shown
+from holdover.runtime.cells import CellCounter
 from holdover.runtime.explain import explain
 from holdover.runtime.layout import Check, Layout, TableKey, Touched
 
@@ -50,10 +50,12 @@ class Monitor:
         on_breach: Callable[[Breach, Check], None],
         frozen: object,
         instruments: dict[str, Any] | None = None,
+        cells: CellCounter | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.instruments = instruments if instruments is not None else {}
-        self.layout = Layout(catalogue, self._fail, self._arm, frozen)
+        self.cells = cells if cells is not None else CellCounter()
+        self.layout = Layout(catalogue, self._fail, self._arm, frozen, self.cells)
         self.mutations = 0
         self.breaches = 0
         self.next_ns = NEVER
@@ -80,11 +82,8 @@ class Monitor:
         table = (subsystem, record.__class__)
         mutate = self.layout._mutate.get(table) or self.layout.mutate(table)
         before = mutate(record, record.key, now_ns, touched)
-        if self.undo is not None:
-            if record.durable or record.derived or record.__class__ is Request:
-                self.undo.append((table, record.key, before))
-            elif record.__class__ is Link:  # its sequence number has moved on: what was to leave has left
-                self.undo = [one for one in self.undo if one[0][1] is not Request]
+        if self.undo is not None and (record.durable or record.derived or record.__class__ is Request):
+            self.undo.append((table, record.key, before))
 
     def settle(self, touched: Iterable[tuple[int, str]], now_ns: int) -> None:
         """The step is over: evaluate the settled invariants of what it touched."""
@@ -228,6 +227,10 @@ class Monitor:
         What it had recorded of the durable kinds and has not brought back, or has brought back older, is remembered
         as lost until its recovery is declared complete.
         """
+        with self.cells.quietly():
+            self._restore(subsystem, records, now_ns, touched)
+
+    def _restore(self, subsystem: str, records: Iterable[Record], now_ns: int, touched: Touched) -> None:
         self.now_ns = now_ns
         back: dict[TableKey, dict[str, Record]] = {}
         for record in records:
@@ -258,15 +261,17 @@ class Monitor:
             for record in mine.values():
                 self.mutate(subsystem, record, now_ns, touched)
 
-    def roll_back(self) -> None:
+    def roll_back(self, left: Callable[[Record], bool]) -> None:
         """The process died inside the steps noted in `undo`: what it must bring back is what stood before them.
 
-        Its store may have the records of the open step or not, and both are right; older than that it may not be.
+        Its store may have the records of the open step or not, and both are right; older than that it may not be. A
+        request of which `left` says that it has left is not undone: it is out.
         """
         noted, self.undo = self.undo or [], []
-        for table, key, before in reversed(noted):
-            if table[0] != "venue":
-                self.layout.put_back(table, key, before)
+        with self.cells.quietly():
+            for table, key, before in reversed(noted):
+                if table[0] != "venue" and not (table[1] is Request and left(self.layout.tables[table][key])):
+                    self.layout.put_back(table, key, before)
 
     def _was_settled(self, table: TableKey, record: Record) -> bool:
         """Whether a restarted system must bring this record back.
@@ -482,13 +487,17 @@ class Monitor:
             {table: dict(kept) for table, kept in self._lost.items()},
             dict(self._restored),
             None if self.undo is None else list(self.undo),
+            self.cells.keep(),
             self.gone,
         )
 
     def put_back(self, kept: Any) -> None:
         """Make it what it was when `keep` was called."""
-        layout, counts, due, armed, reconcile, lost, restored, undo, self.gone = kept
+        layout, counts, due, armed, reconcile, lost, restored, undo, cells, self.gone = kept
+        self.cells.put_back(cells)
         self.layout.put_back_all(layout)
+        if self.cells.on_put_back is not None:
+            self.cells.on_put_back()
         self.mutations, self.breaches, self.next_ns, self.cause, self.now_ns, self.trade_date, self._boundary = counts
         self._due, self._armed, self._reconcile = list(due), dict(armed), dict(reconcile)
         self._lost = {table: dict(records) for table, records in lost.items()}
@@ -521,11 +530,16 @@ class Monitor:
                 "restored": self._restored,
                 "reconcile": [[*self.layout.groups[number].table_name, key] for number, key in self._reconcile],
                 "tally": self.active(),
+                "cells": self.cells.dump(),
             }
         )
 
     def load(self, memory: bytes) -> None:
         """Take up a memory dumped before. Raises `ValueError` when it is damaged."""
+        with self.cells.quietly():
+            self._load(memory)
+
+    def _load(self, memory: bytes) -> None:
         try:
             held = msgspec.msgpack.decode(memory)
             kinds = kinds_by_name()
@@ -555,6 +569,7 @@ class Monitor:
                 for group in self.layout.groups:
                     if group.reconciled and group.table == (subsystem, kinds[kind]):
                         self._reconcile[group.number, key] = None
+            self.cells.load(held.get("cells", {}))
         except (msgspec.MsgspecError, KeyError, IndexError, TypeError) as problem:
             raise ValueError(f"the monitor's memory is damaged: {problem}") from problem
         self.trade_date, self.gone = held["trade_date"], held.get("gone", False)

@@ -89,6 +89,11 @@ class Clock:
         """How many timers of an owner wait."""
         return sum(1 for timer in self._heap if timer[2] == owner and timer[1] not in self._cancelled)
 
+    @property
+    def timers_set(self) -> int:
+        """How many timers have been set so far."""
+        return self._number
+
     def keep(self) -> Any:
         """What may change from here on, for `put_back` in the same process."""
         return self.now_ns, self._number, self.ran, list(self._heap), set(self._cancelled), dict(self._handlers)

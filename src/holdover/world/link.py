@@ -375,8 +375,7 @@ class Link:
             dict(self.sent),
             list(self._in),
             list(self._out),
-            self._history,
-            len(self._history),
+            list(self._history),
             [list(fault) for fault in self._faults],
             dict(self._swap),
             self.end,
@@ -386,13 +385,12 @@ class Link:
 
     def put_back(self, kept: Any) -> None:
         """Make it what it was when `keep` was called."""
-        state, seqs, sent, incoming, outgoing, history, length, faults, swap, end, listener, dead = kept
+        state, seqs, sent, incoming, outgoing, history, faults, swap, end, listener, dead = kept
         self.up, self.venue_up, self.allowed, self.refusal, self.refused_until_ns, self.epoch, self.lives = state
         self.out_seq, self.venue_in_seq, self.in_seq, self.heard, self._history_from, self.recovery = seqs
         self.sent = dict(sent)
         self._in, self._out, self._swap = deque(incoming), deque(outgoing), dict(swap)
-        self._history = history
-        del history[length:]
+        self._history = list(history)
         self._faults = [list(fault) for fault in faults]
         self.end = end
         end.listener, end.dead = listener, dead

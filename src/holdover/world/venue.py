@@ -655,7 +655,7 @@ class Venue:
             (self._exec_number, self._order_number, self.not_found, self.refuse_next, self.last_exec_id),
             [(order, copy(order)) for order in self.orders.values()],
             dict(self.roots),
-            len(self.trades),
+            list(self.trades),
             dict(self.positions),
             [(book.state(), list(book.buys), list(book.sells), list(book.stops)) for book in self.by_id],
         )
@@ -672,7 +672,7 @@ class Venue:
                     setattr(order, name, getattr(was, name))
             self.orders[order.root_cl_ord_id] = order
         self.roots, self.positions = dict(roots), dict(positions)
-        del self.trades[trades:]
+        self.trades = list(trades)
         for book, (state, buys, sells, stops) in zip(self.by_id, books, strict=True):
             book.take(state)
             book.buys, book.sells, book.stops = list(buys), list(sells), list(stops)

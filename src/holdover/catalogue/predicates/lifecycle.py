@@ -90,13 +90,11 @@ def terminal_stays_terminal(order: Order, before: Before[Order]) -> bool | None:
     """A late fill, a bust, a correction or a reopening replace may; a new status by itself may not."""
     if before is None or before.is_open:
         return None
+    if order.ord_status == before.ord_status and order.cum_qty == before.cum_qty:
+        return order.leaves_qty == before.leaves_qty
     if order.exec_type in _CHANGES_CLOSED and order.exec_id != before.exec_id:
         return None
-    return (
-        order.ord_status == before.ord_status
-        and order.cum_qty == before.cum_qty
-        and order.leaves_qty == before.leaves_qty
-    )
+    return False
 
 
 @predicate("replace-chain-unbroken")

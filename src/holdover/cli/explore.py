@@ -1,0 +1,205 @@
+"""`holdover sweep`, `replay`: every point of a day tried; a schedule played again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tqdm import tqdm
+
+from holdover.catalogue import Catalogue
+from holdover.cli.cycle import chosen_days, chosen_symbols
+from holdover.explore.play import Played, play
+from holdover.explore.schedule import read_schedule
+from holdover.explore.sweep import Swept, schedule_of, sweep
+from holdover.explore.walk import ALL_KINDS, Ground
+from holdover.harness.subject import BadSubject, Plan, factory_named
+from holdover.recording import RecordingStore, bundled
+from holdover.report import played_text, sweep_json, sweep_text
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verbs."""
+    parser = verbs.add_parser("sweep", help="every fault at every mutation and message of a recorded day")
+    add_ground(parser)
+    parser.add_argument("--kinds", help=f"some of {','.join(ALL_KINDS)}; without it all")
+    parser.add_argument("--day", help="the day that is swept; without it the first that has a recorded day before it")
+    parser.add_argument("--budget", type=float, default=0, help="seconds; without it until every point has run")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--classes", action="store_true", help="cut the link once a step, and not at every mutation")
+    parser.add_argument("--until", type=float, default=1.0, help="how far into the day, as a fraction")
+    parser.add_argument("--upgrade", default="", help="MODULE:NAME that `upgrade` brings up; without it the subject")
+    parser.add_argument("--to-breach", action="store_true", help="stop at the first breach")
+    parser.add_argument("--fresh", action="store_true", help="begin anew where an earlier sweep has left its log")
+    parser.add_argument("--out", type=Path, default=Path("out/sweep"))
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.set_defaults(run=run_sweep)
+    again = verbs.add_parser("replay", help="play a schedule, to the same journal anywhere")
+    again.add_argument("schedule", type=Path)
+    again.add_argument("--recordings", type=Path, help="a folder of recordings; without it the bundled simulated ones")
+    again.add_argument("--catalogue", action="append", default=[], help="a folder or package of further invariants")
+    again.add_argument("--out", type=Path, default=Path("out/replay"))
+    again.add_argument("--to-breach", action="store_true", help="end at the first breach")
+    again.add_argument("--json", action="store_true")
+    again.set_defaults(run=run_replay)
+
+
+def add_ground(parser: argparse.ArgumentParser) -> None:
+    """The options that say on what to explore."""
+    parser.add_argument("--subject", default="desk", help="desk (the default), or MODULE:NAME")
+    parser.add_argument("--recordings", type=Path, help="a folder of recordings; without it the bundled simulated ones")
+    parser.add_argument("--instrument", help="SYM[,SYM...]; without it the first at hand")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fault", action="append", default=[], help="switch a seeded fault of the desk on")
+    parser.add_argument("--catalogue", action="append", default=[], help="a folder or package of further invariants")
+
+
+def ground_of(arguments: argparse.Namespace, day: str | None = None, kinds: str | None = None) -> Ground:
+    """What the options name. Raises `ValueError` with what is at hand instead."""
+    store = RecordingStore(arguments.recordings) if arguments.recordings else bundled()
+    symbols = chosen_symbols(store, arguments.instrument)
+    days = chosen_days(store, symbols, None, None)
+    if day is not None and day not in days:
+        raise ValueError(f"no recording of {', '.join(symbols)} on {day}; at hand: {', '.join(days)}")
+    swept = days.index(day) if day is not None else min(1, len(days) - 1)
+    if day is None and len(days) == 2:
+        swept = 0  # so that there is a day to go over the night into
+    metas = [store.get(symbol, one).meta for one in days for symbol in symbols]
+    factory_named(arguments.subject)(Plan(days=metas, seed=arguments.seed, faults=tuple(arguments.fault)))
+    wanted = [one.strip() for one in kinds.split(",") if one.strip()] if kinds else list(ALL_KINDS)
+    for one in wanted:
+        if one not in ALL_KINDS:
+            raise ValueError(f"no kind is called {one!r}; there are {', '.join(ALL_KINDS)}")
+    return Ground(
+        symbols=symbols,
+        days=days[max(swept - 1, 0) : swept + 2],
+        day=days[swept],
+        recordings=str(arguments.recordings.resolve()) if arguments.recordings else "",
+        subject=arguments.subject,
+        seed=arguments.seed,
+        faults=arguments.fault,
+        catalogue=arguments.catalogue,
+        kinds=wanted,
+    )
+
+
+def pool_of(workers: int) -> Executor:
+    """Processes of this machine."""
+    return ProcessPoolExecutor(max_workers=workers)
+
+
+class Bar:
+    """The progress line: trials, rate, breaches, time left; nothing where standard error is no terminal."""
+
+    def __init__(self, unit: str) -> None:
+        self._bar: Any = None
+        self._unit = unit
+
+    def __call__(self, swept: Swept, whole: int, said: str) -> None:
+        """Show how far it has come."""
+        if self._bar is None:
+            self._bar = tqdm(total=whole, unit=self._unit, disable=None, file=sys.stderr, leave=False, smoothing=0.1)
+        if said:
+            tqdm.write(f"holdover: {said}", file=sys.stderr)
+        self._bar.update(swept.trials - self._bar.n)
+        breaches = sum(count for key, count in swept.counts.items() if key.endswith("/breach"))
+        self._bar.set_postfix_str(f"{breaches} breaches", refresh=False)
+
+    def close(self) -> None:
+        """Take the line away."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def run_sweep(arguments: argparse.Namespace) -> int:
+    """0 when every trial holds, 1 at a breach, 3 when it could not be told."""
+    if arguments.workers < 1:
+        raise ValueError(f"--workers is {arguments.workers}, should be 1 or more")
+    if not 0.0 < arguments.until <= 1.0:
+        raise ValueError(f"--until is {arguments.until}, should be over 0.0 and up to 1.0")
+    ground = ground_of(arguments, arguments.day, arguments.kinds)
+    if arguments.upgrade:
+        factory_named(arguments.upgrade)
+    ground = msgspec.structs.replace(
+        ground, every=not arguments.classes, until=arguments.until, upgrade=arguments.upgrade
+    )
+    if arguments.fresh:
+        (arguments.out / "sweep.jsonl").unlink(missing_ok=True)
+    bar = Bar("trial")
+    try:
+        swept = sweep(
+            ground,
+            arguments.out,
+            lambda: pool_of(arguments.workers),
+            workers=arguments.workers,
+            budget_s=arguments.budget,
+            progress=bar,
+            to_breach=arguments.to_breach,
+        )
+    finally:
+        bar.close()
+    for number, one in enumerate(first_of_each(swept)):
+        schedule_of(ground, one).save(arguments.out / f"found-{number}.json")
+    told = sweep_json(swept, str(arguments.out))
+    (arguments.out / "sweep.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    print(json.dumps(told) if arguments.json else sweep_text(swept, str(arguments.out)))
+    return {"holds": 0, "breach": 1}.get(swept.verdict, 3)
+
+
+def first_of_each(swept: Swept) -> list[Any]:
+    """The first trial of each thing found: kind, oracle and invariant."""
+    found: dict[tuple[str, str, str], Any] = {}
+    for one in swept.found:
+        found.setdefault((one.kind, one.oracle, one.invariant), one)
+    return list(found.values())
+
+
+def run_replay(arguments: argparse.Namespace) -> int:
+    """0 holds, 1 breach, 3 could not tell."""
+    schedule = read_schedule(arguments.schedule)
+    try:
+        factory_named(schedule.subject)
+    except BadSubject as problem:
+        raise ValueError(f"{arguments.schedule.name}: {problem}") from problem
+    played = play(
+        schedule,
+        arguments.out,
+        recordings=arguments.recordings,
+        catalogue=Catalogue.load(*arguments.catalogue),
+        to_breach=arguments.to_breach,
+    )
+    print(json.dumps(played_json(played)) if arguments.json else played_text(played))
+    return {"holds": 0, "breach": 1}.get(played.verdict, 3)
+
+
+def played_json(played: Played) -> dict[str, Any]:
+    """What became of a schedule, as one object."""
+    return {
+        "verdict": played.verdict,
+        "schedule": played.schedule.digest,
+        "expect": played.schedule.expect,
+        "found": played.mark,
+        "mutations": played.mutations,
+        "market_events": played.market_events,
+        "operations_done": played.done,
+        "breaches": [
+            {
+                "invariant": one.invariant,
+                "subsystem": one.subsystem,
+                "scope": one.scope,
+                "key": one.key,
+                "time_ns": one.time_ns,
+                "mutation": one.mutation,
+                "explanation": one.explanation,
+            }
+            for one in played.breaches
+        ],
+        "crash": played.crash,
+        "journal": str(played.journal or ""),
+        "journal_sha256": played.journal_digest(),
+    }

@@ -1,0 +1,12 @@
+"""One piece of a sweep in a process of its own: `python -m holdover.explore.piece`, told on standard input."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+
+from holdover.explore.sweep import do_piece
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(do_piece(*msgspec.msgpack.decode(sys.stdin.buffer.read())))

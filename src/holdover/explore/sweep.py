@@ -1,0 +1,409 @@
+"""The sweep: every kind of trial at every point of a recorded day.
+
+The day is walked once to find its points and classes (`walk.survey`), then cut into pieces, which are handed to any
+`concurrent.futures.Executor`. A piece that is done is written down, synced, before it is counted: a sweep that was
+stopped, by whatever, goes on with what is missing. A worker that dies is reported, and its piece is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from holdover.explore.schedule import Schedule, schedule_on
+from holdover.explore.trial import VERDICTS, Tried, run_trials
+from holdover.explore.walk import ALL_KINDS, GROUPS, Ground, Map, catalogue_of, night_before, store_of, survey
+from holdover.harness.snapshot import Snapshot
+
+_PIECES: Final = 24
+_TRIES_MAX: Final = 3
+_FOUND_MAX: Final = 400
+"""How many trials that are neither transparent nor converged are kept whole in a piece; all are counted."""
+
+
+class BadSweep(ValueError):
+    """A sweep that cannot be begun or gone on with; the message says why."""
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """One piece of a sweep: the points from `low` up to but not including `high`; what was found there."""
+
+    low: int
+    high: int
+    counts: dict[str, int] = {}
+    shared: int = 0
+    proved: int = 0
+    found: list[Tried] = []
+    examples: list[Tried] = []
+
+
+class Swept(msgspec.Struct, kw_only=True):
+    """What a sweep found, whole."""
+
+    ground: Ground
+    points: dict[str, int]
+    classes: dict[str, int]
+    pieces: int
+    done: int
+    counts: dict[str, int]
+    shared: int
+    proved: int
+    found: list[Tried]
+    examples: list[Tried]
+    died: int
+    round_trips: int
+    problems: list[str]
+    seconds: float
+
+    @property
+    def verdict(self) -> str:
+        """`breach` when any was found; `unknown` when something could not be told, or nothing was tried; `holds`."""
+        if any(key.split("/")[1] == "breach" for key in self.counts) or self.problems:
+            return "breach"
+        if not self.counts or any(key.split("/")[1] == "unknown" for key in self.counts):
+            return "unknown"
+        return "holds"
+
+    def count(self, kind: str, verdict: str) -> int:
+        """How many trials of a kind came to a verdict."""
+        return self.counts.get(f"{kind}/{verdict}", 0)
+
+    @property
+    def trials(self) -> int:
+        """How many trials there were."""
+        return sum(self.counts.values())
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether every point ran: all pieces are done, and a cut was tried at each mutation and not at one a class."""
+        return self.done == self.pieces and (self.ground.every or "disconnect" not in self.ground.kinds)
+
+    @property
+    def points_all(self) -> int:
+        """At how many points the kinds asked for can come, all kinds together."""
+        return sum(points_of(self.points, kind) for kind in self.ground.kinds)
+
+    @property
+    def points_run(self) -> int:
+        """How many of these points have run: as one of their own, or as one whose state was the very same."""
+        if self.exhaustive:
+            return self.points_all
+        if self.done < self.pieces:
+            return min(self.trials, self.points_all)
+        return self.points_all - self.points["mutation"] + self.classes["cut"]
+
+    @property
+    def classes_all(self) -> int:
+        """How many different trials there are."""
+        return sum(trials_of(self.classes, kind) for kind in self.ground.kinds)
+
+
+def group_of(kind: str) -> str:
+    """The group of a kind: kinds of one group are tried at the same points."""
+    return next(group for group, kinds in GROUPS.items() if kind in kinds)
+
+
+def points_of(points: dict[str, int], kind: str) -> int:
+    """At how many points of a day a kind can come."""
+    if group_of(kind) == "message":
+        return points["in"] + points["out"]
+    if group_of(kind) == "after":
+        return points["instant"]
+    places = ("mutation", "instant") if group_of(kind) == "cut" else ("mutation", "sent", "delivered", "instant")
+    return sum(points[place] for place in places)
+
+
+def do_piece(ground: bytes, found: bytes, snapshot: str, low: int, high: int, place: str) -> bytes:
+    """Do one piece in this process, or in one of its own where this one has other threads: a fork needs to be alone."""
+    if threading.active_count() > 1 or threading.current_thread() is not threading.main_thread():
+        given = msgspec.msgpack.encode([ground, found, snapshot, low, high, place])
+        done = subprocess.run([sys.executable, "-m", "holdover.explore.piece"], input=given, capture_output=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"a worker died with {done.returncode}: {done.stderr.decode(errors='replace')[-600:]}")
+        return done.stdout
+    where = Path(place)
+    told = msgspec.msgpack.decode(ground, type=Ground)
+    tried = run_trials(
+        told,
+        where,
+        Snapshot.open(Path(snapshot)) if snapshot else None,
+        msgspec.msgpack.decode(found, type=Map),
+        low,
+        high,
+    )
+    return msgspec.msgpack.encode(_piece(low, high, tried))
+
+
+def _piece(low: int, high: int, tried: Iterable[Tried]) -> Piece:
+    counts: Counter[str] = Counter()
+    found: list[Tried] = []
+    examples: dict[tuple[str, str, str], Tried] = {}
+    shared = proved = 0
+    for one in tried:
+        counts[f"{one.kind}/{one.verdict}"] += 1
+        shared += bool(one.same_as)
+        proved += one.proved
+        if one.verdict in ("breach", "unknown"):
+            if len(found) < _FOUND_MAX:
+                found.append(one)
+        elif one.verdict == "converged":
+            examples.setdefault((one.kind, one.verdict, one.explanation), one)
+    return Piece(
+        low=low,
+        high=high,
+        counts=dict(sorted(counts.items())),
+        shared=shared,
+        proved=proved,
+        found=found,
+        examples=list(examples.values())[:20],
+    )
+
+
+class Log:
+    """The pieces that are done, one JSON object a line, synced: what a stopped sweep goes on from."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        self.pieces: dict[tuple[int, int], Piece] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            self._read(key)
+        else:
+            with open(path, "wb") as file:
+                file.write(msgspec.json.encode({"sweep": key}) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _read(self, key: str) -> None:
+        lines = self.path.read_bytes().split(b"\n")
+        try:
+            head = msgspec.json.decode(lines[0])["sweep"]
+        except (msgspec.MsgspecError, KeyError, TypeError) as problem:
+            raise BadSweep(f"{self.path}: not the log of a sweep; name another --out") from problem
+        if head != key:
+            raise BadSweep(
+                f"{self.path}: belongs to another sweep (other days, kinds, catalogue or subject); "
+                f"name another --out, or take it away with --fresh"
+            )
+        whole = len(lines[0]) + 1
+        for line in lines[1:-1]:
+            try:
+                piece = msgspec.json.decode(line, type=Piece)
+            except msgspec.MsgspecError:
+                break  # cut off by a kill in the middle of the write
+            self.pieces[piece.low, piece.high] = piece
+            whole += len(line) + 1
+        os.truncate(self.path, whole)
+
+    def add(self, piece: Piece) -> None:
+        """Write one down; it is on the disk on return."""
+        with open(self.path, "ab") as file:
+            file.write(msgspec.json.encode(piece) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.pieces[piece.low, piece.high] = piece
+
+
+def sweep(
+    ground: Ground,
+    out: Path,
+    executor: Callable[[], Executor],
+    *,
+    workers: int = 1,
+    budget_s: float = 0,
+    progress: Callable[[Swept, int, str], None] = lambda swept, of, said: None,
+    to_breach: bool = False,
+) -> Swept:
+    """Sweep a day; `out` keeps the log, `executor` makes the pool that the pieces are handed to.
+
+    `budget_s` is how long to go on handing out pieces, 0 without end; `to_breach` ends at the first breach. Raises
+    `BadSweep` when `out` holds the log of another sweep.
+    """
+    began = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    snapshot = night_before(ground, out / "night")
+    kept = str(snapshot.save(out / "night")) if snapshot is not None else ""
+    found = survey(ground, out / "survey", snapshot)
+    key = hashlib.sha256(
+        msgspec.json.encode([ground, catalogue_of(ground).digest, found.total, found.points])
+    ).hexdigest()
+    log = Log(out / "sweep.jsonl", key)
+    pieces = cut(found, max(_PIECES, workers * 8))
+    swept = Swept(
+        ground=ground,
+        points=found.points,
+        classes={group: len(numbers) for group, numbers in found.classes.items()},
+        pieces=len(pieces),
+        done=0,
+        counts={},
+        shared=0,
+        proved=0,
+        found=[],
+        examples=[],
+        died=0,
+        round_trips=found.round_trips,
+        problems=[*found.breaches, *([found.round_trip_problem] if found.round_trip_problem else [])],
+        seconds=0,
+    )
+    left = [piece for piece in spread(pieces) if piece not in log.pieces]
+    for piece in log.pieces.values():
+        _count(swept, piece)
+    whole = swept.classes_all
+    progress(swept, whole, f"{len(log.pieces)} pieces were done before" if log.pieces else "")
+    _hand_out(
+        _Job(ground, found, kept, out), left, log, swept, executor, workers, began, budget_s, progress, whole, to_breach
+    )
+    swept.found.sort(key=lambda one: (one.number, ALL_KINDS.index(one.kind)))
+    swept.seconds = time.monotonic() - began
+    return swept
+
+
+class _Job:
+    """What every piece of one sweep is given."""
+
+    def __init__(self, ground: Ground, found: Map, snapshot: str, out: Path) -> None:
+        self.ground, self.found = msgspec.msgpack.encode(ground), msgspec.msgpack.encode(found)
+        self.snapshot, self.out = snapshot, out
+
+    def submit(self, pool: Executor, low: int, high: int) -> Future[bytes]:
+        place = scratch(self.out, low)
+        return pool.submit(do_piece, self.ground, self.found, self.snapshot, low, high, place)
+
+
+def scratch(out: Path, low: int) -> str:
+    """A folder for one piece, in memory where the machine offers that; the same for the same sweep and piece."""
+    shm = Path("/dev/shm")
+    base = shm if shm.is_dir() else out
+    return str(base / f"holdover-{hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]}" / str(low))
+
+
+def _hand_out(
+    job: _Job,
+    left: list[tuple[int, int]],
+    log: Log,
+    swept: Swept,
+    executor: Callable[[], Executor],
+    workers: int,
+    began: float,
+    budget_s: float,
+    progress: Callable[[Swept, int, str], None],
+    whole: int,
+    to_breach: bool,
+) -> None:
+    """Keep the pool busy until nothing is left, the budget is spent, or a breach ends it."""
+    tries: Counter[tuple[int, int]] = Counter()
+    waiting = list(left)
+    running: dict[Future[bytes], tuple[int, int]] = {}
+    pool = executor()
+    try:
+        while waiting or running:
+            over = (budget_s and time.monotonic() - began >= budget_s) or (to_breach and bool(swept.found))
+            while waiting and len(running) < workers and not over:
+                piece = waiting.pop(0)
+                running[job.submit(pool, *piece)] = piece
+            if not running:
+                break
+            ready, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+            said = ""
+            broken = False
+            for future in ready:
+                piece = running.pop(future)
+                try:
+                    done = msgspec.msgpack.decode(future.result(), type=Piece)
+                except (BrokenProcessPool, RuntimeError, OSError) as problem:
+                    broken = broken or isinstance(problem, BrokenProcessPool)
+                    tries[piece] += 1
+                    swept.died += 1
+                    said = f"a worker died at points {piece[0]} to {piece[1]}; they run again"
+                    if tries[piece] >= _TRIES_MAX:
+                        raise BadSweep(
+                            f"points {piece[0]} to {piece[1]} have killed {_TRIES_MAX} workers: {problem}"
+                        ) from problem
+                    waiting.insert(0, piece)
+                    continue
+                log.add(done)
+                _count(swept, done)
+            if broken:
+                waiting = [*running.values(), *waiting]
+                running.clear()
+                pool.shutdown(wait=False, cancel_futures=True)
+                pool = executor()
+            swept.seconds = time.monotonic() - began
+            progress(swept, whole, said)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        base = Path(scratch(job.out, 0)).parent
+        if not running:
+            shutil.rmtree(base, ignore_errors=True)
+
+
+def _count(swept: Swept, piece: Piece) -> None:
+    swept.done += 1
+    for key, count in piece.counts.items():
+        swept.counts[key] = swept.counts.get(key, 0) + count
+    swept.shared += piece.shared
+    swept.proved += piece.proved
+    swept.found += piece.found
+    known = {(one.kind, one.explanation) for one in swept.examples}
+    swept.examples += [one for one in piece.examples if (one.kind, one.explanation) not in known][:20]
+
+
+def trials_of(classes: dict[str, int], kind: str) -> int:
+    """How many trials of one kind there are: one a class."""
+    group = group_of(kind)
+    return classes[group] + (classes["after"] if group == "cut" else 0)
+
+
+def cut(found: Map, pieces: int) -> list[tuple[int, int]]:
+    """Ranges of points with about the same number of classes each."""
+    standing = sorted(number for numbers in found.classes.values() for number in numbers)
+    if not standing:
+        return []
+    size = max(len(standing) // pieces, 1)
+    bounds = [1, *sorted({standing[place] for place in range(size, len(standing), size)} - {1}), found.total + 1]
+    return list(pairwise(bounds))
+
+
+def spread(pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The pieces in an order in which any beginning is spread over the whole day."""
+    width = max(len(pieces) - 1, 1).bit_length()
+    return [
+        pieces[place] for place in sorted(range(len(pieces)), key=lambda number: int(f"{number:0{width}b}"[::-1], 2))
+    ]
+
+
+def schedule_of(ground: Ground, tried: Tried) -> Schedule:
+    """The schedule that does what a trial did: the days before, the day, and the one after where there is one."""
+    day = ground.days.index(ground.day)
+    days = ground.days[: day + 2] if tried.kind == "overnight" else ground.days[: day + 1]
+    return schedule_on(
+        store_of(ground),
+        ground.symbols,
+        days,
+        catalogue_of(ground),
+        name=f"{tried.kind} at {tried.place} {tried.n}",
+        subject=ground.subject,
+        seed=ground.seed,
+        faults=list(ground.faults),
+        expect=f"{tried.subsystem}/{tried.invariant}" if tried.invariant else "",
+        operations=[tried.operation(day)],
+    )
+
+
+def report_rows(swept: Swept) -> list[tuple[str, Any]]:
+    """(kind, trials by verdict) in the order of the kinds."""
+    return [(kind, {verdict: swept.count(kind, verdict) for verdict in VERDICTS}) for kind in swept.ground.kinds]

@@ -1,0 +1,112 @@
+"""What exploration found, as a screen of text and as one JSON object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdover.explore.play import Played
+from holdover.explore.sweep import Swept, points_of
+from holdover.explore.trial import VERDICTS, Tried
+
+
+def sweep_json(swept: Swept, out: str) -> dict[str, Any]:
+    """One object."""
+    return {
+        "verdict": swept.verdict,
+        "exhaustive": swept.exhaustive,
+        "subject": swept.ground.subject,
+        "instruments": swept.ground.symbols,
+        "day": swept.ground.day,
+        "faults": swept.ground.faults,
+        "points": {"run": swept.points_run, "all": swept.points_all, **swept.points},
+        "classes": {"run": swept.trials, "all": swept.classes_all},
+        "trials": swept.trials,
+        "by_kind": {kind: {one: swept.count(kind, one) for one in VERDICTS} for kind in swept.ground.kinds},
+        "same_image": swept.shared,
+        "run_to_the_close": swept.proved,
+        "round_trips": swept.round_trips,
+        "workers_died": swept.died,
+        "problems": swept.problems,
+        "breaches": [_tried(one) for one in swept.found if one.verdict == "breach"],
+        "unknown": [_tried(one) for one in swept.found if one.verdict == "unknown"],
+        "converged": [_tried(one) for one in swept.examples],
+        "seconds": round(swept.seconds, 3),
+        "out": out,
+    }
+
+
+def _tried(one: Tried) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "place": one.place,
+        "n": one.n,
+        "oracle": one.oracle,
+        "invariant": one.invariant,
+        "subsystem": one.subsystem,
+        "time_ns": one.time_ns,
+        "explanation": one.explanation,
+    }
+
+
+def sweep_text(swept: Swept, out: str) -> str:
+    """One screen: what was swept, the histogram of verdicts by kind, what was found."""
+    ground = swept.ground
+    lines = [
+        f"{swept.verdict.upper():<8}{ground.subject} on {', '.join(ground.symbols)}, {ground.day}"
+        + (f", with {', '.join(ground.faults)}" if ground.faults else ""),
+        "",
+        f"{'kind':<22}{'points':>9}{'trials':>9}" + "".join(f"{one:>13}" for one in VERDICTS),
+    ]
+    for kind in ground.kinds:
+        run = sum(swept.count(kind, one) for one in VERDICTS)
+        lines.append(
+            f"{kind:<22}{points_of(swept.points, kind):>9,}{run:>9,}"
+            + "".join(f"{swept.count(kind, one):>13,}" for one in VERDICTS)
+        )
+    lines.append("")
+    if swept.exhaustive:
+        lines.append(
+            f"exhaustive: every point, {swept.points_all:,} of them; where points stand in the very same state one trial "
+            f"is all of theirs: {swept.classes_all:,} trials"
+        )
+    else:
+        lines.append(
+            f"representative: {swept.points_run:,} of {swept.points_all:,} points, "
+            f"{swept.trials:,} of {swept.classes_all:,} classes"
+        )
+    lines.append(
+        f"{swept.proved:,} that had rejoined were run to the close; the world's state made the round trip "
+        f"{swept.round_trips} times; {swept.seconds:,.1f} s"
+    )
+    if swept.died:
+        lines.append(f"workers died: {swept.died}; their points were run again")
+    lines += [f"PROBLEM {one}" for one in swept.problems]
+    seen: set[tuple[str, str, str]] = set()
+    for one in swept.found:
+        mark = (one.kind, one.oracle, one.invariant)
+        if mark not in seen and len(seen) < 12:
+            seen.add(mark)
+            lines.append(f"{one.verdict.upper()} {one.kind} at {one.place} {one.n}: {one.explanation}")
+    if len(swept.found) > len(seen):
+        lines.append(
+            f"{len(swept.found):,} found in all; the first of each is in {out}/found-*.json: holdover replay, shrink"
+        )
+    return "\n".join(lines)
+
+
+def played_text(played: Played) -> str:
+    """What became of a schedule, on one screen."""
+    lines = [f"{played.verdict.upper():<8}{played.schedule.name or 'schedule'}", ""]
+    lines += [f"  {one}" for one in played.schedule.story()]
+    lines += [
+        "",
+        f"{played.market_events:,} market events, {played.mutations:,} mutations, {played.done} operations done",
+    ]
+    lines += [f"BREACH  {one.explanation}" for one in played.breaches[:8]]
+    if len(played.breaches) > 8:
+        lines.append(f"        and {len(played.breaches) - 8} more")
+    if played.crash:
+        lines.append(f"CRASH   {played.crash}")
+    if played.journal is not None:
+        lines.append(f"journal {played.journal} sha256 {played.journal_digest()[:16]}")
+    return "\n".join(lines)

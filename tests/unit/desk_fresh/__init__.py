@@ -1,0 +1,1 @@
+"""Unit tests of the desk, each from a fresh state: the suite that a good team has, and what it cannot see."""
