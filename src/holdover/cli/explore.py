@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from tqdm import tqdm
 from holdover.catalogue import Catalogue
 from holdover.cli.cycle import chosen_days, chosen_symbols
 from holdover.explore.play import Played, play
+from holdover.explore.pool import dask, processes
 from holdover.explore.schedule import read_schedule
 from holdover.explore.sweep import Swept, schedule_of, sweep
 from holdover.explore.walk import ALL_KINDS, Ground
@@ -30,7 +33,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--kinds", help=f"some of {','.join(ALL_KINDS)}; without it all")
     parser.add_argument("--day", help="the day that is swept; without it the first that has a recorded day before it")
     parser.add_argument("--budget", type=float, default=0, help="seconds; without it until every point has run")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, help="how many pieces at a time; without it 2, or what the cluster has")
+    parser.add_argument("--executor", choices=("processes", "dask"), default="processes", help="who does the pieces")
+    parser.add_argument("--scheduler", default="", help="HOST:PORT of the Dask scheduler")
     parser.add_argument("--classes", action="store_true", help="cut the link once a step, and not at every mutation")
     parser.add_argument("--until", type=float, default=1.0, help="how far into the day, as a fraction")
     parser.add_argument("--upgrade", default="", help="MODULE:NAME that `upgrade` brings up; without it the subject")
@@ -88,9 +93,22 @@ def ground_of(arguments: argparse.Namespace, day: str | None = None, kinds: str 
     )
 
 
-def pool_of(workers: int) -> Executor:
-    """Processes of this machine."""
-    return ProcessPoolExecutor(max_workers=workers)
+@contextmanager
+def pool_of(arguments: argparse.Namespace) -> Iterator[tuple[Callable[[], Executor], int]]:
+    """What makes the pool that the options ask for, and how many pieces to give it at a time."""
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ValueError(f"--workers is {arguments.workers}, should be 1 or more")
+    if arguments.executor == "processes":
+        if arguments.scheduler:
+            raise ValueError("--scheduler is for --executor dask")
+        workers = arguments.workers or 2
+        yield lambda: processes(workers), workers
+        return
+    if not arguments.scheduler:
+        raise ValueError("--executor dask needs --scheduler HOST:PORT")
+    with dask(arguments.scheduler) as client:
+        workers = arguments.workers or max(sum(client.nthreads().values()), 1)
+        yield lambda: client.get_executor(pure=False), workers
 
 
 class Bar:
@@ -118,8 +136,6 @@ class Bar:
 
 def run_sweep(arguments: argparse.Namespace) -> int:
     """0 when every trial holds, 1 at a breach, 3 when it could not be told."""
-    if arguments.workers < 1:
-        raise ValueError(f"--workers is {arguments.workers}, should be 1 or more")
     if not 0.0 < arguments.until <= 1.0:
         raise ValueError(f"--until is {arguments.until}, should be over 0.0 and up to 1.0")
     ground = ground_of(arguments, arguments.day, arguments.kinds)
@@ -132,15 +148,16 @@ def run_sweep(arguments: argparse.Namespace) -> int:
         (arguments.out / "sweep.jsonl").unlink(missing_ok=True)
     bar = Bar("trial")
     try:
-        swept = sweep(
-            ground,
-            arguments.out,
-            lambda: pool_of(arguments.workers),
-            workers=arguments.workers,
-            budget_s=arguments.budget,
-            progress=bar,
-            to_breach=arguments.to_breach,
-        )
+        with pool_of(arguments) as (executor, workers):
+            swept = sweep(
+                ground,
+                arguments.out,
+                executor,
+                workers=workers,
+                budget_s=arguments.budget,
+                progress=bar,
+                to_breach=arguments.to_breach,
+            )
     finally:
         bar.close()
     for number, one in enumerate(first_of_each(swept)):
@@ -148,6 +165,13 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     told = sweep_json(swept, str(arguments.out))
     (arguments.out / "sweep.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     print(json.dumps(told) if arguments.json else sweep_text(swept, str(arguments.out)))
+    if swept.stopped:
+        print(
+            f"holdover: stopped; {swept.done} of {swept.pieces} pieces are kept in {arguments.out / 'sweep.jsonl'}, "
+            f"and the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 1 if swept.verdict == "breach" else 3
     return {"holds": 0, "breach": 1}.get(swept.verdict, 3)
 
 

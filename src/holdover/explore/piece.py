@@ -6,7 +6,10 @@ import sys
 
 import msgspec
 
+from holdover.explore.pool import die_with
 from holdover.explore.sweep import do_piece
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(do_piece(*msgspec.msgpack.decode(sys.stdin.buffer.read())))
+    parent, *given = msgspec.msgpack.decode(sys.stdin.buffer.read())
+    die_with(parent)
+    sys.stdout.buffer.write(do_piece(*given))

@@ -7,6 +7,7 @@ stopped, by whatever, goes on with what is missing. A worker that dies is report
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -16,8 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,10 @@ from holdover.explore.trial import VERDICTS, Tried, run_trials
 from holdover.explore.walk import ALL_KINDS, GROUPS, Ground, Map, catalogue_of, night_before, store_of, survey
 from holdover.harness.snapshot import Snapshot
 
-_PIECES: Final = 24
+_PIECES_MIN: Final = 8
+_PIECES: Final = 240
+_PIECE: Final = 400
+"""How many trials make a piece, as long as that gives between so few and so many: each piece walks to where it begins."""
 _TRIES_MAX: Final = 3
 _FOUND_MAX: Final = 400
 """How many trials that are neither transparent nor converged are kept whole in a piece; all are counted."""
@@ -40,7 +43,10 @@ class BadSweep(ValueError):
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """One piece of a sweep: the points from `low` up to but not including `high`; what was found there."""
+    """One piece of a sweep: the points from `low` up to but not including `high`; what was found there.
+
+    `again` counts who had begun it before and died of something.
+    """
 
     low: int
     high: int
@@ -49,6 +55,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     proved: int = 0
     found: list[Tried] = []
     examples: list[Tried] = []
+    again: int = 0
 
 
 class Swept(msgspec.Struct, kw_only=True):
@@ -68,6 +75,7 @@ class Swept(msgspec.Struct, kw_only=True):
     round_trips: int
     problems: list[str]
     seconds: float
+    stopped: bool = False
 
     @property
     def verdict(self) -> str:
@@ -127,28 +135,42 @@ def points_of(points: dict[str, int], kind: str) -> int:
     return sum(points[place] for place in places)
 
 
-def do_piece(ground: bytes, found: bytes, snapshot: str, low: int, high: int, place: str) -> bytes:
+def do_piece(ground: bytes, found: bytes, snapshot: bytes, low: int, high: int, place: str) -> bytes:
     """Do one piece in this process, or in one of its own where this one has other threads: a fork needs to be alone."""
     if threading.active_count() > 1 or threading.current_thread() is not threading.main_thread():
-        given = msgspec.msgpack.encode([ground, found, snapshot, low, high, place])
+        given = msgspec.msgpack.encode([os.getpid(), ground, found, snapshot, low, high, place])
         done = subprocess.run([sys.executable, "-m", "holdover.explore.piece"], input=given, capture_output=True)
         if done.returncode != 0:
             raise RuntimeError(f"a worker died with {done.returncode}: {done.stderr.decode(errors='replace')[-600:]}")
         return done.stdout
-    where = Path(place)
-    told = msgspec.msgpack.decode(ground, type=Ground)
-    tried = run_trials(
-        told,
-        where,
-        Snapshot.open(Path(snapshot)) if snapshot else None,
-        msgspec.msgpack.decode(found, type=Map),
-        low,
-        high,
-    )
-    return msgspec.msgpack.encode(_piece(low, high, tried))
+    again = _bury_dead(Path(place))
+    where = Path(place) / str(os.getpid())
+    where.mkdir(parents=True)
+    night = where / "night.hsnap"
+    night.write_bytes(snapshot)
+    try:
+        tried = run_trials(
+            msgspec.msgpack.decode(ground, type=Ground),
+            where,
+            Snapshot.open(night) if snapshot else None,
+            msgspec.msgpack.decode(found, type=Map),
+            low,
+            high,
+        )
+    finally:
+        shutil.rmtree(where, ignore_errors=True)
+    return msgspec.msgpack.encode(_piece(low, high, tried, again))
 
 
-def _piece(low: int, high: int, tried: Iterable[Tried]) -> Piece:
+def _bury_dead(place: Path) -> int:
+    """Take away what those have left who had begun this piece and died; how many they were."""
+    left = list(place.iterdir()) if place.is_dir() else []
+    for one in left:
+        shutil.rmtree(one, ignore_errors=True)
+    return len(left)
+
+
+def _piece(low: int, high: int, tried: Iterable[Tried], again: int = 0) -> Piece:
     counts: Counter[str] = Counter()
     found: list[Tried] = []
     examples: dict[tuple[str, str, str], Tried] = {}
@@ -170,6 +192,7 @@ def _piece(low: int, high: int, tried: Iterable[Tried]) -> Piece:
         proved=proved,
         found=found,
         examples=list(examples.values())[:20],
+        again=again,
     )
 
 
@@ -183,10 +206,12 @@ class Log:
         if path.exists():
             self._read(key)
         else:
-            with open(path, "wb") as file:
+            part = path.with_name(path.name + ".writing")
+            with open(part, "wb") as file:
                 file.write(msgspec.json.encode({"sweep": key}) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
+            os.replace(part, path)
 
     def _read(self, key: str) -> None:
         lines = self.path.read_bytes().split(b"\n")
@@ -230,58 +255,159 @@ def sweep(
 ) -> Swept:
     """Sweep a day; `out` keeps the log, `executor` makes the pool that the pieces are handed to.
 
-    `budget_s` is how long to go on handing out pieces, 0 without end; `to_breach` ends at the first breach. Raises
-    `BadSweep` when `out` holds the log of another sweep.
+    `budget_s` is how long to go on handing out pieces, 0 without end; `to_breach` ends at the first breach. Ctrl-C ends
+    it too, `stopped`. Raises `BadSweep` when `out` holds the log of another sweep, or another process sweeps in it.
     """
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    snapshot = night_before(ground, out / "night")
-    kept = str(snapshot.save(out / "night")) if snapshot is not None else ""
-    found = survey(ground, out / "survey", snapshot)
-    key = hashlib.sha256(
-        msgspec.json.encode([ground, catalogue_of(ground).digest, found.total, found.points])
-    ).hexdigest()
-    log = Log(out / "sweep.jsonl", key)
-    pieces = cut(found, max(_PIECES, workers * 8))
-    swept = Swept(
-        ground=ground,
-        points=found.points,
-        classes={group: len(numbers) for group, numbers in found.classes.items()},
-        pieces=len(pieces),
-        done=0,
-        counts={},
-        shared=0,
-        proved=0,
-        found=[],
-        examples=[],
-        died=0,
-        round_trips=found.round_trips,
-        problems=[*found.breaches, *([found.round_trip_problem] if found.round_trip_problem else [])],
-        seconds=0,
-    )
-    left = [piece for piece in spread(pieces) if piece not in log.pieces]
-    for piece in log.pieces.values():
-        _count(swept, piece)
-    whole = swept.classes_all
-    progress(swept, whole, f"{len(log.pieces)} pieces were done before" if log.pieces else "")
-    _hand_out(
-        _Job(ground, found, kept, out), left, log, swept, executor, workers, began, budget_s, progress, whole, to_breach
-    )
+    with open(out / "sweep.lock", "w") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            raise BadSweep(f"{out}: another process sweeps in it; name another --out") from problem
+        base = Path(scratch(out, 0)).parent
+        shutil.rmtree(base, ignore_errors=True)  # what a run that was killed has left
+        try:
+            run = _Run(ground, out, executor, workers, progress)
+            run.began, run.budget_s, run.to_breach = began, budget_s, to_breach
+            run.go()
+        finally:
+            shutil.rmtree(base, ignore_errors=True)
+    swept = run.swept
     swept.found.sort(key=lambda one: (one.number, ALL_KINDS.index(one.kind)))
     swept.seconds = time.monotonic() - began
     return swept
 
 
-class _Job:
-    """What every piece of one sweep is given."""
+class _Run:
+    """One run of a sweep: what every piece is given, which pieces are left, who has which."""
 
-    def __init__(self, ground: Ground, found: Map, snapshot: str, out: Path) -> None:
-        self.ground, self.found = msgspec.msgpack.encode(ground), msgspec.msgpack.encode(found)
-        self.snapshot, self.out = snapshot, out
+    budget_s, to_breach = 0.0, False
 
-    def submit(self, pool: Executor, low: int, high: int) -> Future[bytes]:
-        place = scratch(self.out, low)
-        return pool.submit(do_piece, self.ground, self.found, self.snapshot, low, high, place)
+    def __init__(
+        self,
+        ground: Ground,
+        out: Path,
+        executor: Callable[[], Executor],
+        workers: int,
+        progress: Callable[[Swept, int, str], None],
+    ) -> None:
+        self.out, self.executor, self.workers, self.progress = out, executor, workers, progress
+        self.began = time.monotonic()
+        snapshot = night_before(ground, out / "night")
+        found = survey(ground, out / "survey", snapshot)
+        for left in ("night", "survey"):
+            shutil.rmtree(out / left, ignore_errors=True)
+        pieces = cut(found, ground.kinds)
+        key = hashlib.sha256(
+            msgspec.json.encode([ground, catalogue_of(ground).digest, found.points, pieces])
+        ).hexdigest()
+        self.log = Log(out / "sweep.jsonl", key)
+        self.swept = swept = Swept(
+            ground=ground,
+            points=found.points,
+            classes={group: len(numbers) for group, numbers in found.classes.items()},
+            pieces=len(pieces),
+            done=0,
+            counts={},
+            shared=0,
+            proved=0,
+            found=[],
+            examples=[],
+            died=0,
+            round_trips=found.round_trips,
+            problems=[*found.breaches, *([found.round_trip_problem] if found.round_trip_problem else [])],
+            seconds=0,
+        )
+        for piece in self.log.pieces.values():
+            _count(swept, piece)
+        self.given = (
+            msgspec.msgpack.encode(ground),
+            msgspec.msgpack.encode(found),
+            snapshot.save(out / "night").read_bytes() if snapshot is not None else b"",
+        )
+        self.waiting = [piece for piece in spread(pieces) if piece not in self.log.pieces]
+        self.running: dict[Future[bytes], tuple[int, int]] = {}
+        self.tries: Counter[tuple[int, int]] = Counter()
+
+    def go(self) -> None:
+        """Keep the pool busy until nothing is left, the budget is spent, a breach or somebody ends it."""
+        done = len(self.log.pieces)
+        self._tell(f"{done} of {self.swept.pieces} pieces were done before" if done else "")
+        pool = self.executor()
+        try:
+            while self._hand_out(pool):
+                ready, _ = wait(self.running, timeout=0.5, return_when=FIRST_COMPLETED)
+                broken = any(isinstance(_problem(future), BrokenExecutor) for future in ready)
+                if broken:  # with it go all that it had not begun
+                    ready = set(self.running)
+                    pool.shutdown(wait=True)
+                    pool = self.executor()
+                self._tell(self._take([(future, self.running.pop(future)) for future in ready], broken))
+        except KeyboardInterrupt:
+            self.swept.stopped = True
+        finally:
+            if self.running:
+                getattr(pool, "kill_workers", lambda: None)()
+                for future in self.running:
+                    future.cancel()
+            pool.shutdown(wait=False)
+
+    def _tell(self, said: str) -> None:
+        self.swept.seconds = time.monotonic() - self.began
+        self.progress(self.swept, self.swept.classes_all, said)
+
+    def _hand_out(self, pool: Executor) -> bool:
+        """Give each worker a piece; whether any has one."""
+        over = self.budget_s and time.monotonic() - self.began >= self.budget_s
+        if not over and not (self.to_breach and self.swept.found):
+            while self.waiting and len(self.running) < self.workers:
+                piece = self.waiting.pop(0)
+                place = scratch(self.out, piece[0])
+                try:
+                    self.running[pool.submit(do_piece, *self.given, *piece, place)] = piece
+                except BrokenExecutor:
+                    self.waiting.insert(0, piece)
+                    break  # one that is running has died: `wait` tells which
+        return bool(self.running)
+
+    def _take(self, ready: list[tuple[Future[bytes], tuple[int, int]]], broken: bool) -> str:
+        """Write down what workers have done; what is to be told of those that have died."""
+        died: list[tuple[int, int]] = []
+        ran_again = 0
+        for future, piece in ready:
+            problem = _problem(future)
+            if problem is None:
+                done = msgspec.msgpack.decode(future.result(), type=Piece)
+                self.log.add(done)
+                _count(self.swept, done)
+                ran_again += done.again
+                continue
+            if not isinstance(problem, _DEATHS):
+                raise problem
+            died.append(piece)
+            self.tries[piece] += 1
+            if self.tries[piece] >= _TRIES_MAX:
+                raise BadSweep(
+                    f"points {piece[0]} to {piece[1]} have killed {_TRIES_MAX} workers: {problem}"
+                ) from problem
+            shutil.rmtree(scratch(self.out, piece[0]), ignore_errors=True)
+            self.waiting.insert(0, piece)
+        self.swept.died += ran_again + (1 if broken else len(died))
+        if died:
+            points = " and ".join(f"{low} to {high}" for low, high in died)
+            return f"a worker died; points {points} run again"
+        return "a worker died; what it had begun ran again" if ran_again else ""
+
+
+_DEATHS: Final = (BrokenExecutor, RuntimeError, OSError, CancelledError)
+
+
+def _problem(future: Future[bytes]) -> BaseException | None:
+    """What a piece ended with instead of an answer."""
+    if not future.done():
+        return BrokenExecutor("not begun")
+    return CancelledError("cancelled") if future.cancelled() else future.exception()
 
 
 def scratch(out: Path, low: int) -> str:
@@ -289,66 +415,6 @@ def scratch(out: Path, low: int) -> str:
     shm = Path("/dev/shm")
     base = shm if shm.is_dir() else out
     return str(base / f"holdover-{hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]}" / str(low))
-
-
-def _hand_out(
-    job: _Job,
-    left: list[tuple[int, int]],
-    log: Log,
-    swept: Swept,
-    executor: Callable[[], Executor],
-    workers: int,
-    began: float,
-    budget_s: float,
-    progress: Callable[[Swept, int, str], None],
-    whole: int,
-    to_breach: bool,
-) -> None:
-    """Keep the pool busy until nothing is left, the budget is spent, or a breach ends it."""
-    tries: Counter[tuple[int, int]] = Counter()
-    waiting = list(left)
-    running: dict[Future[bytes], tuple[int, int]] = {}
-    pool = executor()
-    try:
-        while waiting or running:
-            over = (budget_s and time.monotonic() - began >= budget_s) or (to_breach and bool(swept.found))
-            while waiting and len(running) < workers and not over:
-                piece = waiting.pop(0)
-                running[job.submit(pool, *piece)] = piece
-            if not running:
-                break
-            ready, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            said = ""
-            broken = False
-            for future in ready:
-                piece = running.pop(future)
-                try:
-                    done = msgspec.msgpack.decode(future.result(), type=Piece)
-                except (BrokenProcessPool, RuntimeError, OSError) as problem:
-                    broken = broken or isinstance(problem, BrokenProcessPool)
-                    tries[piece] += 1
-                    swept.died += 1
-                    said = f"a worker died at points {piece[0]} to {piece[1]}; they run again"
-                    if tries[piece] >= _TRIES_MAX:
-                        raise BadSweep(
-                            f"points {piece[0]} to {piece[1]} have killed {_TRIES_MAX} workers: {problem}"
-                        ) from problem
-                    waiting.insert(0, piece)
-                    continue
-                log.add(done)
-                _count(swept, done)
-            if broken:
-                waiting = [*running.values(), *waiting]
-                running.clear()
-                pool.shutdown(wait=False, cancel_futures=True)
-                pool = executor()
-            swept.seconds = time.monotonic() - began
-            progress(swept, whole, said)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        base = Path(scratch(job.out, 0)).parent
-        if not running:
-            shutil.rmtree(base, ignore_errors=True)
 
 
 def _count(swept: Swept, piece: Piece) -> None:
@@ -368,12 +434,15 @@ def trials_of(classes: dict[str, int], kind: str) -> int:
     return classes[group] + (classes["after"] if group == "cut" else 0)
 
 
-def cut(found: Map, pieces: int) -> list[tuple[int, int]]:
-    """Ranges of points with about the same number of classes each."""
-    standing = sorted(number for numbers in found.classes.values() for number in numbers)
+def cut(found: Map, kinds: Iterable[str]) -> list[tuple[int, int]]:
+    """Ranges of points with about the same number of trials each; the same whoever does them."""
+    groups = [
+        group for kind in kinds for group in ((group_of(kind), "after") if kind == "disconnect" else (group_of(kind),))
+    ]
+    standing = sorted(number for group in groups for number in found.classes[group])
     if not standing:
         return []
-    size = max(len(standing) // pieces, 1)
+    size = max(len(standing) // _PIECES, min(len(standing) // _PIECES_MIN, _PIECE), 1)
     bounds = [1, *sorted({standing[place] for place in range(size, len(standing), size)} - {1}), found.total + 1]
     return list(pairwise(bounds))
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
+from holdover.explore.pool import die_with
 from holdover.explore.schedule import Operation
 from holdover.explore.walk import AFTERWARDS, KILLS, MESSAGES, Ground, Map, Mark, Walk, mark
 from holdover.harness import disk, factory_named
@@ -84,6 +85,18 @@ class Trials(Walk):
 
     def _possible(self, kind: str) -> bool:
         return kind != "overnight" or self.ground.days.index(self.ground.day) + 1 < len(self.ground.days)
+
+    def go(self) -> None:
+        """Walk, and try. A fork never comes back from here: what it did not expect is its answer too."""
+        try:
+            super().go()
+        except BaseException as problem:
+            if self.child is None:
+                raise
+            operation, number, pipe = self.child
+            self._answer(pipe, self._crashed(operation, number, problem))
+        if self.child is not None:
+            os._exit(1)
 
     # -- on the way -------------------------------------------------------------------------------------------------
 
@@ -179,9 +192,9 @@ class Trials(Walk):
                 disk.lose_unsynced(probe, session.synced)
                 self._unsynced_is_whole = _bare(disk.image(probe)) == _bare(image)
             session.restart(operation.do, during=5)
+            return self.follow(operation, number)
         except Exception as problem:
             return self._crashed(operation, number, problem)
-        return self.follow(operation, number)
 
     # -- trials in a fork -------------------------------------------------------------------------------------------
 
@@ -190,9 +203,11 @@ class Trials(Walk):
         for kind in kinds:
             operation = Operation(day=0, at=place, n=n or self.counts[place], do=kind)  # type: ignore[arg-type]
             read, write = os.pipe()
+            parent = os.getpid()
             child = os.fork()
             if child == 0:
                 os.close(read)
+                die_with(parent)
                 self._in_the_fork(operation, number, write, cut_at)
                 return  # the walk goes on from here, to `came_back`
             os.close(write)
@@ -245,9 +260,9 @@ class Trials(Walk):
                 return self._over_the_night(operation, number)
             elif operation.do == "disconnect" and operation.at == "instant":
                 self.hand.cut(operation)
+            return self.follow(operation, number)
         except Exception as problem:
             return self._crashed(operation, number, problem)
-        return self.follow(operation, number)
 
     def _over_the_night(self, operation: Operation, number: int) -> Tried:
         session = self.session
@@ -266,29 +281,26 @@ class Trials(Walk):
         horizon_ns = began_ns + self.ground.horizon_ns
         quiet = False
         differs = "the day was over before it could rejoin"
-        try:
-            for time_ns in [one for one in self.times if one > began_ns]:
-                session.play(time_ns)
-                if session.guard.breaches:
-                    return self._judged(operation, number, "breach", "")
-                base = self.marks[time_ns]
-                if base.state and self.sums.of(session) == base.state:
-                    return self._rejoined(operation, number, time_ns)
-                if session.link.quiet and not quiet:
-                    quiet = True
-                    differs = self._difference(base)
-                if not quiet and time_ns > began_ns + self.ground.bound_ns:
-                    return self._say(
-                        operation,
-                        number,
-                        "breach",
-                        oracle="convergence",
-                        explanation=f"not quiet {self.ground.bound_ns // 1_000_000_000} s after it",
-                    )
-                if time_ns >= horizon_ns:
-                    break
-        except Exception as problem:
-            return self._crashed(operation, number, problem)
+        for time_ns in [one for one in self.times if one > began_ns]:
+            session.play(time_ns)
+            if session.guard.breaches:
+                return self._judged(operation, number, "breach", "")
+            base = self.marks[time_ns]
+            if base.state and self.sums.of(session) == base.state:
+                return self._rejoined(operation, number, time_ns)
+            if session.link.quiet and not quiet:
+                quiet = True
+                differs = self._difference(base)
+            if not quiet and time_ns > began_ns + self.ground.bound_ns:
+                return self._say(
+                    operation,
+                    number,
+                    "breach",
+                    oracle="convergence",
+                    explanation=f"not quiet {self.ground.bound_ns // 1_000_000_000} s after it",
+                )
+            if time_ns >= horizon_ns:
+                break
         if _chosen(number, operation.do, self.ground.prove_every):
             session.play(self.times[-1])
         return self._judged(operation, number, "converged", differs)
@@ -379,7 +391,7 @@ class Trials(Walk):
         ]
         return ", ".join(told) or "the same orders and trades, otherwise known or priced"
 
-    def _crashed(self, operation: Operation, number: int, problem: Exception) -> Tried:
+    def _crashed(self, operation: Operation, number: int, problem: BaseException) -> Tried:
         return self._say(
             operation,
             number,

@@ -205,22 +205,26 @@ class Link:
 
     def cut(self, reason: str, *, lose_out: bool, tell: bool = True) -> None:
         """The connection goes: what was coming in is lost, what was going out arrives or is lost as told."""
-        was_up = self.up
+        told = self._hopes()
         self.up = self.venue_up = False
         self._in.clear()
         self._swap.clear()
         if lose_out:
             self._out.clear()
         listener = self.end.listener
-        if tell and was_up and listener is not None:
+        if tell and told and listener is not None:
             listener.on_down(reason)
+
+    def _hopes(self) -> bool:
+        """Whether the subject has a connection, or waits for the answer to a logon that a cut takes away."""
+        return self.up or self.venue_up or bool(self._in)
 
     def sever(self, *, lose_out: bool = False) -> None:
         """Cut the link in the middle of whatever the subject is doing: it hears of it when that is done."""
-        was_up = self.up
+        told = self._hopes()
         self.allowed = False
         self.cut("disconnected", lose_out=lose_out, tell=False)
-        if was_up:
+        if told:
             self.clock.at(self.clock.now_ns, self.owner, "down", self.lives)
 
     def disconnect(self, *, lose_out: bool = False, reason: str = "disconnected") -> None:

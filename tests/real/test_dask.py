@@ -1,0 +1,78 @@
+"""A sweep on a real Dask cluster of several worker processes, one of which is killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdover.cli import main
+from holdover.explore.pool import BadPool, dask, processes
+from holdover.explore.sweep import Swept, sweep
+from holdover.explore.walk import Ground
+from tests.days import short_days
+
+distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two workers, each a process of its own."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of very short days."""
+    return short_days(tmp_path_factory.mktemp("days"), minutes=3).directory
+
+
+def test_a_worker_of_the_cluster_is_killed_and_nothing_is_lost(cluster: Any, days: Path, tmp_path: Path) -> None:
+    """The sweep counts what it counts with processes of this machine; each piece once."""
+    ground = Ground(
+        symbols=["BOLT"],
+        days=["2024-11-27"],
+        day="2024-11-27",
+        kinds=["kill", "lose"],
+        until=0.5,
+        recordings=str(days),
+    )
+    killed: list[int] = []
+
+    def kill_one(swept: Swept, whole: int, said: str) -> None:
+        if swept.done >= 3 and not killed:
+            killed.append(next(iter(client.run(os.getpid).values())))
+            os.kill(killed[0], signal.SIGKILL)
+
+    with dask(cluster.scheduler_address) as client:
+        swept = sweep(ground, tmp_path / "dask", lambda: client.get_executor(pure=False), workers=2, progress=kill_one)
+    calm = sweep(ground, tmp_path / "calm", lambda: processes(2), workers=2)
+    assert killed
+    assert swept.counts == calm.counts
+    assert swept.exhaustive
+    lines = (tmp_path / "dask" / "sweep.jsonl").read_bytes().split(b"\n")[1:-1]
+    assert len(lines) == swept.pieces == swept.done
+
+
+def test_the_verb_hands_its_pieces_to_a_cluster(
+    cluster: Any, days: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--executor dask --scheduler ADDRESS`."""
+    options = ["--recordings", str(days), "--until", "0.3", "--kinds", "kill", "--out", str(tmp_path)]
+    assert main(["sweep", *options, "--executor", "dask", "--scheduler", cluster.scheduler_address]) == 0
+    assert "exhaustive" in capsys.readouterr().out
+    assert main(["sweep", *options, "--executor", "dask"]) == 2
+    assert "--executor dask needs --scheduler" in capsys.readouterr().err
+
+
+def test_a_scheduler_that_does_not_answer_is_told() -> None:
+    """A sentence, not a traceback."""
+    with pytest.raises(BadPool, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        dask("tcp://127.0.0.1:9")
