@@ -283,7 +283,7 @@ class Search:
             "seconds": (1, 20, 90, 400),
             "recovery": (0, 1, 2),
             "lose_out": (0, 1),
-            "milliseconds": (1, 700, 3000, 40_000),
+            "milliseconds": (1, 700, 3000),
             "order": (0, 1, 2, 3),
             "account": (0, 1),
             "symbol": (0, 1),
@@ -325,7 +325,9 @@ class Search:
             scratch=True,
             to_breach=True,
         )
-        confirmed = mark in marks_of(played)
+        if played.mark and mark not in marks_of(played):
+            mark = played.mark  # from the beginning something else shows first
+        confirmed = bool(played.mark)
         self.done.found.append(
             Found(
                 schedule=schedule.replace(expect=mark),

@@ -650,7 +650,8 @@ class Session:
             self.leaked.append(message)
 
     def _has_left(self, record: Record) -> bool:
-        return record is self._left
+        # A kill inside the sending comes before the message is on the way: then nobody else has seen it.
+        return record is self._left and self.link.is_on_its_way(self._left)
 
     def _carry(self) -> dict[str, Any]:
         """What goes into the night."""

@@ -143,6 +143,10 @@ class Link:
         self._launch("out", ["app", self.out_seq, message])
         return self.out_seq
 
+    def is_on_its_way(self, message: Outbound) -> bool:
+        """Whether this very message of the subject has left it and has not arrived at the venue yet."""
+        return any(item[-1] is message for item in self._out)
+
     def request_resend(self, begin_seq: int) -> None:
         """A resend request leaves the subject."""
         self._launch("out", ["resend", begin_seq, None], counted=False)
@@ -155,6 +159,7 @@ class Link:
 
     def detach(self) -> None:
         """The subject is dead: what it had sent still arrives, what was coming to it is lost."""
+        self.lives += 1  # a logon of this life that is on its way still is nobody's
         self.end.dead = True
         self.end.listener = None
         self.cut("killed", lose_out=False, tell=False)
