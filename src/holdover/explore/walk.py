@@ -251,9 +251,12 @@ class Walk:
         if place != "instant":
             self._happened = True
             self.session.stop()
+        self.at_point(place, self.classes_here(place))
+
+    def classes_here(self, place: str) -> dict[str, bool]:
+        """For each group that can come here, whether this point is the first of its class."""
         if place in ("in", "out"):
-            self.at_point(place, {"message": True})
-            return
+            return {"message": True}
         session = self.session
         world = (
             session.clock.ran,
@@ -272,7 +275,7 @@ class Walk:
             classes["after"] = True
         elif place == "mutation":
             classes["cut"] = self._first("cut", (world, session.guard.begun))
-        self.at_point(place, classes)
+        return classes
 
     def _first(self, group: str, key: Any) -> bool:
         if self._keys.get(group) == key:
