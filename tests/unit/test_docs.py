@@ -128,3 +128,22 @@ def test_commands_of_state_coverage_in_the_docs_are_understood(
     assert lines
     for line in lines:
         assert main(shlex.split(line, comments=True)) == 0, line
+
+
+def test_the_schedule_of_the_docs_plays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The schedule of docs/exploration.md is one, the lines below it play it, and so does the verb."""
+    from holdover.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.json").write_text(blocks("docs/exploration.md", "json")[0])
+    exec(blocks("docs/exploration.md", "python")[0], {"__name__": "example"})
+    assert main(["replay", "one.json"]) == 0
+    assert "2 operations done" in capsys.readouterr().out
+
+
+def test_the_strategy_of_the_docs_works(pytester: pytest.Pytester) -> None:
+    """The example of docs/exploration.md with Hypothesis, copied into a file, passes."""
+    pytester.makepyfile(blocks("docs/exploration.md", "python")[1])
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
