@@ -46,6 +46,7 @@ argument: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python bench/guard.py
 	$(BIN)/python bench/state_coverage.py
+	$(BIN)/python bench/sweep.py
 
 book: $(BIN)/holdover
 	$(BIN)/holdover catalogue book --out out/catalogue.html

@@ -9,7 +9,7 @@
         assert play(schedule, ..., store=store).verdict == "holds"
 
 What is drawn shrinks towards a story that is easy to tell: no operation at all, a plain kill, the first places of the
-first day, small numbers. Hypothesis is imported only when one of the two is called; it comes with the extra `hypothesis`.
+first day, small numbers. Hypothesis (the extra `hypothesis`) is imported only when one of the two is called.
 """
 
 from __future__ import annotations
