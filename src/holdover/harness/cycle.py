@@ -249,7 +249,7 @@ def _run_day(session: Session, schedule: Schedule, number: int, day: str, arm: A
     run = DayRun(day, 0, 0, 0, 0, 0, 0, 0, 0)
     before = (session.market_events, session.guard.monitor.mutations, session.guard.monitor.checks)
     known = len(session.guard.breaches)
-    watch = _Watch(session, run)
+    watch = Watch(session, run)
     session.on_record = watch.record
     session.guard.on_breach = lambda breach: arm.breaches.append(
         Found(arm.name, day, breach, session.guard.recorder.last(24))
@@ -286,7 +286,7 @@ def _pages(path: Path) -> list[Page]:
     return [msgspec.json.decode(line, type=Page) for line in path.read_bytes().splitlines()]
 
 
-class _Watch:
+class Watch:
     """Keeps what the report draws: positions by subsystem and the lives of the orders that tell most."""
 
     _LIVES_MAX = 14

@@ -2,8 +2,16 @@
 
 from holdover.report.coverage_page import coverage_page
 from holdover.report.coverage_text import coverage_text, gate_junit, gate_markdown, gate_text, occasions_text
-from holdover.report.cycle_page import cycle_page
-from holdover.report.exploration import played_text, sweep_json, sweep_text
+from holdover.report.cycle_page import cycle_page, timeline_page
+from holdover.report.exploration import (
+    faults_markdown,
+    faults_text,
+    played_text,
+    search_json,
+    search_text,
+    sweep_json,
+    sweep_text,
+)
 from holdover.report.summary import cycle_json, cycle_text
 
 __all__ = [
@@ -18,5 +26,10 @@ __all__ = [
     "occasions_text",
     "played_text",
     "sweep_json",
+    "search_json",
+    "search_text",
     "sweep_text",
+    "faults_markdown",
+    "faults_text",
+    "timeline_page",
 ]

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
+from pathlib import Path
 from typing import Final
 
 from holdover import __version__
 from holdover.catalogue import Catalogue
+from holdover.explore.schedule import Schedule
+from holdover.explore.timeline import timeline
 from holdover.harness.cycle import Arm, DayRun, Found, Lifeline, Point, Result
 from holdover.harness.session import Transition
 from holdover.model import Instrument
+from holdover.recording import RecordingStore
 from holdover.report.style import STYLE
 from holdover.report.summary import _clock, _number
 
@@ -346,3 +350,9 @@ def _coverage(result: Result) -> str:
         "<section><h2>How often each invariant had occasion</h2><p>An invariant without occasion has shown nothing yet."
         f"</p><ul class='active'>{cells}</ul></section>"
     )
+
+
+def timeline_page(schedule: Schedule, store: RecordingStore, place: Path, catalogue: Catalogue) -> str:
+    """The page of one schedule, played up to its first breach."""
+    instruments = {one.symbol: store.get(one.symbol, one.trade_date).meta.instrument for one in schedule.recordings}
+    return cycle_page(timeline(schedule, store, place, catalogue), catalogue, instruments)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from holdover.explore.faulted import Cell, Row
 from holdover.explore.play import Played
+from holdover.explore.search import Searched
 from holdover.explore.sweep import Swept, points_of
 from holdover.explore.trial import VERDICTS, Tried
 
@@ -110,3 +113,80 @@ def played_text(played: Played) -> str:
     if played.journal is not None:
         lines.append(f"journal {played.journal} sha256 {played.journal_digest()[:16]}")
     return "\n".join(lines)
+
+
+def search_json(done: Searched, out: str) -> dict[str, Any]:
+    """One object."""
+    return {
+        "verdict": done.verdict,
+        "bursts": done.bursts,
+        "operations": done.operations,
+        "cells": done.cells,
+        "transitions_in_cells": done.transitions,
+        "archived": done.archived,
+        "seconds": round(done.seconds, 3),
+        "found": [
+            {
+                "mark": one.mark,
+                "confirmed": one.confirmed,
+                "explanation": one.explanation,
+                "burst": one.burst,
+                "seconds": round(one.seconds, 3),
+                "operations": len(one.schedule.operations),
+                "schedule": f"{out}/found-{number}.json",
+            }
+            for number, one in enumerate(done.found)
+        ],
+    }
+
+
+def search_text(done: Searched, symbols: Sequence[str], days: Sequence[str], out: str) -> str:
+    """One screen."""
+    lines = [
+        f"{done.verdict.upper():<8}{', '.join(symbols)}, {' to '.join(days)}",
+        "",
+        f"{done.bursts:,} bursts with {done.operations:,} operations in {done.seconds:,.1f} s",
+        f"{done.cells:,} cells, {done.transitions:,} transitions in cells; {done.archived} states kept to go on from",
+    ]
+    for number, one in enumerate(done.found):
+        told = "BREACH " if one.confirmed else "UNKNOWN"
+        lines.append(f"{told} {one.explanation}")
+        lines.append(f"        {len(one.schedule.operations)} operations, {out}/found-{number}.json: holdover shrink")
+    return "\n".join(lines)
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None or cell.found is None:
+        return "-"
+    if not cell.found:
+        return f"no ({cell.runs} in {cell.seconds:.0f} s)"
+    small = f", {cell.operations} ops" if cell.operations is not None else ""
+    return f"yes ({cell.runs} in {cell.seconds:.0f} s{small})"
+
+
+def faults_text(rows: Sequence[Row], ways: Sequence[str]) -> str:
+    """The table on a screen: fault by way; runs and seconds to find it, and the operations that are left."""
+    lines = [f"{'fault':<34}" + "".join(f"{way:<28}" for way in ways)]
+    for row in rows:
+        lines.append(f"{row.fault:<34}" + "".join(f"{_cell(row.cells.get(way)):<28}" for way in ways))
+    lines.append("")
+    for way in ways:
+        told = [row.cells[way] for row in rows if way in row.cells and row.cells[way].found is not None]
+        found = sum(1 for cell in told if cell.found)
+        named = sum(1 for cell in told if cell.named)
+        lines.append(f"{way:<10}found {found} of {len(told)}, {named} by the invariant named for it")
+    return "\n".join(lines)
+
+
+def faults_markdown(rows: Sequence[Row], ways: Sequence[str]) -> str:
+    """The same as a table for the docs, with what breached and the shortest story."""
+    lines = [
+        "| fault | named | " + " | ".join(ways) + " | breached | story |",
+        "|---|---|" + "---|" * len(ways) + "---|---|",
+    ]
+    for row in rows:
+        by = next((row.cells[way].by for way in reversed(ways) if way in row.cells and row.cells[way].by), "")
+        story = " ".join(row.schedule.story()[1:]) if row.schedule is not None else ""
+        cells = " | ".join(_cell(row.cells.get(way)) for way in ways)
+        lines.append(f"| {row.fault} | {row.catches} | {cells} | {by} | {story or 'the days as they are'} |")
+    return "\n".join(lines) + "\n"

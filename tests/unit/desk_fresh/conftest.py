@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 
 from holdover.catalogue import Catalogue
 from holdover.desk import Desk, DeskConfig, Strategy
+from holdover.desk.faults import parts_with
 from holdover.model import (
     ExecType,
     ExecutionReport,
@@ -291,6 +293,7 @@ def make_bench(tmp_path: Path, catalogue: Catalogue) -> Iterator[Callable[..., B
             market=outside,  # type: ignore[arg-type]
             directory=tmp_path / f"desk{len(made)}",
             guard=guard,
+            parts=parts_with([name for name in os.environ.get("HOLDOVER_FAULTS", "").split(",") if name]),
         )
         bench = Bench(desk, outside, guard)
         if venue:

@@ -1,0 +1,260 @@
+"""`holdover search`, `shrink`, `corpus`, `faults`: find what fails, make it small, keep it, show that it is found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tqdm import tqdm
+
+from holdover.catalogue import Catalogue
+from holdover.cli.cycle import chosen_days, chosen_symbols
+from holdover.cli.explore import add_ground
+from holdover.desk.faults import FAULTS
+from holdover.explore.corpus import Corpus
+from holdover.explore.faulted import WAYS, Row, Table
+from holdover.explore.play import play, store_for
+from holdover.explore.schedule import KINDS, read_schedule
+from holdover.explore.search import SEARCHED, Search, Searched
+from holdover.explore.shrink import Shrinker, pytest_function
+from holdover.explore.walk import scratch_place
+from holdover.harness.subject import Plan, factory_named
+from holdover.recording import RecordingStore, bundled
+from holdover.report import faults_markdown, faults_text, search_json, search_text, timeline_page
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verbs."""
+    search = verbs.add_parser("search", help="look for what fails, from an archive of states")
+    add_ground(search)
+    search.add_argument("--budget", type=float, default=60, help="seconds")
+    search.add_argument("--bursts", type=int, default=0, help="so many bursts, whatever the time")
+    search.add_argument("--kinds", help=f"some of {','.join(SEARCHED)}; without it all")
+    search.add_argument("--to-breach", action="store_true", help="stop at the first breach")
+    search.add_argument("--corpus", type=Path, help="a corpus to which a witness for each new cell is added")
+    search.add_argument("--out", type=Path, default=Path("out/search"))
+    search.add_argument("--json", action="store_true")
+    search.set_defaults(run=run_search)
+    shrink = verbs.add_parser("shrink", help="the shortest story that fails in the same way")
+    shrink.add_argument("schedule", type=Path)
+    shrink.add_argument("--recordings", type=Path)
+    shrink.add_argument("--catalogue", action="append", default=[])
+    shrink.add_argument("--mark", default="", help="SUBSYSTEM/INVARIANT to shrink for; without it the first breached")
+    shrink.add_argument("--plays", type=int, default=400, help="how many plays it may take")
+    shrink.add_argument("--out", type=Path, default=Path("out/shrink"))
+    shrink.add_argument("--json", action="store_true")
+    shrink.set_defaults(run=run_shrink)
+    _corpus(verbs.add_parser("corpus", help="schedules that are kept: check, play, add, retire"))
+    faults = verbs.add_parser("faults", help="each seeded fault of the desk, looked for in each way")
+    faults.add_argument("--fault", action="append", default=[], help="only these; without it all")
+    faults.add_argument("--ways", default=",".join(WAYS), help=f"some of {','.join(WAYS)}")
+    faults.add_argument("--budget", type=float, default=60, help="seconds for each way and fault")
+    faults.add_argument("--plays", type=int, default=80, help="how many plays shrinking may take")
+    faults.add_argument("--tests", type=Path, default=Path("tests"), help="where the project's own tests are")
+    faults.add_argument("--recordings", type=Path)
+    faults.add_argument("--instrument")
+    faults.add_argument("--out", type=Path, default=Path("out/faults"))
+    faults.add_argument("--json", action="store_true")
+    faults.set_defaults(run=run_faults)
+
+
+def _corpus(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    check = what.add_parser("check", help="whether anything is gone, changed or slipped in")
+    replay = what.add_parser("play", help="play every schedule: each must hold, or breach what it expects")
+    replay.add_argument("--recordings", type=Path)
+    add = what.add_parser("add", help="add a schedule")
+    add.add_argument("schedule", type=Path)
+    add.add_argument("--name", required=True, help="such as regressions/NAME.json")
+    add.add_argument("--why", required=True)
+    retire = what.add_parser("retire", help="take one out, with a reason")
+    retire.add_argument("name")
+    retire.add_argument("--why", required=True)
+    retire.add_argument("--by", required=True)
+    for one in (check, replay, add, retire):
+        one.add_argument("--corpus", type=Path, default=Path("corpus"))
+        one.add_argument("--json", action="store_true")
+        one.set_defaults(run=run_corpus)
+
+
+def run_search(arguments: argparse.Namespace) -> int:
+    """0 when nothing was found, 1 when something was, 3 when what was found does not show from the beginning."""
+    store = RecordingStore(arguments.recordings) if arguments.recordings else bundled()
+    symbols = chosen_symbols(store, arguments.instrument)
+    days = chosen_days(store, symbols, None, None)[:2]
+    kinds = [one.strip() for one in arguments.kinds.split(",")] if arguments.kinds else list(SEARCHED)
+    for one in kinds:
+        if one not in KINDS:
+            raise ValueError(f"no kind is called {one!r}; there are {', '.join(SEARCHED)}")
+    metas = [store.get(symbol, day).meta for day in days for symbol in symbols]
+    factory_named(arguments.subject)(Plan(days=metas, seed=arguments.seed, faults=tuple(arguments.fault)))
+    searcher = Search(
+        store,
+        symbols,
+        days,
+        scratch_place(),
+        subject=arguments.subject,
+        seed=arguments.seed,
+        faults=arguments.fault,
+        catalogue=Catalogue.load(*arguments.catalogue),
+        kinds=kinds,
+    )
+    with tqdm(unit="burst", disable=None, file=sys.stderr, leave=False) as bar:
+
+        def progress(done: Searched) -> None:
+            bar.update(done.bursts - bar.n)
+            bar.set_postfix_str(
+                f"{done.cells} cells, {done.transitions} transitions in cells, {len(done.found)} found", refresh=False
+            )
+
+        try:
+            done = searcher.run(
+                budget_s=0 if arguments.bursts else arguments.budget,
+                bursts=arguments.bursts,
+                to_breach=arguments.to_breach,
+                progress=progress,
+            )
+        finally:
+            searcher.close()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for number, found in enumerate(done.found):
+        found.schedule.save(arguments.out / f"found-{number}.json")
+    if arguments.corpus is not None:
+        _keep_witnesses(Corpus(arguments.corpus), done)
+    told = search_json(done, str(arguments.out))
+    print(json.dumps(told) if arguments.json else search_text(done, symbols, days, str(arguments.out)))
+    return {"holds": 0, "breach": 1}.get(done.verdict, 3)
+
+
+def _keep_witnesses(corpus: Corpus, done: Searched) -> None:
+    known = {one.digest for one in corpus.listed.values()}
+    for schedule in done.witnesses:
+        if schedule.digest not in known:
+            known.add(schedule.digest)
+            corpus.add(schedule, f"witnesses/{schedule.digest[:12]}.json", "reaches a cell that nothing had reached")
+
+
+def run_shrink(arguments: argparse.Namespace) -> int:
+    """1: what was shrunk fails, as it must; 2 when it does not fail at all."""
+    schedule = read_schedule(arguments.schedule)
+    store = store_for(schedule, arguments.recordings)
+    catalogue = Catalogue.load(*arguments.catalogue)
+    with tqdm(total=arguments.plays, unit="play", disable=None, file=sys.stderr, leave=False) as bar:
+
+        def progress(plays: int, operations: int) -> None:
+            bar.update(plays - bar.n)
+            bar.set_postfix_str(f"{operations} operations", refresh=False)
+
+        shrunk = Shrinker(
+            schedule,
+            store,
+            scratch_place(),
+            catalogue=catalogue,
+            mark=arguments.mark,
+            plays_max=arguments.plays,
+            progress=progress,
+        ).shrink()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = shrunk.schedule.save(arguments.out / "shrunk.json")
+    test = pytest_function(shrunk.schedule, shrunk.explanation)
+    (arguments.out / "test_shrunk.py").write_text(test, encoding="utf-8")
+    page = timeline_page(shrunk.schedule, store, arguments.out / "timeline", catalogue)
+    (arguments.out / "timeline.html").write_text(page, encoding="utf-8")
+    if arguments.json:
+        told = {
+            "mark": shrunk.mark,
+            "operations": {"before": shrunk.before, "after": len(shrunk.schedule.operations)},
+            "plays": shrunk.plays,
+            "whole": shrunk.whole,
+            "explanation": shrunk.explanation,
+            "story": shrunk.schedule.story(),
+            "schedule": str(path),
+            "test": str(arguments.out / "test_shrunk.py"),
+            "timeline": str(arguments.out / "timeline.html"),
+        }
+        print(json.dumps(told))
+    else:
+        entry = catalogue[shrunk.mark.rpartition("/")[2]].entry if not shrunk.mark.startswith("crash/") else None
+        print(
+            f"{shrunk.mark}: {shrunk.before} operations, now {len(shrunk.schedule.operations)}, in {shrunk.plays} plays"
+            + ("" if shrunk.whole else " (all that were allowed)")
+        )
+        print("\n".join(f"  {line}" for line in shrunk.schedule.story()))
+        print(f"BREACH  {shrunk.explanation}")
+        if entry is not None:
+            print(f"        {entry.statement}\n        {' '.join(entry.implication.split())}")
+        print(f"schedule {path}, test {arguments.out / 'test_shrunk.py'}, timeline {arguments.out / 'timeline.html'}")
+    return 1
+
+
+def run_corpus(arguments: argparse.Namespace) -> int:
+    """0 when it is whole and all of it is as expected, 1 when not."""
+    corpus = Corpus(arguments.corpus)
+    problems: list[str] = []
+    if arguments.what == "add":
+        corpus.add(read_schedule(arguments.schedule), arguments.name, arguments.why)
+    elif arguments.what == "retire":
+        corpus.retire(arguments.name, arguments.why, arguments.by)
+    else:
+        problems = corpus.check()
+    if arguments.what == "play" and not problems:
+        for name, schedule in tqdm(corpus.schedules(), unit="schedule", disable=None, file=sys.stderr, leave=False):
+            played = play(
+                schedule, scratch_place(), recordings=arguments.recordings, journal=False, scratch=True, to_breach=True
+            )
+            if played.mark != schedule.expect:
+                problems.append(
+                    f"{name}: {played.mark or 'holds'}, should be {schedule.expect or 'holding'}"
+                    + (f": {played.breaches[0].explanation}" if played.breaches else f" {played.crash}".rstrip())
+                )
+    if arguments.json:
+        print(json.dumps({"corpus": str(arguments.corpus), "schedules": len(corpus.listed), "problems": problems}))
+    else:
+        for problem in problems:
+            print(f"- {problem}")
+        print(f"{len(corpus.listed)} schedules" + ("" if problems else ", whole"))
+    return 1 if problems else 0
+
+
+def run_faults(arguments: argparse.Namespace) -> int:
+    """0 when each fault was found by the sweep or the search (of those asked for), 1 when one was not."""
+    store = RecordingStore(arguments.recordings) if arguments.recordings else bundled()
+    symbols = chosen_symbols(store, arguments.instrument)
+    days = chosen_days(store, symbols, None, None)[:2]
+    ways = [one.strip() for one in arguments.ways.split(",") if one.strip()]
+    for one in ways:
+        if one not in WAYS:
+            raise ValueError(f"no way is called {one!r}; there are {', '.join(WAYS)}")
+    names = arguments.fault or list(FAULTS)
+    for one in names:
+        if one not in FAULTS:
+            raise ValueError(f"no seeded fault is called {one!r}; there are {', '.join(FAULTS)}")
+    table = Table(
+        store,
+        str(arguments.recordings.resolve()) if arguments.recordings else "",
+        symbols,
+        days,
+        scratch_place(),
+        budget_s=arguments.budget,
+        plays_max=arguments.plays,
+        tests=arguments.tests if arguments.tests.is_dir() else None,
+    )
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    with tqdm(total=len(names), unit="fault", disable=None, file=sys.stderr, leave=False) as bar:
+        for name in names:
+            row = table.row(name, ways, bar.set_description)
+            rows.append(row)
+            bar.update(1)
+            if row.schedule is not None:
+                row.schedule.save(arguments.out / f"{name}.json")
+            (arguments.out / "faults.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=1))
+            (arguments.out / "faults.md").write_text(faults_markdown(rows, ways), encoding="utf-8")
+    print(msgspec.json.encode(rows).decode() if arguments.json else faults_text(rows, ways))
+    deep = [way for way in ways if way in ("sweep", "search", "cycle")]
+    missed = [row for row in rows if deep and not any(row.cells[way].found for way in deep)]
+    return 1 if missed else 0
