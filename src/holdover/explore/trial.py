@@ -190,7 +190,7 @@ class Trials(Walk):
         try:
             session.own_tape()
             session.crash(place, image)
-            if operation.do == "kill":
+            if operation.do == "kill" and "kill-unsynced" in self.kills:
                 probe = self.place / "probe"
                 disk.lay_down(image, probe)
                 disk.lose_unsynced(probe, session.synced)
