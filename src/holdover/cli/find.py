@@ -179,10 +179,9 @@ def run_shrink(arguments: argparse.Namespace) -> int:
         print(json.dumps(told))
     else:
         entry = catalogue[shrunk.mark.rpartition("/")[2]].entry if not shrunk.mark.startswith("crash/") else None
-        print(
-            f"{shrunk.mark}: {shrunk.before} operations, now {len(shrunk.schedule.operations)}, in {shrunk.plays} plays"
-            + ("" if shrunk.whole else " (all that were allowed)")
-        )
+        spent = "" if shrunk.whole else " (all that were allowed)"
+        left = len(shrunk.schedule.operations)
+        print(f"{shrunk.mark}: {shrunk.before} operations, now {left}, in {shrunk.plays} plays{spent}")
         print("\n".join(f"  {line}" for line in shrunk.schedule.story()))
         print(f"BREACH  {shrunk.explanation}")
         if entry is not None:

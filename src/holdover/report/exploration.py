@@ -167,8 +167,7 @@ def _cell(cell: Cell | None) -> str:
 def faults_text(rows: Sequence[Row], ways: Sequence[str]) -> str:
     """The table on a screen: fault by way; runs and seconds to find it, and the operations that are left."""
     lines = [f"{'fault':<34}" + "".join(f"{way:<28}" for way in ways)]
-    for row in rows:
-        lines.append(f"{row.fault:<34}" + "".join(f"{_cell(row.cells.get(way)):<28}" for way in ways))
+    lines += [f"{row.fault:<34}" + "".join(f"{_cell(row.cells.get(way)):<28}" for way in ways) for row in rows]
     lines.append("")
     for way in ways:
         told = [row.cells[way] for row in rows if way in row.cells and row.cells[way].found is not None]
