@@ -37,6 +37,9 @@ _LOSSY: Final = ("lose", "not-found", "reorder")
 _LOST_MAX: Final = 2
 """How many messages may be lost, or wait for the next heartbeat, close to one another: whoever asks again has to wait
 first, and no patience gets through one loss after the other in the time that a reconciliation may take."""
+_UNKNOWN_MAX: Final = 2
+"""How often in a row a venue may say that it does not know an order that it has: what it says without end is for a
+person, and no desk can tell it from the truth."""
 
 
 class Found(msgspec.Struct, kw_only=True):
@@ -268,7 +271,8 @@ class Search:
             near = self.rng.choice((3, 20, 120))
             if kind in AT_MESSAGES:
                 lost = sum(1 for one in (*coming, *added) if one.do in _LOSSY)
-                if kind in _LOSSY and lost >= _LOST_MAX:
+                unknown = sum(1 for one in (*coming, *added) if one.do == "not-found") + self.session.venue.not_found
+                if (kind in _LOSSY and lost >= _LOST_MAX) or (kind == "not-found" and unknown >= _UNKNOWN_MAX):
                     continue
                 at = self.rng.choice(("in", "in", "out"))
                 number = kept.place[at] + self.rng.randint(1, near)
