@@ -158,7 +158,7 @@ class Desk:
 
     def on_message(self, seq: int, poss_dup: bool, message: Inbound) -> None:
         """One message of the venue."""
-        self._run(type(message).__name__, self._message, seq, message)
+        self._run(type(message).__name__, self._message, seq, poss_dup, message)
 
     def on_sequence_reset(self, new_seq: int) -> None:
         """The venue passes over messages that will not come: what they said has to be asked for."""
@@ -256,8 +256,8 @@ class Desk:
         self._early.clear()  # whatever they said will be asked for at the next logon
         self.gateway.went_down()
 
-    def _message(self, seq: int, message: Inbound) -> None:
-        if not self.gateway.arrived(seq):
+    def _message(self, seq: int, poss_dup: bool, message: Inbound) -> None:
+        if not self.gateway.arrived(seq, poss_dup):
             return
         if isinstance(message, SecurityStatus):
             self.gateway.status(message)

@@ -24,6 +24,7 @@ class Gateway:
         self._config, self._store, self._guard, self._link = config, store, guard, link
         self.in_seq = 0
         self.out_seq = 0
+        self._asked_from = 0
         self.unsent: Callable[[Request], None] = lambda request: None
         self._waiting: list[Outbound] = []
         self._books: dict[str, Book] = {}
@@ -50,6 +51,7 @@ class Gateway:
     def came_up(self, out_seq: int) -> None:
         """The link is up; the venue tells which number it expects of us next."""
         self.out_seq = out_seq - 1
+        self._asked_from = 0
         self._store.set("out_seq", str(self.out_seq))
         self._say(LinkState.RESET)
 
@@ -58,15 +60,20 @@ class Gateway:
         self._waiting.clear()
         self._say(LinkState.LOGOUT)
 
-    def arrived(self, seq: int) -> bool:
-        """Whether a message is the next one; an old one is dropped, one too early is asked for in order."""
+    def arrived(self, seq: int, poss_dup: bool = False) -> bool:
+        """Whether a message is the next one; an old one is dropped, one too early is asked for in order.
+
+        What comes too early in answer to a resend request (`poss_dup`) is the tail of one gap, and asked for once: were
+        each of its messages to ask for all the others, they would drown whatever is sent meanwhile.
+        """
         if seq == self.in_seq + 1:
             self.in_seq = seq
             self._store.set("in_seq", str(seq))
             self._say(LinkState.MESSAGE)
             return True
-        if seq > self.in_seq + 1:
-            self._link.resend(self.in_seq + 1)
+        if seq > self.in_seq + 1 and not (poss_dup and self._asked_from == self.in_seq + 1):
+            self._asked_from = self.in_seq + 1
+            self._link.resend(self._asked_from)
         return False
 
     def reset(self, new_seq: int) -> bool:

@@ -200,7 +200,10 @@ class Orders:
             if order.ord_status == OrdStatus.PENDING_NEW:
                 status = standing(after)
             after = replace(after, ord_status=status, leaves_qty=after.order_qty - cum_qty)
+        unheard = bool(report.cl_ord_id) and report.cl_ord_id not in self._roots
         self._keep(order, after)
+        if unheard and after.is_open:
+            self.missing(after)  # its chain has moved on, and we have lost how: its price is not what we believe
 
     def seen(self, execution: Execution) -> bool:
         """Whether this execution has been booked already, today or on any day before."""
@@ -232,22 +235,24 @@ class Orders:
         """The venue has accepted a replace: the chain moves on to its ClOrdID."""
         self._roots[report.cl_ord_id] = order.key
         stale = bool(report.orig_cl_ord_id) and report.orig_cl_ord_id != order.cl_ord_id
-        if stale or (not order.is_open and report.order_qty <= order.cum_qty):
+        if stale:
             self._compare(order, report)  # told late: a status answer has moved the chain on already
             return
+        # Told after the fills that followed it: the chain moves on all the same, for a bust may open the order again.
+        over = not order.is_open and (order.ord_status != OrdStatus.FILLED or report.order_qty <= order.cum_qty)
         after = replace(
             order,
             cl_ord_id=report.cl_ord_id,
             orig_cl_ord_id=report.orig_cl_ord_id or order.cl_ord_id,
             order_qty=report.order_qty,
             price=report.price,
-            leaves_qty=report.order_qty - order.cum_qty,
+            leaves_qty=0 if over else report.order_qty - order.cum_qty,
             exec_type=ExecType.REPLACED,
             exec_id=report.exec_id,
             order_id=report.order_id or order.order_id,
         )
-        cancelling = order.ord_status == OrdStatus.PENDING_CANCEL
-        self._keep(order, replace(after, ord_status=order.ord_status if cancelling else standing(after)))
+        stays = over or order.ord_status == OrdStatus.PENDING_CANCEL
+        self._keep(order, replace(after, ord_status=order.ord_status if stays else standing(after)))
         self._compare(after, report)
 
     def restate(self, order: Order, report: ExecutionReport) -> None:

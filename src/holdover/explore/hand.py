@@ -60,10 +60,7 @@ class Hand:
 
     def _refuse_logon(self, numbers: dict[str, int]) -> None:
         until_ns = self.session.clock.now_ns + max(numbers["seconds"], 0) * _SECOND_NS
-        self.session.link.refuse("401", until_ns)
-        listener = self.session.link.end.listener
-        if listener is not None:
-            listener.on_down("401")
+        self.session.link.refuse("401", until_ns)  # the cut tells whoever had a connection
 
     def _venue_cancel(self, numbers: dict[str, int]) -> None:
         order = _chosen([one for one in self.session.venue.orders.values() if one.is_open], numbers["order"])
@@ -119,6 +116,13 @@ class Hand:
 
     def _submit(self, numbers: dict[str, int]) -> None:
         self._act("submit", numbers["strategy"], max(numbers["lots"], 1), numbers["ticks"])
+
+    def _freeze(self, numbers: dict[str, int]) -> None:
+        book = _chosen(self.session.venue.by_id, numbers["symbol"])
+        if book is not None:
+            scope = f"instrument:{book.instrument.symbol}"
+            if all(freeze.scope != scope for freeze in self.session.guard.frozen):
+                self.session.guard.freeze(scope, operator="explorer", reason="explored")
 
     def _thaw(self, numbers: dict[str, int]) -> None:
         freeze = _chosen(self.session.guard.frozen, numbers["freeze"])

@@ -107,6 +107,7 @@ KINDS: Final[dict[str, Kind]] = {
             (("strategy", 0), ("lots", 1), ("ticks", 0)),
             "the strategy {strategy} sends a slice of {lots} lots, {ticks} ticks from the touch",
         ),
+        Kind("freeze", "operator", (("symbol", 0),), "an operator freezes instrument {symbol} by hand"),
         Kind("thaw", "operator", (("freeze", 0),), "an operator thaws freeze {freeze}"),
     )
 }

@@ -33,6 +33,13 @@ _ARCHIVE_MAX: Final = 160
 _SPANS_S: Final = (40, 120, 300, 900)
 _STRETCH: Final = 12
 """How many bursts keep one choice of kinds."""
+_LOSSY: Final = ("lose", "not-found", "reorder")
+_LOST_MAX: Final = 2
+"""How many messages may be lost, or wait for the next heartbeat, close to one another: whoever asks again has to wait
+first, and no patience gets through one loss after the other in the time that a reconciliation may take."""
+_UNKNOWN_MAX: Final = 2
+"""How often in a row a venue may say that it does not know an order that it has: what it says without end is for a
+person, and no desk can tell it from the truth."""
 
 
 class Found(msgspec.Struct, kw_only=True):
@@ -223,14 +230,14 @@ class Search:
         now_s = max((session.clock.now_ns - open_ns) // 1_000_000_000, 0)
         last_s = (close_ns - open_ns) // 1_000_000_000
         end_s = min(now_s + self.rng.choice(_SPANS_S), last_s)
-        added = self._choose(kept, day, now_s, end_s)
-        night = any(one.do == "overnight" for one in added) and day + 1 < len(self.base.days)
-        until = (day + 1, self.rng.choice((60, 600, 3600))) if night else (day, end_s)
-        path = [*kept.path, *added]
         # What is still to come of the path, and what is new; what has been is in the state.
         coming = [
             one for one in kept.path if one.day == day and one.at != "second" and one.n > kept.place.get(one.at, 0)
         ]
+        added = self._choose(kept, coming, day, now_s, end_s)
+        night = any(one.do == "overnight" for one in added) and day + 1 < len(self.base.days)
+        until = (day + 1, self.rng.choice((60, 600, 3600))) if night else (day, end_s)
+        path = [*kept.path, *added]
         player = self._player([*coming, *added], until[1], until[0])
         crash = ""
         before = set(session.guard.cells.transitions)
@@ -242,7 +249,7 @@ class Search:
             crash = f"{type(problem).__name__}: {problem}"
         self.done.operations += len(added)
         if session.guard.breaches or crash:
-            self._look(path, until[0], crash)
+            self._look(path, crash)
             return
         fresh = (set(session.guard.cells.transitions) - before) - self.seen
         here = ("cell", session.guard.cells.cell)
@@ -256,13 +263,17 @@ class Search:
             self._keep(path, dict(player.counts))
             self.done.witnesses.append(self.base.replace(operations=path, name="reaches a new cell"))
 
-    def _choose(self, kept: _Kept, day: int, now_s: int, end_s: int) -> list[Operation]:
+    def _choose(self, kept: _Kept, coming: list[Operation], day: int, now_s: int, end_s: int) -> list[Operation]:
         added: list[Operation] = []
         for _ in range(self.rng.randint(1, 5)):
             kind = self.rng.choice(self._palette)
             at, number = "second", self.rng.randint(now_s + 1, max(end_s - 1, now_s + 1))
             near = self.rng.choice((3, 20, 120))
             if kind in AT_MESSAGES:
+                lost = sum(1 for one in (*coming, *added) if one.do in _LOSSY)
+                unknown = sum(1 for one in (*coming, *added) if one.do == "not-found") + self.session.venue.not_found
+                if (kind in _LOSSY and lost >= _LOST_MAX) or (kind == "not-found" and unknown >= _UNKNOWN_MAX):
+                    continue
                 at = self.rng.choice(("in", "in", "out"))
                 number = kept.place[at] + self.rng.randint(1, near)
             elif kind == "overnight":
@@ -298,7 +309,7 @@ class Search:
 
     # -- what was found -----------------------------------------------------------------------------------------------
 
-    def _look(self, path: list[Operation], last_day: int, crash: str) -> None:
+    def _look(self, path: list[Operation], crash: str) -> None:
         """Play it from the fresh beginning: only what shows there, too, is told as found."""
         session = self.session
         mark = (
@@ -310,12 +321,8 @@ class Search:
         if mark in self._marks:
             return
         self._marks.add(mark)
-        days = set(self.base.days[: last_day + 1])
-        schedule = self.base.replace(
-            operations=path,
-            name=f"search found {mark}",
-            recordings=[one for one in self.base.recordings if one.trade_date in days],
-        )
+        # On all the days: a subject may be sized by them, and on fewer of them it would be another one.
+        schedule = self.base.replace(operations=path, name=f"search found {mark}")
         played = play(
             schedule,
             self.place / "confirm",

@@ -19,6 +19,7 @@ of them, because only then has everything that touches it been done.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -159,6 +160,8 @@ class Guard:
         self._jump_declared = False
         self._add = self.recorder.add
         self._memory_freeze: Freeze | None = None
+        self._store_state = 0
+        self._store_states = itertools.count(1)  # never the same twice: one that is put back is known by its number
         self._kept_cells: KeptCells | None = None
         self.store = store or FreezeStore(directory / "guard.db")
         given: Sequence[Channel] = (
@@ -169,6 +172,8 @@ class Guard:
         self._known: dict[int, Freeze] = {}
         self._breach_number = self.store.last_breach()
         self._load_freezes()
+        if self._known or self._breach_number:
+            self._stored()
         for opened in list(OPENED):
             opened(self)
 
@@ -385,6 +390,7 @@ class Guard:
     def freeze(self, scope: str, *, operator: str, reason: str, allows: Sequence[str] = ("cancel", "query")) -> None:
         """An operator's own freeze. Raises `StoreProblem` after freezing in memory when it cannot be written."""
         with self._lock:
+            self._stored()
             freeze = self.store.freeze(scope, list(allows), operator, reason, self.clock())
             self._keep(freeze)
             self._say_freezes()
@@ -407,6 +413,7 @@ class Guard:
                 raise ThawRefused("a forced thaw needs the name of a second person")
             if not forced_by:
                 self._refuse_while_failing(kept)
+            self._stored()
             done = self.store.thaw(scope, operator, reason, evidence, forced_by, self.clock())
             for freeze in self._frozen.pop(scope):
                 self._known.pop(freeze.number, None)
@@ -441,6 +448,7 @@ class Guard:
         self._breach_number += 1
         breach = _located(breach, scope, self._breach_number)
         self.breaches.append(breach)
+        self._stored()
         frozen_for_it = any(freeze.invariant == breach.invariant for freeze in self._frozen.get(scope, ()))
         try:
             if frozen_for_it:
@@ -474,6 +482,9 @@ class Guard:
         log.critical("%s; the whole system is frozen in memory", self.problem)
         page = page_for(_located(breach, SYSTEM, breach.number), check.entry, breach.number)
         self.pager.direct(page)
+
+    def _stored(self) -> None:
+        self._store_state = next(self._store_states)
 
     def _keep(self, freeze: Freeze) -> None:
         self._frozen.setdefault(freeze.scope, []).append(freeze)
@@ -540,6 +551,7 @@ class Guard:
         """
         with self._lock:
             known = dict(self._known)
+            self._stored()
             self.store.load(store)
             self.monitor.load(memory)
             self.breaches = self.store.breaches()
@@ -552,9 +564,12 @@ class Guard:
                     self._keep(freeze)
 
     def keep(self) -> Any:
-        """What may change from here on, for `put_back` in the same process. The freezes must be none."""
+        """What may change from here on, for `put_back` in the same process."""
+        frozen = {scope: list(kept) for scope, kept in self._frozen.items()}
+        image = self.store.dump() if self._store_state else b""
         return (
             self.monitor.keep(),
+            (self._store_state, image, frozen, dict(self._known), self._memory_freeze, self.problem),
             len(self.breaches),
             dict(self.repeated),
             list(self._steps),
@@ -565,11 +580,16 @@ class Guard:
 
     def put_back(self, kept: Any) -> None:
         """Make it what it was when `keep` was called; what was frozen since is not any more."""
-        monitor, breaches, repeated, steps, touched, numbers, recorder = kept
+        monitor, freezes, breaches, repeated, steps, touched, numbers, recorder = kept
         self.monitor.put_back(monitor)
-        if len(self.breaches) > breaches:
-            self.store.forget()
-            self._frozen, self._known, self._memory_freeze, self.problem = {}, {}, None, ""
+        state, image, frozen, known, self._memory_freeze, self.problem = freezes
+        if self._store_state != state:
+            if image:
+                self.store.load(image)
+            else:
+                self.store.forget()
+            self._store_state = state
+            self._frozen, self._known = {scope: list(kept) for scope, kept in frozen.items()}, dict(known)
         del self.breaches[breaches:]
         self.repeated = dict(repeated)
         self._steps[:] = steps

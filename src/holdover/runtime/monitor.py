@@ -592,6 +592,7 @@ def _regressed(was: Record, now: Record) -> bool:
     """Whether a record that came back is behind what was remembered of it."""
     if isinstance(was, Order) and isinstance(now, Order):
         return now.cum_qty < was.cum_qty or (now.is_open and not was.is_open)
-    if isinstance(was, Execution):
-        return now != was
+    if isinstance(was, Execution) and isinstance(now, Execution):
+        # Learnt again of the venue after an older backup, it is booked in the session in which that happens.
+        return msgspec.structs.replace(now, book_date=was.book_date) != was
     return False

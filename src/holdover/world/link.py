@@ -365,7 +365,8 @@ class Link:
             return
         _, kind, seq, message = self._out.popleft()
         if kind == "resend":
-            self._recover(seq)
+            if self.venue_up:  # asked on a connection that has gone since, it is answered on none
+                self._recover(seq)
             return
         if seq <= self.venue_in_seq:
             return  # heard before: a duplicate

@@ -161,7 +161,7 @@ def _first_epoch(self: Gateway) -> int:
     return int(self.__dict__["_epoch"])
 
 
-def _passes_over_gaps(self: Gateway, seq: int) -> bool:
+def _passes_over_gaps(self: Gateway, seq: int, poss_dup: bool = False) -> bool:
     if seq <= self.in_seq:
         return False
     self.in_seq = seq
