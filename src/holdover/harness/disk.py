@@ -238,8 +238,8 @@ def _last_commit(path: Path) -> int:
 def _taken_over(path: Path) -> int:
     """Up to where a write-ahead log has been checkpointed: what is in the database itself cannot be torn in the log.
 
-    Source: the WAL-index file format; the index tells the log's salts at byte 32, the frames taken over at 96, and those that
-    may have been at 128: an index that was made anew at a start knows only these.
+    Source: the WAL-index file format; the index tells the log's salts at byte 32, the frames taken over at 96, and at
+    128 those that may have been: an index that was made anew at a start knows only these.
     """
     index = path.with_name(path.name.removesuffix("-wal") + "-shm")
     if not index.exists() or index.stat().st_size < 132:
