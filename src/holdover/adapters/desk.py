@@ -80,7 +80,7 @@ class DeskSubject:
             yield from reader.execute("SELECT * FROM record WHERE kind < 'Execution'")
             yield from reader.execute("SELECT * FROM record WHERE kind > 'Execution'")
             yield from reader.execute("SELECT kind, COUNT(*) FROM record WHERE kind = 'Execution'")
-            yield from reader.execute("SELECT * FROM meta WHERE name NOT IN ('in_seq', 'out_seq')")
+            yield from reader.execute("SELECT * FROM meta WHERE name NOT IN ('in_seq', 'out_seq', 'forgotten')")
         finally:
             reader.close()
 

@@ -215,6 +215,7 @@ class Desk:
             act(*args)
             if self._moved:
                 self._pull_surplus()
+            self.gateway.promise()
         self.gateway.flush()
 
     def _pull_surplus(self) -> None:
@@ -233,7 +234,12 @@ class Desk:
         self.clock.call_at((self.clock.now_ns // every_ns + 1) * every_ns, "sweep")
 
     def _take_missed(self) -> None:
-        """The look that a kill or a cut link came into is taken now; older ones are over."""
+        """The look that a kill or a cut link came into is taken now; older ones are over.
+
+        A store that has forgotten what left may have forgotten this very look: what it sends now is counted on from the
+        number of messages that the venue has heard, so that it can be nothing that is out already.
+        """
+        forgotten_ns, heard = map(int, self.store.get("forgotten", "-1 0").split())
         for number, strategy in enumerate(self.config.strategies):
             tick_ns = self._tick(number)
             if (
@@ -242,10 +248,12 @@ class Desk:
                 and self.clock.now_ns < self._hours[1]
                 and self.parents.missed(strategy, tick_ns)
             ):
-                self._run("work", self.parents.work, strategy, tick_ns, *self._hours)
+                number = heard if tick_ns <= forgotten_ns else 0
+                self._run("work", self.parents.work, strategy, tick_ns, *self._hours, number)
 
     def _came_up(self, out_seq: int) -> None:
-        self.gateway.came_up(out_seq)
+        if self.gateway.came_up(out_seq):
+            self.store.set("forgotten", f"{self.clock.now_ns} {out_seq}")
         self.gateway.look(self.market)
         self.reconciler.asked_ns = self.clock.now_ns
         self.reconciler.since_ns = int(self.store.get("known_ns", "0"))

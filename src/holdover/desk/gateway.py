@@ -48,12 +48,22 @@ class Gateway:
         """Ask for a logon, from where we stand."""
         self._link.connect(self.in_seq + 1, self.out_seq + 1)
 
-    def came_up(self, out_seq: int) -> None:
-        """The link is up; the venue tells which number it expects of us next."""
+    def promise(self) -> None:
+        """Write down, in the step's own transaction, what may have left when the step is over."""
+        if self._waiting:
+            self._store.set("out_seq", str(self.out_seq + len(self._waiting)))
+
+    def came_up(self, out_seq: int) -> bool:
+        """The link is up; the venue tells which number it expects of us next.
+
+        Returns whether it has heard more of us than our store remembers: then the store is an older one.
+        """
+        forgotten = out_seq - 1 > self.out_seq
         self.out_seq = out_seq - 1
         self._asked_from = 0
         self._store.set("out_seq", str(self.out_seq))
         self._say(LinkState.RESET)
+        return forgotten
 
     def went_down(self) -> None:
         """The link is down; what waits to be sent will not be."""

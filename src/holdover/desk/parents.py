@@ -112,14 +112,14 @@ class Parents:
         """Whether the look that was due at `tick_ns` has not been taken, though the one before it was."""
         return self._store.get(f"worked/{strategy.name}") == str(tick_ns - strategy.interval_ns)
 
-    def work(self, strategy: Strategy, tick_ns: int, open_ns: int, close_ns: int) -> None:
+    def work(self, strategy: Strategy, tick_ns: int, open_ns: int, close_ns: int, number: int = 0) -> None:
         """Look at one parent, as was due at `tick_ns`: reprice or pull what has waited too long, send what is due.
 
         All that it decides by is in the store, in the market or in the tick, so that a desk that was killed inside a
-        look takes the same look again when it has come up.
+        look takes the same look again when it has come up. Its ids are counted from `number` on.
         """
         self._store.set(f"worked/{strategy.name}", str(tick_ns))
-        self._tick_ns, self._number = tick_ns, 0
+        self._tick_ns, self._number = tick_ns, number
         parent = self._parents.get(strategy.parent_id)
         top = self._market.top(strategy.symbol)
         if parent is None or not self.may_trade(strategy.symbol, top):

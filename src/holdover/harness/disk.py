@@ -238,13 +238,18 @@ def _last_commit(path: Path) -> int:
 def _taken_over(path: Path) -> int:
     """Up to where a write-ahead log has been checkpointed: what is in the database itself cannot be torn in the log.
 
-    Source: the WAL-index file format; the index tells the number of frames at byte 96.
+    Source: the WAL-index file format; the index tells the log's salts at byte 32, the frames taken over at 96, and at
+    128 those that may have been: an index that was made anew at a start knows only these.
     """
     index = path.with_name(path.name.removesuffix("-wal") + "-shm")
-    if not index.exists() or index.stat().st_size < 100:
+    if not index.exists() or index.stat().st_size < 132:
         return 0
     with open(index, "rb") as file:
-        frames = struct.unpack("=I", file.read(100)[96:100])[0]
+        told = file.read(132)
+    with open(path, "rb") as file:
+        if file.read(24)[16:24] != told[32:40]:
+            return path.stat().st_size  # a new lap has begun, none of which is written yet: all that is here is over
+    frames = max(struct.unpack("=I", told[96:100])[0], struct.unpack("=I", told[128:132])[0])
     return _WAL_HEADER + int(frames) * _frame_size(path)
 
 
