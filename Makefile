@@ -35,7 +35,7 @@ check: $(VENV)/.test
 
 # The merge gate on the desk itself: its state tests, judged by state-coverage.toml.
 gate: $(VENV)/.test
-	$(BIN)/holdover gate --junit out/gate/junit.xml --summary out/gate/summary.md \
+	$(BIN)/holdover gate --corpus corpus --junit out/gate/junit.xml --summary out/gate/summary.md \
 	  -- tests/state -m state -n $(JOBS) --dist worksteal
 	$(BIN)/holdover coverage html --out out/gate/state-map.html
 

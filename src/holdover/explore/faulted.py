@@ -41,7 +41,7 @@ SWEPT: Final = (
     ("kill", "torn"),
     ("lose",),
     ("disconnect",),
-    ("overnight",),
+    ("overnight", "overnight-down"),
     ("clean", "kill-during-recovery", "stale"),
     ("hold", "duplicate", "reorder", "not-found"),
     ("kill-unsynced", "upgrade"),
@@ -177,7 +177,7 @@ class Table:
         for kinds in SWEPT:
             for number, day in enumerate(self.days):
                 left_s = self.budget_s - (time.monotonic() - began)
-                if left_s <= 0 or (kinds == ("overnight",) and number + 1 == len(self.days)):
+                if left_s <= 0 or (kinds[0] == "overnight" and number + 1 == len(self.days)):
                     continue
                 swept = self._swept(name, number, day, kinds, left_s)
                 runs += swept.trials

@@ -260,9 +260,11 @@ class Player:
         """Do what is done between two events; False when it has ended the day."""
         self._done += 1
         session = self.session
-        if session.subject is None and one.kind.family != "restart":
+        if session.subject is None and one.kind.family != "restart" and one.do != "overnight-down":
             session.restart("kill")
-        if one.do == "overnight":
+        if one.do in ("overnight", "overnight-down"):
+            if one.do == "overnight-down" and session.subject is not None:
+                session.bury()
             self._deaf()
             session.end(now=True)
             session.overnight()

@@ -77,6 +77,7 @@ KINDS: Final[dict[str, Kind]] = {
         Kind("reorder", "link", (), "the message changes places with the next one"),
         Kind("not-found", "link", (), "the message is lost, and the venue answers the next status question 'unknown'"),
         Kind("overnight", "calendar", (), "the venue closes early, and the next trading day begins"),
+        Kind("overnight-down", "calendar", (), "it is killed, the venue closes early, and it comes up the next day"),
         Kind("refuse-logon", "venue", (("seconds", 30),), "logons are refused (401) for {seconds} s"),
         Kind("venue-cancel", "venue", (("order", 0),), "the venue cancels open order {order}"),
         Kind(

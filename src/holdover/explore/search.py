@@ -235,7 +235,7 @@ class Search:
             one for one in kept.path if one.day == day and one.at != "second" and one.n > kept.place.get(one.at, 0)
         ]
         added = self._choose(kept, coming, day, now_s, end_s)
-        night = any(one.do == "overnight" for one in added) and day + 1 < len(self.base.days)
+        night = any(one.do.startswith("overnight") for one in added) and day + 1 < len(self.base.days)
         until = (day + 1, self.rng.choice((60, 600, 3600))) if night else (day, end_s)
         path = [*kept.path, *added]
         player = self._player([*coming, *added], until[1], until[0])
@@ -276,8 +276,8 @@ class Search:
                     continue
                 at = self.rng.choice(("in", "in", "out"))
                 number = kept.place[at] + self.rng.randint(1, near)
-            elif kind == "overnight":
-                if day + 1 >= len(self.base.days) or any(one.do == "overnight" for one in added):
+            elif kind.startswith("overnight"):
+                if day + 1 >= len(self.base.days) or any(one.do.startswith("overnight") for one in added):
                     continue
                 number = max(end_s - 1, now_s + 1)
             elif KINDS[kind].family in ("restart", "link") and self.rng.random() < 0.7:

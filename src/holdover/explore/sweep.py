@@ -458,7 +458,7 @@ def spread(pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
 def schedule_of(ground: Ground, tried: Tried) -> Schedule:
     """The schedule that does what a trial did: the days before, the day, and the one after where there is one."""
     day = ground.days.index(ground.day)
-    days = ground.days[: day + 2] if tried.kind == "overnight" else ground.days[: day + 1]
+    days = ground.days[: day + 2] if tried.kind.startswith("overnight") else ground.days[: day + 1]
     return schedule_on(
         store_of(ground),
         ground.symbols,

@@ -84,7 +84,7 @@ class Trials(Walk):
         self._folders = 0
 
     def _possible(self, kind: str) -> bool:
-        return kind != "overnight" or self.ground.days.index(self.ground.day) + 1 < len(self.ground.days)
+        return not kind.startswith("overnight") or self.ground.days.index(self.ground.day) + 1 < len(self.ground.days)
 
     def go(self) -> None:
         """Walk, and try. A fork never comes back from here: what it did not expect is its answer too."""
@@ -260,7 +260,7 @@ class Trials(Walk):
                     factory_named(self.ground.upgrade) if operation.do == "upgrade" and self.ground.upgrade else None
                 )
                 session.restart(operation.do, factory=factory)
-            elif operation.do == "overnight":
+            elif operation.do in ("overnight", "overnight-down"):
                 return self._over_the_night(operation, number)
             elif operation.do == "disconnect" and operation.at == "instant":
                 self.hand.cut(operation)
@@ -270,6 +270,8 @@ class Trials(Walk):
 
     def _over_the_night(self, operation: Operation, number: int) -> Tried:
         session = self.session
+        if operation.do == "overnight-down":
+            session.bury()
         session.end(now=True)
         session.overnight()
         session.begin()

@@ -29,7 +29,7 @@ from holdover.recording import RecordingStore, bundled
 
 KILLS: Final[tuple[str, ...]] = ("kill", "kill-unsynced", "torn", "stale", "kill-during-recovery")
 """What comes at any point, in the middle of whatever the subject does."""
-AFTERWARDS: Final[tuple[str, ...]] = ("clean", "upgrade", "overnight")
+AFTERWARDS: Final[tuple[str, ...]] = ("clean", "upgrade", "overnight", "overnight-down")
 """What comes when the subject has done what it was doing."""
 MESSAGES: Final[tuple[str, ...]] = ("lose", "hold", "duplicate", "reorder", "not-found")
 """What is done to a message as it is put on the way."""
