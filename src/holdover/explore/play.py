@@ -258,10 +258,15 @@ class Player:
 
     def _between(self, one: Operation) -> bool:
         """Do what is done between two events; False when it has ended the day."""
-        self._done += 1
         session = self.session
         if session.subject is None and one.kind.family != "restart":
-            session.restart("kill")
+            try:
+                session.restart("kill")
+            except Killed:  # coming up: this one is done when what brings it up again has been
+                session.bury()
+                self._pending.append(one)
+                return True
+        self._done += 1
         if one.do == "overnight":
             self._deaf()
             session.end(now=True)

@@ -1,8 +1,8 @@
 """The shrinker: from a schedule that fails to the shortest story that fails in the same way.
 
 Four passes, each of which keeps only what still breaches the same invariant in the same subsystem: fewer operations
-(delta debugging over the list: any part of a schedule is a schedule), fewer days and instruments, plainer kinds, smaller
-numbers. The passes are gone through again until none helps, or the plays are used up.
+(delta debugging over the list: any part of a schedule is a schedule), fewer days and instruments, plainer kinds,
+smaller numbers. The passes are gone through again until none helps, or the plays are used up.
 
 Source of the first pass: Zeller and Hildebrandt, Simplifying and Isolating Failure-Inducing Input (2002), `ddmin`.
 """
