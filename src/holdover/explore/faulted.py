@@ -38,10 +38,10 @@ WAYS: Final = ("fresh", "stateful", "cycle", "sweep", "search")
 
 
 SWEPT: Final = (
+    ("overnight", "overnight-down"),
     ("kill", "torn"),
     ("lose",),
     ("disconnect",),
-    ("overnight", "overnight-down"),
     ("clean", "kill-during-recovery", "stale"),
     ("hold", "duplicate", "reorder", "not-found"),
     ("kill-unsynced", "upgrade"),
