@@ -2,14 +2,8 @@
 
     python bench/sweep.py [--open 100] [--points 2000] [--rounds 3]
 
-<<<<<<< HEAD
 The day is a bundled one (its first `--minutes`), on which as many strategies as there are to be open orders each keep a
 GTC order standing far from the touch, beside three that trade. Killed is at the same points, in these ways:
-=======
-The day is a short cut of a bundled one, on which as many strategies as there are to be open orders each keep a GTC
-order standing far from the touch, beside three that trade. Killed is at the same points, spread over the day, in
-five ways:
->>>>>>> faults
 
 - `sweep`: as `holdover sweep` does it, in the process, followed until it has rejoined;
 - `fork, rejoin`: a fork at the point, killed, restarted, followed until it has rejoined;

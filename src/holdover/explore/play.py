@@ -259,14 +259,7 @@ class Player:
     def _between(self, one: Operation) -> bool:
         """Do what is done between two events; False when it has ended the day."""
         session = self.session
-<<<<<<< HEAD
         if session.subject is None and one.kind.family != "restart" and one.do != "overnight-down":
-            session.restart("kill")
-        if one.do in ("overnight", "overnight-down"):
-            if one.do == "overnight-down" and session.subject is not None:
-                session.bury()
-=======
-        if session.subject is None and one.kind.family != "restart":
             try:
                 session.restart("kill")
             except Killed:  # coming up: this one is done when what brings it up again has been
@@ -274,8 +267,9 @@ class Player:
                 self._pending.append(one)
                 return True
         self._done += 1
-        if one.do == "overnight":
->>>>>>> faults
+        if one.do in ("overnight", "overnight-down"):
+            if one.do == "overnight-down" and session.subject is not None:
+                session.bury()
             self._deaf()
             session.end(now=True)
             session.overnight()

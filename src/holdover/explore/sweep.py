@@ -32,11 +32,7 @@ from holdover.harness.snapshot import Snapshot
 _PIECES_MIN: Final = 8
 _PIECES: Final = 240
 _PIECE: Final = 400
-<<<<<<< HEAD
 """How many trials make a piece, between so few and so many: each piece walks to where it begins."""
-=======
-"""How many trials make a piece, as long as that gives between so few and so many: each walks to where it begins."""
->>>>>>> faults
 _TRIES_MAX: Final = 3
 _FOUND_MAX: Final = 400
 """How many trials that are neither transparent nor converged are kept whole in a piece; all are counted."""
