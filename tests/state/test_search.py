@@ -55,7 +55,7 @@ def test_a_kept_state_is_what_playing_from_the_beginning_gives(
             player.session.bury()
         one, other = search.session, player.session
         assert one.venue.dump() == other.venue.dump()
-        assert one.clock.timers() == other.clock.timers()
+        assert [timer[:3] for timer in one.clock.timers()] == [timer[:3] for timer in other.clock.timers()]
         assert kept.place == player.counts
         mine, theirs = one.guard.monitor.layout.tables, other.guard.monitor.layout.tables
         assert {t: k for t, k in mine.items() if k and t[0] != "guard"} == {
