@@ -15,7 +15,7 @@ from holdover.runtime import Breach
 
 def timeline(schedule: Schedule, store: RecordingStore, place: Path, catalogue: Catalogue) -> Result:
     """What the cycle's page shows, of one arm: the schedule's own, up to its first breach."""
-    player = Player(schedule, store, place, catalogue=catalogue, journal=False, scratch=True, to_breach=True)
+    player = Player(schedule, store, place, catalogue=catalogue, journal=False, to_breach=True)
     session = player.session
     arm = Arm("carried")
     watches: list[Watch] = []
