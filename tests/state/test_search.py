@@ -13,9 +13,10 @@ from holdover.catalogue import Catalogue
 from holdover.cli import main
 from holdover.explore.corpus import BadCorpus, Corpus
 from holdover.explore.play import Player, play
-from holdover.explore.schedule import Operation, Recorded, Schedule, read_schedule, schedule_on
-from holdover.explore.search import Search
-from holdover.explore.shrink import NotFailing, Shrinker, pytest_function
+from holdover.explore.schedule import BadSchedule, Operation, Recorded, Schedule, read_schedule, schedule_on
+from holdover.explore.search import Search, marks_of
+from holdover.explore.shrink import NotFailing, Shrinker, from_the_night, pytest_function
+from holdover.harness.snapshot import Snapshot
 from holdover.recording import RecordingStore, bundled
 from tests.days import short_days
 
@@ -146,6 +147,28 @@ def test_shrink_writes_story_test_and_timeline(
     assert "position-equals-carried-plus-fills" in page
     assert "<script" not in page
     compile(Path(told["test"]).read_text(), "test_shrunk.py", "exec")
+
+
+def test_a_story_of_the_second_day_starts_from_the_night_before(
+    tmp_path: Path, days: RecordingStore, catalogue: Catalogue
+) -> None:
+    """The snapshot of the night and the second day alone fail as both days do; without its snapshot it is refused."""
+    schedule = schedule_on(
+        days,
+        ["ACME"],
+        days.days("ACME"),
+        catalogue,
+        faults=["snapshot-then-fills-again"],
+        operations=[Operation(day=1, at="second", n=900, do="kill")],
+    )
+    mark = "positions/position-equals-carried-plus-fills"
+    night = from_the_night(schedule, days, tmp_path, tmp_path / "kept", catalogue, mark)
+    assert night is not None
+    assert night.start.endswith(".hsnap")
+    snapshot = Snapshot.open(tmp_path / "kept" / night.start)
+    assert mark in marks_of(play(night, tmp_path / "run", store=days, catalogue=catalogue, snapshot=snapshot))
+    with pytest.raises(BadSchedule, match="which was not given"):
+        play(night, tmp_path / "none", store=days, catalogue=catalogue)
 
 
 def _one(n: int) -> Schedule:

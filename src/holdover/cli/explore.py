@@ -21,6 +21,7 @@ from holdover.explore.pool import dask, processes
 from holdover.explore.schedule import read_schedule
 from holdover.explore.sweep import Swept, schedule_of, sweep
 from holdover.explore.walk import ALL_KINDS, Ground
+from holdover.harness.snapshot import Snapshot
 from holdover.harness.subject import BadSubject, Plan, factory_named
 from holdover.recording import RecordingStore, bundled
 from holdover.report import played_text, sweep_json, sweep_text
@@ -190,9 +191,11 @@ def run_replay(arguments: argparse.Namespace) -> int:
         factory_named(schedule.subject)
     except BadSubject as problem:
         raise ValueError(f"{arguments.schedule.name}: {problem}") from problem
+    began = None if schedule.start == "fresh" else Snapshot.open(arguments.schedule.parent / schedule.start)
     played = play(
         schedule,
         arguments.out,
+        snapshot=began,
         recordings=arguments.recordings,
         catalogue=Catalogue.load(*arguments.catalogue),
         to_breach=arguments.to_breach,

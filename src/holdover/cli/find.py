@@ -20,7 +20,7 @@ from holdover.explore.faulted import WAYS, Row, Table
 from holdover.explore.play import play, store_for
 from holdover.explore.schedule import KINDS, read_schedule
 from holdover.explore.search import SEARCHED, Search, Searched
-from holdover.explore.shrink import Shrinker, pytest_function
+from holdover.explore.shrink import Shrinker, from_the_night, pytest_function
 from holdover.explore.walk import scratch_place
 from holdover.harness.subject import Plan, factory_named
 from holdover.recording import RecordingStore, bundled
@@ -160,6 +160,9 @@ def run_shrink(arguments: argparse.Namespace) -> int:
         ).shrink()
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = shrunk.schedule.save(arguments.out / "shrunk.json")
+    night = from_the_night(shrunk.schedule, store, scratch_place(), arguments.out, catalogue, shrunk.mark)
+    if night is not None:
+        night.save(arguments.out / "shrunk-from-the-night.json")
     test = pytest_function(shrunk.schedule, shrunk.explanation)
     (arguments.out / "test_shrunk.py").write_text(test, encoding="utf-8")
     page = timeline_page(shrunk.schedule, store, arguments.out / "timeline", catalogue)
@@ -173,6 +176,7 @@ def run_shrink(arguments: argparse.Namespace) -> int:
             "explanation": shrunk.explanation,
             "story": shrunk.schedule.story(),
             "schedule": str(path),
+            "from_the_night": str(arguments.out / "shrunk-from-the-night.json") if night is not None else "",
             "test": str(arguments.out / "test_shrunk.py"),
             "timeline": str(arguments.out / "timeline.html"),
         }

@@ -94,6 +94,8 @@ class Player:
         to_breach: bool = False,
         session: Session | None = None,
     ) -> None:
+        if schedule.start != "fresh" and snapshot is None and session is None:
+            raise BadSchedule(f"{schedule.name or 'the schedule'}: starts from {schedule.start}, which was not given")
         self.schedule, self.to_breach = schedule, to_breach
         self.session = session or session_for(
             schedule, store, directory, catalogue=catalogue, journal=journal, scratch=scratch
@@ -140,6 +142,10 @@ class Player:
         self.session.close()
 
     # -- a day ----------------------------------------------------------------------------------------------------
+
+    def day(self, number: int, day: str) -> bool:
+        """Play one day by itself, with the night after it; False when that was the end of it all."""
+        return self._day(number, day)
 
     def resume(self, counts: dict[str, int], operation: Operation | None = None) -> bool:
         """Go on in the middle of a day, in a session that stands where these many places had been passed.

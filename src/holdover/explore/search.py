@@ -244,7 +244,7 @@ class Search:
         try:
             going = player.resume(kept.place, kept.path[-1])
             if night and going:
-                player._day(day + 1, self.base.days[day + 1])
+                player.day(day + 1, self.base.days[day + 1])
         except Exception as problem:
             crash = f"{type(problem).__name__}: {problem}"
         self.done.operations += len(added)

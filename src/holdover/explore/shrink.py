@@ -16,9 +16,10 @@ from typing import Final
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.explore.play import Played, play
+from holdover.explore.play import Played, Player, play
 from holdover.explore.schedule import Operation, Schedule
 from holdover.explore.search import marks_of
+from holdover.harness.snapshot import take
 from holdover.recording import RecordingStore
 
 _PLAINER: Final = {
@@ -211,6 +212,33 @@ class Shrinker:
         if fails:
             self.schedule, self._told = schedule, _explanation(played, self.mark)
         return fails
+
+
+def from_the_night(
+    schedule: Schedule, store: RecordingStore, place: Path, into: Path, catalogue: Catalogue, mark: str
+) -> Schedule | None:
+    """The same story from a snapshot of the night before its first operation, saved in `into`, where it still fails.
+
+    None when its first day has an operation, or when it does not fail from there.
+    """
+    first = min((one.day for one in schedule.operations), default=0)
+    if schedule.start != "fresh" or first == 0:
+        return None
+    player = Player(schedule.replace(operations=[]), store, place / "night", catalogue=catalogue, scratch=True)
+    try:
+        for number, day in enumerate(schedule.days[:first]):
+            player.day(number, day)
+        snapshot = take(player.session, subject=schedule.subject)
+    finally:
+        player.close()
+    path = snapshot.save(into)
+    left = [one for one in schedule.recordings if one.trade_date >= schedule.days[first - 1]]
+    moved = [msgspec.structs.replace(one, day=one.day - first + 1) for one in schedule.operations]
+    shorter = schedule.replace(start=path.name, recordings=left, operations=moved)
+    played = play(
+        shorter, place / "from", store=store, catalogue=catalogue, snapshot=snapshot, journal=False, scratch=True
+    )
+    return shorter if mark in marks_of(played) else None
 
 
 def _explanation(played: Played, mark: str) -> str:
