@@ -80,7 +80,7 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(days: Path, tmp_path: Pat
         run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0 if how == signal.SIGINT else None
     )
     log = out / "sweep.jsonl"
-    wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") >= 4)
+    wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") >= 2)
     if how == signal.SIGINT:
         os.killpg(first.pid, how)  # as a terminal does: to the workers too
     else:
@@ -96,7 +96,7 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(days: Path, tmp_path: Pat
     with open(log, "ab") as file:
         file.write(b'{"low":1,"hi')  # cut off in the middle of a write
     again = subprocess.run(run, capture_output=True, check=True)
-    assert 3 <= done < len(pieces_in(calm))
+    assert 1 <= done < len(pieces_in(calm))
     assert pieces_in(out) == pieces_in(calm)
     assert f"{done} of {len(pieces_in(calm))} pieces were done before".encode() in again.stderr
     assert (msgspec.json.decode(again.stdout)["by_kind"]) == json.loads((calm / "sweep.json").read_text())["by_kind"]

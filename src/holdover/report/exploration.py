@@ -185,7 +185,7 @@ def faults_markdown(rows: Sequence[Row], ways: Sequence[str]) -> str:
     ]
     for row in rows:
         by = next((row.cells[way].by for way in reversed(ways) if way in row.cells and row.cells[way].by), "")
-        story = " ".join(row.schedule.story()[1:]) if row.schedule is not None else ""
+        story = " ".join(row.schedule.story()[1:]) or "the days as they are" if row.schedule is not None else ""
         cells = " | ".join(_cell(row.cells.get(way)) for way in ways)
-        lines.append(f"| {row.fault} | {row.catches} | {cells} | {by} | {story or 'the days as they are'} |")
+        lines.append(f"| {row.fault} | {row.catches} | {cells} | {by} | {story} |")
     return "\n".join(lines) + "\n"
