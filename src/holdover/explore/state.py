@@ -45,12 +45,6 @@ class StateSum:
             return None
         return (self._held(session) + _hash(self._world(session)) + self._durable(session)) & _MASK
 
-    def quick(self, session: Session) -> int | None:
-        """The state without the subject's disk: where this differs, all of it does."""
-        if session.subject is None or not session.link.quiet:
-            return None
-        return (self._held(session) + _hash(self._world(session))) & _MASK
-
     # -- what is held -------------------------------------------------------------------------------------------
 
     def _held(self, session: Session) -> int:

@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from holdover.explore.schedule import Schedule, schedule_on
-from holdover.explore.trial import VERDICTS, Tried, run_trials
+from holdover.explore.trial import Tried, run_trials
 from holdover.explore.walk import ALL_KINDS, GROUPS, Ground, Map, catalogue_of, night_before, store_of, survey
 from holdover.harness.snapshot import Snapshot
 
@@ -471,8 +471,3 @@ def schedule_of(ground: Ground, tried: Tried) -> Schedule:
         expect=f"{tried.subsystem}/{tried.invariant}" if tried.invariant else "",
         operations=[tried.operation(day)],
     )
-
-
-def report_rows(swept: Swept) -> list[tuple[str, Any]]:
-    """(kind, trials by verdict) in the order of the kinds."""
-    return [(kind, {verdict: swept.count(kind, verdict) for verdict in VERDICTS}) for kind in swept.ground.kinds]
