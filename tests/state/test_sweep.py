@@ -73,7 +73,7 @@ def one_worker() -> Executor:
 def tried_in(place: Path, told: Ground) -> list[Tried]:
     """Every trial of a ground whose kinds need no fork, tried here."""
     found = survey(told, place / "survey", None)
-    return run_trials(told, place / "trials", None, found, 1, found.total + 1)
+    return run_trials(told, place / "trials", None, found, 1, found.total + 1)[0]
 
 
 def test_the_desk_holds_wherever_it_is_tried(ground: Make, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_trial_comes_to_the_state_that_its_schedule_comes_to(ground: Make, tmp
     told = ground(kinds=["kill", "torn"])
     found = survey(told, tmp_path / "survey", None)
     marks = {one.time_ns: one.state for one in found.marks}
-    tried = run_trials(told, tmp_path / "trials", None, found, 1, found.total + 1)
+    tried, _ = run_trials(told, tmp_path / "trials", None, found, 1, found.total + 1)
     rejoined = [one for one in tried if one.verdict == "transparent"]
     for one in rejoined[5::31]:
         player = Player(schedule_of(told, one), store_of(told), tmp_path / "played", journal=False, scratch=True)

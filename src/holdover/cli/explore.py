@@ -16,15 +16,16 @@ from tqdm import tqdm
 
 from holdover.catalogue import Catalogue
 from holdover.cli.cycle import chosen_days, chosen_symbols
+from holdover.explore.pairs import SECONDS
 from holdover.explore.play import Played, play
 from holdover.explore.pool import dask, processes
 from holdover.explore.schedule import read_schedule
-from holdover.explore.sweep import Swept, schedule_of, sweep
+from holdover.explore.sweep import Swept, schedule_of, sweep, sweep_pairs
 from holdover.explore.walk import ALL_KINDS, Ground
 from holdover.harness.snapshot import Snapshot
 from holdover.harness.subject import BadSubject, Plan, factory_named
 from holdover.recording import RecordingStore, bundled
-from holdover.report import played_text, sweep_json, sweep_text
+from holdover.report import pairs_json, pairs_text, played_text, sweep_json, sweep_text
 
 
 def add_parser(verbs: Any) -> None:
@@ -38,7 +39,17 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--executor", choices=("processes", "dask"), default="processes", help="who does the pieces")
     parser.add_argument("--scheduler", default="", help="HOST:PORT of the Dask scheduler")
     parser.add_argument("--classes", action="store_true", help="cut the link once a step, and not at every mutation")
-    parser.add_argument("--until", type=float, default=1.0, help="how far into the day, as a fraction")
+    parser.add_argument(
+        "--pairs",
+        nargs="?",
+        const=",".join(SECONDS),
+        help=f"after each fault a second one of these kinds; without a value {','.join(SECONDS)}",
+    )
+    parser.add_argument(
+        "--within", type=float, default=30, help="how long after the first the second may come, seconds"
+    )
+    parser.add_argument("--since", type=float, help="from where in the day, as a fraction; 0.0, and 0.5 for pairs")
+    parser.add_argument("--until", type=float, help="up to where in the day; 1.0, and 0.505 for pairs")
     parser.add_argument("--upgrade", default="", help="MODULE:NAME that `upgrade` brings up; without it the subject")
     parser.add_argument("--to-breach", action="store_true", help="stop at the first breach")
     parser.add_argument("--fresh", action="store_true", help="begin anew where an earlier sweep has left its log")
@@ -77,10 +88,7 @@ def ground_of(arguments: argparse.Namespace, day: str | None = None, kinds: str 
         swept = 0  # so that there is a day to go over the night into
     metas = [store.get(symbol, one).meta for one in days for symbol in symbols]
     factory_named(arguments.subject)(Plan(days=metas, seed=arguments.seed, faults=tuple(arguments.fault)))
-    wanted = [one.strip() for one in kinds.split(",") if one.strip()] if kinds else list(ALL_KINDS)
-    for one in wanted:
-        if one not in ALL_KINDS:
-            raise ValueError(f"no kind is called {one!r}; there are {', '.join(ALL_KINDS)}")
+    wanted = kinds_named(kinds) if kinds else list(ALL_KINDS)
     return Ground(
         symbols=symbols,
         days=days[max(swept - 1, 0) : swept + 2],
@@ -92,6 +100,15 @@ def ground_of(arguments: argparse.Namespace, day: str | None = None, kinds: str 
         catalogue=arguments.catalogue,
         kinds=wanted,
     )
+
+
+def kinds_named(said: str) -> list[str]:
+    """The kinds in a list with commas. Raises `ValueError` for one that there is not."""
+    wanted = [one.strip() for one in said.split(",") if one.strip()]
+    for one in wanted:
+        if one not in ALL_KINDS:
+            raise ValueError(f"no kind is called {one!r}; there are {', '.join(ALL_KINDS)}")
+    return wanted
 
 
 @contextmanager
@@ -113,21 +130,29 @@ def pool_of(arguments: argparse.Namespace) -> Iterator[tuple[Callable[[], Execut
 
 
 class Bar:
-    """The progress line: trials, rate, breaches, time left; nothing where standard error is no terminal."""
+    """The progress line: trials, rate, new cells, breaches, time left; nothing where standard error is no terminal.
+
+    How many pairs there will be nobody knows before they are tried: there it counts the first faults that are done.
+    """
 
     def __init__(self, unit: str) -> None:
         self._bar: Any = None
         self._unit = unit
+        self._of: Any = None
 
     def __call__(self, swept: Swept, whole: int, said: str) -> None:
         """Show how far it has come."""
-        if self._bar is None:
+        if self._of != swept.ground:
+            self.close()
+            self._of = swept.ground
             self._bar = tqdm(total=whole, unit=self._unit, disable=None, file=sys.stderr, leave=False, smoothing=0.1)
         if said:
             tqdm.write(f"holdover: {said}", file=sys.stderr)
-        self._bar.update(swept.trials - self._bar.n)
+        done = min(swept.done * whole // max(swept.pieces, 1), whole) if swept.ground.pairs else swept.trials
+        self._bar.update(done - self._bar.n)
         breaches = sum(count for key, count in swept.counts.items() if key.endswith("/breach"))
-        self._bar.set_postfix_str(f"{breaches} breaches", refresh=False)
+        pairs = f"{swept.trials:,} pairs, " if swept.ground.pairs else ""
+        self._bar.set_postfix_str(f"{pairs}{len(swept.cells)} new cells, {breaches} breaches", refresh=False)
 
     def close(self) -> None:
         """Take the line away."""
@@ -137,20 +162,15 @@ class Bar:
 
 def run_sweep(arguments: argparse.Namespace) -> int:
     """0 when every trial holds, 1 at a breach, 3 when it could not be told."""
-    if not 0.0 < arguments.until <= 1.0:
-        raise ValueError(f"--until is {arguments.until}, should be over 0.0 and up to 1.0")
-    ground = ground_of(arguments, arguments.day, arguments.kinds)
-    if arguments.upgrade:
-        factory_named(arguments.upgrade)
-    ground = msgspec.structs.replace(
-        ground, every=not arguments.classes, until=arguments.until, upgrade=arguments.upgrade
-    )
+    ground = swept_ground(arguments)
     if arguments.fresh:
-        (arguments.out / "sweep.jsonl").unlink(missing_ok=True)
-    bar = Bar("trial")
+        for log in (arguments.out / "sweep.jsonl", *arguments.out.glob("crossing-*/sweep.jsonl")):
+            log.unlink(missing_ok=True)
+    bar = Bar("first" if ground.pairs else "trial")
     try:
         with pool_of(arguments) as (executor, workers):
-            swept = sweep(
+            does = sweep_pairs if ground.pairs else sweep
+            done = does(
                 ground,
                 arguments.out,
                 executor,
@@ -161,26 +181,53 @@ def run_sweep(arguments: argparse.Namespace) -> int:
             )
     finally:
         bar.close()
-    for number, one in enumerate(first_of_each(swept)):
-        schedule_of(ground, one).save(arguments.out / f"found-{number}.json")
-    told = sweep_json(swept, str(arguments.out))
+    every = done if isinstance(done, list) else [done]
+    found = [(swept, one) for swept in every for one in first_of_each(swept)]
+    for number, (swept, one) in enumerate(found):
+        schedule_of(swept.ground, one).save(arguments.out / f"found-{number}.json")
+    out = str(arguments.out)
+    told = pairs_json(done, ground, out) if isinstance(done, list) else sweep_json(done, out)
     (arguments.out / "sweep.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-    print(json.dumps(told) if arguments.json else sweep_text(swept, str(arguments.out)))
-    if swept.stopped:
+    text = pairs_text(done, ground, out) if isinstance(done, list) else sweep_text(done, out)
+    print(json.dumps(told) if arguments.json else text)
+    verdicts = [swept.verdict for swept in every]
+    if any(swept.stopped for swept in every):
+        pieces = f"{sum(one.done for one in every)} of {sum(one.pieces for one in every)}"
         print(
-            f"holdover: stopped; {swept.done} of {swept.pieces} pieces are kept in {arguments.out / 'sweep.jsonl'}, "
-            f"and the same command goes on from there",
+            f"holdover: stopped; {pieces} pieces are kept in {arguments.out}, and the same command goes on from there",
             file=sys.stderr,
         )
-        return 1 if swept.verdict == "breach" else 3
-    return {"holds": 0, "breach": 1}.get(swept.verdict, 3)
+        return 1 if "breach" in verdicts else 3
+    return 1 if "breach" in verdicts else 3 if "unknown" in verdicts or not verdicts else 0
+
+
+def swept_ground(arguments: argparse.Namespace) -> Ground:
+    """The ground that the options of a sweep name. Raises `ValueError` for options that make no sense together."""
+    pairs = kinds_named(arguments.pairs) if arguments.pairs is not None else []
+    since = arguments.since if arguments.since is not None else 0.5 if pairs else 0.0
+    until = arguments.until if arguments.until is not None else max(since + 0.005, 0.505) if pairs else 1.0
+    if not 0.0 <= since < until <= 1.0:
+        raise ValueError(f"--since {since} --until {until}: should be fractions of the day, the first below the second")
+    if arguments.within <= 0:
+        raise ValueError(f"--within is {arguments.within}, should be more than 0 seconds")
+    if arguments.upgrade:
+        factory_named(arguments.upgrade)
+    return msgspec.structs.replace(
+        ground_of(arguments, arguments.day, arguments.kinds),
+        every=not arguments.classes and not pairs,
+        since=since,
+        until=until,
+        pairs=pairs,
+        within_ns=int(arguments.within * 1_000_000_000),
+        upgrade=arguments.upgrade,
+    )
 
 
 def first_of_each(swept: Swept) -> list[Any]:
     """The first trial of each thing found: kind, oracle and invariant."""
     found: dict[tuple[str, str, str], Any] = {}
     for one in swept.found:
-        found.setdefault((one.kind, one.oracle, one.invariant), one)
+        found.setdefault((one.named, one.oracle, one.invariant), one)
     return list(found.values())
 
 

@@ -24,8 +24,9 @@ from typing import Final
 
 import msgspec
 
+from holdover.explore.pairs import Pairs, crossings
 from holdover.explore.schedule import Schedule, schedule_on
-from holdover.explore.trial import Tried, run_trials
+from holdover.explore.trial import Trials, Tried, run_trials
 from holdover.explore.walk import ALL_KINDS, GROUPS, Ground, Map, catalogue_of, night_before, store_of, survey
 from holdover.harness.snapshot import Snapshot
 
@@ -33,6 +34,8 @@ _PIECES_MIN: Final = 8
 _PIECES: Final = 240
 _PIECE: Final = 400
 """How many trials make a piece, between so few and so many: each piece walks to where it begins."""
+_PIECE_OF_PAIRS: Final = 8
+"""How many first faults make a piece of pairs: each has a second one at all that comes after it."""
 _TRIES_MAX: Final = 3
 _FOUND_MAX: Final = 400
 """How many trials that are neither transparent nor converged are kept whole in a piece; all are counted."""
@@ -45,7 +48,8 @@ class BadSweep(ValueError):
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
     """One piece of a sweep: the points from `low` up to but not including `high`; what was found there.
 
-    `again` counts who had begun it before and died of something.
+    `again` counts who had begun it before and died of something. `cells` are the transitions in cells, as codes, that
+    the undisturbed day had not seen.
     """
 
     low: int
@@ -56,6 +60,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     found: list[Tried] = []
     examples: list[Tried] = []
     again: int = 0
+    cells: list[tuple[str, str]] = []
 
 
 class Swept(msgspec.Struct, kw_only=True):
@@ -76,6 +81,7 @@ class Swept(msgspec.Struct, kw_only=True):
     problems: list[str]
     seconds: float
     stopped: bool = False
+    cells: set[tuple[str, str]] = set()
 
     @property
     def verdict(self) -> str:
@@ -149,17 +155,19 @@ def do_piece(ground: bytes, found: bytes, snapshot: bytes, low: int, high: int, 
     night = where / "night.hsnap"
     night.write_bytes(snapshot)
     try:
-        tried = run_trials(
-            msgspec.msgpack.decode(ground, type=Ground),
+        known = msgspec.msgpack.decode(ground, type=Ground)
+        tried, cells = run_trials(
+            known,
             where,
             Snapshot.open(night) if snapshot else None,
             msgspec.msgpack.decode(found, type=Map),
             low,
             high,
+            Pairs if known.pairs else Trials,
         )
     finally:
         shutil.rmtree(where, ignore_errors=True)
-    return msgspec.msgpack.encode(_piece(low, high, tried, again))
+    return msgspec.msgpack.encode(msgspec.structs.replace(_piece(low, high, tried, again), cells=cells))
 
 
 def _bury_dead(place: Path) -> int:
@@ -176,14 +184,14 @@ def _piece(low: int, high: int, tried: Iterable[Tried], again: int = 0) -> Piece
     examples: dict[tuple[str, str, str], Tried] = {}
     shared = proved = 0
     for one in tried:
-        counts[f"{one.kind}/{one.verdict}"] += 1
+        counts[f"{one.named}/{one.verdict}"] += 1
         shared += bool(one.same_as)
         proved += one.proved
         if one.verdict in ("breach", "unknown"):
             if len(found) < _FOUND_MAX:
                 found.append(one)
         elif one.verdict == "converged":
-            examples.setdefault((one.kind, one.verdict, one.explanation), one)
+            examples.setdefault((one.named, one.verdict, one.explanation), one)
     return Piece(
         low=low,
         high=high,
@@ -279,6 +287,40 @@ def sweep(
     return swept
 
 
+def sweep_pairs(
+    ground: Ground,
+    out: Path,
+    executor: Callable[[], Executor],
+    *,
+    workers: int = 1,
+    budget_s: float = 0,
+    progress: Callable[[Swept, int, str], None] = lambda swept, of, said: None,
+    to_breach: bool = False,
+) -> list[Swept]:
+    """Sweep a ground's pairs, one crossing after the other (`crossings`), each in a folder of `out`.
+
+    The budget is for all of them; what was stopped, or has found its breach, ends it. Raises as `sweep` does.
+    """
+    began = time.monotonic()
+    done: list[Swept] = []
+    for number, crossed in enumerate(crossings(ground)):
+        left_s = budget_s - (time.monotonic() - began)
+        if (budget_s and left_s <= 0) or (done and (done[-1].stopped or (to_breach and done[-1].found))):
+            break
+        done.append(
+            sweep(
+                crossed,
+                out / f"crossing-{number}",
+                executor,
+                workers=workers,
+                budget_s=left_s if budget_s else 0,
+                progress=progress,
+                to_breach=to_breach,
+            )
+        )
+    return done
+
+
 class _Run:
     """One run of a sweep: what every piece is given, which pieces are left, who has which."""
 
@@ -298,7 +340,7 @@ class _Run:
         found = survey(ground, out / "survey", snapshot)
         for left in ("night", "survey"):
             shutil.rmtree(out / left, ignore_errors=True)
-        pieces = cut(found, ground.kinds)
+        pieces = cut(found, ground.kinds, pairs=bool(ground.pairs))
         key = hashlib.sha256(
             msgspec.json.encode([ground, catalogue_of(ground).digest, found.points, pieces])
         ).hexdigest()
@@ -424,8 +466,9 @@ def _count(swept: Swept, piece: Piece) -> None:
     swept.shared += piece.shared
     swept.proved += piece.proved
     swept.found += piece.found
-    known = {(one.kind, one.explanation) for one in swept.examples}
-    swept.examples += [one for one in piece.examples if (one.kind, one.explanation) not in known][:20]
+    swept.cells.update(piece.cells)
+    known = {(one.named, one.explanation) for one in swept.examples}
+    swept.examples += [one for one in piece.examples if (one.named, one.explanation) not in known][:20]
 
 
 def trials_of(classes: dict[str, int], kind: str) -> int:
@@ -434,7 +477,7 @@ def trials_of(classes: dict[str, int], kind: str) -> int:
     return classes[group] + (classes["after"] if group == "cut" else 0)
 
 
-def cut(found: Map, kinds: Iterable[str]) -> list[tuple[int, int]]:
+def cut(found: Map, kinds: Iterable[str], *, pairs: bool = False) -> list[tuple[int, int]]:
     """Ranges of points with about the same number of trials each; the same whoever does them."""
     groups = [
         group for kind in kinds for group in ((group_of(kind), "after") if kind == "disconnect" else (group_of(kind),))
@@ -442,7 +485,7 @@ def cut(found: Map, kinds: Iterable[str]) -> list[tuple[int, int]]:
     standing = sorted(number for group in groups for number in found.classes[group])
     if not standing:
         return []
-    size = max(len(standing) // _PIECES, min(len(standing) // _PIECES_MIN, _PIECE), 1)
+    size = max(len(standing) // _PIECES, min(len(standing) // _PIECES_MIN, _PIECE), 1) if not pairs else _PIECE_OF_PAIRS
     bounds = [1, *sorted({standing[place] for place in range(size, len(standing), size)} - {1}), found.total + 1]
     return list(pairwise(bounds))
 
@@ -456,18 +499,17 @@ def spread(pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def schedule_of(ground: Ground, tried: Tried) -> Schedule:
-    """The schedule that does what a trial did: the days before, the day, and the one after where there is one."""
+    """The schedule that does what a trial did, on all days of the ground: a subject trades by what days it is given."""
     day = ground.days.index(ground.day)
-    days = ground.days[: day + 2] if tried.kind.startswith("overnight") else ground.days[: day + 1]
     return schedule_on(
         store_of(ground),
         ground.symbols,
-        days,
+        ground.days,
         catalogue_of(ground),
-        name=f"{tried.kind} at {tried.place} {tried.n}",
+        name=", then ".join(f"{one.do} at {one.at} {one.n}" for one in tried.operations(day)),
         subject=ground.subject,
         seed=ground.seed,
         faults=list(ground.faults),
         expect=f"{tried.subsystem}/{tried.invariant}" if tried.invariant else "",
-        operations=[tried.operation(day)],
+        operations=tried.operations(day),
     )

@@ -53,7 +53,10 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     `days` are consecutive recorded days, `day` is walked; the days before it give it its carried state, the
     one after it is where `overnight` leads. Sums are taken every `grid_ns`; a trial that has not rejoined is followed
     for `horizon_ns`. One trial in `prove_every` is run to the close all the same. With `every` the link is cut at every
-    mutation, without it at one of each step.
+    mutation, without it at one of each step. Points count from `since` up to `until`, fractions of the session.
+
+    With `pairs`, kinds too, each fault is followed by a second one of these, at every class of points that comes within
+    `within_ns` of the first.
     """
 
     symbols: list[str]
@@ -66,7 +69,10 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     faults: list[str] = []
     catalogue: list[str] = []
     kinds: list[str] = msgspec.field(default_factory=lambda: list(ALL_KINDS))
+    since: float = 0.0
     until: float = 1.0
+    pairs: list[str] = []
+    within_ns: int = 30_000_000_000
     every: bool = True
     grid_ns: int = 30_000_000_000
     horizon_ns: int = 120_000_000_000
@@ -91,13 +97,15 @@ class Map(msgspec.Struct, frozen=True):
     """What the first walk over a day finds: the marks, how many points of each place, and where each class begins.
 
     `classes` has for each of `GROUPS` the numbers of the points that stand for one;
-    `cuts` says in which run of the clock's timers a cut at a mutation has to be prepared.
+    `cuts` says in which run of the clock's timers a cut at a mutation has to be prepared; `cells` are the transitions
+    that the day has seen in cells.
     """
 
     marks: list[Mark]
     points: dict[str, int]
     classes: dict[str, list[int]]
     cuts: list[tuple[int, int, int]]
+    cells: list[tuple[str, int]]
     total: int
     breaches: list[str]
     round_trips: int
@@ -192,12 +200,21 @@ class Walk:
         self.unhook()
 
     def grid(self) -> Iterator[int]:
-        """The round times of the day, half a grid off the open, and the close."""
+        """The round times of the day, half a grid off the open, and the close.
+
+        They go on for a horizon after the last point that counts, so that what is tried there can rejoin.
+        """
+        ground = self.ground
         open_ns, close_ns = self.session.hours()
-        end_ns = open_ns + int((close_ns - open_ns) * self.ground.until)
-        yield from range(open_ns + self.ground.grid_ns // 2, end_ns, self.ground.grid_ns)
-        if self.ground.until >= 1.0:
+        end_ns = min(self.at(ground.until) + ground.horizon_ns + ground.grid_ns, close_ns)
+        yield from range(open_ns + ground.grid_ns // 2, end_ns, ground.grid_ns)
+        if end_ns == close_ns:
             yield close_ns
+
+    def at(self, fraction: float) -> int:
+        """The time of a fraction of the session, ns."""
+        open_ns, close_ns = self.session.hours()
+        return open_ns + int((close_ns - open_ns) * fraction)
 
     def hook(self) -> None:
         """Hear of everything that happens."""
@@ -294,11 +311,22 @@ class Survey(Walk):
         self.marks: list[Mark] = []
         self.classes: dict[str, list[int]] = {group: [] for group in GROUPS}
         self.cuts: list[tuple[int, int, int]] = []
+        self.points = dict.fromkeys(PLACES, 0)
+        self.window = (0, 0)
         self.round_trips = 0
         self.problem = ""
 
+    def hook(self) -> None:
+        """Note from when to when the points count: all of a whole day, those before the open too."""
+        super().hook()
+        ground = self.ground
+        self.window = (self.at(ground.since) if ground.since else 0, self.at(ground.until))
+
     def at_point(self, place: str, classes: dict[str, bool]) -> None:
         """Note where each class begins."""
+        if not self.window[0] <= self.session.clock.now_ns <= self.window[1]:
+            return
+        self.points[place] += 1
         for group, first in classes.items():
             if first or (self.ground.every and group == "cut"):
                 self.classes[group].append(self.number)
@@ -317,9 +345,10 @@ class Survey(Walk):
         session = self.session
         return Map(
             marks=self.marks,
-            points=dict(self.counts),
+            points=self.points,
             classes=self.classes,
             cuts=self.cuts,
+            cells=sorted(session.guard.cells.transitions),
             total=self.number,
             breaches=[breach.explanation for breach in session.guard.breaches],
             round_trips=self.round_trips,

@@ -438,6 +438,7 @@ class Session:
         self.subject_directory = into
         if self.env is not None:
             self.env.kill()
+        self._kill_at = None
         self.guard.abandon_steps(self._has_left, gone=True)
         self._bury()
 

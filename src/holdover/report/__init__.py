@@ -6,6 +6,8 @@ from holdover.report.cycle_page import cycle_page, timeline_page
 from holdover.report.exploration import (
     faults_markdown,
     faults_text,
+    pairs_json,
+    pairs_text,
     played_text,
     search_json,
     search_text,
@@ -24,6 +26,8 @@ __all__ = [
     "gate_markdown",
     "gate_text",
     "occasions_text",
+    "pairs_json",
+    "pairs_text",
     "played_text",
     "sweep_json",
     "search_json",

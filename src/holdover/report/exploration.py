@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdover.explore.faulted import Cell, Row
+from holdover.explore.pairs import crossings
 from holdover.explore.play import Played
 from holdover.explore.search import Searched
 from holdover.explore.sweep import Swept, points_of
 from holdover.explore.trial import VERDICTS, Tried
+from holdover.explore.walk import Ground
 
 
 def sweep_json(swept: Swept, out: str) -> dict[str, Any]:
@@ -28,6 +30,7 @@ def sweep_json(swept: Swept, out: str) -> dict[str, Any]:
         "same_image": swept.shared,
         "run_to_the_close": swept.proved,
         "round_trips": swept.round_trips,
+        "new_cells": len(swept.cells),
         "workers_died": swept.died,
         "problems": swept.problems,
         "breaches": [_tried(one) for one in swept.found if one.verdict == "breach"],
@@ -38,8 +41,93 @@ def sweep_json(swept: Swept, out: str) -> dict[str, Any]:
     }
 
 
-def _tried(one: Tried) -> dict[str, Any]:
+def pairs_json(done: Sequence[Swept], ground: Ground, out: str) -> dict[str, Any]:
+    """What a sweep of pairs came to, as one object."""
+    found = [one for swept in done for one in swept.found]
     return {
+        "verdict": _of_all(done),
+        "whole": _whole(done, ground),
+        "subject": ground.subject,
+        "instruments": ground.symbols,
+        "day": ground.day,
+        "faults": ground.faults,
+        "window": {"since": ground.since, "until": ground.until, "within_s": ground.within_ns / 1e9},
+        "firsts": sum(swept.classes_all for swept in done),
+        "pairs": sum(swept.trials for swept in done),
+        "by_pair": {pair: dict(zip(VERDICTS, counts, strict=True)) for pair, counts in _by_pair(done).items()},
+        "new_cells": len(set().union(*(swept.cells for swept in done))),
+        "same_image": sum(swept.shared for swept in done),
+        "run_to_the_close": sum(swept.proved for swept in done),
+        "workers_died": sum(swept.died for swept in done),
+        "problems": sorted({one for swept in done for one in swept.problems}),
+        "breaches": [_tried(one) for one in found if one.verdict == "breach"],
+        "unknown": [_tried(one) for one in found if one.verdict == "unknown"],
+        "seconds": round(sum(swept.seconds for swept in done), 3),
+        "out": out,
+    }
+
+
+def pairs_text(done: Sequence[Swept], ground: Ground, out: str) -> str:
+    """One screen: the window, the histogram of verdicts by pair, what was found."""
+    lines = [
+        f"{_of_all(done).upper():<8}{ground.subject} on {', '.join(ground.symbols)}, {ground.day}"
+        + (f", with {', '.join(ground.faults)}" if ground.faults else ""),
+        "",
+        f"{'first, then':<42}{'trials':>9}" + "".join(f"{one:>13}" for one in VERDICTS),
+    ]
+    for pair, counts in _by_pair(done).items():
+        lines.append(f"{pair.replace('+', ', then '):<42}{sum(counts):>9,}" + "".join(f"{one:>13,}" for one in counts))
+    pieces = f"{sum(swept.done for swept in done)} of {sum(swept.pieces for swept in done)} pieces"
+    lines += [
+        "",
+        f"{'every pair' if _whole(done, ground) else f'some pairs ({pieces} of {len(done)} crossings)'} with the first "
+        f"between {ground.since:.1%} and {ground.until:.1%} of the day and the second within "
+        f"{ground.within_ns / 1e9:g} s of it, one for each class of points: "
+        f"{sum(swept.trials for swept in done):,} trials after {sum(swept.classes_all for swept in done):,} firsts; "
+        f"{sum(swept.seconds for swept in done):,.1f} s",
+    ]
+    lines += sorted({f"PROBLEM {one}" for swept in done for one in swept.problems})
+    seen: set[tuple[str, str, str]] = set()
+    for one in (one for swept in done for one in swept.found):
+        mark = (one.named, one.oracle, one.invariant)
+        if mark not in seen and len(seen) < 12:
+            seen.add(mark)
+            lines.append(f"{one.verdict.upper()} {_places(one)}: {one.explanation}")
+    if seen:
+        lines.append(f"the first of each is in {out}/found-*.json: holdover replay, shrink")
+    return "\n".join(lines)
+
+
+def _of_all(done: Sequence[Swept]) -> str:
+    verdicts = {swept.verdict for swept in done}
+    return next((one for one in ("breach", "unknown", "holds") if one in verdicts), "unknown")
+
+
+def _whole(done: Sequence[Swept], ground: Ground) -> bool:
+    """Whether every crossing was tried to its end."""
+    return len(done) == len(crossings(ground)) and all(swept.done == swept.pieces for swept in done)
+
+
+def _by_pair(done: Sequence[Swept]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for swept in done:
+        for key, count in swept.counts.items():
+            pair, _, verdict = key.partition("/")
+            found.setdefault(pair, [0] * len(VERDICTS))[VERDICTS.index(verdict)] += count
+    return dict(sorted(found.items()))
+
+
+def _places(one: Tried) -> str:
+    told = f"{one.kind} at {one.place} {one.n}"
+    if one.then is not None:
+        told += f", then {one.then.do} at {one.then.at} {one.then.n}" + (" of the next day" if one.then.day else "")
+    return told
+
+
+def _tried(one: Tried) -> dict[str, Any]:
+    then = {"do": one.then.do, "place": one.then.at, "n": one.then.n, "day": one.then.day} if one.then else None
+    return {
+        **({"then": then} if then else {}),
         "kind": one.kind,
         "place": one.place,
         "n": one.n,
@@ -79,7 +167,7 @@ def sweep_text(swept: Swept, out: str) -> str:
         )
     lines.append(
         f"{swept.proved:,} that had rejoined were run to the close; the world's state made the round trip "
-        f"{swept.round_trips} times; {swept.seconds:,.1f} s"
+        f"{swept.round_trips} times; {len(swept.cells):,} new cells; {swept.seconds:,.1f} s"
     )
     if swept.died:
         lines.append(f"workers died: {swept.died}; their points were run again")
