@@ -109,7 +109,7 @@ class Chosen(Trials):
         if not self.to_close:
             return super().follow(operation, number)
         self.session.play(self.session.hours()[1])
-        return self._judged(operation, number, "converged", "")
+        return self.judged(operation, number, "converged", "")
 
 
 def in_place(ground: Ground, found: Map, points: list[int], *, forks: bool = False, to_close: bool = False) -> int:
