@@ -23,6 +23,8 @@ from typing import Any, Final
 
 import msgspec
 
+from holdover.runtime.redaction import Rules, is_database
+
 _MAGIC: Final = b"HSNP"
 VERSION: Final = 1
 
@@ -101,7 +103,8 @@ def take(session: Any, *, redact: Iterable[str] = (), subject: str = "") -> Snap
     names = sorted(set(redact))
     parts = session.state()
     if names:
-        parts = {name: redacted(content, names) for name, content in _checkpointed(parts).items()}
+        rules = Rules(fields=names)
+        parts = {name: rules.redacted(content) for name, content in _checkpointed(parts).items()}
     return Snapshot(
         About(
             trade_date=session.trade_date,
@@ -153,7 +156,7 @@ def difference(left: Snapshot, right: Snapshot) -> list[str]:
 
 
 def _opened(content: bytes) -> Any:
-    if _is_database(content):
+    if is_database(content):
         return _rows(content)
     try:
         return msgspec.msgpack.decode(content)
@@ -180,10 +183,6 @@ def _short(value: Any) -> str:
 
 
 # -- databases --------------------------------------------------------------------------------------------------------
-
-
-def _is_database(content: bytes) -> bool:
-    return content[:16] == b"SQLite format 3\0"
 
 
 def _rows(content: bytes) -> dict[str, Any]:
@@ -215,73 +214,3 @@ def _checkpointed(parts: Mapping[str, bytes]) -> dict[str, bytes]:
             database.close()
             found[owner] = path.read_bytes()
     return found
-
-
-def redacted(content: bytes, names: Iterable[str]) -> bytes:
-    """A part with the named fields replaced, in database columns and in encoded records, however deep."""
-    wanted = frozenset(names)
-    if _is_database(content):
-        return _redacted_database(content, wanted)
-    found = _redacted_bytes(content, wanted)
-    return content if found is None else found
-
-
-def _redacted_database(content: bytes, names: frozenset[str]) -> bytes:
-    memory = sqlite3.connect(":memory:")
-    try:
-        memory.deserialize(content[:18] + b"\x01\x01" + content[20:])
-        tables = [row[0] for row in memory.execute("SELECT name FROM sqlite_master WHERE type='table'")]
-        for table in tables:
-            columns = [row[1] for row in memory.execute(f'PRAGMA table_info("{table}")')]
-            for column in columns:
-                values = [row[0] for row in memory.execute(f'SELECT DISTINCT "{column}" FROM "{table}"')]
-                for value in values:
-                    new = _mark(value) if column in names and value is not None else _redacted_value(value, names)
-                    if new is not value:
-                        memory.execute(f'UPDATE "{table}" SET "{column}"=? WHERE "{column}" IS ?', (new, value))
-        memory.commit()
-        memory.execute("VACUUM")  # what was replaced must not linger in free pages
-        return memory.serialize()
-    finally:
-        memory.close()
-
-
-def _redacted_value(value: Any, names: frozenset[str]) -> Any:
-    if isinstance(value, bytes):
-        found = _redacted_bytes(value, names)
-        return value if found is None else found
-    if isinstance(value, str) and value[:1] in "{[":
-        try:
-            decoded = msgspec.json.decode(value)
-        except msgspec.MsgspecError:
-            return value
-        new = _walk(decoded, names)
-        return value if new == decoded else msgspec.json.encode(new).decode()
-    return value
-
-
-def _redacted_bytes(content: bytes, names: frozenset[str]) -> bytes | None:
-    """The content decoded, redacted and encoded again; None when nothing in it is encoded or named."""
-    for decode, encode in (
-        (msgspec.msgpack.decode, msgspec.msgpack.encode),
-        (msgspec.json.decode, msgspec.json.encode),
-    ):
-        try:
-            decoded: Any = decode(content)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            continue
-        new = _walk(decoded, names)
-        return None if new == decoded else encode(new)
-    return None
-
-
-def _walk(value: Any, names: frozenset[str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _mark(kept) if key in names else _walk(kept, names) for key, kept in value.items()}
-    if isinstance(value, list):
-        return [_walk(kept, names) for kept in value]
-    return _redacted_value(value, names)
-
-
-def _mark(value: Any) -> str:
-    return f"redacted-{hashlib.sha256(repr(value).encode()).hexdigest()[:10]}"

@@ -6,6 +6,11 @@ catalogue = ["our_invariants"]     # folders or packages beside the built-in cat
 journal = true
 recorder_size = 256
 axes = ["our_axes"]                # modules that register axes of state coverage beside the built-in ones
+bundles = true                     # each breach leaves a bundle in bundles/ of the directory
+
+[redact]
+fields = ["client_name"]           # taken out of bundles wherever they stand, beside passwords, tokens and keys
+patterns = ["ACC-[0-9]{8}"]        # regular expressions; what they match is blanked out
 
 [pages]
 file = "pages.jsonl"
@@ -27,6 +32,7 @@ from typing import Any
 import msgspec
 
 from holdover.model import Instrument
+from holdover.runtime.redaction import BadRule, Rules
 
 
 class BadConfig(ValueError):
@@ -39,6 +45,12 @@ class _GuardTable(msgspec.Struct, forbid_unknown_fields=True):
     journal: bool = True
     recorder_size: int = 256
     axes: list[str] = []
+    bundles: bool = True
+
+
+class _RedactTable(msgspec.Struct, forbid_unknown_fields=True):
+    fields: list[str] = []
+    patterns: list[str] = []
 
 
 class _PagesTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,6 +70,9 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     pages_file: str = "pages.jsonl"
     pages_log: bool = True
     url_env: list[str] = []
+    bundles: bool = True
+    redact_fields: list[str] = []
+    redact_patterns: list[str] = []
     instruments: list[Instrument] = []
 
     def urls(self) -> list[str]:
@@ -79,12 +94,18 @@ def read_config(path: Path) -> GuardConfig:
     problems: list[str] = []
     guard = _table(told, "guard", _GuardTable, problems)
     pages = _table(told, "pages", _PagesTable, problems)
+    redact = _table(told, "redact", _RedactTable, problems)
+    if redact is not None:
+        try:
+            Rules(redact.fields, redact.patterns)
+        except BadRule as problem:
+            problems.append(f"[redact] {problem}")
     instruments = [
         found
         for number, one in enumerate(told.get("instrument", []), 1)
         if (found := _convert(one, Instrument, f"[[instrument]] {number}", problems)) is not None
     ]
-    if guard is None or pages is None or problems:
+    if guard is None or pages is None or redact is None or problems:
         raise BadConfig("\n".join(f"{path.name}: {problem}" for problem in problems))
     here = path.resolve().parent
     return GuardConfig(
@@ -96,6 +117,9 @@ def read_config(path: Path) -> GuardConfig:
         pages_file=pages.file,
         pages_log=pages.log,
         url_env=pages.url_env,
+        bundles=guard.bundles,
+        redact_fields=redact.fields,
+        redact_patterns=redact.patterns,
         instruments=instruments,
     )
 

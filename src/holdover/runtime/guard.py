@@ -47,6 +47,7 @@ from holdover.model import (
 )
 from holdover.runtime.axes import Axis, freeze_level, import_axes
 from holdover.runtime.breach import Breach, page_for
+from holdover.runtime.bundle import SUFFIX, Bundle, about, guard_parts
 from holdover.runtime.cells import OPENED, CellCounter, KeptCells
 from holdover.runtime.config import GuardConfig, read_config
 from holdover.runtime.files import write_whole
@@ -55,6 +56,7 @@ from holdover.runtime.journal import FlightRecorder, Journal
 from holdover.runtime.layout import Check, Touched
 from holdover.runtime.monitor import Monitor
 from holdover.runtime.pager import AppriseChannel, Channel, FileChannel, LogChannel, Pager
+from holdover.runtime.redaction import Rules
 
 log = logging.getLogger("holdover.guard")
 
@@ -120,8 +122,8 @@ class Guard:
     """Monitor, freezes, pager and flight recorder of one system, over one directory of its own.
 
     `clock` gives the time in nanoseconds; `journal` keeps every mutation; `store` stands in for the one in the
-    directory; `axes` are those of the cell counter, without it the built-in ones and those registered. The guard is
-    safe to share between threads.
+    directory; `axes` are those of the cell counter, without it the built-in ones and those registered. In `bundles`, a
+    folder, each breach leaves a bundle, redacted by `rules`. The guard is safe to share between threads.
     """
 
     def __init__(
@@ -136,8 +138,13 @@ class Guard:
         recorder_size: int = 256,
         axes: Sequence[type[Axis]] | None = None,
         store: FreezeStore | None = None,
+        bundles: Path | None = None,
+        rules: Rules | None = None,
     ) -> None:
         self.directory = directory
+        self.bundles, self.rules = bundles, rules or Rules.usual()
+        self._to_bundle: list[Breach] = []
+        self.restored_at = 0
         self.catalogue = catalogue if catalogue is not None else Catalogue.load()
         self.clock = clock
         self.journal = journal
@@ -198,6 +205,8 @@ class Guard:
             instruments=told.instruments,
             journal=Journal(directory / "journal.jsonl") if told.journal else None,
             recorder_size=told.recorder_size,
+            bundles=directory / "bundles" if told.bundles else None,
+            rules=Rules.usual(told.redact_fields, told.redact_patterns),
         )
         guard.recall()
         guard._kept_cells = KeptCells(directory, guard.cells, guard.catalogue.digest)
@@ -223,8 +232,8 @@ class Guard:
             monitor = self.monitor
             now_ns = self.clock()
             monitor.cause = step.cause
-            monitor.mutate(subsystem, record, now_ns, step.touched)
-            self._add((monitor.mutations, now_ns, subsystem, record, step.cause))
+            before = monitor.mutate(subsystem, record, now_ns, step.touched)
+            self._add((monitor.mutations, now_ns, subsystem, record, step.cause, before, self.begun))
             if self.journal is not None:
                 self.journal.mutation(monitor.mutations, now_ns, subsystem, record, step.cause)
             if self.on_mutation is not None:
@@ -243,6 +252,7 @@ class Guard:
         with self._lock:
             self.monitor.cause = "restore"
             self.monitor.restore(subsystem, records, self.clock(), step.touched)
+            self.restored_at = self.monitor.mutations
             if self.journal is not None:
                 self.journal.say(self.monitor.mutations, self.clock(), "restore", subsystem)
 
@@ -289,6 +299,7 @@ class Guard:
             self.monitor.settle(touched, self.clock())
             if self.journal is not None:
                 self.journal.flush()
+            self._write_bundles()
 
     # -- time and boundaries ------------------------------------------------------------------------------------
 
@@ -299,6 +310,7 @@ class Guard:
             if now_ns >= self.monitor.next_ns:
                 self.monitor.cause = "tick"
                 self.monitor.tick(now_ns)
+            self._write_bundles()
 
     def declare_jump(self) -> None:
         """The next time that goes back is an announced one (a clock set by hand, a day replayed)."""
@@ -314,6 +326,7 @@ class Guard:
         with self._lock:
             self.monitor.cause = "quiescent"
             self.monitor.reconciled(self.clock())
+            self._write_bundles()
 
     def boundary(self, name: str, trade_date: str, *, recovered: Iterable[str] = ()) -> None:
         """A lifecycle boundary has been reached; `recovered` names subsystems whose recovery it completes."""
@@ -330,6 +343,7 @@ class Guard:
             if self.journal is not None:
                 self.journal.say(self.monitor.mutations, now_ns, name, trade_date)
                 self.journal.flush()
+            self._write_bundles()
 
     def transition(self, what: str, detail: str = "") -> None:
         """Count the cell in which a lifecycle transition finds the system; see `CellCounter.transition`.
@@ -464,6 +478,8 @@ class Guard:
         if self.journal is not None:
             self.journal.say(self.monitor.mutations, breach.time_ns, "breach", breach.explanation)
         self._say_freezes()
+        if self.bundles is not None:
+            self._to_bundle.append(breach)  # written when the step is over: then the mutation that did it is noted, too
         if self.on_breach is not None:
             self.on_breach(breach)
 
@@ -482,6 +498,18 @@ class Guard:
         log.critical("%s; the whole system is frozen in memory", self.problem)
         page = page_for(_located(breach, SYSTEM, breach.number), check.entry, breach.number)
         self.pager.direct(page)
+
+    def _write_bundles(self) -> None:
+        if not self._to_bundle or self.bundles is None or self._steps:
+            return
+        waiting, self._to_bundle = self._to_bundle, []
+        for breach in waiting:
+            path = self.bundles / f"breach-{breach.number}{SUFFIX}"
+            try:
+                told = about(breach, self.rules, self.monitor.trade_date)
+                Bundle(told, guard_parts(self, breach, self.rules)).save(path)
+            except Exception as problem:  # the freeze is durable and the page is out: what explains it must not undo it
+                log.error("the bundle of breach %d could not be written: %s", breach.number, problem)
 
     def _stored(self) -> None:
         self._store_state = next(self._store_states)

@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import msgspec
 
@@ -83,26 +83,48 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
                 raise ValueError(f"{path.name}: line {number} is no journal line: {problem}") from problem
 
 
+class Noted(NamedTuple):
+    """One mutation as the flight recorder has it, with the record that stood there before and its step's number."""
+
+    seq: int
+    time_ns: int
+    subsystem: str
+    record: Record
+    cause: str
+    before: Record | None
+    step: int
+
+
 class FlightRecorder:
     """The last N mutations, kept in memory so that a breach can show what led up to it."""
 
     def __init__(self, size: int = 256) -> None:
-        self._last: deque[tuple[int, int, str, Record, str]] = deque(maxlen=size)
+        self._last: deque[tuple[int, int, str, Record, str, Record | None, int]] = deque(maxlen=size)
         self.add = self._last.append
 
-    def keep(self) -> list[tuple[int, int, str, Record, str]]:
+    def keep(self) -> list[tuple[int, int, str, Record, str, Record | None, int]]:
         """What is kept now, for `put_back`."""
         return list(self._last)
 
-    def put_back(self, kept: list[tuple[int, int, str, Record, str]]) -> None:
+    def put_back(self, kept: list[tuple[int, int, str, Record, str, Record | None, int]]) -> None:
         """Make it what it was when `keep` was called."""
         self._last.clear()
         self._last.extend(kept)
 
+    def noted(self) -> list[Noted]:
+        """The mutations kept, oldest first."""
+        return [Noted(*one) for one in self._last]
+
     def last(self, count: int | None = None) -> list[dict[str, Any]]:
         """The last `count` mutations, oldest first, in words."""
-        kept = list(self._last)[-count:] if count else list(self._last)
+        kept = self.noted()[-count:] if count else self.noted()
         return [
-            {"seq": seq, "time_ns": time_ns, "subsystem": subsystem, "state": repr(record), "cause": cause}
-            for seq, time_ns, subsystem, record, cause in kept
+            {
+                "seq": one.seq,
+                "time_ns": one.time_ns,
+                "subsystem": one.subsystem,
+                "state": repr(one.record),
+                "cause": one.cause,
+            }
+            for one in kept
         ]

@@ -75,15 +75,19 @@ class Monitor:
 
     # -- mutations ----------------------------------------------------------------------------------------------
 
-    def mutate(self, subsystem: str, record: Record, now_ns: int, touched: Touched) -> None:
-        """One subsystem's record changed: keep it, evaluate what is asserted on mutation, mark what must settle."""
+    def mutate(self, subsystem: str, record: Record, now_ns: int, touched: Touched) -> Record | None:
+        """One subsystem's record changed: keep it, evaluate what is asserted on mutation, mark what must settle.
+
+        Returns the record that stood there before.
+        """
         self.mutations += 1
         self.now_ns = now_ns
         table = (subsystem, record.__class__)
         mutate = self.layout._mutate.get(table) or self.layout.mutate(table)
-        before = mutate(record, record.key, now_ns, touched)
+        before: Record | None = mutate(record, record.key, now_ns, touched)
         if self.undo is not None and (record.durable or record.derived or record.__class__ is Request):
             self.undo.append((table, record.key, before))
+        return before
 
     def settle(self, touched: Iterable[tuple[int, str]], now_ns: int) -> None:
         """The step is over: evaluate the settled invariants of what it touched."""

@@ -1,0 +1,58 @@
+"""A bundle of a schedule: all that the breach needs, in one file that plays in another place."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdover.catalogue import Catalogue
+from holdover.cli import main
+from holdover.explore.schedule import Operation, schedule_on
+from holdover.recording import bundled
+
+
+def test_a_bundle_plays_elsewhere_and_writes_the_regression_test(
+    tmp_path: Path, catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule = schedule_on(
+        bundled(),
+        ["ACME"],
+        ["2024-11-27", "2024-11-29"],
+        catalogue,
+        name="a carried partial is forgotten",
+        faults=["forget-carried-partial"],
+        operations=[Operation(day=0, at="second", n=600, do="kill")],
+    )
+    here = schedule.save(tmp_path / "here" / "found.json")
+    assert main(["bundle", str(here), "--out", str(tmp_path / "one.hbundle")]) == 0
+    here.unlink()
+    capsys.readouterr()
+    done = subprocess.run(
+        [sys.executable, "-m", "holdover", "reproduce", "one.hbundle", "--out", "again", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = json.loads(done.stdout)
+    assert done.returncode == 1, done.stderr
+    assert (told["verdict"], told["by"], told["expected"]) == ("breach", "its schedule", told["found"])
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", told["test"]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert tested.returncode == 1, "the regression test passes on the faulty desk"
+    assert told["expected"] in tested.stdout
+
+
+def test_a_schedule_that_holds_has_no_bundle(tmp_path: Path, catalogue: Catalogue) -> None:
+    schedule = schedule_on(bundled(), ["BOLT"], ["2024-11-29"], catalogue, name="a day")
+    assert main(["bundle", str(schedule.save(tmp_path / "day.json"))]) == 3
+    assert not (tmp_path / "day.hbundle").exists()

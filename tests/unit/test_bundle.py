@@ -1,0 +1,196 @@
+"""What a breach leaves behind: one file that shows it again, and nothing in it that must not leave the machine."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from holdover.catalogue import Catalogue
+from holdover.cli import main
+from holdover.model import ExecType, Execution, OrdStatus, Side
+from holdover.runtime import Guard
+from holdover.runtime.bundle import BadBundle, Bundle, replay
+from holdover.runtime.redaction import BadRule, Rules
+
+from .test_model import order
+
+GOOD = order(account="A", strategy="S")
+FILL = Execution(
+    exec_id="E1", exec_type=ExecType.TRADE, root_cl_ord_id=GOOD.key, symbol=GOOD.symbol, side=Side.BUY,
+    trade_date="2024-11-27", account="A", strategy="S", last_qty=40, last_px=100, qty_delta=40, notional_delta=4_000,
+)  # fmt: skip
+FILLED = replace(
+    GOOD, cum_qty=40, leaves_qty=GOOD.order_qty - 40, notional=4_000, ord_status=OrdStatus.PARTIALLY_FILLED,
+    exec_type=ExecType.TRADE, exec_id="E1",
+)  # fmt: skip
+
+
+def guarded(place: Path, catalogue: Catalogue, rules: Rules | None = None) -> Guard:
+    """A guard that leaves bundles."""
+    now = iter(range(1_000, 10**9, 1_000))
+    return Guard(
+        place, catalogue=catalogue, clock=lambda: next(now), channels=[], bundles=place / "bundles", rules=rules
+    )
+
+
+def breached(guard: Guard, bad: object) -> Bundle:
+    """Trade for a while, then record what cannot be."""
+    for number in range(5):
+        with guard.step("new"):
+            guard.record("orders", replace(GOOD, root_cl_ord_id=f"R{number}", cl_ord_id=f"R{number}"))
+    with guard.step("new"):
+        guard.record("orders", GOOD)
+    with guard.step("execution-report"):
+        guard.record("orders", FILL)
+        guard.record("orders", FILLED)
+    assert guard.breaches == []
+    with guard.step("execution-report"):
+        guard.record("orders", bad)  # type: ignore[arg-type]
+    guard.close()
+    return Bundle.open(guard.directory / "bundles" / "breach-1.hbundle")
+
+
+BAD = [
+    (replace(FILLED, leaves_qty=GOOD.order_qty), "order-quantity-conserved"),
+    (replace(FILLED, cum_qty=10, leaves_qty=GOOD.order_qty - 10), "cumulative-never-falls"),
+    (replace(FILL, last_qty=41), "execution-booked-once"),
+]
+
+
+@pytest.mark.parametrize(("bad", "invariant"), BAD)
+def test_the_last_mutations_done_again_come_to_the_same_breach(
+    tmp_path: Path, catalogue: Catalogue, bad: object, invariant: str
+) -> None:
+    bundle = breached(guarded(tmp_path, catalogue), bad)
+    assert bundle.about.mark == f"orders/{invariant}"
+    assert bundle.about.catalogue == catalogue.digest
+    found = replay(bundle, catalogue)
+    assert (found[0].invariant, found[0].key) == (invariant, bundle.about.key)
+    assert found[0].explanation == bundle.about.explanation
+
+
+def test_a_life_that_came_up_on_a_memory_leaves_a_bundle_that_can_be_done_again(
+    tmp_path: Path, catalogue: Catalogue
+) -> None:
+    """What was recorded in an earlier life is in the memory, and judges what comes after."""
+    first = guarded(tmp_path, catalogue)
+    with first.step("new"):
+        first.record("orders", GOOD)
+    with first.step("execution-report"):
+        first.record("orders", FILL)
+        first.record("orders", FILLED)
+    first.remember()
+    first.close()
+    second = guarded(tmp_path, catalogue)
+    second.recall()
+    with second.step("restore"):
+        second.restore("orders", [FILLED, FILL])
+    with second.step("execution-report"):
+        second.record("orders", replace(FILLED, cum_qty=0, leaves_qty=GOOD.order_qty, ord_status=OrdStatus.NEW))
+    second.close()
+    bundle = Bundle.open(tmp_path / "bundles" / "breach-1.hbundle")
+    assert [one.invariant for one in replay(bundle, catalogue)][:1] == [second.breaches[0].invariant]
+
+
+def test_the_command_does_it_again_and_says_so(
+    tmp_path: Path, catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    breached(guarded(tmp_path, catalogue), BAD[0][0])
+    path = str(tmp_path / "bundles" / "breach-1.hbundle")
+    assert main(["reproduce", path, "--out", str(tmp_path / "again"), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["verdict"], told["found"]) == ("breach", "orders/order-quantity-conserved")
+    assert told["same_catalogue"] is True
+
+
+# -- secrets --------------------------------------------------------------------------------------------------------
+
+PLANTED = {
+    "a password in an assignment": ("login password=hunter2-XQ failed", "hunter2-XQ"),
+    "a token with a space": ("api_key: 'k-93kd02kd02kd'", "k-93kd02kd02kd"),
+    "a bearer token": ("Authorization: Bearer abcdefgh12345678", "abcdefgh12345678"),
+    "a URL with a user": ("postgres://trader:s3cr3tpw@db/x", "s3cr3tpw"),
+    "a service's key": ("AKIAABCDEFGHIJKLMNOP", "AKIAABCDEFGHIJKLMNOP"),
+    "a FIX password": ("8=FIX.4.4\x0135=A\x01553=me\x01554=Sup3r!\x0110=000\x01", "Sup3r!"),
+    "a private key": ("-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----", "MIIEow"),
+    "JSON in a text": ('{"password": "in-json-99"}', "in-json-99"),
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_no_planted_secret_is_in_any_part(tmp_path: Path, catalogue: Catalogue, what: str) -> None:
+    """Planted in a record, in its key, in the cause and in the breach's own words; hunted in every part, unpacked."""
+    said, secret = PLANTED[what]
+    guard = guarded(tmp_path, catalogue)
+    planted = replace(GOOD, order_id=said, strategy=said, cl_ord_link_id=said)
+    with guard.step(f"from {said}"):
+        guard.record("orders", planted)
+        guard.record("orders", replace(planted, leaves_qty=GOOD.order_qty + 1, root_cl_ord_id=said, cl_ord_id=said))
+    guard.close()
+    path = tmp_path / "bundles" / "breach-1.hbundle"
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            assert secret.encode() not in archive.read(name), name
+    assert secret.encode() not in path.read_bytes()
+
+
+def test_a_named_field_is_a_mark_that_still_replays(tmp_path: Path, catalogue: Catalogue) -> None:
+    bundle = breached(guarded(tmp_path, catalogue, Rules.usual(fields=["account"])), BAD[0][0])
+    assert b'"account":"redacted-' in bundle.parts["mutations.jsonl"]
+    assert replay(bundle, catalogue)[0].invariant == "order-quantity-conserved"
+
+
+def test_a_pattern_of_ones_own_and_one_that_is_none() -> None:
+    assert Rules(patterns=["ACC-[0-9]+"]).text("of ACC-123") == "of [redacted]"
+    with pytest.raises(BadRule, match=r"\[unclosed"):
+        Rules(patterns=["[unclosed"])
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_what_no_rule_concerns_stays_as_it_is(value: object) -> None:
+    assert Rules(fields=["never"]).value(value) == value
+
+
+# -- damage -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_content_is_the_same_file(tmp_path: Path, catalogue: Catalogue) -> None:
+    bundle = breached(guarded(tmp_path, catalogue), BAD[0][0])
+    assert Bundle(bundle.about, bundle.parts).encode() == bundle.encode()
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "taken out", "no bundle", "missing"])
+def test_a_damaged_bundle_is_refused_in_a_sentence(
+    tmp_path: Path, catalogue: Catalogue, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    bundle = breached(guarded(tmp_path, catalogue), BAD[0][0])
+    path = tmp_path / "bad.hbundle"
+    if damage == "cut":
+        path.write_bytes(bundle.encode()[:200])
+    elif damage == "no bundle":
+        path.write_bytes(b"something else")
+    elif damage != "missing":
+        into = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(bundle.encode())) as whole, zipfile.ZipFile(into, "w") as archive:
+            for name in whole.namelist():
+                if name == "mutations.jsonl" and damage == "taken out":
+                    continue
+                archive.writestr(
+                    name, whole.read(name).replace(b"NEW", b"OLD") + (b"x" if name == "breach.json" else b"")
+                )
+        path.write_bytes(into.getvalue())
+    with pytest.raises(BadBundle):
+        Bundle.open(path)
+    assert main(["reproduce", str(path), "--out", str(tmp_path / "o")]) == 2
+    assert "bad.hbundle" in capsys.readouterr().err
