@@ -33,8 +33,8 @@ _ARCHIVE_MAX: Final = 160
 _SPANS_S: Final = (40, 120, 300, 900)
 _STRETCH: Final = 12
 """How many bursts keep one choice of kinds."""
-_LOSSY: Final = ("lose", "not-found", "reorder")
-_LOST_MAX: Final = 2
+LOSSY: Final = ("lose", "not-found", "reorder")
+LOST_MAX: Final = 2
 """How many messages may be lost, or wait for the next heartbeat, close to one another: whoever asks again has to wait
 first, and no patience gets through one loss after the other in the time that a reconciliation may take."""
 _UNKNOWN_MAX: Final = 2
@@ -270,9 +270,9 @@ class Search:
             at, number = "second", self.rng.randint(now_s + 1, max(end_s - 1, now_s + 1))
             near = self.rng.choice((3, 20, 120))
             if kind in AT_MESSAGES:
-                lost = sum(1 for one in (*coming, *added) if one.do in _LOSSY)
+                lost = sum(1 for one in (*coming, *added) if one.do in LOSSY)
                 unknown = sum(1 for one in (*coming, *added) if one.do == "not-found") + self.session.venue.not_found
-                if (kind in _LOSSY and lost >= _LOST_MAX) or (kind == "not-found" and unknown >= _UNKNOWN_MAX):
+                if (kind in LOSSY and lost >= LOST_MAX) or (kind == "not-found" and unknown >= _UNKNOWN_MAX):
                     continue
                 at = self.rng.choice(("in", "in", "out"))
                 number = kept.place[at] + self.rng.randint(1, near)
