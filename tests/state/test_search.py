@@ -12,10 +12,10 @@ import pytest
 from holdover.catalogue import Catalogue
 from holdover.cli import main
 from holdover.explore.corpus import BadCorpus, Corpus
-from holdover.explore.play import Player, play
+from holdover.explore.play import Player, marks_of, play
 from holdover.explore.schedule import BadSchedule, Operation, Recorded, Schedule, read_schedule, schedule_on
-from holdover.explore.search import Search, marks_of
-from holdover.explore.shrink import NotFailing, Shrinker, from_the_night, pytest_function
+from holdover.explore.search import Search
+from holdover.explore.shrink import NotFailing, Shrinker, from_a_snapshot, pytest_function
 from holdover.harness.snapshot import Snapshot
 from holdover.recording import RecordingStore, bundled
 from tests.days import short_days
@@ -162,7 +162,7 @@ def test_a_story_of_the_second_day_starts_from_the_night_before(
         operations=[Operation(day=1, at="second", n=900, do="kill")],
     )
     mark = "positions/position-equals-carried-plus-fills"
-    night = from_the_night(schedule, days, tmp_path, tmp_path / "kept", catalogue, mark)
+    night = from_a_snapshot(schedule, days, tmp_path, tmp_path / "kept", catalogue, mark)
     assert night is not None
     assert night.start.endswith(".hsnap")
     snapshot = Snapshot.open(tmp_path / "kept" / night.start)

@@ -16,11 +16,13 @@ from tqdm import tqdm
 
 from holdover.catalogue import Catalogue
 from holdover.cli.cycle import chosen_days, chosen_symbols
+from holdover.cli.kept import played_first
+from holdover.explore.corpus import Corpus
 from holdover.explore.play import Played, play
 from holdover.explore.pool import dask, processes
 from holdover.explore.schedule import read_schedule
 from holdover.explore.sweep import Swept, schedule_of, sweep
-from holdover.explore.walk import ALL_KINDS, Ground
+from holdover.explore.walk import ALL_KINDS, Ground, store_of
 from holdover.harness.snapshot import Snapshot
 from holdover.harness.subject import BadSubject, Plan, factory_named
 from holdover.recording import RecordingStore, bundled
@@ -41,6 +43,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--until", type=float, default=1.0, help="how far into the day, as a fraction")
     parser.add_argument("--upgrade", default="", help="MODULE:NAME that `upgrade` brings up; without it the subject")
     parser.add_argument("--to-breach", action="store_true", help="stop at the first breach")
+    parser.add_argument("--corpus", type=Path, help="a corpus that is played first")
     parser.add_argument("--fresh", action="store_true", help="begin anew where an earlier sweep has left its log")
     parser.add_argument("--out", type=Path, default=Path("out/sweep"))
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -145,6 +148,10 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     ground = msgspec.structs.replace(
         ground, every=not arguments.classes, until=arguments.until, upgrade=arguments.upgrade
     )
+    if arguments.corpus is not None and not played_first(
+        Corpus(arguments.corpus), store_of(ground), Catalogue.load(*arguments.catalogue)
+    ):
+        return 1
     if arguments.fresh:
         (arguments.out / "sweep.jsonl").unlink(missing_ok=True)
     bar = Bar("trial")
