@@ -37,7 +37,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--gap", type=Path, metavar="PROFILE", help="a profile of production: nothing in it uncovered")
     parser.add_argument("--base", type=Path, metavar="FILE", help="a coverage file: none of its cells lost")
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="a corpus that must be intact, and hold")
-    parser.add_argument("--corpus-seconds", type=float, default=60, metavar="S", help="how long playing it may take")
+    parser.add_argument("--corpus-seconds", type=float, default=60, metavar="S", help="processor time for playing it")
     parser.add_argument("--recordings", type=Path, metavar="DIR", help="recorded days of the corpus beside the bundled")
     parser.add_argument("--fail-under", type=float, metavar="N", help="C1 at least N percent, beside the lock file's")
     parser.add_argument("--today", type=date.fromisoformat, default=None, help="the day by which waivers are judged")
