@@ -12,11 +12,20 @@ import pytest
 from holdover.catalogue import Catalogue
 from holdover.cli import main
 from holdover.explore.corpus import BadCorpus, Corpus
-from holdover.explore.play import Player, play
-from holdover.explore.schedule import BadSchedule, Operation, Recorded, Schedule, read_schedule, schedule_on
-from holdover.explore.search import Search, marks_of
-from holdover.explore.shrink import NotFailing, Shrinker, from_the_night, pytest_function
-from holdover.harness.snapshot import Snapshot
+from holdover.explore.play import Player, marks_of, play
+from holdover.explore.schedule import (
+    KINDS,
+    BadSchedule,
+    Operation,
+    Recorded,
+    Schedule,
+    check,
+    read_schedule,
+    schedule_on,
+)
+from holdover.explore.search import Search
+from holdover.explore.shrink import NotFailing, Shrinker, from_a_snapshot, pytest_function
+from holdover.harness.snapshot import Snapshot, take
 from holdover.recording import RecordingStore, bundled
 from tests.days import short_days
 
@@ -162,7 +171,7 @@ def test_a_story_of_the_second_day_starts_from_the_night_before(
         operations=[Operation(day=1, at="second", n=900, do="kill")],
     )
     mark = "positions/position-equals-carried-plus-fills"
-    night = from_the_night(schedule, days, tmp_path, tmp_path / "kept", catalogue, mark)
+    night = from_a_snapshot(schedule, days, tmp_path, tmp_path / "kept", catalogue, mark)
     assert night is not None
     assert night.start.endswith(".hsnap")
     snapshot = Snapshot.open(tmp_path / "kept" / night.start)
@@ -202,3 +211,164 @@ def test_a_corpus_loses_nothing_unsaid(tmp_path: Path) -> None:
     corpus.retire("regressions/one.json", "the venue does not do that any more", "kim")
     corpus.retire("regressions/two.json", "nor that", "kim")
     assert "the corpus is empty" in Corpus(tmp_path / "corpus").check()[0]
+
+
+@pytest.mark.parametrize("second", [300, 907])
+def test_a_snapshot_inside_a_day_is_gone_on_from(
+    tmp_path: Path, days: RecordingStore, catalogue: Catalogue, second: int
+) -> None:
+    """From where the subject was down it goes on as the fresh story goes on that has a kill there."""
+    kill = Operation(at="second", n=second, do="kill")
+    later = [Operation(at="second", n=second + 90, do="stale", with_=[20]), Operation(at="second", n=1500, do="torn")]
+    fresh = schedule_on(days, ["ACME"], days.days("ACME"), catalogue, operations=[kill, *later])
+    before = Player(fresh.replace(operations=[]), days, tmp_path / "before", catalogue=catalogue, scratch=True)
+    before.until = (0, second)
+    before.play()
+    before.session.bury()
+    path = take(before.session).save(tmp_path)
+    before.close()
+    ends = []
+    for schedule, snapshot in (
+        (fresh, None),
+        (fresh.replace(start=path.name, operations=later), Snapshot.open(path)),
+    ):
+        player = Player(schedule, days, tmp_path / "run", catalogue=catalogue, snapshot=snapshot, scratch=True)
+        played = player.play()
+        assert played.mark == ""
+        session = player.session
+        tables = session.guard.monitor.layout.tables
+        ends.append(
+            (
+                session.venue.dump(),
+                [timer[:3] for timer in session.clock.timers()],
+                session.market_events,
+                {table: kept for table, kept in tables.items() if kept and table[0] != "guard"},
+            )
+        )
+        player.close()
+    assert ends[0] == ends[1]
+
+
+def test_a_story_is_told_from_the_latest_snapshot_and_with_fewer_orders(
+    tmp_path: Path, days: RecordingStore, catalogue: Catalogue
+) -> None:
+    """A cut and a kill: the snapshot is of that very second, one strategy is left, and the snapshot story fails too."""
+    schedule = schedule_on(
+        days,
+        ["ACME"],
+        days.days("ACME")[:1],
+        catalogue,
+        faults=["snapshot-then-fills-again"],
+        operations=[Operation(at="mutation", n=700, do="disconnect"), Operation(at="second", n=1100, do="kill")],
+    )
+    shrunk = Shrinker(schedule, days, tmp_path, catalogue=catalogue, plays_max=60).shrink()
+    assert len(shrunk.schedule.settings["strategies"]) == 1
+    assert len(shrunk.schedule.operations) == 1
+    assert f"The subject's strategies: {shrunk.schedule.settings['strategies'][0]}." in shrunk.schedule.story()
+    later = from_a_snapshot(shrunk.schedule, days, tmp_path, tmp_path / "kept", catalogue, shrunk.mark)
+    assert later is not None
+    snapshot = Snapshot.open(tmp_path / "kept" / later.start)
+    assert snapshot.about.phase == "open"
+    path = later.save(tmp_path / "kept" / "later.json")
+    assert main(["replay", str(path), "--recordings", str(days.directory), "--out", str(tmp_path / "replayed")]) == 1
+    mended = later.replace(faults=[])
+    assert play(mended, tmp_path / "mended", store=days, catalogue=catalogue, snapshot=snapshot).verdict == "holds"
+
+
+def test_a_place_is_told_from_the_snapshot_on(tmp_path: Path, days: RecordingStore, catalogue: Catalogue) -> None:
+    """The first operation, at a mutation, comes at the same time, whether told from the open or from a snapshot."""
+    schedule = schedule_on(
+        days,
+        ["ACME"],
+        days.days("ACME")[:1],
+        catalogue,
+        faults=["parent-restarts-from-zero"],
+        operations=[
+            Operation(at="mutation", n=400, do="disconnect", with_=[60, 0, 0]),
+            Operation(at="mutation", n=700, do="kill", with_=[30]),
+        ],
+    )
+    times = []
+    marks = marks_of(play(schedule, tmp_path / "run", store=days, catalogue=catalogue, to_breach=True))
+    later = from_a_snapshot(schedule, days, tmp_path, tmp_path / "kept", catalogue, marks[0])
+    assert later is not None
+    assert 0 < later.operations[0].n < 400
+    for one, snapshot in ((schedule, None), (later, Snapshot.open(tmp_path / "kept" / later.start))):
+        player = Player(one, days, tmp_path / "run", catalogue=catalogue, snapshot=snapshot, scratch=True)
+        at: list[int] = []
+        player.on_operation = lambda operation, p=player, at=at: at.append(p.session.clock.now_ns)  # type: ignore[misc]
+        player.play()
+        player.close()
+        times.append(at[0])
+    assert times[0] == times[1]
+
+
+def test_settings_that_cannot_be_are_refused(tmp_path: Path, days: RecordingStore, catalogue: Catalogue) -> None:
+    """With what there is."""
+    schedule = schedule_on(days, ["ACME"], days.days("ACME")[:1], catalogue, settings={"strategies": ["nobody"]})
+    with pytest.raises(ValueError, match=r"it has accumulate.ACME, distribute.ACME, short.ACME"):
+        play(schedule, tmp_path / "run", store=days, catalogue=catalogue)
+
+
+def test_a_search_begins_from_what_is_known(tmp_path: Path, days: RecordingStore, catalogue: Catalogue) -> None:
+    """Witnesses are taken up: their cells are not new again, and a state of theirs is as a fresh play gives it."""
+    axes = ["orders", "in-flight", "link", "reconciliation"]
+    first = searched(days, tmp_path / "one", catalogue, seed=5, axes=axes)
+    known = first.run(bursts=25).witnesses
+    told = set(first.told)
+    first.close()
+    again = searched(days, tmp_path / "other", catalogue, seed=6, axes=axes)
+    again.take_up(known)
+    assert again.done.taken_up > 3
+    assert told <= again.told | {cell for cell in told if cell.startswith(("end ", "overnight "))}
+    kept = again.archive[-1]
+    assert len(again.archive) > 4
+    again._put_back(kept)
+    player = Player(
+        again.base.replace(operations=kept.path[:-1]), days, tmp_path / "fresh", catalogue=catalogue, scratch=True
+    )
+    player.until = (kept.path[-1].day, kept.path[-1].n)
+    player.play()
+    if player.session.subject is not None:
+        player.session.bury()
+    assert again.session.venue.dump() == player.session.venue.dump()
+    player.close()
+    again.close()
+
+
+def test_every_kind_is_chosen(tmp_path: Path, days: RecordingStore, catalogue: Catalogue) -> None:
+    """Each alone in the palette is put into bursts, at a place where it can be."""
+    search = searched(days, tmp_path / "search", catalogue)
+    search._beginning()
+    for kind in KINDS:
+        search._palette = [kind]
+        chosen = [one for _ in range(30) for one in search._choose(search.archive[0], [], 0, 60, 400)]
+        assert {one.do for one in chosen} == {kind}
+        assert check(search.base.replace(operations=chosen)) == []
+    search.close()
+
+
+def test_what_strategy_and_operator_do_is_done(tmp_path: Path, catalogue: Catalogue) -> None:
+    """Submit, replace and cancel reach the venue; a freeze by hand is there, and a thaw takes it away."""
+    operations = [
+        Operation(at="second", n=300, do="submit", with_=[0, 7, 0]),
+        Operation(at="second", n=310, do="replace", with_=[0, 2]),
+        Operation(at="second", n=320, do="cancel", with_=[0]),
+        Operation(at="second", n=330, do="freeze"),
+    ]
+    frozen = schedule_on(bundled(), ["ACME"], ["2024-11-27"], catalogue, operations=operations)
+    thaw = Operation(at="second", n=340, do="thaw")
+    left = []
+    for schedule in (frozen.replace(operations=[]), frozen, frozen.replace(operations=[*operations, thaw])):
+        player = Player(schedule, bundled(), tmp_path / "run", catalogue=catalogue, scratch=True)
+        player.until = (0, 400)
+        assert player.play().mark == ""
+        session = player.session
+        sizes = sorted(order.order_qty for order in session.orders())
+        left.append((sizes.count(7), player.counts["sent"], [one.scope for one in session.guard.frozen]))
+        player.close()
+    assert left[0][0] == 0
+    assert left[1][0] == 1
+    assert left[1][1] >= left[0][1] + 3
+    assert left[1][2] == ["instrument:ACME"]
+    assert left[2][2] == []

@@ -16,7 +16,7 @@ from holdover.catalogue import Catalogue
 from holdover.cli import gate as gate_verb
 from holdover.cli import main
 from holdover.coverage import Data, Lock, Numbers, Waiver, Witness, read
-from holdover.coverage.gate import Gate, judge
+from holdover.coverage.gate import Gate, Kept, judge
 from holdover.coverage.results import Results, StateTest
 from holdover.report import coverage_page
 from holdover.runtime import Journal
@@ -59,7 +59,7 @@ def failing(gate: Gate) -> dict[str, list[str]]:
 
 def test_a_whole_run_meets_the_gate(whole: Data, catalogue: Catalogue) -> None:
     """Nothing is asked for that this run has not."""
-    assert judged(whole, catalogue, passed(catalogue), corpus=[]).met
+    assert judged(whole, catalogue, passed(catalogue), corpus=Kept()).met
 
 
 def test_no_state_test_is_not_met(whole: Data, catalogue: Catalogue) -> None:
@@ -89,9 +89,22 @@ def test_a_state_test_without_a_recording_is_named(whole: Data, catalogue: Catal
 
 def test_a_broken_corpus_is_not_met(whole: Data, catalogue: Catalogue) -> None:
     """What the corpus says is wrong with it is a reason each."""
-    assert failing(judged(whole, catalogue, passed(catalogue), corpus=["a.json is gone"])) == {
+    assert failing(judged(whole, catalogue, passed(catalogue), corpus=Kept(["a.json is gone"]))) == {
         "corpus": ["a.json is gone"]
     }
+
+
+def test_a_corpus_that_holds_less_than_it_did_is_not_met(whole: Data, catalogue: Catalogue) -> None:
+    """Its counts are thresholds of the lock file, in numbers; without a corpus named they are not asked for."""
+    lock = Lock()
+    lock.ratchet("regressions", 5, by="a", on=DAY, reason="kept")
+    lock.ratchet("witnessed", 213, by="a", on=DAY, reason="kept")
+    less = Kept(counts={"regressions": 5, "witnessed": 212})
+    assert failing(judged(whole, catalogue, passed(catalogue), lock, corpus=less)) == {
+        "corpus": ["witnessed are 212, should be at least 213: the corpus has shrunk without a reason"]
+    }
+    assert judged(whole, catalogue, passed(catalogue), lock, corpus=Kept(counts={**less.counts, "witnessed": 213})).met
+    assert judged(whole, catalogue, passed(catalogue), lock).met
 
 
 def test_thresholds_are_asked_for(whole: Data, catalogue: Catalogue) -> None:
@@ -206,9 +219,9 @@ def test_the_gate_asks_the_corpus(project: Path, capsys: pytest.CaptureFixture[s
     parser = argparse.ArgumentParser()
     gate_verb.add_parser(parser.add_subparsers())
     arguments = parser.parse_args(["gate", "--corpus", "corpus"])
-    assert gate_verb.run(arguments, check_corpus=lambda place: [f"{place}: is empty"]) == 1
+    assert gate_verb.run(arguments, check_corpus=lambda place: Kept([f"{place}: is empty"])) == 1
     assert "corpus: is empty" in capsys.readouterr().out
-    assert gate_verb.run(arguments, check_corpus=lambda place: []) == 0
+    assert gate_verb.run(arguments, check_corpus=lambda place: Kept()) == 0
 
 
 def test_the_table_names_what_is_missing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

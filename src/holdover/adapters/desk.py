@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 class DeskSubject:
     """One life of the desk. The plan's days give the instruments and how much one may trade of them.
 
-    The plan's settings may hold a whole `DeskConfig` (`desk`), or fields of one to be set otherwise (`limits`).
+    The plan's settings may hold a whole `DeskConfig` (`desk`), fields of one to be set otherwise (`limits`), the names
+    of the only strategies that trade (`strategies`), and how many slices of each may work at a time (`slices`).
     """
 
     def __init__(self, plan: Plan) -> None:
         told = plan.settings.get("desk")
         config = told if isinstance(told, DeskConfig) else config_for(plan)
-        self.config = msgspec.structs.replace(config, **plan.settings.get("limits", {}))
+        self.settings = plan.settings
+        self.config = _only(msgspec.structs.replace(config, **plan.settings.get("limits", {})), plan)
         self.parts = parts_with(plan.faults)
         self.accounts = self.config.accounts()
         self.desk: Desk | None = None
@@ -91,6 +93,17 @@ class DeskSubject:
         told = msgspec.msgpack.decode(row[-1])
         return [*row[:-1], {name: told[name] for name in sorted(told) if name not in Order.told_by}]
 
+    def fewer(self) -> Iterator[dict[str, Any]]:
+        """Settings with which it would do less: one strategy, without one strategy, one slice of each at a time."""
+        names = [one.name for one in self.config.strategies]
+        if len(names) > 1:
+            for name in names:
+                yield {**self.settings, "strategies": [name]}
+            for name in names if len(names) > 2 else ():
+                yield {**self.settings, "strategies": [one for one in names if one != name]}
+        if any(one.slices_working_max > 1 for one in self.config.strategies):
+            yield {**self.settings, "slices": 1}
+
     def act(self, what: str, *told: Any) -> None:
         """What may be asked of it: `cancel` ROOT, `replace` ROOT PRICE, `submit` NUMBER LOTS TICKS."""
         if self.desk is not None:
@@ -100,6 +113,23 @@ class DeskSubject:
                 "submit": self.desk.submit,
             }
             acts[what](*told)
+
+
+def _only(config: DeskConfig, plan: Plan) -> DeskConfig:
+    """A config with the strategies and slices that the settings leave."""
+    names = plan.settings.get("strategies", [one.name for one in config.strategies])
+    most = plan.settings.get("slices", 0)
+    if not isinstance(names, list) or not isinstance(most, int):
+        raise ValueError("settings: strategies should be a list of names, slices a number")
+    strategies = [
+        msgspec.structs.replace(one, slices_working_max=min(one.slices_working_max, most or one.slices_working_max))
+        for one in config.strategies
+        if one.name in names
+    ]
+    if not strategies:
+        there = ", ".join(one.name for one in config.strategies)
+        raise ValueError(f"settings: of the strategies {', '.join(names) or 'none'} the desk has none; it has {there}")
+    return msgspec.structs.replace(config, strategies=strategies)
 
 
 def config_for(plan: Plan) -> DeskConfig:

@@ -25,7 +25,8 @@ from holdover.coverage import (
     read,
     read_lock,
 )
-from holdover.coverage.lock import NAME, THRESHOLDS
+from holdover.coverage.lock import KEPT, NAME, THRESHOLDS
+from holdover.explore.corpus import Corpus
 from holdover.report import coverage_page, coverage_text, occasions_text
 from holdover.runtime.axes import axes_in_use
 
@@ -117,7 +118,10 @@ def _add_lock(parts: Any) -> None:
     one.add_argument("--until", type=_date, required=True, help="the last day on which it passes, YYYY-MM-DD")
     _add_who(one)
     one = _part(parts, "ratchet", run_ratchet, "raise the thresholds to what is covered; lower one with a reason")
-    one.add_argument("--lower", action="append", default=[], metavar="NAME=N", help="set c1, pairs or c2 lower")
+    one.add_argument(
+        "--lower", action="append", default=[], metavar="NAME=N", help=f"set one of {', '.join(THRESHOLDS)} lower"
+    )
+    one.add_argument("--corpus", type=Path, metavar="DIR", help="raise those of the corpus, too")
     _add_who(one, reason=False)
 
 
@@ -329,10 +333,12 @@ def run_ratchet(arguments: argparse.Namespace) -> int:
             reached = int(ratio.percent * 10) / 10
             if reached > lock.thresholds.get(name, 0.0):
                 lock.ratchet(name, reached, by=by, on=on, reason=arguments.reason or "reached")
+        for name, count in (Corpus(arguments.corpus).counts() if arguments.corpus else {}).items():
+            if count > lock.thresholds.get(name, 0.0):
+                lock.ratchet(name, float(count), by=by, on=on, reason=arguments.reason or "kept")
     lock.write(path)
-    print(
-        f"{path}: " + ", ".join(f"{name} {lock.thresholds[name]:g}%" for name in THRESHOLDS if name in lock.thresholds)
-    )
+    told = [f"{name} {lock.thresholds[name]:g}" for name in THRESHOLDS if name in lock.thresholds]
+    print(f"{path}: " + ", ".join(one if one.split()[0] in KEPT else f"{one}%" for one in told))
     return 0
 
 

@@ -16,12 +16,14 @@ from tqdm import tqdm
 
 from holdover.catalogue import Catalogue
 from holdover.cli.cycle import chosen_days, chosen_symbols
+from holdover.cli.kept import played_first
+from holdover.explore.corpus import Corpus
 from holdover.explore.pairs import SECONDS
 from holdover.explore.play import Played, play
 from holdover.explore.pool import dask, processes
 from holdover.explore.schedule import read_schedule
 from holdover.explore.sweep import Swept, schedule_of, sweep, sweep_pairs
-from holdover.explore.walk import ALL_KINDS, Ground
+from holdover.explore.walk import ALL_KINDS, Ground, store_of
 from holdover.harness.snapshot import Snapshot
 from holdover.harness.subject import BadSubject, Plan, factory_named
 from holdover.recording import RecordingStore, bundled
@@ -52,6 +54,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--until", type=float, help="up to where in the day; 1.0, and 0.505 for pairs")
     parser.add_argument("--upgrade", default="", help="MODULE:NAME that `upgrade` brings up; without it the subject")
     parser.add_argument("--to-breach", action="store_true", help="stop at the first breach")
+    parser.add_argument("--corpus", type=Path, help="a corpus that is played first")
     parser.add_argument("--fresh", action="store_true", help="begin anew where an earlier sweep has left its log")
     parser.add_argument("--out", type=Path, default=Path("out/sweep"))
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -163,6 +166,10 @@ class Bar:
 def run_sweep(arguments: argparse.Namespace) -> int:
     """0 when every trial holds, 1 at a breach, 3 when it could not be told."""
     ground = swept_ground(arguments)
+    if arguments.corpus is not None and not played_first(
+        Corpus(arguments.corpus), store_of(ground), Catalogue.load(*arguments.catalogue)
+    ):
+        return 1
     if arguments.fresh:
         for log in (arguments.out / "sweep.jsonl", *arguments.out.glob("crossing-*/sweep.jsonl")):
             log.unlink(missing_ok=True)

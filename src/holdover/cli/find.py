@@ -14,17 +14,28 @@ from tqdm import tqdm
 from holdover.catalogue import Catalogue
 from holdover.cli.cycle import chosen_days, chosen_symbols
 from holdover.cli.explore import add_ground
+from holdover.cli.kept import axes_of, keep_witnesses, played_first, replayed
+from holdover.coverage.lock import NAME
 from holdover.desk.faults import FAULTS
 from holdover.explore.corpus import Corpus
 from holdover.explore.faulted import WAYS, Row, Table
-from holdover.explore.play import play, store_for
-from holdover.explore.schedule import KINDS, read_schedule
+from holdover.explore.play import store_for
+from holdover.explore.schedule import KINDS, Schedule, read_schedule
 from holdover.explore.search import SEARCHED, Search, Searched
-from holdover.explore.shrink import Shrinker, from_the_night, pytest_function
+from holdover.explore.shrink import Shrinker, from_a_snapshot, pytest_function
 from holdover.explore.walk import scratch_place
+from holdover.explore.witness import Witnesses
 from holdover.harness.subject import Plan, factory_named
 from holdover.recording import RecordingStore, bundled
-from holdover.report import faults_markdown, faults_text, search_json, search_text, timeline_page
+from holdover.report import (
+    corpus_json,
+    corpus_text,
+    faults_markdown,
+    faults_text,
+    search_json,
+    search_text,
+    timeline_page,
+)
 
 
 def add_parser(verbs: Any) -> None:
@@ -34,8 +45,9 @@ def add_parser(verbs: Any) -> None:
     search.add_argument("--budget", type=float, default=60, help="seconds")
     search.add_argument("--bursts", type=int, default=0, help="so many bursts, whatever the time")
     search.add_argument("--kinds", help=f"some of {','.join(SEARCHED)}; without it all")
+    search.add_argument("--until", type=float, default=1.0, help="only so far into each day, as a fraction")
     search.add_argument("--to-breach", action="store_true", help="stop at the first breach")
-    search.add_argument("--corpus", type=Path, help="a corpus to which a witness for each new cell is added")
+    search.add_argument("--corpus", type=Path, help="a corpus: played first; gets a witness for each new cell")
     search.add_argument("--out", type=Path, default=Path("out/search"))
     search.add_argument("--json", action="store_true")
     search.set_defaults(run=run_search)
@@ -65,18 +77,27 @@ def add_parser(verbs: Any) -> None:
 def _corpus(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     check = what.add_parser("check", help="whether anything is gone, changed or slipped in")
-    replay = what.add_parser("play", help="play every schedule: each must hold, or breach what it expects")
+    told = what.add_parser("list", help="what is in it, and what was taken out, with the reasons")
+    told.add_argument("--cells", action="store_true", help="each cell with its witness")
+    replay = what.add_parser(
+        "play", help="play all of it: schedules must end as they should, witnesses reach their cells"
+    )
     replay.add_argument("--recordings", type=Path)
     add = what.add_parser("add", help="add a schedule")
     add.add_argument("schedule", type=Path)
-    add.add_argument("--name", required=True, help="such as regressions/NAME.json")
-    add.add_argument("--why", required=True)
-    retire = what.add_parser("retire", help="take one out, with a reason")
+    kind = add.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--name", help="such as regressions/NAME.json")
+    kind.add_argument("--witness", action="store_true", help="as the witness of the cells that have none")
+    add.add_argument("--why", default="", help="why it is there; a witness needs none")
+    add.add_argument("--recordings", type=Path)
+    retire = what.add_parser("retire", help="take a schedule, a witness or a cell out, with a reason")
     retire.add_argument("name")
     retire.add_argument("--why", required=True)
     retire.add_argument("--by", required=True)
-    for one in (check, replay, add, retire):
+    for one in (check, told, replay, add, retire):
         one.add_argument("--corpus", type=Path, default=Path("corpus"))
+        one.add_argument("--lock", type=Path, help=f"the lock file that names the axes, without it {NAME} here")
+        one.add_argument("--catalogue", action="append", default=[])
         one.add_argument("--json", action="store_true")
         one.set_defaults(run=run_corpus)
 
@@ -86,12 +107,20 @@ def run_search(arguments: argparse.Namespace) -> int:
     store = RecordingStore(arguments.recordings) if arguments.recordings else bundled()
     symbols = chosen_symbols(store, arguments.instrument)
     days = chosen_days(store, symbols, None, None)[:2]
+    if not 0.0 < arguments.until <= 1.0:
+        raise ValueError(f"--until is {arguments.until}, should be over 0.0 and up to 1.0")
     kinds = [one.strip() for one in arguments.kinds.split(",")] if arguments.kinds else list(SEARCHED)
     for one in kinds:
         if one not in KINDS:
             raise ValueError(f"no kind is called {one!r}; there are {', '.join(SEARCHED)}")
     metas = [store.get(symbol, day).meta for day in days for symbol in symbols]
     factory_named(arguments.subject)(Plan(days=metas, seed=arguments.seed, faults=tuple(arguments.fault)))
+    catalogue = Catalogue.load(*arguments.catalogue)
+    corpus = None
+    if arguments.corpus is not None:
+        corpus = Corpus(arguments.corpus)
+        if arguments.corpus.exists() and not played_first(corpus, store, catalogue, witnesses=False):
+            return 1
     searcher = Search(
         store,
         symbols,
@@ -100,42 +129,75 @@ def run_search(arguments: argparse.Namespace) -> int:
         subject=arguments.subject,
         seed=arguments.seed,
         faults=arguments.fault,
-        catalogue=Catalogue.load(*arguments.catalogue),
+        catalogue=catalogue,
         kinds=kinds,
+        axes=axes_of(corpus),
+        until=arguments.until,
     )
-    with tqdm(unit="burst", disable=None, file=sys.stderr, leave=False) as bar:
-
-        def progress(done: Searched) -> None:
-            bar.update(done.bursts - bar.n)
-            bar.set_postfix_str(
-                f"{done.cells} cells, {done.transitions} transitions in cells, {len(done.found)} found", refresh=False
-            )
-
-        try:
-            done = searcher.run(
-                budget_s=0 if arguments.bursts else arguments.budget,
-                bursts=arguments.bursts,
-                to_breach=arguments.to_breach,
-                progress=progress,
-            )
-        finally:
-            searcher.close()
+    doubtful: set[str] = set()
+    line = SearchLine(0 if arguments.bursts else arguments.budget, arguments.bursts)
+    try:
+        if corpus is not None:
+            held = corpus.witnesses()
+            searcher.take_up([held.schedule(one) for one in held.lines], line.taking_up)
+            doubtful = held.cells.keys() - searcher.told
+        done = searcher.run(
+            budget_s=0 if arguments.bursts else arguments.budget,
+            bursts=arguments.bursts,
+            to_breach=arguments.to_breach,
+            progress=line,
+        )
+    finally:
+        line.close()
+        searcher.close()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for number, found in enumerate(done.found):
         found.schedule.save(arguments.out / f"found-{number}.json")
-    if arguments.corpus is not None:
-        _keep_witnesses(Corpus(arguments.corpus), done)
     told = search_json(done, str(arguments.out))
-    print(json.dumps(told) if arguments.json else search_text(done, symbols, days, str(arguments.out)))
+    if corpus is not None and not arguments.fault:
+        told["witnesses"] = keep_witnesses(corpus, done.witnesses, store, catalogue, doubtful=doubtful)
+    if arguments.json:
+        print(json.dumps(told))
+    else:
+        print(search_text(done, symbols, days, str(arguments.out)))
+        if "witnesses" in told:
+            print("{schedules} witnesses of {cells} cells, {new} of them new".format(**told["witnesses"]))
     return {"holds": 0, "breach": 1}.get(done.verdict, 3)
 
 
-def _keep_witnesses(corpus: Corpus, done: Searched) -> None:
-    known = {one.digest for one in corpus.listed.values()}
-    for schedule in done.witnesses:
-        if schedule.digest not in known:
-            known.add(schedule.digest)
-            corpus.add(schedule, f"witnesses/{schedule.digest[:12]}.json", "reaches a cell that nothing had reached")
+class SearchLine:
+    """The progress line: bursts, rate, cells and new ones, breaches, time left; nothing where there is no terminal."""
+
+    def __init__(self, budget_s: float, bursts: int) -> None:
+        self._budget_s, self._bursts = budget_s, bursts
+        self._bar = tqdm(
+            total=bursts or None,
+            unit="burst",
+            disable=None,
+            file=sys.stderr,
+            leave=False,
+            bar_format="{n_fmt} bursts, {rate_fmt}, {postfix}",
+        )
+
+    def taking_up(self, schedule: Schedule) -> None:
+        """A schedule that is known is being played."""
+        self._bar.set_postfix_str(f"playing {schedule.name}")
+
+    def __call__(self, done: Searched) -> None:
+        """Show how far it has come."""
+        left = self._budget_s - done.seconds
+        if self._bursts:
+            left = (self._bursts - done.bursts) * done.seconds / max(done.bursts, 1)
+        self._bar.set_postfix_str(
+            f"{done.cells} cells, {done.transitions} transitions in cells, {done.new} new, "
+            f"{done.breaches} breaches, {max(left, 0):.0f} s left",
+            refresh=False,
+        )
+        self._bar.update(done.bursts - self._bar.n)
+
+    def close(self) -> None:
+        """Take the line away."""
+        self._bar.close()
 
 
 def run_shrink(arguments: argparse.Namespace) -> int:
@@ -160,9 +222,9 @@ def run_shrink(arguments: argparse.Namespace) -> int:
         ).shrink()
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = shrunk.schedule.save(arguments.out / "shrunk.json")
-    night = from_the_night(shrunk.schedule, store, scratch_place(), arguments.out, catalogue, shrunk.mark)
-    if night is not None:
-        night.save(arguments.out / "shrunk-from-the-night.json")
+    later = from_a_snapshot(shrunk.schedule, store, scratch_place(), arguments.out, catalogue, shrunk.mark)
+    if later is not None:
+        later.save(arguments.out / "shrunk-from-a-snapshot.json")
     test = pytest_function(shrunk.schedule, shrunk.explanation)
     (arguments.out / "test_shrunk.py").write_text(test, encoding="utf-8")
     page = timeline_page(shrunk.schedule, store, arguments.out / "timeline", catalogue)
@@ -176,7 +238,8 @@ def run_shrink(arguments: argparse.Namespace) -> int:
             "explanation": shrunk.explanation,
             "story": shrunk.schedule.story(),
             "schedule": str(path),
-            "from_the_night": str(arguments.out / "shrunk-from-the-night.json") if night is not None else "",
+            "settings": shrunk.schedule.settings,
+            "from_a_snapshot": str(arguments.out / "shrunk-from-a-snapshot.json") if later is not None else "",
             "test": str(arguments.out / "test_shrunk.py"),
             "timeline": str(arguments.out / "timeline.html"),
         }
@@ -190,6 +253,9 @@ def run_shrink(arguments: argparse.Namespace) -> int:
         print(f"BREACH  {shrunk.explanation}")
         if entry is not None:
             print(f"        {entry.statement}\n        {' '.join(entry.implication.split())}")
+        if later is not None:
+            print(f"from a snapshot: {arguments.out / 'shrunk-from-a-snapshot.json'}")
+            print("\n".join(f"  {line}" for line in later.story()))
         print(f"schedule {path}, test {arguments.out / 'test_shrunk.py'}, timeline {arguments.out / 'timeline.html'}")
     return 1
 
@@ -197,29 +263,45 @@ def run_shrink(arguments: argparse.Namespace) -> int:
 def run_corpus(arguments: argparse.Namespace) -> int:
     """0 when it is whole and all of it is as expected, 1 when not."""
     corpus = Corpus(arguments.corpus)
+    catalogue = Catalogue.load(*arguments.catalogue)
+    store = RecordingStore(arguments.recordings) if getattr(arguments, "recordings", None) else None
     problems: list[str] = []
-    if arguments.what == "add":
+    not_at_hand: list[str] = []
+    if arguments.what == "add" and arguments.witness:
+        schedule = read_schedule(arguments.schedule)
+        kept = keep_witnesses(
+            corpus, [schedule], store_for(schedule, arguments.recordings), catalogue, lock=arguments.lock
+        )
+        if not kept["new"]:
+            raise ValueError(f"{arguments.schedule.name}: reaches no cell that has no witness yet")
+    elif arguments.what == "add":
         corpus.add(read_schedule(arguments.schedule), arguments.name, arguments.why)
     elif arguments.what == "retire":
         corpus.retire(arguments.name, arguments.why, arguments.by)
     else:
         problems = corpus.check()
     if arguments.what == "play" and not problems:
-        for name, schedule in tqdm(corpus.schedules(), unit="schedule", disable=None, file=sys.stderr, leave=False):
-            played = play(
-                schedule, scratch_place(), recordings=arguments.recordings, journal=False, scratch=True, to_breach=True
-            )
-            if played.mark != schedule.expect:
-                problems.append(
-                    f"{name}: {played.mark or 'holds'}, should be {schedule.expect or 'holding'}"
-                    + (f": {played.breaches[0].explanation}" if played.breaches else f" {played.crash}".rstrip())
-                )
+        done = replayed(corpus, store, catalogue)
+        problems, not_at_hand = done.problems, done.not_at_hand
+    held = corpus.witnesses() if not problems else Witnesses()
     if arguments.json:
-        print(json.dumps({"corpus": str(arguments.corpus), "schedules": len(corpus.listed), "problems": problems}))
-    else:
-        for problem in problems:
-            print(f"- {problem}")
-        print(f"{len(corpus.listed)} schedules" + ("" if problems else ", whole"))
+        told: dict[str, Any] = {"corpus": str(arguments.corpus), "schedules": len(corpus.listed)}
+        told |= {"witnesses": len(held.lines), "cells": len(held.cells)}
+        told |= {"problems": problems, "not_at_hand": not_at_hand}
+        if arguments.what == "list":
+            told |= corpus_json(corpus, held)
+        print(json.dumps(told))
+        return 1 if problems else 0
+    if arguments.what == "list":
+        print(corpus_text(corpus, held, cells=arguments.cells))
+    for problem in problems:
+        print(f"- {problem}")
+    if not_at_hand:
+        print(f"not played, since their recordings are not at hand: {', '.join(not_at_hand)}")
+    print(
+        f"{len(corpus.listed)} schedules, {len(held.lines)} witnesses of {len(held.cells)} cells"
+        + ("" if problems else ", whole")
+    )
     return 1 if problems else 0
 
 

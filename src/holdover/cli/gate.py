@@ -13,10 +13,13 @@ from typing import Any
 
 from holdover.catalogue import Catalogue
 from holdover.cli.coverage import DATA
+from holdover.cli.kept import replayed
 from holdover.coverage import BadCoverage, Data, Numbers, find_lock, read, read_lock
-from holdover.coverage.gate import Gate, judge
+from holdover.coverage.gate import Gate, Kept, judge
 from holdover.coverage.lock import NAME
 from holdover.coverage.results import read_results, results_beside
+from holdover.explore.corpus import WITNESSES, Corpus
+from holdover.recording import RecordingStore
 from holdover.report import gate_junit, gate_markdown, gate_text
 from holdover.runtime.axes import axes_in_use
 
@@ -33,7 +36,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--lock", type=Path, help=f"the lock file, without it {NAME} here")
     parser.add_argument("--gap", type=Path, metavar="PROFILE", help="a profile of production: nothing in it uncovered")
     parser.add_argument("--base", type=Path, metavar="FILE", help="a coverage file: none of its cells lost")
-    parser.add_argument("--corpus", type=Path, metavar="DIR", help="a corpus of schedules that must be intact")
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="a corpus that must be intact, and hold")
+    parser.add_argument("--corpus-seconds", type=float, default=60, metavar="S", help="processor time for playing it")
+    parser.add_argument("--recordings", type=Path, metavar="DIR", help="recorded days of the corpus beside the bundled")
     parser.add_argument("--fail-under", type=float, metavar="N", help="C1 at least N percent, beside the lock file's")
     parser.add_argument("--today", type=date.fromisoformat, default=None, help="the day by which waivers are judged")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
@@ -43,8 +48,8 @@ def add_parser(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace, *, check_corpus: Callable[[Path], list[str]] | None = None) -> int:
-    """Judge; 0 met, 1 not. `check_corpus` gives what is wrong with a corpus; without it the corpus is asked itself."""
+def run(arguments: argparse.Namespace, *, check_corpus: Callable[[Path], Kept] | None = None) -> int:
+    """Judge; 0 met, 1 not. `check_corpus` says how a corpus is; without it the corpus is checked and played."""
     lock_path = arguments.lock or find_lock(Path())
     lock = read_lock(lock_path)
     results_file = arguments.results or results_beside(arguments.data)
@@ -62,7 +67,7 @@ def run(arguments: argparse.Namespace, *, check_corpus: Callable[[Path], list[st
         numbers,
         read_results(results_file),
         arguments.today or date.today(),
-        corpus=(check_corpus or _check_corpus)(arguments.corpus) if arguments.corpus else None,
+        corpus=_kept(arguments, catalogue, lock.axes, check_corpus) if arguments.corpus else None,
         fail_under=arguments.fail_under,
     )
     _write(arguments, gate)
@@ -90,12 +95,35 @@ def _run_pytest(arguments: argparse.Namespace, lock: Path | None) -> None:
         raise BadCoverage(f"pytest ended with exit code {ended.returncode}: it did not run the tests")
 
 
-def _check_corpus(directory: Path) -> list[str]:
-    try:
-        from holdover.explore.corpus import Corpus  # type: ignore[import-not-found, unused-ignore]
-    except ImportError as problem:
-        raise BadCoverage(f"--corpus {directory}: this Holdover has no corpus to check: {problem}") from problem
-    return list(Corpus(directory).check())
+def _kept(
+    arguments: argparse.Namespace,
+    catalogue: Catalogue,
+    axes: list[str],
+    check_corpus: Callable[[Path], Kept] | None,
+) -> Kept:
+    """How the corpus is: whole, and every schedule and witness of it as it should be."""
+    if check_corpus is not None:
+        return check_corpus(arguments.corpus)
+    corpus = Corpus(arguments.corpus)
+    kept = Kept(problems=corpus.check(), counts=corpus.counts())
+    if kept.problems:
+        return kept
+    held = corpus.witnesses()
+    if held.lines and held.head.axes != axes:
+        kept.problems.append(
+            f"{WITNESSES}: tells cells by {', '.join(held.head.axes)}, and {NAME} by {', '.join(axes)}; "
+            f"take it out and have holdover search --corpus make it anew"
+        )
+    store = RecordingStore(arguments.recordings) if arguments.recordings else None
+    done = replayed(corpus, store, catalogue, bound_s=arguments.corpus_seconds)
+    kept.problems += done.problems
+    kept.notes.append(
+        f"{done.schedules} schedules, {done.witnesses} witnesses of {len(held.cells)} cells played in "
+        f"{done.seconds:.0f} s"
+    )
+    if done.not_at_hand:
+        kept.notes.append(f"{len(done.not_at_hand)} not played: their recordings are not at hand (--recordings)")
+    return kept
 
 
 def _write(arguments: argparse.Namespace, gate: Gate) -> None:

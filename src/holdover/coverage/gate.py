@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from holdover.coverage.lock import KEPT
 from holdover.coverage.numbers import Numbers
 from holdover.coverage.results import Results
 
@@ -23,6 +24,15 @@ class Check:
     def met(self) -> bool:
         """Whether it is met."""
         return not self.reasons
+
+
+@dataclass
+class Kept:
+    """What is said of a corpus: what is wrong with it, what is worth saying anyway, and how much it holds by name."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -62,14 +72,14 @@ def judge(
     results: Results | None,
     today: date,
     *,
-    corpus: list[str] | None = None,
+    corpus: Kept | None = None,
     fail_under: float | None = None,
 ) -> Gate:
-    """Ask for everything. `corpus` is what is wrong with the corpus, None where none was named."""
+    """Ask for everything. `corpus` is what is said of the corpus, None where none was named."""
     checks = [
         _tests(results),
         _recorded(results),
-        _corpus(corpus),
+        _corpus(corpus, numbers),
         _denominator(numbers),
         _coverage(numbers, fail_under),
         _gap(numbers, today),
@@ -111,12 +121,19 @@ def _recorded(results: Results | None) -> Check:
     return check
 
 
-def _corpus(problems: list[str] | None) -> Check:
+def _corpus(kept: Kept | None, numbers: Numbers) -> Check:
     check = Check("corpus", "The corpus is intact")
-    if problems is None:
+    wanted = {name: int(numbers.lock.thresholds[name]) for name in KEPT if name in numbers.lock.thresholds}
+    if kept is None:
         check.notes.append("none named (--corpus)")
-    else:
-        check.reasons += problems
+        return check
+    check.reasons += kept.problems
+    check.reasons += [
+        f"{name} are {kept.counts.get(name, 0)}, should be at least {least}: the corpus has shrunk without a reason"
+        for name, least in wanted.items()
+        if kept.counts.get(name, 0) < least
+    ]
+    check.notes += kept.notes
     return check
 
 
@@ -193,4 +210,4 @@ def _digest(numbers: Numbers, results: Results | None) -> Check:
     return check
 
 
-__all__ = ["Check", "Gate", "judge"]
+__all__ = ["Check", "Gate", "Kept", "judge"]

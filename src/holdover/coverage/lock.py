@@ -24,7 +24,11 @@ NAME: Final = "state-coverage.toml"
 VERSION: Final = 1
 DEFAULT_AXES: Final = ("orders", "carried-partial", "in-flight", "unacknowledged", "link", "reconciliation")
 """The axes whose product is the denominator where the lock file does not say others: few enough to be looked at."""
-THRESHOLDS: Final = ("c1", "pairs", "c2")
+PERCENT: Final = ("c1", "pairs", "c2")
+"""Thresholds in percent of what there is."""
+KEPT: Final = ("regressions", "witnessed")
+"""Thresholds of the corpus: how many schedules, and cells with a witness, it holds or has let go with a reason."""
+THRESHOLDS: Final = (*PERCENT, *KEPT)
 
 _HEAD = """# State coverage: axes, infeasible cells, thresholds, waivers; and the log of who changed them and why.
 # Written by `holdover coverage accept`, `retire`, `waive` and `ratchet`. A change by hand that the log does not
@@ -119,12 +123,15 @@ class Lock(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         self._note("waived", waiver.name, waiver.until.isoformat(), waiver.by, on, waiver.reason)
 
     def ratchet(self, what: str, value: float, *, by: str, on: date, reason: str) -> None:
-        """Set a threshold, in percent; a lower one needs a reason like any other. Raises `BadLock` for another name."""
+        """Set a threshold, in percent or a number of `KEPT`; a lower one needs a reason like any other.
+
+        Raises `BadLock` for another name.
+        """
         _need(by=by, reason=reason)
         if what not in THRESHOLDS:
             raise BadLock(f"no threshold is called {what!r}; there are {', '.join(THRESHOLDS)}")
-        if not 0 <= value <= 100:
-            raise BadLock(f"threshold {what} is {value}, should be from 0 to 100")
+        if value < 0 or (value > 100 and what in PERCENT):
+            raise BadLock(f"threshold {what} is {value:g}, should be {'0 or more' if value < 0 else 'from 0 to 100'}")
         self.thresholds[what] = value
         self._note("threshold", what, repr(float(value)), by, on, reason)
 
@@ -288,4 +295,4 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-__all__ = ["BadLock", "DEFAULT_AXES", "Lock", "NAME", "Rule", "Waiver", "find_lock", "read_lock"]
+__all__ = ["BadLock", "DEFAULT_AXES", "KEPT", "Lock", "NAME", "Rule", "Waiver", "find_lock", "read_lock"]

@@ -389,7 +389,7 @@ class Numbers:
             f"{name} is {ratios[name].percent:.2f}% ({ratios[name].done} of {ratios[name].of}), "
             f"should be at least {wanted:g}%"
             for name, wanted in sorted(self.lock.thresholds.items())
-            if ratios[name].percent < wanted
+            if name in ratios and ratios[name].percent < wanted
         ]
 
     def as_json(self, today: date) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
 from holdover.catalogue import Catalogue
 from holdover.explore.hand import Hand
@@ -78,7 +78,8 @@ class Player:
     """Plays one schedule on a session of its own in `directory`.
 
     `to_breach` ends at the first breach, `until` (day, second) there, with the session as it then is; `also` hears each
-    mutation. `session` is there to be asked when it has been played (or is given, and not made); `close` it then.
+    mutation, `on_place` each place as it is reached, `on_operation` each operation. `session` is there to be asked when
+    it has been played (or is given, and not made); `close` it then.
     """
 
     def __init__(
@@ -98,13 +99,21 @@ class Player:
             raise BadSchedule(f"{schedule.name or 'the schedule'}: starts from {schedule.start}, which was not given")
         self.schedule, self.to_breach = schedule, to_breach
         self.session = session or session_for(
-            schedule, store, directory, catalogue=catalogue, journal=journal, scratch=scratch
+            schedule,
+            store,
+            directory,
+            catalogue=catalogue,
+            journal=journal,
+            scratch=scratch,
+            settings=schedule.settings,
         )
         if snapshot is not None:
             self.session.load(snapshot.parts)
         self.hand = Hand(self.session)
         self.on_begin: Callable[[], None] | None = None
         self.also: Callable[[str, Record], None] | None = None
+        self.on_place: Callable[[str], None] | None = None
+        self.on_operation: Callable[[Operation], None] | None = None
         self.until: tuple[int, int] | None = None
         self._waiting: dict[tuple[str, int], list[Operation]] = {}
         self._seconds: list[Operation] = []
@@ -122,6 +131,8 @@ class Player:
         before = session.guard.monitor.mutations
         begun = self.schedule.days.index(session.trade_date) + 1 if session.trade_date else 0
         try:
+            if session.phase == "open" and not self._comes_up(begun - 1):
+                begun = len(self.schedule.days)
             for number, day in list(enumerate(self.schedule.days))[begun:]:
                 if not self._day(number, day):
                     break
@@ -154,6 +165,11 @@ class Player:
         """
         number = self.schedule.days.index(self.session.trade_date)
         return self._day(number, self.session.trade_date, counts, operation)
+
+    def _comes_up(self, number: int) -> bool:
+        """Go on from a snapshot inside a day, at which the subject was down: it comes up first."""
+        up = Operation(day=number, at="second", n=0, do="kill")
+        return self._day(number, self.session.trade_date, dict.fromkeys(self.counts, 0), up)
 
     def _day(self, number: int, day: str, counts: dict[str, int] | None = None, first: Operation | None = None) -> bool:
         session = self.session
@@ -223,6 +239,7 @@ class Player:
             if not session.stopped:
                 if not self._seconds or next_ns >= close_ns:
                     return not (self.to_breach and session.guard.breaches) and not self.ended
+                self._told(self._seconds[0])
                 self._pending.append(self._seconds.pop(0))
             elif self._instants:
                 self._reached("instant")
@@ -245,11 +262,14 @@ class Player:
 
     def _reached(self, place: str) -> None:
         self.counts[place] += 1
+        if self.on_place is not None:
+            self.on_place(place)
         if not self._waiting:
             return
         if self._instants:
             self.session.stop()
         for one in self._waiting.pop((place, self.counts[place]), ()):
+            self._told(one)
             if one.do in AT_MESSAGES:
                 self._done += 1
                 self.hand.to_the_message(one, place)
@@ -261,6 +281,10 @@ class Player:
                 if one.kind.family == "restart" and one.do not in ("clean", "upgrade") and place in _IN_THE_SUBJECT:
                     self.session.die()
                 self.session.stop()
+
+    def _told(self, one: Operation) -> None:
+        if self.on_operation is not None:
+            self.on_operation(one)
 
     def _between(self, one: Operation) -> bool:
         """Do what is done between two events; False when it has ended the day."""
@@ -292,27 +316,53 @@ class Player:
         return True
 
 
+class Stage(Protocol):
+    """What a session is made for: a schedule, or the ground of a sweep."""
+
+    @property
+    def subject(self) -> str:
+        """The subject's name."""
+
+    @property
+    def symbols(self) -> list[str]:
+        """The instruments."""
+
+    @property
+    def days(self) -> list[str]:
+        """The trading days."""
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+
+    @property
+    def faults(self) -> list[str]:
+        """The seeded faults to switch on."""
+
+
 def session_for(
-    schedule: Schedule,
+    stage: Stage,
     store: RecordingStore,
     directory: Path,
     *,
     catalogue: Catalogue | None = None,
     journal: bool = True,
     scratch: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Session:
-    """A session for a schedule, in a directory that is emptied first."""
+    """A session for a schedule or a ground, in a directory that is emptied first; `settings` go to the subject."""
     if directory.exists():
         shutil.rmtree(directory)
     return Session(
-        factory_named(schedule.subject),
+        factory_named(stage.subject),
         store,
-        schedule.symbols,
+        stage.symbols,
         directory,
-        days=schedule.days,
-        seed=schedule.seed,
-        faults=schedule.faults,
+        days=stage.days,
+        seed=stage.seed,
+        faults=stage.faults,
         catalogue=catalogue,
+        settings=settings,
         journal=journal,
         scratch=scratch,
     )
@@ -345,3 +395,11 @@ def play(
         return player.play()
     finally:
         player.close()
+
+
+def marks_of(played: Played) -> list[str]:
+    """What a schedule breached, as `subsystem/invariant`, in the order of finding; a crash is `crash/` and its kind."""
+    found = [f"{one.subsystem}/{one.invariant}" for one in played.breaches]
+    if played.crash:
+        found.append(f"crash/{played.crash.partition(':')[0]}")
+    return list(dict.fromkeys(found))

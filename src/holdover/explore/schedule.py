@@ -168,8 +168,10 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Recorded days, where they start from, and what is done to the subject on the way.
 
-    `start` is `fresh`, or the file name of a snapshot beside the schedule. `catalogue` is the digest under which it
-    was found. `expect` names the invariant and subsystem that it breaches, empty when it must hold.
+    `start` is `fresh`, or the file name of a snapshot beside the schedule: of a night, or of an instant inside a day at
+    which the subject was down. There it comes up first, and that day's places but `second` are counted from there.
+    `catalogue` is the digest under which it was found. `expect` names the invariant and subsystem that it breaches,
+    empty when it must hold. `settings` go to the subject as they are; see what a subject may offer.
     """
 
     holdover: Literal["schedule"] = "schedule"
@@ -181,6 +183,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     catalogue: str = ""
     seed: int = 0
     faults: list[str] = []
+    settings: dict[str, Any] = {}
     expect: str = ""
     operations: list[Operation] = []
 
@@ -233,7 +236,12 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         days = ", ".join(self.days)
         began = "from a fresh state" if self.start == "fresh" else f"from the snapshot {self.start}"
         told = [f"{', '.join(self.symbols)} on {days}, {began}."]
+        told += [f"The subject's {name}: {_said(value)}." for name, value in self.settings.items()]
         return told + [f"{one.words()[0].upper()}{one.words()[1:]}." for one in self.operations]
+
+
+def _said(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def schedule_on(

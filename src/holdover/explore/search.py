@@ -4,7 +4,8 @@ A recorded day never cancels at the bad moment. So a burst takes a state from th
 least, brings the subject up on it, and for some minutes of the recorded market does to it what a seeded choice says:
 faults, acts of the venue, of the strategy and of the operator. A burst that came into a cell, or through a transition
 in a cell, that no burst had come to before is kept as a new state to go on from. What is found is told as a schedule
-from the fresh beginning, and is played once more from there before it is believed.
+from the fresh beginning, and is played once more from there before it is believed. Schedules that are known already
+(`take_up`: a corpus's witnesses) are played first, so that what they reach need not be found again.
 
 All bursts run in one process on one session: states are kept and put back as a trial's are, so that going on from any
 of them costs a millisecond and not a day.
@@ -15,14 +16,16 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.explore.play import Played, Player, play, session_for
+from holdover.explore.play import Player, marks_of, play, session_for
 from holdover.explore.schedule import AT_MESSAGES, KINDS, Operation, Schedule, schedule_on
+from holdover.explore.witness import Cells, cut_off
 from holdover.harness import Session, disk
 from holdover.recording import RecordingStore
 
@@ -30,11 +33,12 @@ SEARCHED: Final[tuple[str, ...]] = tuple(KINDS)
 """Every kind of operation; a search takes some of them for each stretch of bursts."""
 
 _ARCHIVE_MAX: Final = 160
+_SECOND_NS: Final = 1_000_000_000
 _SPANS_S: Final = (40, 120, 300, 900)
 _STRETCH: Final = 12
 """How many bursts keep one choice of kinds."""
-_LOSSY: Final = ("lose", "not-found", "reorder")
-_LOST_MAX: Final = 2
+LOSSY: Final = ("lose", "not-found", "reorder")
+LOST_MAX: Final = 2
 """How many messages may be lost, or wait for the next heartbeat, close to one another: whoever asks again has to wait
 first, and no patience gets through one loss after the other in the time that a reconciliation may take."""
 _UNKNOWN_MAX: Final = 2
@@ -63,7 +67,14 @@ class Searched(msgspec.Struct, kw_only=True):
     archived: int = 0
     found: list[Found] = []
     seconds: float = 0.0
+    taken_up: int = 0
+    new: int = 0
     witnesses: list[Schedule] = []
+
+    @property
+    def breaches(self) -> int:
+        """How many things were found that show from the beginning."""
+        return sum(1 for one in self.found if one.confirmed)
 
     @property
     def verdict(self) -> str:
@@ -89,7 +100,10 @@ class _Kept:
 
 
 class Search:
-    """One search over some recorded days; `run` it for a while, or for a number of bursts."""
+    """One search over some recorded days; `run` it for a while, or for a number of bursts.
+
+    It stays in the first part `until` of each day. `axes` are those by which the cells of witnesses are told.
+    """
 
     def __init__(
         self,
@@ -103,12 +117,15 @@ class Search:
         faults: Sequence[str] = (),
         catalogue: Catalogue | None = None,
         kinds: Sequence[str] = SEARCHED,
+        axes: Sequence[str] = (),
+        until: float = 1.0,
     ) -> None:
         self.catalogue = catalogue or Catalogue.load()
         self.store, self.place, self.kinds = store, place, list(kinds)
         self.base = schedule_on(
             store, symbols, days, self.catalogue, name="search", subject=subject, seed=seed, faults=list(faults)
         )
+        self.until = until
         self.rng = random.Random(seed)
         self.done = Searched()
         self.seen: set[Any] = set()
@@ -120,6 +137,10 @@ class Search:
             self.base, store, place / "search", catalogue=self.catalogue, journal=False, scratch=True
         )
         self.session.guard.monitor.recomputes = False
+        self._tells = Cells(self.session.guard.cells, axes)
+        self.told: set[str] = set()
+        self._counted = (0, 0)
+        self._nothing: _Kept | None = None
 
     def run(
         self,
@@ -146,6 +167,37 @@ class Search:
         self.done.seconds = time.monotonic() - began
         return self.done
 
+    def take_up(
+        self, schedules: Sequence[Schedule], progress: Callable[[Schedule], None] = lambda schedule: None
+    ) -> None:
+        """Play schedules that are known, and begin from what they reach; those on other instruments or days are left.
+
+        One that ends early is kept as it stands there, to go on from. Only before the first burst.
+        """
+        if not self.archive:
+            self._beginning()
+        assert self._nothing is not None
+        for schedule in schedules:
+            days = self.base.days[: len(schedule.days)]
+            if (schedule.symbols, schedule.days, schedule.subject) != (self.base.symbols, days, self.base.subject):
+                continue
+            progress(schedule)
+            self.done.taken_up += 1
+            operations, (day, second) = list(schedule.operations), (len(days) - 1, 0)
+            ends = operations[-1] if operations else None
+            if ends is None or ends.do != "overnight" or ends.day != day or ends.at != "second":
+                second = self._length_s(day)
+            else:
+                second = operations.pop().n
+            self._put_back(self._nothing)
+            player = self._player(operations, second, day)
+            played = player.play()
+            if played.mark:
+                self._look(operations, played.crash)
+                self._fresh()
+            else:
+                self._reached(operations, (day, second), player, witness=False)
+
     def close(self) -> None:
         """Let go of the session."""
         self.session.close()
@@ -156,10 +208,8 @@ class Search:
         """The first states: the day as it stands at a few times, each taken as a kill would leave it."""
         path: list[Operation] = []
         places = dict.fromkeys(("mutation", "in", "out", "delivered", "sent", "instant"), 0)
-        length_s = (
-            self.store.get(self.base.symbols[0], self.base.days[0]).meta.close_ns
-            - self.store.get(self.base.symbols[0], self.base.days[0]).meta.open_ns
-        ) // 1_000_000_000
+        length_s = self._length_s(0)
+        self._nothing = _Kept(self.session.keep(), {}, {}, [], dict(places))
         for number, share in enumerate((0.02, 0.15, 0.5, 0.9)):
             second = int(length_s * share)
             player = self._player([], second, 0)
@@ -168,9 +218,16 @@ class Search:
             else:
                 self._put_back(self.archive[-1])
                 player.resume(self.archive[-1].place, self.archive[-1].path[-1])
+            _, told = self._fresh()
+            self._witness(path, (0, second), told)
             path = [*path, Operation(at="second", n=second, do="kill")]
             places = dict(player.counts)
             self._keep(path, places)
+
+    def _length_s(self, day: int) -> int:
+        """How many seconds of a day are searched."""
+        meta = self.store.get(self.base.symbols[0], self.base.days[day]).meta
+        return int((meta.close_ns - meta.open_ns) // _SECOND_NS * self.until)
 
     def _player(self, operations: list[Operation], second: int, day: int) -> Player:
         player = Player(
@@ -204,7 +261,8 @@ class Search:
         if session.subject is not None:
             session.bury()
         session.put_back(kept.state)
-        session.own_tape()
+        if session.trade_date:
+            session.own_tape()
         self._folder += 1
         place = self.place / f"burst-{self._folder}"
         disk.remove(self.place / f"burst-{self._folder - 1}")
@@ -227,8 +285,8 @@ class Search:
         session = self.session
         day = self.base.days.index(session.trade_date)
         open_ns, close_ns = session.hours()
-        now_s = max((session.clock.now_ns - open_ns) // 1_000_000_000, 0)
-        last_s = (close_ns - open_ns) // 1_000_000_000
+        now_s = max((session.clock.now_ns - open_ns) // _SECOND_NS, 0)
+        last_s = max(int((close_ns - open_ns) // _SECOND_NS * self.until), now_s + 2)
         end_s = min(now_s + self.rng.choice(_SPANS_S), last_s)
         # What is still to come of the path, and what is new; what has been is in the state.
         coming = [
@@ -236,11 +294,12 @@ class Search:
         ]
         added = self._choose(kept, coming, day, now_s, end_s)
         night = any(one.do.startswith("overnight") for one in added) and day + 1 < len(self.base.days)
-        until = (day + 1, self.rng.choice((60, 600, 3600))) if night else (day, end_s)
+        until = (day, end_s)
+        if night:
+            until = (day + 1, min(self.rng.choice((60, 600, 3600)), self._length_s(day + 1)))
         path = [*kept.path, *added]
         player = self._player([*coming, *added], until[1], until[0])
         crash = ""
-        before = set(session.guard.cells.transitions)
         try:
             going = player.resume(kept.place, kept.path[-1])
             if night and going:
@@ -250,18 +309,40 @@ class Search:
         self.done.operations += len(added)
         if session.guard.breaches or crash:
             self._look(path, crash)
-            return
-        fresh = (set(session.guard.cells.transitions) - before) - self.seen
-        here = ("cell", session.guard.cells.cell)
-        self.seen |= fresh
-        new = bool(fresh) or here not in self.seen
-        self.seen.add(here)
-        self.done.transitions = sum(1 for one in self.seen if one[0] != "cell")
-        self.done.cells = sum(1 for one in self.seen if one[0] == "cell")
-        if new and session.phase == "open" and until[1] < last_s:
-            path = [*path, Operation(day=until[0], at="second", n=until[1], do="kill")]
-            self._keep(path, dict(player.counts))
-            self.done.witnesses.append(self.base.replace(operations=path, name="reaches a new cell"))
+            self._fresh()  # what was reached on the way is no witness of anything
+        else:
+            self._reached(path, until, player)
+
+    def _reached(self, path: list[Operation], until: tuple[int, int], player: Player, *, witness: bool = True) -> None:
+        """Keep the state when it, or something on the way to it, is new; and the schedule, as a witness of that."""
+        new, told = self._fresh()
+        if witness:
+            self._witness(path, until, told)
+        if new and self.session.phase == "open" and until[1] < self._length_s(until[0]):
+            self._keep([*path, Operation(day=until[0], at="second", n=until[1], do="kill")], dict(player.counts))
+
+    def _witness(self, path: list[Operation], until: tuple[int, int], told: set[str]) -> None:
+        if told:
+            self.done.new += len(told)
+            self.done.witnesses.append(cut_off(self.base.replace(operations=path, name="reaches"), until))
+
+    def _fresh(self) -> tuple[bool, set[str]]:
+        """Whether the system has come where it had not been, and the cells of the witnesses' axes that are new."""
+        counter = self.session.guard.cells
+        visits, transitions = self._counted
+        # Both tell in the order of first mention.
+        passed = list(islice(counter.transitions, transitions, None))
+        been = list(islice(counter.visits, visits, None))
+        self._counted = len(counter.visits), len(counter.transitions)
+        here = ("cell", counter.cell)
+        new = bool(passed) or here not in self.seen
+        self.seen.update(passed, [here])
+        self.done.transitions = len(counter.transitions)
+        self.done.cells = len(self.seen) - self.done.transitions
+        told = {self._tells(cell) for cell in been} | {self._tells(cell, label) for label, cell in passed}
+        told -= self.told
+        self.told |= told
+        return new, told
 
     def _choose(self, kept: _Kept, coming: list[Operation], day: int, now_s: int, end_s: int) -> list[Operation]:
         added: list[Operation] = []
@@ -270,9 +351,9 @@ class Search:
             at, number = "second", self.rng.randint(now_s + 1, max(end_s - 1, now_s + 1))
             near = self.rng.choice((3, 20, 120))
             if kind in AT_MESSAGES:
-                lost = sum(1 for one in (*coming, *added) if one.do in _LOSSY)
+                lost = sum(1 for one in (*coming, *added) if one.do in LOSSY)
                 unknown = sum(1 for one in (*coming, *added) if one.do == "not-found") + self.session.venue.not_found
-                if (kind in _LOSSY and lost >= _LOST_MAX) or (kind == "not-found" and unknown >= _UNKNOWN_MAX):
+                if (kind in LOSSY and lost >= LOST_MAX) or (kind == "not-found" and unknown >= _UNKNOWN_MAX):
                     continue
                 at = self.rng.choice(("in", "in", "out"))
                 number = kept.place[at] + self.rng.randint(1, near)
@@ -349,9 +430,4 @@ class Search:
         )
 
 
-def marks_of(played: Played) -> list[str]:
-    """What a schedule breached, as `subsystem/invariant`, in the order of finding; a crash is `crash/` and its kind."""
-    found = [f"{one.subsystem}/{one.invariant}" for one in played.breaches]
-    if played.crash:
-        found.append(f"crash/{played.crash.partition(':')[0]}")
-    return list(dict.fromkeys(found))
+__all__ = ["LOSSY", "LOST_MAX", "SEARCHED", "Found", "Search", "Searched", "marks_of"]

@@ -1,27 +1,30 @@
 """The shrinker: from a schedule that fails to the shortest story that fails in the same way.
 
-Four passes, each of which keeps only what still breaches the same invariant in the same subsystem: fewer operations
-(delta debugging over the list: any part of a schedule is a schedule), fewer days and instruments, plainer kinds,
-smaller numbers. The passes are gone through again until none helps, or the plays are used up.
+Passes, each of which keeps only what still breaches the same invariant in the same subsystem: fewer operations (delta
+debugging over the list: any part of a schedule is a schedule), fewer days, fewer instruments, fewer orders (what the
+subject offers as `fewer`), plainer kinds, smaller numbers. The passes are gone through again until none helps, or the
+plays are used up. `from_a_snapshot` then tells what is left from the latest instant from which it still fails.
 
 Source of the first pass: Zeller and Hildebrandt, Simplifying and Isolating Failure-Inducing Input (2002), `ddmin`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.explore.play import Played, Player, play
+from holdover.explore.play import Played, Player, marks_of, play
 from holdover.explore.schedule import Operation, Schedule
-from holdover.explore.search import marks_of
-from holdover.harness.snapshot import take
+from holdover.harness.snapshot import Snapshot, take
+from holdover.harness.subject import Plan, factory_named
 from holdover.recording import RecordingStore
 
+_SECOND_NS: Final = 1_000_000_000
 _PLAINER: Final = {
     "torn": ("kill",),
     "stale": ("kill",),
@@ -92,6 +95,7 @@ class Shrinker:
             changed = self._operations()
             changed = self._days() or changed
             changed = self._instruments() or changed
+            changed = self._orders() or changed
             changed = self._each(self._plainer) or changed
             changed = self._each(self._smaller) or changed
         name = f"{self.mark.replace('/', ': ')}, in {len(self.schedule.operations)} operations"
@@ -155,6 +159,25 @@ class Shrinker:
                 changed = self._fails(self.schedule.replace(recordings=left)) or changed
         return changed
 
+    def _orders(self) -> bool:
+        """Settings with which the subject does less, where it offers any."""
+        changed = False
+        again = True
+        while again and self.plays < self.plays_max:
+            again = False
+            for settings in self._fewer():
+                if self._fails(self.schedule.replace(settings=settings)):
+                    again = changed = True
+                    break
+        return changed
+
+    def _fewer(self) -> list[dict[str, Any]]:
+        schedule = self.schedule
+        metas = [self.store.get(one.symbol, one.trade_date).meta for one in schedule.recordings]
+        plan = Plan(days=metas, seed=schedule.seed, faults=schedule.faults, settings=schedule.settings)
+        fewer = getattr(factory_named(schedule.subject)(plan), "fewer", None)
+        return list(fewer()) if fewer is not None else []
+
     def _each(self, smaller: Callable[[Operation], Iterator[Operation]]) -> bool:
         """For each operation, the first of its smaller ones that still fails, as long as there is one."""
         changed = False
@@ -206,7 +229,11 @@ class Shrinker:
         known = self._tried.get(digest)
         if known is not None or self.plays >= self.plays_max:
             return False  # what failed is what we have; what did not need not be tried again
-        played = self._play(schedule)
+        try:
+            played = self._play(schedule)
+        except ValueError:  # settings that name what is not there any more
+            self._tried[digest] = False
+            return False
         fails = self.mark in marks_of(played)
         self._tried[digest] = fails
         if fails:
@@ -214,16 +241,135 @@ class Shrinker:
         return fails
 
 
-def from_the_night(
+_BACK_S: Final = (0, 1, 2, 5, 20, 60, 300, 900, 3600)
+"""So long before the first operation a story may begin, the latest tried first."""
+
+
+def from_a_snapshot(
     schedule: Schedule, store: RecordingStore, place: Path, into: Path, catalogue: Catalogue, mark: str
 ) -> Schedule | None:
-    """The same story from a snapshot of the night before its first operation, saved in `into`, where it still fails.
+    """The same story from the latest snapshot before its first operation from which it still fails, saved in `into`.
 
-    None when its first day has an operation, or when it does not fail from there.
+    At an instant inside the day the subject is down, as a kill leaves it, and comes up first; a first operation that
+    is a plain kill is that very kill. Where it fails from none of these, the night before is tried. None when it fails
+    from there neither, or when it does not begin fresh.
     """
-    first = min((one.day for one in schedule.operations), default=0)
-    if schedule.start != "fresh" or first == 0:
+    if schedule.start != "fresh":
         return None
+    teller = _Teller(schedule, store, place, catalogue, mark)
+    first = teller.first
+    night = min((one.day for one in schedule.operations), default=0) > 0
+    if first is None:  # it fails before, or has none
+        return _from_the_night(schedule, store, place, into, catalogue, mark) if night else None
+    one = schedule.operations[0]
+    found = None
+    if (one.do, one.at, one.day, one.n) == ("kill", "second", *first) and not any(one.with_):
+        found = teller.tell(*first, schedule.operations[1:], into)
+    for back in _BACK_S:
+        if found is None and first[1] - back > 0:
+            found = teller.tell(first[0], first[1] - back, schedule.operations, into)
+    if found is not None:
+        return found
+    return _from_the_night(schedule, store, place, into, catalogue, mark) if night else None
+
+
+class _Teller:
+    """Tells one story from snapshots inside the day of its first operation."""
+
+    def __init__(self, schedule: Schedule, store: RecordingStore, place: Path, catalogue: Catalogue, mark: str) -> None:
+        self.schedule, self.store, self.place, self.catalogue, self.mark = schedule, store, place, catalogue, mark
+        self.first: tuple[int, int] | None = None
+        self._first_ns = 0
+        player = self._player(schedule)
+        reached: list[tuple[int, str]] = []
+
+        def begun() -> None:
+            reached.clear()
+
+        def done(operation: Operation) -> None:
+            if self.first is None:
+                session = player.session
+                self._first_ns = session.clock.now_ns
+                second = (self._first_ns - session.hours()[0]) // _SECOND_NS
+                self.first = schedule.days.index(session.trade_date), second
+                player.until = self.first[0], second + 1
+
+        player.on_begin, player.on_operation = begun, done
+        player.on_place = lambda at: reached.append((player.session.clock.now_ns, at)) if self.first is None else None
+        try:
+            player.play()
+        finally:
+            player.close()
+        self._before = self._count(reached)
+
+    def _player(self, schedule: Schedule, snapshot: Snapshot | None = None) -> Player:
+        return Player(
+            schedule,
+            self.store,
+            self.place / "told",
+            catalogue=self.catalogue,
+            snapshot=snapshot,
+            journal=False,
+            scratch=True,
+            to_breach=True,
+        )
+
+    def _count(self, reached: list[tuple[int, str]]) -> Counter[str]:
+        """How many of each place were reached in the instants before the first operation's."""
+        return Counter(at for now_ns, at in reached if now_ns < self._first_ns)
+
+    def tell(self, day: int, second: int, operations: list[Operation], into: Path) -> Schedule | None:
+        """The story from a snapshot at that second, saved with it, if it fails from there."""
+        snapshot = self._taken(day, second)
+        if snapshot is None:
+            return None
+        # That day's places are counted from the snapshot on, and coming up passes some of them.
+        bare = self.schedule.replace(start=f"{snapshot.name}.hsnap", operations=[])
+        player = self._player(bare, snapshot)
+        reached: list[tuple[int, str]] = []
+        player.on_place = lambda at: reached.append((player.session.clock.now_ns, at))
+        player.until = day, (self.first or (0, 0))[1] + 1
+        try:
+            player.play()
+        finally:
+            player.close()
+        coming_up = self._count(reached)
+        moved = [
+            one
+            if one.day != day or one.at == "second"
+            else msgspec.structs.replace(one, n=one.n - self._before[one.at] + coming_up[one.at])
+            for one in operations
+        ]
+        if any(one.n < 0 for one in moved):
+            return None
+        shorter = bare.replace(operations=moved)
+        player = self._player(shorter, snapshot)
+        try:
+            fails = self.mark in marks_of(player.play())
+        finally:
+            player.close()
+        if fails:
+            snapshot.save(into)
+        return shorter if fails else None
+
+    def _taken(self, day: int, second: int) -> Snapshot | None:
+        """The state at that second of the undisturbed day with the subject down; None where something fails before."""
+        player = self._player(self.schedule.replace(operations=[]))
+        player.until = day, second
+        try:
+            if player.play().mark or player.session.phase != "open":
+                return None
+            player.session.bury()
+            return take(player.session, subject=self.schedule.subject)
+        finally:
+            player.close()
+
+
+def _from_the_night(
+    schedule: Schedule, store: RecordingStore, place: Path, into: Path, catalogue: Catalogue, mark: str
+) -> Schedule | None:
+    """The same story from a snapshot of the night before its first operation, where it still fails."""
+    first = min(one.day for one in schedule.operations)
     player = Player(schedule.replace(operations=[]), store, place / "night", catalogue=catalogue, scratch=True)
     try:
         for number, day in enumerate(schedule.days[:first]):

@@ -11,7 +11,6 @@ At round times the state is summed (`StateSum`): a trial that comes to the same 
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +20,9 @@ import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.explore.hand import Hand
+from holdover.explore.play import session_for
 from holdover.explore.state import StateSum
-from holdover.harness import Session, disk, factory_named
+from holdover.harness import Session, disk
 from holdover.harness.snapshot import Snapshot, take
 from holdover.model import Order, Outbound, Record
 from holdover.recording import RecordingStore, bundled
@@ -131,19 +131,7 @@ def scratch_place() -> Path:
 
 def new_session(ground: Ground, place: Path, catalogue: Catalogue, store: RecordingStore) -> Session:
     """A session on a ground that leaves no trace."""
-    return Session(
-        factory_named(ground.subject),
-        store,
-        ground.symbols,
-        place,
-        days=ground.days,
-        seed=ground.seed,
-        faults=ground.faults,
-        catalogue=catalogue,
-        settings=ground.desk,
-        journal=False,
-        scratch=True,
-    )
+    return session_for(ground, store, place, catalogue=catalogue, settings=ground.desk, journal=False, scratch=True)
 
 
 def night_before(ground: Ground, place: Path) -> Snapshot | None:
@@ -168,7 +156,6 @@ class Walk:
 
     def __init__(self, ground: Ground, place: Path, snapshot: Snapshot | None) -> None:
         self.ground, self.place = ground, place
-        shutil.rmtree(place / "walk", ignore_errors=True)
         self.session = session = new_session(ground, place / "walk", catalogue_of(ground), store_of(ground))
         if snapshot is not None:
             session.load(snapshot.parts)

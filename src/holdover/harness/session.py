@@ -354,24 +354,32 @@ class Session:
                     "days": self.days,
                     "subject_up": self.subject is not None,
                     "position": self._held[0] if self._held else 0,
+                    "tape": self._tape.place,
+                    "held": self._held,
+                    "synced": self.synced,
                     "quiet_at": self._quiet_at,
                 }
             ),
         }
         for path in disk.files_in(self.subject_directory):
             parts[f"subject/{path.relative_to(self.subject_directory).as_posix()}"] = path.read_bytes()
+        if self.phase == "open":
+            backup = self.directory / "backup"
+            for path in disk.files_in(backup):
+                parts[f"backup/{path.relative_to(backup).as_posix()}"] = path.read_bytes()
         return parts
 
     def load(self, parts: Mapping[str, bytes]) -> None:
-        """Take up a full state in a new session over the same recordings; only between two days can it run on.
+        """Take up a full state in a new session over the same recordings; inside a day `restart` goes on from it.
 
         Raises `ValueError` when a part is missing or damaged, or when the state was taken while the subject was up.
         """
         try:
             held = msgspec.msgpack.decode(parts["session"])
-            if held["subject_up"] or held["phase"] == "open":
+            if held["subject_up"]:
                 raise ValueError(
-                    f"this state was taken in the middle of {held['trade_date']}; only between days can it run on"
+                    f"this state was taken in the middle of {held['trade_date']} while the subject was up; "
+                    f"only from between days, or from where it was down, can it run on"
                 )
             self.clock.load(parts["clock"])
             self.venue.load(parts["venue"])
@@ -387,13 +395,13 @@ class Session:
         except (KeyError, msgspec.MsgspecError) as problem:
             raise ValueError(f"the state is damaged: {type(problem).__name__} {problem}") from problem
         self._day = [self.recordings.get(symbol, self.trade_date) for symbol in self.symbols]
-        disk.remove(self.subject_directory)
-        self.subject_directory.mkdir()
-        for name, content in parts.items():
-            if name.startswith("subject/"):
-                path = self.subject_directory / name.removeprefix("subject/")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+        for kind, directory in (("subject/", self.subject_directory), ("backup/", self.directory / "backup")):
+            disk.lay_down({n.removeprefix(kind): part for n, part in parts.items() if n.startswith(kind)}, directory)
+        if self.phase == "open":
+            self.synced = held["synced"]
+            self._tape = Tape(self._day, self.clock.now_ns, self.hours()[1], tuple(held["tape"]))
+            self._events = self._tape.events()
+            self._held = tuple(held["held"]) if held["held"] else None
 
     # -- trials -------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ from holdover.report.coverage_page import coverage_page
 from holdover.report.coverage_text import coverage_text, gate_junit, gate_markdown, gate_text, occasions_text
 from holdover.report.cycle_page import cycle_page, timeline_page
 from holdover.report.exploration import (
+    corpus_json,
+    corpus_text,
     faults_markdown,
     faults_text,
     pairs_json,
@@ -29,6 +31,8 @@ __all__ = [
     "pairs_json",
     "pairs_text",
     "played_text",
+    "corpus_json",
+    "corpus_text",
     "sweep_json",
     "search_json",
     "search_text",

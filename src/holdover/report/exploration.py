@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from holdover.explore.corpus import Corpus
 from holdover.explore.faulted import Cell, Row
 from holdover.explore.pairs import crossings
 from holdover.explore.play import Played
@@ -12,6 +13,7 @@ from holdover.explore.search import Searched
 from holdover.explore.sweep import Swept, points_of
 from holdover.explore.trial import VERDICTS, Tried
 from holdover.explore.walk import Ground
+from holdover.explore.witness import Witnesses
 
 
 def sweep_json(swept: Swept, out: str) -> dict[str, Any]:
@@ -212,6 +214,8 @@ def search_json(done: Searched, out: str) -> dict[str, Any]:
         "cells": done.cells,
         "transitions_in_cells": done.transitions,
         "archived": done.archived,
+        "taken_up": done.taken_up,
+        "new": done.new,
         "seconds": round(done.seconds, 3),
         "found": [
             {
@@ -236,10 +240,39 @@ def search_text(done: Searched, symbols: Sequence[str], days: Sequence[str], out
         f"{done.bursts:,} bursts with {done.operations:,} operations in {done.seconds:,.1f} s",
         f"{done.cells:,} cells, {done.transitions:,} transitions in cells; {done.archived} states kept to go on from",
     ]
+    if done.taken_up:
+        lines.append(f"{done.taken_up} witnesses were played first; {done.new} cells are new beside theirs")
     for number, one in enumerate(done.found):
         told = "BREACH " if one.confirmed else "UNKNOWN"
         lines.append(f"{told} {one.explanation}")
         lines.append(f"        {len(one.schedule.operations)} operations, {out}/found-{number}.json: holdover shrink")
+    return "\n".join(lines)
+
+
+def corpus_json(corpus: Corpus, held: Witnesses) -> dict[str, Any]:
+    """What a corpus holds, and what it has let go."""
+    return {
+        "listed": {name: one.why for name, one in corpus.listed.items()},
+        "retired": {name: {"why": one.retired, "by": one.by} for name, one in corpus.retired.items()},
+        "axes": held.head.axes,
+        "witness_of": held.cells,
+        "retired_cells": {name: {"why": one.why, "by": one.by} for name, one in corpus.retired_cells.items()},
+    }
+
+
+def corpus_text(corpus: Corpus, held: Witnesses, *, cells: bool) -> str:
+    """A line a schedule and a witness, or (with `cells`) a line a cell; then what has been let go."""
+    lines = [f"{name}\n    {one.why}" for name, one in corpus.listed.items()]
+    if cells:
+        lines += [f"{' '.join(held.head.axes)}"] * bool(held.lines)
+        lines += [f"{witness}  {cell}" for cell, witness in sorted(held.cells.items())]
+    else:
+        lines += [
+            f"witness {one.name}  {', '.join(one.on)}: {len(one.operations)} operations, {len(one.reaches)} cells"
+            for one in held.lines
+        ]
+    lines += [f"retired {name}, by {one.by}: {one.retired}" for name, one in corpus.retired.items()]
+    lines += [f"retired {name}, by {one.by}: {one.why}" for name, one in corpus.retired_cells.items()]
     return "\n".join(lines)
 
 

@@ -241,6 +241,7 @@ class Monitor:
             back.setdefault((subsystem, type(record)), {})[record.key] = record
         count = sum(len(mine) for mine in back.values())
         latest = self.trade_date or self._latest_trade_date(subsystem)
+        executed = self._executed_since(subsystem, latest)
         for table in list(self.layout.tables):
             if table[0] != subsystem or not (table[1].durable or table[1].derived):
                 continue
@@ -248,7 +249,7 @@ class Monitor:
             mine = back.get(table, {})
             lost = self._lost.setdefault(table, {})
             for key, record in list(kept.items()):
-                if key not in mine and not self._concerns_us(record, latest):
+                if key not in mine and not self._concerns_us(record, latest, executed):
                     continue
                 back_again = mine.get(key)
                 if back_again == record:
@@ -300,10 +301,15 @@ class Monitor:
         ]
         return max(dates, default="")
 
-    def _concerns_us(self, record: Record, latest: str) -> bool:
+    def _executed_since(self, subsystem: str, latest: str) -> set[str]:
+        """The orders with executions booked on a day or later: an order of yesterday may be learnt of today only."""
+        executions = self.layout.tables.get((subsystem, Execution), {}).values()
+        return {one.root_cl_ord_id for one in executions if isinstance(one, Execution) and one.booked_on >= latest}
+
+    def _concerns_us(self, record: Record, latest: str, executed: set[str]) -> bool:
         """Whether a restarted system still needs it: what is open, what is of the last day, what is not flat."""
         if isinstance(record, Order):
-            return record.is_open or record.trade_date >= latest
+            return record.is_open or record.trade_date >= latest or record.root_cl_ord_id in executed
         if isinstance(record, Execution):
             order = self.layout.tables.get(("orders", Order), {}).get(record.root_cl_ord_id)
             return record.booked_on >= latest or (isinstance(order, Order) and order.is_open)

@@ -92,7 +92,9 @@ def terminal_stays_terminal(order: Order, before: Before[Order]) -> bool | None:
         return None
     if order.ord_status == before.ord_status and order.cum_qty == before.cum_qty:
         return order.leaves_qty == before.leaves_qty
-    if order.exec_type in _CHANGES_CLOSED and order.exec_id != before.exec_id:
+    # An ExecID is unique on its day only: that of today's bust may be that of yesterday's fill.
+    told, told_before = (order.exec_id, order.exec_type), (before.exec_id, before.exec_type)
+    if order.exec_type in _CHANGES_CLOSED and told != told_before:
         return None
     return False
 
