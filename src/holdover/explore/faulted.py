@@ -8,6 +8,7 @@ runs and seconds, and how many operations are left.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import subprocess
@@ -23,7 +24,7 @@ import msgspec
 from holdover.catalogue import Catalogue
 from holdover.desk.faults import FAULTS
 from holdover.explore.play import play
-from holdover.explore.schedule import Schedule, schedule_on
+from holdover.explore.schedule import Operation, Schedule, schedule_on
 from holdover.explore.search import Search, marks_of
 from holdover.explore.shrink import NotFailing, Shrinker
 from holdover.explore.sweep import Swept, schedule_of, sweep
@@ -32,21 +33,63 @@ from holdover.explore.walk import Ground
 from holdover.harness import factory_named
 from holdover.harness.cycle import run_cycle
 from holdover.recording import RecordingStore
+from holdover.runtime.files import write_whole
 
 WAYS: Final = ("fresh", "stateful", "cycle", "sweep", "search")
 """In the order of the table."""
 
 
+ACTS: Final = (
+    Operation(at="second", n=0, do="freeze"),
+    Operation(at="second", n=0, do="venue-cancel"),
+    Operation(at="second", n=0, do="bust", with_=[2]),
+    Operation(at="second", n=0, do="correct", with_=[4, -1, 1]),
+    Operation(at="second", n=0, do="by-hand", with_=[0, 0, 0, 7]),
+    Operation(at="second", n=0, do="disable", with_=[0, 1800]),
+    Operation(at="second", n=0, do="refuse"),
+)
+"""What a recorded day never has in it: an act of an operator or of the venue, each a day's story with a transition."""
+
+_AFTER: Final = {
+    "cut": (Operation(at="second", n=-30, do="disconnect", with_=[90, 2, 0]),),
+    "kill": (Operation(at="second", n=120, do="kill"),),
+}
+"""The transitions: a cut around the act whose messages are not replayed, and a kill some time after it."""
+
+_SHARES: Final = (0.02, 0.2, 0.45, 0.7, 0.97)
+"""Where in each day an act stands, as a share of the session."""
+
 SWEPT: Final = (
-    ("overnight", "overnight-down"),
     ("kill", "torn"),
-    ("lose",),
     ("disconnect",),
+    ("overnight", "overnight-down"),
+    ("lose",),
     ("clean", "kill-during-recovery", "stale"),
     ("hold", "duplicate", "reorder", "not-found"),
     ("kill-unsynced", "upgrade"),
 )
 """The kinds in the order in which the sweep is taken through them: what tells most in the least time comes first."""
+
+_SLICE: Final = 0.34
+"""What share of the budget one kind may take on one day, so that the next have their turn."""
+
+
+def stories(length_s: Sequence[int]) -> list[tuple[str, list[Operation]]]:
+    """The declared stories of a sweep, of days so many seconds long: each act inside a cut, and each before a kill.
+
+    Each has one kind of act at a few places of every day; the shrinker tells which of them it was.
+    """
+    found: list[tuple[str, list[Operation]]] = []
+    for name, around in _AFTER.items():
+        for act in ACTS:
+            operations = [
+                msgspec.structs.replace(one, day=day, n=max(int(seconds * share) + one.n, 1))
+                for day, seconds in enumerate(length_s)
+                for share in _SHARES
+                for one in sorted((act, *around), key=lambda one: one.n)
+            ]
+            found.append((f"{act.do} and {name}", operations))
+    return found
 
 
 class Cell(msgspec.Struct, kw_only=True):
@@ -58,6 +101,7 @@ class Cell(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     operations: int | None = None
     named: bool = False
+    budget_s: float = 0.0
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -65,9 +109,39 @@ class Row(msgspec.Struct, kw_only=True):
 
     fault: str
     category: str
-    catches: str
+    catches: list[str]
     cells: dict[str, Cell] = {}
     schedule: Schedule | None = None
+    key: str = ""
+
+
+class Rows:
+    """The rows of a table in a folder, one file each, written whole: what was stopped goes on from there.
+
+    Several processes may look for different faults over one folder. A row that was made on other days, or with another
+    catalogue, is not read.
+    """
+
+    def __init__(self, place: Path, key: str) -> None:
+        self.place, self.key = place, key
+        place.mkdir(parents=True, exist_ok=True)
+
+    def read(self, name: str) -> Row | None:
+        """The row of one fault; None where there is none that still counts. A damaged one is made again."""
+        try:
+            row = msgspec.json.decode((self.place / f"{name}.row.json").read_bytes(), type=Row)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return row if row.key == self.key else None
+
+    def write(self, row: Row) -> None:
+        """Keep a row; it is on the disk on return."""
+        row.key = self.key
+        write_whole(self.place / f"{row.fault}.row.json", msgspec.json.format(msgspec.json.encode(row), indent=1))
+
+    def forget(self, name: str) -> None:
+        """Make this one anew."""
+        (self.place / f"{name}.row.json").unlink(missing_ok=True)
 
 
 class Table:
@@ -91,22 +165,43 @@ class Table:
         self.budget_s, self.plays_max, self.tests, self.workers = budget_s, plays_max, tests, workers
         self.catalogue = Catalogue.load()
 
-    def row(self, name: str, ways: Sequence[str], said: Callable[[str], None] = lambda what: None) -> Row:
-        """Look for one fault in some ways."""
+    @property
+    def key(self) -> str:
+        """What a row must have been made with to stand: these days and this catalogue."""
+        told = [self.symbols, self.days, self.catalogue.digest]
+        return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
+
+    def row(
+        self,
+        name: str,
+        ways: Sequence[str],
+        said: Callable[[str], None] = lambda what: None,
+        before: Row | None = None,
+        kept: Callable[[Row], None] = lambda row: None,
+    ) -> Row:
+        """Look for one fault in some ways; what `before` has told already stands, and `kept` hears of each way done."""
         fault = FAULTS[name]
-        row = Row(fault=name, category=fault.category, catches=fault.catches)
+        row = before or Row(fault=name, category=fault.category, catches=list(fault.catches))
         for way in ways:
+            if way in row.cells:
+                continue
             said(f"{name}: {way}")
             began = time.monotonic()
             cell, schedule = getattr(self, "_" + way)(name)
             cell.seconds = round(time.monotonic() - began, 2)
-            cell.named = fault.catches in cell.by.split(", ")
             if schedule is not None:
                 said(f"{name}: shrinking what {way} found")
-                cell.operations, shrunk = self._shrunk(schedule)
+                shrunk = self._shrunk(schedule)
+                cell.operations = len(shrunk.operations)
+                cell.by = _invariants([shrunk.expect or cell.by, *cell.by.split(", ")])
                 if row.schedule is None or len(shrunk.operations) < len(row.schedule.operations):
                     row.schedule = shrunk
+            # What was shrunk is judged by what the shortest story breaches, the rest by any that was breached.
+            by = cell.by.split(", ")
+            cell.named = bool(set(by[:1] if schedule is not None else by) & set(fault.catches))
+            cell.budget_s = self.budget_s if way in ("sweep", "search") else 0.0
             row.cells[way] = cell
+            kept(row)
         return row
 
     # -- the ways -----------------------------------------------------------------------------------------------------
@@ -157,36 +252,55 @@ class Table:
         return Cell(found=bool(by), by=", ".join(by[:6]), runs=1), None
 
     def _sweep(self, name: str) -> tuple[Cell, Schedule | None]:
-        """First the days as they are, with the night between them; then every kind at every class of each day."""
+        """First the days as they are, then the declared stories, then every kind at every class of each day."""
         plain = schedule_on(
             self.store, self.symbols, self.days, self.catalogue, name="the days as they are", faults=[name]
         )
+        began = time.monotonic()
+        runs = 0
+        metas = [self.store.get(self.symbols[0], day).meta for day in self.days]
+        told = stories([(meta.close_ns - meta.open_ns) // 1_000_000_000 for meta in metas])
+        for title, operations in [("the days as they are", list[Operation]()), *told]:
+            if runs and time.monotonic() - began >= self.budget_s / 2:
+                break
+            schedule = plain.replace(name=title, operations=operations)
+            runs += 1
+            marks = self._marks(schedule)
+            if marks:
+                return self._told(name, marks, runs), schedule.replace(expect=self._best_mark(name, marks))
+        for kinds in SWEPT:
+            for number, day in enumerate(self.days):
+                left_s = self.budget_s - (time.monotonic() - began)
+                if left_s <= 0 or (kinds[0] == "overnight" and number + 1 == len(self.days)):
+                    continue
+                swept = self._swept(name, number, day, kinds, min(left_s, self.budget_s * _SLICE))
+                runs += swept.trials
+                breaches = [one for one in swept.found if one.verdict == "breach"]
+                if breaches:
+                    best = _best(breaches, FAULTS[name].catches)
+                    by = [best.invariant or best.oracle, *(one.invariant or one.oracle for one in breaches)]
+                    return self._told(name, by, runs), schedule_of(swept.ground, best)
+        return Cell(found=False, runs=runs), None
+
+    def _marks(self, schedule: Schedule) -> list[str]:
         played = play(
-            plain,
-            self.place / "plain",
+            schedule,
+            self.place / "story",
             store=self.store,
             catalogue=self.catalogue,
             journal=False,
             scratch=True,
             to_breach=True,
         )
-        if played.mark:
-            return Cell(found=True, by=_invariants(marks_of(played)), runs=1), plain
-        runs = 1
-        began = time.monotonic()
-        for kinds in SWEPT:
-            for number, day in enumerate(self.days):
-                left_s = self.budget_s - (time.monotonic() - began)
-                if left_s <= 0 or (kinds[0] == "overnight" and number + 1 == len(self.days)):
-                    continue
-                swept = self._swept(name, number, day, kinds, left_s)
-                runs += swept.trials
-                breaches = [one for one in swept.found if one.verdict == "breach"]
-                if breaches:
-                    best = _best(breaches, FAULTS[name].catches)
-                    by = list(dict.fromkeys(one.invariant or one.oracle for one in breaches))
-                    return Cell(found=True, by=", ".join(by[:6]), runs=runs), schedule_of(swept.ground, best)
-        return Cell(found=False, runs=runs), None
+        return marks_of(played)
+
+    def _best_mark(self, name: str, marks: Sequence[str]) -> str:
+        return next((one for one in marks if one.rpartition("/")[2] in FAULTS[name].catches), marks[0])
+
+    def _told(self, name: str, marks: Sequence[str], runs: int) -> Cell:
+        best = self._best_mark(name, marks)
+        by = _invariants([best, *marks]).split(", ")
+        return Cell(found=True, by=", ".join(by[:6]), runs=runs)
 
     def _swept(self, name: str, number: int, day: str, kinds: tuple[str, ...], budget_s: float) -> Swept:
         ground = Ground(
@@ -219,23 +333,22 @@ class Table:
         found = next((one for one in done.found if one.confirmed), None)
         if found is None:
             return Cell(found=False, runs=done.bursts), None
-        return Cell(found=True, by=_invariants([found.mark]), runs=done.bursts), found.schedule
+        return self._told(name, [found.mark], done.bursts), found.schedule
 
     # -- shrinking ----------------------------------------------------------------------------------------------------
 
-    def _shrunk(self, schedule: Schedule) -> tuple[int, Schedule]:
+    def _shrunk(self, schedule: Schedule) -> Schedule:
         try:
             shrinker = Shrinker(schedule, self.store, self.place, catalogue=self.catalogue, plays_max=self.plays_max)
         except NotFailing:
-            return len(schedule.operations), schedule
-        shrunk = shrinker.shrink().schedule
-        return len(shrunk.operations), shrunk
+            return schedule
+        return shrinker.shrink().schedule
 
 
 def _invariants(marks: Sequence[str]) -> str:
     return ", ".join(dict.fromkeys(mark.rpartition("/")[2] for mark in marks))
 
 
-def _best(found: Sequence[Tried], catches: str) -> Tried:
+def _best(found: Sequence[Tried], catches: Sequence[str]) -> Tried:
     """The trial to tell of: one that breached the named invariant before any other, of the plainest kind."""
-    return min(found, key=lambda one: (one.invariant != catches, one.oracle != "catalogue", one.number))
+    return min(found, key=lambda one: (one.invariant not in catches, one.oracle != "catalogue", one.number))

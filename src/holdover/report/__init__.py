@@ -4,7 +4,7 @@ from holdover.report.coverage_page import coverage_page
 from holdover.report.coverage_text import coverage_text, gate_junit, gate_markdown, gate_text, occasions_text
 from holdover.report.cycle_page import cycle_page, timeline_page
 from holdover.report.exploration import (
-    faults_markdown,
+    faults_page,
     faults_text,
     played_text,
     search_json,
@@ -29,7 +29,7 @@ __all__ = [
     "search_json",
     "search_text",
     "sweep_text",
-    "faults_markdown",
+    "faults_page",
     "faults_text",
     "timeline_page",
 ]
