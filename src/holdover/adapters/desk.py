@@ -103,7 +103,7 @@ class DeskSubject:
 
 
 def config_for(plan: Plan) -> DeskConfig:
-    """Three strategies an instrument in two accounts, sized by what the recorded days traded.
+    """Three strategies an instrument in two accounts, sized by what the recorded days traded: a slice is a print.
 
     `accumulate` buys a multi-day parent in GTC slices by time, `distribute` sells out of that position by
     participation, `short` always has a GTC order standing in an account of its own, so big that it is carried over the
@@ -114,7 +114,8 @@ def config_for(plan: Plan) -> DeskConfig:
         days = [meta for meta in plan.days if meta.instrument.symbol == instrument.symbol]
         traded = sum(meta.traded_qty for meta in days) // max(len(days), 1)
         usual = traded or 200_000_000
-        slice_qty = max(usual // 4_000, 1)
+        prints = sum(meta.trades for meta in days)
+        slice_qty = max(min(usual // 4_000, traded * len(days) // prints if prints else usual), 1)
         day_qty = slice_qty * 150
         resting_qty = slice_qty * 3
         strategies += [
@@ -152,7 +153,7 @@ def config_for(plan: Plan) -> DeskConfig:
                 symbol=instrument.symbol,
                 side=Side.SELL,
                 order_qty=usual * 4 * max(len(days), 1),
-                day_qty=usual,
+                day_qty=slice_qty * 100,
                 slice_qty=usual * 2,
                 algorithm="standing",
                 time_in_force=TimeInForce.GTC,

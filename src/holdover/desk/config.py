@@ -16,7 +16,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     looked at every `interval_ns`, and entered `offset` price increments behind the touch. A slice that has waited for
     `patience` intervals is repriced to the touch; after twice as many it crosses the spread, and after four times as
     many it is pulled. One that only `rests` does not cross: it is pulled after twice as many. A strategy with a
-    `late_ns` keeps its distance (`offset`) until so long before the close, and stands at the touch from then on.
+    `late_ns` keeps its distance (`offset`) until so long before the close, and stands at the touch from then on; when
+    it has had its `day_qty` it steps back out of the market's reach until the next session.
     """
 
     name: str

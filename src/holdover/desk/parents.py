@@ -28,6 +28,9 @@ from holdover.runtime import Guard
 _LATE_PATIENCE: Final = 4
 """After how many looks an order near the close follows the touch."""
 
+_STEPS_BACK: Final = 10
+"""How many times its distance an order goes away from the market that has had its quantity of the day."""
+
 
 class Parents:
     """Every parent order, and the slices that it sends."""
@@ -127,7 +130,7 @@ class Parents:
         now_ns = self._clock.now_ns
         if not open_ns <= now_ns < close_ns:
             return
-        working = self._tend(strategy, top, open_ns, close_ns)
+        working = self._tend(strategy, parent, top, open_ns, close_ns)
         if working >= strategy.slices_working_max or self._outcome_unknown(strategy):
             return
         due = self._due(strategy, parent, top, open_ns, close_ns)
@@ -179,13 +182,16 @@ class Parents:
     def _due(self, strategy: Strategy, parent: ParentOrder, top: Top, open_ns: int, close_ns: int) -> int:
         if strategy.algorithm == "standing":
             return parent.order_qty
-        today = parent.filled_qty - self._filled_before.get(parent.key, 0)
+        today = self._filled_today(parent)
         if strategy.algorithm == "participation":
             target = min(strategy.day_qty, top.traded_qty * strategy.participation_bp // 10_000)
         else:
             elapsed = self._tick_ns - open_ns
             target = strategy.day_qty * elapsed // (close_ns - open_ns) + strategy.slice_qty
         return target - today - parent.working_qty
+
+    def _filled_today(self, parent: ParentOrder) -> int:
+        return parent.filled_qty - self._filled_before.get(parent.key, 0)
 
     def _free(self, strategy: Strategy) -> int:
         position = self._positions.get(f"{strategy.account}/{strategy.symbol}")
@@ -199,7 +205,7 @@ class Parents:
         children = [self._orders.get(root) for root in self._children.get(strategy.parent_id, {})]
         return any(order is not None and order.ord_status == OrdStatus.PENDING_NEW for order in children)
 
-    def _tend(self, strategy: Strategy, top: Top, open_ns: int, close_ns: int) -> int:
+    def _tend(self, strategy: Strategy, parent: ParentOrder, top: Top, open_ns: int, close_ns: int) -> int:
         """Reprice or cancel slices that have waited; returns how many are working."""
         working = 0
         children = self._children.get(strategy.parent_id, {})
@@ -212,7 +218,9 @@ class Parents:
             if order.is_pending or order.ord_status == OrdStatus.DONE_FOR_DAY:
                 continue
             waited = (self._tick_ns - max(self.entered_ns(root), open_ns)) // strategy.interval_ns
-            if strategy.late_ns:
+            if strategy.late_ns and self._filled_today(parent) >= strategy.day_qty:
+                self._step_back(strategy, order, _near(strategy.side, top))
+            elif strategy.late_ns:
                 late = close_ns - self._tick_ns <= strategy.late_ns
                 if waited == 1 or waited % (_LATE_PATIENCE if late else strategy.patience) == 0:
                     near = _near(strategy.side, top)
@@ -224,6 +232,15 @@ class Parents:
                 else:
                     self._reprice(order, _far(strategy.side, top) if times >= 2 else _near(strategy.side, top))
         return working
+
+    def _step_back(self, strategy: Strategy, order: Order, near: int | None) -> None:
+        """The day's quantity is done: out of the market's reach, and not again while it stands there."""
+        instrument = self._config.instrument(strategy.symbol)
+        if near is None or order.price is None or instrument is None:
+            return
+        distance = abs(order.price - near) // max(strategy.offset * instrument.price_increment, 1)
+        if distance < _STEPS_BACK // 2:
+            self._reprice(order, self._behind(replace(strategy, offset=strategy.offset * _STEPS_BACK), near))
 
     def _reprice(self, order: Order, price: int | None) -> None:
         if price is not None and price != order.price:
