@@ -221,7 +221,7 @@ def a_split_over_the_night(session: Session) -> None:
 # -- reconciliation across restarts -------------------------------------------------------------------------------
 
 
-@story("snapshot-then-fills-again", "risk-starts-flat", "closed-orders-not-restored")
+@story("snapshot-then-fills-again", "risk-starts-flat", "closed-orders-not-restored", "clock-set-by-recovery")
 def a_fill_and_a_restart(session: Session) -> None:
     """A few fills, a kill on the same day."""
     session.begin()
@@ -382,7 +382,21 @@ def a_disabled_book_and_a_restart(session: Session) -> None:
 # -- order state over disconnects ---------------------------------------------------------------------------------
 
 
-@story("resume-without-asking", "resent-fill-booked-again")
+@story("resent-fill-booked-again")
+def a_fill_and_two_cuts(session: Session) -> None:
+    """Something has filled; the link is cut, comes up, and is cut once more before anything else has happened."""
+    session.begin()
+    session.run(0.2)
+    session.run(until=first(Fill))
+    minutes(session, 0.1)
+    for _ in range(2):
+        session.disconnect()
+        minutes(session, 0.1)
+        session.reconnect()
+        minutes(session, 0.1)
+
+
+@story("resume-without-asking")
 def a_fill_while_cut_off(session: Session) -> None:
     """An order fills while the link is cut, and the venue does not replay."""
     session.begin()

@@ -25,7 +25,7 @@ from holdover.catalogue import Catalogue
 from holdover.desk.faults import FAULTS
 from holdover.explore.play import play
 from holdover.explore.schedule import Operation, Schedule, schedule_on
-from holdover.explore.search import Search, marks_of
+from holdover.explore.search import Search, Searched, marks_of
 from holdover.explore.shrink import NotFailing, Shrinker
 from holdover.explore.sweep import Swept, schedule_of, sweep
 from holdover.explore.trial import Tried
@@ -39,56 +39,63 @@ WAYS: Final = ("fresh", "stateful", "cycle", "sweep", "search")
 """In the order of the table."""
 
 
-ACTS: Final = (
-    Operation(at="second", n=0, do="freeze"),
-    Operation(at="second", n=0, do="venue-cancel"),
-    Operation(at="second", n=0, do="bust", with_=[2]),
-    Operation(at="second", n=0, do="correct", with_=[4, -1, 1]),
-    Operation(at="second", n=0, do="by-hand", with_=[0, 0, 0, 7]),
-    Operation(at="second", n=0, do="disable", with_=[0, 1800]),
-    Operation(at="second", n=0, do="refuse"),
-)
-"""What a recorded day never has in it: an act of an operator or of the venue, each a day's story with a transition."""
-
-_AFTER: Final = {
-    "cut": (Operation(at="second", n=-30, do="disconnect", with_=[90, 2, 0]),),
-    "kill": (Operation(at="second", n=120, do="kill"),),
-}
-"""The transitions: a cut around the act whose messages are not replayed, and a kill some time after it."""
-
 _SHARES: Final = (0.02, 0.2, 0.45, 0.7, 0.97)
-"""Where in each day an act stands, as a share of the session."""
+"""Where in each day a declared act stands, as a share of the session."""
+
+
+def _at(seconds: int, do: str, *numbers: int) -> Operation:
+    return Operation(at="second", n=seconds, do=do, with_=list(numbers))
+
+
+ACTS: Final = (
+    _at(0, "freeze"),
+    _at(0, "venue-cancel"),
+    _at(0, "bust", 2),
+    _at(0, "correct", 4, -1, 1),
+    _at(0, "by-hand", 0, 0, 0, 7),
+    _at(0, "disable", 0, 1800),
+    _at(0, "refuse"),
+)
+"""What a recorded day never has in it: an act of an operator or of the venue."""
+
+REQUESTS: Final = (_at(0, "cancel"), _at(0, "replace"), _at(0, "submit", 0, 1, 0))
+"""A request of the strategy that is on its way when something happens."""
+
+_AROUND: Final = (
+    ("inside a cut", ACTS, (_at(-30, "disconnect", 90, 2, 0),)),
+    ("before a kill", ACTS, (_at(120, "kill"),)),
+    ("lost in a cut", REQUESTS, (_at(0, "disconnect", 20, 2, 1),)),
+    ("not answered in a cut", REQUESTS, (_at(0, "disconnect", 20, 2, 0),)),
+)
+"""How an act and a transition make a story, and which acts."""
 
 SWEPT: Final = (
-    ("kill", "torn"),
-    ("disconnect",),
+    ("kill", "disconnect", "lose"),
     ("overnight", "overnight-down"),
-    ("lose",),
-    ("clean", "kill-during-recovery", "stale"),
-    ("hold", "duplicate", "reorder", "not-found"),
-    ("kill-unsynced", "upgrade"),
+    ("torn", "not-found", "hold", "reorder", "duplicate"),
+    ("clean", "kill-during-recovery", "stale", "kill-unsynced", "upgrade"),
 )
 """The kinds in the order in which the sweep is taken through them: what tells most in the least time comes first."""
 
-_SLICE: Final = 0.34
-"""What share of the budget one kind may take on one day, so that the next have their turn."""
+_SLICE: Final = 0.4
+"""What share of the budget one group of kinds may take on one day, so that the next have their turn."""
 
 
 def stories(length_s: Sequence[int]) -> list[tuple[str, list[Operation]]]:
-    """The declared stories of a sweep, of days so many seconds long: each act inside a cut, and each before a kill.
+    """The declared stories of a sweep, of days so many seconds long: acts and requests, each with one transition.
 
     Each has one kind of act at a few places of every day; the shrinker tells which of them it was.
     """
     found: list[tuple[str, list[Operation]]] = []
-    for name, around in _AFTER.items():
-        for act in ACTS:
+    for words, acts, around in _AROUND:
+        for act in acts:
             operations = [
                 msgspec.structs.replace(one, day=day, n=max(int(seconds * share) + one.n, 1))
                 for day, seconds in enumerate(length_s)
                 for share in _SHARES
                 for one in sorted((act, *around), key=lambda one: one.n)
             ]
-            found.append((f"{act.do} and {name}", operations))
+            found.append((f"{act.do} {words}", operations))
     return found
 
 
@@ -101,6 +108,7 @@ class Cell(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     operations: int | None = None
     named: bool = False
+    how: str = ""
     budget_s: float = 0.0
 
 
@@ -267,7 +275,8 @@ class Table:
             runs += 1
             marks = self._marks(schedule)
             if marks:
-                return self._told(name, marks, runs), schedule.replace(expect=self._best_mark(name, marks))
+                found = self._told(name, marks, runs, title if operations else "")
+                return found, schedule.replace(expect=self._best_mark(name, marks))
         for kinds in SWEPT:
             for number, day in enumerate(self.days):
                 left_s = self.budget_s - (time.monotonic() - began)
@@ -279,7 +288,7 @@ class Table:
                 if breaches:
                     best = _best(breaches, FAULTS[name].catches)
                     by = [best.invariant or best.oracle, *(one.invariant or one.oracle for one in breaches)]
-                    return self._told(name, by, runs), schedule_of(swept.ground, best)
+                    return self._told(name, by, runs, best.kind), schedule_of(swept.ground, best)
         return Cell(found=False, runs=runs), None
 
     def _marks(self, schedule: Schedule) -> list[str]:
@@ -297,10 +306,10 @@ class Table:
     def _best_mark(self, name: str, marks: Sequence[str]) -> str:
         return next((one for one in marks if one.rpartition("/")[2] in FAULTS[name].catches), marks[0])
 
-    def _told(self, name: str, marks: Sequence[str], runs: int) -> Cell:
+    def _told(self, name: str, marks: Sequence[str], runs: int, how: str = "") -> Cell:
         best = self._best_mark(name, marks)
         by = _invariants([best, *marks]).split(", ")
-        return Cell(found=True, by=", ".join(by[:6]), runs=runs)
+        return Cell(found=True, by=", ".join(by[:6]), runs=runs, how=how)
 
     def _swept(self, name: str, number: int, day: str, kinds: tuple[str, ...], budget_s: float) -> Swept:
         ground = Ground(
@@ -327,13 +336,26 @@ class Table:
             self.store, self.symbols, self.days, self.place / "search" / name, faults=[name], catalogue=self.catalogue
         )
         try:
-            done = searcher.run(budget_s=self.budget_s, to_breach=True)
+            done = self._searched(searcher, FAULTS[name].catches)
         finally:
             searcher.close()
-        found = next((one for one in done.found if one.confirmed), None)
-        if found is None:
+        confirmed = [one for one in done.found if one.confirmed]
+        if not confirmed:
             return Cell(found=False, runs=done.bursts), None
-        return self._told(name, [found.mark], done.bursts), found.schedule
+        found = min(confirmed, key=lambda one: _invariants([one.mark]) not in FAULTS[name].catches)
+        return self._told(name, [found.mark], found.burst), found.schedule
+
+    def _searched(self, searcher: Search, named: Sequence[str]) -> Searched:
+        """Search until something has been found by a named invariant; for half of the budget by any other."""
+        began = time.monotonic()
+        done = searcher.done
+        while True:
+            found = [_invariants([one.mark]) for one in done.found if one.confirmed]
+            spent_s = time.monotonic() - began
+            share = 0.5 if found else 1.0
+            if any(one in named for one in found) or spent_s >= self.budget_s * share:
+                return done
+            done = searcher.run(budget_s=self.budget_s * share - spent_s, bursts=done.bursts + 10)
 
     # -- shrinking ----------------------------------------------------------------------------------------------------
 

@@ -161,6 +161,7 @@ def _cell(cell: Cell | None) -> str:
     if not cell.found:
         return f"no ({cell.runs} in {cell.seconds:.0f} s)"
     small = f", {cell.operations} ops" if cell.operations is not None else ""
+    small += f", {cell.how}" if cell.how else ""
     return f"yes ({cell.runs} in {cell.seconds:.0f} s{small})"
 
 

@@ -165,7 +165,7 @@ FAULTS: Final = (
         _CARRIED,
         "loads open orders at start with LeavesQty = OrderQty, ignoring the stored CumQty",
         "a partial fill of a GTC order, the night",
-        ("order-quantity-conserved",),
+        ("order-quantity-conserved", "restored-equals-persisted"),
         changed("orders", restored=_forget_carried_partial),
     ),
     Fault(
@@ -189,7 +189,7 @@ FAULTS: Final = (
         _CARRIED,
         "expires every open order of an earlier day at start, GTC too",
         "a GTC order open at the close, the night",
-        ("legal-status-step",),
+        ("legal-status-step", "children-sum-to-parent", "restored-equals-persisted"),
         changed("orders", load=_expire_gtc_with_day),
     ),
     Fault(
@@ -197,7 +197,7 @@ FAULTS: Final = (
         _CARRIED,
         "asks only after orders of its own day, so that a DAY order that expired while it was down stays open",
         "a DAY order open when the desk is killed, the close while it is down, the night",
-        ("no-open-order-unknown-to-venue",),
+        ("no-open-order-unknown-to-venue", "day-order-ends-with-its-day"),
         changed("reconciler", unnamed=_ask_after_todays_orders_only),
     ),
     Fault(
@@ -205,7 +205,7 @@ FAULTS: Final = (
         _CARRIED,
         "rebuilds the notional from today's executions only, CumQty from all",
         "a partial fill of a GTC order, the night",
-        ("notional-matches-executions",),
+        ("notional-matches-executions", "restored-equals-persisted"),
         changed("orders", load=_average_over_today_only),
     ),
     Fault(
@@ -229,7 +229,7 @@ FAULTS: Final = (
         _CARRIED,
         "recomputes a parent's quantity without the children filled on earlier days",
         "a fill of a parent worked over two days, the night",
-        ("children-sum-to-parent",),
+        ("children-sum-to-parent", "restored-equals-persisted"),
         changed("parents", restored=_parent_restarts_from_zero),
     ),
     Fault(

@@ -233,7 +233,7 @@ FAULTS: Final = (
         _PARTITION,
         "goes on with local state after a reconnect, without asking, when the venue does not replay",
         "a fill while the link is cut, not replayed",
-        ("books-agree-with-venue",),
+        ("books-agree-with-venue", "venue-open-orders-known", "no-open-order-unknown-to-venue"),
         changed("reconciler", begin=_resume_without_asking, passed_over=_passes_over_what_it_missed),
     ),
     Fault(
@@ -252,7 +252,7 @@ FAULTS: Final = (
         _PARTITION,
         "takes an order for cancelled when the cancel is sent",
         "a cancel lost on its way out",
-        ("venue-open-orders-known",),
+        ("venue-open-orders-known", "books-agree-with-venue"),
         changed("orders", ask_cancel=_cancel_assumed),
     ),
     Fault(
@@ -260,7 +260,7 @@ FAULTS: Final = (
         _PARTITION,
         "sends an unacknowledged order again under a new ClOrdID after a reconnect, without asking",
         "an acknowledgement lost in a cut, a reconnect",
-        ("one-live-order-per-intent",),
+        ("one-live-order-per-intent", "parent-not-overfilled"),
         changed("reconciler", begin=_resubmit_on_silence, passed_over=_passes_over_what_it_missed),
     ),
     Fault(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -240,13 +240,36 @@ def _thaws_by_itself(self: Gateway) -> None:
         guard.store.thaw(scope, "startup", "a new life", "none", "", guard.clock())
 
 
+class _ToldTime:
+    """A clock that can be set: what another one says, and so much more or less."""
+
+    def __init__(self, base: Callable[[], int]) -> None:
+        self.base, self.shift_ns = base, 0
+
+    def __call__(self) -> int:
+        return self.base() + self.shift_ns
+
+
+def _clock_that_can_be_set(self: Gateway) -> None:
+    Gateway.load(self)
+    guard = _real(self._guard)
+    guard.clock = _ToldTime(getattr(guard.clock, "base", guard.clock))
+
+
+def _sets_the_clock(self: Orders, report: ExecutionReport) -> None:
+    Orders.report(self, report)
+    clock = _real(self._guard).clock
+    if report.req_id and isinstance(clock, _ToldTime):
+        clock.shift_ns = report.transact_time_ns - clock.base()
+
+
 FAULTS: Final = (
     Fault(
         "snapshot-then-fills-again",
         _RESTART,
         "replays all of today's fills on top of positions that already hold them",
         "a fill, a restart on the same day",
-        ("position-equals-carried-plus-fills",),
+        ("position-equals-carried-plus-fills", "restored-equals-persisted"),
         changed("positions", load=_snapshot_then_fills_again),
     ),
     Fault(
@@ -254,7 +277,7 @@ FAULTS: Final = (
         _RESTART,
         "commits the position in one transaction and the order in the next",
         "a kill between the two, at the execution's own record",
-        ("position-equals-carried-plus-fills",),
+        ("position-equals-carried-plus-fills", "cash-equals-carried-plus-flows"),
         changed("orders", book=_position_before_order),
     ),
     Fault(
@@ -270,7 +293,7 @@ FAULTS: Final = (
         _RESTART,
         "sets the position from the venue's report and then applies the missed fills as well",
         "a fill while the desk is down, a restart",
-        ("books-agree-with-venue",),
+        ("books-agree-with-venue", "position-equals-carried-plus-fills"),
         changed("reconciler", questions=_positions_first, answers=_adopt_the_venues_position),
     ),
     Fault(
@@ -278,7 +301,7 @@ FAULTS: Final = (
         _RESTART,
         "restores an order that the venue cancelled meanwhile as open, and goes on working it",
         "a cancel at the venue while the desk is down, not replayed, a restart",
-        ("no-open-order-unknown-to-venue",),
+        ("no-open-order-unknown-to-venue", "books-agree-with-venue"),
         changed("reconciler", _told=_missed_cancel),
     ),
     Fault(
@@ -286,7 +309,7 @@ FAULTS: Final = (
         _RESTART,
         "counts ClOrdIDs in memory and starts again at one after a restart on the same day",
         "an order, a restart on the same day, another order",
-        ("terminal-stays-terminal",),
+        ("terminal-stays-terminal", "legal-status-step"),
         changed("parents", _new_id=_counted_in_memory, entered_ns=_entered_in_memory),
     ),
     Fault(
@@ -302,7 +325,7 @@ FAULTS: Final = (
         _RESTART,
         "sends an order before it is stored, and takes no report of an order of its own that is not in its store",
         "a kill between sending and commit, a restart",
-        ("venue-open-orders-known",),
+        ("venue-open-orders-known", "order-intent-conserved"),
         both(
             changed("gateway", queue=_sends_at_once),
             changed("orders", answered=_answers_only_for_what_is_stored, report=_reports_only_of_what_is_stored),
@@ -361,7 +384,7 @@ FAULTS: Final = (
         _RESTART,
         "keeps in memory only what working orders have reserved of a position",
         "a closing order at work, a restart",
-        ("reservations-follow-orders",),
+        ("reservations-follow-orders", "restored-equals-persisted"),
         changed("positions", load=_reservations_in_memory),
     ),
     Fault(
@@ -382,6 +405,14 @@ FAULTS: Final = (
         "a freeze, a restart",
         ("freeze-survives",),
         changed("gateway", load=_thaws_by_itself),
+    ),
+    Fault(
+        "clock-set-by-recovery",
+        _RESTART,
+        "sets its clock by the TransactTime of what it is told when it asks after a restart",
+        "a fill, a restart",
+        ("clock-monotone",),
+        both(changed("gateway", load=_clock_that_can_be_set), changed("orders", report=_sets_the_clock)),
     ),
 )
 """The faults of this category."""
