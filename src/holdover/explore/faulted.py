@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,7 @@ from holdover.explore.play import play
 from holdover.explore.schedule import Operation, Schedule, schedule_on
 from holdover.explore.search import Search, Searched, marks_of
 from holdover.explore.shrink import NotFailing, Shrinker
-from holdover.explore.sweep import Swept, schedule_of, sweep
+from holdover.explore.sweep import schedule_of, sweep
 from holdover.explore.trial import Tried
 from holdover.explore.walk import Ground
 from holdover.harness import factory_named
@@ -76,6 +77,9 @@ SWEPT: Final = (
     ("clean", "kill-during-recovery", "stale", "kill-unsynced", "upgrade"),
 )
 """The kinds in the order in which the sweep is taken through them: what tells most in the least time comes first."""
+
+_FIRST: Final = 0.15
+"""How much of the first day is swept before anything else: most of what a sweep can find it finds there."""
 
 _SLICE: Final = 0.4
 """What share of the budget one group of kinds may take on one day, so that the next have their turn."""
@@ -260,36 +264,79 @@ class Table:
         return Cell(found=bool(by), by=", ".join(by[:6]), runs=1), None
 
     def _sweep(self, name: str) -> tuple[Cell, Schedule | None]:
-        """First the days as they are, then the declared stories, then every kind at every class of each day."""
-        plain = schedule_on(
-            self.store, self.symbols, self.days, self.catalogue, name="the days as they are", faults=[name]
-        )
+        """The days as they are, the kinds over the first hour of the first, the declared stories, the kinds over all.
+
+        The first trial or story that breaches anything ends it.
+        """
         began = time.monotonic()
-        runs = 0
         metas = [self.store.get(self.symbols[0], day).meta for day in self.days]
         told = stories([(meta.close_ns - meta.open_ns) // 1_000_000_000 for meta in metas])
-        for title, operations in [("the days as they are", list[Operation]()), *told]:
-            if runs and time.monotonic() - began >= self.budget_s / 2:
+        swept = [(kinds, 0, _FIRST) for kinds in SWEPT[:2]]
+        all_of_it = [(kinds, number, 1.0) for kinds in SWEPT for number in range(len(self.days))]
+        looks: list[Callable[[float], tuple[Cell, Schedule | None]]] = [
+            lambda left_s: self._story(name, "", []),
+            *(partial(self._swept, name, *one) for one in swept),
+            *(lambda left_s, one=one: self._story(name, *one) for one in told),
+            *(partial(self._swept, name, *one) for one in all_of_it),
+        ]
+        runs = 0
+        for look in looks:
+            left_s = self.budget_s - (time.monotonic() - began)
+            if runs and left_s <= 0:
                 break
-            schedule = plain.replace(name=title, operations=operations)
-            runs += 1
-            marks = self._marks(schedule)
-            if marks:
-                found = self._told(name, marks, runs, title if operations else "")
-                return found, schedule.replace(expect=self._best_mark(name, marks))
-        for kinds in SWEPT:
-            for number, day in enumerate(self.days):
-                left_s = self.budget_s - (time.monotonic() - began)
-                if left_s <= 0 or (kinds[0] == "overnight" and number + 1 == len(self.days)):
-                    continue
-                swept = self._swept(name, number, day, kinds, min(left_s, self.budget_s * _SLICE))
-                runs += swept.trials
-                breaches = [one for one in swept.found if one.verdict == "breach"]
-                if breaches:
-                    best = _best(breaches, FAULTS[name].catches)
-                    by = [best.invariant or best.oracle, *(one.invariant or one.oracle for one in breaches)]
-                    return self._told(name, by, runs, best.kind), schedule_of(swept.ground, best)
+            cell, schedule = look(left_s)
+            runs += cell.runs
+            if cell.found:
+                cell.runs = runs
+                return cell, schedule
         return Cell(found=False, runs=runs), None
+
+    def _story(self, name: str, title: str, operations: list[Operation]) -> tuple[Cell, Schedule | None]:
+        schedule = schedule_on(
+            self.store,
+            self.symbols,
+            self.days,
+            self.catalogue,
+            name=title or "the days as they are",
+            faults=[name],
+            operations=operations,
+        )
+        marks = self._marks(schedule)
+        if not marks:
+            return Cell(found=False, runs=1), None
+        return self._told(name, marks, 1, title), schedule.replace(expect=self._best_mark(name, marks))
+
+    def _swept(
+        self, name: str, kinds: tuple[str, ...], number: int, until: float, left_s: float
+    ) -> tuple[Cell, Schedule | None]:
+        if kinds[0] == "overnight" and number + 1 == len(self.days):
+            return Cell(found=False), None
+        day = self.days[number]
+        ground = Ground(
+            symbols=self.symbols,
+            days=self.days[max(number - 1, 0) : number + 2],
+            day=day,
+            recordings=self.recordings,
+            faults=[name],
+            kinds=list(kinds),
+            every=False,
+            prove_every=0,
+            until=until,
+        )
+        swept = sweep(
+            ground,
+            self.place / "sweep" / name / f"{day}-{kinds[0]}-{until:g}",
+            lambda: ProcessPoolExecutor(max_workers=self.workers),
+            workers=self.workers,
+            budget_s=min(left_s, self.budget_s * _SLICE),
+            to_breach=True,
+        )
+        breaches = [one for one in swept.found if one.verdict == "breach"]
+        if not breaches:
+            return Cell(found=False, runs=swept.trials), None
+        best = _best(breaches, FAULTS[name].catches)
+        by = [best.invariant or best.oracle, *(one.invariant or one.oracle for one in breaches)]
+        return self._told(name, by, swept.trials, best.kind), schedule_of(swept.ground, best)
 
     def _marks(self, schedule: Schedule) -> list[str]:
         played = play(
@@ -310,26 +357,6 @@ class Table:
         best = self._best_mark(name, marks)
         by = _invariants([best, *marks]).split(", ")
         return Cell(found=True, by=", ".join(by[:6]), runs=runs, how=how)
-
-    def _swept(self, name: str, number: int, day: str, kinds: tuple[str, ...], budget_s: float) -> Swept:
-        ground = Ground(
-            symbols=self.symbols,
-            days=self.days[max(number - 1, 0) : number + 2],
-            day=day,
-            recordings=self.recordings,
-            faults=[name],
-            kinds=list(kinds),
-            every=False,
-            prove_every=0,
-        )
-        return sweep(
-            ground,
-            self.place / "sweep" / name / day / kinds[0],
-            lambda: ProcessPoolExecutor(max_workers=self.workers),
-            workers=self.workers,
-            budget_s=budget_s,
-            to_breach=True,
-        )
 
     def _search(self, name: str) -> tuple[Cell, Schedule | None]:
         searcher = Search(

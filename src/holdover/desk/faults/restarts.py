@@ -325,7 +325,7 @@ FAULTS: Final = (
         _RESTART,
         "sends an order before it is stored, and takes no report of an order of its own that is not in its store",
         "a kill between sending and commit, a restart",
-        ("venue-open-orders-known", "order-intent-conserved"),
+        ("venue-open-orders-known", "order-intent-conserved", "store-agrees-with-memory"),
         both(
             changed("gateway", queue=_sends_at_once),
             changed("orders", answered=_answers_only_for_what_is_stored, report=_reports_only_of_what_is_stored),
