@@ -264,19 +264,20 @@ class Table:
         return Cell(found=bool(by), by=", ".join(by[:6]), runs=1), None
 
     def _sweep(self, name: str) -> tuple[Cell, Schedule | None]:
-        """The days as they are, the kinds over the first hour of the first, the declared stories, the kinds over all.
+        """The days as they are, the first hour of the first under faults and the declared stories, then all of it.
 
         The first trial or story that breaches anything ends it.
         """
         began = time.monotonic()
         metas = [self.store.get(self.symbols[0], day).meta for day in self.days]
         told = stories([(meta.close_ns - meta.open_ns) // 1_000_000_000 for meta in metas])
-        swept = [(kinds, 0, _FIRST) for kinds in SWEPT[:2]]
+        early = [partial(self._swept, name, kinds, 0, _FIRST) for kinds in SWEPT[:2]]
         all_of_it = [(kinds, number, 1.0) for kinds in SWEPT for number in range(len(self.days))]
         looks: list[Callable[[float], tuple[Cell, Schedule | None]]] = [
             lambda left_s: self._story(name, "", []),
-            *(partial(self._swept, name, *one) for one in swept),
+            early[0],
             *(lambda left_s, one=one: self._story(name, *one) for one in told),
+            early[1],
             *(partial(self._swept, name, *one) for one in all_of_it),
         ]
         runs = 0
