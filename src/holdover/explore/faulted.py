@@ -59,12 +59,16 @@ ACTS: Final = (
 )
 """What a recorded day never has in it: an act of an operator or of the venue."""
 
+AMENDS: Final = (_at(0, "bust", 5), _at(0, "correct", 5, -1, 1))
+"""What the venue may still say of an order that is over."""
+
 REQUESTS: Final = (_at(0, "cancel"), _at(0, "replace"), _at(0, "submit", 0, 1, 0))
 """A request of the strategy that is on its way when something happens."""
 
 _AROUND: Final = (
     ("inside a cut", ACTS, (_at(-30, "disconnect", 90, 2, 0),)),
     ("before a kill", ACTS, (_at(120, "kill"),)),
+    ("after a cancel and a cut", AMENDS, (_at(-60, "venue-cancel", 0), _at(-50, "disconnect", 20, 2, 0))),
     ("lost in a cut", REQUESTS, (_at(0, "disconnect", 20, 2, 1),)),
     ("not answered in a cut", REQUESTS, (_at(0, "disconnect", 20, 2, 0),)),
 )
@@ -193,7 +197,8 @@ class Table:
     ) -> Row:
         """Look for one fault in some ways; what `before` has told already stands, and `kept` hears of each way done."""
         fault = FAULTS[name]
-        row = before or Row(fault=name, category=fault.category, catches=list(fault.catches))
+        row = before or Row(fault=name, category=fault.category, catches=[])
+        row.catches = list(fault.catches)
         for way in ways:
             if way in row.cells:
                 continue
@@ -208,12 +213,13 @@ class Table:
                 cell.by = _invariants([shrunk.expect or cell.by, *cell.by.split(", ")])
                 if row.schedule is None or len(shrunk.operations) < len(row.schedule.operations):
                     row.schedule = shrunk
-            # What was shrunk is judged by what the shortest story breaches, the rest by any that was breached.
-            by = cell.by.split(", ")
-            cell.named = bool(set(by[:1] if schedule is not None else by) & set(fault.catches))
             cell.budget_s = self.budget_s if way in ("sweep", "search") else 0.0
             row.cells[way] = cell
             kept(row)
+        for way, cell in row.cells.items():
+            # What was shrunk is judged by what the shortest story breaches, the rest by any that was breached.
+            by = cell.by.split(", ")
+            cell.named = bool(set(by[:1] if way in ("sweep", "search") else by) & set(fault.catches))
         return row
 
     # -- the ways -----------------------------------------------------------------------------------------------------

@@ -64,7 +64,8 @@ def _notes_a_cancel(self: Orders, order: Order, report: ExecutionReport) -> None
 
 
 def _nothing_after_a_cancel(self: Orders, order: Order, report: ExecutionReport) -> None:
-    if order.ord_status != OrdStatus.CANCELED or order.key in self.__dict__.get("_lately", ()):
+    ended = order.ord_status in (OrdStatus.CANCELED, OrdStatus.EXPIRED)
+    if not ended or order.key in self.__dict__.get("_lately", ()):
         Orders.trade(self, order, report)
 
 
@@ -239,7 +240,7 @@ FAULTS: Final = (
     Fault(
         "late-fill-after-cancel-dropped",
         _PARTITION,
-        "ignores executions of an order that was cancelled here before the link last came up",
+        "ignores executions of an order that was cancelled or had expired here before the link last came up",
         "a partial fill, the rest cancelled, a cut, then a fill told late, or a bust or a correction",
         ("books-agree-with-venue",),
         both(
