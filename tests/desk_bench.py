@@ -265,12 +265,22 @@ class Bench:
     desk: Desk
     outside: Outside
     guard: Guard
+    come_up: Callable[[], Desk]
 
     def up(self) -> None:
         """Start the desk and answer its questions: it is reconciled and may trade."""
         self.desk.start(DAY, OPEN_NS, CLOSE_NS)
         self.outside.answer()
         assert self.desk.reconciler.done
+
+    def restart(self) -> None:
+        """The desk goes down and another life of it comes up on the same store; its questions are answered."""
+        self.desk.store.close()
+        self.outside.up = False
+        self.outside._timers.clear()
+        self.guard.boundary("restart", DAY)
+        self.desk = self.come_up()
+        self.up()
 
     def first_order(self, seconds: float = 31) -> Request:
         """Let the first strategy send its first slice."""
@@ -291,16 +301,22 @@ def make_bench(tmp_path: Path, catalogue: Catalogue) -> Iterator[Callable[..., B
         guard = Guard(tmp_path / f"guard{len(made)}", catalogue=catalogue, clock=lambda: outside.now_ns, channels=[])
         guard.quiet = True
         config.setdefault("position_max", 100_000)
-        desk = Desk(
-            DeskConfig(instruments=[Instrument(symbol="X")], strategies=list(strategies), synced=False, **config),
-            clock=outside,
-            link=outside,  # type: ignore[arg-type]
-            market=outside,  # type: ignore[arg-type]
-            directory=tmp_path / f"desk{len(made)}",
-            guard=guard,
-            parts=parts_with([name for name in os.environ.get("HOLDOVER_FAULTS", "").split(",") if name]),
-        )
-        bench = Bench(desk, outside, guard)
+        told = DeskConfig(instruments=[Instrument(symbol="X")], strategies=list(strategies), synced=False, **config)
+        faults = [name for name in os.environ.get("HOLDOVER_FAULTS", "").split(",") if name]
+        directory = tmp_path / f"desk{len(made)}"
+
+        def come_up() -> Desk:
+            return Desk(
+                told,
+                clock=outside,
+                link=outside,  # type: ignore[arg-type]
+                market=outside,  # type: ignore[arg-type]
+                directory=directory,
+                guard=guard,
+                parts=parts_with(faults),
+            )
+
+        bench = Bench(come_up(), outside, guard, come_up)
         if venue:
             made.append(bench)
         return bench

@@ -105,3 +105,61 @@ def test_a_restated_order_has_the_new_quantities(make_bench: Make) -> None:
         reference_version="v2",
     )
     assert "PARTIALLY_FILLED 200/600 leaves 400" in order(bench)
+
+
+# -- over a restart -------------------------------------------------------------------------------------------------
+
+
+def test_ids_go_on_after_a_restart(make_bench: Make) -> None:
+    """No ClOrdID of the first life comes again in the second, and what was rejected stays so."""
+    bench = make_bench(BUYER)
+    bench.up()
+    first = bench.first_order()
+    bench.outside.report(first, ExecType.REJECTED, OrdStatus.REJECTED)
+    bench.restart()
+    second = bench.first_order()
+    assert second.cl_ord_id != first.cl_ord_id
+    assert [one.ord_status for one in bench.desk.orders.all()] == [OrdStatus.REJECTED, OrdStatus.PENDING_NEW]
+
+
+def test_what_was_stored_and_never_sent_is_over(make_bench: Make) -> None:
+    """The new life asks about it, and the venue has not heard of it."""
+    bench = make_bench(BUYER)
+    bench.up()
+    bench.first_order()
+    bench.restart()
+    for _ in range(6):
+        bench.outside.wait(6)
+        bench.outside.answer()
+    assert "REJECTED 0/100 leaves 0" in order(bench)
+
+
+def test_what_is_frozen_stays_frozen(make_bench: Make) -> None:
+    """The next life sends nothing out of it either."""
+    bench = make_bench(BUYER)
+    bench.up()
+    bench.guard.freeze("account:A", operator="op", reason="test")
+    bench.restart()
+    bench.outside.wait(120)
+    assert bench.outside.requests == []
+
+
+# -- over a cut -----------------------------------------------------------------------------------------------------
+
+
+def test_a_fill_told_again_at_the_logon_is_booked_once(make_bench: Make) -> None:
+    """The answers begin with the last fill that is known already."""
+    bench = make_bench(BUYER, venue=False)
+    bench.up()
+    sent = bench.first_order()
+    bench.outside.accept(sent)
+    told = bench.outside.fill(sent, 30, 100, 30)
+    bench.outside.executions.append(told)
+    for _ in range(2):
+        bench.outside.cut()
+        bench.outside.wait(2)
+        bench.outside.answer()
+    assert len(bench.desk.orders.executions()) == 1
+    held = bench.desk.positions.get("A/X")
+    assert held is not None
+    assert held.net_qty == 30
