@@ -66,11 +66,11 @@ REQUESTS: Final = (_at(0, "cancel"), _at(0, "replace"), _at(0, "submit", 0, 1, 0
 """A request of the strategy that is on its way when something happens."""
 
 _AROUND: Final = (
-    ("inside a cut", ACTS, (_at(-30, "disconnect", 90, 2, 0),)),
-    ("before a kill", ACTS, (_at(120, "kill"),)),
     ("after a cancel and a cut", AMENDS, (_at(-60, "venue-cancel", 0), _at(-50, "disconnect", 20, 2, 0))),
+    ("inside a cut", ACTS, (_at(-30, "disconnect", 90, 2, 0),)),
     ("lost in a cut", REQUESTS, (_at(0, "disconnect", 20, 2, 1),)),
     ("not answered in a cut", REQUESTS, (_at(0, "disconnect", 20, 2, 0),)),
+    ("before a kill", ACTS, (_at(120, "kill"),)),
 )
 """How an act and a transition make a story, and which acts."""
 
