@@ -54,18 +54,12 @@ def _passes_over_what_it_missed(self: Reconciler) -> None:
 
 def _over_before_this_logon(self: Reconciler, *, missed: bool = False) -> None:
     if not missed and self._epoch != self._gateway.epoch:
-        self._orders.__dict__["_lately"] = []
+        self._orders.__dict__["_over"] = [one.key for one in self._orders.all() if not one.is_open]
     Reconciler.begin(self, missed=missed)
 
 
-def _notes_a_cancel(self: Orders, order: Order, report: ExecutionReport) -> None:
-    self.__dict__.setdefault("_lately", []).append(order.key)
-    Orders.closed(self, order, report)
-
-
-def _nothing_after_a_cancel(self: Orders, order: Order, report: ExecutionReport) -> None:
-    ended = order.ord_status in (OrdStatus.CANCELED, OrdStatus.EXPIRED)
-    if not ended or order.key in self.__dict__.get("_lately", ()):
+def _nothing_after_the_end(self: Orders, order: Order, report: ExecutionReport) -> None:
+    if order.is_open or order.key not in self.__dict__.get("_over", ()):
         Orders.trade(self, order, report)
 
 
@@ -240,11 +234,11 @@ FAULTS: Final = (
     Fault(
         "late-fill-after-cancel-dropped",
         _PARTITION,
-        "ignores executions of an order that was cancelled or had expired here before the link last came up",
+        "ignores executions of an order that was cancelled, or over otherwise, before the link last came up",
         "a partial fill, the rest cancelled, a cut, then a fill told late, or a bust or a correction",
         ("books-agree-with-venue",),
         both(
-            changed("orders", trade=_nothing_after_a_cancel, closed=_notes_a_cancel),
+            changed("orders", trade=_nothing_after_the_end),
             changed("reconciler", begin=_over_before_this_logon),
         ),
     ),
