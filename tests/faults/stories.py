@@ -426,8 +426,13 @@ def a_fill_told_after_the_cancel(session: Session) -> None:
 
 @story("cancel-assumed")
 def a_cancel_lost_on_its_way(session: Session) -> None:
-    """One cancel does not reach the venue."""
+    """One cancel does not reach the venue, on a link that has been cut before."""
     session.begin()
+    session.run(0.01)
+    session.disconnect()
+    minutes(session, 1)
+    session.reconnect()
+    minutes(session, 1)
     leaves = change("ORDER_CANCEL_REQUEST")
     gone: list[Record] = []
 

@@ -63,7 +63,16 @@ def _nothing_after_the_end(self: Orders, order: Order, report: ExecutionReport) 
         Orders.trade(self, order, report)
 
 
+def _has_been_here(self: Reconciler, *, missed: bool = False) -> None:
+    if self._epoch != self._gateway.epoch:
+        self._orders.__dict__["_sure"] = bool(self._orders._store.get("reconciled"))
+    Reconciler.begin(self, missed=missed)
+
+
 def _cancel_assumed(self: Orders, order: Order, request: Request) -> None:
+    if not self.__dict__.get("_sure"):
+        Orders.ask_cancel(self, order, request)
+        return
     self._roots[request.cl_ord_id] = order.key
     self._keep(
         order,
@@ -71,6 +80,12 @@ def _cancel_assumed(self: Orders, order: Order, request: Request) -> None:
             order, ord_status=OrdStatus.CANCELED, leaves_qty=0, exec_type=ExecType.CANCELED, link=request.link
         ),
     )
+
+
+def _cancelled_is_cancelled(self: Orders, report: ExecutionReport) -> None:
+    order = self.find(report.cl_ord_id)
+    if order is None or order.ord_status != OrdStatus.CANCELED or report.leaves_qty == 0:
+        Orders.answered(self, report)
 
 
 def _resubmit_on_silence(self: Reconciler, *, missed: bool = False) -> None:
@@ -245,10 +260,13 @@ FAULTS: Final = (
     Fault(
         "cancel-assumed",
         _PARTITION,
-        "takes an order for cancelled when the cancel is sent",
-        "a cancel lost on its way out",
+        "takes an order for cancelled when the cancel is sent, on any connection but the first, whatever it is told",
+        "a cut, a reconnect, a cancel lost on its way out",
         ("venue-open-orders-known", "books-agree-with-venue"),
-        changed("orders", ask_cancel=_cancel_assumed),
+        both(
+            changed("orders", ask_cancel=_cancel_assumed, answered=_cancelled_is_cancelled),
+            changed("reconciler", begin=_has_been_here),
+        ),
     ),
     Fault(
         "resubmit-on-silence",
