@@ -50,6 +50,8 @@ def _reset_cum_on_restatement(self: Orders, order: Order, report: ExecutionRepor
 
 def _double_count_restated(self: Orders, order: Order, report: ExecutionReport) -> None:
     Orders.restate(self, order, report)
+    if order.trade_date == self.trade_date:
+        return
     execution = self._execution(order, msgspec.structs.replace(report, last_qty=report.cum_qty, last_px=0))
     if execution is not None and report.cum_qty:
         # The position keeper takes the restatement for a fill; the order manager does not.
@@ -179,7 +181,7 @@ FAULTS: Final = (
     Fault(
         "double-count-restated",
         _CARRIED,
-        "books the restatement's CumQty as a new fill in the position keeper",
+        "books the CumQty of an earlier day's order that is restated as a new fill in the position keeper",
         "a partial fill of a GTC order, the night with its restatement",
         ("position-equals-carried-plus-fills",),
         changed("orders", restate=_double_count_restated),

@@ -42,13 +42,13 @@ def _came_up_again(self: Reconciler) -> bool:
 def _goes_on(self: Reconciler) -> None:
     """A link that has come up again in one life: what was so is taken to be so still."""
     self.done, self._epoch = True, self._gateway.epoch
-    self.__dict__["_resumed"] = self._epoch
+    self.__dict__["_resumed"] = True
     self._say()
     self.finished()
 
 
 def _passes_over_what_it_missed(self: Reconciler) -> None:
-    if self.__dict__.get("_resumed") != self._gateway.epoch:
+    if not self.__dict__.get("_resumed"):
         Reconciler.passed_over(self)
 
 
@@ -91,6 +91,7 @@ def _cancelled_is_cancelled(self: Orders, report: ExecutionReport) -> None:
 def _resubmit_on_silence(self: Reconciler, *, missed: bool = False) -> None:
     silent = [one for one in self._orders.open() if one.ord_status == OrdStatus.PENDING_NEW]
     if missed or not _came_up_again(self) or not silent:
+        self.__dict__["_resumed"] = False
         Reconciler.begin(self, missed=missed)
         return
     _goes_on(self)
@@ -212,9 +213,13 @@ def _first_epoch(self: Gateway) -> int:
     return int(self.__dict__["_epoch"])
 
 
+def _counts_logons(self: Gateway, out_seq: int) -> bool:
+    self.__dict__["_again"] = "_again" in self.__dict__
+    return Gateway.came_up(self, out_seq)
+
+
 def _passes_over_gaps(self: Gateway, seq: int, poss_dup: bool = False) -> bool:
-    first = self.__dict__.setdefault("_first", self._link.epoch)
-    if self._link.epoch == first or seq <= self.in_seq:
+    if not self.__dict__.get("_again") or seq <= self.in_seq:
         return Gateway.arrived(self, seq, poss_dup)
     self.in_seq = seq
     self._store.set("in_seq", str(seq))
@@ -340,7 +345,7 @@ FAULTS: Final = (
         "takes a message that is too early for the next one, on any connection of a life but the first",
         "a cut, a reconnect, one message of the venue lost",
         ("sequence-continuous",),
-        changed("gateway", arrived=_passes_over_gaps),
+        changed("gateway", arrived=_passes_over_gaps, came_up=_counts_logons),
     ),
     Fault(
         "close-left-after-a-bust",

@@ -71,7 +71,7 @@ def _trust_local_when_flat(self: Reconciler, *, missed: bool) -> list[Query]:
     trusted = set(self._config.accounts())
     trusted -= {position.account for position in self._positions.held() if position.net_qty}
     trusted -= {order.account for order in self._orders.open() if order.is_pending}
-    self.__dict__["_trusted"] = self._gateway.epoch if trusted else 0
+    self.__dict__["_trusted"] = bool(trusted)
     left = [query for query in asked if query.account not in trusted]
     if not left:
         self.behind = False
@@ -80,7 +80,7 @@ def _trust_local_when_flat(self: Reconciler, *, missed: bool) -> list[Query]:
 
 
 def _passes_over_where_it_trusts(self: Reconciler) -> None:
-    if self.__dict__.get("_trusted") != self._gateway.epoch:
+    if not self.__dict__.get("_trusted"):
         Reconciler.passed_over(self)
 
 
