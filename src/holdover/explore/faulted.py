@@ -338,11 +338,12 @@ class Table:
             budget_s=min(left_s, self.budget_s * _SLICE),
             to_breach=True,
         )
-        breaches = [one for one in swept.found if one.verdict == "breach"]
+        # What only an oracle says may come of the memory that a fault keeps, which no other life has: it proves nothing.
+        breaches = [one for one in swept.found if one.verdict == "breach" and one.invariant]
         if not breaches:
             return Cell(found=False, runs=swept.trials), None
         best = _best(breaches, FAULTS[name].catches)
-        by = [best.invariant or best.oracle, *(one.invariant or one.oracle for one in breaches)]
+        by = [best.invariant, *(one.invariant for one in breaches)]
         return self._told(name, by, swept.trials, best.kind), schedule_of(swept.ground, best)
 
     def _marks(self, schedule: Schedule) -> list[str]:
@@ -407,4 +408,4 @@ def _invariants(marks: Sequence[str]) -> str:
 
 def _best(found: Sequence[Tried], catches: Sequence[str]) -> Tried:
     """The trial to tell of: one that breached the named invariant before any other, of the plainest kind."""
-    return min(found, key=lambda one: (one.invariant not in catches, one.oracle != "catalogue", one.number))
+    return min(found, key=lambda one: (one.invariant not in catches, one.number))
