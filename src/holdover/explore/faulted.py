@@ -338,7 +338,7 @@ class Table:
             budget_s=min(left_s, self.budget_s * _SLICE),
             to_breach=True,
         )
-        # What only an oracle says may come of the memory that a fault keeps, which no other life has: it proves nothing.
+        # What an oracle alone says may come of the memory that a fault keeps, and no other life has: it proves nothing.
         breaches = [one for one in swept.found if one.verdict == "breach" and one.invariant]
         if not breaches:
             return Cell(found=False, runs=swept.trials), None
