@@ -262,7 +262,7 @@ def run_faults(arguments: argparse.Namespace) -> int:
             if row.schedule is not None:
                 row.schedule.save(arguments.out / f"{name}.json")
     if arguments.markdown is not None:
-        asked = f"holdover faults --ways {arguments.ways} --budget {arguments.budget:g} --plays {arguments.plays}"
+        asked = f"holdover faults --ways {arguments.ways}"
         asked += f" --instrument {arguments.instrument}" if arguments.instrument else ""
         page = faults_page(rows, ways, asked, symbols, days)
         write_whole(arguments.markdown, page.encode())

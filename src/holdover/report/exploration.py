@@ -188,7 +188,7 @@ def faults_page(
         f"Made with `{asked} --markdown docs/findings/faults.md` on {', '.join(symbols)} of {' and '.join(days)}. The",
         "seconds are those of a machine of two cores that had other work to do, and are of no use for comparing machines.",
         "Sweep and search end with the first breach or when their budget is spent, so *no* means *not in that time*; what",
-        "they find is shrunk, and with more plays it may become shorter still.",
+        f"they find is shrunk, and with more plays it may become shorter still. {_budgets(rows)}",
         "",
         *[f"- {_summary(rows, way)}" for way in ways],
         "",
@@ -206,6 +206,12 @@ def faults_page(
         cells = " | ".join(_cell(row.cells.get(way)) for way in ways)
         lines.append(f"| {row.fault} | {' or '.join(row.catches)} | {cells} | {by} | {story} |")
     return "\n".join(lines) + "\n"
+
+
+def _budgets(rows: Sequence[Row]) -> str:
+    given = sorted({cell.budget_s for row in rows for cell in row.cells.values() if cell.budget_s})
+    told = f"{given[0]:g} s" if len(given) == 1 else f"between {given[0]:g} and {given[-1]:g} s" if given else "no time"
+    return f"Each had {told} a fault."
 
 
 def _summary(rows: Sequence[Row], way: str) -> str:
