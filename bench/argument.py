@@ -31,11 +31,11 @@ def measure(name: str, tests: list[str], out: Path) -> dict[str, float]:
     """Run the tests once, under both measures."""
     lines, state = out / f"{name}.lines", out / f"{name}.coverage.json"
     run = [sys.executable, "-m", "coverage", "run", "--data-file", str(lines), "--source", str(DESK)]
-    run += ["--omit", "*/faults.py", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    run += ["--omit", "*/desk/faults/*", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     run += ["--state-cov", "--state-cov-report", "none", "--state-cov-file", str(state)]
     # What coverage.py traces must be traced by its C tracer, whatever the machine's settings are.
     subprocess.run(run, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "COVERAGE_CORE": "ctrace"})
-    measured = coverage.Coverage(data_file=str(lines), source=[str(DESK)], omit=["*/faults.py"])
+    measured = coverage.Coverage(data_file=str(lines), source=[str(DESK)], omit=["*/desk/faults/*"])
     measured.load()
     with open(os.devnull, "w") as nowhere:
         percent = measured.report(file=nowhere)

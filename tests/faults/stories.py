@@ -26,7 +26,6 @@ class Story:
 
     tell: Telling
     settings: dict[str, Any] = field(default_factory=dict)
-    leaks: bool = False
 
 
 STORIES: dict[str, Story] = {}
@@ -222,7 +221,7 @@ def a_split_over_the_night(session: Session) -> None:
 # -- reconciliation across restarts -------------------------------------------------------------------------------
 
 
-@story("snapshot-then-fills-again", "risk-starts-flat", "closed-orders-not-restored")
+@story("snapshot-then-fills-again", "risk-starts-flat", "closed-orders-not-restored", "clock-set-by-recovery")
 def a_fill_and_a_restart(session: Session) -> None:
     """A few fills, a kill on the same day."""
     session.begin()
@@ -328,8 +327,7 @@ def killed_after_sending(session: Session) -> None:
     minutes(session, 2)
 
 
-@story("freeze-in-memory", leaks=True)
-@story("thaws-by-itself")
+@story("freeze-in-memory", "thaws-by-itself")
 def frozen_before_a_restart(session: Session) -> None:
     """An operator freezes an account; the desk is restarted."""
     session.begin()
@@ -384,7 +382,21 @@ def a_disabled_book_and_a_restart(session: Session) -> None:
 # -- order state over disconnects ---------------------------------------------------------------------------------
 
 
-@story("resume-without-asking", "resent-fill-booked-again")
+@story("resent-fill-booked-again")
+def a_fill_and_two_cuts(session: Session) -> None:
+    """Something has filled; the link is cut, comes up, and is cut once more before anything else has happened."""
+    session.begin()
+    session.run(0.2)
+    session.run(until=first(Fill))
+    minutes(session, 0.1)
+    for _ in range(2):
+        session.disconnect()
+        minutes(session, 0.1)
+        session.reconnect()
+        minutes(session, 0.1)
+
+
+@story("resume-without-asking")
 def a_fill_while_cut_off(session: Session) -> None:
     """An order fills while the link is cut, and the venue does not replay."""
     session.begin()
@@ -397,21 +409,30 @@ def a_fill_while_cut_off(session: Session) -> None:
 
 @story("late-fill-after-cancel-dropped")
 def a_fill_told_after_the_cancel(session: Session) -> None:
-    """The venue cancels what is left of a partial fill, and then tells of a fill that had crossed it."""
+    """The venue cancels what is left of a partial fill, and tells of a fill that had crossed it after a cut."""
     session.begin()
     session.run(0.2)
     session.run(until=first(PartialFill, tif="GTC"))
     order = next(one for one in session.orders() if one.is_open and one.cum_qty)
     assert session.venue.cancel(order.cl_ord_id)
     minutes(session, 0.1)
+    session.disconnect()
+    minutes(session, 0.5)
+    session.reconnect()
+    minutes(session, 0.5)
     assert session.venue.fill_late(order.cl_ord_id, 1)
     minutes(session, 1)
 
 
 @story("cancel-assumed")
 def a_cancel_lost_on_its_way(session: Session) -> None:
-    """One cancel does not reach the venue."""
+    """One cancel does not reach the venue, on a link that has been cut before."""
     session.begin()
+    session.run(0.01)
+    session.disconnect()
+    minutes(session, 1)
+    session.reconnect()
+    minutes(session, 1)
     leaves = change("ORDER_CANCEL_REQUEST")
     gone: list[Record] = []
 
@@ -512,9 +533,13 @@ def the_position_under_a_close_is_busted(session: Session) -> None:
 
 @story("gap-passed-over")
 def one_message_lost(session: Session) -> None:
-    """One message of the venue is lost in a healthy session."""
+    """One message of the venue is lost, on a link that has been cut before."""
     session.begin()
     session.run(0.1)
+    session.disconnect()
+    minutes(session, 1)
+    session.reconnect()
+    minutes(session, 1)
     assert session.run(until=until(change("ORDER_CANCEL_REPLACE_REQUEST")))
     session.link.fault("in", 1, "drop")
     minutes(session, 1)

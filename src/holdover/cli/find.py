@@ -18,7 +18,7 @@ from holdover.cli.kept import axes_of, keep_witnesses, played_first, replayed
 from holdover.coverage.lock import NAME
 from holdover.desk.faults import FAULTS
 from holdover.explore.corpus import Corpus
-from holdover.explore.faulted import WAYS, Row, Table
+from holdover.explore.faulted import WAYS, Row, Rows, Table
 from holdover.explore.play import store_for
 from holdover.explore.schedule import KINDS, Schedule, read_schedule
 from holdover.explore.search import SEARCHED, Search, Searched
@@ -30,12 +30,13 @@ from holdover.recording import RecordingStore, bundled
 from holdover.report import (
     corpus_json,
     corpus_text,
-    faults_markdown,
+    faults_page,
     faults_text,
     search_json,
     search_text,
     timeline_page,
 )
+from holdover.runtime.files import write_whole
 
 
 def add_parser(verbs: Any) -> None:
@@ -69,7 +70,10 @@ def add_parser(verbs: Any) -> None:
     faults.add_argument("--tests", type=Path, default=Path("tests"), help="where the project's own tests are")
     faults.add_argument("--recordings", type=Path)
     faults.add_argument("--instrument")
-    faults.add_argument("--out", type=Path, default=Path("out/faults"))
+    faults.add_argument("--out", type=Path, default=Path("out/faults"), help="rows that are there already stand")
+    faults.add_argument("--again", action="store_true", help="look again for what has a row already")
+    faults.add_argument("--as-is", action="store_true", help="look for nothing, tell what is there")
+    faults.add_argument("--markdown", type=Path, help="a file for the table as a page")
     faults.add_argument("--json", action="store_true")
     faults.set_defaults(run=run_faults)
 
@@ -328,18 +332,23 @@ def run_faults(arguments: argparse.Namespace) -> int:
         plays_max=arguments.plays,
         tests=arguments.tests if arguments.tests.is_dir() else None,
     )
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    kept = Rows(arguments.out, table.key)
     rows: list[Row] = []
     with tqdm(total=len(names), unit="fault", disable=None, file=sys.stderr, leave=False) as bar:
         for name in names:
-            row = table.row(name, ways, bar.set_description)
+            if arguments.again:
+                kept.forget(name)
+            row = table.row(name, [] if arguments.as_is else ways, bar.set_description, kept.read(name), kept.write)
             rows.append(row)
             bar.update(1)
             if row.schedule is not None:
                 row.schedule.save(arguments.out / f"{name}.json")
-            (arguments.out / "faults.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=1))
-            (arguments.out / "faults.md").write_text(faults_markdown(rows, ways), encoding="utf-8")
+    if arguments.markdown is not None:
+        asked = f"holdover faults --ways {arguments.ways}"
+        asked += f" --instrument {arguments.instrument}" if arguments.instrument else ""
+        page = faults_page(rows, ways, asked, symbols, days)
+        write_whole(arguments.markdown, page.encode())
     print(msgspec.json.encode(rows).decode() if arguments.json else faults_text(rows, ways))
     deep = [way for way in ways if way in ("sweep", "search", "cycle")]
-    missed = [row for row in rows if deep and not any(row.cells[way].found for way in deep)]
+    missed = [row for row in rows if deep and not any(way in row.cells and row.cells[way].found for way in deep)]
     return 1 if missed else 0

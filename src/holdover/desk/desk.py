@@ -143,6 +143,7 @@ class Desk:
             self.guard.restore("positions", positions)
             self.guard.restore("ledger", balances)
             self.risk.load(self.positions.held(), orders)
+        self.guard.record("store", self.store.compared([*records, *parents, *positions, *balances]))
 
     # -- what the link calls ------------------------------------------------------------------------------------
 

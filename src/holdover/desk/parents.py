@@ -209,7 +209,7 @@ class Parents:
         """Reprice or cancel slices that have waited; returns how many are working."""
         working = 0
         children = self._children.get(strategy.parent_id, {})
-        for root in sorted(children, key=lambda root: (_entered_ns(root), root)):
+        for root in sorted(children, key=lambda root: (self.entered_ns(root), root)):
             order = self._orders.get(root)
             if order is None or not order.is_open:
                 children.pop(root, None)
@@ -217,7 +217,7 @@ class Parents:
             working += 1
             if order.is_pending or order.ord_status == OrdStatus.DONE_FOR_DAY:
                 continue
-            waited = (self._tick_ns - max(_entered_ns(root), open_ns)) // strategy.interval_ns
+            waited = (self._tick_ns - max(self.entered_ns(root), open_ns)) // strategy.interval_ns
             if strategy.late_ns and self._filled_today(parent) >= strategy.day_qty:
                 self._step_back(strategy, order, _near(strategy.side, top))
             elif strategy.late_ns:
@@ -354,6 +354,13 @@ class Parents:
         """The ClOrdID of a cancel or a replace: it tells which order began the chain, should all else be lost."""
         return self._unused(f"{order.root_cl_ord_id}{CHAIN}{_base36(self._tick_ns // 1_000_000)}.")
 
+    def entered_ns(self, root: str) -> int:
+        """When the look was due in which an order of ours was entered: its ClOrdID tells. 0 where it does not."""
+        told = root.rsplit("-", 2)
+        if len(told) != 3 or not told[1].isalnum() or not told[1].isascii():
+            return 0
+        return int(told[1], 36) * 1_000_000
+
     def _unused(self, stem: str) -> str:
         # After a write that a machine lost with its power, the venue may have an order of this very look.
         while True:
@@ -381,14 +388,6 @@ def _near(side: Side, top: Top) -> int | None:
 def _far(side: Side, top: Top) -> int | None:
     price = top.ask_px if side == Side.BUY else top.bid_px
     return None if price == UNDEF_PRICE else price
-
-
-def _entered_ns(root: str) -> int:
-    """When the look was due in which an order of ours was entered: its ClOrdID tells. 0 where it does not."""
-    told = root.rsplit("-", 2)
-    if len(told) != 3 or not told[1].isalnum() or not told[1].isascii():
-        return 0
-    return int(told[1], 36) * 1_000_000
 
 
 def _base36(number: int) -> str:

@@ -7,14 +7,14 @@ leaves the books as they were before the step or as they are after it, and never
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from holdover.model import Execution, Order, Record
+from holdover.model import Balance, Execution, Order, ParentOrder, Position, Record, Restored
 
 R = TypeVar("R", bound=Record)
 
@@ -108,6 +108,24 @@ class Store:
         """One execution by its key, however old."""
         row = self._db.execute("SELECT body FROM record WHERE kind='Execution' AND key=?", (key,)).fetchone()
         return msgspec.msgpack.decode(row[0], type=Execution) if row else None
+
+    def compared(self, records: Iterable[Record]) -> Restored:
+        """What is open and held in the file, beside what a start has made of it: `records`."""
+        made = {(type(one).__name__, one.key): one for one in records if not isinstance(one, Execution)}
+        rows = self._db.execute(
+            "SELECT kind, key, body FROM record WHERE kind IN (?,?,?,?) AND live=1 ORDER BY kind, key",
+            [kind.__name__ for kind in (Balance, Order, ParentOrder, Position)],
+        ).fetchall()
+        stored = {(kind, key): body for kind, key, body in rows}
+        back = [one for one in made if one in stored or getattr(made[one], "is_open", True)]
+        differing = [made[one] for one in back if one in stored and self._encode(made[one]) != stored[one]]
+        return Restored(
+            store="desk.db",
+            stored=len(stored),
+            restored=len(back),
+            differing=len(differing),
+            first=repr(differing[0]) if differing else "",
+        )
 
     def get(self, name: str, default: str = "") -> str:
         """A named value."""

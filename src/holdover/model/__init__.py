@@ -30,7 +30,7 @@ from holdover.model.message import (
     Request,
     SecurityStatus,
 )
-from holdover.model.own import ClockReading, FreezeSet, Recompute, Recovery
+from holdover.model.own import ClockReading, FreezeSet, Recompute, Recovery, Repetition, Restored
 from holdover.model.record import (
     Balance,
     Book,
@@ -57,6 +57,7 @@ __all__ = [
     "FreezeSet",
     "Recompute",
     "Recovery",
+    "Repetition",
     "scope_of",
     "scopes_around",
     "CLOSED",
@@ -88,6 +89,7 @@ __all__ = [
     "Reconciliation",
     "Record",
     "Request",
+    "Restored",
     "SecurityStatus",
     "Side",
     "TimeInForce",

@@ -1,4 +1,7 @@
-"""Records that the guard makes about itself, so that its own duties stand in the catalogue like any other."""
+"""Records about the system as such: what the guard makes of its own duties, and what a store was made into.
+
+They stand in the catalogue like any other record.
+"""
 
 from __future__ import annotations
 
@@ -76,3 +79,47 @@ class ClockReading(Record, frozen=True, kw_only=True, gc=False):
     def key(self) -> str:
         """There is one clock."""
         return "clock"
+
+
+class Restored(Record, frozen=True, kw_only=True, gc=False):
+    """What a store holds that a start has to bring back, against what was made of it; the system says it of itself.
+
+    `stored` and `restored` count the records on either side, `differing` those that came back as something else.
+    """
+
+    passing: ClassVar[bool] = True
+
+    store: str
+    stored: int
+    restored: int
+    differing: int
+    first: str = ""
+
+    @property
+    def key(self) -> str:
+        """The store's name."""
+        return self.store
+
+    def __repr__(self) -> str:
+        found = f"stored {self.stored}, restored {self.restored}, differing {self.differing}"
+        return f"<Restored {self.store} {found}{' first ' + self.first if self.first else ''}>"
+
+
+class Repetition(Record, frozen=True, kw_only=True, gc=False):
+    """A reconciliation that came after another one with nothing between them to tell, and how much it changed."""
+
+    passing: ClassVar[bool] = True
+
+    trade_date: str
+    compared: int
+    changed: int
+    first: str = ""
+
+    @property
+    def key(self) -> str:
+        """The trade date."""
+        return self.trade_date
+
+    def __repr__(self) -> str:
+        found = f"compared {self.compared}, changed {self.changed}"
+        return f"<Repetition {self.trade_date} {found}{' first ' + self.first if self.first else ''}>"

@@ -6,7 +6,7 @@ from holdover.report.cycle_page import cycle_page, timeline_page
 from holdover.report.exploration import (
     corpus_json,
     corpus_text,
-    faults_markdown,
+    faults_page,
     faults_text,
     pairs_json,
     pairs_text,
@@ -37,7 +37,7 @@ __all__ = [
     "search_json",
     "search_text",
     "sweep_text",
-    "faults_markdown",
+    "faults_page",
     "faults_text",
     "timeline_page",
 ]

@@ -282,6 +282,7 @@ def _cell(cell: Cell | None) -> str:
     if not cell.found:
         return f"no ({cell.runs} in {cell.seconds:.0f} s)"
     small = f", {cell.operations} ops" if cell.operations is not None else ""
+    small += f", {cell.how}" if cell.how else ""
     return f"yes ({cell.runs} in {cell.seconds:.0f} s{small})"
 
 
@@ -298,15 +299,47 @@ def faults_text(rows: Sequence[Row], ways: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def faults_markdown(rows: Sequence[Row], ways: Sequence[str]) -> str:
-    """The same as a table for the docs, with what breached and the shortest story."""
+def faults_page(
+    rows: Sequence[Row], ways: Sequence[str], asked: str, symbols: Sequence[str], days: Sequence[str]
+) -> str:
+    """The same as a page for the docs, with what was breached and the shortest story of each."""
     lines = [
+        "# What finds which seeded fault",
+        "",
+        f"Made with `{asked} --markdown docs/findings/faults.md` on {', '.join(symbols)} of {' and '.join(days)}. The",
+        "seconds are those of a machine of two cores that had other work to do, and are of no use for comparing machines.",
+        "Sweep and search end with the first breach or when their budget is spent, so *no* means *not in that time*; what",
+        f"they find is shrunk, and with more plays it may become shorter still. {_budgets(rows)}",
+        "",
+        *[f"- {_summary(rows, way)}" for way in ways],
+        "",
+        '"yes (1 in 2 s, 0 ops)" is: found after one run in two seconds, by a story without any operation, the days as',
+        "they are. *named* are the invariants that the fault itself violates, the one that it is named for first; *breached*",
+        "is what its shortest story breaches. `-` was not looked for.",
+        "",
         "| fault | named | " + " | ".join(ways) + " | breached | story |",
         "|---|---|" + "---|" * len(ways) + "---|---|",
     ]
     for row in rows:
-        by = next((row.cells[way].by for way in reversed(ways) if way in row.cells and row.cells[way].by), "")
+        deep = [row.cells[way] for way in reversed(ways) if way in row.cells and row.cells[way].by]
+        by = next((one.by for one in sorted(deep, key=lambda one: not one.named)), "")
         story = " ".join(row.schedule.story()[1:]) or "the days as they are" if row.schedule is not None else ""
         cells = " | ".join(_cell(row.cells.get(way)) for way in ways)
-        lines.append(f"| {row.fault} | {row.catches} | {cells} | {by} | {story} |")
+        lines.append(f"| {row.fault} | {' or '.join(row.catches)} | {cells} | {by} | {story} |")
     return "\n".join(lines) + "\n"
+
+
+def _budgets(rows: Sequence[Row]) -> str:
+    given = sorted({cell.budget_s for row in rows for cell in row.cells.values() if cell.budget_s})
+    told = f"{given[0]:g} s" if len(given) == 1 else f"between {given[0]:g} and {given[-1]:g} s" if given else "no time"
+    return f"Each had {told} a fault."
+
+
+def _summary(rows: Sequence[Row], way: str) -> str:
+    told = [row.cells[way] for row in rows if way in row.cells and row.cells[way].found is not None]
+    found = [cell for cell in told if cell.found]
+    said = f"{way}: {len(found)} of {len(told)} found"
+    if way not in ("fresh",):
+        said += f", {sum(1 for cell in found if cell.named)} by an invariant named for it"
+    operations = [cell.operations for cell in found if cell.operations is not None]
+    return said + (f", in {max(operations)} operations or fewer" if operations else "")

@@ -29,6 +29,7 @@ from holdover.model import (
     Recovery,
     Request,
 )
+from holdover.runtime.again import Again
 from holdover.runtime.breach import Breach, Shown
 from holdover.runtime.cells import CellCounter
 from holdover.runtime.explain import explain
@@ -72,6 +73,7 @@ class Monitor:
         self.undo: list[tuple[TableKey, str, Record | None]] | None = None
         self.gone = False
         self.recomputes = True
+        self._again = Again()
 
     # -- mutations ----------------------------------------------------------------------------------------------
 
@@ -142,6 +144,9 @@ class Monitor:
                         settle = self.layout.settle(group)
                         for key in list(self.layout.table(group.table)):
                             settle(key, boundary.time_ns)
+                repetition = self._again.look(self.layout.tables, self.trade_date)
+                if repetition is not None:
+                    self._own(repetition)
             self._recompute(boundary)
         finally:
             self._boundary = ""
@@ -499,11 +504,12 @@ class Monitor:
             None if self.undo is None else list(self.undo),
             self.cells.keep(),
             self.gone,
+            self._again.kept,
         )
 
     def put_back(self, kept: Any) -> None:
         """Make it what it was when `keep` was called."""
-        layout, counts, due, armed, reconcile, lost, restored, undo, cells, self.gone = kept
+        layout, counts, due, armed, reconcile, lost, restored, undo, cells, self.gone, self._again.kept = kept
         self.cells.put_back(cells)
         self.layout.put_back_all(layout)
         if self.cells.on_put_back is not None:

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from holdover.desk import DeskConfig
+from holdover.desk.store import Store
 from holdover.model import (
     CancelReject,
-    ExecRestatementReason,
     ExecType,
     ExecutionReport,
     MsgType,
     OrdStatus,
-    PositionReport,
     Query,
     SecurityStatus,
     Side,
 )
-
-from .conftest import BUYER, CLOSE_NS, DAY, OPEN_NS, SELLER, STANDING, Bench, status
+from tests.desk_bench import BUYER, CLOSE_NS, DAY, OPEN_NS, SELLER, STANDING, Bench, order, status
 
 Make = Callable[..., Bench]
-
-
-def order(bench: Bench) -> str:
-    """The first order of the desk, as it prints."""
-    return repr(bench.desk.orders.all()[0])
 
 
 def trade_of(cl_ord_id: str, **fields: Any) -> ExecutionReport:
@@ -316,7 +310,76 @@ def test_a_freeze_holds_everything_back(make_bench: Make) -> None:
     assert bench.outside.requests == []
 
 
+# -- at an operator's word ------------------------------------------------------------------------------------------
+
+
+def test_an_operator_reprices_and_cancels(make_bench: Make) -> None:
+    """One order, by its key: a replace at another price, a cancel; nothing while a request is under way."""
+    bench = make_bench(BUYER, answer_ns=600_000_000_000)
+    bench.up()
+    sent = bench.first_order()
+    bench.outside.accept(sent)
+    bench.desk.reprice(sent.root_cl_ord_id, 100)
+    assert len(bench.outside.requests) == 1
+    bench.desk.reprice(sent.root_cl_ord_id, 99)
+    change = bench.outside.requests[-1]
+    assert (change.msg_type, change.price) == (MsgType.ORDER_CANCEL_REPLACE_REQUEST, 99)
+    bench.desk.cancel(sent.root_cl_ord_id)
+    assert bench.outside.requests[-1] is change
+    bench.outside.report(change, ExecType.REPLACED, OrdStatus.NEW, leaves_qty=100)
+    assert bench.desk.orders.all()[0].price == 99
+    bench.desk.cancel(sent.root_cl_ord_id)
+    assert bench.outside.requests[-1].msg_type == MsgType.ORDER_CANCEL_REQUEST
+    assert "PENDING_CANCEL 0/100 leaves 100" in order(bench)
+
+
+def test_an_operator_sends_a_slice(make_bench: Make) -> None:
+    """At once, so many increments behind the touch, no more than the parent has left; none beside an unknown one."""
+    bench = make_bench(BUYER)
+    bench.up()
+    bench.desk.submit(0, 5_000, 3)
+    sent = bench.outside.requests[-1]
+    assert (sent.order_qty, sent.price) == (1_000, 97)
+    bench.desk.submit(0, 1, 0)
+    assert len(bench.outside.requests) == 1
+    bench.outside.now_ns = CLOSE_NS
+    bench.desk.submit(0, 1, 0)
+    assert len(bench.outside.requests) == 1
+
+
+def test_a_late_strategy_comes_to_the_touch_near_the_close(make_bench: Make) -> None:
+    """Behind the touch by its offset for the day, at the touch from so long before the close on."""
+    bench = make_bench(replace(STANDING, late_ns=600 * 1_000_000_000, patience=1_000))
+    bench.up()
+    sent = bench.first_order()
+    bench.outside.accept(sent)
+    assert sent.price is not None
+    assert sent.price > 102
+    for _ in range(120):
+        bench.outside.wait(30)
+        change = bench.outside.requests[-1]
+        if "PENDING_REPLACE" in order(bench):
+            bench.outside.report(change, ExecType.REPLACED, OrdStatus.NEW, leaves_qty=300)
+    assert bench.desk.orders.all()[0].price == 102
+    assert change.transact_time_ns >= CLOSE_NS - 600 * 1_000_000_000
+
+
 # -- the link -------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_leave_is_over(make_bench: Make) -> None:
+    """The wire refuses an order at the last moment: it was not sent, and is rejected here."""
+    bench = make_bench(BUYER)
+    bench.up()
+
+    def broken(message: object) -> int:
+        raise ConnectionError("gone")
+
+    bench.outside.send = broken  # type: ignore[method-assign]
+    bench.outside.wait(31)
+    assert bench.outside.requests == []
+    assert "REJECTED 0/100 leaves 0" in order(bench)
+    assert bench.desk.parents.all()[0].working_qty == 0
 
 
 def test_messages_are_taken_in_their_order(make_bench: Make) -> None:
@@ -398,57 +461,6 @@ def test_a_question_without_an_answer_is_asked_again(make_bench: Make) -> None:
     assert bench.desk.reconciler.done
 
 
-def test_what_was_missed_over_a_cut_is_booked(make_bench: Make) -> None:
-    """A fill that happened while the link was down is learnt of by asking, and the order stands as the venue says."""
-    bench = make_bench(BUYER, venue=False)
-    bench.up()
-    sent = bench.first_order()
-    bench.outside.accept(sent)
-    bench.outside.cut()
-    listener, bench.outside.listener = bench.outside.listener, _Deaf()
-    missed = bench.outside.fill(sent, 40, 100, 40)
-    bench.outside.seq -= 1
-    bench.outside.listener = listener
-    bench.outside.executions.append(missed)
-    bench.outside.known.append(
-        status(
-            sent.cl_ord_id,
-            OrdStatus.PARTIALLY_FILLED,
-            account="A",
-            order_qty=100,
-            cum_qty=40,
-            leaves_qty=60,
-            price=100,
-            side=Side.BUY,
-            order_id=missed.order_id,
-        )
-    )
-    bench.outside.wait(2)
-    bench.outside.answer()
-    assert bench.desk.reconciler.done
-    assert "PARTIALLY_FILLED 40/100 leaves 60" in order(bench)
-
-
-class _Deaf:
-    """Hears nothing."""
-
-    def on_message(self, seq: int, poss_dup: bool, message: object) -> None:
-        """Nothing."""
-
-
-def test_an_order_that_the_venue_does_not_know_is_over(make_bench: Make) -> None:
-    """Sent and never heard of: asked about, more than once, and then over."""
-    bench = make_bench(BUYER)
-    bench.up()
-    bench.first_order()
-    bench.outside.cut()
-    for _ in range(6):
-        bench.outside.wait(6)
-        bench.outside.answer()
-    assert bench.desk.reconciler.done
-    assert "REJECTED 0/100 leaves 0" in order(bench)
-
-
 def test_an_unanswered_request_is_asked_about(make_bench: Make) -> None:
     """A live link and a request without an answer: its status is asked for, and taken over."""
     bench = make_bench(BUYER)
@@ -485,47 +497,51 @@ def test_a_report_ahead_of_us_makes_the_desk_ask(make_bench: Make) -> None:
     assert bench.desk.orders.all()[0].cum_qty == 10
 
 
-def test_a_split_restates_the_position(make_bench: Make) -> None:
-    """The venue's position in new lots, under a new reference version, is taken over; the same again is not."""
-    bench = make_bench(BUYER, venue=False)
-    bench.up()
-    sent = bench.first_order()
-    bench.outside.accept(sent)
-    bench.outside.fill(sent, 100, 100, 100)
-    bench.outside.positions.append(
-        PositionReport(req_id="", account="A", symbol="X", net_qty=200, reference_version="v2")
-    )
-    for _ in range(2):
-        bench.outside.cut()
-        bench.outside.wait(2)
-        bench.outside.answer()
-    held = bench.desk.positions.get("A/X")
-    assert held is not None
-    assert (held.net_qty, held.reference_version) == (200, "v2")
-
-
-def test_a_restated_order_has_the_new_quantities(make_bench: Make) -> None:
-    """A corporate action doubles what a carried order has and what is left of it."""
-    bench = make_bench(STANDING, venue=False)
-    bench.up()
-    sent = bench.first_order()
-    bench.outside.accept(sent)
-    bench.outside.fill(sent, 100, 105, 100)
-    bench.outside.report(
-        sent,
-        ExecType.RESTATED,
-        OrdStatus.PARTIALLY_FILLED,
-        order_qty=600,
-        cum_qty=200,
-        leaves_qty=400,
-        exec_restatement_reason=ExecRestatementReason.GT_CORPORATE_ACTION,
-        reference_version="v2",
-    )
-    assert "PARTIALLY_FILLED 200/600 leaves 400" in order(bench)
-
-
 def test_a_config_tells_its_accounts_and_instruments() -> None:
     """In the order of first mention; a stranger is None."""
     config = DeskConfig(instruments=[], strategies=[BUYER, STANDING, SELLER])
     assert config.accounts() == ["A", "B"]
     assert config.instrument("X") is None
+
+
+def test_a_request_that_the_venue_never_got_is_over(make_bench: Make) -> None:
+    """A live link and no answer; the venue does not know the order, and says so each time that it is asked."""
+    bench = make_bench(BUYER)
+    bench.up()
+    bench.first_order()
+    for _ in range(6):
+        bench.outside.wait(6)
+        bench.outside.answer()
+    assert "REJECTED 0/100 leaves 0" in order(bench)
+
+
+def test_a_restatement_takes_over_the_terms(make_bench: Make) -> None:
+    """The venue restates an order at another price: what has filled of it stays."""
+    bench = make_bench(BUYER)
+    bench.up()
+    sent = bench.first_order()
+    bench.outside.accept(sent)
+    bench.outside.fill(sent, 30, 100, 30)
+    bench.outside.report(sent, ExecType.RESTATED, OrdStatus.PARTIALLY_FILLED, price=98, cum_qty=30, leaves_qty=70)
+    assert "PARTIALLY_FILLED 30/100 leaves 70" in order(bench)
+    assert bench.desk.orders.all()[0].price == 98
+
+
+# -- the store ------------------------------------------------------------------------------------------------------
+
+
+def test_a_transaction_is_whole_or_nothing(tmp_path: Path) -> None:
+    """One inside another is part of it; what raises takes everything back."""
+    store = Store(tmp_path, synced=False)
+    with store.transaction(), store.transaction():
+        store.set("kept", "1")
+
+    def half_way() -> None:
+        with store.transaction():
+            store.set("kept", "2")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half"):
+        half_way()
+    assert store.get("kept") == "1"
+    store.close()

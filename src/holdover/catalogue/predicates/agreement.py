@@ -6,7 +6,7 @@ from typing import Annotated
 
 from holdover.catalogue.predicate import predicate
 from holdover.catalogue.reads import Sum, Via
-from holdover.model import Book, Exposure, Order, Position, Recompute, Recovery
+from holdover.model import Book, Exposure, Order, Position, Recompute, Recovery, Restored
 
 OPEN_BUY = Sum(Order, "orders", of="open_buy_qty", by="book_key")
 OPEN_SELL = Sum(Order, "orders", of="open_sell_qty", by="book_key")
@@ -67,6 +67,12 @@ def positions_reference_current(
 def store_agrees_with_memory(recovery: Recovery) -> bool:
     """Made by the guard when a restarted subsystem has finished recovering."""
     return recovery.missing == 0 and recovery.regressed == 0
+
+
+@predicate("restored-equals-persisted")
+def restored_equals_persisted(restored: Restored) -> bool:
+    """Said by the system at each start, of what it has read back."""
+    return restored.restored == restored.stored and restored.differing == 0
 
 
 @predicate("recompute-agrees")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from holdover.catalogue.predicate import predicate
-from holdover.catalogue.reads import Before, Sum, Via
+from holdover.catalogue.reads import Before, Boundary, Sum, Via
 from holdover.model import ExecType, Execution, MsgType, Order, Request
 
 UNACKNOWLEDGED = Sum(Order, "orders", of="unacknowledged", by="cl_ord_link_id")
@@ -35,6 +35,21 @@ def every_execution_has_its_order(
 ) -> bool:
     """An external order is adopted and marked foreign first."""
     return order is not None
+
+
+@predicate("order-intent-conserved")
+def order_intent_conserved(
+    request: Annotated[Request, "gateway"],
+    order: Annotated[Order | None, Via("orders", by="root_cl_ord_id")],
+    venue: Annotated[Order | None, Via("venue", by="root_cl_ord_id")],
+    boundary: Boundary,
+) -> bool | None:
+    """Of the session's own new orders: one that is gone here must have come to nothing at the venue."""
+    if request.msg_type != MsgType.NEW_ORDER_SINGLE or request.trade_date != boundary.trade_date:
+        return None
+    if order is None:
+        return venue is None or (not venue.is_open and venue.cum_qty == 0)
+    return venue is not None or not order.is_open or order.is_pending
 
 
 @predicate("correction-names-its-execution")

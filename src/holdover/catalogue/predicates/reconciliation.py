@@ -6,7 +6,7 @@ from typing import Annotated
 
 from holdover.catalogue.predicate import predicate
 from holdover.catalogue.reads import Via
-from holdover.model import Link, MsgType, Order, Position, Reconciliation, Request
+from holdover.model import Link, MsgType, Order, Position, Reconciliation, Repetition, Request
 
 
 @predicate("books-agree-with-venue")
@@ -73,3 +73,9 @@ def no_order_before_reconciled(
     if request.msg_type == MsgType.ORDER_CANCEL_REQUEST or not request.link:
         return None
     return reconciliation is not None and reconciliation.done and reconciliation.epoch == request.link_epoch
+
+
+@predicate("reconciliation-idempotent")
+def reconciliation_idempotent(repetition: Repetition) -> bool | None:
+    """Made by the guard when a reconciliation is complete and there was nothing to tell since the one before."""
+    return repetition.changed == 0 if repetition.compared else None

@@ -30,6 +30,10 @@ def _forget_carried_partial(self: Orders, order: Order) -> Order:
 
 
 def _reset_cum_on_restatement(self: Orders, order: Order, report: ExecutionReport) -> None:
+    if order.trade_date == self.trade_date:
+        Orders.restate(self, order, report)
+        return
+    # Told of an order of an earlier day, it is taken for the day's own new one.
     self._keep(
         order,
         msgspec.structs.replace(
@@ -46,6 +50,8 @@ def _reset_cum_on_restatement(self: Orders, order: Order, report: ExecutionRepor
 
 def _double_count_restated(self: Orders, order: Order, report: ExecutionReport) -> None:
     Orders.restate(self, order, report)
+    if order.trade_date == self.trade_date:
+        return
     execution = self._execution(order, msgspec.structs.replace(report, last_qty=report.cum_qty, last_px=0))
     if execution is not None and report.cum_qty:
         # The position keeper takes the restatement for a fill; the order manager does not.
@@ -105,7 +111,8 @@ def _corrects_only_todays(self: Orders, order: Order, report: ExecutionReport) -
     execution = Orders._execution(self, order, report)
     if execution is None or report.exec_type != ExecType.TRADE_CORRECT:
         return execution
-    if report.exec_ref_date == self.trade_date:
+    named = self._executions.get(execution.ref_key) or self._store.execution(execution.ref_key)
+    if named is None or named.booked_on == self.trade_date:
         return execution
     # The execution corrected is not in today's blotter: what is told is taken for a fill of its own.
     return msgspec.structs.replace(
@@ -120,11 +127,15 @@ def _rolls_yesterdays_opening(self: Positions, trade_date: str) -> None:
 
 
 def _split_passes_by(self: Positions, account: str, symbol: str, net_qty: int, reference_version: str) -> None:
-    return None
+    held = self.get(f"{account}/{symbol}")
+    if held is None or not held.carried_qty:
+        Positions.restate(self, account, symbol, net_qty, reference_version)
 
 
 def _counts_the_day_in_place(self: Orders, order: Order, report: ExecutionReport) -> None:
     Orders.restate(self, order, report)
+    if order.trade_date == self.trade_date:
+        return
     # A record that has been said is changed behind the back of whoever was told.
     msgspec.structs.force_setattr(self._orders[order.key], "cum_qty", 0)
 
@@ -156,23 +167,23 @@ FAULTS: Final = (
         _CARRIED,
         "loads open orders at start with LeavesQty = OrderQty, ignoring the stored CumQty",
         "a partial fill of a GTC order, the night",
-        "order-quantity-conserved",
+        ("order-quantity-conserved", "restored-equals-persisted"),
         changed("orders", restored=_forget_carried_partial),
     ),
     Fault(
         "reset-cum-on-restatement",
         _CARRIED,
-        "treats ExecType Restated as New and zeroes CumQty",
+        "treats ExecType Restated of an order of an earlier day as New and zeroes CumQty",
         "a partial fill of a GTC order, the night with its restatement",
-        "cumulative-never-falls",
+        ("cumulative-never-falls",),
         changed("orders", restate=_reset_cum_on_restatement),
     ),
     Fault(
         "double-count-restated",
         _CARRIED,
-        "books the restatement's CumQty as a new fill in the position keeper",
+        "books the CumQty of an earlier day's order that is restated as a new fill in the position keeper",
         "a partial fill of a GTC order, the night with its restatement",
-        "position-equals-carried-plus-fills",
+        ("position-equals-carried-plus-fills",),
         changed("orders", restate=_double_count_restated),
     ),
     Fault(
@@ -180,7 +191,7 @@ FAULTS: Final = (
         _CARRIED,
         "expires every open order of an earlier day at start, GTC too",
         "a GTC order open at the close, the night",
-        "legal-status-step",
+        ("legal-status-step", "children-sum-to-parent", "restored-equals-persisted"),
         changed("orders", load=_expire_gtc_with_day),
     ),
     Fault(
@@ -188,7 +199,7 @@ FAULTS: Final = (
         _CARRIED,
         "asks only after orders of its own day, so that a DAY order that expired while it was down stays open",
         "a DAY order open when the desk is killed, the close while it is down, the night",
-        "no-open-order-unknown-to-venue",
+        ("no-open-order-unknown-to-venue", "day-order-ends-with-its-day"),
         changed("reconciler", unnamed=_ask_after_todays_orders_only),
     ),
     Fault(
@@ -196,7 +207,7 @@ FAULTS: Final = (
         _CARRIED,
         "rebuilds the notional from today's executions only, CumQty from all",
         "a partial fill of a GTC order, the night",
-        "notional-matches-executions",
+        ("notional-matches-executions", "restored-equals-persisted"),
         changed("orders", load=_average_over_today_only),
     ),
     Fault(
@@ -204,7 +215,7 @@ FAULTS: Final = (
         _CARRIED,
         "clears the set of executions seen overnight, and the venue tells yesterday's last fill again at the logon",
         "a fill, the night",
-        "execution-booked-once",
+        ("execution-booked-once",),
         changed("orders", seen=_seen_today),
     ),
     Fault(
@@ -212,7 +223,7 @@ FAULTS: Final = (
         _CARRIED,
         "treats an ExecID that starts again the next day as a duplicate and drops the fill",
         "fills on a day, the night, fills under the same ExecIDs",
-        "books-agree-with-venue",
+        ("books-agree-with-venue",),
         changed("orders", seen=_exec_id_unique_forever),
     ),
     Fault(
@@ -220,7 +231,7 @@ FAULTS: Final = (
         _CARRIED,
         "recomputes a parent's quantity without the children filled on earlier days",
         "a fill of a parent worked over two days, the night",
-        "children-sum-to-parent",
+        ("children-sum-to-parent", "restored-equals-persisted"),
         changed("parents", restored=_parent_restarts_from_zero),
     ),
     Fault(
@@ -228,7 +239,7 @@ FAULTS: Final = (
         _CARRIED,
         "looks for the execution that a correction names among today's only, and books it as a new fill",
         "a fill of a GTC order, the night, the fill is corrected",
-        "correction-names-its-execution",
+        ("correction-names-its-execution",),
         changed("orders", _execution=_corrects_only_todays),
     ),
     Fault(
@@ -236,15 +247,15 @@ FAULTS: Final = (
         _CARRIED,
         "begins the day from what yesterday began with, not from what it ended with",
         "a fill, the night",
-        "carried-in-equals-carried-out",
+        ("carried-in-equals-carried-out",),
         changed("positions", begin=_rolls_yesterdays_opening),
     ),
     Fault(
         "split-passes-by",
         _CARRIED,
-        "restates open orders after a split, and not the position",
+        "restates open orders after a split, and not the position carried",
         "a position, the night with a split",
-        "reference-data-current",
+        ("reference-data-current",),
         changed("positions", restate=_split_passes_by),
     ),
     Fault(
@@ -252,7 +263,7 @@ FAULTS: Final = (
         _CARRIED,
         "counts a restated order's fills of the day in the very record that it has told",
         "a partial fill of a GTC order, the night",
-        "recompute-agrees",
+        ("recompute-agrees",),
         changed("orders", restate=_counts_the_day_in_place),
     ),
     Fault(
@@ -260,7 +271,7 @@ FAULTS: Final = (
         _CARRIED,
         "counts as at work for a parent only the orders that were entered today",
         "a parent all of which is at work, the night",
-        "parent-not-overfilled",
+        ("parent-not-overfilled",),
         changed("parents", left=_left_without_carried_work),
     ),
     Fault(
@@ -268,7 +279,7 @@ FAULTS: Final = (
         _CARRIED,
         "holds the day's own trading to the position limit, not what was carried into it",
         "a position near its limit, the night, the same orders again",
-        "limits-respected",
+        ("limits-respected",),
         changed("risk", allows=_limits_the_day_only),
     ),
 )

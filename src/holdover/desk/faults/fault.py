@@ -11,13 +11,17 @@ from holdover.desk.desk import Parts
 
 @dataclass(frozen=True)
 class Fault:
-    """One seeded fault: its category, what the faulty code does, what exposes it, the invariant that must catch it."""
+    """One seeded fault: its category, what the faulty code does, what exposes it, what must catch it.
+
+    Each invariant of `catches` is violated by the fault itself, not by what follows from it; which of them shows first
+    is a matter of how the fault is come upon. The first is the one that the fault is named for.
+    """
 
     name: str
     category: str
     what: str
     exposed_by: str
-    catches: str
+    catches: tuple[str, ...]
     parts: Callable[[Parts], Parts]
 
 

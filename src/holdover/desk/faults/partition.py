@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.desk.faults.fault import Fault, changed
+from holdover.desk.faults.fault import Fault, both, changed
 from holdover.desk.gateway import Gateway
 from holdover.desk.orders import Orders, standing
 from holdover.desk.parents import Parents
@@ -28,17 +28,51 @@ _PARTITION: Final = "partition"
 
 
 def _resume_without_asking(self: Reconciler, *, missed: bool = False) -> None:
+    if missed or not _came_up_again(self):
+        Reconciler.begin(self, missed=missed)
+    else:
+        _goes_on(self)
+
+
+def _came_up_again(self: Reconciler) -> bool:
+    """Whether this is the beginning of another connection of the same life."""
+    return self._epoch not in (0, self._gateway.epoch)
+
+
+def _goes_on(self: Reconciler) -> None:
+    """A link that has come up again in one life: what was so is taken to be so still."""
     self.done, self._epoch = True, self._gateway.epoch
+    self.__dict__["_resumed"] = True
     self._say()
     self.finished()
 
 
-def _nothing_after_a_cancel(self: Orders, order: Order, report: ExecutionReport) -> None:
-    if order.ord_status != OrdStatus.CANCELED:
+def _passes_over_what_it_missed(self: Reconciler) -> None:
+    if not self.__dict__.get("_resumed"):
+        Reconciler.passed_over(self)
+
+
+def _over_before_this_logon(self: Reconciler, *, missed: bool = False) -> None:
+    if not missed and self._epoch != self._gateway.epoch:
+        self._orders.__dict__["_over"] = [one.key for one in self._orders.all() if not one.is_open]
+    Reconciler.begin(self, missed=missed)
+
+
+def _nothing_after_the_end(self: Orders, order: Order, report: ExecutionReport) -> None:
+    if order.is_open or order.key not in self.__dict__.get("_over", ()):
         Orders.trade(self, order, report)
 
 
+def _has_been_here(self: Reconciler, *, missed: bool = False) -> None:
+    if self._epoch != self._gateway.epoch:
+        self._orders.__dict__["_sure"] = bool(self._orders._store.get("reconciled"))
+    Reconciler.begin(self, missed=missed)
+
+
 def _cancel_assumed(self: Orders, order: Order, request: Request) -> None:
+    if not self.__dict__.get("_sure"):
+        Orders.ask_cancel(self, order, request)
+        return
     self._roots[request.cl_ord_id] = order.key
     self._keep(
         order,
@@ -48,10 +82,21 @@ def _cancel_assumed(self: Orders, order: Order, request: Request) -> None:
     )
 
 
+def _cancelled_is_cancelled(self: Orders, report: ExecutionReport) -> None:
+    order = self.find(report.cl_ord_id)
+    if order is None or order.ord_status != OrdStatus.CANCELED or report.leaves_qty == 0:
+        Orders.answered(self, report)
+
+
 def _resubmit_on_silence(self: Reconciler, *, missed: bool = False) -> None:
-    _resume_without_asking(self)
-    for order in self._orders.open():
-        if order.ord_status == OrdStatus.PENDING_NEW:
+    silent = [one for one in self._orders.open() if one.ord_status == OrdStatus.PENDING_NEW]
+    if missed or not _came_up_again(self) or not silent:
+        self.__dict__["_resumed"] = False
+        Reconciler.begin(self, missed=missed)
+        return
+    _goes_on(self)
+    for order in silent:
+        if self._gateway.up:
             stem, _, count = order.cl_ord_id.rpartition("-")
             cl_ord_id = f"{stem}-{int(count) + 50}"
             again = Request(
@@ -76,8 +121,14 @@ def _resubmit_on_silence(self: Reconciler, *, missed: bool = False) -> None:
             self._gateway.queue(again)
 
 
-def _resent_fill_booked_again(self: Orders, execution: Execution) -> bool:
-    return False
+def _forgets_what_it_saw(self: Reconciler, *, missed: bool = False) -> None:
+    if _came_up_again(self) and not missed:
+        self._orders.__dict__["_unseen"] = dict.fromkeys(one.key for one in self._orders.executions())
+    Reconciler.begin(self, missed=missed)
+
+
+def _seen_on_this_connection(self: Orders, execution: Execution) -> bool:
+    return execution.key not in self.__dict__.get("_unseen", ()) and Orders.seen(self, execution)
 
 
 def _applied_on_send(self: Orders, order: Order, request: Request) -> None:
@@ -112,7 +163,7 @@ def _status_without_terms(self: Orders, report: ExecutionReport) -> None:
 
 def _books_fills_of_strangers(self: Orders, report: ExecutionReport) -> None:
     known = self.find(report.cl_ord_id) or (report.orig_cl_ord_id and self.find(report.orig_cl_ord_id))
-    if known or report.exec_type != ExecType.TRADE:
+    if known or report.exec_type != ExecType.TRADE or not report.req_id:
         Orders.report(self, report)
         return
     stranger = Order(
@@ -152,7 +203,8 @@ def _says_when_over(self: Reconciler) -> None:
 
 
 def _asks_once(self: Reconciler, now_ns: int, patience_ns: int) -> None:
-    return None
+    if not self._orders._store.get("reconciled"):
+        Reconciler.nudge(self, now_ns, patience_ns)
 
 
 def _first_epoch(self: Gateway) -> int:
@@ -161,9 +213,14 @@ def _first_epoch(self: Gateway) -> int:
     return int(self.__dict__["_epoch"])
 
 
+def _counts_logons(self: Gateway, out_seq: int) -> bool:
+    self.__dict__["_again"] = "_again" in self.__dict__
+    return Gateway.came_up(self, out_seq)
+
+
 def _passes_over_gaps(self: Gateway, seq: int, poss_dup: bool = False) -> bool:
-    if seq <= self.in_seq:
-        return False
+    if not self.__dict__.get("_again") or seq <= self.in_seq:
+        return Gateway.arrived(self, seq, poss_dup)
     self.in_seq = seq
     self._store.set("in_seq", str(seq))
     self._say(LinkState.MESSAGE)
@@ -191,47 +248,53 @@ FAULTS: Final = (
         _PARTITION,
         "goes on with local state after a reconnect, without asking, when the venue does not replay",
         "a fill while the link is cut, not replayed",
-        "books-agree-with-venue",
-        changed("reconciler", begin=_resume_without_asking),
+        ("books-agree-with-venue", "venue-open-orders-known", "no-open-order-unknown-to-venue"),
+        changed("reconciler", begin=_resume_without_asking, passed_over=_passes_over_what_it_missed),
     ),
     Fault(
         "late-fill-after-cancel-dropped",
         _PARTITION,
-        "ignores executions of an order that is cancelled here",
-        "a partial fill, the rest cancelled, then a fill told late, or a bust or a correction",
-        "books-agree-with-venue",
-        changed("orders", trade=_nothing_after_a_cancel),
+        "ignores executions of an order that was cancelled, or over otherwise, before the link last came up",
+        "a partial fill, the rest cancelled, a cut, then a fill told late, or a bust or a correction",
+        ("books-agree-with-venue",),
+        both(
+            changed("orders", trade=_nothing_after_the_end),
+            changed("reconciler", begin=_over_before_this_logon),
+        ),
     ),
     Fault(
         "cancel-assumed",
         _PARTITION,
-        "takes an order for cancelled when the cancel is sent",
-        "a cancel lost on its way out",
-        "venue-open-orders-known",
-        changed("orders", ask_cancel=_cancel_assumed),
+        "takes an order for cancelled when the cancel is sent, on any connection but the first, whatever it is told",
+        "a cut, a reconnect, a cancel lost on its way out",
+        ("venue-open-orders-known", "books-agree-with-venue"),
+        both(
+            changed("orders", ask_cancel=_cancel_assumed, answered=_cancelled_is_cancelled),
+            changed("reconciler", begin=_has_been_here),
+        ),
     ),
     Fault(
         "resubmit-on-silence",
         _PARTITION,
         "sends an unacknowledged order again under a new ClOrdID after a reconnect, without asking",
         "an acknowledgement lost in a cut, a reconnect",
-        "one-live-order-per-intent",
-        changed("reconciler", begin=_resubmit_on_silence),
+        ("one-live-order-per-intent", "parent-not-overfilled"),
+        changed("reconciler", begin=_resubmit_on_silence, passed_over=_passes_over_what_it_missed),
     ),
     Fault(
         "resent-fill-booked-again",
         _PARTITION,
-        "books every execution that it is told of, told before or not",
-        "a fill, a cut, what was missed told again",
-        "execution-booked-once",
-        changed("orders", seen=_resent_fill_booked_again),
+        "remembers for the present connection only which executions it has seen",
+        "a fill, a cut, the last fill told again at the logon",
+        ("execution-booked-once",),
+        both(changed("orders", seen=_seen_on_this_connection), changed("reconciler", begin=_forgets_what_it_saw)),
     ),
     Fault(
         "replace-applied-on-send",
         _PARTITION,
         "applies a replace when it is sent, takes it back when it hears the refusal, and never asks for the terms",
         "a replace that the venue refuses, the refusal lost in a cut",
-        "books-agree-with-venue",
+        ("books-agree-with-venue",),
         changed(
             "orders",
             ask_replace=_applied_on_send,
@@ -242,9 +305,9 @@ FAULTS: Final = (
     Fault(
         "external-order-not-adopted",
         _PARTITION,
-        "books a fill of an order that it does not know, and does not take the order in",
+        "books a fill that it learns of by asking, of an order that it does not know, and does not take the order in",
         "a trade by hand while the link is cut, not replayed",
-        "every-execution-has-its-order",
+        ("every-execution-has-its-order",),
         changed("orders", report=_books_fills_of_strangers),
     ),
     Fault(
@@ -252,7 +315,7 @@ FAULTS: Final = (
         _PARTITION,
         "goes on working when the first question of a reconciliation is answered",
         "a reconnect whose further answers take longer than until the next look",
-        "no-order-before-reconciled",
+        ("no-order-before-reconciled",),
         changed(
             "reconciler",
             done=property(_done_from_the_first_answer, _set_done),
@@ -263,9 +326,9 @@ FAULTS: Final = (
     Fault(
         "question-asked-once",
         _PARTITION,
-        "asks each question of a reconciliation once, and waits for ever for an answer that is lost",
+        "asks each question of every reconciliation but the first once, and waits for ever for an answer that is lost",
         "a reconnect, a question lost on its way out",
-        "reconciled-within",
+        ("reconciled-within",),
         changed("reconciler", nudge=_asks_once),
     ),
     Fault(
@@ -273,23 +336,23 @@ FAULTS: Final = (
         _PARTITION,
         "remembers the epoch of its first logon and marks its orders with that",
         "a cut, a reconnect, a new order",
-        "no-send-while-down",
+        ("no-send-while-down",),
         changed("gateway", epoch=property(_first_epoch)),
     ),
     Fault(
         "gap-passed-over",
         _PARTITION,
-        "takes a message that is too early for the next one",
-        "one message of the venue lost in a healthy session",
-        "sequence-continuous",
-        changed("gateway", arrived=_passes_over_gaps),
+        "takes a message that is too early for the next one, on any connection of a life but the first",
+        "a cut, a reconnect, one message of the venue lost",
+        ("sequence-continuous",),
+        changed("gateway", arrived=_passes_over_gaps, came_up=_counts_logons),
     ),
     Fault(
         "close-left-after-a-bust",
         _PARTITION,
         "leaves a closing order at work when a bust takes the position from under it",
         "a closing order at work, the fills that it was to close are busted",
-        "closing-orders-covered",
+        ("closing-orders-covered",),
         changed("parents", pull_surplus=_pulls_nothing),
     ),
     Fault(
@@ -297,7 +360,7 @@ FAULTS: Final = (
         _PARTITION,
         "takes the new ClOrdID over from a status answer and forgets what it replaced",
         "two replaces of an order, the answer to the second lost in a cut, not replayed",
-        "replace-chain-unbroken",
+        ("replace-chain-unbroken",),
         changed("orders", answered=_chain_lost_in_status),
     ),
 )
