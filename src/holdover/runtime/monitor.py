@@ -312,9 +312,13 @@ class Monitor:
         return {one.root_cl_ord_id for one in executions if isinstance(one, Execution) and one.booked_on >= latest}
 
     def _concerns_us(self, record: Record, latest: str, executed: set[str]) -> bool:
-        """Whether a restarted system still needs it: what is open, what is of the last day, what is not flat."""
+        """Whether a restarted system still needs it: what is open, what is of the last day, what is not flat.
+
+        An order that ended unfilled adds to nothing: one that is not brought back may be learnt of anew from its start.
+        """
         if isinstance(record, Order):
-            return record.is_open or record.trade_date >= latest or record.root_cl_ord_id in executed
+            recent = record.trade_date >= latest or record.root_cl_ord_id in executed
+            return recent or record.is_open or record.cum_qty == 0
         if isinstance(record, Execution):
             order = self.layout.tables.get(("orders", Order), {}).get(record.root_cl_ord_id)
             return record.booked_on >= latest or (isinstance(order, Order) and order.is_open)
