@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from holdover.cli import main
 from holdover.explore.pairs import Pairs, crossings
@@ -83,29 +84,20 @@ def test_transitions_of_the_lifecycle_are_crossed_first() -> None:
     ]
 
 
-def test_the_command_tells_the_pairs_and_goes_on_from_its_log(tmp_path: Path, capsys: object) -> None:
+def test_the_command_tells_the_pairs_and_goes_on_from_its_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
-    told = [
-        "sweep",
-        "--instrument",
-        "ACME",
-        "--kinds",
-        "kill",
-        "--pairs",
-        "kill",
-        "--until",
-        "0.5005",
-        "--out",
-        str(out),
-    ]
-    assert main([*told, "--fault", "sent-before-stored", "--workers", "1"]) == 1
-    text = capsys.readouterr().out  # type: ignore[attr-defined]
-    assert "kill, then kill" in text
+    told = f"sweep --instrument ACME --kinds overnight-down --pairs kill --since 0.05 --until 0.0502 --within 2 --out {out}"
+    told += " --fault position-before-order --workers 1"
+    assert main(told.split()) == 1
+    text = capsys.readouterr().out
+    assert "overnight-down, then kill" in text
     assert "every pair" in text
     schedule = read_schedule(out / "found-0.json")
     assert play(schedule, tmp_path / "again", store=bundled(), journal=False).mark == schedule.expect
     logs = [path.read_bytes() for path in out.glob("crossing-*/sweep.jsonl")]
-    assert main([*told, "--fault", "sent-before-stored", "--workers", "1"]) == 1
+    assert main(told.split()) == 1
     assert [path.read_bytes() for path in out.glob("crossing-*/sweep.jsonl")] == logs
 
 

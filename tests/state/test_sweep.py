@@ -185,7 +185,7 @@ def test_a_seeded_fault_is_found_and_its_schedule_shows_it(ground: Make, tmp_pat
     first = swept.found[0]
     schedule = schedule_of(swept.ground, first)
     assert schedule.expect == f"{first.subsystem}/{first.invariant}"
-    assert schedule.operations == [first.operation(0)]
+    assert schedule.operations == [first.operations(0)[0]]
     assert play(schedule, tmp_path / "played", store=store_of(swept.ground), scratch=True).mark == schedule.expect
 
 

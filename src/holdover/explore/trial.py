@@ -16,7 +16,6 @@ import contextvars
 import os
 import shutil
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,7 +95,6 @@ class Trials(Walk):
         self.child: tuple[Operation, int, int] | None = None
         self._cut_at, self._due = 0, False
         self._image: tuple[Any, dict[str, bytes]] = (None, {})
-        self._number = count()
         self._folders: dict[str, int] = {}
         self.level, self.levels = 0, 1
         self.trials_place = "trial"
@@ -386,8 +384,7 @@ class Trials(Walk):
 
     def _rejoined(self, operation: Operation, number: int, time_ns: int) -> Tried:
         session = self.session
-        nth = next(self._number)
-        if operation.do in KILLS and nth % _IDEMPOTENT_EVERY == 0:
+        if operation.do in KILLS and _chosen(number, f"{operation.do} again", _IDEMPOTENT_EVERY):
             after = [one for one in self.times if one > time_ns][:1]
             if after:
                 session.restart("kill" if operation.do == "kill" else "clean")
