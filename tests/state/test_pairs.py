@@ -88,8 +88,8 @@ def test_the_command_tells_the_pairs_and_goes_on_from_its_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    told = f"sweep --instrument ACME --kinds overnight-down --pairs kill --since 0.05 --until 0.0502 --within 2 --out {out}"
-    told += " --fault position-before-order --workers 1"
+    told = f"sweep --instrument ACME --kinds overnight-down --pairs kill --within 2 --out {out}"
+    told += " --since 0.05 --until 0.0502 --fault position-before-order --workers 1"
     assert main(told.split()) == 1
     text = capsys.readouterr().out
     assert "overnight-down, then kill" in text

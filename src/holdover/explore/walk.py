@@ -166,6 +166,7 @@ class Walk:
         self.unrolled = 0
         self._keys: dict[str, Any] = {}
         self._happened = False
+        self._sending = session.link.on_send
 
     def go(self) -> None:
         """Walk the day to its close, or as far as the ground says."""
@@ -214,7 +215,8 @@ class Walk:
     def unhook(self) -> None:
         """Hear of nothing any more."""
         session = self.session
-        session.on_record = session.link.on_deliver = session.link.on_launch = session.link.on_send = None
+        session.on_record = session.link.on_deliver = session.link.on_launch = None
+        session.link.on_send = self._sending
         session.clock.before = None
 
     # -- what a walk does on its way --------------------------------------------------------------------------------
@@ -240,6 +242,8 @@ class Walk:
         self._point("mutation")
 
     def _sent(self, message: Outbound) -> None:
+        if self._sending is not None:
+            self._sending(message)
         self._point("sent")
 
     def _delivered(self, direction: str) -> None:

@@ -463,12 +463,13 @@ class Session:
             (self.phase, self.trade_date, self.market_events, self._day, self.subject_directory),
             (list(self.transitions), list(self.leaked), list(self.carried), self.rng.getstate()),
             (self.subject, env, self.factory, self._until, self._kill_at, self._stopped, self._quiet_at, self._lives),
+            self._left,
             (told.reconciled_date, list(told.recovered), list(told.restored)) if told is not None else None,
         )
 
     def put_back(self, kept: Any) -> None:
         """Make everything what it was when `keep` was called."""
-        (clock, link, venue, guard), tape, day, said, life, told = kept
+        (clock, link, venue, guard), tape, day, said, life, self._left, told = kept
         self.venue.put_back(venue)
         self.guard.put_back(guard)
         self.link.put_back(link)
