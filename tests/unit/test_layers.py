@@ -18,7 +18,7 @@ FLOORS = [
     {"report", "shadow", "incidents"},
     {"explore", "coverage"},
     {"harness", "adapters"},
-    {"desk", "world", "recording"},
+    {"desk", "world", "recording", "audit"},
     {"runtime"},
     {"catalogue"},
     {"model"},
