@@ -13,6 +13,7 @@ import msgspec
 
 from holdover.audit.fields import BadReport
 from holdover.audit.framing import Fields, Framing
+from holdover.audit.judged import judged_by_a_log
 from holdover.audit.orders import Orders
 from holdover.audit.sessions import Message, Sessions
 from holdover.audit.units import NoNumber
@@ -62,7 +63,8 @@ class Audit:
 
     def __init__(self, catalogue: Catalogue | None = None) -> None:
         self.catalogue = catalogue if catalogue is not None else Catalogue.load()
-        self.monitor = Monitor(self.catalogue, self._breached, _NothingFrozen(), cells=CellCounter(()))
+        self.judged = judged_by_a_log(self.catalogue)
+        self.monitor = Monitor(self.judged, self._breached, _NothingFrozen(), cells=CellCounter(()))
         self.framing = Framing()
         self.sessions = Sessions(self._passed_over)
         self.orders = Orders(self.monitor)
@@ -151,7 +153,11 @@ class Audit:
             "breaches": [_placed(one) for one in self.breaches],
             "skipped": [_placed(one) for one in self.skipped],
             "notes": self.notes(),
-            "catalogue": {"digest": self.catalogue.digest, "invariants": len(list(self.catalogue))},
+            "catalogue": {
+                "digest": self.catalogue.digest,
+                "invariants": len(self.catalogue.invariants),
+                "judged": sorted(self.judged.invariants),
+            },
         }
 
     # -- inside -------------------------------------------------------------------------------------------------

@@ -139,8 +139,9 @@ class Sessions:
         sent = fields.get(b"52")
         get = fields.get
         if sent is not None:
-            told = (*key, number, sent, fields[b"35"], get(b"11"), get(b"17"), get(b"14"), get(b"43"), get(b"97"))
-            mark = blake2b(repr(told).encode(), digest_size=8).digest()
+            ids = [key[0] or b"", key[1] or b"", number or b"", sent, fields[b"35"]]
+            ids += [get(b"11", b""), get(b"17", b""), get(b"14", b""), get(b"43", b""), get(b"97", b"")]
+            mark = blake2b(b"\x01".join(ids), digest_size=8).digest()
             if mark in self._seen:
                 self.copies += 1
                 return []

@@ -15,7 +15,8 @@ def audit_text(told: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{told[name]:,} {name}" for name in ("messages", "executions", "orders", "sessions"))
     lines = [
         f"{told['verdict'].upper():<8}{counts}",
-        f"        catalogue {catalogue['digest'][:12]}, {catalogue['invariants']} invariants",
+        f"        catalogue {catalogue['digest'][:12]}, {catalogue['invariants']} invariants, "
+        f"of which a log shows {len(catalogue['judged'])}",
     ]
     if told["verdict"] == "unknown":
         lines.append("        no execution report that could be judged")
