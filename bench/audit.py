@@ -45,7 +45,9 @@ class Log:
             return
         self.seq[who] += 1
         number = len(self.lines)
-        clock = f"{number // 3_600_000 % 24:02d}:{number // 60_000 % 60:02d}:{number // 1000 % 60:02d}.{number % 1000:03d}"
+        clock = (
+            f"{number // 3_600_000 % 24:02d}:{number // 60_000 % 60:02d}:{number // 1000 % 60:02d}.{number % 1000:03d}"
+        )
         parties = ("CLIENT", "VENUE") if who == "C" else ("VENUE", "CLIENT")
         head = {"_35": kind, "_34": self.seq[who], "_49": parties[0], "_52": f"20240102-{clock}", "_56": parties[1]}
         self.lines.append(message(self.separator, self.prefix, **head, **fields))
@@ -54,7 +56,9 @@ class Log:
 def write(kind: str, messages: int) -> bytes:
     """A log of about that many messages."""
     decimals = kind == "decimals"
-    log = Log(b"|" if decimals else b"\x01", b"2024-01-02 09:30:00,123 INFO [fix] " if decimals else b"", kind != "drop copy")
+    log = Log(
+        b"|" if decimals else b"\x01", b"2024-01-02 09:30:00,123 INFO [fix] " if decimals else b"", kind != "drop copy"
+    )
     lot, price = (Decimal("0.00013"), Decimal("101.257")) if decimals else (Decimal(100), Decimal("101.25"))
     number = execution = 0
     while len(log.lines) < messages:

@@ -72,7 +72,7 @@ class Audit:
         self.messages = 0
         self.breaches: list[Found] = []
         self.skipped: list[Skipped] = []
-        self._line = (0, 0)
+        self._line = 0
         self._told: set[tuple[str, str, int]] = set()
 
     # -- reading ------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class Audit:
             self.lines(_unpacked(stream))
         except (OSError, EOFError, zlib.error) as problem:
             reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
-            raise BadLog(f"{name}: cannot be read after line {self._line[1]}: {reason}") from problem
+            raise BadLog(f"{name}: cannot be read after line {self._line}: {reason}") from problem
 
     def read_file(self, path: Path) -> None:
         """Read one file to its end. Raises `BadLog`."""
@@ -104,6 +104,7 @@ class Audit:
         take, one = self.framing.take, self._message
         file = len(self.files) - 1
         for number, line in enumerate(lines, first):
+            self._line = number
             for found in take(line):
                 if found.__class__ is dict:
                     one(found, (file, number))
@@ -114,9 +115,7 @@ class Audit:
         """The logs are at their end: judge what was held back for messages that never came."""
         for message in self.sessions.end():
             self._judge(message)
-        for line, judge in self.orders.unanswered(self.sessions):
-            self._line = line
-            judge()
+        self.orders.end(self.sessions)
 
     # -- what was found -----------------------------------------------------------------------------------------
 
@@ -173,7 +172,6 @@ class Audit:
             self._judge(message)
 
     def _judge(self, message: Message) -> None:
-        self._line = message.line
         try:
             self.orders.read(message)
         except (BadReport, NoNumber) as problem:
@@ -187,7 +185,7 @@ class Audit:
         return self.files[line[0]] if len(self.files) > 1 else ""
 
     def _breached(self, breach: Breach, check: Check) -> None:
-        line = self._line
+        line = self.orders.at
         mark = (breach.invariant, breach.key, line[1] if breach.kind == "Link" else 0)
         if mark in self._told:
             return
@@ -204,7 +202,7 @@ class Audit:
 
     def _passed_over(self, message: Message, expected: int) -> None:
         """Tell the catalogue of a number that never came: the link as it stood, and as this message found it."""
-        self._line = message.line
+        self.orders.at = message.line
         name = message.direction.session.name
         table = ("gateway", Link)
         self.monitor.cause = "sequence"

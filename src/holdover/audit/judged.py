@@ -17,7 +17,9 @@ def judged_by_a_log(catalogue: Catalogue) -> Catalogue:
     """The invariants, each with those of its predicates that read nothing but what a log holds."""
     found: dict[str, Invariant] = {}
     for invariant in catalogue:
-        kept = tuple(bound for bound in invariant.predicates if _fits(bound, bound.asserted or invariant.entry.asserted))
+        kept = tuple(
+            bound for bound in invariant.predicates if _fits(bound, bound.asserted or invariant.entry.asserted)
+        )
         if kept:
             found[invariant.name] = Invariant(invariant.entry, kept)
     return Catalogue(found)

@@ -8,8 +8,6 @@ an execution from before the log moves CumQty (14) by what is told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Final, TypeVar
 
 from msgspec.structs import replace
@@ -94,10 +92,14 @@ class Life:
 
 
 class Orders:
-    """Turns order messages into records of `gateway` and `orders` and has the monitor judge them."""
+    """Turns order messages into records of `gateway` and `orders` and has the monitor judge them.
+
+    `at` is the line of the message that is being judged.
+    """
 
     def __init__(self, monitor: Monitor) -> None:
         self.executions = 0
+        self.at = (0, 0)
         self.lives: dict[str, Life] = {}
         self._monitor = monitor
         self._units: dict[str, Units] = {}
@@ -110,6 +112,7 @@ class Orders:
 
     def read(self, message: Message) -> None:
         """Record one message. Raises `BadReport` or `NoNumber` when it cannot be understood."""
+        self.at = message.line
         while True:
             try:
                 self._read(message)
@@ -141,7 +144,11 @@ class Orders:
             return
         named = self._names.get((session, orig)) if orig else None
         life = self._names.get(mark)
-        if sent_on is not None and sent_on != message.day and (life is None or not _open(life)):
+        if (
+            sent_on is not None
+            and sent_on != message.day
+            and (life is None or life.order is None or not life.order.is_open)
+        ):
             # The identifier of an order that is over, taken again on another day: FIX asks for uniqueness within one.
             self._forget_request(session, cl_ord_id)
             life = None
@@ -192,17 +199,20 @@ class Orders:
         """The venue speaks of a request that named an order which the log does not hold."""
         waiting = self._waiting.pop((session, cl_ord_id), None) if self._waiting else None
         if waiting is not None and orig and orig != waiting[0].orig_cl_ord_id:
+            here, self.at = self.at, waiting[1]
             self._record("request", waiting[0])
+            self.at = here
 
-    def unanswered(self, sessions: Sessions) -> Iterator[tuple[tuple[int, int], Callable[[], None]]]:
-        """(line, judgement) of requests that name an order nobody has heard of, in sessions held from their start.
+    def end(self, sessions: Sessions) -> None:
+        """Judge requests that name an order nobody has heard of, in sessions that the log holds from their start.
 
         Where an order from before the log has been seen in a session, another one may be meant.
         """
-        for request, line in self._waiting.values():
+        for request, self.at in self._waiting.values():
             session = sessions.named.get(request.account)
             if session is not None and session.from_the_start and request.account not in self._adopted:
-                yield line, partial(self._record, "request", request)
+                self._record("request", request)
+        self._waiting.clear()
 
     # -- reports ------------------------------------------------------------------------------------------------
 
@@ -356,7 +366,7 @@ class Orders:
             if named is None or (kind == ExecType.TRADE_CORRECT and last_qty is None):
                 if named is not None or not began:
                     kind, quantity = ExecType.RESTATED, report.cum_qty - cum_before
-                    life.priced = False
+                    life.whole = life.priced = False
             else:
                 last_px = named.last_px if last_px is None else last_px
                 now = (last_qty or 0, last_px) if kind == ExecType.TRADE_CORRECT else (0, 0)
@@ -460,7 +470,7 @@ class Orders:
         ticks = digits * 10**life.units.tick_decimals * cum_qty
         scale = int(10**decimals)
         slack = max(10**life.units.tick_decimals * cum_qty, abs(ticks) // _FLOAT)
-        if abs(ticks - life.notional * scale) <= slack:
+        if abs(ticks - life.notional * scale) < slack:
             return life.notional
         return ticks // scale if ticks // scale != life.notional else life.notional + 1
 
@@ -525,10 +535,6 @@ class Orders:
         self._monitor.cause = cause
         self._monitor.mutate("gateway" if type(record) is Request else "orders", record, 0, touched)
         self._monitor.settle(touched, 0)
-
-
-def _open(life: Life) -> bool:
-    return life.order is None or life.order.is_open
 
 
 def _standing(life: Life, exec_id: str) -> str:
