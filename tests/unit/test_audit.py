@@ -218,7 +218,7 @@ def test_decimals_are_exact(separator: bytes, catalogue: Catalogue) -> None:
     assert found(written(story, separator=separator), catalogue) == []
     story[3]["last_qty"] = "0.00500001"
     audit = audited(written(story, separator=separator), catalogue)
-    assert [one.invariant for one in audit.breaches][0] == "cumulative-equals-executions"
+    assert next(one.invariant for one in audit.breaches) == "cumulative-equals-executions"
     assert audit.monitor.instruments["BTC"].lot_size == "0.00000001"
 
 

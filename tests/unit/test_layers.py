@@ -17,7 +17,7 @@ FLOORS = [
     {"cli", "console", "pytest_plugin"},
     {"report", "shadow", "incidents"},
     {"explore", "coverage"},
-    {"harness", "adapters"},
+    {"harness", "adapters", "watch"},
     {"desk", "world", "recording", "audit"},
     {"runtime"},
     {"catalogue"},

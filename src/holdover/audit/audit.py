@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import pickle
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -47,6 +48,16 @@ class Skipped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     file: str = ""
 
 
+class OwnUnpickler(pickle.Unpickler):
+    """Reads memories of this package: no class but Holdover's own records and readers is made."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Raises `UnpicklingError` for a class that has no place in a memory."""
+        if module.startswith(("holdover.audit.", "holdover.model.")) or (module, name) == ("builtins", "set"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a memory")
+
+
 class _NothingFrozen(Frozen):
     """An audit freezes nothing."""
 
@@ -72,6 +83,7 @@ class Audit:
         self.messages = 0
         self.breaches: list[Found] = []
         self.skipped: list[Skipped] = []
+        self.on_breach: Callable[[Breach], None] | None = None
         self._line = 0
         self._told: set[tuple[str, str, int]] = set()
 
@@ -116,6 +128,23 @@ class Audit:
         for message in self.sessions.end():
             self._judge(message)
         self.orders.end(self.sessions)
+
+    def dump(self) -> bytes:
+        """Everything that the messages still to come are judged by, for `load` in another process."""
+        parts = (self.files, self.messages, self._told, self.framing, self.sessions, self.orders)
+        return pickle.dumps((self.monitor.dump(), parts))
+
+    def load(self, memory: bytes) -> None:
+        """Take up a memory dumped before. Raises `ValueError` when it is none."""
+        try:
+            monitor, parts = OwnUnpickler(io.BytesIO(memory)).load()
+            self.files, self.messages, self._told, self.framing, self.sessions, self.orders = parts
+        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError) as problem:
+            raise ValueError(f"the audit's memory is damaged: {problem}") from problem
+        self.monitor.load(monitor)
+        self.sessions.passed_over = self._passed_over
+        self.orders.monitor = self.monitor
+        self.orders.show_instruments()
 
     # -- what was found -----------------------------------------------------------------------------------------
 
@@ -199,6 +228,8 @@ class Audit:
                 file=self._file(line),
             )
         )
+        if self.on_breach is not None:
+            self.on_breach(breach)
 
     def _passed_over(self, message: Message, expected: int) -> None:
         """Tell the catalogue of a number that never came: the link as it stood, and as this message found it."""

@@ -101,7 +101,7 @@ class Orders:
         self.executions = 0
         self.at = (0, 0)
         self.lives: dict[str, Life] = {}
-        self._monitor = monitor
+        self.monitor = monitor
         self._units: dict[str, Units] = {}
         self._names: dict[tuple[str, str], Life] = {}
         self._order_ids: dict[tuple[str, str], Life] = {}
@@ -109,6 +109,14 @@ class Orders:
         self._waiting: dict[tuple[str, str], tuple[Request, tuple[int, int]]] = {}
         self._adopted: set[str] = set()
         self._unnamed = 0
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "monitor"}
+
+    def show_instruments(self) -> None:
+        """Tell the monitor every symbol's units, for its explanations."""
+        for symbol, units in self._units.items():
+            self.monitor.instruments[symbol] = units.instrument()
 
     def read(self, message: Message) -> None:
         """Record one message. Raises `BadReport` or `NoNumber` when it cannot be understood."""
@@ -191,8 +199,8 @@ class Orders:
     def _forget_request(self, session: str, cl_ord_id: str) -> None:
         table = ("gateway", Request)
         key = f"{session}/{cl_ord_id}"
-        if key in self._monitor.layout.tables.get(table, {}):
-            self._monitor.layout.forget(table, key)
+        if key in self.monitor.layout.tables.get(table, {}):
+            self.monitor.layout.forget(table, key)
         self._names.pop((session, cl_ord_id), None)
 
     def _answered(self, session: str, cl_ord_id: str, orig: str) -> None:
@@ -208,7 +216,8 @@ class Orders:
 
         Where an order from before the log has been seen in a session, another one may be meant.
         """
-        for request, self.at in self._waiting.values():
+        for request, line in self._waiting.values():
+            self.at = line
             session = sessions.named.get(request.account)
             if session is not None and session.from_the_start and request.account not in self._adopted:
                 self._record("request", request)
@@ -255,7 +264,7 @@ class Orders:
         delta = execution.qty_delta
         told = report.cum_qty
         unsure = life.unsure or life.gaps != message.gaps
-        monitor = self._monitor
+        monitor = self.monitor
         monitor.cause = "execution-report"
         touched: Touched = {}
         if before is None:
@@ -335,7 +344,7 @@ class Orders:
             venue=life.session,
             qty_delta=filled,
         )
-        self._monitor.mutate("orders", before, 0, touched)
+        self.monitor.mutate("orders", before, 0, touched)
 
     def _follows(self, before: Order, report: Report, delta: int) -> bool:
         """Whether a report can be the next one after the last; a count that fell is no missing report's doing."""
@@ -508,15 +517,15 @@ class Orders:
         found = self._units.get(symbol)
         if found is None:
             found = self._units[symbol] = Units(symbol)
-            self._monitor.instruments[symbol] = found.instrument()
+            self.monitor.instruments[symbol] = found.instrument()
         return found
 
     def _refine(self, finer: Finer) -> None:
         """Express everything known of a symbol in finer units; what was judged before stays judged."""
         units = finer.units
         lots, ticks = units.refine(finer)
-        layout = self._monitor.layout
-        self._monitor.instruments[units.symbol] = units.instrument()
+        layout = self.monitor.layout
+        self.monitor.instruments[units.symbol] = units.instrument()
         for table in [t for t in layout.tables if t[1] in (Order, Execution, Request)]:
             for key, record in list(layout.tables[table].items()):
                 if getattr(record, "symbol", None) == units.symbol:
@@ -532,9 +541,9 @@ class Orders:
 
     def _record(self, cause: str, record: Record) -> None:
         touched: Touched = {}
-        self._monitor.cause = cause
-        self._monitor.mutate("gateway" if type(record) is Request else "orders", record, 0, touched)
-        self._monitor.settle(touched, 0)
+        self.monitor.cause = cause
+        self.monitor.mutate("gateway" if type(record) is Request else "orders", record, 0, touched)
+        self.monitor.settle(touched, 0)
 
 
 def _standing(life: Life, exec_id: str) -> str:

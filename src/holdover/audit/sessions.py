@@ -120,9 +120,12 @@ class Sessions:
         self.named: dict[str, Session] = {}
         self.copies = 0
         self.strange = 0
-        self._passed_over = passed_over
+        self.passed_over = passed_over
         self._directions: dict[tuple[bytes | None, bytes | None], Direction] = {}
         self._seen: set[bytes] = set()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "passed_over"}
 
     def break_off(self) -> None:
         """A line could not be read, or another file begins: a number missing here may be the log's own doing."""
@@ -257,7 +260,7 @@ class Sessions:
             self._begin(direction, seq + 1, ready)
             direction.gaps += 1
         else:
-            self._passed_over(message, expected)
+            self.passed_over(message, expected)
         self._emit(message, ready)
 
     def _hold(self, direction: Direction, message: Message, ready: list[Message]) -> None:
@@ -296,7 +299,7 @@ class Sessions:
         if not back.count or strange or direction.asked:
             direction.gaps += 1
         elif direction.admin and back.admin and back.count > direction.waited:
-            self._passed_over(first, expected)
+            self.passed_over(first, expected)
         direction.expected = first.seq
         self._drain(direction, ready)
 

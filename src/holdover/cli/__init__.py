@@ -14,14 +14,27 @@ from holdover import __version__
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code. Bad input is one sentence a problem on standard error, never a traceback."""
-    from holdover.cli import audit, catalogue, coverage, cycle, explore, find, gate, guard, recording, snapshot, subject
+    from holdover.cli import (
+        audit,
+        catalogue,
+        coverage,
+        cycle,
+        explore,
+        find,
+        gate,
+        guard,
+        recording,
+        snapshot,
+        subject,
+        watch,
+    )
 
     parser = argparse.ArgumentParser(
         prog="holdover", description="State-persistent testing and runtime invariants for live execution systems."
     )
     parser.add_argument("--version", action="version", version=f"holdover {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (cycle, explore, find, recording, catalogue, snapshot, subject, guard, audit, coverage, gate):
+    for module in (cycle, explore, find, recording, catalogue, snapshot, subject, guard, audit, watch, coverage, gate):
         module.add_parser(verbs)
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.CRITICAL, format="%(message)s")
