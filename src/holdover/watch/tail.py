@@ -28,11 +28,11 @@ class Tail:
 
     def __init__(self, path: Path, place: Place | None = None) -> None:
         self.path = path
-        self.place = place if place is not None else Place()
+        self.place = msgspec.structs.replace(place) if place is not None else Place()
         self.told: list[str] = []
         self._file: IO[bytes] | None = None
         if place is not None and place.inode:
-            self._resume(place)
+            self._resume(self.place)
 
     def lines(self, most: int = 5000) -> list[bytes]:
         """The whole lines that are there now and have not been given yet, at most so many; empty when there is none."""

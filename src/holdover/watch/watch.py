@@ -7,11 +7,12 @@ counts them; what a killed process wrote after its last state is cut off, and fo
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
@@ -80,9 +81,11 @@ class Watch:
         self._since = 0
         self._kept_at, self._cost = 0.0, 0.0
         self._size = 0
+        self._lock: IO[bytes] | None = None
         judge.on_breach = self._breached
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(directory)
             self._resume(directory)
 
     def lines(self, lines: Sequence[bytes], first: int) -> None:
@@ -100,6 +103,12 @@ class Watch:
         """Nothing more will come."""
         self._judge.end()
         self.deliver()
+
+    def close(self) -> None:
+        """Let go of the state's folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     @property
     def settled(self) -> bool:
@@ -164,6 +173,7 @@ class Watch:
 
     def keep(self, place: Place, *, now: bool = False) -> None:
         """Write the state, when enough has changed to be worth it, or `now`. Only between steps."""
+        self.place = place
         if self._directory is None or not self._judge.settled or not (self._since or now):
             return
         began = time.monotonic()
@@ -183,6 +193,11 @@ class Watch:
         self._since = 0
         self._kept_at = time.monotonic()
         self._cost = self._kept_at - began
+
+    def keep_acts(self) -> None:
+        """Write the state once more, when what is still to be done has changed since."""
+        if self.place is not None:
+            self.keep(self.place, now=True)
 
     def _resume(self, directory: Path) -> None:
         path = directory / STATE
@@ -204,3 +219,14 @@ class Watch:
         self._size = kept.size
         if breaches.exists():
             os.truncate(breaches, kept.size)
+
+
+def _locked(directory: Path) -> IO[bytes]:
+    """Hold the folder for as long as this process watches. Raises `BadState` when another one does."""
+    file = open(directory / "watch.lock", "ab")  # noqa: SIM115 - lives as long as the watch
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        file.close()
+        raise BadState(f"{directory}: another watch uses this folder") from problem
+    return file
