@@ -45,6 +45,7 @@ argument: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python bench/guard.py
+	$(BIN)/python bench/audit.py
 	$(BIN)/python bench/state_coverage.py
 	$(BIN)/python bench/sweep.py
 

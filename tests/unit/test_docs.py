@@ -100,6 +100,13 @@ def test_the_axis_of_the_docs_works(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     guard.close()
 
 
+def test_the_audit_of_the_docs_finds_its_breach(capsys: pytest.CaptureFixture[str]) -> None:
+    """The example of docs/audit.md prints what the page says."""
+    exec(blocks("docs/audit.md", "python")[0], {"__name__": "example"})
+    said = capsys.readouterr().out.strip()
+    assert f"prints `{said}`" in (ROOT / "docs/audit.md").read_text()
+
+
 def test_every_option_of_state_coverage_is_in_the_docs(pytester: pytest.Pytester) -> None:
     """What the code names, the docs name: options, axes, parts of the verb."""
     from holdover.runtime.axes import BUILT_IN

@@ -15,6 +15,7 @@ from holdover import __version__
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code. Bad input is one sentence a problem on standard error, never a traceback."""
     from holdover.cli import (
+        audit,
         bundle,
         catalogue,
         coverage,
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         recording,
         snapshot,
         subject,
+        watch,
     )
 
     parser = argparse.ArgumentParser(
@@ -33,7 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"holdover {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (cycle, explore, find, recording, catalogue, snapshot, subject, guard, bundle, coverage, gate):
+    for module in (
+        cycle,
+        explore,
+        find,
+        recording,
+        catalogue,
+        snapshot,
+        subject,
+        guard,
+        bundle,
+        audit,
+        watch,
+        coverage,
+        gate,
+    ):
         module.add_parser(verbs)
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.CRITICAL, format="%(message)s")

@@ -1,5 +1,6 @@
 """Reports: self-contained HTML, readable without anything loaded from anywhere, printable, light and dark."""
 
+from holdover.report.audit_text import audit_text
 from holdover.report.coverage_page import coverage_page
 from holdover.report.coverage_text import coverage_text, gate_junit, gate_markdown, gate_text, occasions_text
 from holdover.report.cycle_page import cycle_page, timeline_page
@@ -19,6 +20,7 @@ from holdover.report.exploration import (
 from holdover.report.summary import cycle_json, cycle_text
 
 __all__ = [
+    "audit_text",
     "coverage_page",
     "coverage_text",
     "cycle_json",

@@ -164,6 +164,7 @@ class Guard:
         self._lock = threading.RLock()
         self._steps: list[Step] = []
         self._last_ns = 0
+        self._settled = 0
         self._jump_declared = False
         self._add = self.recorder.add
         self._memory_freeze: Freeze | None = None
@@ -251,10 +252,11 @@ class Guard:
             return
         with self._lock:
             self.monitor.cause = "restore"
+            records = list(records)
             self.monitor.restore(subsystem, records, self.clock(), step.touched)
             self.restored_at = self.monitor.mutations
             if self.journal is not None:
-                self.journal.say(self.monitor.mutations, self.clock(), "restore", subsystem)
+                self.journal.restored(self.monitor.mutations, self.clock(), subsystem, records)
 
     def subject_gone(self) -> None:
         """The guarded process is down: nothing is late until its first step after it has come up again."""
@@ -298,6 +300,9 @@ class Guard:
             self.monitor.cause = step.cause
             self.monitor.settle(touched, self.clock())
             if self.journal is not None:
+                if not self._steps and self.monitor.mutations != self._settled:
+                    self._settled = self.monitor.mutations
+                    self.journal.settled(self._settled, self.monitor.now_ns)
                 self.journal.flush()
             self._write_bundles()
 

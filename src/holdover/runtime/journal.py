@@ -26,9 +26,11 @@ class Journal:
         self._file: IO[bytes] = open(path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the journal
         self._encoder = msgspec.json.Encoder()
         self._waiting: list[bytes] = []
+        self._last = -1
 
     def mutation(self, seq: int, time_ns: int, subsystem: str, record: Record, cause: str) -> None:
         """Add one mutation; it is handed over with the next `flush`."""
+        self._last = len(self._waiting)
         self._waiting.append(
             self._encoder.encode(
                 {
@@ -42,6 +44,19 @@ class Journal:
             )
         )
 
+    def settled(self, seq: int, time_ns: int) -> None:
+        """No step is open any more: whoever follows the journal may judge what has to hold when settled."""
+        if self._last >= 0:
+            self._waiting[self._last] = self._waiting[self._last][:-1] + b',"settled":true}'
+        else:
+            self.say(seq, time_ns, "settled")
+
+    def restored(self, seq: int, time_ns: int, subsystem: str, records: list[Record]) -> None:
+        """Add what a restarted subsystem says that it read back."""
+        told = [{"kind": type(record).__name__, "record": record} for record in records]
+        said = {"seq": seq, "time_ns": time_ns, "what": "restore", "detail": subsystem, "restored": told}
+        self._waiting.append(self._encoder.encode(said))
+
     def say(self, seq: int, time_ns: int, what: str, detail: str = "") -> None:
         """Add a boundary, a transition, a breach."""
         self._waiting.append(self._encoder.encode({"seq": seq, "time_ns": time_ns, "what": what, "detail": detail}))
@@ -52,6 +67,7 @@ class Journal:
             self._waiting.append(b"")
             data = b"\n".join(self._waiting)
             self._waiting.clear()
+            self._last = -1
             written = self._file.write(data)
             while written < len(data):
                 data = data[written:]

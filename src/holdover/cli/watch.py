@@ -1,0 +1,143 @@
+"""`holdover watch`: the same judgement from outside the process, on what it writes as it writes it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from holdover.catalogue import Catalogue
+from holdover.runtime import Breach
+from holdover.watch import CommandHook, FixJudge, FreezeHook, Hook, Judge, MutationJudge, Place, Tail, UrlHook, Watch
+
+_POLL_S = 0.2
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "watch",
+        help="judge a journal, a FIX log or lines of JSON as they are written",
+        description="Follows SOURCE, judges it by the catalogue and acts on breaches. With --once 0 holds, 1 breach, "
+        "3 nothing that could be judged; without it the watch goes on until it is stopped.",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="a journal or a FIX log; - for JSON lines on standard input")
+    parser.add_argument("--format", choices=("journal", "fix"), help="without it the first line tells")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="keep place and memory here, and resume from them")
+    parser.add_argument("--guard", type=Path, metavar="DIR", help="freeze in the store of this guard's directory")
+    parser.add_argument("--hook-url", metavar="URL", help="post each breach there")
+    parser.add_argument("--hook-command", metavar="COMMAND", help="run this with each breach on its standard input")
+    parser.add_argument("--catalogue", action="append", default=[], help="a folder or package beside the built-in one")
+    parser.add_argument("--once", action="store_true", help="to the end of what is there, and no further")
+    parser.add_argument("--json", action="store_true", help="one JSON object a breach on standard output")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Watch; returns the exit code."""
+    catalogue = Catalogue.load(*arguments.catalogue)
+    if arguments.source == "-":
+        watch = _watch(arguments, catalogue, MutationJudge(catalogue, alone=True))
+        _from_stdin(watch)
+    else:
+        path = Path(arguments.source)
+        if arguments.once and not path.exists():
+            raise FileNotFoundError(2, "there is no such file", str(path))
+        judge = _judge(arguments, path, catalogue)
+        if judge is None:
+            return 3
+        watch = _watch(arguments, catalogue, judge)
+        _follow(watch, path, once=arguments.once, ends=arguments.once and arguments.state is None)
+    for seconds in watch.waits():
+        threading.Event().wait(seconds)
+    watch.keep_acts()
+    watch.close()
+    for one in watch.pending:
+        print(f"holdover: breach {one.breach.number} was not taken by the hook {one.hook}", file=sys.stderr)
+    return {"holds": 0, "breach": 1}.get(watch.verdict, 3)
+
+
+def _judge(arguments: argparse.Namespace, path: Path, catalogue: Catalogue) -> Judge | None:
+    """The judge that fits the source; waits for a first line where the watch goes on."""
+    told = arguments.format
+    while told is None:
+        with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+            for line in file:
+                if line.strip() and line.endswith(b"\n"):
+                    told = "journal" if line.lstrip()[:1] == b"{" and b"8=FIX" not in line else "fix"
+                    break
+        if told is None:
+            if arguments.once:
+                return None
+            threading.Event().wait(_POLL_S)
+    return FixJudge(catalogue, path.name) if told == "fix" else MutationJudge(catalogue)
+
+
+def _watch(arguments: argparse.Namespace, catalogue: Catalogue, judge: Judge) -> Watch:
+    hooks: list[Hook] = []
+    if arguments.guard is not None:
+        hooks.append(FreezeHook(arguments.guard, catalogue))
+    if arguments.hook_url:
+        hooks.append(UrlHook(arguments.hook_url))
+    if arguments.hook_command:
+        hooks.append(CommandHook(arguments.hook_command))
+
+    def say(breach: Breach) -> None:
+        line = msgspec.json.encode(breach).decode() if arguments.json else f"BREACH {breach.explanation}"
+        print(line, flush=True)
+
+    def complain(told: str) -> None:
+        print(f"holdover: {told}", file=sys.stderr, flush=True)
+
+    source = arguments.source if arguments.source == "-" else str(Path(arguments.source).resolve())
+    return Watch(source, judge, catalogue.digest, hooks, say, complain, arguments.state)
+
+
+def _follow(watch: Watch, path: Path, *, once: bool, ends: bool) -> None:
+    tail = Tail(path, watch.place)
+    wait = threading.Event().wait
+    try:
+        while True:
+            first = tail.place.line + 1
+            lines = tail.lines()
+            while lines:
+                first = tail.place.line - len(lines) + 1
+                watch.lines(lines, first)
+                _tell(tail)
+                watch.keep(tail.place)
+                lines = tail.lines(1 if not watch.settled else 5000)
+            _tell(tail)
+            if once:
+                break
+            watch.deliver()
+            watch.keep(tail.place)
+            wait(_POLL_S)
+        if ends:
+            watch.end()
+        watch.keep(tail.place, now=True)
+    except KeyboardInterrupt:
+        watch.keep(tail.place, now=True)
+        raise
+    finally:
+        tail.close()
+
+
+def _tell(tail: Tail) -> None:
+    for told in tail.told:
+        print(f"holdover: {told}", file=sys.stderr, flush=True)
+    tail.told.clear()
+
+
+def _from_stdin(watch: Watch) -> None:
+    place = watch.place or Place()
+    for line in sys.stdin.buffer:
+        place.line += 1
+        watch.lines((line,), place.line)
+        watch.keep(place)
+    watch.end()
+    watch.keep(place, now=True)

@@ -1,0 +1,120 @@
+"""A file followed as it is written: whole lines, through rotation and truncation, from a place that can be kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+_HEAD = 1024
+_CHUNK = 1 << 20
+
+
+class Place(msgspec.Struct, kw_only=True):
+    """Where a reader stands: the file's inode, a digest of its first bytes, the offset after the last whole line."""
+
+    inode: int = 0
+    head: str = ""
+    head_size: int = 0
+    offset: int = 0
+    line: int = 0
+
+
+class Tail:
+    """Follows one path. `place` is after the last line that `lines` gave; `told` says what was lost on the way."""
+
+    def __init__(self, path: Path, place: Place | None = None) -> None:
+        self.path = path
+        self.place = msgspec.structs.replace(place) if place is not None else Place()
+        self.told: list[str] = []
+        self._file: IO[bytes] | None = None
+        if place is not None and place.inode:
+            self._resume(self.place)
+
+    def lines(self, most: int = 5000) -> list[bytes]:
+        """The whole lines that are there now and have not been given yet, at most so many; empty when there is none."""
+        found = self._read(most)
+        while not found and self._another():
+            # What was written between the last look and the rotation belongs to the old file.
+            found = self._read(most)
+            if not found:
+                self._move_on()
+                found = self._read(most)
+        return found
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _read(self, most: int) -> list[bytes]:
+        if self._file is None:
+            return []
+        place = self.place
+        size = os.fstat(self._file.fileno()).st_size
+        if size < place.offset or not self._same_head(self._file, place):
+            self.told.append(f"{self.path}: was cut short; reading it again from its beginning")
+            self._start(self._file)
+        self._file.seek(place.offset)
+        found: list[bytes] = []
+        while len(found) < most:
+            line = self._file.readline()
+            if not line.endswith(b"\n"):
+                break
+            found.append(line)
+            place.offset += len(line)
+            place.line += 1
+        if place.head_size < _HEAD and place.offset > place.head_size:
+            place.head_size = min(place.offset, _HEAD)
+            place.head = _digest(self._file, place.head_size)
+        return found
+
+    def _another(self) -> bool:
+        """Whether the file that stands at the path is another than the one that is being read."""
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return self._file is None or os.fstat(self._file.fileno()).st_ino != there.st_ino
+
+    def _move_on(self) -> None:
+        self.close()
+        self._file = open(self.path, "rb")  # noqa: SIM115 - lives until `close`
+        self._start(self._file)
+
+    def _start(self, file: IO[bytes]) -> None:
+        place = self.place
+        place.inode, place.head, place.head_size = os.fstat(file.fileno()).st_ino, "", 0
+        place.offset = place.line = 0
+
+    def _resume(self, place: Place) -> None:
+        """Find the file again in which the last reader stood: at the path, or beside it under another name."""
+        beside = [self.path]
+        if self.path.parent.is_dir():
+            beside += sorted(one for one in self.path.parent.iterdir() if one.name.startswith(self.path.name))
+        for path in beside:
+            try:
+                file = open(path, "rb")  # noqa: SIM115 - lives until `close`
+            except OSError:
+                continue
+            status = os.fstat(file.fileno())
+            if status.st_ino == place.inode and status.st_size >= place.offset and self._same_head(file, place):
+                self._file = file
+                return
+            file.close()
+        self.told.append(f"{self.path}: the file that was being read is gone; what it held after that is not known")
+        self.place = Place()
+
+    def _same_head(self, file: IO[bytes], place: Place) -> bool:
+        return not place.head_size or _digest(file, place.head_size) == place.head
+
+
+def _digest(file: IO[bytes], size: int) -> str:
+    file.seek(0)
+    return hashlib.sha256(file.read(size)).hexdigest()
