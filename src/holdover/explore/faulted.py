@@ -107,6 +107,10 @@ def stories(length_s: Sequence[int]) -> list[tuple[str, list[Operation]]]:
     return found
 
 
+_SEEDS: Final = 4
+"""From how many seeds the search is begun, each with its share of the budget."""
+
+
 class Cell(msgspec.Struct, kw_only=True):
     """One fault looked for in one way. `found` is None where the way was not at hand."""
 
@@ -367,20 +371,30 @@ class Table:
         return Cell(found=True, by=", ".join(by[:6]), runs=runs, how=how)
 
     def _search(self, name: str) -> tuple[Cell, Schedule | None]:
-        searcher = Search(
-            self.store, self.symbols, self.days, self.place / "search" / name, faults=[name], catalogue=self.catalogue
-        )
-        try:
-            done = self._searched(searcher, FAULTS[name].catches)
-        finally:
-            searcher.close()
-        confirmed = [one for one in done.found if one.confirmed]
-        if not confirmed:
-            return Cell(found=False, runs=done.bursts), None
-        found = min(confirmed, key=lambda one: _invariants([one.mark]) not in FAULTS[name].catches)
-        return self._told(name, [found.mark], found.burst), found.schedule
+        """Search from one seed after the other: each goes its own way into the states there are."""
+        bursts = 0
+        for seed in range(_SEEDS):
+            searcher = Search(
+                self.store,
+                self.symbols,
+                self.days,
+                self.place / "search" / name,
+                seed=seed,
+                faults=[name],
+                catalogue=self.catalogue,
+            )
+            try:
+                done = self._searched(searcher, FAULTS[name].catches, self.budget_s / _SEEDS)
+            finally:
+                searcher.close()
+            confirmed = [one for one in done.found if one.confirmed]
+            if confirmed:
+                found = min(confirmed, key=lambda one: _invariants([one.mark]) not in FAULTS[name].catches)
+                return self._told(name, [found.mark], bursts + found.burst), found.schedule
+            bursts += done.bursts
+        return Cell(found=False, runs=bursts), None
 
-    def _searched(self, searcher: Search, named: Sequence[str]) -> Searched:
+    def _searched(self, searcher: Search, named: Sequence[str], budget_s: float) -> Searched:
         """Search until something has been found by a named invariant; for half of the budget by any other."""
         began = time.monotonic()
         done = searcher.done
@@ -388,9 +402,9 @@ class Table:
             found = [_invariants([one.mark]) for one in done.found if one.confirmed]
             spent_s = time.monotonic() - began
             share = 0.5 if found else 1.0
-            if any(one in named for one in found) or spent_s >= self.budget_s * share:
+            if any(one in named for one in found) or spent_s >= budget_s * share:
                 return done
-            done = searcher.run(budget_s=self.budget_s * share - spent_s, bursts=done.bursts + 10)
+            done = searcher.run(budget_s=budget_s * share - spent_s, bursts=done.bursts + 10)
 
     # -- shrinking ----------------------------------------------------------------------------------------------------
 
