@@ -11,13 +11,15 @@ The cost of a mutation does not grow with the number of records: see `layout`.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from holdover.catalogue import Boundary, Catalogue
 from holdover.model import (
+    ExecType,
     Execution,
     FreezeSet,
     Order,
@@ -246,7 +248,7 @@ class Monitor:
             back.setdefault((subsystem, type(record)), {})[record.key] = record
         count = sum(len(mine) for mine in back.values())
         latest = self.trade_date or self._latest_trade_date(subsystem)
-        executed = self._executed_since(subsystem, latest)
+        executed = self._executed_since(subsystem, latest, back.get((subsystem, Execution), {}))
         for table in list(self.layout.tables):
             if table[0] != subsystem or not (table[1].durable or table[1].derived):
                 continue
@@ -262,6 +264,10 @@ class Monitor:
                     continue
                 if self._was_settled(table, record):
                     lost[key] = record
+                before_today = None if back_again is not None else self._before_today(record, latest, executed)
+                if before_today is not None:
+                    self.layout.put_back(table, key, before_today)
+                    continue
                 self.layout.forget(table, key)
                 for group in self.layout.groups:
                     if group.table == table:
@@ -306,12 +312,41 @@ class Monitor:
         ]
         return max(dates, default="")
 
-    def _executed_since(self, subsystem: str, latest: str) -> set[str]:
-        """The orders with executions booked on a day or later: an order of yesterday may be learnt of today only."""
-        executions = self.layout.tables.get((subsystem, Execution), {}).values()
-        return {one.root_cl_ord_id for one in executions if isinstance(one, Execution) and one.booked_on >= latest}
+    def _executed_since(self, subsystem: str, latest: str, back: Mapping[str, Record]) -> dict[str, tuple[int, int]]:
+        """The orders with executions booked on a day or later: an order of yesterday may be learnt of today only.
 
-    def _concerns_us(self, record: Record, latest: str, executed: set[str]) -> bool:
+        With each the lots and the notional of those that have not been brought `back`.
+        """
+        found: dict[str, tuple[int, int]] = {}
+        for one in self.layout.tables.get((subsystem, Execution), {}).values():
+            if isinstance(one, Execution) and one.booked_on >= latest:
+                lots, notional = found.get(one.root_cl_ord_id, (0, 0))
+                gone = one.key not in back
+                found[one.root_cl_ord_id] = (lots + gone * one.qty_delta, notional + gone * one.notional_delta)
+        return found
+
+    def _before_today(self, record: Record, latest: str, executed: Mapping[str, tuple[int, int]]) -> Order | None:
+        """An order of an earlier day as it was filled then, when a bust or a correction of today had reopened it.
+
+        A system that has lost today's change holds the closed order in its archive, and need not read it back.
+        """
+        if not isinstance(record, Order) or record.trade_date >= latest or record.key not in executed:
+            return None
+        lots, notional = executed[record.key]
+        if not lots or record.cum_qty - lots < record.order_qty:
+            return None
+        return replace(
+            record,
+            cum_qty=record.cum_qty - lots,
+            notional=record.notional - notional,
+            leaves_qty=0,
+            ord_status=OrdStatus.FILLED,
+            exec_type=ExecType.TRADE,
+            exec_id="",
+            exec_ref_id="",
+        )
+
+    def _concerns_us(self, record: Record, latest: str, executed: Mapping[str, tuple[int, int]]) -> bool:
         """Whether a restarted system still needs it: what is open, what is of the last day, what is not flat.
 
         An order that ended unfilled adds to nothing: one that is not brought back may be learnt of anew from its start.
