@@ -89,6 +89,10 @@ _SLICE: Final = 0.4
 """What share of the budget one group of kinds may take on one day, so that the next have their turn."""
 
 
+_SEEDS: Final = 4
+"""From how many seeds the search is begun, each with its share of the budget."""
+
+
 def stories(length_s: Sequence[int]) -> list[tuple[str, list[Operation]]]:
     """The declared stories of a sweep, of days so many seconds long: acts and requests, each with one transition.
 
@@ -105,10 +109,6 @@ def stories(length_s: Sequence[int]) -> list[tuple[str, list[Operation]]]:
             ]
             found.append((f"{act.do} {words}", operations))
     return found
-
-
-_SEEDS: Final = 4
-"""From how many seeds the search is begun, each with its share of the budget."""
 
 
 class Cell(msgspec.Struct, kw_only=True):

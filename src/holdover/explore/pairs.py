@@ -111,10 +111,7 @@ class Pairs(Trials):
             self.fork(self.then_messages, place, self.number)
             return
         kinds = [kind for kind in self.then_kills if classes["stale" if kind == "stale" else "kill"]]
-        if kinds and self.isolated:
-            self.try_kills(kinds, place, self.number)
-        else:
-            self.fork(kinds, place, self.number)
+        self.try_either_way(kinds, place, self.number)
         if place == "instant":
             later = self.session.trade_date != self.ground.day  # there is no night after that one
             wanted = [kind for kind in self.then_afterwards if not (later and kind.startswith("overnight"))]

@@ -50,7 +50,7 @@ class Played:
     def mark(self) -> str:
         """What was found first: `subsystem/invariant`, or `crash/` and the exception; empty when it holds."""
         if self.breaches:
-            return f"{self.breaches[0].subsystem}/{self.breaches[0].invariant}"
+            return self.breaches[0].mark
         return f"crash/{self.crash.partition(':')[0]}" if self.crash else ""
 
     def journal_digest(self) -> str:
@@ -399,7 +399,7 @@ def play(
 
 def marks_of(played: Played) -> list[str]:
     """What a schedule breached, as `subsystem/invariant`, in the order of finding; a crash is `crash/` and its kind."""
-    found = [f"{one.subsystem}/{one.invariant}" for one in played.breaches]
+    found = [one.mark for one in played.breaches]
     if played.crash:
         found.append(f"crash/{played.crash.partition(':')[0]}")
     return list(dict.fromkeys(found))

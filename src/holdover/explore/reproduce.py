@@ -17,8 +17,7 @@ from holdover.explore.schedule import Schedule
 from holdover.explore.shrink import pytest_function
 from holdover.harness.snapshot import Snapshot
 from holdover.recording import RecordingStore
-from holdover.runtime import Breach
-from holdover.runtime.bundle import BadBundle, Bundle, about, guard_parts, replay
+from holdover.runtime.bundle import BadBundle, Bundle, about, breach_part, guard_parts, replay
 from holdover.runtime.redaction import Rules
 
 _SCHEDULE: Final = "schedule.json"
@@ -63,7 +62,7 @@ def bundle_of(
         if not played.breaches:
             return None
         breach = played.breaches[0]
-        parts = guard_parts(player.session.guard, breach, rules)
+        parts = {**guard_parts(player.session.guard, rules), **breach_part(breach, rules)}
         told = about(breach, rules, player.session.trade_date)
     finally:
         player.close()
@@ -82,11 +81,11 @@ def reproduce(bundle: Bundle, place: Path, *, catalogue: Catalogue) -> Reproduce
     same = catalogue.digest == bundle.about.catalogue
     if _SCHEDULE not in bundle.parts:
         found = replay(bundle, catalogue)
-        wanted = [one for one in found if _mark(one) == bundle.about.mark and one.key == bundle.about.key]
+        wanted = [one for one in found if one.mark == bundle.about.mark and one.key == bundle.about.key]
         first = next(iter(wanted or found), None)
         return Reproduced(
             mark=bundle.about.mark,
-            found=_mark(first) if first is not None else "",
+            found=first.mark if first is not None else "",
             explanation=first.explanation if first is not None else "",
             by="its last mutations",
             same_catalogue=same,
@@ -119,7 +118,3 @@ def reproduce(bundle: Bundle, place: Path, *, catalogue: Catalogue) -> Reproduce
         same_catalogue=same,
         test=pytest_function(schedule, bundle.about.explanation) if schedule.start == "fresh" else "",
     )
-
-
-def _mark(breach: Breach) -> str:
-    return f"{breach.subsystem}/{breach.invariant}"

@@ -393,11 +393,7 @@ class Search:
     def _look(self, path: list[Operation], crash: str) -> None:
         """Play it from the fresh beginning: only what shows there, too, is told as found."""
         session = self.session
-        mark = (
-            f"{session.guard.breaches[0].subsystem}/{session.guard.breaches[0].invariant}"
-            if session.guard.breaches
-            else f"crash/{crash.partition(':')[0]}"
-        )
+        mark = session.guard.breaches[0].mark if session.guard.breaches else f"crash/{crash.partition(':')[0]}"
         explanation = session.guard.breaches[0].explanation if session.guard.breaches else crash
         if mark in self._marks:
             return

@@ -388,7 +388,7 @@ def _from_the_night(
 
 
 def _explanation(played: Played, mark: str) -> str:
-    found = [one.explanation for one in played.breaches if f"{one.subsystem}/{one.invariant}" == mark]
+    found = [one.explanation for one in played.breaches if one.mark == mark]
     return found[0] if found else played.crash
 
 

@@ -146,10 +146,7 @@ class Trials(Walk):
             self.fork(self.messages, place, number)
         if place not in ("in", "out"):
             kinds = [kind for kind in self.kills if number in self.standing["stale" if kind == "stale" else "kill"]]
-            if kinds and self.isolated:
-                self.try_kills(kinds, place, number)
-            else:
-                self.fork(kinds, place, number)
+            self.try_either_way(kinds, place, number)
         if number in self.standing["after"] and place == "instant":
             self.try_afterwards(self.afterwards, number)
 
@@ -166,6 +163,13 @@ class Trials(Walk):
                 if self.level:
                     return  # in a fork: the rest are the walk's
                 self.fork(["disconnect"], "mutation", number, n=mutation, cut_at=mutation)
+
+    def try_either_way(self, kinds: Sequence[str], place: str, number: int) -> None:
+        """Try kills in the process where the subject can live beside itself, in forks where it cannot."""
+        if kinds and self.isolated:
+            self.try_kills(kinds, place, number)
+        else:
+            self.fork(kinds, place, number)
 
     def try_afterwards(self, kinds: Sequence[str], number: int) -> None:
         """Try at the end of an instant what comes when the subject has done what it was doing."""

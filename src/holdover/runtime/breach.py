@@ -40,6 +40,11 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     records: list[Shown] = []
     boundary: str = ""
 
+    @property
+    def mark(self) -> str:
+        """What was breached, and where: `subsystem/invariant`."""
+        return f"{self.subsystem}/{self.invariant}"
+
     def __repr__(self) -> str:
         return f"<Breach {self.number} {self.invariant} {self.scope} at mutation {self.mutation}>"
 

@@ -129,7 +129,7 @@ class Bundle:
 def about(breach: Breach, rules: Rules, trade_date: str = "") -> About:
     """What a bundle of a breach says of itself."""
     return About(
-        mark=f"{breach.subsystem}/{breach.invariant}",
+        mark=breach.mark,
         scope=rules.value(breach.scope),
         key=rules.value(breach.key),
         explanation=rules.value(breach.explanation),
@@ -143,8 +143,8 @@ def about(breach: Breach, rules: Rules, trade_date: str = "") -> About:
     )
 
 
-def guard_parts(guard: Guard, breach: Breach, rules: Rules) -> dict[str, bytes]:
-    """The guard's part of a bundle: memory, last mutations, breach; redacted."""
+def guard_parts(guard: Guard, rules: Rules) -> dict[str, bytes]:
+    """What a guard has to say of any breach just now: its memory and its last mutations; redacted."""
     lines = [
         msgspec.json.encode(
             rules.value(
@@ -168,8 +168,12 @@ def guard_parts(guard: Guard, breach: Breach, rules: Rules) -> dict[str, bytes]:
     return {
         "memory.msgpack": rules.redacted(guard.monitor.dump()),
         "mutations.jsonl": b"\n".join([*lines, b""]),
-        "breach.json": rules.redacted(msgspec.json.encode(breach)),
     }
+
+
+def breach_part(breach: Breach, rules: Rules) -> dict[str, bytes]:
+    """The breach itself, as a part of its bundle; redacted."""
+    return {"breach.json": rules.redacted(msgspec.json.encode(breach))}
 
 
 def replay(bundle: Bundle, catalogue: Catalogue) -> list[Breach]:

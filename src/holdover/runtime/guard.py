@@ -47,7 +47,7 @@ from holdover.model import (
 )
 from holdover.runtime.axes import Axis, freeze_level, import_axes
 from holdover.runtime.breach import Breach, page_for
-from holdover.runtime.bundle import SUFFIX, Bundle, about, guard_parts
+from holdover.runtime.bundle import SUFFIX, Bundle, about, breach_part, guard_parts
 from holdover.runtime.cells import OPENED, CellCounter, KeptCells
 from holdover.runtime.config import GuardConfig, read_config
 from holdover.runtime.files import write_whole
@@ -508,11 +508,13 @@ class Guard:
         if not self._to_bundle or self.bundles is None or self._steps:
             return
         waiting, self._to_bundle = self._to_bundle, []
+        parts: dict[str, bytes] = {}
         for breach in waiting:
             path = self.bundles / f"breach-{breach.number}{SUFFIX}"
             try:
+                parts = parts or guard_parts(self, self.rules)
                 told = about(breach, self.rules, self.monitor.trade_date)
-                Bundle(told, guard_parts(self, breach, self.rules)).save(path)
+                Bundle(told, {**parts, **breach_part(breach, self.rules)}).save(path)
             except Exception as problem:  # the freeze is durable and the page is out: what explains it must not undo it
                 log.error("the bundle of breach %d could not be written: %s", breach.number, problem)
 
