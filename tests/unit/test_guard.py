@@ -203,11 +203,11 @@ def test_the_same_breach_is_paged_once(make_guard: MakeGuard, tmp_path: Path) ->
 def test_a_freeze_that_cannot_be_written_freezes_everything(make_guard: MakeGuard, tmp_path: Path) -> None:
     """Without the disk the whole system stops in memory, says so, and pages all the same."""
     guard = make_guard(channels=[FileChannel(tmp_path / "pages.jsonl")])
-    guard.store._db.execute("PRAGMA query_only=ON")
+    guard.store.database.connection.execute("PRAGMA query_only=ON")
     guard.record("orders", BAD)
     assert "could not be written" in guard.problem
     assert not guard.permits(request(symbol="BAC", account="Z"))
-    guard.store._db.execute("PRAGMA query_only=OFF")
+    guard.store.database.connection.execute("PRAGMA query_only=OFF")
     assert guard.pager.deliver_due() >= 1
     assert "FROZEN system" in (tmp_path / "pages.jsonl").read_text()
 

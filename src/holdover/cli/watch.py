@@ -29,7 +29,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("source", metavar="SOURCE", help="a journal or a FIX log; - for JSON lines on standard input")
     parser.add_argument("--format", choices=("journal", "fix"), help="without it the first line tells")
     parser.add_argument("--state", type=Path, metavar="DIR", help="keep place and memory here, and resume from them")
-    parser.add_argument("--guard", type=Path, metavar="DIR", help="freeze in the store of this guard's directory")
+    parser.add_argument("--guard", type=Path, metavar="GUARD", help="freeze in this guard's store (directory or TOML)")
     parser.add_argument("--hook-url", metavar="URL", help="post each breach there")
     parser.add_argument("--hook-command", metavar="COMMAND", help="run this with each breach on its standard input")
     parser.add_argument("--catalogue", action="append", default=[], help="a folder or package beside the built-in one")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from holdover.catalogue import Entry
+
+TRIGGER: Final = "trigger"
+ACKNOWLEDGE: Final = "acknowledge"
+RESOLVE: Final = "resolve"
+"""What a page says: something is wrong, somebody is on it, it is over. The words are those of PagerDuty's Events v2."""
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -45,6 +50,11 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
         """What was breached, and where: `subsystem/invariant`."""
         return f"{self.subsystem}/{self.invariant}"
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What makes it this breach and no other, whatever number it has been given."""
+        return (self.invariant, self.subsystem, self.key, self.time_ns, self.mutation, self.explanation)
+
     def __repr__(self) -> str:
         return f"<Breach {self.number} {self.invariant} {self.scope} at mutation {self.mutation}>"
 
@@ -52,7 +62,8 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """What on-call gets: the catalogue's words, the facts of the breach, the first step and the rest of them.
 
-    `dedup_key` is the same for every page about one invariant in one scope, so that a receiver can join them.
+    `dedup_key` is the same for every page about one invariant in one scope, so that a receiver can join them. `event`
+    is `trigger`, or later `acknowledge` or `resolve`, `by` whom.
     """
 
     number: int
@@ -69,6 +80,14 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     allows: list[str]
     next_command: str
     digest: str
+    event: str = TRIGGER
+    by: str = ""
+
+    def headline(self) -> str:
+        """One line: the title, and how it stands with it."""
+        if self.event == ACKNOWLEDGE:
+            return f"ACKNOWLEDGED by {self.by}: {self.title}"
+        return f"RESOLVED by {self.by}: {self.title}" if self.event == RESOLVE else self.title
 
     def text(self) -> str:
         """The page as plain text, for channels that carry nothing else."""

@@ -2,11 +2,18 @@
 
 [guard]
 directory = "guard"                # freezes, outbox, audit, memory; relative to the file
+name = "desk"                      # by which others that share the store know it
+obey_within_ms = 500               # no message leaves on freezes that were read longer ago; 0: read for each message
 catalogue = ["our_invariants"]     # folders or packages beside the built-in catalogue
 journal = true
 recorder_size = 256
 axes = ["our_axes"]                # modules that register axes of state coverage beside the built-in ones
 bundles = true                     # each breach leaves a bundle in bundles/ of the directory
+
+[store]                            # without it a SQLite file in the directory
+url_env = "HOLDOVER_STORE"         # postgresql://...; or url_file, readable by nobody else
+schema = "holdover"
+timeout_s = 2.0                    # no answer for longer: the store is lost, and nothing is let out
 
 [redact]
 fields = ["client_name"]           # taken out of bundles wherever they stand, beside passwords, tokens and keys
@@ -16,23 +23,65 @@ patterns = ["ACC-[0-9]{8}"]        # regular expressions; what they match is bla
 file = "pages.jsonl"
 log = true
 url_env = ["PAGING_URL"]           # Apprise URLs, read from the environment: they carry secrets
+repeat_s = 1800                    # the last level again until somebody acknowledges; 0: once
+
+[[pages.channel]]
+name = "desk"
+kind = "pagerduty"                 # or apprise, webhook
+key_env = "PAGERDUTY_KEY"          # or key_file; for the others url, url_env, url_file
+
+[[pages.level]]                    # without levels every channel at once
+channels = ["desk"]
+
+[[pages.level]]
+after_s = 900                      # unless somebody has acknowledged
+channels = ["desk", "log"]
+
+[heartbeat]
+every_s = 1.0
+silent_after_s = 15.0
+wedged_after_s = 30.0              # for one step
+progress_within_s = 0              # between two steps or ticks; 0: for ever
+url_env = "DEAD_MANS_SWITCH"       # called every ping_every_s while the process is not wedged
 
 [[instrument]]
 symbol = "IBM"
 tick_size = "0.0001"
+
+Any value can be set from the environment: HOLDOVER__GUARD__OBEY_WITHIN_MS=100. Secrets stand in the environment or in
+files of their own, never here.
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
 from holdover.model import Instrument
+from holdover.runtime.channels import (
+    PAGERDUTY,
+    AppriseChannel,
+    Channel,
+    FileChannel,
+    LogChannel,
+    PagerDutyChannel,
+    WebhookChannel,
+)
+from holdover.runtime.database import PostgresDatabase
+from holdover.runtime.freezes import FreezeStore
+from holdover.runtime.heartbeat import Limits
+from holdover.runtime.pager import Level
 from holdover.runtime.redaction import BadRule, Rules
+from holdover.runtime.secrets import BadSecret, from_environment, secret
+
+T = TypeVar("T")
+PREFIX: Final = "HOLDOVER__"
 
 
 class BadConfig(ValueError):
@@ -41,11 +90,22 @@ class BadConfig(ValueError):
 
 class _GuardTable(msgspec.Struct, forbid_unknown_fields=True):
     directory: str
+    name: str = "guard"
+    obey_within_ms: float = 500.0
     catalogue: list[str] = []
     journal: bool = True
     recorder_size: int = 256
     axes: list[str] = []
     bundles: bool = True
+
+
+class StoreTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the freezes lie, when not in a file of the guard's directory."""
+
+    url_env: str = ""
+    url_file: str = ""
+    schema: str = "holdover"
+    timeout_s: float = 2.0
 
 
 class _RedactTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,38 +113,109 @@ class _RedactTable(msgspec.Struct, forbid_unknown_fields=True):
     patterns: list[str] = []
 
 
+class ChannelTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A channel as it is configured."""
+
+    name: str
+    kind: Literal["pagerduty", "apprise", "webhook"]
+    url: str = ""
+    url_env: str = ""
+    url_file: str = ""
+    key_env: str = ""
+    key_file: str = ""
+
+
 class _PagesTable(msgspec.Struct, forbid_unknown_fields=True):
     file: str = "pages.jsonl"
     log: bool = True
     url_env: list[str] = []
+    repeat_s: float = 0.0
+    channel: list[ChannelTable] = []
+    level: list[Level] = []
 
 
 class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What `Guard.open` needs; paths are absolute."""
+    """What `Guard.open` needs; paths are absolute. `here` is the folder that the file's own paths start from."""
 
     directory: Path
+    here: Path = Path(".")
+    name: str = "guard"
+    obey_within_ms: float = 500.0
     catalogue: list[str] = []
     journal: bool = True
     recorder_size: int = 256
     axes: list[str] = []
+    store: StoreTable = StoreTable()
     pages_file: str = "pages.jsonl"
     pages_log: bool = True
     url_env: list[str] = []
+    channel_tables: list[ChannelTable] = []
+    levels: list[Level] = []
+    repeat_s: float = 0.0
+    heartbeat: Limits = Limits()
     bundles: bool = True
     redact_fields: list[str] = []
     redact_patterns: list[str] = []
     instruments: list[Instrument] = []
 
-    def urls(self) -> list[str]:
-        """The paging URLs. Raises `BadConfig` when a variable that should hold one is not set."""
-        missing = [name for name in self.url_env if not os.environ.get(name)]
-        if missing:
-            raise BadConfig(f"[pages] url_env: the environment does not set {', '.join(missing)}")
-        return [os.environ[name] for name in self.url_env]
+    def open_store(self) -> FreezeStore:
+        """The store that it names. Raises `StoreProblem` when it cannot be used, `BadConfig` for its secret."""
+        url = _said("[store]", lambda: secret(self.store.url_env, self.store.url_file, self.here))
+        if not url:
+            return FreezeStore(self.directory / "guard.db", self.name)
+        return FreezeStore(PostgresDatabase(url, self.store.schema, self.store.timeout_s), self.name)
+
+    def channels(self) -> list[Channel]:
+        """The channels that it names. Raises `BadConfig` when a secret or an optional extra is missing."""
+        found: list[Channel] = [FileChannel(self.directory / self.pages_file)]
+        if self.pages_log:
+            found.append(LogChannel())
+        found += [self._by_url(name) for name in self.url_env]
+        return found + [self._channel(table) for table in self.channel_tables]
+
+    def _by_url(self, name: str) -> Channel:
+        return _said("[pages] url_env", lambda: AppriseChannel(from_environment(name)))
+
+    def _channel(self, table: ChannelTable) -> Channel:
+        def make() -> Channel:
+            if table.kind == "pagerduty":
+                url = table.url or secret(table.url_env, table.url_file, self.here) or PAGERDUTY
+                return PagerDutyChannel(secret(table.key_env, table.key_file, self.here), table.name, url)
+            url = table.url or secret(table.url_env, table.url_file, self.here)
+            return AppriseChannel(url, table.name) if table.kind == "apprise" else WebhookChannel(url, table.name)
+
+        return _said(f"[[pages.channel]] {table.name}", make)
+
+    def heartbeat_url(self) -> str:
+        """The dead man's switch, empty for none. Raises `BadConfig` when its variable or file is missing."""
+        return _said("[heartbeat]", lambda: secret(self.heartbeat.url_env, self.heartbeat.url_file, self.here))
+
+    def problems(self) -> list[str]:
+        """What of it will not work here: secrets that are missing or open to others, extras not installed."""
+        found: list[str] = []
+        tries: list[Callable[[], object]] = [
+            lambda: _said("[store]", lambda: secret(self.store.url_env, self.store.url_file, self.here)),
+            self.heartbeat_url,
+            *(partial(self._channel, table) for table in self.channel_tables),
+            *(partial(self._by_url, name) for name in self.url_env),
+        ]
+        for one in tries:
+            try:
+                one()
+            except BadConfig as problem:
+                found.append(str(problem))
+        return found
+
+
+def _said(where: str, make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except (BadSecret, ValueError) as problem:
+        raise BadConfig(f"{where}: {problem}") from None
 
 
 def read_config(path: Path) -> GuardConfig:
-    """The configuration in a TOML file. Raises `BadConfig` naming the file and all that is wrong."""
+    """The configuration in a TOML file and the environment. Raises `BadConfig` with the file and all that is wrong."""
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
@@ -92,36 +223,104 @@ def read_config(path: Path) -> GuardConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise BadConfig(f"{path.name}: not a TOML file: {problem}") from problem
     problems: list[str] = []
+    _override(told, problems)
+    problems += [
+        f"[{name}] is no table that is known here; there are {', '.join(_TABLES)}"
+        for name in told
+        if name not in _TABLES
+    ]
     guard = _table(told, "guard", _GuardTable, problems)
     pages = _table(told, "pages", _PagesTable, problems)
     redact = _table(told, "redact", _RedactTable, problems)
+    store = _table(told, "store", StoreTable, problems)
+    heartbeat = _table(told, "heartbeat", Limits, problems)
     if redact is not None:
         try:
             Rules(redact.fields, redact.patterns)
         except BadRule as problem:
             problems.append(f"[redact] {problem}")
+    if pages is not None:
+        _check_pages(pages, problems)
+    if guard is not None and (guard.obey_within_ms < 0 or not guard.name.strip()):
+        problems.append("[guard] obey_within_ms should not be below 0, and name not be empty")
+    if store is not None and (store.timeout_s <= 0 or not store.schema.isidentifier()):
+        problems.append("[store] timeout_s should be above 0, and schema a plain name of letters, digits, underscores")
     instruments = [
         found
         for number, one in enumerate(told.get("instrument", []), 1)
         if (found := _convert(one, Instrument, f"[[instrument]] {number}", problems)) is not None
     ]
-    if guard is None or pages is None or redact is None or problems:
+    if guard is None or pages is None or redact is None or store is None or heartbeat is None or problems:
         raise BadConfig("\n".join(f"{path.name}: {problem}" for problem in problems))
     here = path.resolve().parent
     return GuardConfig(
         directory=here / guard.directory,
+        here=here,
+        name=guard.name,
+        obey_within_ms=guard.obey_within_ms,
         catalogue=[str(here / source) if (here / source).is_dir() else source for source in guard.catalogue],
         journal=guard.journal,
         recorder_size=guard.recorder_size,
         axes=guard.axes,
+        store=store,
         pages_file=pages.file,
         pages_log=pages.log,
         url_env=pages.url_env,
+        channel_tables=pages.channel,
+        levels=pages.level,
+        repeat_s=pages.repeat_s,
+        heartbeat=heartbeat,
         bundles=guard.bundles,
         redact_fields=redact.fields,
         redact_patterns=redact.patterns,
         instruments=instruments,
     )
+
+
+_TABLES: Final = ("guard", "store", "redact", "pages", "heartbeat", "instrument")
+
+
+def _check_pages(pages: _PagesTable, problems: list[str]) -> None:
+    built_in = [f"file:{Path(pages.file).name}", *(["log"] if pages.log else [])]
+    names = [*built_in, *(one.name for one in pages.channel)]
+    problems += [
+        f"[[pages.channel]] {name}: there are two of that name" for name in sorted(set(names)) if names.count(name) > 1
+    ]
+    for one in pages.channel:
+        where = f"[[pages.channel]] {one.name}:"
+        if one.kind == "pagerduty" and not (one.key_env or one.key_file):
+            problems.append(f"{where} needs the integration key, by key_env or key_file")
+        if one.kind != "pagerduty" and not (one.url or one.url_env or one.url_file):
+            problems.append(f"{where} needs url, url_env or url_file")
+        if "@" in one.url.partition("://")[2].partition("/")[0]:
+            problems.append(f"{where} url carries a secret; it belongs into url_env or url_file")
+    for number, level in enumerate(pages.level, 1):
+        unknown = [name for name in level.channels if name not in names and not name.startswith("apprise:")]
+        if unknown or not level.channels:
+            said = f"has no channel called {', '.join(unknown)}" if unknown else "needs at least one channel"
+            problems.append(f"[[pages.level]] {number}: {said}; there are {', '.join(names)}")
+    waits = [level.after_s for level in pages.level]
+    if waits != sorted(waits) or (waits and waits[0] != 0):
+        problems.append("[[pages.level]]: after_s should begin with 0 and grow from level to level")
+
+
+def _override(told: dict[str, Any], problems: list[str]) -> None:
+    """Put what the environment says in the place of what the file says: HOLDOVER__TABLE__KEY."""
+    for variable in sorted(os.environ):
+        if not variable.startswith(PREFIX):
+            continue
+        table, _, key = variable[len(PREFIX) :].lower().partition("__")
+        if not key or "__" in key or table == "instrument":
+            problems.append(f"the environment's {variable} should read {PREFIX}TABLE__KEY")
+            continue
+        said = os.environ[variable]
+        try:
+            value = tomllib.loads(f"value = {said}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = said
+        inside = told.setdefault(table, {})
+        if isinstance(inside, dict):
+            inside[key] = value
 
 
 def _table(told: dict[str, Any], name: str, kind: type[Any], problems: list[str]) -> Any:

@@ -1,44 +1,66 @@
-"""The durable store of what is frozen, why, who was told and who acted: one SQLite file, synced at every commit.
+"""The durable store of what is frozen, why, who was told and who acted; in one SQLite file or on PostgreSQL.
 
-A breach, the freeze that it causes, the page that it sends and the audit of all three are one transaction: either all
+A breach, the freeze that it causes, the pages that it sends and the audit of all three are one transaction: either all
 of them survive a kill or none was ever said to have happened. The audit log is a hash chain: each row's hash covers
-the row before, so that a row changed or taken out is found by `verify_audit`.
+the row before, and the head of the chain is kept beside it, so that a row changed or taken out is found by
+`verify_audit`. Several processes may share a store; numbers are given out by it, not by them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from holdover.runtime.breach import Breach, Page
+from holdover.runtime.breach import ACKNOWLEDGE, RESOLVE, TRIGGER, Breach, Page
+from holdover.runtime.database import Database, Run, SqliteDatabase, StoreProblem
 
-_SCHEMA = """
+_SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS breach (number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS freeze (
     number INTEGER PRIMARY KEY, scope TEXT NOT NULL, allows TEXT NOT NULL, invariant TEXT NOT NULL,
-    breach INTEGER, time_ns INTEGER NOT NULL, thawed_ns INTEGER);
+    breach INTEGER, time_ns INTEGER NOT NULL, thawed_ns INTEGER, holder TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS outbox (
     number INTEGER PRIMARY KEY, dedup_key TEXT NOT NULL, body BLOB NOT NULL, time_ns INTEGER NOT NULL,
     channel TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, next_ns INTEGER NOT NULL DEFAULT 0,
-    delivered_ns INTEGER, problem TEXT NOT NULL DEFAULT '');
+    delivered_ns INTEGER, problem TEXT NOT NULL DEFAULT '', event TEXT NOT NULL DEFAULT 'trigger');
+CREATE TABLE IF NOT EXISTS alert (
+    dedup_key TEXT PRIMARY KEY, body BLOB NOT NULL, opened_ns INTEGER NOT NULL, level INTEGER NOT NULL DEFAULT 0,
+    escalated_ns INTEGER NOT NULL DEFAULT 0, acknowledged_ns INTEGER, acknowledged_by TEXT NOT NULL DEFAULT '',
+    resolved_ns INTEGER);
+CREATE TABLE IF NOT EXISTS request (
+    number INTEGER PRIMARY KEY, scope TEXT NOT NULL, holder TEXT NOT NULL, body BLOB NOT NULL, time_ns INTEGER NOT NULL,
+    answer TEXT, answered_ns INTEGER);
+CREATE TABLE IF NOT EXISTS tick (
+    breach INTEGER NOT NULL, step INTEGER NOT NULL, operator TEXT NOT NULL, time_ns INTEGER NOT NULL,
+    PRIMARY KEY (breach, step));
+CREATE TABLE IF NOT EXISTS beat (name TEXT PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS audit (
     number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, act TEXT NOT NULL, detail TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS in_force ON freeze (number) WHERE thawed_ns IS NULL;
+CREATE INDEX IF NOT EXISTS due ON outbox (number) WHERE delivered_ns IS NULL;
 """
-_VERSION = "1"
+_TABLES: Final = ("breach", "freeze", "outbox", "alert", "request", "tick", "beat", "audit")
+_VERSION: Final = "2"
+_FROM_1: Final = (
+    "ALTER TABLE freeze ADD COLUMN holder TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE outbox ADD COLUMN event TEXT NOT NULL DEFAULT 'trigger'",
+)
+_LEASE_NS: Final = 15_000_000_000
 
 
-class StoreProblem(RuntimeError):
-    """The freeze store cannot be opened, read or written; the message says which file and why."""
+Mark = tuple[int, str, str, int]
 
 
 class Freeze(msgspec.Struct, frozen=True, kw_only=True):
-    """A durable latch on a scope, with what it still allows. Ended by a thaw and never otherwise."""
+    """A durable latch on a scope, with what it still allows. Ended by a thaw and never otherwise.
+
+    `holder` is the name of the guard that froze: it knows whether the invariant holds again.
+    """
 
     number: int
     scope: str
@@ -46,6 +68,12 @@ class Freeze(msgspec.Struct, frozen=True, kw_only=True):
     invariant: str
     breach: int
     time_ns: int
+    holder: str = ""
+
+    @property
+    def mark(self) -> Mark:
+        """What makes it this freeze and no other, also where a store that was put back gives its number anew."""
+        return (self.number, self.scope, self.invariant, self.time_ns)
 
     def __repr__(self) -> str:
         return f"<Freeze {self.number} {self.scope} by {self.invariant}>"
@@ -62,144 +90,407 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
-class FreezeStore:
-    """What is frozen, in one file. Safe against a kill at any moment: SQLite's WAL, synced at every commit.
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """What on-call was paged with under one key, how far it went up, who acknowledged it; open until it is resolved."""
 
-    Raises `StoreProblem` from every method when the file cannot be read or written.
+    page: Page
+    opened_ns: int
+    level: int
+    escalated_ns: int
+    acknowledged_ns: int | None
+    acknowledged_by: str
+    resolved_ns: int | None
+
+
+class ThawRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A thaw asked for from outside the process that froze, to be judged by that process."""
+
+    number: int
+    scope: str
+    operator: str
+    reason: str
+    evidence: str
+    forced_by: str = ""
+    answer: str | None = None
+
+
+class FreezeStore:
+    """What is frozen, in one file or on a server. Safe against a kill at any moment and between threads.
+
+    `name` is the guard's, by which its freezes are known among those of others. Raises `StoreProblem` from every
+    method when the store cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with self._said():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
-            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (_VERSION,))
-            found = self._db.execute("SELECT value FROM meta WHERE name='version'").fetchone()[0]
+    def __init__(self, where: Path | Database, name: str = "") -> None:
+        self.database = SqliteDatabase(where) if isinstance(where, Path) else where
+        self.name = name
+        self.database.create(_SCHEMA)
+        self._migrate()
+
+    def _migrate(self) -> None:
+        def work(run: Run) -> str:
+            run("INSERT INTO meta VALUES ('version', ?) ON CONFLICT DO NOTHING", _VERSION)
+            found = str(run("SELECT value FROM meta WHERE name='version'")[0][0])
+            if found == "1":
+                for statement in _FROM_1:
+                    run(statement)
+                run("UPDATE meta SET value=? WHERE name='version'", _VERSION)
+                found = _VERSION
+            return found
+
+        found = self.database.write(work)
         if found != _VERSION:
-            raise StoreProblem(f"{path.name}: written as version {found}, this Holdover reads version {_VERSION}")
+            raise StoreProblem(
+                f"{self.database.name}: written as version {found}, this Holdover reads version {_VERSION}"
+            )
 
     def close(self) -> None:
-        """Close the file; nothing is pending in it."""
-        self._db.close()
+        """Let go of it; nothing is pending."""
+        self.database.close()
 
-    def record(self, breach: Breach, allows: list[str], page: Page, channels: list[str]) -> Freeze:
-        """Write breach, freeze, page (once a channel) and audit in one transaction; it is on the disk on return."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO breach VALUES (?,?,?)", (breach.number, breach.time_ns, msgspec.json.encode(breach))
-            )
-            number = self._insert_freeze(db, breach.scope, allows, breach.invariant, breach.number, breach.time_ns)
-            for channel in channels:
-                db.execute(
-                    "INSERT INTO outbox (dedup_key, body, time_ns, channel) VALUES (?,?,?,?)",
-                    (page.dedup_key, msgspec.json.encode(page), page.time_ns, channel),
-                )
-            self._audit(db, breach.time_ns, "breach", f"{breach.invariant} {breach.scope} breach {breach.number}")
-            self._audit(db, breach.time_ns, "freeze", f"{breach.scope} freeze {number} by {breach.invariant}")
-        return Freeze(
-            number=number,
-            scope=breach.scope,
-            allows=allows,
-            invariant=breach.invariant,
-            breach=breach.number,
-            time_ns=breach.time_ns,
-        )
+    # -- breaches and freezes -----------------------------------------------------------------------------------
 
-    def note(self, breach: Breach) -> None:
-        """Write a breach whose scope is frozen already for the same invariant."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO breach VALUES (?,?,?)", (breach.number, breach.time_ns, msgspec.json.encode(breach))
-            )
-            self._audit(db, breach.time_ns, "breach", f"{breach.invariant} {breach.scope} breach {breach.number}")
+    def record(self, breach: Breach, allows: list[str], page: Page, channels: Sequence[str]) -> Freeze:
+        """Write breach, freeze, page (once a channel) and audit in one transaction; it is on the disk on return.
+
+        The breach gets the store's next number, which the freeze that is returned tells. One that the store has
+        already, as it may after an answer that never came, is not written again.
+        """
+
+        def work(run: Run) -> Freeze:
+            there = self._found(run, breach)
+            if there is not None:
+                return there
+            number = self._breach(run, breach)
+            freeze = self._freeze(run, breach.scope, allows, breach.invariant, number, breach.time_ns)
+            numbered = msgspec.structs.replace(page, number=number)
+            self._open_alert(run, numbered, channels)
+            return freeze
+
+        return self.database.write(work)
+
+    def note(self, breach: Breach) -> int:
+        """Write a breach whose scope is frozen already for the same invariant; returns its number."""
+        return self.database.write(lambda run: self._breach(run, breach))
 
     def freeze(self, scope: str, allows: list[str], by: str, reason: str, time_ns: int) -> Freeze:
         """A freeze by hand."""
-        with self._transaction() as db:
-            number = self._insert_freeze(db, scope, allows, f"by hand: {by}", 0, time_ns)
-            self._audit(db, time_ns, "freeze", f"{scope} freeze {number} by hand: {by}: {reason}")
-        return Freeze(number=number, scope=scope, allows=allows, invariant=f"by hand: {by}", breach=0, time_ns=time_ns)
+
+        def work(run: Run) -> Freeze:
+            return self._freeze(run, scope, allows, f"by hand: {by}", 0, time_ns, said=f": {reason}")
+
+        return self.database.write(work)
 
     def thaw(self, scope: str, operator: str, reason: str, evidence: str, forced_by: str, time_ns: int) -> int:
-        """End every freeze of a scope; returns how many there were. The audit keeps who, why and on what evidence."""
-        with self._transaction() as db:
-            done = db.execute(
-                "UPDATE freeze SET thawed_ns=? WHERE scope=? AND thawed_ns IS NULL", (time_ns, scope)
-            ).rowcount
+        """End every freeze of a scope and resolve what was paged for them; returns how many there were.
+
+        The audit keeps who, why and on what evidence.
+        """
+
+        def work(run: Run) -> int:
+            ended = run(
+                "UPDATE freeze SET thawed_ns=? WHERE scope=? AND thawed_ns IS NULL RETURNING invariant", time_ns, scope
+            )
             said = {"scope": scope, "operator": operator, "reason": reason, "evidence": evidence}
             if forced_by:
                 said["forced_by"] = forced_by
-            self._audit(db, time_ns, "thaw", msgspec.json.encode(said).decode())
-        return done
+            self._audit(run, time_ns, "thaw", msgspec.json.encode(said).decode())
+            for invariant in sorted({str(one) for (one,) in ended}):
+                self._resolve(run, f"{invariant}/{scope}", operator, time_ns)
+            return len(ended)
+
+        return self.database.write(work)
 
     def in_force(self) -> list[Freeze]:
         """The freezes that nobody has thawed, oldest first."""
-        with self._said():
-            rows = self._db.execute(
-                "SELECT number, scope, allows, invariant, breach, time_ns FROM freeze "
-                "WHERE thawed_ns IS NULL ORDER BY number"
-            ).fetchall()
+        rows = self.database.read(
+            "SELECT number, scope, allows, invariant, breach, time_ns, holder FROM freeze "
+            "WHERE thawed_ns IS NULL ORDER BY number"
+        )
         return [
-            Freeze(number=n, scope=s, allows=a.split(",") if a else [], invariant=i, breach=b or 0, time_ns=t)
-            for n, s, a, i, b, t in rows
+            Freeze(number=n, scope=s, allows=a.split(",") if a else [], invariant=i, breach=b or 0, time_ns=t, holder=h)
+            for n, s, a, i, b, t, h in rows
         ]
+
+    def thawed(self, freeze: Freeze) -> bool:
+        """Whether a thaw has ended this freeze; False when it is in force, and when the store has lost it."""
+        rows = self.database.read(
+            "SELECT thawed_ns FROM freeze WHERE number=? AND scope=? AND invariant=? AND time_ns=?", *freeze.mark
+        )
+        return bool(rows) and rows[0][0] is not None
 
     def breaches(self) -> list[Breach]:
         """Every breach kept, oldest first."""
-        with self._said():
-            rows = self._db.execute("SELECT body FROM breach ORDER BY number").fetchall()
+        rows = self.database.read("SELECT body FROM breach ORDER BY number")
         return [msgspec.json.decode(body, type=Breach) for (body,) in rows]
+
+    def breach(self, number: int) -> Breach | None:
+        """The breach of that number, if there is one."""
+        rows = self.database.read("SELECT body FROM breach WHERE number=?", number)
+        return msgspec.json.decode(rows[0][0], type=Breach) if rows else None
 
     def last_breach(self) -> int:
         """The number of the last breach, 0 when there is none."""
-        with self._said():
-            return int(self._db.execute("SELECT COALESCE(MAX(number), 0) FROM breach").fetchone()[0])
+        return int(self.database.read("SELECT COALESCE(MAX(number), 0) FROM breach")[0][0])
 
-    def undelivered(self, now_ns: int) -> list[Pending]:
-        """The pages that are due for a try, oldest first."""
-        with self._said():
-            rows = self._db.execute(
-                "SELECT number, channel, body, attempts, next_ns, problem FROM outbox "
-                "WHERE delivered_ns IS NULL AND next_ns <= ? ORDER BY number",
-                (now_ns,),
-            ).fetchall()
+    # -- thaws asked for from outside -----------------------------------------------------------------------------
+
+    def ask_thaw(self, request: ThawRequest, holder: str, time_ns: int) -> int:
+        """Ask the guard called `holder` for a thaw; returns the number under which it will answer."""
+
+        def work(run: Run) -> int:
+            number = _next(run, "request")
+            body = msgspec.json.encode(request)
+            run("INSERT INTO request VALUES (?,?,?,?,?,NULL,NULL)", number, request.scope, holder, body, time_ns)
+            return number
+
+        return self.database.write(work)
+
+    def asked_of(self, holder: str, since_ns: int) -> list[ThawRequest]:
+        """The thaws asked of a guard since then that it has not answered yet, oldest first."""
+        rows = self.database.read(
+            "SELECT number, body FROM request WHERE answer IS NULL AND holder=? AND time_ns>=? ORDER BY number",
+            holder,
+            since_ns,
+        )
+        return [
+            msgspec.structs.replace(msgspec.json.decode(body, type=ThawRequest), number=number) for number, body in rows
+        ]
+
+    def answer(self, number: int, said: str, time_ns: int) -> None:
+        """What became of a thaw asked for: an empty word is done, any other why not."""
+
+        def work(run: Run) -> None:
+            run("UPDATE request SET answer=?, answered_ns=? WHERE number=? AND answer IS NULL", said, time_ns, number)
+
+        self.database.write(work)
+
+    def answered(self, number: int) -> str | None:
+        """The answer to a thaw asked for; None while there is none."""
+        rows = self.database.read("SELECT answer FROM request WHERE number=?", number)
+        return rows[0][0] if rows else None
+
+    def withdraw(self, number: int, time_ns: int) -> str | None:
+        """Nobody waits for this answer any more: it will not be acted on later. Returns the answer if it was there."""
+
+        def work(run: Run) -> str | None:
+            found = run("SELECT answer FROM request WHERE number=?", number)
+            if found and found[0][0] is not None:
+                return str(found[0][0])
+            run("UPDATE request SET answer='withdrawn', answered_ns=? WHERE number=?", time_ns, number)
+            return None
+
+        return self.database.write(work)
+
+    # -- pages --------------------------------------------------------------------------------------------------
+
+    def undelivered(self, now_ns: int, channels: Sequence[str] | None = None) -> list[Pending]:
+        """The pages that are due for a try, oldest first; of a channel and a key only the first."""
+        rows = self.database.read(
+            "SELECT number, channel, body, attempts, next_ns, problem, dedup_key FROM outbox "
+            "WHERE delivered_ns IS NULL ORDER BY number"
+        )
+        found: dict[tuple[str, str], Pending] = {}
+        for number, channel, body, attempts, next_ns, problem, key in rows:
+            if (channel, key) not in found and (channels is None or channel in channels):
+                page = msgspec.json.decode(body, type=Page)
+                found[channel, key] = Pending(
+                    number=number, channel=channel, page=page, attempts=attempts, next_ns=next_ns, problem=problem
+                )
+        return [one for one in found.values() if one.next_ns <= now_ns]
+
+    def backlog(self) -> list[Pending]:
+        """Everything in the outbox that is not delivered, oldest first."""
+        rows = self.database.read(
+            "SELECT number, channel, body, attempts, next_ns, problem FROM outbox "
+            "WHERE delivered_ns IS NULL ORDER BY number"
+        )
         return [
             Pending(number=n, channel=c, page=msgspec.json.decode(b, type=Page), attempts=a, next_ns=at, problem=p)
             for n, c, b, a, at, p in rows
         ]
 
+    def claim(self, number: int, now_ns: int) -> bool:
+        """Take a page for a try, so that no other process tries at the same time; the claim ends by itself."""
+
+        def work(run: Run) -> bool:
+            return bool(
+                run(
+                    "UPDATE outbox SET next_ns=? WHERE number=? AND delivered_ns IS NULL AND next_ns<=? "
+                    "RETURNING number",
+                    now_ns + _LEASE_NS,
+                    number,
+                    now_ns,
+                )
+            )
+
+        return self.database.write(work, durable=False)
+
     def outbox(self) -> list[Page]:
-        """Every page ever put into the outbox, oldest first, once however many channels it has."""
-        with self._said():
-            rows = self._db.execute("SELECT body FROM outbox ORDER BY number").fetchall()
+        """Every page ever put into the outbox, oldest first, once however many channels and repeats it has."""
+        rows = self.database.read("SELECT body FROM outbox WHERE event='trigger' ORDER BY number")
         pages = [msgspec.json.decode(body, type=Page) for (body,) in rows]
-        return list({page.number: page for page in pages}.values())
+        return list({(page.number, page.dedup_key): page for page in pages}.values())
 
     def delivered(self, number: int, time_ns: int) -> None:
         """A channel has taken the page."""
-        with self._transaction() as db:
-            db.execute("UPDATE outbox SET delivered_ns=?, attempts=attempts+1 WHERE number=?", (time_ns, number))
+
+        def work(run: Run) -> None:
+            run("UPDATE outbox SET delivered_ns=?, attempts=attempts+1, problem='' WHERE number=?", time_ns, number)
+
+        self.database.write(work)
 
     def failed(self, number: int, next_ns: int, problem: str) -> None:
         """A channel has not taken the page; try again from `next_ns` on."""
-        with self._transaction() as db:
-            db.execute(
+
+        def work(run: Run) -> None:
+            run(
                 "UPDATE outbox SET attempts=attempts+1, next_ns=?, problem=? WHERE number=?",
-                (next_ns, problem[:500], number),
+                next_ns,
+                problem[:500],
+                number,
             )
+
+        self.database.write(work)
+
+    def page(self, page: Page, channels: Sequence[str]) -> bool:
+        """Page on-call with something that is no breach; False when the same key is open already."""
+
+        def work(run: Run) -> bool:
+            there = run("SELECT resolved_ns FROM alert WHERE dedup_key=?", page.dedup_key)
+            if there and there[0][0] is None:
+                return False
+            self._audit(run, page.time_ns, "page", page.title)
+            self._open_alert(run, page, channels)
+            return True
+
+        return self.database.write(work)
+
+    def resolve(self, dedup_key: str, by: str, time_ns: int) -> bool:
+        """What was paged under this key is over; False when nothing was open."""
+        return self.database.write(lambda run: self._resolve(run, dedup_key, by, time_ns))
+
+    def alerts(self, *, resolved: bool = False) -> list[Alert]:
+        """The alerts that are open, oldest first; with `resolved` all there ever were, each as it was last."""
+        rows = self.database.read(
+            "SELECT body, opened_ns, level, escalated_ns, acknowledged_ns, acknowledged_by, resolved_ns FROM alert "
+            + ("" if resolved else "WHERE resolved_ns IS NULL ")
+            + "ORDER BY opened_ns, dedup_key"
+        )
+        return [
+            Alert(
+                page=msgspec.json.decode(body, type=Page),
+                opened_ns=opened,
+                level=level,
+                escalated_ns=escalated,
+                acknowledged_ns=acknowledged,
+                acknowledged_by=by,
+                resolved_ns=over,
+            )
+            for body, opened, level, escalated, acknowledged, by, over in rows
+        ]
+
+    def acknowledge(self, dedup_key: str, operator: str, time_ns: int) -> bool:
+        """Somebody is on it: it goes no further up. False when nothing is open there, or somebody took it before."""
+
+        def work(run: Run) -> bool:
+            taken = run(
+                "UPDATE alert SET acknowledged_ns=?, acknowledged_by=? "
+                "WHERE dedup_key=? AND resolved_ns IS NULL AND acknowledged_ns IS NULL RETURNING body",
+                time_ns,
+                operator,
+                dedup_key,
+            )
+            if taken:
+                self._audit(run, time_ns, "acknowledge", f"{dedup_key} by {operator}")
+                self._follow_up(run, msgspec.json.decode(taken[0][0], type=Page), ACKNOWLEDGE, operator, time_ns)
+            return bool(taken)
+
+        return self.database.write(work)
+
+    def escalate(self, alert: Alert, level: int, channels: Sequence[str], time_ns: int) -> bool:
+        """Nobody has acknowledged: page the channels of a level (again). False when another process just did."""
+
+        def work(run: Run) -> bool:
+            page = alert.page
+            moved = run(
+                "UPDATE alert SET level=?, escalated_ns=? WHERE dedup_key=? AND level=? AND escalated_ns=? "
+                "AND acknowledged_ns IS NULL AND resolved_ns IS NULL RETURNING dedup_key",
+                level,
+                time_ns,
+                page.dedup_key,
+                alert.level,
+                alert.escalated_ns,
+            )
+            if moved:
+                self._audit(run, time_ns, "escalate", f"{page.dedup_key} to level {level + 1}")
+                self._send(run, page, channels, time_ns)
+            return bool(moved)
+
+        return self.database.write(work)
+
+    # -- steps ticked off, signs of life ---------------------------------------------------------------------------
+
+    def tick(self, breach: int, step: int, operator: str, time_ns: int) -> bool:
+        """An operator has done a step of a breach's response (counted from 1); False when it was ticked before."""
+
+        def work(run: Run) -> bool:
+            done = run(
+                "INSERT INTO tick VALUES (?,?,?,?) ON CONFLICT DO NOTHING RETURNING step",
+                breach,
+                step,
+                operator,
+                time_ns,
+            )
+            if done:
+                self._audit(run, time_ns, "step", f"breach {breach} step {step} by {operator}")
+            return bool(done)
+
+        return self.database.write(work)
+
+    def ticks(self, breach: int) -> dict[int, tuple[str, int]]:
+        """The steps done of a breach's response: number -> (who, when in ns)."""
+        rows = self.database.read("SELECT step, operator, time_ns FROM tick WHERE breach=? ORDER BY step", breach)
+        return {step: (operator, time_ns) for step, operator, time_ns in rows}
+
+    def beat(self, name: str, time_ns: int, body: bytes) -> None:
+        """A process says that it lives, and how. Not synced: a sign of life is worth nothing after a crash."""
+
+        def work(run: Run) -> None:
+            run(
+                "INSERT INTO beat VALUES (?,?,?) ON CONFLICT (name) DO UPDATE SET time_ns=excluded.time_ns, "
+                "body=excluded.body",
+                name,
+                time_ns,
+                body,
+            )
+
+        self.database.write(work, durable=False)
+
+    def beats(self) -> list[tuple[str, int, bytes]]:
+        """(name, time in ns, what it said) of the last sign of life of every process, by name."""
+        rows = self.database.read("SELECT name, time_ns, body FROM beat ORDER BY name")
+        return [(str(name), int(time_ns), bytes(body)) for name, time_ns, body in rows]
+
+    # -- audit --------------------------------------------------------------------------------------------------
+
+    def say(self, act: str, detail: str, time_ns: int) -> None:
+        """An act that only the audit log keeps."""
+        self.database.write(lambda run: self._audit(run, time_ns, act, detail))
 
     def audit(self) -> list[tuple[int, int, str, str]]:
         """(number, time in ns, act, detail) of every act, oldest first."""
-        with self._said():
-            return self._db.execute("SELECT number, time_ns, act, detail FROM audit ORDER BY number").fetchall()
+        rows = self.database.read("SELECT number, time_ns, act, detail FROM audit ORDER BY number")
+        return [(int(number), int(time_ns), str(act), str(detail)) for number, time_ns, act, detail in rows]
+
+    def audit_head(self) -> str:
+        """Number and hash of the last act, to be kept elsewhere: nobody can then write the log anew unnoticed."""
+        rows = self.database.read("SELECT value FROM meta WHERE name='audit'")
+        return str(rows[0][0]) if rows else "0 "
 
     def verify_audit(self) -> str:
         """What is wrong with the audit log's hash chain, in a sentence; empty when it is whole."""
-        with self._said():
-            rows = self._db.execute("SELECT number, time_ns, act, detail, hash FROM audit ORDER BY number").fetchall()
+        rows = self.database.read("SELECT number, time_ns, act, detail, hash FROM audit ORDER BY number")
         before = ""
         for expected, (number, time_ns, act, detail, kept) in enumerate(rows, 1):
             if number != expected:
@@ -207,75 +498,165 @@ class FreezeStore:
             before = _chain(before, number, time_ns, act, detail)
             if before != kept:
                 return f"audit row {number} was changed: its hash does not follow from the row before"
+        last, _, digest = self.audit_head().partition(" ")
+        if not digest and rows and last == "0":
+            return ""  # written before the head was kept
+        if (int(last), digest) != (len(rows), before):
+            return f"the audit log ends with row {len(rows)}, but row {last} was written: rows are missing at its end"
         return ""
+
+    # -- the store as a whole -----------------------------------------------------------------------------------
 
     @classmethod
     def in_memory(cls) -> FreezeStore:
         """A store that lives as long as the process: for what must leave no trace."""
         return cls(Path(":memory:"))
 
+    def _file(self) -> SqliteDatabase:
+        if not isinstance(self.database, SqliteDatabase):
+            raise StoreProblem(f"{self.database.name}: only a store in a file can be taken as an image")
+        return self.database
+
     def forget(self) -> None:
         """Empty it: for a store in memory, whose trial is over. Raises `StoreProblem` for one on the disk."""
-        if str(self.path) != ":memory:":
-            raise StoreProblem(f"{self.path.name}: a store on the disk forgets nothing")
-        with self._transaction() as db:
-            for table in ("breach", "freeze", "outbox", "audit"):
-                db.execute(f"DELETE FROM {table}")
+        if not self._file().in_memory:
+            raise StoreProblem(f"{self.database.name}: a store on the disk forgets nothing")
+
+        def work(run: Run) -> None:
+            for table in _TABLES:
+                run(f"DELETE FROM {table}")
+            run("DELETE FROM meta WHERE name='audit'")
+
+        self.database.write(work)
 
     def dump(self) -> bytes:
         """The whole store as one image."""
-        with self._said():
-            return self._db.serialize()
+        return self._file().image()
 
     def load(self, image: bytes) -> None:
         """Take up an image in place of what is there. Raises `StoreProblem` when it is none."""
-        with self._said():
-            other = sqlite3.connect(":memory:")
-            try:
-                # An image of a database in WAL mode can be opened in memory only when its header says otherwise.
-                other.deserialize(image[:18] + b"\x01\x01" + image[20:])
-                other.execute("SELECT COUNT(*) FROM freeze")
-                other.backup(self._db)
-            finally:
-                other.close()
-            self._db.execute("PRAGMA journal_mode=WAL")
+        file = self._file()
+        file.take_image(image, "SELECT COUNT(*) FROM freeze")
+        file.create(_SCHEMA)
+        self._migrate()
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _insert_freeze(
-        self, db: sqlite3.Connection, scope: str, allows: list[str], invariant: str, breach: int, time_ns: int
-    ) -> int:
-        done = db.execute(
-            "INSERT INTO freeze (scope, allows, invariant, breach, time_ns) VALUES (?,?,?,?,?)",
-            (scope, ",".join(allows), invariant, breach, time_ns),
+    def _found(self, run: Run, breach: Breach) -> Freeze | None:
+        """The freeze that this very breach caused, where an earlier try to write it got through."""
+        rows = run(
+            "SELECT f.number, f.scope, f.allows, f.invariant, f.breach, f.time_ns, f.holder, b.body "
+            "FROM freeze f JOIN breach b ON b.number = f.breach WHERE f.scope=? AND f.invariant=? AND f.time_ns=?",
+            breach.scope,
+            breach.invariant,
+            breach.time_ns,
         )
-        return int(done.lastrowid or 0)
+        for number, scope, allows, invariant, caused_by, time_ns, holder, body in rows:
+            if msgspec.json.decode(body, type=Breach).identity == breach.identity:
+                return Freeze(
+                    number=number,
+                    scope=scope,
+                    allows=allows.split(",") if allows else [],
+                    invariant=invariant,
+                    breach=caused_by,
+                    time_ns=time_ns,
+                    holder=holder,
+                )
+        return None
 
-    def _audit(self, db: sqlite3.Connection, time_ns: int, act: str, detail: str) -> None:
-        last = db.execute("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1").fetchone() or (0, "")
-        number = last[0] + 1
-        db.execute(
-            "INSERT INTO audit VALUES (?,?,?,?,?)",
-            (number, time_ns, act, detail, _chain(last[1], number, time_ns, act, detail)),
+    def _breach(self, run: Run, breach: Breach) -> int:
+        number = _next(run, "breach")
+        body = msgspec.json.encode(msgspec.structs.replace(breach, number=number))
+        run("INSERT INTO breach VALUES (?,?,?)", number, breach.time_ns, body)
+        self._audit(run, breach.time_ns, "breach", f"{breach.invariant} {breach.scope} breach {number}")
+        return number
+
+    def _freeze(
+        self, run: Run, scope: str, allows: list[str], invariant: str, breach: int, time_ns: int, said: str = ""
+    ) -> Freeze:
+        number = _next(run, "freeze")
+        run(
+            "INSERT INTO freeze (number, scope, allows, invariant, breach, time_ns, holder) VALUES (?,?,?,?,?,?,?)",
+            number,
+            scope,
+            ",".join(allows),
+            invariant,
+            breach,
+            time_ns,
+            self.name,
+        )
+        by = invariant if said else f"by {invariant}"
+        self._audit(run, time_ns, "freeze", f"{scope} freeze {number} {by}{said}")
+        return Freeze(
+            number=number,
+            scope=scope,
+            allows=allows,
+            invariant=invariant,
+            breach=breach,
+            time_ns=time_ns,
+            holder=self.name,
         )
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._said():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+    def _open_alert(self, run: Run, page: Page, channels: Sequence[str]) -> None:
+        run(
+            "INSERT INTO alert (dedup_key, body, opened_ns) VALUES (?,?,?) ON CONFLICT (dedup_key) DO UPDATE SET "
+            "body=excluded.body, opened_ns=excluded.opened_ns, level=0, escalated_ns=0, acknowledged_ns=NULL, "
+            "acknowledged_by='', resolved_ns=NULL",
+            page.dedup_key,
+            msgspec.json.encode(page),
+            page.time_ns,
+        )
+        self._send(run, page, channels, page.time_ns)
 
-    @contextmanager
-    def _said(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as problem:
-            raise StoreProblem(f"{self.path.name}: the freeze store cannot be used: {problem}") from problem
+    def _send(self, run: Run, page: Page, channels: Sequence[str], time_ns: int) -> None:
+        body = msgspec.json.encode(page)
+        number = _next(run, "outbox")
+        for channel in channels:
+            run(
+                "INSERT INTO outbox (number, dedup_key, body, time_ns, channel, event) VALUES (?,?,?,?,?,?)",
+                number,
+                page.dedup_key,
+                body,
+                time_ns,
+                channel,
+                page.event,
+            )
+            number += 1
+
+    def _resolve(self, run: Run, dedup_key: str, by: str, time_ns: int) -> bool:
+        over = run(
+            "UPDATE alert SET resolved_ns=? WHERE dedup_key=? AND resolved_ns IS NULL RETURNING body",
+            time_ns,
+            dedup_key,
+        )
+        if over:
+            self._follow_up(run, msgspec.json.decode(over[0][0], type=Page), RESOLVE, by, time_ns)
+        return bool(over)
+
+    def _follow_up(self, run: Run, page: Page, event: str, by: str, time_ns: int) -> None:
+        """Tell everybody who was paged under the key how it went on."""
+        told = run(
+            "SELECT DISTINCT channel FROM outbox WHERE dedup_key=? AND event=? AND time_ns>=? ORDER BY channel",
+            page.dedup_key,
+            TRIGGER,
+            page.time_ns,
+        )
+        later = msgspec.structs.replace(page, event=event, by=by, time_ns=time_ns)
+        self._send(run, later, [str(channel) for (channel,) in told], time_ns)
+
+    def _audit(self, run: Run, time_ns: int, act: str, detail: str) -> None:
+        last = run("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1")
+        number, before = (last[0][0] + 1, last[0][1]) if last else (1, "")
+        digest = _chain(before, number, time_ns, act, detail)
+        run("INSERT INTO audit VALUES (?,?,?,?,?)", number, time_ns, act, detail, digest)
+        run(
+            "INSERT INTO meta VALUES ('audit', ?) ON CONFLICT (name) DO UPDATE SET value=excluded.value",
+            f"{number} {digest}",
+        )
+
+
+def _next(run: Run, table: str) -> int:
+    return int(run(f"SELECT COALESCE(MAX(number), 0) + 1 FROM {table}")[0][0])
 
 
 def _chain(before: str, number: int, time_ns: int, act: str, detail: str) -> str:

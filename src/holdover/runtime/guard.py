@@ -49,18 +49,23 @@ from holdover.runtime.axes import Axis, freeze_level, import_axes
 from holdover.runtime.breach import Breach, page_for
 from holdover.runtime.bundle import SUFFIX, Bundle, about, breach_part, guard_parts
 from holdover.runtime.cells import OPENED, CellCounter, KeptCells
+from holdover.runtime.channels import Channel, FileChannel, LogChannel
 from holdover.runtime.config import GuardConfig, read_config
+from holdover.runtime.database import StoreProblem
 from holdover.runtime.files import write_whole
-from holdover.runtime.freezes import Freeze, FreezeStore, StoreProblem
+from holdover.runtime.following import Following
+from holdover.runtime.freezes import Freeze, FreezeStore, Mark
+from holdover.runtime.heartbeat import Heartbeat
 from holdover.runtime.journal import FlightRecorder, Journal
 from holdover.runtime.layout import Check, Touched
 from holdover.runtime.monitor import Monitor
-from holdover.runtime.pager import AppriseChannel, Channel, FileChannel, LogChannel, Pager
+from holdover.runtime.pager import Level, Pager
 from holdover.runtime.redaction import Rules
 
 log = logging.getLogger("holdover.guard")
 
 _MEMORY = "monitor.memory"
+_ANSWER_WITHIN_NS = 30_000_000_000
 
 
 class ThawRefused(RuntimeError):
@@ -70,12 +75,13 @@ class ThawRefused(RuntimeError):
 class Step:
     """One cause and the mutations it brings about; a context manager. Inside another step it joins that one."""
 
-    __slots__ = ("_guard", "_token", "cause", "open", "outer", "touched")
+    __slots__ = ("_guard", "_token", "began_ns", "cause", "open", "outer", "touched")
 
     def __init__(self, guard: Guard, cause: str) -> None:
         self._guard = guard
         self.cause = cause
         self.touched: Touched = {}
+        self.began_ns = 0
         self.open = False
         self.outer: Step | None = None
         self._token: Token[Step | None] | None = None
@@ -121,9 +127,10 @@ class _Forbidding(Frozen):
 class Guard:
     """Monitor, freezes, pager and flight recorder of one system, over one directory of its own.
 
-    `clock` gives the time in nanoseconds; `journal` keeps every mutation; `store` stands in for the one in the
-    directory; `axes` are those of the cell counter, without it the built-in ones and those registered. In `bundles`, a
-    folder, each breach leaves a bundle, redacted by `rules`. The guard is safe to share between threads.
+    `name` is the one under which others that share the store know it. `clock` gives the time in nanoseconds; `journal`
+    keeps every mutation; `store` stands in for the one in the directory; `axes` are those of the cell counter, without
+    it the built-in ones and those registered. In `bundles`, a folder, each breach leaves a bundle, redacted by `rules`.
+    `levels` and `repeat_s` are the pager's. The guard is safe to share between threads.
     """
 
     def __init__(
@@ -140,8 +147,12 @@ class Guard:
         store: FreezeStore | None = None,
         bundles: Path | None = None,
         rules: Rules | None = None,
+        name: str = "guard",
+        levels: Sequence[Level] = (),
+        repeat_s: float = 0.0,
     ) -> None:
         self.directory = directory
+        self.name = name
         self.bundles, self.rules = bundles, rules or Rules.usual()
         self._to_bundle: list[Breach] = []
         self.restored_at = 0
@@ -164,20 +175,24 @@ class Guard:
         self._lock = threading.RLock()
         self._steps: list[Step] = []
         self._last_ns = 0
+        self._ticked_ns = 0
         self._settled = 0
         self._jump_declared = False
         self._add = self.recorder.add
+        self.following: Following | None = None
+        self.heartbeat: Heartbeat | None = None
         self._memory_freeze: Freeze | None = None
+        self._unwritten: list[tuple[Breach, Check]] = []
         self._store_state = 0
         self._store_states = itertools.count(1)  # never the same twice: one that is put back is known by its number
         self._kept_cells: KeptCells | None = None
-        self.store = store or FreezeStore(directory / "guard.db")
+        self.store = store or FreezeStore(directory / "guard.db", name)
         given: Sequence[Channel] = (
             channels if channels is not None else [FileChannel(directory / "pages.jsonl"), LogChannel()]
         )
-        self.pager = Pager(self.store, given, clock)
+        self.pager = Pager(self.store, given, clock, levels, repeat_s)
         self._frozen: dict[str, list[Freeze]] = {}
-        self._known: dict[int, Freeze] = {}
+        self._known: dict[Mark, Freeze] = {}
         self._breach_number = self.store.last_breach()
         self._load_freezes()
         if self._known or self._breach_number:
@@ -193,24 +208,28 @@ class Guard:
         """
         told = config if isinstance(config, GuardConfig) else read_config(Path(config))
         directory = told.directory
-        channels: list[Channel] = [FileChannel(directory / told.pages_file)]
-        if told.pages_log:
-            channels.append(LogChannel())
-        channels += [AppriseChannel(url) for url in told.urls()]
         directory.mkdir(parents=True, exist_ok=True)
         import_axes(told.axes)
         guard = cls(
             directory,
             catalogue=Catalogue.load(*told.catalogue),
-            channels=channels,
+            channels=told.channels(),
             instruments=told.instruments,
             journal=Journal(directory / "journal.jsonl") if told.journal else None,
             recorder_size=told.recorder_size,
             bundles=directory / "bundles" if told.bundles else None,
             rules=Rules.usual(told.redact_fields, told.redact_patterns),
+            store=told.open_store(),
+            name=told.name,
+            levels=told.levels,
+            repeat_s=told.repeat_s,
         )
         guard.recall()
         guard._kept_cells = KeptCells(directory, guard.cells, guard.catalogue.digest)
+        guard.heartbeat = Heartbeat(guard, told.heartbeat, told.heartbeat_url())
+        guard.following = Following(guard._look, round(told.obey_within_ms * 1e6))
+        guard.heartbeat.start()
+        guard.following.start()
         guard.pager.start()
         return guard
 
@@ -270,7 +289,7 @@ class Guard:
                 self.monitor.tick(now_ns)
             if now_ns < self._last_ns:
                 self._clock_read(now_ns)
-            self._last_ns = now_ns
+            self._last_ns = step.began_ns = now_ns
             if not self._steps:
                 self.begun += 1
                 if self.monitor.undo:
@@ -311,7 +330,7 @@ class Guard:
     def tick(self) -> None:
         """Let time pass: what should have come to hold by now is evaluated. Call it when nothing else happens."""
         with self._lock:
-            now_ns = self.clock()
+            now_ns = self._ticked_ns = self.clock()
             if now_ns >= self.monitor.next_ns:
                 self.monitor.cause = "tick"
                 self.monitor.tick(now_ns)
@@ -367,19 +386,29 @@ class Guard:
     # -- freezes ------------------------------------------------------------------------------------------------
 
     def permits(self, message: Request | Query) -> bool:
-        """Whether a message may leave. Questions may always; a request may when no frozen scope forbids it."""
-        if not self._frozen or isinstance(message, Query):
+        """Whether a message may leave. Questions may always; a request may when no frozen scope forbids it.
+
+        Where the guard follows a store, nothing may while what is frozen there cannot be read; see `Following`.
+        """
+        if isinstance(message, Query):
             return True
-        return not self.forbids(message)
+        if self.following is not None and not self.following.fresh():
+            return False
+        return not self._frozen or not self.forbids(message)
 
     def forbids(self, request: Request) -> str:
         """The widest frozen scope that this request must not leave, or an empty string."""
         if not self._frozen:
             return ""
+        frozen = self._frozen
         for scope in scopes_around(request):
-            for freeze in self._frozen.get(scope, ()):
+            for freeze in frozen.get(scope, ()):
                 if not self._allowed(freeze, request):
                     return scope
+        for scope, kept in frozen.items():
+            # Every message leaves on the word of every subsystem: one whose word is doubted holds up all.
+            if scope.startswith("subsystem:") and not all(self._allowed(freeze, request) for freeze in kept):
+                return scope
         return ""
 
     def _allowed(self, freeze: Freeze, request: Request) -> bool:
@@ -403,8 +432,7 @@ class Guard:
     @property
     def frozen(self) -> list[Freeze]:
         """The freezes in force, oldest first."""
-        found = {freeze.number: freeze for kept in self._frozen.values() for freeze in kept}
-        return [found[number] for number in sorted(found)]
+        return sorted(self._known.values(), key=lambda one: (one.number, one.time_ns))
 
     def freeze(self, scope: str, *, operator: str, reason: str, allows: Sequence[str] = ("cancel", "query")) -> None:
         """An operator's own freeze. Raises `StoreProblem` after freezing in memory when it cannot be written."""
@@ -434,15 +462,19 @@ class Guard:
                 self._refuse_while_failing(kept)
             self._stored()
             done = self.store.thaw(scope, operator, reason, evidence, forced_by, self.clock())
-            for freeze in self._frozen.pop(scope):
-                self._known.pop(freeze.number, None)
             if self._memory_freeze is not None and scope == SYSTEM:
                 self._memory_freeze = None
+                self._unwritten.clear()
                 self.problem = ""
-            self.repeated = {mark: count for mark, count in self.repeated.items() if mark[1] != scope}
+            self._load_freezes(gone=[freeze.mark for freeze in kept])
+            self._forget_repeats(scope)
             self._say_freezes()
         log.warning("thawed %s by %s: %s", scope, operator, reason)
         return done
+
+    def _forget_repeats(self, scope: str) -> None:
+        """What fails there from now on is a new breach."""
+        self.repeated = {mark: count for mark, count in self.repeated.items() if mark[1] != scope}
 
     def _refuse_while_failing(self, kept: list[Freeze]) -> None:
         caused = {breach.number: breach for breach in self.store.breaches()}
@@ -464,20 +496,10 @@ class Guard:
         self.repeated[mark] = self.repeated.get(mark, 0) + 1
         if self.repeated[mark] > 1:
             return
-        self._breach_number += 1
-        breach = _located(breach, scope, self._breach_number)
-        self.breaches.append(breach)
         self._stored()
-        frozen_for_it = any(freeze.invariant == breach.invariant for freeze in self._frozen.get(scope, ()))
-        try:
-            if frozen_for_it:
-                self.store.note(breach)
-            else:
-                page = page_for(breach, entry, self._breach_number)
-                self._keep(self.store.record(breach, list(entry.allows), page, self.pager.names()))
-                self.pager.wake()
-        except StoreProblem as problem:
-            self._freeze_in_memory(breach, check, problem)
+        breach = self._frozen_for(_located(breach, scope, self._breach_number + 1), check)
+        self._breach_number = max(self._breach_number, breach.number)
+        self.breaches.append(breach)
         if not self.quiet:
             log.error("BREACH %s; frozen: %s", breach.explanation, scope)
         if self.journal is not None:
@@ -488,9 +510,28 @@ class Guard:
         if self.on_breach is not None:
             self.on_breach(breach)
 
+    def _frozen_for(self, breach: Breach, check: Check) -> Breach:
+        """The breach as the store has numbered it, its scope frozen: on the disk, or else everything in memory."""
+        try:
+            if any(freeze.invariant == breach.invariant for freeze in self._frozen.get(breach.scope, ())):
+                return _located(breach, breach.scope, self.store.note(breach))
+            freeze = self._record(breach, check)
+        except StoreProblem as problem:
+            self._freeze_in_memory(breach, check, problem)
+            return breach
+        return _located(breach, breach.scope, freeze.breach)
+
+    def _record(self, breach: Breach, check: Check) -> Freeze:
+        page = page_for(breach, check.entry, breach.number)
+        freeze = self.store.record(breach, list(check.entry.allows), page, self.pager.names())
+        self._keep(freeze)
+        self.pager.wake()
+        return freeze
+
     def _freeze_in_memory(self, breach: Breach, check: Check, problem: StoreProblem) -> None:
         """The freeze could not be made durable: everything stops, in memory, and on-call hears of both."""
         self.problem = f"the freeze for {breach.invariant} could not be written: {problem}"
+        self._unwritten.append((breach, check))
         self._memory_freeze = Freeze(
             number=-breach.number,
             scope=SYSTEM,
@@ -498,11 +539,26 @@ class Guard:
             invariant=breach.invariant,
             breach=breach.number,
             time_ns=breach.time_ns,
+            holder=self.name,
         )
         self._keep(self._memory_freeze)
         log.critical("%s; the whole system is frozen in memory", self.problem)
         page = page_for(_located(breach, SYSTEM, breach.number), check.entry, breach.number)
         self.pager.direct(page)
+
+    def _write_unwritten(self) -> None:
+        """What could be frozen only in memory is frozen on the disk as well, now that it can be.
+
+        The freeze of the whole system stays until a thaw: that the store failed is for people to look at.
+        """
+        while self._unwritten:
+            breach, check = self._unwritten[0]
+            self._stored()
+            self._record(breach, check)
+            latch = self._memory_freeze
+            if latch is not None and not any(freeze.number > 0 for freeze in self._frozen.get(SYSTEM, ())):
+                self._keep(self.store.freeze(SYSTEM, latch.allows, self.name, self.problem, self.clock()))
+            del self._unwritten[0]
 
     def _write_bundles(self) -> None:
         if not self._to_bundle or self.bundles is None or self._steps:
@@ -522,8 +578,9 @@ class Guard:
         self._store_state = next(self._store_states)
 
     def _keep(self, freeze: Freeze) -> None:
-        self._frozen.setdefault(freeze.scope, []).append(freeze)
-        self._known[freeze.number] = freeze
+        # New dictionaries in the place of the old: other threads may be reading those.
+        self._frozen = {**self._frozen, freeze.scope: [*self._frozen.get(freeze.scope, ()), freeze]}
+        self._known = {**self._known, freeze.mark: freeze}
 
     def _say_freezes(self) -> None:
         level = freeze_level(list(self._frozen))
@@ -531,33 +588,79 @@ class Guard:
         if self.journal is not None:
             self.journal.say(self.monitor.mutations, self.clock(), "freeze", level)
 
-    def _load_freezes(self) -> None:
-        self._frozen = {}
-        for freeze in self.store.in_force():
-            self._keep(freeze)
+    def _load_freezes(self, there: Sequence[Freeze] | None = None, gone: Sequence[Mark] = ()) -> None:
+        """Take the freezes that the store has, and those that are known, without those that are gone.
+
+        The new ones stand in the place of the old in one go: whoever asks meanwhile never finds too few.
+        """
+        kept = {mark: freeze for mark, freeze in self._known.items() if mark not in gone}
+        for freeze in self.store.in_force() if there is None else there:
+            kept[freeze.mark] = freeze
         if self._memory_freeze is not None:
-            self._keep(self._memory_freeze)
-        self.cells.tell("freeze", freeze_level(list(self._frozen)))
+            kept[self._memory_freeze.mark] = self._memory_freeze
+        frozen: dict[str, list[Freeze]] = {}
+        for freeze in sorted(kept.values(), key=lambda one: (one.number < 0, abs(one.number), one.time_ns)):
+            frozen.setdefault(freeze.scope, []).append(freeze)
+        self._known, self._frozen = kept, frozen
+        self.cells.tell("freeze", freeze_level(list(frozen)))
 
     def reload(self) -> None:
-        """Read the freezes in force again from the disk: after a restart, or when another process may have acted.
+        """Read the freezes in force again: after a restart, or when another process may have acted.
 
-        A freeze that this guard knows and the disk does not stays in force, and its loss is a breach.
+        What somebody has thawed is thawed here, too. A freeze that this guard knows and the store does not stays in
+        force, and its loss is a breach. Raises `StoreProblem`.
         """
+        there = self.store.in_force()
+        marks = {freeze.mark for freeze in there}
+        known = {freeze.mark: freeze for freeze in list(self._known.values()) if freeze.number > 0}
+        if marks == known.keys():
+            return
+        thawed = [mark for mark, freeze in known.items() if mark not in marks and self.store.thawed(freeze)]
         with self._lock:
-            known = dict(self._known)
-            self._load_freezes()
-            for number, freeze in known.items():
-                if number not in self._known:
-                    self._keep(freeze)
+            scopes = {known[mark].scope for mark in thawed}
+            self._stored()
+            self._load_freezes(there, thawed)
+            for scope in scopes:
+                if scope not in self._frozen:
+                    self._forget_repeats(scope)
+
+    def _look(self) -> None:
+        """One look of the following thread: the freezes, what waits to be written, the thaws asked of this guard."""
+        self.reload()
+        if self._unwritten:
+            with self._lock:
+                self._write_unwritten()
+        since_ns = self.clock() - _ANSWER_WITHIN_NS
+        for asked in self.store.asked_of(self.name, since_ns):
+            said = ""
+            try:
+                self.thaw(
+                    asked.scope,
+                    operator=asked.operator,
+                    reason=asked.reason,
+                    evidence=asked.evidence,
+                    forced_by=asked.forced_by,
+                )
+            except ThawRefused as problem:
+                said = str(problem)
+            self.store.answer(asked.number, said, self.clock())
+
+    @property
+    def last_ns(self) -> int:
+        """When the last step began or the last tick was, in ns; 0 before the first."""
+        return max(self._last_ns, self._ticked_ns)
+
+    def frozen_scopes(self) -> list[str]:
+        """The scopes that are frozen, oldest freeze first; takes no lock."""
+        return list(self._frozen)
 
     def _check_freezes(self, boundary: str) -> None:
         try:
-            there = {freeze.number for freeze in self.store.in_force()}
+            there = {freeze.mark for freeze in self.store.in_force()}
         except StoreProblem as problem:
             self.problem = str(problem)
             there = set()
-        lost = [repr(freeze) for number, freeze in self._known.items() if number > 0 and number not in there]
+        lost = [repr(freeze) for mark, freeze in self._known.items() if freeze.number > 0 and mark not in there]
         self.monitor.freezes_checked(boundary, len(there), lost)
 
     # -- memory -------------------------------------------------------------------------------------------------
@@ -585,18 +688,13 @@ class Guard:
         A freeze that this guard knows stays in force, whatever the older state says. Raises `ValueError`.
         """
         with self._lock:
-            known = dict(self._known)
             self._stored()
             self.store.load(store)
             self.monitor.load(memory)
             self.breaches = self.store.breaches()
             self._breach_number = self.store.last_breach()
             self._last_ns = self.monitor.now_ns
-            self._known = {}
             self._load_freezes()
-            for number, freeze in known.items():
-                if number not in self._known:
-                    self._keep(freeze)
 
     def keep(self) -> Any:
         """What may change from here on, for `put_back` in the same process."""
@@ -635,8 +733,12 @@ class Guard:
         self.recorder.put_back(recorder)
 
     def close(self) -> None:
-        """Deliver what is due, write the memory and let go of the files."""
+        """Deliver what is due, write the memory, say that it was in good order and let go of the files."""
+        if self.following is not None:
+            self.following.stop()
         self.pager.stop()
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
         if self._kept_cells is not None:
             self._kept_cells.write(running=False)
         if self.journal is not None:

@@ -1,23 +1,23 @@
-"""Pages on their way to people: an outbox, channels, retries; at least once, with one key to join repeats.
+"""Pages on their way to people: an outbox, levels, retries; at least once, with one key to join repeats.
 
 The outbox lives in the freeze store, written in the breach's own transaction. Delivery is somebody else's thread: the
-guard never waits for a network. A channel that fails is tried again, later each time, for as long as it takes.
+guard never waits for a network. A channel that fails is tried again, later each time, for as long as it takes. What
+nobody acknowledges goes up, level by level, and then to the last level again and again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
 from holdover.runtime.breach import Page
-from holdover.runtime.freezes import FreezeStore, StoreProblem
+from holdover.runtime.channels import Channel
+from holdover.runtime.database import StoreProblem
+from holdover.runtime.freezes import FreezeStore
 
 log = logging.getLogger("holdover.pager")
 
@@ -25,68 +25,32 @@ _FIRST_RETRY_NS = 1_000_000_000
 _RETRY_NS_MAX = 300_000_000_000
 
 
-class Channel(Protocol):
-    """Somewhere a page can go. `deliver` raises when it did not get there."""
+class Level(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is paged when nobody has acknowledged for `after_s` seconds: names of channels."""
 
-    name: str
-
-    def deliver(self, page: Page) -> None:
-        """Hand the page over."""
-
-
-class FileChannel:
-    """Appends each page to a file, one JSON object a line, synced before it counts as delivered."""
-
-    def __init__(self, path: Path) -> None:
-        self.name = f"file:{path.name}"
-        self.path = path
-
-    def deliver(self, page: Page) -> None:
-        """Append and sync. Raises `OSError` when the disk does not take it."""
-        line = msgspec.json.encode(page) + b"\n"
-        with open(self.path, "ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-class LogChannel:
-    """Writes each page to the log at the level of an error."""
-
-    name = "log"
-
-    def deliver(self, page: Page) -> None:
-        """Log title and text."""
-        log.error("%s\n%s", page.title, page.text())
-
-
-class AppriseChannel:
-    """Any of the services that Apprise knows (PagerDuty, Opsgenie, Slack, mail and some hundred others), by URL."""
-
-    def __init__(self, url: str, name: str = "") -> None:
-        try:
-            import apprise
-        except ImportError as problem:
-            raise ValueError("paging by URL needs Apprise: pip install 'holdover[paging]'") from problem
-        self._apprise = apprise.Apprise()
-        if not self._apprise.add(url):
-            # The URL carries secrets, so only its scheme is said.
-            raise ValueError(f"the paging URL {url.split(':', 1)[0]}:... is not one that Apprise understands")
-        self.name = name or f"apprise:{url.split(':', 1)[0]}"
-
-    def deliver(self, page: Page) -> None:
-        """Notify. Raises `ConnectionError` when the service did not take it."""
-        body = f"{page.text()}\nkey: {page.dedup_key}\n"
-        if not self._apprise.notify(title=page.title, body=body):
-            raise ConnectionError(f"{self.name} did not take the page")
+    after_s: float = 0.0
+    channels: list[str]
 
 
 class Pager:
-    """Delivers what is in the outbox. `deliver_due` is one round; `start` runs rounds in a thread of its own."""
+    """Delivers what is in the outbox. `deliver_due` is one round; `start` runs rounds in a thread of its own.
 
-    def __init__(self, store: FreezeStore, channels: Sequence[Channel], clock: Callable[[], int]) -> None:
+    Without `levels` every channel is paged at once and it ends there. The last level is paged again every `repeat_s`
+    seconds until somebody acknowledges; 0 is never.
+    """
+
+    def __init__(
+        self,
+        store: FreezeStore,
+        channels: Sequence[Channel],
+        clock: Callable[[], int],
+        levels: Sequence[Level] = (),
+        repeat_s: float = 0.0,
+    ) -> None:
         self.store = store
         self.channels = {channel.name: channel for channel in channels}
+        self.levels = list(levels) or [Level(channels=list(self.channels))]
+        self.repeat_s = repeat_s
         self._clock = clock
         self._wake = threading.Event()
         self._stop = False
@@ -94,20 +58,20 @@ class Pager:
         self._direct: list[Page] = []
 
     def names(self) -> list[str]:
-        """The channels' names, in the order given."""
-        return list(self.channels)
+        """The channels that a new page goes to, in the order given."""
+        return self.levels[0].channels
 
     def deliver_due(self) -> int:
         """Try every page that is due once; returns how many were delivered. Never raises for a channel's failure."""
         done = 0
         while self._direct:
             done += self._deliver_directly(self._direct.pop(0))
-        for pending in self.store.undelivered(self._clock()):
-            channel = self.channels.get(pending.channel)
+        self._escalate()
+        for pending in self.store.undelivered(self._clock(), self.names_known()):
+            if not self.store.claim(pending.number, self._clock()):
+                continue
             try:
-                if channel is None:
-                    raise LookupError(f"no channel is called {pending.channel} any more")
-                channel.deliver(pending.page)
+                self.channels[pending.channel].deliver(pending.page)
             except Exception as problem:
                 wait = min(_FIRST_RETRY_NS << min(pending.attempts, 12), _RETRY_NS_MAX)
                 self.store.failed(pending.number, self._clock() + wait, f"{type(problem).__name__}: {problem}")
@@ -116,6 +80,28 @@ class Pager:
                 self.store.delivered(pending.number, self._clock())
                 done += 1
         return done
+
+    def names_known(self) -> list[str]:
+        """Every channel that this pager can deliver to; what is for others is left to the processes that know them."""
+        return list(self.channels)
+
+    def _escalate(self) -> None:
+        if len(self.levels) == 1 and not self.repeat_s:
+            return
+        now_ns = self._clock()
+        for alert in self.store.alerts():
+            if alert.acknowledged_ns is not None:
+                continue
+            level = alert.level
+            if level + 1 < len(self.levels):
+                level += 1
+                due_ns = alert.opened_ns + round(self.levels[level].after_s * 1e9)
+            elif self.repeat_s:
+                due_ns = max(alert.escalated_ns, alert.opened_ns) + round(self.repeat_s * 1e9)
+            else:
+                continue
+            if now_ns >= due_ns:
+                self.store.escalate(alert, level, self.levels[level].channels, now_ns)
 
     def direct(self, page: Page) -> None:
         """A page that could not be put into the outbox: kept in memory and delivered as soon as possible."""
@@ -139,6 +125,7 @@ class Pager:
     def start(self) -> None:
         """Deliver in a daemon thread until `stop`."""
         if self._thread is None:
+            self._stop = False
             self._thread = threading.Thread(target=self._run, name="holdover-pager", daemon=True)
             self._thread.start()
 

@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.runtime import Breach, FreezeStore
+from holdover.runtime import Breach, FreezeStore, read_config
 from holdover.runtime.breach import page_for
 
 _TIMEOUT_S = 30.0
@@ -36,27 +36,30 @@ class Hook(Protocol):
 
 
 class FreezeHook:
-    """Freezes the breach's scope in the store of a guard's directory, and puts the page into its outbox."""
+    """Freezes the breach's scope in the store of a guard, and puts the page into its outbox.
 
-    def __init__(self, directory: Path, catalogue: Catalogue) -> None:
+    `guard` is the guard's directory or its configuration. A guard that is running obeys the freeze within the time that
+    it is configured to, and delivers the page by its own channels.
+    """
+
+    def __init__(self, guard: Path, catalogue: Catalogue) -> None:
         self.name = "guard"
-        self._store = FreezeStore(directory / "guard.db")
+        told = read_config(guard) if guard.is_file() else None
+        self._store = told.open_store() if told is not None else FreezeStore(guard / "guard.db", "watch")
+        names = [channel.name for channel in told.channels()] if told is not None else ["file:pages.jsonl"]
+        self._channels = told.levels[0].channels if told is not None and told.levels else names
         self._catalogue = catalogue
 
     def act(self, breach: Breach, key: str) -> None:
         """Breach, freeze, page and audit in one synced transaction, unless the store has the breach already."""
-        told = _identity(breach)
-        if any(_identity(one) == told for one in self._store.breaches()):
+        if any(one.identity == breach.identity for one in self._store.breaches()):
             return
         entry = self._catalogue.invariants[breach.invariant].entry
-        number = self._store.last_breach() + 1
-        breach = msgspec.structs.replace(breach, number=number)
         frozen = any(one.scope == breach.scope and one.invariant == breach.invariant for one in self._store.in_force())
         if frozen:
             self._store.note(breach)
         else:
-            page = page_for(breach, entry, number)
-            self._store.record(breach, list(entry.allows), page, ["file:pages.jsonl"])
+            self._store.record(breach, list(entry.allows), page_for(breach, entry, 0), self._channels)
 
 
 class UrlHook:
@@ -102,7 +105,3 @@ class CommandHook:
             raise HookFailed(f"the hook {self._command[0]} could not be run: {problem}") from problem
         if ended.returncode:
             raise HookFailed(f"the hook {self._command[0]} ended with exit code {ended.returncode}")
-
-
-def _identity(breach: Breach) -> tuple[object, ...]:
-    return (breach.invariant, breach.subsystem, breach.key, breach.time_ns, breach.mutation, breach.explanation)

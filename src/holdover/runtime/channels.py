@@ -1,0 +1,157 @@
+"""Where a page can go: a file, the log, a web hook, PagerDuty, and through Apprise some hundred other services."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from holdover.runtime.breach import ACKNOWLEDGE, RESOLVE, TRIGGER, Page
+
+log = logging.getLogger("holdover.pager")
+
+_TIMEOUT_S: Final = 10.0
+PAGERDUTY: Final = "https://events.pagerduty.com/v2/enqueue"
+_SUMMARY_MAX: Final = 1024  # characters, PagerDuty's Events API v2
+
+
+class Channel(Protocol):
+    """Somewhere a page can go. `deliver` raises when it did not get there."""
+
+    name: str
+
+    def deliver(self, page: Page) -> None:
+        """Hand the page over."""
+
+
+class FileChannel:
+    """Appends each page to a file, one JSON object a line, synced before it counts as delivered."""
+
+    def __init__(self, path: Path, name: str = "") -> None:
+        self.name = name or f"file:{path.name}"
+        self.path = path
+
+    def deliver(self, page: Page) -> None:
+        """Append and sync. Raises `OSError` when the disk does not take it."""
+        line = msgspec.json.encode(page) + b"\n"
+        with open(self.path, "ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class LogChannel:
+    """Writes each page to the log at the level of an error, what follows it as a warning."""
+
+    def __init__(self, name: str = "log") -> None:
+        self.name = name
+
+    def deliver(self, page: Page) -> None:
+        """Log headline and text."""
+        if page.event == TRIGGER:
+            log.error("%s\n%s", page.title, page.text())
+        else:
+            log.warning("%s", page.headline())
+
+
+class WebhookChannel:
+    """Posts each page as JSON; the dedup key and the event together stand in the header Idempotency-Key."""
+
+    def __init__(self, url: str, name: str = "") -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("a web hook's URL should begin with http:// or https://")
+        self.name = name or "webhook"
+        self._url = url
+
+    def deliver(self, page: Page) -> None:
+        """Post. Raises `ConnectionError` for anything but an answer of 2xx."""
+        key = f"{page.dedup_key} {page.number} {page.event}"
+        _post(self.name, self._url, msgspec.json.encode(page), {"Idempotency-Key": key})
+
+
+class PagerDutyChannel:
+    """PagerDuty's Events API v2: trigger, acknowledge and resolve, joined by the page's dedup key.
+
+    `routing_key` is the integration key of the service. `url` is another receiver of the same interface.
+    """
+
+    def __init__(self, routing_key: str, name: str = "", url: str = PAGERDUTY) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("PagerDuty's URL should begin with http:// or https://")
+        self.name = name or "pagerduty"
+        self._key, self._url = routing_key, url
+        self._source = socket.gethostname()
+
+    def event(self, page: Page) -> dict[str, Any]:
+        """The event that a page becomes; the fields are the interface's own."""
+        told: dict[str, Any] = {
+            "routing_key": self._key,
+            "event_action": {TRIGGER: "trigger", ACKNOWLEDGE: "acknowledge", RESOLVE: "resolve"}[page.event],
+            "dedup_key": page.dedup_key[:255],
+        }
+        if page.event == TRIGGER:
+            told["client"] = "Holdover"
+            told["payload"] = {
+                "summary": f"{page.title}: {page.explanation}"[:_SUMMARY_MAX],
+                "source": self._source,
+                "severity": page.severity if page.severity in ("critical", "error", "warning", "info") else "critical",
+                "timestamp": datetime.fromtimestamp(page.time_ns / 1e9, UTC).isoformat(),
+                "component": page.scope,
+                "class": page.invariant,
+                "custom_details": {
+                    "what must hold": page.statement,
+                    "what it means": page.implication,
+                    "frozen": page.scope,
+                    "still allowed": ", ".join(page.allows) or "nothing",
+                    "steps": page.steps,
+                    "next": page.next_command,
+                    "catalogue": page.digest,
+                },
+            }
+        return told
+
+    def deliver(self, page: Page) -> None:
+        """Send the event. Raises `ConnectionError` when it was not taken."""
+        _post(self.name, self._url, msgspec.json.encode(self.event(page)), {})
+
+
+class AppriseChannel:
+    """Any of the services that Apprise knows (Opsgenie, Slack, mail and some hundred others), by URL."""
+
+    def __init__(self, url: str, name: str = "") -> None:
+        try:
+            import apprise
+        except ImportError as problem:
+            raise ValueError("paging by URL needs Apprise: pip install 'holdover[paging]'") from problem
+        self._apprise = apprise.Apprise()
+        if not self._apprise.add(url):
+            # The URL carries secrets, so only its scheme is said.
+            raise ValueError(f"the paging URL {url.split(':', 1)[0]}:... is not one that Apprise understands")
+        self.name = name or f"apprise:{url.split(':', 1)[0]}"
+
+    def deliver(self, page: Page) -> None:
+        """Notify. Raises `ConnectionError` when the service did not take it."""
+        body = f"{page.text()}\nkey: {page.dedup_key}\n"
+        if not self._apprise.notify(title=page.headline(), body=body):
+            raise ConnectionError(f"{self.name} did not take the page")
+
+
+def _post(name: str, url: str, body: bytes, headers: dict[str, str]) -> None:
+    headers = {"Content-Type": "application/json", **headers}
+    request = urllib.request.Request(url, data=body, headers=headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
+            return
+    except urllib.error.HTTPError as problem:
+        # Neither the URL nor the body is said: both may carry secrets.
+        raise ConnectionError(f"{name} did not take the page: it answered {problem.code}") from None
+    except (urllib.error.URLError, OSError) as problem:
+        why = getattr(problem, "reason", problem)
+        raise ConnectionError(f"{name} did not take the page: {why}") from None
