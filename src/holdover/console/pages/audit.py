@@ -28,5 +28,5 @@ def show(ask: Ask) -> Response:
     )
 
 
-NAV: Final = ("/audit", "Audit log")
+NAV: Final = ("/audit", "Audit")
 PARTS: Final = (Part(path="/audit", answer=show),)
