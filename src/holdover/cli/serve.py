@@ -35,13 +35,14 @@ def add_parser(verbs: Any) -> None:
     serving.set_defaults(run=run_serve)
     people = verbs.add_parser("users", help="who may use the console: add, list, remove, password")
     what = people.add_subparsers(dest="what", metavar="WHAT", required=True)
-    adding = what.add_parser("add", help="a new user; the password is asked for")
+    # Without abbreviations: --password is not to be taken for --password-file, with a password after it.
+    adding = what.add_parser("add", allow_abbrev=False, help="a new user; the password is asked for")
     adding.add_argument("name", metavar="NAME")
     adding.add_argument("--role", required=True, help="viewer, operator (acts), approver (forces a thaw of another)")
     listing = what.add_parser("list", help="every user and his role")
     removing = what.add_parser("remove", help="take a user away; his sessions end")
     removing.add_argument("name", metavar="NAME")
-    changing = what.add_parser("password", help="another password; the sessions end")
+    changing = what.add_parser("password", allow_abbrev=False, help="another password; the sessions end")
     changing.add_argument("name", metavar="NAME")
     for parser in (adding, changing):
         parser.add_argument(
@@ -93,8 +94,6 @@ def run_serve(arguments: argparse.Namespace) -> int:
             f"holdover: nobody can log in yet: holdover users add NAME --role operator --config {arguments.config}",
             file=sys.stderr,
         )
-    shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    print(f"the console is at {'https' if cert is not None else 'http'}://{shown}:{port}/", flush=True)
     serve(console, host, port, cert, key)
     return 0
 

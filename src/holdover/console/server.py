@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from holdover.console.application import application
 from holdover.console.console import Console
 
-_HEAD_WITHIN_S: Final = 10.0
 _HEAD_MAX: Final = 16 * 1024
 _CONNECTIONS_MAX: Final = 200
 
@@ -24,8 +24,9 @@ class BadAddress(ValueError):
 
 
 class Prompt(H11Protocol):
-    """Closes a connection whose request does not arrive whole in its head within ten seconds."""
+    """Closes a connection whose request's head does not arrive whole within `head_within_s` seconds."""
 
+    head_within_s = 10.0
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -47,7 +48,7 @@ class Prompt(H11Protocol):
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        self._late = self.loop.call_later(_HEAD_WITHIN_S, self._too_late)
+        self._late = self.loop.call_later(self.head_within_s, self._too_late)
 
     def _unwatch(self) -> None:
         if self._late is not None:
@@ -75,28 +76,41 @@ def check_address(host: str, *, tls: bool, insecure: bool) -> None:
         )
 
 
-def serve(console: Console, host: str, port: int, cert: Path | None, key: Path | None) -> None:
-    """Answer until stopped. Raises `OSError` when the port is taken, or a file of TLS cannot be read."""
-    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(kind, socket.SOCK_STREAM) as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host.strip("[]"), port))
-        config = uvicorn.Config(
-            application(console),
-            http=Prompt,
-            ws="none",
-            lifespan="off",
-            log_level="critical",
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            proxy_headers=False,
-            timeout_keep_alive=5,
-            timeout_graceful_shutdown=2,
-            limit_concurrency=_CONNECTIONS_MAX,
-            h11_max_incomplete_event_size=_HEAD_MAX,
-            ssl_certfile=str(cert) if cert is not None else None,
-            ssl_keyfile=str(key) if key is not None else None,
-        )
+def server(console: Console, cert: Path | None = None, key: Path | None = None) -> uvicorn.Server:
+    """The server, to be run on a bound socket. Raises `BadAddress` when the files of TLS cannot be used."""
+    config = uvicorn.Config(
+        application(console),
+        http=Prompt,
+        ws="none",
+        lifespan="off",
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=2,
+        limit_concurrency=_CONNECTIONS_MAX,
+        h11_max_incomplete_event_size=_HEAD_MAX,
+        ssl_certfile=str(cert) if cert is not None else None,
+        ssl_keyfile=str(key) if key is not None else None,
+    )
+    try:
         config.load()
-        uvicorn.Server(config).run(sockets=[bound])
+    except (ssl.SSLError, OSError) as problem:
+        raise BadAddress(f"{cert} and {key} cannot be used for TLS: {problem.strerror or problem}") from problem
+    return uvicorn.Server(config)
+
+
+def serve(console: Console, host: str, port: int, cert: Path | None, key: Path | None) -> None:
+    """Answer until stopped. Raises `BadAddress` when the port is taken, or the files of TLS cannot be used."""
+    made = server(console, cert, key)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host.strip("[]"), port))
+        except OSError as problem:
+            raise BadAddress(f"cannot listen at {host}, port {port}: {problem.strerror or problem}") from problem
+        scheme = "https" if cert is not None else "http"
+        shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        print(f"the console is at {scheme}://{shown}:{port}/", flush=True)
+        made.run(sockets=[bound])
