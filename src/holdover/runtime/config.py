@@ -6,6 +6,8 @@ name = "desk"                      # by which others that share the store know i
 obey_within_ms = 500               # no message leaves on freezes that were read longer ago; 0: read for each message
 catalogue = ["our_invariants"]     # folders or packages beside the built-in catalogue
 journal = true
+journal_max_mb = 1024              # past it the journal is put aside and begun anew; 0: never
+journal_keep = 7                   # of those put aside
 recorder_size = 256
 axes = ["our_axes"]                # modules that register axes of state coverage beside the built-in ones
 bundles = true                     # each breach leaves a bundle in bundles/ of the directory
@@ -76,6 +78,7 @@ from holdover.runtime.channels import (
 from holdover.runtime.database import PostgresDatabase
 from holdover.runtime.freezes import FreezeStore
 from holdover.runtime.heartbeat import Limits
+from holdover.runtime.journal import Journal
 from holdover.runtime.pager import Level
 from holdover.runtime.redaction import BadRule, Rules
 from holdover.runtime.secrets import BadSecret, from_environment, secret
@@ -94,6 +97,8 @@ class _GuardTable(msgspec.Struct, forbid_unknown_fields=True):
     obey_within_ms: float = 500.0
     catalogue: list[str] = []
     journal: bool = True
+    journal_max_mb: float = 1024.0
+    journal_keep: int = 7
     recorder_size: int = 256
     axes: list[str] = []
     bundles: bool = True
@@ -143,6 +148,8 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     obey_within_ms: float = 500.0
     catalogue: list[str] = []
     journal: bool = True
+    journal_max_mb: float = 1024.0
+    journal_keep: int = 7
     recorder_size: int = 256
     axes: list[str] = []
     store: StoreTable = StoreTable()
@@ -164,6 +171,12 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
         if not url:
             return FreezeStore(self.directory / "guard.db", self.name)
         return FreezeStore(PostgresDatabase(url, self.store.schema, self.store.timeout_s), self.name)
+
+    def open_journal(self) -> Journal | None:
+        """The journal in the directory, where there is to be one."""
+        if not self.journal:
+            return None
+        return Journal(self.directory / "journal.jsonl", round(self.journal_max_mb * 1e6), self.journal_keep)
 
     def channels(self) -> list[Channel]:
         """The channels that it names. Raises `BadConfig` when a secret or an optional extra is missing."""
@@ -260,6 +273,8 @@ def read_config(path: Path) -> GuardConfig:
         obey_within_ms=guard.obey_within_ms,
         catalogue=[str(here / source) if (here / source).is_dir() else source for source in guard.catalogue],
         journal=guard.journal,
+        journal_max_mb=guard.journal_max_mb,
+        journal_keep=guard.journal_keep,
         recorder_size=guard.recorder_size,
         axes=guard.axes,
         store=store,

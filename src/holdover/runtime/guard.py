@@ -215,7 +215,7 @@ class Guard:
             catalogue=Catalogue.load(*told.catalogue),
             channels=told.channels(),
             instruments=told.instruments,
-            journal=Journal(directory / "journal.jsonl") if told.journal else None,
+            journal=told.open_journal(),
             recorder_size=told.recorder_size,
             bundles=directory / "bundles" if told.bundles else None,
             rules=Rules.usual(told.redact_fields, told.redact_patterns),

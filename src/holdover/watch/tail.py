@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import IO
 import msgspec
 
 _HEAD = 1024
-_CHUNK = 1 << 20
+_PACKED = (".gz", ".xz", ".zst", ".bz2", ".part")
 
 
 class Place(msgspec.Struct, kw_only=True):
@@ -83,9 +84,27 @@ class Tail:
             return False
         return self._file is None or os.fstat(self._file.fileno()).st_ino != there.st_ino
 
+    def _after(self) -> Path:
+        """The file that was begun when this one was put aside; a slow reader may find several, and takes the next.
+
+        They are told by when each was last written: nothing is written to a file after it has been put aside.
+        """
+        if self._file is None:
+            return self.path
+        now = os.fstat(self._file.fileno())
+        found: list[tuple[int, str, Path]] = []
+        for path in self.path.parent.iterdir():
+            if path.name.startswith(f"{self.path.name}.") and path.suffix not in _PACKED:
+                with contextlib.suppress(FileNotFoundError):
+                    there = path.stat()
+                    if there.st_ino != now.st_ino and there.st_mtime_ns >= now.st_mtime_ns and there.st_size:
+                        found.append((there.st_mtime_ns, path.name, path))
+        return min(found)[2] if found else self.path
+
     def _move_on(self) -> None:
+        after = self._after()
         self.close()
-        self._file = open(self.path, "rb")  # noqa: SIM115 - lives until `close`
+        self._file = open(after, "rb")  # noqa: SIM115 - lives until `close`
         self._start(self._file)
 
     def _start(self, file: IO[bytes]) -> None:
