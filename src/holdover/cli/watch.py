@@ -13,7 +13,21 @@ import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.runtime import Breach
-from holdover.watch import CommandHook, FixJudge, FreezeHook, Hook, Judge, MutationJudge, Place, Tail, UrlHook, Watch
+from holdover.watch import (
+    CommandHook,
+    FixJudge,
+    FreezeHook,
+    Hook,
+    Judge,
+    MutationJudge,
+    Place,
+    Source,
+    Stream,
+    StreamAddress,
+    Tail,
+    UrlHook,
+    Watch,
+)
 
 _POLL_S = 0.2
 
@@ -22,11 +36,16 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "watch",
-        help="judge a journal, a FIX log or lines of JSON as they are written",
+        help="judge a journal, a FIX log, a stream or lines of JSON as they are written",
         description="Follows SOURCE, judges it by the catalogue and acts on breaches. With --once 0 holds, 1 breach, "
-        "3 nothing that could be judged; without it the watch goes on until it is stopped.",
+        "3 nothing that could be judged, or messages lost unjudged; without it the watch goes on until it is stopped.",
     )
-    parser.add_argument("source", metavar="SOURCE", help="a journal or a FIX log; - for JSON lines on standard input")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a journal or a FIX log; - for JSON lines on standard input; nats://HOST:PORT/STREAM[/SUBJECT] for "
+        "journal lines in a JetStream stream",
+    )
     parser.add_argument("--format", choices=("journal", "fix"), help="without it the first line tells")
     parser.add_argument("--state", type=Path, metavar="DIR", help="keep place and memory here, and resume from them")
     parser.add_argument("--guard", type=Path, metavar="DIR", help="freeze in the store of this guard's directory")
@@ -41,25 +60,43 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Watch; returns the exit code."""
     catalogue = Catalogue.load(*arguments.catalogue)
+    whole = True
     if arguments.source == "-":
-        watch = _watch(arguments, catalogue, MutationJudge(catalogue, alone=True))
+        watch = _watch(arguments, catalogue, MutationJudge(catalogue, alone=True, once=True), "-")
         _from_stdin(watch)
     else:
-        path = Path(arguments.source)
-        if arguments.once and not path.exists():
-            raise FileNotFoundError(2, "there is no such file", str(path))
-        judge = _judge(arguments, path, catalogue)
-        if judge is None:
+        opened = _opened(arguments, catalogue)
+        if opened is None:
             return 3
-        watch = _watch(arguments, catalogue, judge)
-        _follow(watch, path, once=arguments.once, ends=arguments.once and arguments.state is None)
+        watch, source = opened
+        try:
+            _follow(watch, source, once=arguments.once, ends=arguments.once and arguments.state is None)
+        finally:
+            source.close()
+        whole = source.place.whole
     for seconds in watch.waits():
         threading.Event().wait(seconds)
     watch.keep_acts()
     watch.close()
     for one in watch.pending:
         print(f"holdover: breach {one.breach.number} was not taken by the hook {one.hook}", file=sys.stderr)
-    return {"holds": 0, "breach": 1}.get(watch.verdict, 3)
+    return {"holds": 0 if whole else 3, "breach": 1}.get(watch.verdict, 3)
+
+
+def _opened(arguments: argparse.Namespace, catalogue: Catalogue) -> tuple[Watch, Source] | None:
+    """The watch and what it reads; None where there is nothing that could tell what it is."""
+    if arguments.source.startswith(("nats://", "tls://")):
+        address = StreamAddress.of(arguments.source)
+        watch = _watch(arguments, catalogue, MutationJudge(catalogue, once=True), address.name)
+        return watch, Stream(address, watch.place, once=arguments.once)
+    path = Path(arguments.source)
+    if arguments.once and not path.exists():
+        raise FileNotFoundError(2, "there is no such file", str(path))
+    judge = _judge(arguments, path, catalogue)
+    if judge is None:
+        return None
+    watch = _watch(arguments, catalogue, judge, str(path.resolve()))
+    return watch, Tail(path, watch.place)
 
 
 def _judge(arguments: argparse.Namespace, path: Path, catalogue: Catalogue) -> Judge | None:
@@ -78,7 +115,7 @@ def _judge(arguments: argparse.Namespace, path: Path, catalogue: Catalogue) -> J
     return FixJudge(catalogue, path.name) if told == "fix" else MutationJudge(catalogue)
 
 
-def _watch(arguments: argparse.Namespace, catalogue: Catalogue, judge: Judge) -> Watch:
+def _watch(arguments: argparse.Namespace, catalogue: Catalogue, judge: Judge, source: str) -> Watch:
     hooks: list[Hook] = []
     if arguments.guard is not None:
         hooks.append(FreezeHook(arguments.guard, catalogue))
@@ -94,43 +131,36 @@ def _watch(arguments: argparse.Namespace, catalogue: Catalogue, judge: Judge) ->
     def complain(told: str) -> None:
         print(f"holdover: {told}", file=sys.stderr, flush=True)
 
-    source = arguments.source if arguments.source == "-" else str(Path(arguments.source).resolve())
     return Watch(source, judge, catalogue.digest, hooks, say, complain, arguments.state)
 
 
-def _follow(watch: Watch, path: Path, *, once: bool, ends: bool) -> None:
-    tail = Tail(path, watch.place)
-    wait = threading.Event().wait
+def _follow(watch: Watch, source: Source, *, once: bool, ends: bool) -> None:
     try:
         while True:
-            first = tail.place.line + 1
-            lines = tail.lines()
+            lines = source.lines()
             while lines:
-                first = tail.place.line - len(lines) + 1
-                watch.lines(lines, first)
-                _tell(tail)
-                watch.keep(tail.place)
-                lines = tail.lines(1 if not watch.settled else 5000)
-            _tell(tail)
-            if once:
+                _tell(source)
+                watch.lines(lines, source.place.line - len(lines) + 1)
+                watch.keep(source.place)
+                lines = source.lines(1 if not watch.settled else 5000)
+            _tell(source)
+            if once and source.ended:
                 break
             watch.deliver()
-            watch.keep(tail.place)
-            wait(_POLL_S)
+            watch.keep(source.place)
+            source.wait(_POLL_S)
         if ends:
             watch.end()
-        watch.keep(tail.place, now=True)
+        watch.keep(source.place, now=True)
     except KeyboardInterrupt:
-        watch.keep(tail.place, now=True)
+        watch.keep(source.place, now=True)
         raise
-    finally:
-        tail.close()
 
 
-def _tell(tail: Tail) -> None:
-    for told in tail.told:
+def _tell(source: Source) -> None:
+    for told in source.told:
         print(f"holdover: {told}", file=sys.stderr, flush=True)
-    tail.told.clear()
+    source.told.clear()
 
 
 def _from_stdin(watch: Watch) -> None:

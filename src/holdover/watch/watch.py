@@ -20,7 +20,7 @@ from holdover.runtime import Breach, StoreProblem
 from holdover.runtime.files import write_whole
 from holdover.watch.hooks import Hook, HookFailed
 from holdover.watch.judges import Judge
-from holdover.watch.tail import Place
+from holdover.watch.source import Place
 
 _EVERY: Final = 20_000
 _RETRY_S: Final = (0.1, 0.5, 2.0, 10.0, 60.0)
