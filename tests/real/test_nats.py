@@ -256,7 +256,8 @@ def test_followed_through_kills_and_a_server_that_restarts(
     state, guard, errors = tmp_path / "live", tmp_path / "acted", tmp_path / "errors"
     command = [sys.executable, "-m", "holdover", "watch", server.url(), "--state", str(state), "--json"]
     command += ["--guard", str(guard)]
-    third = len(messages) // 3
+    ends = [number for number, message in enumerate(messages, 1) if message.endswith(b'"settled":true}\n')]
+    one, two = ends[len(ends) // 3], ends[2 * len(ends) // 3]
 
     def read_to(sequence: int) -> bool:
         path = state / watching.STATE
@@ -266,23 +267,23 @@ def test_followed_through_kills_and_a_server_that_restarts(
     def told(what: bytes) -> bool:
         return errors.exists() and what in errors.read_bytes()
 
-    server.publish(messages[:third])
+    server.publish(messages[:one])
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: read_to(third - 6))
+        wait_until(lambda: read_to(one))
     finally:
         first.kill()
         first.wait()
-    server.publish(messages[third : 2 * third])
+    server.publish(messages[one:two])
     with open(errors, "wb") as out:
         second = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=out)
     try:
-        wait_until(lambda: read_to(2 * third - 6))
+        wait_until(lambda: read_to(two))
         server.stop()
         wait_until(lambda: told(b"cannot be read now"))
         server.start()
         wait_until(lambda: told(b"can be read again"))
-        server.publish(messages[2 * third :])
+        server.publish(messages[two:])
         breaches = state / watching.BREACHES
         wait_until(lambda: breaches.exists() and len(breaches.read_bytes().splitlines()) == len(journal[1]))
         store = FreezeStore(guard / "guard.db")
