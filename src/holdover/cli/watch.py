@@ -14,7 +14,10 @@ import msgspec
 from holdover.catalogue import Catalogue
 from holdover.runtime import Breach
 from holdover.watch import (
+    BadSource,
     CommandHook,
+    DropCopy,
+    FixConfig,
     FixJudge,
     FreezeHook,
     Hook,
@@ -44,7 +47,7 @@ def add_parser(verbs: Any) -> None:
         "source",
         metavar="SOURCE",
         help="a journal or a FIX log; - for JSON lines on standard input; nats://HOST:PORT/STREAM[/SUBJECT] for "
-        "journal lines in a JetStream stream",
+        "journal lines in a JetStream stream; fix://HOST:PORT or fix-listen://0.0.0.0:PORT for a FIX drop copy",
     )
     parser.add_argument("--format", choices=("journal", "fix"), help="without it the first line tells")
     parser.add_argument("--state", type=Path, metavar="DIR", help="keep place and memory here, and resume from them")
@@ -52,6 +55,10 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--hook-url", metavar="URL", help="post each breach there")
     parser.add_argument("--hook-command", metavar="COMMAND", help="run this with each breach on its standard input")
     parser.add_argument("--catalogue", action="append", default=[], help="a folder or package beside the built-in one")
+    parser.add_argument("--sender", metavar="ID", help="drop copy: SenderCompID (49), this side's")
+    parser.add_argument("--target", metavar="ID", help="drop copy: TargetCompID (56), the venue's")
+    parser.add_argument("--fix-version", metavar="VERSION", help="drop copy: 4.2, 4.4 (unless said otherwise) or 5.0")
+    parser.add_argument("--fix-config", type=Path, metavar="FILE", help="drop copy: TOML with a table [fix]")
     parser.add_argument("--once", action="store_true", help="to the end of what is there, and no further")
     parser.add_argument("--json", action="store_true", help="one JSON object a breach on standard output")
     parser.set_defaults(run=run)
@@ -89,6 +96,8 @@ def _opened(arguments: argparse.Namespace, catalogue: Catalogue) -> tuple[Watch,
         address = StreamAddress.of(arguments.source)
         watch = _watch(arguments, catalogue, MutationJudge(catalogue, once=True), address.name)
         return watch, Stream(address, watch.place, once=arguments.once)
+    if arguments.source.startswith(("fix://", "fix-listen://")):
+        return _drop_copy(arguments, catalogue)
     path = Path(arguments.source)
     if arguments.once and not path.exists():
         raise FileNotFoundError(2, "there is no such file", str(path))
@@ -97,6 +106,19 @@ def _opened(arguments: argparse.Namespace, catalogue: Catalogue) -> tuple[Watch,
         return None
     watch = _watch(arguments, catalogue, judge, str(path.resolve()))
     return watch, Tail(path, watch.place)
+
+
+def _drop_copy(arguments: argparse.Namespace, catalogue: Catalogue) -> tuple[Watch, Source]:
+    config = FixConfig.of(
+        arguments.fix_config, sender=arguments.sender, target=arguments.target, version=arguments.fix_version
+    )
+    if arguments.state is None:
+        raise BadSource(f"{arguments.source}: needs --state DIR, where its sequence numbers and messages are kept")
+    if arguments.once:
+        raise BadSource(f"{arguments.source}: a FIX session has no end; leave --once out")
+    name = f"{arguments.source} {config.sender}->{config.target}"
+    watch = _watch(arguments, catalogue, FixJudge(catalogue, name), name)
+    return watch, DropCopy(arguments.source, config, arguments.state, watch.place)
 
 
 def _judge(arguments: argparse.Namespace, path: Path, catalogue: Catalogue) -> Judge | None:

@@ -36,10 +36,13 @@ class BadSource(ValueError):
 
 
 class Source(Protocol):
-    """Gives lines. `place` is after the last line that `lines` gave; `told` says, in sentences, what went wrong."""
+    """Gives lines; `told` says, in sentences, what went wrong on the way."""
 
-    place: Place
     told: list[str]
+
+    @property
+    def place(self) -> Place:
+        """After the last line that `lines` gave."""
 
     @property
     def ended(self) -> bool:
