@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,23 +94,34 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _opened(arguments: argparse.Namespace, catalogue: Catalogue) -> tuple[Watch, Source] | None:
     """The watch and what it reads; None where there is nothing that could tell what it is."""
-    if arguments.source.startswith(("nats://", "tls://")):
-        address = StreamAddress.of(arguments.source)
-        watch = _watch(arguments, catalogue, MutationJudge(catalogue, once=True), address.name)
-        return watch, Stream(address, watch.place, once=arguments.once)
-    if arguments.source.startswith(("fix://", "fix-listen://")):
-        return _drop_copy(arguments, catalogue)
-    path = Path(arguments.source)
-    if arguments.once and not path.exists():
-        raise FileNotFoundError(2, "there is no such file", str(path))
-    judge = _judge(arguments, path, catalogue)
-    if judge is None:
-        return None
-    watch = _watch(arguments, catalogue, judge, str(path.resolve()))
-    return watch, Tail(path, watch.place)
+    told = arguments.source
+    judge: Judge | None
+    opening: Callable[[Place | None], Source]
+    if told.startswith(("nats://", "tls://")):
+        address = StreamAddress.of(told)
+        name, judge = address.name, MutationJudge(catalogue, once=True)
+        opening = partial(Stream, address, once=arguments.once)
+    elif told.startswith(("fix://", "fix-listen://")):
+        config = _fix_config(arguments)
+        name = f"{told} {config.sender}->{config.target}"
+        judge = FixJudge(catalogue, name)
+        opening = partial(DropCopy, told, config, arguments.state)
+    else:
+        path = Path(told)
+        if arguments.once and not path.exists():
+            raise FileNotFoundError(2, "there is no such file", str(path))
+        name, judge, opening = str(path.resolve()), _judge(arguments, path, catalogue), partial(Tail, path)
+        if judge is None:
+            return None
+    watch = _watch(arguments, catalogue, judge, name)
+    try:
+        return watch, opening(watch.place)
+    except BadSource:
+        watch.close()
+        raise
 
 
-def _drop_copy(arguments: argparse.Namespace, catalogue: Catalogue) -> tuple[Watch, Source]:
+def _fix_config(arguments: argparse.Namespace) -> FixConfig:
     config = FixConfig.of(
         arguments.fix_config, sender=arguments.sender, target=arguments.target, version=arguments.fix_version
     )
@@ -116,9 +129,7 @@ def _drop_copy(arguments: argparse.Namespace, catalogue: Catalogue) -> tuple[Wat
         raise BadSource(f"{arguments.source}: needs --state DIR, where its sequence numbers and messages are kept")
     if arguments.once:
         raise BadSource(f"{arguments.source}: a FIX session has no end; leave --once out")
-    name = f"{arguments.source} {config.sender}->{config.target}"
-    watch = _watch(arguments, catalogue, FixJudge(catalogue, name), name)
-    return watch, DropCopy(arguments.source, config, arguments.state, watch.place)
+    return config
 
 
 def _judge(arguments: argparse.Namespace, path: Path, catalogue: Catalogue) -> Judge | None:

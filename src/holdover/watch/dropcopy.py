@@ -15,7 +15,7 @@ import threading
 import time
 import tomllib
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,6 +28,8 @@ _VERSIONS: Final = {"4.2": "FIX.4.2", "4.4": "FIX.4.4", "5.0": "FIXT.1.1"}
 _SILENT_S: Final = 10.0
 _EVERYWHERE: Final = ("0.0.0.0", "::", "")
 _REFUSED: Final = b"Session not found for incoming message: "
+_OWN: Final = frozenset(("BeginString", "SenderCompID", "TargetCompID", "HeartBtInt", "StartTime", "EndTime"))
+_Clock = Annotated[str, msgspec.Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]$")]
 
 
 class FixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,9 +42,9 @@ class FixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     version: str = "4.4"
     sender: str = ""
     target: str = ""
-    heartbeat_s: int = 30
-    start: str = "00:00:00"
-    end: str = "00:00:00"
+    heartbeat_s: Annotated[int, msgspec.Meta(gt=0)] = 30
+    start: _Clock = "00:00:00"
+    end: _Clock = "00:00:00"
     username: str = ""
     password_env: str = ""
     settings: dict[str, str] = {}
@@ -62,6 +64,8 @@ class FixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise BadSource(f"{name}: version {found.version} of FIX is none of {', '.join(_VERSIONS)}")
         if not found.sender or not found.target:
             raise BadSource(f"{name}: needs SenderCompID and TargetCompID: --sender and --target, or [fix] in the file")
+        for setting in sorted(_OWN & found.settings.keys()):
+            raise BadSource(f"{name}: [fix.settings] {setting} has a name of its own in [fix]")
         if found.password_env and found.password_env not in os.environ:
             raise BadSource(f"{name}: [fix] password_env: the environment does not set {found.password_env}")
         return found
