@@ -15,6 +15,7 @@ import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.runtime import Breach
+from holdover.runtime.metrics import Endpoint
 from holdover.watch import (
     BadSource,
     CommandHook,
@@ -61,6 +62,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--target", metavar="ID", help="drop copy: TargetCompID (56), the venue's")
     parser.add_argument("--fix-version", metavar="VERSION", help="drop copy: 4.2, 4.4 (unless said otherwise) or 5.0")
     parser.add_argument("--fix-config", type=Path, metavar="FILE", help="drop copy: TOML with a table [fix]")
+    parser.add_argument("--metrics", metavar="HOST:PORT", help="serve /metrics for Prometheus there")
+    parser.add_argument("--metrics-beyond-loopback", action="store_true", help="allow another address than loopback")
     parser.add_argument("--once", action="store_true", help="to the end of what is there, and no further")
     parser.add_argument("--json", action="store_true", help="one JSON object a breach on standard output")
     parser.set_defaults(run=run)
@@ -69,20 +72,27 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Watch; returns the exit code."""
     catalogue = Catalogue.load(*arguments.catalogue)
-    whole = True
     if arguments.source == "-":
         watch = _watch(arguments, catalogue, MutationJudge(catalogue, alone=True, once=True), "-")
-        _from_stdin(watch)
+        source = None
     else:
         opened = _opened(arguments, catalogue)
         if opened is None:
             return 3
         watch, source = opened
-        try:
+    with contextlib.ExitStack() as stack:
+        if source is not None:
+            stack.callback(source.close)
+        if arguments.metrics:
+            read = partial(watch.figures, catalogue)
+            endpoint = Endpoint(arguments.metrics, read, beyond_loopback=arguments.metrics_beyond_loopback)
+            stack.callback(endpoint.close)
+            print(f"holdover: metrics at port {endpoint.port}", file=sys.stderr, flush=True)
+        if source is None:
+            _from_stdin(watch)
+        else:
             _follow(watch, source, once=arguments.once, ends=arguments.once and arguments.state is None)
-        finally:
-            source.close()
-        whole = source.place.whole
+    whole = source is None or source.place.whole
     for seconds in watch.waits():
         threading.Event().wait(seconds)
     watch.keep_acts()

@@ -17,6 +17,12 @@ file = "pages.jsonl"
 log = true
 url_env = ["PAGING_URL"]           # Apprise URLs, read from the environment: they carry secrets
 
+[metrics]
+prometheus = "127.0.0.1:9464"      # where /metrics is served
+beyond_loopback = false            # another address must be allowed in so many words
+cost = true                        # measure the time spent inside the guard
+otel = false                       # breach, freeze, thaw and page as OpenTelemetry events
+
 [[instrument]]
 symbol = "IBM"
 tick_size = "0.0001"
@@ -32,6 +38,7 @@ from typing import Any
 import msgspec
 
 from holdover.model import Instrument
+from holdover.runtime.metrics import MetricsConfig, MetricsProblem, parsed
 from holdover.runtime.redaction import BadRule, Rules
 
 
@@ -74,6 +81,7 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     redact_fields: list[str] = []
     redact_patterns: list[str] = []
     instruments: list[Instrument] = []
+    metrics: MetricsConfig | None = None
 
     def urls(self) -> list[str]:
         """The paging URLs. Raises `BadConfig` when a variable that should hold one is not set."""
@@ -100,6 +108,12 @@ def read_config(path: Path) -> GuardConfig:
             Rules(redact.fields, redact.patterns)
         except BadRule as problem:
             problems.append(f"[redact] {problem}")
+    metrics = _table(told, "metrics", MetricsConfig, problems) if "metrics" in told else None
+    if metrics is not None and metrics.prometheus:
+        try:
+            parsed(metrics.prometheus, beyond_loopback=metrics.beyond_loopback)
+        except MetricsProblem as problem:
+            problems.append(f"[metrics] {problem}")
     instruments = [
         found
         for number, one in enumerate(told.get("instrument", []), 1)
@@ -121,6 +135,7 @@ def read_config(path: Path) -> GuardConfig:
         redact_fields=redact.fields,
         redact_patterns=redact.patterns,
         instruments=instruments,
+        metrics=metrics,
     )
 
 

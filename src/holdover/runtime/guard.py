@@ -54,6 +54,7 @@ from holdover.runtime.files import write_whole
 from holdover.runtime.freezes import Freeze, FreezeStore, StoreProblem
 from holdover.runtime.journal import FlightRecorder, Journal
 from holdover.runtime.layout import Check, Touched
+from holdover.runtime.metrics import attach
 from holdover.runtime.monitor import Monitor
 from holdover.runtime.pager import AppriseChannel, Channel, FileChannel, LogChannel, Pager
 from holdover.runtime.redaction import Rules
@@ -211,6 +212,8 @@ class Guard:
         )
         guard.recall()
         guard._kept_cells = KeptCells(directory, guard.cells, guard.catalogue.digest)
+        if told.metrics is not None:
+            attach(guard, told.metrics)
         guard.pager.start()
         return guard
 

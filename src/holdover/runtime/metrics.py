@@ -23,11 +23,20 @@ if TYPE_CHECKING:
     from holdover.runtime.freezes import Freeze
     from holdover.runtime.guard import Guard
 
-EVERYWHERE: Final = "on-every-interface"
+_ALL: Final = 2**63 - 1
 
 
 class MetricsProblem(ValueError):
     """Metrics that cannot be served; the message says why and what would be right."""
+
+
+class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table [metrics]: where Prometheus may scrape, whether the guard's cost is measured and its acts traced."""
+
+    prometheus: str = ""
+    beyond_loopback: bool = False
+    cost: bool = True
+    otel: bool = False
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -51,6 +60,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     now_ns: int = 0
     beat_ns: int = 0
     lost: int | None = None
+    undone: int | None = None
     problems: int = 0
 
 
@@ -62,13 +72,20 @@ class Read(Protocol):
 
 
 class Cost:
-    """How often a guard was entered and how long was spent there, ns."""
+    """How often a guard was entered and how long was spent there, ns, in all threads."""
 
-    __slots__ = ("entries", "spent_ns")
+    __slots__ = ("_lock", "entries", "spent_ns")
 
     def __init__(self) -> None:
         self.entries = 0
         self.spent_ns = 0
+        self._lock = threading.Lock()
+
+    def add(self, spent_ns: int) -> None:
+        """One more entry."""
+        with self._lock:
+            self.entries += 1
+            self.spent_ns += spent_ns
 
 
 def measure(guard: Guard, clock: Callable[[], int] = time.perf_counter_ns) -> Cost:
@@ -80,17 +97,16 @@ def measure(guard: Guard, clock: Callable[[], int] = time.perf_counter_ns) -> Co
     depth = threading.local()
 
     def timed(act: Callable[..., Any]) -> Callable[..., Any]:
-        def timing(*given: Any) -> Any:
+        def timing(*given: Any, **named: Any) -> Any:
             if getattr(depth, "inside", False):
-                return act(*given)
+                return act(*given, **named)
             depth.inside = True
             began = clock()
             try:
-                return act(*given)
+                return act(*given, **named)
             finally:
-                cost.spent_ns += clock() - began
-                cost.entries += 1
                 depth.inside = False
+                cost.add(clock() - began)
 
         return timing
 
@@ -100,12 +116,14 @@ def measure(guard: Guard, clock: Callable[[], int] = time.perf_counter_ns) -> Co
 
 
 def guard_reader(guard: Guard, cost: Cost | None = None) -> Read:
-    """Reads a guard. Its lock is not taken: a scrape never holds up what is guarded."""
+    """Reads a guard; its lock is held for no longer than it takes to list what is frozen."""
 
     def read() -> Figures:
         monitor = guard.monitor
         problems = 1 if guard.problem else 0
         backlog = None
+        with guard._lock:
+            frozen = guard.frozen
         try:
             backlog = backlog_of(guard.store)
         except StoreProblem:
@@ -116,7 +134,7 @@ def guard_reader(guard: Guard, cost: Cost | None = None) -> Read:
             mutations=monitor.mutations,
             checks=monitor.checks,
             breaches=by_invariant(list(guard.breaches)),
-            freezes=by_scope(guard.frozen),
+            freezes=by_scope(frozen),
             backlog=backlog,
             cost=None if cost is None else (cost.entries, cost.spent_ns),
             now_ns=guard.clock(),
@@ -139,15 +157,15 @@ def by_scope(freezes: Iterable[Freeze]) -> dict[str, int]:
 
 def backlog_of(store: FreezeStore) -> Backlog:
     """What is in a store's outbox still. Raises `StoreProblem`."""
-    waiting = store.undelivered(2**63 - 1)
+    waiting = store.undelivered(_ALL)
     return Backlog(len(waiting), min((one.page.time_ns for one in waiting), default=0))
 
 
 class Endpoint:
     """Serves figures at http://HOST:PORT/metrics until `close`. `port` is the one that was taken for port 0."""
 
-    def __init__(self, address: str, read: Read, *, everywhere: bool = False) -> None:
-        host, port = parsed(address, everywhere=everywhere)
+    def __init__(self, address: str, read: Read, *, beyond_loopback: bool = False) -> None:
+        host, port = parsed(address, beyond_loopback=beyond_loopback)
         try:
             import prometheus_client
         except ImportError as problem:
@@ -167,7 +185,27 @@ class Endpoint:
         self._thread.join(5.0)
 
 
-def parsed(address: str, *, everywhere: bool = False) -> tuple[str, int]:
+def attach(guard: Guard, told: MetricsConfig) -> Endpoint | None:
+    """Serve and trace a guard as its configuration says, until it is closed. Raises `MetricsProblem`."""
+    if told.otel:
+        from holdover.runtime.traces import trace
+
+        trace(guard)
+    if not told.prometheus:
+        return None
+    cost = measure(guard) if told.cost else None
+    endpoint = Endpoint(told.prometheus, guard_reader(guard, cost), beyond_loopback=told.beyond_loopback)
+    close = guard.close
+
+    def closing() -> None:
+        endpoint.close()
+        close()
+
+    guard.close = closing  # type: ignore[method-assign]
+    return endpoint
+
+
+def parsed(address: str, *, beyond_loopback: bool = False) -> tuple[str, int]:
     """(host, port) of HOST:PORT. Raises `MetricsProblem` for one that is not of this machine only, unless allowed."""
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -177,10 +215,10 @@ def parsed(address: str, *, everywhere: bool = False) -> tuple[str, int]:
         inside = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         inside = False
-    if not inside and not everywhere:
+    if not inside and not beyond_loopback:
         raise MetricsProblem(
             f"metrics at {address}: anybody who reaches that address could read them; it should be on loopback, or "
-            f"{EVERYWHERE} must be said"
+            f"beyond_loopback must be said"
         )
     return host, int(port)
 
@@ -216,6 +254,8 @@ def _collector(read: Read) -> Any:
                 yield GaugeMetricFamily("holdover_heartbeat_age_seconds", "Time since the monitor last acted.", age)
             if told.lost is not None:
                 yield GaugeMetricFamily("holdover_messages_lost", "Messages lost unjudged.", told.lost)
+            if told.undone is not None:
+                yield GaugeMetricFamily("holdover_acts_undone", "Acts that no hook has taken yet.", told.undone)
             yield GaugeMetricFamily("holdover_problems", "What the guard could not do or read.", told.problems)
 
     return Collector()

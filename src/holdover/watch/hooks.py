@@ -40,23 +40,23 @@ class FreezeHook:
 
     def __init__(self, directory: Path, catalogue: Catalogue) -> None:
         self.name = "guard"
-        self._store = FreezeStore(directory / "guard.db")
+        self.store = FreezeStore(directory / "guard.db")
         self._catalogue = catalogue
 
     def act(self, breach: Breach, key: str) -> None:
         """Breach, freeze, page and audit in one synced transaction, unless the store has the breach already."""
         told = _identity(breach)
-        if any(_identity(one) == told for one in self._store.breaches()):
+        if any(_identity(one) == told for one in self.store.breaches()):
             return
         entry = self._catalogue.invariants[breach.invariant].entry
-        number = self._store.last_breach() + 1
+        number = self.store.last_breach() + 1
         breach = msgspec.structs.replace(breach, number=number)
-        frozen = any(one.scope == breach.scope and one.invariant == breach.invariant for one in self._store.in_force())
+        frozen = any(one.scope == breach.scope and one.invariant == breach.invariant for one in self.store.in_force())
         if frozen:
-            self._store.note(breach)
+            self.store.note(breach)
         else:
             page = page_for(breach, entry, number)
-            self._store.record(breach, list(entry.allows), page, ["file:pages.jsonl"])
+            self.store.record(breach, list(entry.allows), page, ["file:pages.jsonl"])
 
 
 class UrlHook:

@@ -35,6 +35,10 @@ class Judge(Protocol):
     def mutations(self) -> int:
         """How many mutations have been judged."""
 
+    @property
+    def monitor(self) -> Monitor:
+        """What judges them."""
+
     def line(self, line: bytes, number: int) -> None:
         """Judge one line."""
 
@@ -190,6 +194,11 @@ class FixJudge:
     def mutations(self) -> int:
         """How many mutations have been judged."""
         return self.audit.monitor.mutations
+
+    @property
+    def monitor(self) -> Monitor:
+        """What judges them."""
+        return self.audit.monitor
 
     def line(self, line: bytes, number: int) -> None:
         """Judge one line."""
