@@ -306,7 +306,7 @@ def test_a_wrong_name_is_said_in_a_sentence(start: Start, tmp_path: Path) -> Non
     numbers = tmp_path / "state" / "session" / "FIX.4.4-WOTCH-VENUE.seqnums"
     wait_until(lambda: int(numbers.read_text().split(":")[0] or 0) >= 3)
     assert len(watch.errors) == 1
-    assert "VENUE ended the connection without an answer to the Logon of WOTCH: SenderCompID" in watch.errors[0]
+    assert "nobody answers the Logon of WOTCH: there is nobody at the address, or SenderCompID (49)" in watch.errors[0]
 
 
 def test_user_and_password(start: Start, tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_problems_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for wrong, reason in (
         ("start = 'noon'", "matching regex"),
         ("[fix.settings]\nStartTime = '07:00:00'", "StartTime has a name of its own in"),
-        ("[fix.settings]\nLogonTimeout = 'x'", "the FIX engine does not start"),
+        ("[fix.settings]\nLogonTimeout = 'x'", "the FIX engine does not start: "),
     ):
         config.write_text(f"[fix]\nsender = 'A'\ntarget = 'B'\n{wrong}\n")
         assert main(["watch", "fix://127.0.0.1:1", *state, "--fix-config", str(config)]) == 2

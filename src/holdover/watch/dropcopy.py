@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -92,17 +93,21 @@ class DropCopy:
         self._application = _application(quickfix, self._spool, config, self._said.put)
         if config.settings.get("ResetOnLogon") == "Y":
             self.told.append(f"{url}: with ResetOnLogon what is sent while nobody watches cannot be had again")
+        given: tuple[Any, ...] = (self._application, store, settings)
+        if listens:
+            self._refusals = _only_events(directory / "events", config)
+            given += (quickfix.FileLogFactory(settings),)
+        engine = quickfix.SocketAcceptor if listens else quickfix.SocketInitiator
+        reason = _refused(engine, given)
         try:
-            if listens:
-                self._refusals = _only_events(directory / "events", config)
-                events = quickfix.FileLogFactory(settings)
-                self._engine: Any = quickfix.SocketAcceptor(self._application, store, settings, events)
-            else:
-                self._engine = quickfix.SocketInitiator(self._application, store, settings)
-            self._engine.start()
+            if not reason:
+                self._engine: Any = engine(*given)
+                self._engine.start()
         except (quickfix.ConfigError, quickfix.RuntimeError) as problem:
+            reason = str(problem)
+        if reason:
             self._spool.close()
-            raise BadSource(f"{url}: the FIX engine does not start: {problem}") from problem
+            raise BadSource(f"{url}: the FIX engine does not start: {reason}")
         self._since = time.monotonic()
 
     @property
@@ -193,6 +198,31 @@ def _settings(config: FixConfig, listens: bool, host: str, port: int, directory:
     return "[SESSION]\n" + "".join(f"{name}={value}\n" for name, value in session.items())
 
 
+def _refused(engine: Any, given: tuple[Any, ...]) -> str:
+    """Why QuickFIX does not take these settings; empty when it does.
+
+    It ends the process over a value that it cannot read, so another one is asked first.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(writing, 2)
+        try:
+            engine(*given)
+            os._exit(0)
+        except BaseException as problem:
+            os.write(2, f"what(): {problem}".encode())
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as told:
+        said = told.read().decode("utf-8", "replace")
+    _, status = os.waitpid(child, 0)
+    if not status:
+        return ""
+    reason = re.search(r"what\(\):\s*(.+)", said)
+    return reason[1].strip() if reason else "one of its settings cannot be read"
+
+
 def _only_events(directory: Path, config: FixConfig) -> Tail:
     """A folder for the engine's log in which only its events are kept: the messages are in the spool already."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -228,10 +258,12 @@ def _application(quickfix: Any, spool: Spool, config: FixConfig, say: Any) -> An
                 told = "the session has ended" + (f": {self._reason}" if self._reason else "")
             elif self._reason:
                 told = f"no session: {self._reason}"
+            elif self._last:
+                return  # said already, and no reason has been given since
             else:
                 told = (
-                    f"{config.target} ended the connection without an answer to the Logon of {config.sender}: "
-                    f"SenderCompID (49) or TargetCompID (56) may be wrong"
+                    f"nobody answers the Logon of {config.sender}: there is nobody at the address, or SenderCompID (49) or "
+                    f"TargetCompID (56) is not what is expected there"
                 )
             self._on, self._reason = False, ""
             if told != self._last:
