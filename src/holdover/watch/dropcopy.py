@@ -175,11 +175,13 @@ def _address(url: str) -> tuple[bool, str, int]:
 
 def _settings(config: FixConfig, listens: bool, host: str, port: int, directory: Path) -> str:
     """The session in QuickFIX's own words, without a dictionary: a field that a venue adds is no reason to refuse."""
-    session: dict[str, Any] = {
-        "ConnectionType": "acceptor" if listens else "initiator",
+    names = {
         "BeginString": _VERSIONS[config.version],
         "SenderCompID": config.sender,
         "TargetCompID": config.target,
+    }
+    session: dict[str, Any] = {
+        "ConnectionType": "acceptor" if listens else "initiator",
         "HeartBtInt": config.heartbeat_s,
         "StartTime": config.start,
         "EndTime": config.end,
@@ -195,7 +197,9 @@ def _settings(config: FixConfig, listens: bool, host: str, port: int, directory:
     else:
         session |= {"SocketConnectHost": host, "SocketConnectPort": port}
     session |= config.settings
-    return "[SESSION]\n" + "".join(f"{name}={value}\n" for name, value in session.items())
+    lines = ["[DEFAULT]", *(f"{name}={value}" for name, value in session.items())]
+    lines += ["[SESSION]", *(f"{name}={value}" for name, value in names.items())]
+    return "\n".join([*lines, ""])
 
 
 def _refused(engine: Any, given: tuple[Any, ...]) -> str:
@@ -262,8 +266,8 @@ def _application(quickfix: Any, spool: Spool, config: FixConfig, say: Any) -> An
                 return  # said already, and no reason has been given since
             else:
                 told = (
-                    f"nobody answers the Logon of {config.sender}: there is nobody at the address, or SenderCompID (49) or "
-                    f"TargetCompID (56) is not what is expected there"
+                    f"nobody answers the Logon of {config.sender}: there is nobody at the address, or SenderCompID (49) "
+                    f"or TargetCompID (56) is not what is expected there"
                 )
             self._on, self._reason = False, ""
             if told != self._last:
