@@ -266,8 +266,8 @@ def _application(quickfix: Any, spool: Spool, config: FixConfig, say: Any) -> An
                 return  # said already, and no reason has been given since
             else:
                 told = (
-                    f"nobody answers the Logon of {config.sender}: there is nobody at the address, or SenderCompID (49) "
-                    f"or TargetCompID (56) is not what is expected there"
+                    f"nobody answers the Logon of {config.sender}: there is nobody at the address, or it expects another "
+                    f"SenderCompID (49) or TargetCompID (56)"
                 )
             self._on, self._reason = False, ""
             if told != self._last:
