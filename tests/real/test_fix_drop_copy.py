@@ -306,7 +306,9 @@ def test_a_wrong_name_is_said_in_a_sentence(start: Start, tmp_path: Path) -> Non
     numbers = tmp_path / "state" / "session" / "FIX.4.4-WOTCH-VENUE.seqnums"
     wait_until(lambda: int(numbers.read_text().split(":")[0] or 0) >= 3)
     assert len(watch.errors) == 1
-    assert "nobody answers the Logon of WOTCH: there is nobody at the address, or it expects another" in watch.errors[0]
+    assert (
+        "nobody answers the Logon of WOTCH: nobody is at the address, or another SenderCompID (49)" in watch.errors[0]
+    )
 
 
 def test_user_and_password(start: Start, tmp_path: Path) -> None:

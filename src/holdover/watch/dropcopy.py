@@ -108,7 +108,7 @@ class DropCopy:
         if reason:
             self._spool.close()
             raise BadSource(f"{url}: the FIX engine does not start: {reason}")
-        self._since = time.monotonic()
+        self._since = float("inf") if listens else time.monotonic()
 
     @property
     def place(self) -> Place:
@@ -266,8 +266,8 @@ def _application(quickfix: Any, spool: Spool, config: FixConfig, say: Any) -> An
                 return  # said already, and no reason has been given since
             else:
                 told = (
-                    f"nobody answers the Logon of {config.sender}: there is nobody at the address, or it expects another "
-                    f"SenderCompID (49) or TargetCompID (56)"
+                    f"nobody answers the Logon of {config.sender}: nobody is at the address, or another SenderCompID (49) "
+                    f"or TargetCompID (56) is expected there"
                 )
             self._on, self._reason = False, ""
             if told != self._last:
