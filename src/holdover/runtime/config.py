@@ -46,6 +46,12 @@ wedged_after_s = 30.0              # for one step
 progress_within_s = 0              # between two steps or ticks; 0: for ever
 url_env = "DEAD_MANS_SWITCH"       # called every ping_every_s while the process is not wedged
 
+[metrics]
+prometheus = "127.0.0.1:9464"      # where /metrics is served
+beyond_loopback = false            # another address must be allowed in so many words
+cost = true                        # measure the time spent inside the guard
+otel = false                       # breach, freeze, thaw and page as OpenTelemetry events
+
 [[instrument]]
 symbol = "IBM"
 tick_size = "0.0001"
@@ -79,6 +85,7 @@ from holdover.runtime.database import PostgresDatabase
 from holdover.runtime.freezes import FreezeStore
 from holdover.runtime.heartbeat import Limits
 from holdover.runtime.journal import Journal
+from holdover.runtime.metrics import MetricsConfig, MetricsProblem, parsed
 from holdover.runtime.pager import Level
 from holdover.runtime.redaction import BadRule, Rules
 from holdover.runtime.secrets import BadSecret, from_environment, secret
@@ -164,6 +171,7 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     redact_fields: list[str] = []
     redact_patterns: list[str] = []
     instruments: list[Instrument] = []
+    metrics: MetricsConfig | None = None
 
     def open_store(self) -> FreezeStore:
         """The store that it names. Raises `StoreProblem` when it cannot be used, `BadConfig` for its secret."""
@@ -258,6 +266,12 @@ def read_config(path: Path) -> GuardConfig:
         problems.append("[guard] obey_within_ms should not be below 0, and name not be empty")
     if store is not None and (store.timeout_s <= 0 or not store.schema.isidentifier()):
         problems.append("[store] timeout_s should be above 0, and schema a plain name of letters, digits, underscores")
+    metrics = _table(told, "metrics", MetricsConfig, problems) if "metrics" in told else None
+    if metrics is not None and metrics.prometheus:
+        try:
+            parsed(metrics.prometheus, beyond_loopback=metrics.beyond_loopback)
+        except MetricsProblem as problem:
+            problems.append(f"[metrics] {problem}")
     instruments = [
         found
         for number, one in enumerate(told.get("instrument", []), 1)
@@ -289,10 +303,11 @@ def read_config(path: Path) -> GuardConfig:
         redact_fields=redact.fields,
         redact_patterns=redact.patterns,
         instruments=instruments,
+        metrics=metrics,
     )
 
 
-_TABLES: Final = ("guard", "store", "redact", "pages", "heartbeat", "instrument")
+_TABLES: Final = ("guard", "store", "redact", "pages", "heartbeat", "metrics", "instrument")
 
 
 def _check_pages(pages: _PagesTable, problems: list[str]) -> None:

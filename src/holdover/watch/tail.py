@@ -5,23 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
+from holdover.watch.source import Place
+
 _HEAD = 1024
 _PACKED = (".gz", ".xz", ".zst", ".bz2", ".part")
-
-
-class Place(msgspec.Struct, kw_only=True):
-    """Where a reader stands: the file's inode, a digest of its first bytes, the offset after the last whole line."""
-
-    inode: int = 0
-    head: str = ""
-    head_size: int = 0
-    offset: int = 0
-    line: int = 0
 
 
 class Tail:
@@ -45,6 +38,15 @@ class Tail:
                 self._move_on()
                 found = self._read(most)
         return found
+
+    @property
+    def ended(self) -> bool:
+        """Always: a file that gives nothing has nothing more now."""
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long; nothing tells of a write."""
+        threading.Event().wait(seconds)
 
     def close(self) -> None:
         """Let go of the file."""
