@@ -9,8 +9,8 @@ from holdover.runtime.metrics import MetricsProblem
 
 if TYPE_CHECKING:
     from holdover.runtime.breach import Breach, Page
+    from holdover.runtime.channels import Channel
     from holdover.runtime.guard import Guard
-    from holdover.runtime.pager import Channel
 
 
 def trace(guard: Guard, provider: Any = None) -> None:

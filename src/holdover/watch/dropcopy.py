@@ -8,6 +8,7 @@ is judged once. Only what was received is spooled: of the session's own order th
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import queue
 import re
@@ -211,6 +212,7 @@ def _refused(engine: Any, given: tuple[Any, ...]) -> str:
     child = os.fork()
     if child == 0:
         os.dup2(writing, 2)
+        faulthandler.disable()  # that it may end here is what the child is for
         try:
             engine(*given)
             os._exit(0)
