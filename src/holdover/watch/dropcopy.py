@@ -266,8 +266,8 @@ def _application(quickfix: Any, spool: Spool, config: FixConfig, say: Any) -> An
                 return  # said already, and no reason has been given since
             else:
                 told = (
-                    f"nobody answers the Logon of {config.sender}: nobody is at the address, or another SenderCompID (49) "
-                    f"or TargetCompID (56) is expected there"
+                    f"nobody answers the Logon of {config.sender}: nobody is at the address, or another "
+                    f"SenderCompID (49) or TargetCompID (56) is expected there"
                 )
             self._on, self._reason = False, ""
             if told != self._last:
