@@ -12,7 +12,7 @@ $(BIN)/holdover: pyproject.toml
 	touch $@
 
 $(VENV)/.test: pyproject.toml $(BIN)/holdover
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[calendars,dbn,paging,postgresql,console,dask,test,check]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[calendars,dbn,paging,postgresql,console,dask,nats,fix,metrics,otel,test,check]'
 	touch $@
 
 demo: $(BIN)/holdover
@@ -44,7 +44,9 @@ argument: $(VENV)/.test
 	$(BIN)/python bench/argument.py
 
 bench: $(VENV)/.test
+	$(BIN)/python -m pip install -q --disable-pip-version-check icontract deal
 	$(BIN)/python bench/guard.py
+	$(BIN)/python bench/guard_stack.py
 	$(BIN)/python bench/audit.py
 	$(BIN)/python bench/state_coverage.py
 	$(BIN)/python bench/sweep.py

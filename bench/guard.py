@@ -41,6 +41,7 @@ from holdover.model import (
     OrdStatus,
     ParentOrder,
     Position,
+    Reconciliation,
     Request,
     Side,
 )
@@ -238,6 +239,7 @@ def make_desk(place: Path, guard: Any, open_orders: int) -> tuple[Desk, list[str
     desk = Desk(config, clock=outside, link=outside, market=outside, directory=place, guard=guard)
     desk.start(DAY, 0, 2**62)
     desk.reconciler.done = True
+    guard.record("reconciler", Reconciliation(link="VENUE", epoch=outside.epoch, done=True))
     keys = [f"S-0-{number}" for number in range(open_orders)]
     with guard.step("load"), desk.store.transaction():
         for key in keys:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdover.runtime import AppriseChannel, Guard
+from holdover.runtime import AppriseChannel, FileChannel, Guard, Level, PagerDutyChannel, WebhookChannel
 
 from ..unit.test_guard import BAD
 
@@ -61,3 +62,125 @@ def test_a_url_that_is_none_is_refused_without_its_secrets() -> None:
     with pytest.raises(ValueError, match=r"the paging URL nonsense:\.\.\.") as told:
         AppriseChannel("nonsense://secret-token@host")
     assert "secret-token" not in str(told.value)
+
+
+class PagerDuty(BaseHTTPRequestHandler):
+    """The receiving side of the Events API v2: checks what it documents, joins by dedup key, answers 202 or 400."""
+
+    def do_POST(self) -> None:
+        """One event."""
+        event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server: Any = self.server
+        payload = event.get("payload", {})
+        sound = (
+            event.get("event_action") in ("trigger", "acknowledge", "resolve")
+            and len(event.get("routing_key", "")) == 32
+            and 0 < len(event.get("dedup_key", "")) <= 255
+            and (
+                event["event_action"] != "trigger"
+                or (
+                    0 < len(payload.get("summary", "")) <= 1024
+                    and payload.get("severity") in ("critical", "error", "warning", "info")
+                    and payload.get("source")
+                )
+            )
+        )
+        if sound and server.refusals > 0:
+            server.refusals -= 1
+            self.send_response(429)
+        elif sound:
+            server.events.append(event)
+            self.send_response(202)
+        else:
+            server.unsound.append(event)
+            self.send_response(400)
+        self.end_headers()
+
+    def log_message(self, *told: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def pagerduty() -> Iterator[Any]:
+    """A receiver on loopback."""
+    server: Any = HTTPServer(("127.0.0.1", 0), PagerDuty)
+    server.events, server.unsound, server.refusals = [], [], 3
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_pagerduty_joins_trigger_acknowledge_and_resolve(
+    make_guard: Callable[..., Guard], time_ns: Any, pagerduty: Any
+) -> None:
+    """One key from the breach to the thaw, in this order, although the receiver refuses the first three."""
+    channel = PagerDutyChannel("R" * 32, "desk", f"http://127.0.0.1:{pagerduty.server_port}/v2/enqueue")
+    guard = make_guard(channels=[channel])
+    guard.record("orders", BAD)
+    keys = [alert.page.dedup_key for alert in guard.store.alerts()]
+    for key in keys:
+        assert guard.store.acknowledge(key, "ann", time_ns())
+        assert not guard.store.acknowledge(key, "bob", time_ns())
+    for scope in guard.frozen_scopes():
+        guard.thaw(scope, operator="ann", reason="mended", evidence="ticket 7", forced_by="bob")
+    for _ in range(40):
+        guard.pager.deliver_due()
+        time_ns.now_ns += 2_000_000_000
+    assert guard.store.backlog() == []
+    assert pagerduty.unsound == []
+    for key in keys:
+        events = [one["event_action"] for one in pagerduty.events if one["dedup_key"] == key]
+        assert events == ["trigger", "acknowledge", "resolve"]
+    details = pagerduty.events[0]["payload"]["custom_details"]
+    assert details["steps"]
+    assert details["next"].startswith("holdover ")
+
+
+def test_what_nobody_acknowledges_goes_up_level_by_level(
+    make_guard: Callable[..., Guard], time_ns: Any, tmp_path: Path
+) -> None:
+    """The desk at once, the head after ten minutes, the head again every five, nobody once it is acknowledged."""
+    desk, head = FileChannel(tmp_path / "desk", "desk"), FileChannel(tmp_path / "head", "head")
+    levels = [Level(channels=["desk"]), Level(after_s=600, channels=["desk", "head"])]
+    guard = make_guard(channels=[desk, head], levels=levels, repeat_s=300)
+    guard.record("orders", BAD)
+    (key, *_) = [alert.page.dedup_key for alert in guard.store.alerts()]
+
+    def got(name: str) -> int:
+        place = tmp_path / name
+        lines = place.read_text().splitlines() if place.exists() else []
+        return sum(json.loads(line)["dedup_key"] == key for line in lines)
+
+    def after(seconds: int) -> tuple[int, int]:
+        time_ns.now_ns += seconds * 1_000_000_000
+        guard.pager.deliver_due()
+        guard.pager.deliver_due()
+        return got("desk"), got("head")
+
+    assert after(0) == (1, 0)
+    assert after(599) == (1, 0)
+    assert after(1) == (2, 1)
+    assert after(299) == (2, 1)
+    assert after(1) == (3, 2)
+    assert after(300) == (4, 3)
+    guard.store.acknowledge(key, "ann", time_ns())
+    assert after(0) == (5, 4)  # the word that somebody is on it
+    assert after(10_000) == (5, 4)
+    acts = [act for _, _, act, detail in guard.store.audit() if key in detail]
+    assert acts == ["escalate", "escalate", "escalate", "acknowledge"]
+    assert guard.store.verify_audit() == ""
+
+
+def test_a_web_hook_gets_a_key_to_do_it_once(make_guard: Callable[..., Guard], time_ns: Any) -> None:
+    """The same key for every try of one page, another for what follows it."""
+    server: Any = HTTPServer(("127.0.0.1", 0), Receiver)
+    server.tries, server.got = 3, []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    guard = make_guard(channels=[WebhookChannel(f"http://127.0.0.1:{server.server_port}/hook", "hook")])
+    guard.record("orders", BAD)
+    guard.pager.deliver_due()
+    server.shutdown()
+    assert {page["event"] for page in server.got} == {"trigger"}
+    assert all(page["steps"] and page["implication"] for page in server.got)

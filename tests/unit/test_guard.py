@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -398,3 +399,63 @@ def test_totals_agree_with_a_recompute(make_guard: MakeGuard) -> None:
     totals["nonsense"] = 5
     guard.boundary("end", "2024-01-02")
     assert names(guard) == ["recompute-agrees"]
+
+
+def test_a_journal_is_put_aside_and_followed_through(tmp_path: Path) -> None:
+    """Past its size a new file is begun between two steps; a slow follower reads all of them in their order."""
+    from holdover.runtime.journal import put_aside
+    from holdover.watch.tail import Tail
+
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, max_bytes=2_000, keep=4)
+    tail = Tail(path)
+    journal.mutation(0, 0, "orders", GOOD, "first")
+    journal.flush()
+    seen = [line for line in tail.lines() if line]
+    for number in range(1, 24):
+        journal.mutation(number, number, "orders", GOOD, "later")
+        journal.mutation(number, number, "orders", GOOD, "later")
+        journal.flush()
+    aside = put_aside(path)
+    assert 2 <= len(aside) <= 4
+    assert sorted(aside) == aside
+    first = [line["seq"] for line in read_journal(aside[0])]
+    assert first == sorted(first)
+    while lines := tail.lines(3):
+        seen += lines
+    journal.close()
+    kept = [line["seq"] for file in (*aside, path) for line in read_journal(file)]
+    told = [msgspec.json.decode(line)["seq"] for line in seen]
+    if len(aside) < 4:
+        assert told == kept
+    assert told[-1] == kept[-1] == 23
+    assert told == sorted(told)
+
+
+def test_each_night_lets_go_of_what_is_over(make_guard: MakeGuard) -> None:
+    """Closed orders of an earlier day, their executions and requests go; open ones and totals stay."""
+    guard = make_guard()
+    for number, day in enumerate(("2024-01-02", "2024-01-03", "2024-01-04")):
+        with guard.step("trade"):
+            for state, key in ((OrdStatus.CANCELED, f"C{number}"), (OrdStatus.NEW, f"O{number}")):
+                leaves = 0 if state == OrdStatus.CANCELED else 60
+                guard.record(
+                    "orders",
+                    replace(
+                        GOOD,
+                        cl_ord_id=key,
+                        root_cl_ord_id=key,
+                        ord_status=state,
+                        exec_type=ExecType.CANCELED if not leaves else ExecType.NEW,
+                        leaves_qty=leaves,
+                        order_qty=60,
+                        cum_qty=0,
+                        notional=0,
+                        trade_date=day,
+                    ),
+                )
+        guard.boundary("end", day)
+        guard.boundary("overnight", day)
+    assert names(guard) == []
+    kept = sorted(guard.monitor.layout.tables["orders", Order])
+    assert kept == ["C2", "O0", "O1", "O2"]

@@ -248,6 +248,8 @@ class Orders:
         known = life.executions.get(report.exec_id) if report.exec_id not in _UNNAMED else None
         if known is not None and (message.dup or report.resent or message.seq is None) and _told(known, report, life):
             return  # told before, and told again in so many words
+        if known is None and message.late and life.order is not None and message.place == life.place:
+            return  # the last one itself, told again: a status has no ExecID by which it would be known
         unsure = life.unsure or life.gaps != message.gaps
         execution = self._execution(life, report, message, unsure)
         if known is None and message.late and life.order is not None and message.place < life.place:

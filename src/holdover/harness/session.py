@@ -285,7 +285,6 @@ class Session:
         self.guard.reload()
         self._said("overnight", self._day[0].meta.next_session)
         self.guard.boundary("overnight", self.trade_date)
-        self.guard.monitor.retire(self.trade_date)
         self.phase = "night"
 
     # -- asking -------------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     `lot_size` and `tick_size` are decimal strings: the smallest quantity and price that can be expressed.
     `price_increment` is the smallest step of an *order* price, in ticks (trades may print inside it).
     `calendar` names the exchange calendar (`XNYS`, `24/7`, ...) and `reference_version` the reference data
-    (lot, tick, split) that open orders and positions are kept in; a split moves it.
+    (lot, tick, split) that open orders and positions are kept in; a split moves it. Raises `Unfit` for a size that is
+    no decimal above zero.
     """
 
     symbol: str
@@ -33,6 +34,15 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     currency: str = "USD"
     calendar: str = "XNYS"
     reference_version: str = ""
+
+    def __post_init__(self) -> None:
+        for what, size in (("lot_size", self.lot_size), ("tick_size", self.tick_size)):
+            try:
+                fits = Decimal(size).is_finite() and Decimal(size) > 0
+            except InvalidOperation:
+                fits = False
+            if not fits:
+                raise Unfit(f"{self.symbol}: {what} {size!r} should be a decimal above zero")
 
     @property
     def key(self) -> str:

@@ -6,6 +6,8 @@ name = "desk"                      # by which others that share the store know i
 obey_within_ms = 500               # no message leaves on freezes that were read longer ago; 0: read for each message
 catalogue = ["our_invariants"]     # folders or packages beside the built-in catalogue
 journal = true
+journal_max_mb = 1024              # past it the journal is put aside and begun anew; 0: never
+journal_keep = 7                   # of those put aside
 recorder_size = 256
 axes = ["our_axes"]                # modules that register axes of state coverage beside the built-in ones
 bundles = true                     # each breach leaves a bundle in bundles/ of the directory
@@ -43,6 +45,12 @@ silent_after_s = 15.0
 wedged_after_s = 30.0              # for one step
 progress_within_s = 0              # between two steps or ticks; 0: for ever
 url_env = "DEAD_MANS_SWITCH"       # called every ping_every_s while the process is not wedged
+
+[metrics]
+prometheus = "127.0.0.1:9464"      # where /metrics is served
+beyond_loopback = false            # another address must be allowed in so many words
+cost = true                        # measure the time spent inside the guard
+otel = false                       # breach, freeze, thaw and page as OpenTelemetry events
 
 [console]
 host = "127.0.0.1"                 # anything but loopback needs TLS
@@ -83,6 +91,8 @@ from holdover.runtime.channels import (
 from holdover.runtime.database import PostgresDatabase
 from holdover.runtime.freezes import FreezeStore
 from holdover.runtime.heartbeat import Limits
+from holdover.runtime.journal import Journal
+from holdover.runtime.metrics import MetricsConfig, MetricsProblem, parsed
 from holdover.runtime.pager import Level
 from holdover.runtime.redaction import BadRule, Rules
 from holdover.runtime.secrets import BadSecret, from_environment, secret
@@ -101,6 +111,8 @@ class _GuardTable(msgspec.Struct, forbid_unknown_fields=True):
     obey_within_ms: float = 500.0
     catalogue: list[str] = []
     journal: bool = True
+    journal_max_mb: float = 1024.0
+    journal_keep: int = 7
     recorder_size: int = 256
     axes: list[str] = []
     bundles: bool = True
@@ -160,6 +172,8 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     obey_within_ms: float = 500.0
     catalogue: list[str] = []
     journal: bool = True
+    journal_max_mb: float = 1024.0
+    journal_keep: int = 7
     recorder_size: int = 256
     axes: list[str] = []
     store: StoreTable = StoreTable()
@@ -175,6 +189,7 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     redact_fields: list[str] = []
     redact_patterns: list[str] = []
     instruments: list[Instrument] = []
+    metrics: MetricsConfig | None = None
 
     def open_store(self) -> FreezeStore:
         """The store that it names. Raises `StoreProblem` when it cannot be used, `BadConfig` for its secret."""
@@ -182,6 +197,12 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
         if not url:
             return FreezeStore(self.directory / "guard.db", self.name)
         return FreezeStore(PostgresDatabase(url, self.store.schema, self.store.timeout_s), self.name)
+
+    def open_journal(self) -> Journal | None:
+        """The journal in the directory, where there is to be one."""
+        if not self.journal:
+            return None
+        return Journal(self.directory / "journal.jsonl", round(self.journal_max_mb * 1e6), self.journal_keep)
 
     def channels(self) -> list[Channel]:
         """The channels that it names. Raises `BadConfig` when a secret or an optional extra is missing."""
@@ -266,6 +287,12 @@ def read_config(path: Path) -> GuardConfig:
         problems.append("[guard] obey_within_ms should not be below 0, and name not be empty")
     if store is not None and (store.timeout_s <= 0 or not store.schema.isidentifier()):
         problems.append("[store] timeout_s should be above 0, and schema a plain name of letters, digits, underscores")
+    metrics = _table(told, "metrics", MetricsConfig, problems) if "metrics" in told else None
+    if metrics is not None and metrics.prometheus:
+        try:
+            parsed(metrics.prometheus, beyond_loopback=metrics.beyond_loopback)
+        except MetricsProblem as problem:
+            problems.append(f"[metrics] {problem}")
     instruments = [
         found
         for number, one in enumerate(told.get("instrument", []), 1)
@@ -289,6 +316,8 @@ def read_config(path: Path) -> GuardConfig:
         obey_within_ms=guard.obey_within_ms,
         catalogue=[str(here / source) if (here / source).is_dir() else source for source in guard.catalogue],
         journal=guard.journal,
+        journal_max_mb=guard.journal_max_mb,
+        journal_keep=guard.journal_keep,
         recorder_size=guard.recorder_size,
         axes=guard.axes,
         store=store,
@@ -304,10 +333,11 @@ def read_config(path: Path) -> GuardConfig:
         redact_fields=redact.fields,
         redact_patterns=redact.patterns,
         instruments=instruments,
+        metrics=metrics,
     )
 
 
-_TABLES: Final = ("guard", "store", "redact", "pages", "heartbeat", "console", "instrument")
+_TABLES: Final = ("guard", "store", "redact", "pages", "heartbeat", "metrics", "console", "instrument")
 
 
 def _check_pages(pages: _PagesTable, problems: list[str]) -> None:

@@ -14,10 +14,11 @@ def write_whole(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make the names in a folder survive the machine."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

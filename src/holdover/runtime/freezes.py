@@ -21,7 +21,7 @@ from holdover.runtime.database import Database, Run, SqliteDatabase, StoreProble
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS breach (number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS freeze (
+CREATE TABLE IF NOT EXISTS "freeze" (
     number INTEGER PRIMARY KEY, scope TEXT NOT NULL, allows TEXT NOT NULL, invariant TEXT NOT NULL,
     breach INTEGER, time_ns INTEGER NOT NULL, thawed_ns INTEGER, holder TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS outbox (
@@ -41,13 +41,13 @@ CREATE TABLE IF NOT EXISTS tick (
 CREATE TABLE IF NOT EXISTS beat (name TEXT PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS audit (
     number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, act TEXT NOT NULL, detail TEXT NOT NULL, hash TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS in_force ON freeze (number) WHERE thawed_ns IS NULL;
+CREATE INDEX IF NOT EXISTS in_force ON "freeze" (number) WHERE thawed_ns IS NULL;
 CREATE INDEX IF NOT EXISTS due ON outbox (number) WHERE delivered_ns IS NULL;
 """
 _TABLES: Final = ("breach", "freeze", "outbox", "alert", "request", "tick", "beat", "audit")
 _VERSION: Final = "2"
 _FROM_1: Final = (
-    "ALTER TABLE freeze ADD COLUMN holder TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE \"freeze\" ADD COLUMN holder TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE outbox ADD COLUMN event TEXT NOT NULL DEFAULT 'trigger'",
 )
 _LEASE_NS: Final = 15_000_000_000
@@ -202,7 +202,9 @@ class FreezeStore:
 
         def work(run: Run) -> int:
             ended = run(
-                "UPDATE freeze SET thawed_ns=? WHERE scope=? AND thawed_ns IS NULL RETURNING invariant", time_ns, scope
+                'UPDATE "freeze" SET thawed_ns=? WHERE scope=? AND thawed_ns IS NULL RETURNING invariant',
+                time_ns,
+                scope,
             )
             said = {"scope": scope, "operator": operator, "reason": reason, "evidence": evidence}
             if forced_by:
@@ -217,7 +219,7 @@ class FreezeStore:
     def in_force(self) -> list[Freeze]:
         """The freezes that nobody has thawed, oldest first."""
         rows = self.database.read(
-            "SELECT number, scope, allows, invariant, breach, time_ns, holder FROM freeze "
+            'SELECT number, scope, allows, invariant, breach, time_ns, holder FROM "freeze" '
             "WHERE thawed_ns IS NULL ORDER BY number"
         )
         return [
@@ -228,7 +230,7 @@ class FreezeStore:
     def thawed(self, freeze: Freeze) -> bool:
         """Whether a thaw has ended this freeze; False when it is in force, and when the store has lost it."""
         rows = self.database.read(
-            "SELECT thawed_ns FROM freeze WHERE number=? AND scope=? AND invariant=? AND time_ns=?", *freeze.mark
+            'SELECT thawed_ns FROM "freeze" WHERE number=? AND scope=? AND invariant=? AND time_ns=?', *freeze.mark
         )
         return bool(rows) and rows[0][0] is not None
 
@@ -537,7 +539,7 @@ class FreezeStore:
 
         def work(run: Run) -> None:
             for table in _TABLES:
-                run(f"DELETE FROM {table}")
+                run(f'DELETE FROM "{table}"')
             run("DELETE FROM meta WHERE name='audit'")
 
         self.database.write(work)
@@ -549,7 +551,7 @@ class FreezeStore:
     def load(self, image: bytes) -> None:
         """Take up an image in place of what is there. Raises `StoreProblem` when it is none."""
         file = self._file()
-        file.take_image(image, "SELECT COUNT(*) FROM freeze")
+        file.take_image(image, 'SELECT COUNT(*) FROM "freeze"')
         file.create(_SCHEMA)
         self._migrate()
 
@@ -559,7 +561,7 @@ class FreezeStore:
         """The freeze that this very breach caused, where an earlier try to write it got through."""
         rows = run(
             "SELECT f.number, f.scope, f.allows, f.invariant, f.breach, f.time_ns, f.holder, b.body "
-            "FROM freeze f JOIN breach b ON b.number = f.breach WHERE f.scope=? AND f.invariant=? AND f.time_ns=?",
+            'FROM "freeze" f JOIN breach b ON b.number = f.breach WHERE f.scope=? AND f.invariant=? AND f.time_ns=?',
             breach.scope,
             breach.invariant,
             breach.time_ns,
@@ -589,7 +591,7 @@ class FreezeStore:
     ) -> Freeze:
         number = _next(run, "freeze")
         run(
-            "INSERT INTO freeze (number, scope, allows, invariant, breach, time_ns, holder) VALUES (?,?,?,?,?,?,?)",
+            'INSERT INTO "freeze" (number, scope, allows, invariant, breach, time_ns, holder) VALUES (?,?,?,?,?,?,?)',
             number,
             scope,
             ",".join(allows),
@@ -702,7 +704,7 @@ class FreezeStore:
 
 
 def _next(run: Run, table: str) -> int:
-    return int(run(f"SELECT COALESCE(MAX(number), 0) + 1 FROM {table}")[0][0])
+    return int(run(f'SELECT COALESCE(MAX(number), 0) + 1 FROM "{table}"')[0][0])
 
 
 def _chain(before: str, number: int, time_ns: int, act: str, detail: str) -> str:

@@ -58,6 +58,7 @@ from holdover.runtime.freezes import Freeze, FreezeStore, Mark
 from holdover.runtime.heartbeat import Heartbeat
 from holdover.runtime.journal import FlightRecorder, Journal
 from holdover.runtime.layout import Check, Touched
+from holdover.runtime.metrics import attach
 from holdover.runtime.monitor import Monitor
 from holdover.runtime.pager import Level, Pager
 from holdover.runtime.redaction import Rules
@@ -215,7 +216,7 @@ class Guard:
             catalogue=Catalogue.load(*told.catalogue),
             channels=told.channels(),
             instruments=told.instruments,
-            journal=Journal(directory / "journal.jsonl") if told.journal else None,
+            journal=told.open_journal(),
             recorder_size=told.recorder_size,
             bundles=directory / "bundles" if told.bundles else None,
             rules=Rules.usual(told.redact_fields, told.redact_patterns),
@@ -226,6 +227,8 @@ class Guard:
         )
         guard.recall()
         guard._kept_cells = KeptCells(directory, guard.cells, guard.catalogue.digest)
+        if told.metrics is not None:
+            attach(guard, told.metrics)
         guard.heartbeat = Heartbeat(guard, told.heartbeat, told.heartbeat_url())
         guard.following = Following(guard._look, round(told.obey_within_ms * 1e6))
         guard.heartbeat.start()

@@ -165,7 +165,7 @@ class Heartbeat:
         self._url = url
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._pinged = 0.0
+        self._pinged = float("-inf")
         self._told: dict[str, Any] = {
             "pid": os.getpid(),
             "host": socket.gethostname(),

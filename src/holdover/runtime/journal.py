@@ -18,12 +18,18 @@ from holdover.model import Record
 
 
 class Journal:
-    """A journal being written. Raises `OSError` when the disk does not take it."""
+    """A journal being written. Raises `OSError` when the disk does not take it.
 
-    def __init__(self, path: Path) -> None:
+    Past `max_bytes` (0 is never) the file is put aside between two steps, as `NAME.000001` and so on, and a new one is
+    begun; the last `keep` of those put aside stay. Whoever follows the journal reads them in the order of their names.
+    """
+
+    def __init__(self, path: Path, max_bytes: int = 0, keep: int = 7) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self.max_bytes, self.keep = max_bytes, max(keep, 1)
         self._file: IO[bytes] = open(path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the journal
+        self._size = self._file.tell()
         self._encoder = msgspec.json.Encoder()
         self._waiting: list[bytes] = []
         self._last = -1
@@ -64,14 +70,28 @@ class Journal:
     def flush(self) -> None:
         """Hand what waits to the operating system, whole lines in one write."""
         if self._waiting:
+            if self.max_bytes and self._size >= self.max_bytes:
+                self._rotate()
             self._waiting.append(b"")
             data = b"\n".join(self._waiting)
             self._waiting.clear()
             self._last = -1
+            self._size += len(data)
             written = self._file.write(data)
             while written < len(data):
                 data = data[written:]
                 written = self._file.write(data)
+
+    def _rotate(self) -> None:
+        aside = put_aside(self.path)
+        number = int(aside[-1].suffix[1:]) + 1 if aside else 1
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self.path, self.path.with_name(f"{self.path.name}.{number:06d}"))
+        for old in aside[: max(len(aside) + 1 - self.keep, 0)]:
+            old.unlink(missing_ok=True)
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the journal
+        self._size = 0
 
     def sync(self) -> None:
         """Flush, and wait until the disk has it."""
@@ -82,6 +102,13 @@ class Journal:
         """Flush and close."""
         self.flush()
         self._file.close()
+
+
+def put_aside(path: Path) -> list[Path]:
+    """The files that a journal at `path` has put aside, oldest first."""
+    return sorted(
+        one for one in path.parent.glob(f"{path.name}.*") if len(one.suffix) == 7 and one.suffix[1:].isdigit()
+    )
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:

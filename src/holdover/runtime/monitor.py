@@ -150,6 +150,8 @@ class Monitor:
                 if repetition is not None:
                     self._own(repetition)
             self._recompute(boundary)
+            if boundary.name == "overnight":
+                self.retire(self.trade_date)
         finally:
             self._boundary = ""
 
@@ -492,9 +494,10 @@ class Monitor:
     # -- memory -------------------------------------------------------------------------------------------------
 
     def retire(self, before_date: str) -> int:
-        """Let go of closed orders last touched before a trading day, and of their executions; totals stay as they are.
+        """Let go of closed orders last touched before a trading day, of their executions and of the requests for them.
 
-        Returns how many records were let go. Without it memory would grow for as long as a process lives.
+        Totals stay as they are. Returns how many records were let go. Each night does this for the day that it ends:
+        without it memory would grow for as long as a process lives.
         """
         gone = 0
         for table, kept in list(self.layout.tables.items()):
@@ -516,6 +519,15 @@ class Monitor:
                     self.layout.retire(executions, one)
                 self.layout.retire(table, key)
                 gone += 1 + len(booked)
+        there = {key for table, kept in self.layout.tables.items() if table[1] is Order for key in kept}
+        for table, kept in list(self.layout.tables.items()):
+            if table[1] is Request:
+                for key, request in list(kept.items()):
+                    # One without a date is of no day that could be told from today.
+                    dated = isinstance(request, Request) and "" < request.trade_date < before_date
+                    if dated and getattr(request, "root_cl_ord_id", "") not in there:
+                        self.layout.retire(table, key)
+                        gone += 1
         return gone
 
     @property

@@ -45,21 +45,21 @@ class FreezeHook:
     def __init__(self, guard: Path, catalogue: Catalogue) -> None:
         self.name = "guard"
         told = read_config(guard) if guard.is_file() else None
-        self._store = told.open_store() if told is not None else FreezeStore(guard / "guard.db", "watch")
+        self.store = told.open_store() if told is not None else FreezeStore(guard / "guard.db", "watch")
         names = [channel.name for channel in told.channels()] if told is not None else ["file:pages.jsonl"]
         self._channels = told.levels[0].channels if told is not None and told.levels else names
         self._catalogue = catalogue
 
     def act(self, breach: Breach, key: str) -> None:
         """Breach, freeze, page and audit in one synced transaction, unless the store has the breach already."""
-        if any(one.identity == breach.identity for one in self._store.breaches()):
+        if any(one.identity == breach.identity for one in self.store.breaches()):
             return
         entry = self._catalogue.invariants[breach.invariant].entry
-        frozen = any(one.scope == breach.scope and one.invariant == breach.invariant for one in self._store.in_force())
+        frozen = any(one.scope == breach.scope and one.invariant == breach.invariant for one in self.store.in_force())
         if frozen:
-            self._store.note(breach)
+            self.store.note(breach)
         else:
-            self._store.record(breach, list(entry.allows), page_for(breach, entry, 0), self._channels)
+            self.store.record(breach, list(entry.allows), page_for(breach, entry, 0), self._channels)
 
 
 class UrlHook:

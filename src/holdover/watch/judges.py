@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -15,6 +16,7 @@ from holdover.runtime.layout import Check, Touched
 from holdover.runtime.monitor import kinds_by_name
 
 _BOUNDARIES: Final = frozenset(("begin", "end", "overnight", "restart", "disconnect", "reconnect", "reconciled"))
+_JUDGED: Final = _BOUNDARIES | {"settled", "restore"}
 _RECOVERED: Final = ("orders", "positions", "ledger")
 
 
@@ -32,6 +34,10 @@ class Judge(Protocol):
     @property
     def mutations(self) -> int:
         """How many mutations have been judged."""
+
+    @property
+    def monitor(self) -> Monitor:
+        """What judges them."""
 
     def line(self, line: bytes, number: int) -> None:
         """Judge one line."""
@@ -55,17 +61,20 @@ class MutationJudge:
     """Mutations as a journal says them: `{"subsystem": ..., "kind": ..., "record": {...}}`, one a line.
 
     A journal marks the last mutation of a step with `settled`. With `alone`, for lines that come through a pipe, one
-    that says nothing of it is a step by itself, and one whose `seq` is not above the last one's was judged before.
+    that says nothing of it is a step by itself. With `once`, for lines that may come again, one was judged before
+    whose `seq` is not above the last one's and whose time is not later: a guard that begins its numbers anew does so
+    at a later time.
     """
 
-    def __init__(self, catalogue: Catalogue, *, alone: bool = False) -> None:
+    def __init__(self, catalogue: Catalogue, *, alone: bool = False, once: bool = False) -> None:
         self.skipped: list[str] = []
         self.on_breach: Callable[[Breach], None] = lambda breach: None
         self.monitor = Monitor(catalogue, self._breached, _NothingFrozen(), cells=CellCounter(()))
         self._kinds = kinds_by_name()
-        self._alone = alone
+        self._alone, self._once = alone, once
         self._touched: Touched = {}
-        self._seq = -1
+        self._seq, self._time_ns = -1, 0
+        self._said_since: list[bytes] = []
 
     @property
     def settled(self) -> bool:
@@ -88,7 +97,7 @@ class MutationJudge:
             time_ns, seq = int(told.get("time_ns", 0)), told.get("seq")
             if "record" in told:
                 self._mutation(told, time_ns, seq)
-            else:
+            elif told.get("what") in _JUDGED and not self._again(seq, time_ns, line):
                 self._said(told, time_ns)
         except (msgspec.MsgspecError, ValueError, TypeError, KeyError) as problem:
             self.skipped.append(f"line {number} is no mutation: {problem}")
@@ -96,10 +105,8 @@ class MutationJudge:
     def _mutation(self, told: dict[str, Any], time_ns: int, seq: int | None) -> None:
         record = self._record(told)
         subsystem = str(told["subsystem"])
-        if seq is not None and self._alone:
-            if seq <= self._seq:
-                return
-            self._seq = seq
+        if self._again(seq, time_ns):
+            return
         monitor = self.monitor
         if time_ns >= monitor.next_ns:
             monitor.cause = "tick"
@@ -108,6 +115,20 @@ class MutationJudge:
         monitor.mutate(subsystem, record, time_ns, self._touched)
         if told.get("settled", self._alone):
             self._settle(time_ns)
+
+    def _again(self, seq: int | None, time_ns: int, said: bytes = b"") -> bool:
+        """Whether a line was judged before. What is no mutation has the number of the last one before it."""
+        if seq is None or not self._once:
+            return False
+        mark = blake2b(said.strip(), digest_size=16).digest() if said else b""
+        if time_ns <= self._time_ns and (seq < self._seq or (seq == self._seq and mark in (b"", *self._said_since))):
+            return True
+        if seq != self._seq:
+            self._said_since.clear()
+        if said:
+            self._said_since.append(mark)
+        self._seq, self._time_ns = seq, max(time_ns, self._time_ns)
+        return False
 
     def _said(self, told: dict[str, Any], time_ns: int) -> None:
         what, detail = str(told.get("what", "")), str(told.get("detail", ""))
@@ -143,12 +164,14 @@ class MutationJudge:
 
     def dump(self) -> bytes:
         """The memory, for `load`."""
-        return msgspec.msgpack.encode([self._seq, self.monitor.dump()])
+        return msgspec.msgpack.encode([self._seq, self._time_ns, self._said_since, self.monitor.dump()])
 
     def load(self, memory: bytes) -> None:
         """Take up a memory. Raises `ValueError` when it is damaged."""
         try:
-            self._seq, held = msgspec.msgpack.decode(memory, type=tuple[int, bytes])
+            self._seq, self._time_ns, self._said_since, held = msgspec.msgpack.decode(
+                memory, type=tuple[int, int, list[bytes], bytes]
+            )
         except msgspec.MsgspecError as problem:
             raise ValueError(f"the watch's memory is damaged: {problem}") from problem
         self.monitor.load(held)
@@ -171,6 +194,11 @@ class FixJudge:
     def mutations(self) -> int:
         """How many mutations have been judged."""
         return self.audit.monitor.mutations
+
+    @property
+    def monitor(self) -> Monitor:
+        """What judges them."""
+        return self.audit.monitor
 
     def line(self, line: bytes, number: int) -> None:
         """Judge one line."""

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import threading
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
+from holdover.watch.source import Place
+
 _HEAD = 1024
-_CHUNK = 1 << 20
-
-
-class Place(msgspec.Struct, kw_only=True):
-    """Where a reader stands: the file's inode, a digest of its first bytes, the offset after the last whole line."""
-
-    inode: int = 0
-    head: str = ""
-    head_size: int = 0
-    offset: int = 0
-    line: int = 0
+_PACKED = (".gz", ".xz", ".zst", ".bz2", ".part")
 
 
 class Tail:
@@ -44,6 +38,15 @@ class Tail:
                 self._move_on()
                 found = self._read(most)
         return found
+
+    @property
+    def ended(self) -> bool:
+        """Always: a file that gives nothing has nothing more now."""
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long; nothing tells of a write."""
+        threading.Event().wait(seconds)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -83,9 +86,27 @@ class Tail:
             return False
         return self._file is None or os.fstat(self._file.fileno()).st_ino != there.st_ino
 
+    def _after(self) -> Path:
+        """The file that was begun when this one was put aside; a slow reader may find several, and takes the next.
+
+        They are told by when each was last written: nothing is written to a file after it has been put aside.
+        """
+        if self._file is None:
+            return self.path
+        now = os.fstat(self._file.fileno())
+        found: list[tuple[int, str, Path]] = []
+        for path in self.path.parent.iterdir():
+            if path.name.startswith(f"{self.path.name}.") and path.suffix not in _PACKED:
+                with contextlib.suppress(FileNotFoundError):
+                    there = path.stat()
+                    if there.st_ino != now.st_ino and there.st_mtime_ns >= now.st_mtime_ns and there.st_size:
+                        found.append((there.st_mtime_ns, path.name, path))
+        return min(found)[2] if found else self.path
+
     def _move_on(self) -> None:
+        after = self._after()
         self.close()
-        self._file = open(self.path, "rb")  # noqa: SIM115 - lives until `close`
+        self._file = open(after, "rb")  # noqa: SIM115 - lives until `close`
         self._start(self._file)
 
     def _start(self, file: IO[bytes]) -> None:

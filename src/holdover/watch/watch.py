@@ -16,11 +16,13 @@ from typing import IO, Final
 
 import msgspec
 
+from holdover.catalogue import Catalogue
 from holdover.runtime import Breach, StoreProblem
 from holdover.runtime.files import write_whole
-from holdover.watch.hooks import Hook, HookFailed
+from holdover.runtime.metrics import Figures, backlog_of, by_scope
+from holdover.watch.hooks import FreezeHook, Hook, HookFailed
 from holdover.watch.judges import Judge
-from holdover.watch.tail import Place
+from holdover.watch.source import Place
 
 _EVERY: Final = 20_000
 _RETRY_S: Final = (0.1, 0.5, 2.0, 10.0, 60.0)
@@ -81,6 +83,7 @@ class Watch:
         self._since = 0
         self._kept_at, self._cost = 0.0, 0.0
         self._size = 0
+        self._judged_ns = time.time_ns()
         self._lock: IO[bytes] | None = None
         judge.on_breach = self._breached
         if directory is not None:
@@ -94,6 +97,7 @@ class Watch:
         for number, line in enumerate(lines, first):
             judge.line(line, number)
         self._since += len(lines)
+        self._judged_ns = time.time_ns()
         for told in judge.skipped:
             self._complain(told)
         judge.skipped.clear()
@@ -119,6 +123,36 @@ class Watch:
     def verdict(self) -> str:
         """`breach`, `holds`, or `unknown` when nothing has been judged."""
         return "breach" if self.breaches else "holds" if self._judge.mutations else "unknown"
+
+    def figures(self, catalogue: Catalogue) -> Figures:
+        """What is known now, for metrics; from any thread. The breaches are those of all processes of this state."""
+        breaches: dict[tuple[str, str], int] = {}
+        for mark in list(self._found):
+            name = mark.partition("/")[0]
+            severity = catalogue.invariants[name].entry.severity if name in catalogue.invariants else ""
+            breaches[name, severity] = breaches.get((name, severity), 0) + 1
+        store = next((hook.store for hook in self._hooks.values() if isinstance(hook, FreezeHook)), None)
+        freezes, backlog, problems = {}, None, 0
+        try:
+            if store is not None:
+                freezes, backlog = by_scope(store.in_force()), backlog_of(store)
+        except StoreProblem:
+            problems += 1
+        place = self.place
+        return Figures(
+            digest=self._digest,
+            invariants=len(catalogue.invariants),
+            mutations=self._judge.mutations,
+            checks=self._judge.monitor.checks,
+            breaches=breaches,
+            freezes=freezes,
+            backlog=backlog,
+            now_ns=time.time_ns(),
+            beat_ns=self._judged_ns,
+            lost=place.lost if place is not None else 0,
+            undone=len(self.pending),
+            problems=problems + (place.breaks if place is not None else 0),
+        )
 
     # -- acting -------------------------------------------------------------------------------------------------
 

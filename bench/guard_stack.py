@@ -1,0 +1,230 @@
+"""The guard's parts one by one on the desk's own mutations, and what else could check them, in one table.
+
+    python bench/guard_stack.py [--open 100] [--steps 3000] [--rounds 7]
+
+Each row is a desk of its own that takes the same execution reports (execution, order, position, balance, exposure and
+parent change in one step) and commits them to its store; the rows take turns in one process, and medians of the rounds
+are compared with the desk unguarded.
+
+- `catalogue`: the whole catalogue, nothing else;
+- `stack`: what production runs: catalogue, flight recorder, state coverage counter, journal handed over at each step,
+  freezes followed with a bound of 500 ms, heartbeat, pager, and every report followed by `permits` on an order;
+- `branch tracing`: the unguarded desk under coverage.py with branches, its C tracer;
+- `icontract`, `deal`: those invariants of the catalogue that read one record and what stood there before, as
+  preconditions of a function that is called with each mutation; and the guard with just these beside them.
+
+icontract and deal are installed by `pip install icontract deal`; without them their rows are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.metadata
+import json
+import platform
+import statistics
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import coverage
+from guard import DAY, NoGuard, feed, make_desk
+
+from holdover.catalogue import Catalogue, Invariant
+from holdover.model import MsgType, Request, Side
+from holdover.runtime import Guard
+from holdover.runtime.config import GuardConfig
+from holdover.runtime.monitor import kinds_by_name
+
+SUBSYSTEMS = ("orders", "positions", "ledger", "risk", "gateway", "session", "reconciler", "store", "venue")
+
+
+class Contracts(NoGuard):
+    """A guard of preconditions: `record` calls the checked function of the record's kind with what stood before."""
+
+    def __init__(self, checked: dict[tuple[str, type], Callable[[Any, Any], None]]) -> None:
+        self._checked = checked
+        self._before: dict[tuple[str, type, str], Any] = {}
+
+    def record(self, subsystem: str, record: Any) -> None:
+        """Check, and keep as what stands."""
+        kind = type(record)
+        mark = (subsystem, kind, record.key)
+        checked = self._checked.get((subsystem, kind))
+        if checked is not None:
+            checked(record, self._before.get(mark))
+        self._before[mark] = record
+
+
+def alone(catalogue: Catalogue) -> Catalogue:
+    """Those invariants that a mutation can be judged by alone: the record, and the one that stood before it."""
+    kept = {}
+    for name, one in catalogue.invariants.items():
+        fits = tuple(
+            bound
+            for bound in one.predicates
+            if (bound.asserted or one.entry.asserted) == "on-mutation"
+            and all(read.what in ("anchor", "before") for read in bound.reads)
+        )
+        if fits:
+            kept[name] = Invariant(one.entry, fits)
+    return Catalogue(kept)
+
+
+def predicates(catalogue: Catalogue) -> dict[tuple[str, type], list[Callable[[Any, Any], bool]]]:
+    """For each kind of record what has to hold of it, as functions of the record and the one before."""
+    found: dict[tuple[str, type], list[Callable[[Any, Any], bool]]] = {}
+    for one in catalogue:
+        for bound in one.predicates:
+            function = bound.function
+            if len(bound.reads) == 2:
+
+                def both(record: Any, before: Any, function: Any = function) -> bool:
+                    return function(record, before) is not False
+
+                check = both
+            else:
+
+                def single(record: Any, before: Any, function: Any = function) -> bool:
+                    return function(record) is not False
+
+                check = single
+            kind, subsystem = bound.anchor.kind, bound.anchor.subsystem
+            for known in kinds_by_name().values():
+                if kind is not None and issubclass(known, kind):
+                    for place in [subsystem] if subsystem else SUBSYSTEMS:
+                        found.setdefault((place, known), []).append(check)
+    return found
+
+
+def contracts(catalogue: Catalogue, library: str) -> Contracts:
+    """The same as preconditions of icontract or deal."""
+    checked: dict[tuple[str, type], Callable[[Any, Any], None]] = {}
+    for mark, checks in predicates(catalogue).items():
+
+        def mutated(record: Any, before: Any) -> None:
+            return None
+
+        function: Any = mutated
+        for check in checks:
+            if library == "icontract":
+                import icontract
+
+                function = icontract.require(lambda record, before, check=check: check(record, before))(function)
+            else:
+                import deal
+
+                function = deal.pre(lambda record, before, check=check: check(record, before))(function)
+        checked[mark] = function
+    return Contracts(checked)
+
+
+class Asking:
+    """Every report is followed by the question whether the next order may leave."""
+
+    def __init__(self, desk: Any, guard: Guard) -> None:
+        self._heard = desk.on_message
+        self._permits = guard.permits
+        self._next = Request(
+            msg_type=MsgType.NEW_ORDER_SINGLE,
+            cl_ord_id="N",
+            root_cl_ord_id="N",
+            symbol="X",
+            side=Side.BUY,
+            order_qty=1,
+            account="A",
+            strategy="S",
+            trade_date=DAY,
+        )
+        desk.on_message = self.on_message
+
+    def on_message(self, *told: Any) -> None:
+        """As the desk's own, and ask."""
+        self._heard(*told)
+        assert self._permits(self._next)
+
+
+def main() -> None:
+    """Print the table and write it as JSON beside."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--open", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=Path("out/bench/guard_stack.json"))
+    told = parser.parse_args()
+    whole = Catalogue.load()
+    some = alone(whole)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+
+        def plain(name: str, catalogue: Catalogue) -> Guard:
+            guard = Guard(place / name, catalogue=catalogue, channels=[], axes=(), recorder_size=0)
+            guard.quiet = True
+            return guard
+
+        stack = Guard.open(GuardConfig(directory=place / "stack", pages_log=False))
+        guards: dict[str, Any] = {
+            "unguarded": NoGuard(),
+            "catalogue": plain("catalogue", whole),
+            "stack": stack,
+            "branch tracing": NoGuard(),
+            "guard, same checks": plain("same", some),
+        }
+        for library in ("icontract", "deal"):
+            with suppress(ImportError):
+                guards[library] = contracts(some, library)
+        desks = {}
+        for name, guard in guards.items():
+            desks[name] = make_desk(place / f"desk-{name}", guard, told.open)
+        Asking(desks["stack"][0], stack)
+        tracer = coverage.Coverage(branch=True, data_file=None, source=["holdover"], config_file=False)
+        times: dict[str, list[float]] = {name: [] for name in guards}
+        for number in range(told.rounds + 1):
+            for name, (desk, keys) in desks.items():
+                gc.collect()
+                if name == "branch tracing":
+                    tracer.start()
+                times[name].append(feed(desk, keys, number * told.steps, told.steps))
+                if name == "branch tracing":
+                    tracer.stop()
+        for guard in guards.values():
+            assert not getattr(guard, "breaches", []), "the bench itself breaks an invariant"
+        for desk, _ in desks.values():
+            desk.store.close()
+        for guard in guards.values():
+            if isinstance(guard, Guard):
+                guard.close()
+    table(told, times, whole, some)
+
+
+def table(told: argparse.Namespace, times: dict[str, list[float]], whole: Catalogue, some: Catalogue) -> None:
+    """Print and write."""
+    middle = {name: statistics.median(found[1:]) for name, found in times.items()}
+    checks = {
+        "catalogue": len(whole.invariants),
+        "stack": len(whole.invariants),
+        **dict.fromkeys(("guard, same checks", "icontract", "deal"), len(some.invariants)),
+    }
+    print(f"{told.open:,} open orders, {told.steps:,} reports a round, medians of {told.rounds} rounds")
+    print(f"{'row':<22}{'invariants':>11}{'us a report':>13}{'to unguarded':>14}")
+    for name, found in middle.items():
+        print(f"{name:<22}{checks.get(name, 0):>11}{found:>13.1f}{found / middle['unguarded']:>14.2f}")
+    catalogue, stack = middle["catalogue"] / middle["unguarded"], middle["stack"] / middle["unguarded"]
+    traced = middle["stack"] / middle["branch tracing"]
+    for what, ratio, limit in (
+        ("catalogue to unguarded", catalogue, 2.5),
+        ("stack to unguarded", stack, 5.0),
+        ("stack to branch tracing", traced, 1.0),
+    ):
+        print(f"{what:<26}{ratio:>8.2f}  at most {limit:g}  {'met' if ratio <= limit else 'missed'}")
+    versions = {name: importlib.metadata.version(name) for name in ("coverage", "icontract", "deal") if name in middle}
+    machine = {"python": platform.python_version(), "machine": platform.machine(), **versions}
+    told.out.parent.mkdir(parents=True, exist_ok=True)
+    told.out.write_text(json.dumps({"machine": machine, "us": middle}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

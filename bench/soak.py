@@ -1,0 +1,271 @@
+"""A day's worth of mutations, time compressed, through a guard and a sidecar that follows its journal: is memory flat,
+and is anything dropped?
+
+    python bench/soak.py [--hours 24] [--rate 1000] [--sessions 240]
+
+One process trades by a script (new, partly filled, filled; five mutations a step) at `rate` mutations a second of its
+own clock, and records all of it with a guard as production runs it: journal put aside every 64 MB, five kept. Another
+is `holdover watch` on that journal. The clock is the mutations' own: the run is as fast as the machine is, and waits
+where the sidecar is four files behind. The day is cut into sessions with a night between two, as memory is held for
+what is open and for the last day. Resident memory is read at each night.
+
+Said at the end: whether the sidecar holds the very books of the guard (a position and a balance are sums over every
+execution: one that was dropped is seen in them), breaches, and how far memory at the end is above its median in the
+second quarter of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from holdover.model import (
+    Balance,
+    ExecType,
+    Execution,
+    Exposure,
+    Order,
+    OrdStatus,
+    Position,
+    Side,
+)
+from holdover.runtime import Guard, Journal
+from holdover.runtime.journal import put_aside
+from holdover.watch.watch import Kept
+
+FILE_MB, KEPT, BEHIND = 64, 5, 4
+OPEN = 100  # orders at a time
+
+
+def resident(pid: int) -> float:
+    """Megabytes that a process holds in memory."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise LookupError(f"process {pid} has no resident memory")
+
+
+class Trading:
+    """A script of trading that never ends: each order is filled in two parts, and the next takes its place."""
+
+    def __init__(self, guard: Guard, rate: int) -> None:
+        self.guard, self.number, self.execs, self.recorded = guard, 0, 0, 0
+        self.now_ns, self._gap_ns = 0, 1_000_000_000 // rate
+        self.day = date(2024, 1, 1)
+        self.position = Position(account="A", symbol="X", net_qty=0, trade_date=self.day.isoformat())
+        self.balance = Balance(account="A", currency="USD", cash=0, trade_date=self.day.isoformat())
+        self.exposure = Exposure(account="A", symbol="X", net_qty=0)
+        self.open: list[Order] = []
+
+    def clock(self) -> int:
+        """The time, a step of the rate on for each question."""
+        return self.now_ns
+
+    def record(self, subsystem: str, record: object) -> None:
+        """One mutation."""
+        self.now_ns += self._gap_ns
+        self.recorded += 1
+        self.guard.record(subsystem, record)  # type: ignore[arg-type]
+
+    def new(self) -> None:
+        """One order more."""
+        self.number += 1
+        key = f"C{self.number}"
+        side = Side.BUY if self.number % 2 else Side.SELL
+        order = Order(
+            root_cl_ord_id=key,
+            cl_ord_id=key,
+            symbol="X",
+            side=side,
+            order_qty=200,
+            leaves_qty=200,
+            ord_status=OrdStatus.NEW,
+            exec_type=ExecType.NEW,
+            account="A",
+            strategy="S",
+            trade_date=self.day.isoformat(),
+        )
+        with self.guard.step("new"):
+            self.record("orders", order)
+            self._expose(0, order.leaves_qty if side == Side.BUY else 0, 0 if side == Side.BUY else order.leaves_qty)
+        self.open.append(order)
+
+    def _expose(self, net: int, buy: int, sell: int) -> None:
+        held = self.exposure
+        self.exposure = replace(
+            held,
+            net_qty=held.net_qty + net,
+            open_buy_qty=held.open_buy_qty + buy,
+            open_sell_qty=held.open_sell_qty + sell,
+        )
+        self.record("risk", self.exposure)
+
+    def fill(self) -> None:
+        """Half of an order's quantity."""
+        order = self.open.pop(0)
+        self.execs += 1
+        sign = 1 if order.side == Side.BUY else -1
+        execution = Execution(
+            exec_id=f"E{self.execs}",
+            exec_type=ExecType.TRADE,
+            root_cl_ord_id=order.root_cl_ord_id,
+            symbol="X",
+            side=order.side,
+            trade_date=self.day.isoformat(),
+            account="A",
+            strategy="S",
+            currency="USD",
+            last_qty=100,
+            last_px=100,
+            qty_delta=100,
+            notional_delta=10_000,
+            cash_delta=-sign * 10_000,
+        )
+        cum_qty = order.cum_qty + 100
+        over = cum_qty == order.order_qty
+        order = replace(
+            order,
+            cum_qty=cum_qty,
+            leaves_qty=order.order_qty - cum_qty,
+            notional=order.notional + 10_000,
+            ord_status=OrdStatus.FILLED if over else OrdStatus.PARTIALLY_FILLED,
+            exec_type=ExecType.TRADE,
+            exec_id=execution.exec_id,
+        )
+        with self.guard.step("execution-report"):
+            self.record("orders", execution)
+            self.record("orders", order)
+            self.position = replace(self.position, net_qty=self.position.net_qty + sign * 100)
+            self.record("positions", self.position)
+            self.balance = replace(self.balance, cash=self.balance.cash + execution.cash_delta)
+            self.record("ledger", self.balance)
+            self._expose(sign * 100, -100 if sign > 0 else 0, -100 if sign < 0 else 0)
+        if not over:
+            self.open.append(order)
+
+    def session(self, mutations: int) -> None:
+        """One session of that many mutations, and the night after it."""
+        guard, until = self.guard, self.guard.monitor.mutations + mutations
+        today = self.day.isoformat()
+        guard.boundary("begin", today)
+        while self.recorded < until:
+            while len(self.open) < OPEN:
+                self.new()
+            self.fill()
+        guard.boundary("end", today)
+        guard.boundary("overnight", today)
+        self.day += timedelta(days=1)
+        tomorrow = self.day.isoformat()
+        with guard.step("roll"):
+            self.position = replace(self.position, trade_date=tomorrow, carried_qty=self.position.net_qty)
+            self.record("positions", self.position)
+            self.balance = replace(self.balance, trade_date=tomorrow, carried_cash=self.balance.cash)
+            self.record("ledger", self.balance)
+
+
+class Seen(NamedTuple):
+    """What the sidecar had seen when it last wrote its state."""
+
+    mutations: int
+    breaches: int
+    books: dict[tuple[str, str], list[object]]
+
+
+def seen(state: Path) -> Seen:
+    """The sidecar's state: how much it has judged, what it holds of the trading process's books."""
+    try:
+        kept = msgspec.msgpack.decode((state / "watch.state").read_bytes(), type=Kept)
+    except FileNotFoundError:
+        return Seen(0, 0, {})
+    memory = msgspec.msgpack.decode(msgspec.msgpack.decode(kept.memory)[1])
+    return Seen(memory["counts"][0], kept.breaches, books(memory))
+
+
+def books(memory: dict[str, Any]) -> dict[tuple[str, str], list[object]]:
+    """The records that a monitor holds, but for those that it has made itself: a guard makes more than a sidecar."""
+    return {(place, kind): records for place, kind, records in memory["tables"] if place != "guard"}
+
+
+def main() -> None:
+    """Run, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument("--rate", type=int, default=1000)
+    parser.add_argument("--sessions", type=int, default=240)
+    parser.add_argument("--out", type=Path, default=Path("out/bench/soak.json"))
+    told = parser.parse_args()
+    total = round(told.hours * 3600 * told.rate)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        path, state = place / "guard" / "journal.jsonl", place / "state"
+        journal = Journal(path, FILE_MB * 1_000_000, KEPT)
+        guard = Guard(place / "guard", clock=lambda: trading.now_ns, channels=[], journal=journal)
+        trading = Trading(guard, told.rate)
+        watch = subprocess.Popen(
+            [sys.executable, "-m", "holdover", "watch", str(path), "--format", "journal", "--state", str(state)],
+            stderr=(place / "watch.err").open("wb"),
+        )
+        memory: list[tuple[float, float]] = []
+        nap = threading.Event()
+        for _ in range(told.sessions):
+            trading.session(total // told.sessions)
+            memory.append((resident(os.getpid()), resident(watch.pid)))
+            while len(put_aside(path)) >= BEHIND and _behind(path, state) >= BEHIND:
+                nap.wait(0.05)
+        recorded, own = trading.recorded, len(guard.breaches)
+        held = books(msgspec.msgpack.decode(guard.monitor.dump()))
+        guard.close()
+        error = place / "watch.err"
+        while seen(state).books != held and watch.poll() is None and not error.stat().st_size:
+            nap.wait(0.5)
+        last = seen(state)
+        watch.terminate()
+        watch.wait()
+        complaints = error.read_text().strip()
+    equal = last.books == held
+    seconds = time.monotonic() - began
+    print(f"{told.hours:g} hours at {told.rate:,} a second in {seconds:,.0f} s, {told.sessions} sessions")
+    print(f"recorded {recorded:,}; books of guard and sidecar {'equal' if equal else 'DIFFER'} at the end")
+    print(f"breaches: guard {own}, sidecar {last.breaches}; complaints of the sidecar: {complaints or 'none'}")
+    rows = {}
+    quarter = max(len(memory) // 4, 1)
+    for number, name in enumerate(("guard", "sidecar")):
+        early = statistics.median(one[number] for one in memory[quarter : 2 * quarter])
+        late = statistics.median(one[number] for one in memory[-quarter:])
+        rows[name] = {"early_mb": early, "late_mb": late, "growth": late / early - 1}
+        print(f"{name:<8} resident {early:8.1f} MB early {late:8.1f} MB late {100 * (late / early - 1):+6.1f} %")
+    machine = {"python": platform.python_version(), "machine": platform.machine()}
+    told.out.parent.mkdir(parents=True, exist_ok=True)
+    told.out.write_text(
+        json.dumps({"machine": machine, "recorded": recorded, "books_equal": equal, "memory": rows}, indent=1)
+    )
+    sys.exit(0 if equal and not own and not last.breaches else 1)
+
+
+def _behind(path: Path, state: Path) -> int:
+    """How many of the files put aside the sidecar has not finished."""
+    try:
+        inode = msgspec.msgpack.decode((state / "watch.state").read_bytes(), type=Kept).place.inode
+    except FileNotFoundError:
+        return len(put_aside(path))
+    aside = [one.stat().st_ino for one in put_aside(path)]
+    return len(aside) - aside.index(inode) if inode in aside else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Real servers, one of each for all tests of a process."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ..servers import Postgres
+
+_SCHEMAS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL server."""
+    server = Postgres(tmp_path_factory.mktemp("postgres") / "data")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def schema() -> str:
+    """A schema that no other test uses."""
+    return f"s{next(_SCHEMAS)}"
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Wait for a condition of another process or thread; fails when it does not come about."""
+    import threading
+    import time
+
+    def wait(holds: Callable[[], object], within_s: float = 20.0) -> None:
+        event, end = threading.Event(), time.monotonic() + within_s
+        while not holds():
+            assert time.monotonic() < end, "it did not come about in time"
+            event.wait(0.005)
+
+    return wait

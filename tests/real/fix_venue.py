@@ -1,0 +1,90 @@
+"""A venue's drop copy side, built of QuickFIX, as a process: `python -m tests.real.fix_venue PORT STORE VERSION KIND`.
+
+It sends what it is told on standard input, one JSON list of [tag, value] a line, and says on standard output what
+becomes of its session: logon, logout, resend.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import quickfix
+
+VERSIONS = {"4.2": "FIX.4.2", "4.4": "FIX.4.4", "5.0": "FIXT.1.1"}
+
+
+class Venue(quickfix.Application):
+    """Says what happens."""
+
+    def onCreate(self, session: Any) -> None:
+        """There is one session."""
+        self.session = session
+
+    def onLogon(self, session: Any) -> None:
+        """Somebody has logged on."""
+        print("logon", flush=True)
+
+    def onLogout(self, session: Any) -> None:
+        """Somebody is gone."""
+        print("logout", flush=True)
+
+    def toAdmin(self, message: Any, session: Any) -> None:
+        """Nothing to add."""
+
+    def toApp(self, message: Any, session: Any) -> None:
+        """Something is sent again when it has PossDupFlag."""
+        if message.getHeader().isSetField(43):
+            print("again", flush=True)
+
+    def fromAdmin(self, message: Any, session: Any) -> None:
+        """A ResendRequest is told, with what it asks from, and a Logon's user."""
+        kind = message.getHeader().getField(35)
+        if kind == "2":
+            print(f"resend {message.getField(7)}", flush=True)
+        if kind == "A" and message.isSetField(554):
+            print(f"user {message.getField(553)} {message.getField(554)}", flush=True)
+
+    def fromApp(self, message: Any, session: Any) -> None:
+        """A drop copy takes nothing."""
+
+
+def main(port: str, store: str, version: str, kind: str) -> None:
+    """Run until standard input ends."""
+    told = {
+        "ConnectionType": kind,
+        "BeginString": VERSIONS[version],
+        "SenderCompID": "VENUE",
+        "TargetCompID": "WATCH",
+        "StartTime": "00:00:00",
+        "EndTime": "00:00:00",
+        "UseDataDictionary": "N",
+        "HeartBtInt": "30",
+        "ReconnectInterval": "1",
+        "FileStorePath": store,
+        "SocketReuseAddress": "Y",
+        "SocketAcceptPort": port,
+        "SocketConnectHost": "127.0.0.1",
+        "SocketConnectPort": port,
+    }
+    if version == "5.0":
+        told["DefaultApplVerID"] = "FIX.5.0"
+    settings = quickfix.SessionSettings()
+    settings.setFromString("[SESSION]\n" + "".join(f"{name}={value}\n" for name, value in told.items()))
+    venue, stores = Venue(), quickfix.FileStoreFactory(settings)
+    made = quickfix.SocketAcceptor if kind == "acceptor" else quickfix.SocketInitiator
+    engine = made(venue, stores, settings)
+    engine.start()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        message = quickfix.Message()
+        for tag, value in json.loads(line):
+            (message.getHeader() if tag == 35 else message).setField(tag, str(value))
+        quickfix.Session.sendToTarget(message, venue.session)
+        print("sent", flush=True)
+    engine.stop()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

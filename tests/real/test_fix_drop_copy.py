@@ -1,0 +1,382 @@
+"""The sidecar on a FIX drop copy session with a QuickFIX engine on either side, over loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from holdover.audit import Audit
+from holdover.catalogue import Catalogue
+from holdover.cli import main
+from holdover.runtime import FreezeStore
+from holdover.watch import BadSource, FixConfig, FixJudge, Place, Spool
+from holdover.watch import watch as watching
+
+from ..state.test_watch import stories, told_in, wait_until
+from ..unit.fixlog import TAGS, _in_42, frame
+
+ROOT = Path(__file__).resolve().parents[2]
+Fields = list[list[Any]]
+
+
+def reports(version: str = "4.4") -> list[Fields]:
+    """What a venue says in all stories of one day, the two wrong ones among them."""
+    found = []
+    for story in stories():
+        told_ids = [told["exec_id"] for told in story if "exec_id" in told]
+        if len(set(told_ids)) < len(told_ids):
+            continue  # numbers begin anew with another day, or something is told again: here nothing is, by itself
+        for told in story:
+            told = {"symbol": "ABC", **told}
+            kind = told.pop("msg_type")
+            if kind not in "89":
+                continue
+            told.pop("day", None)
+            told = _in_42(told) if kind == "8" and version == "4.2" else told
+            fields = [[int(TAGS.get(name, name.lstrip("_"))), value] for name, value in told.items()]
+            found.append([[35, kind], *fields])
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody has now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class Process:
+    """A process whose lines are kept as they come."""
+
+    def __init__(self, *command: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **environment},
+        )
+        self.out: list[str] = []
+        self.errors: list[str] = []
+        for stream, kept in ((self.process.stdout, self.out), (self.process.stderr, self.errors)):
+            threading.Thread(target=self._read, args=(stream, kept), daemon=True).start()
+
+    @staticmethod
+    def _read(stream: Any, kept: list[str]) -> None:
+        kept.extend(line.decode() for line in stream)
+
+    def kill(self) -> None:
+        """With -9."""
+        self.process.kill()
+        self.process.wait()
+
+
+class Venue(Process):
+    """The other side."""
+
+    def __init__(self, port: int, store: Path, version: str = "4.4", kind: str = "acceptor") -> None:
+        super().__init__("-m", "tests.real.fix_venue", str(port), str(store), version, kind)
+        wait_until(lambda: "ready\n" in self.out)
+
+    def send(self, messages: list[Fields]) -> None:
+        """Hand over messages; they are sent, or kept for a ResendRequest, on return."""
+        before = self.out.count("sent\n")
+        assert self.process.stdin is not None
+        self.process.stdin.write("".join(json.dumps(one) + "\n" for one in messages).encode())
+        self.process.stdin.flush()
+        wait_until(lambda: self.out.count("sent\n") == before + len(messages))
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts processes and kills them at the end."""
+    made: list[Process] = []
+
+    def starting(kind: type[Process], *given: Any, **named: Any) -> Process:
+        made.append(kind(*given, **named))
+        return made[-1]
+
+    yield starting
+    for one in made:
+        one.kill()
+
+
+def watching_of(port: int, state: Path, *options: str, scheme: str = "fix") -> tuple[str, ...]:
+    """The command."""
+    host = "127.0.0.1" if scheme == "fix" else "0.0.0.0"
+    source = f"{scheme}://{host}:{port}"
+    return (
+        "-m",
+        "holdover",
+        "watch",
+        source,
+        "--state",
+        str(state),
+        "--sender",
+        "WATCH",
+        "--target",
+        "VENUE",
+        *options,
+    )
+
+
+def spooled(state: Path) -> list[bytes]:
+    """Every message in the spool, read without touching it."""
+    found, path = [], state / "spool" / "000001.fix"
+    rest = path.read_bytes() if path.exists() else b""
+    while len(rest) > 9 and len(rest) >= 10 + int(rest[:8]):
+        size = int(rest[:8])
+        found.append(rest[9 : 9 + size])
+        rest = rest[10 + size :]
+    return found
+
+
+def applied(state: Path) -> int:
+    """How many different application messages are in the spool."""
+    found = [dict(one.split(b"=", 1) for one in line.split(b"\x01") if b"=" in one) for line in spooled(state)]
+    return len({one[b"34"] for one in found if one[b"35"] in (b"8", b"9")})
+
+
+def kept_in(state: Path) -> watching.Kept | None:
+    """The state."""
+    path = state / watching.STATE
+    return msgspec.msgpack.decode(path.read_bytes(), type=watching.Kept) if path.exists() else None
+
+
+def begun(state: Path) -> bool:
+    """Whether a state with something judged has been written."""
+    kept = kept_in(state)
+    return kept is not None and kept.place.offset > 0
+
+
+def finished(state: Path, messages: list[Fields]) -> bool:
+    """Whether all the messages have come, and all that has come is judged and kept."""
+    if applied(state) < len(messages):
+        return False
+    kept = kept_in(state)
+    return kept is not None and kept.place.offset == (state / "spool" / "000001.fix").stat().st_size
+
+
+def mutations_of(state: Path, catalogue: Catalogue) -> int:
+    """How many mutations a state has judged."""
+    kept = kept_in(state)
+    assert kept is not None
+    judge = FixJudge(catalogue, "state")
+    judge.load(kept.memory)
+    return judge.mutations
+
+
+def marks(found: Iterable[Any]) -> list[tuple[str, str]]:
+    """Breaches by invariant and key; the keys without the day on which they were sent."""
+    return [(one.invariant, re.sub(r"\d{4}-\d\d-\d\d", "DAY", one.key)) for one in found]
+
+
+def audited(messages: list[Fields], catalogue: Catalogue, version: str) -> tuple[list[tuple[str, str]], int]:
+    """The audit's breaches of the same messages as a log of one session, and its mutations."""
+    audit = Audit(catalogue)
+    audit.begin("log")
+    begin = {"4.2": "FIX.4.2", "4.4": "FIX.4.4", "5.0": "FIXT.1.1"}[version]
+    for number, fields in enumerate(messages, 2):
+        kind = fields[0]
+        head = [
+            kind,
+            [34, number],
+            [49, "VENUE"],
+            [52, f"20240102-10:{number // 60:02d}:{number % 60:02d}"],
+            [56, "WATCH"],
+        ]
+        audit.lines([frame(begin, [(str(tag), value) for tag, value in [*head, *fields[1:]]])], number)
+    return marks(audit.breaches), audit.monitor.mutations
+
+
+@pytest.mark.parametrize("version", ["4.2", "4.4", "5.0"])
+def test_killed_again_and_again_in_the_middle(version: str, start: Start, tmp_path: Path, catalogue: Catalogue) -> None:
+    """Missed messages are had again, what comes twice is judged once: the audit's breaches, after as many mutations."""
+    messages = reports(version)
+    expected, mutations = audited(messages, catalogue, version)
+    assert len(expected) >= 2
+    port, state = free_port(), tmp_path / "state"
+    venue = start(Venue, port, tmp_path / "venue", version)
+    command = watching_of(port, state, "--fix-version", version)
+    first = len(messages) // 4
+    for count in (first, 2 * first, 3 * first):
+        before = venue.out.count("logon\n")
+        watch = start(Process, *command)
+        wait_until(lambda: venue.out.count("logon\n") > before)  # noqa: B023
+        venue.send(messages[count - first : count])
+        if count == 2 * first:
+            wait_until(lambda: begun(state))
+        else:
+            wait_until(lambda: applied(state) > count - first)  # noqa: B023
+        watch.kill()
+    venue.send(messages[3 * first :])  # while nobody watches
+    watch = start(Process, *command)
+    wait_until(lambda: finished(state, messages))
+    watch.kill()
+    assert any(one.startswith("resend ") for one in venue.out)
+    assert marks(told_in(state)) == expected
+    assert mutations_of(state, catalogue) == mutations
+    assert not any("Traceback" in one for one in watch.errors)
+
+
+def test_an_engine_that_is_behind_the_spool(start: Start, tmp_path: Path, catalogue: Catalogue) -> None:
+    """Its store put back by ten messages, as a lost disk cache would: they come again and change nothing."""
+    messages = reports()
+    expected, mutations = audited(messages, catalogue, "4.4")
+    port, state = free_port(), tmp_path / "state"
+    venue = start(Venue, port, tmp_path / "venue")
+    watch = start(Process, *watching_of(port, state))
+    wait_until(lambda: "logon\n" in venue.out)
+    venue.send(messages)
+    wait_until(lambda: finished(state, messages))
+    watch.kill()
+    numbers = next((state / "session").glob("*.seqnums"))
+    ours, theirs = (int(one) for one in numbers.read_text().split(":"))
+    numbers.write_text(f"{ours:010d} : {theirs - 10:010d}")
+    before = len(spooled(state))
+    watch = start(Process, *watching_of(port, state))
+    wait_until(lambda: len(spooled(state)) >= before + 10)
+    wait_until(lambda: finished(state, messages))
+    watch.kill()
+    assert marks(told_in(state)) == expected
+    assert mutations_of(state, catalogue) == mutations
+
+
+def test_a_cut_connection_and_a_freeze(start: Start, tmp_path: Path, catalogue: Catalogue) -> None:
+    """The venue dies and comes back; it is said once each way; the wrong report freezes in the guard's store."""
+    messages = reports()
+    expected, _ = audited(messages, catalogue, "4.4")
+    port, state, guard = free_port(), tmp_path / "state", tmp_path / "guard"
+    venue = start(Venue, port, tmp_path / "venue")
+    watch = start(Process, *watching_of(port, state, "--guard", str(guard), "--json"))
+    wait_until(lambda: "logon\n" in venue.out)
+    venue.send(messages[:7])
+    wait_until(lambda: applied(state) == 7)
+    venue.kill()
+    wait_until(lambda: any("the session has ended" in one for one in watch.errors))
+    venue = start(Venue, port, tmp_path / "venue")
+    venue.send(messages[7:])
+    wait_until(lambda: finished(state, messages))
+    store = FreezeStore(guard / "guard.db")
+    wait_until(lambda: len(store.breaches()) == len(expected))
+    assert [json.loads(line)["invariant"] for line in watch.out] == [one for one, _ in expected]
+    assert {one.scope for one in store.in_force()} == {"instrument:ABC"}
+    assert {one.invariant for one in store.in_force()} == {one for one, _ in expected}
+    store.close()
+    assert len([one for one in watch.errors if "the session has ended" in one]) == 1
+    assert len([one for one in watch.errors if "logged on again" in one]) == 1
+
+
+def test_the_watch_listens(start: Start, tmp_path: Path) -> None:
+    """As acceptor: the venue calls; a stranger is refused and told; the log keeps no message a second time."""
+    messages = reports()
+    port, state = free_port(), tmp_path / "state"
+    watch = start(Process, *watching_of(port, state, scheme="fix-listen"))
+    venue = start(Venue, port, tmp_path / "venue", "4.4", "initiator")
+    wait_until(lambda: "logon\n" in venue.out)
+    venue.send(messages)
+    wait_until(lambda: finished(state, messages))
+    start(Process, *watching_of(port, tmp_path / "stranger", "--sender", "STRANGER"))
+    wait_until(lambda: bool(watch.errors))
+    assert "a Logon from STRANGER to VENUE was refused; expected is one from VENUE to WATCH" in watch.errors[0]
+    assert not any(one.is_file() and not one.is_symlink() for one in (state / "events").glob("*.messages.*"))
+
+
+def test_a_wrong_name_is_said_in_a_sentence(start: Start, tmp_path: Path) -> None:
+    """The venue knows no WOTCH: one sentence, however often it is tried."""
+    port = free_port()
+    start(Venue, port, tmp_path / "venue")
+    watch = start(Process, *watching_of(port, tmp_path / "state", "--sender", "WOTCH"))
+    wait_until(lambda: bool(watch.errors))
+    numbers = tmp_path / "state" / "session" / "FIX.4.4-WOTCH-VENUE.seqnums"
+    wait_until(lambda: int(numbers.read_text().split(":")[0] or 0) >= 3)
+    assert len(watch.errors) == 1
+    assert (
+        "nobody answers the Logon of WOTCH: nobody is at the address, or another SenderCompID (49)" in watch.errors[0]
+    )
+
+
+def test_user_and_password(start: Start, tmp_path: Path) -> None:
+    """They go into the Logon, the password out of the environment."""
+    config = tmp_path / "drop.toml"
+    config.write_text(
+        '[fix]\nversion = "4.4"\nsender = "WATCH"\ntarget = "VENUE"\nusername = "u"\npassword_env = "DROP_WORD"\n'
+        '[fix.settings]\nLogonTimeout = "5"\n'
+    )
+    port = free_port()
+    venue = start(Venue, port, tmp_path / "venue")
+    options = ["watch", f"fix://127.0.0.1:{port}", "--state", str(tmp_path / "s"), "--fix-config", str(config)]
+    start(Process, "-m", "holdover", *options, DROP_WORD="open")
+    wait_until(lambda: "user u open\n" in venue.out)
+
+
+def test_problems_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be used is named, with what would be right, and exits with 2."""
+    who = ["--sender", "A", "--target", "B"]
+    state = ["--state", str(tmp_path / "state")]
+    config = tmp_path / "drop.toml"
+    config.write_text("[fix]\nsendr = 'A'\n")
+    for given, reason in (
+        (["fix://127.0.0.1:1", *who], "needs --state DIR"),
+        (["fix://127.0.0.1:1", *who, *state, "--once"], "has no end"),
+        (["fix://127.0.0.1:1", *state], "needs SenderCompID and TargetCompID"),
+        (["fix://127.0.0.1", *who, *state], "it should be fix://HOST:PORT"),
+        (["fix-listen://127.0.0.1:1", *who, *state], "listens on every interface"),
+        (["fix://127.0.0.1:1", *who, *state, "--fix-version", "3.9"], "is none of 4.2, 4.4, 5.0"),
+        (["fix://127.0.0.1:1", *who, *state, "--fix-config", str(config)], "unknown field `sendr`"),
+        (["fix://127.0.0.1:1", *who, *state, "--fix-config", str(tmp_path / "no")], "No such file"),
+    ):
+        assert main(["watch", *given]) == 2
+        said = capsys.readouterr().err
+        assert reason in said
+        assert said.count("\n") == 1
+    config.write_text("[fix]\nsender = 'A'\ntarget = 'B'\npassword_env = 'NOT_SET_HERE'\n")
+    with pytest.raises(BadSource, match="does not set NOT_SET_HERE"):
+        FixConfig.of(config)
+    for wrong, reason in (
+        ("start = 'noon'", "matching regex"),
+        ("[fix.settings]\nStartTime = '07:00:00'", "StartTime has a name of its own in"),
+        ("[fix.settings]\nLogonTimeout = 'x'", "the FIX engine does not start: "),
+    ):
+        config.write_text(f"[fix]\nsender = 'A'\ntarget = 'B'\n{wrong}\n")
+        assert main(["watch", "fix://127.0.0.1:1", *state, "--fix-config", str(config)]) == 2
+        assert reason in capsys.readouterr().err
+
+
+def test_a_spool_keeps_what_it_took(tmp_path: Path) -> None:
+    """Line ends inside, several files, a message cut off by a kill, a reader that begins anew at its place."""
+    spool = Spool(tmp_path, longest=40)
+    told = [b"8=FIX one\nhalf", b"8=FIX two", b"8=FIX three", b"", b"8=FIX four"]
+    for one in told[:4]:
+        spool.append(one)
+    assert spool.lines(2) == [b"8=FIX one\nhalf\n", b"8=FIX two\n"]
+    place = msgspec.msgpack.decode(msgspec.msgpack.encode(spool.place), type=Place)
+    spool.close()
+    last = sorted(tmp_path.iterdir())[-1]
+    assert last.name > "000001.fix"
+    with open(last, "ab") as file:
+        file.write(b"00000099 8=FIX cut")
+    again = Spool(tmp_path, place, longest=40)
+    assert again.lines() == [b"8=FIX three\n", b"\n"]
+    assert again.lines() == []
+    again.append(told[4])
+    assert again.lines() == [b"8=FIX four\n"]
+    assert Spool(tmp_path).lines() == [one + b"\n" for one in told]
+    place.offset = 10_000
+    with pytest.raises(BadSource, match="is shorter than what was judged of it"):
+        Spool(tmp_path, place)

@@ -1,0 +1,53 @@
+"""Other people's servers for the tests: a PostgreSQL of its own, from a wheel, on a socket in a folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from pathlib import Path
+from typing import Any
+
+
+class Postgres:
+    """A PostgreSQL server that a test may stop, start again, and hold still."""
+
+    def __init__(self, place: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pgserver
+
+        self._pgserver = pgserver
+        self._server: Any = pgserver.get_server(place)
+        self.url = str(self._server.get_uri())
+
+    def _processes(self) -> list[int]:
+        import psutil
+
+        first = psutil.Process(self._server.get_pid())
+        return [first.pid, *(child.pid for child in first.children(recursive=True))]
+
+    def hold(self) -> None:
+        """Stop it in its tracks: connections stay open, nothing is answered."""
+        for process in self._processes():
+            os.kill(process, signal.SIGSTOP)
+
+    def let_go(self) -> None:
+        """Let it run on."""
+        for process in self._processes():
+            os.kill(process, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Stop it as a crash would."""
+        self._pgserver.pg_ctl(
+            ["stop", "-w", "-m", "immediate"], pgdata=self._server.pgdata, user=self._server.system_user
+        )
+
+    def start(self) -> None:
+        """Start it again."""
+        self._server.ensure_postgres_running()
+        self.url = str(self._server.get_uri())
+
+    def close(self) -> None:
+        """Stop it for good."""
+        self._server.cleanup()
