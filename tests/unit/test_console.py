@@ -65,6 +65,11 @@ def freeze_of(bench: Bench) -> int:
     return bench.store.in_force()[0].number
 
 
+def all_of(bench: Bench) -> str:
+    """The freezes that an operator has before him, as the form names them."""
+    return ",".join(str(one.number) for one in bench.store.in_force())
+
+
 def every_route(bench: Bench) -> list[tuple[str, str]]:
     """(method, path) of all that the application has, as it tells itself, with numbers that exist."""
     found = []
@@ -136,7 +141,7 @@ def test_a_thaw_is_refused_while_the_invariant_fails(bench: Bench) -> None:
     """In words, with what was typed still there; a reason and evidence are needed."""
     browser = bench.browser("olga")
     path = f"/freeze/{freeze_of(bench)}/thaw"
-    refused = browser.submit(path, reason="looks right to me", evidence="ticket 7")
+    refused = browser.submit(path, seen=all_of(bench), reason="looks right to me", evidence="ticket 7")
     assert (refused.status_code, "still does not hold" in refused.text) == (409, True)
     assert "looks right to me" in refused.text
     missing = browser.submit(path, reason="why", evidence="  ")
@@ -151,17 +156,32 @@ def test_a_thaw_after_the_repair(bench: Bench, guard: Guard) -> None:
     guard.record("orders", replace(GOOD, cum_qty=0))
     guard.remember()
     answer = bench.browser("olga").submit(
-        f"/freeze/{freeze_of(bench)}/thaw", reason="busted", evidence="ticket 7", operator="amir"
+        f"/freeze/{freeze_of(bench)}/thaw", seen=all_of(bench), reason="busted", evidence="ticket 7", operator="amir"
     )
     assert (answer.status_code, answer.headers.get("location")) == (303, "/?said=thawed")
     assert bench.store.in_force() == []
     assert '"operator":"olga"' in bench.acts("thaw")[0]
 
 
+def test_a_freeze_that_nobody_has_seen_is_not_thawed_with_the_rest(bench: Bench) -> None:
+    """One that came after the page was opened: the thaw is refused, and the next page shows it."""
+    browser = bench.browser("olga")
+    seen = all_of(bench)
+    new = bench.store.freeze("instrument:IBM", [], "amir", "odd prints", 5)
+    why = {"reason": "r", "evidence": "e", "second_name": "anna", "second_password": PASSWORD}
+    refused = browser.submit(f"/freeze/{freeze_of(bench)}/thaw", seen=seen, **why)
+    assert (refused.status_code, "another freeze of this scope has come" in refused.text) == (409, True)
+    assert f'href="/freeze/{new.number}"' in refused.text
+    assert bench.acts("thaw") == []
+    shown = re.search(r'name="seen" value="([0-9,]+)"', refused.text)
+    assert shown
+    assert browser.submit(f"/freeze/{freeze_of(bench)}/thaw", seen=shown[1], **why).status_code == 303
+
+
 def test_a_forced_thaw_needs_an_approver_and_his_password(bench: Bench) -> None:
     """Not an operator's word, not a wrong password, not the operator's own; the right one's name is kept."""
     path = f"/freeze/{freeze_of(bench)}/thaw"
-    why = {"reason": "market closes", "evidence": "venue's own report"}
+    why = {"seen": all_of(bench), "reason": "market closes", "evidence": "venue's own report"}
     browser = bench.browser("amir")
     for name, password in (("olga", PASSWORD), ("anna", "wrong"), ("amir", PASSWORD), ("anna", ""), ("", PASSWORD)):
         answer = browser.submit(path, second_name=name, second_password=password, **why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any, Final
 
 import msgspec
@@ -142,7 +143,10 @@ def tick(ask: Ask) -> Response:
 
 
 def thaw_it(ask: Ask) -> Response:
-    """A thaw, as the form says; by a second person's word where he gives his password."""
+    """A thaw, as the form says; by a second person's word where he gives his password.
+
+    It ends every freeze of the scope, so the form names those that the operator had before him, and no other is ended.
+    """
     freeze = _freeze(ask)
     if freeze is None:
         return ask.lost("Nothing is frozen under that number; it may have been thawed.")
@@ -152,6 +156,11 @@ def thaw_it(ask: Ask) -> Response:
     if missing:
         said = f"The thaw needs {' and '.join(missing)}: say why, and what you have seen."
         return _page(ask, card, status=422, problem=said)
+    there = [one for one in ask.console.store.in_force() if one.scope == freeze.scope]
+    seen = {freeze.number, *(int(told) for told in ask.text("seen").split(",") if re.fullmatch("[0-9]{1,15}", told))}
+    if any(one.number not in seen for one in there):
+        said = "Not thawed: another freeze of this scope has come since you opened the page. Look at it first."
+        return _page(ask, card, status=409, problem=said)
     second, problem, status = _second(ask, operator)
     if problem:
         return _page(ask, card, status=status, problem=problem)
@@ -208,6 +217,7 @@ def _page(ask: Ask, card: Card, *, status: int = 200, problem: str = "") -> Resp
         status=status,
         card=card,
         together=together,
+        seen=",".join(str(one.number) for one in [*together, *([card.freeze] if card.freeze is not None else [])]),
         changes=changes,
         no_changes=no_changes,
         records=records,
