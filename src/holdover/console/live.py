@@ -36,7 +36,9 @@ def picture(store: FreezeStore, now_ns: int) -> Picture:
     freezes = store.in_force()
     alerts = store.alerts()
     seen = look(store, now_ns)
-    frozen = {f"{freeze.number}": f"{freeze.scope} by {freeze.invariant}" for freeze in freezes}
+    frozen = {
+        f"{freeze.number}": f"{freeze.scope} {'by ' if freeze.breach else ''}{freeze.invariant}" for freeze in freezes
+    }
     open_pages = {alert.page.dedup_key: alert.acknowledged_by for alert in alerts}
     health = {one.name: str(one.health) for one in seen}
     ticks = [store.ticks(freeze.breach) for freeze in freezes if freeze.breach]
