@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
 import socket
@@ -22,7 +23,7 @@ from holdover.console import BadUser
 from holdover.console.application import routes
 from holdover.console.console import lasted
 from holdover.console.defences import BODY_MAX
-from holdover.console.live import news
+from holdover.console.live import Live, news
 from holdover.console.server import BadAddress, Prompt, check_address, server
 from holdover.console.throttle import Throttle
 from holdover.runtime import Breach, Guard, StoreProblem
@@ -617,6 +618,27 @@ def test_the_stream_tells_how_it_stands(bench: Bench) -> None:
     told = browser.get("/live")
     assert told.headers["content-type"].startswith("text/event-stream")
     assert f'"version": "{version[1]}"' in told.text
+
+
+def test_streams_are_counted(bench: Bench) -> None:
+    """Nobody takes them all: eight of one user, then he has to wait and the others have not."""
+
+    async def fill() -> None:
+        async def there() -> bool:
+            return True
+
+        live = Live(bench.console.picture, 60.0)
+        streams = [live.events("vera", there) for _ in range(8)]
+        assert not live.is_full("vera")
+        for stream in streams:
+            assert "event: now" in await anext(stream)
+        assert live.is_full("vera")
+        assert not live.is_full("olga")
+        for stream in streams:
+            await stream.aclose()  # type: ignore[attr-defined]
+        assert not live.is_full("vera")
+
+    asyncio.run(fill())
 
 
 def test_news_are_sentences(bench: Bench, guard: Guard) -> None:
