@@ -533,3 +533,29 @@ def test_a_thaw_asked_for_is_judged_by_the_running_guard(make_guard: MakeGuard, 
     guard._look()
     assert guard.store.answered(second) == ""
     assert scope not in guard.frozen_scopes()
+
+
+def test_a_sidecars_freeze_is_obeyed_and_paged_by_the_running_guard(tmp_path: Path, catalogue: Catalogue) -> None:
+    """By the guard's own configuration: the freeze holds the next message, the page goes to the guard's channels."""
+    from holdover.watch import FreezeHook
+
+    config = tmp_path / "desk.toml"
+    config.write_text('[guard]\ndirectory = "g"\nname = "desk"\nobey_within_ms = 0\n[pages]\nlog = false\n')
+    guard = Guard.open(config)
+    judged = Guard(tmp_path / "other", catalogue=catalogue, channels=[])
+    judged.record("orders", BAD)
+    hook = FreezeHook(config, catalogue)
+    assert guard.permits(request())
+    for breach in judged.breaches:
+        hook.act(breach, "key")
+        hook.act(breach, "key")
+    assert not guard.permits(request())
+    scopes = {breach.scope for breach in judged.breaches}
+    assert set(guard.frozen_scopes()) == scopes
+    assert len(guard.store.breaches()) == len(judged.breaches)
+    guard.pager.stop()
+    guard.pager.deliver_due()
+    paged = [msgspec.json.decode(line) for line in (tmp_path / "g" / "pages.jsonl").read_text().splitlines()]
+    assert {page["scope"] for page in paged} == scopes
+    guard.close()
+    judged.close()
