@@ -14,7 +14,8 @@ import holdover
 HOUSE = Path(holdover.__file__).parent
 FLOORS = [
     {"__main__"},
-    {"cli", "console", "pytest_plugin"},
+    {"cli", "pytest_plugin"},
+    {"console"},
     {"report", "shadow", "incidents"},
     {"explore", "coverage"},
     {"harness", "adapters", "watch"},

@@ -52,6 +52,13 @@ beyond_loopback = false            # another address must be allowed in so many 
 cost = true                        # measure the time spent inside the guard
 otel = false                       # breach, freeze, thaw and page as OpenTelemetry events
 
+[console]
+host = "127.0.0.1"                 # anything but loopback needs TLS
+port = 8321
+names = ["console.example.com"]    # by which browsers call it, beside the host's own
+idle_s = 1800                      # a session ends after this long without a click, and after day_s in any case
+day_s = 43200
+
 [[instrument]]
 symbol = "IBM"
 tick_size = "0.0001"
@@ -146,6 +153,16 @@ class _PagesTable(msgspec.Struct, forbid_unknown_fields=True):
     level: list[Level] = []
 
 
+class ConsoleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the console listens, the names by which browsers call it, how long a session lasts in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8321
+    names: list[str] = []
+    idle_s: float = 1800.0
+    day_s: float = 43200.0
+
+
 class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What `Guard.open` needs; paths are absolute. `here` is the folder that the file's own paths start from."""
 
@@ -167,6 +184,7 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     levels: list[Level] = []
     repeat_s: float = 0.0
     heartbeat: Limits = Limits()
+    console: ConsoleTable = ConsoleTable()
     bundles: bool = True
     redact_fields: list[str] = []
     redact_patterns: list[str] = []
@@ -255,6 +273,9 @@ def read_config(path: Path) -> GuardConfig:
     redact = _table(told, "redact", _RedactTable, problems)
     store = _table(told, "store", StoreTable, problems)
     heartbeat = _table(told, "heartbeat", Limits, problems)
+    console = _table(told, "console", ConsoleTable, problems)
+    if console is not None and (not 0 < console.port < 65536 or min(console.idle_s, console.day_s) <= 0):
+        problems.append("[console] port should be 1 to 65535, and idle_s and day_s above 0")
     if redact is not None:
         try:
             Rules(redact.fields, redact.patterns)
@@ -277,7 +298,15 @@ def read_config(path: Path) -> GuardConfig:
         for number, one in enumerate(told.get("instrument", []), 1)
         if (found := _convert(one, Instrument, f"[[instrument]] {number}", problems)) is not None
     ]
-    if guard is None or pages is None or redact is None or store is None or heartbeat is None or problems:
+    if (
+        guard is None
+        or pages is None
+        or redact is None
+        or store is None
+        or heartbeat is None
+        or console is None
+        or problems
+    ):
         raise BadConfig("\n".join(f"{path.name}: {problem}" for problem in problems))
     here = path.resolve().parent
     return GuardConfig(
@@ -299,6 +328,7 @@ def read_config(path: Path) -> GuardConfig:
         levels=pages.level,
         repeat_s=pages.repeat_s,
         heartbeat=heartbeat,
+        console=console,
         bundles=guard.bundles,
         redact_fields=redact.fields,
         redact_patterns=redact.patterns,
@@ -307,7 +337,7 @@ def read_config(path: Path) -> GuardConfig:
     )
 
 
-_TABLES: Final = ("guard", "store", "redact", "pages", "heartbeat", "metrics", "instrument")
+_TABLES: Final = ("guard", "store", "redact", "pages", "heartbeat", "metrics", "console", "instrument")
 
 
 def _check_pages(pages: _PagesTable, problems: list[str]) -> None:

@@ -102,6 +102,19 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     resolved_ns: int | None
 
 
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One page on its way to one channel, and how far it came. `delivered_ns` is None until it is there."""
+
+    number: int
+    page: Page
+    time_ns: int
+    channel: str
+    attempts: int
+    next_ns: int
+    delivered_ns: int | None
+    problem: str
+
+
 class ThawRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A thaw asked for from outside the process that froze, to be judged by that process."""
 
@@ -655,6 +668,39 @@ class FreezeStore:
             "INSERT INTO meta VALUES ('audit', ?) ON CONFLICT (name) DO UPDATE SET value=excluded.value",
             f"{number} {digest}",
         )
+
+    # -- a part at a time, the latest first --------------------------------------------------------------------------
+
+    def audit_before(self, number: int, limit: int) -> list[tuple[int, int, str, str]]:
+        """At most `limit` acts before that number (0: from the last on) as `audit` gives them, the latest first."""
+        rows = self.database.read(
+            "SELECT number, time_ns, act, detail FROM audit WHERE number<? ORDER BY number DESC LIMIT ?",
+            number or 2**62,
+            limit,
+        )
+        return [(int(n), int(time_ns), str(act), str(detail)) for n, time_ns, act, detail in rows]
+
+    def deliveries_before(self, number: int, limit: int) -> list[Delivery]:
+        """At most `limit` rows of the outbox before that number (0: from the last on), the latest first."""
+        rows = self.database.read(
+            "SELECT number, body, time_ns, channel, attempts, next_ns, delivered_ns, problem FROM outbox "
+            "WHERE number<? ORDER BY number DESC LIMIT ?",
+            number or 2**62,
+            limit,
+        )
+        return [
+            Delivery(
+                number=n,
+                page=msgspec.json.decode(body, type=Page),
+                time_ns=at,
+                channel=channel,
+                attempts=attempts,
+                next_ns=next_ns,
+                delivered_ns=delivered,
+                problem=problem,
+            )
+            for n, body, at, channel, attempts, next_ns, delivered, problem in rows
+        ]
 
 
 def _next(run: Run, table: str) -> int:
