@@ -88,7 +88,8 @@ def run_status(arguments: argparse.Namespace) -> int:
         print(json.dumps({"frozen": told, "audit": audit or "whole"}))
     else:
         for one in frozen:
-            print(f"FROZEN {one.scope} by {one.invariant}; still allowed: {', '.join(one.allows) or 'nothing'}")
+            by = f"by {one.invariant}" if one.breach else one.invariant  # which says that it was by hand, and whose
+            print(f"FROZEN {one.scope} {by}; still allowed: {', '.join(one.allows) or 'nothing'}")
         print("nothing is frozen" if not frozen else f"{len(frozen)} freezes in force")
         print(f"audit log: {audit or 'whole'}")
     return 1 if frozen or audit else 0

@@ -127,9 +127,11 @@ def _to_login(console: Console, request: Request) -> Response:
 
 def _live(console: Console) -> Endpoint:
     async def stream(request: Request) -> Response:
-        if await run_in_threadpool(_who, console, request, used=False) is None:
+        who = await run_in_threadpool(_who, console, request, used=False)
+        if who is None:
             return PlainTextResponse("log in first\n", status_code=401)
-        if console.live.is_full:
+        name = who.user.name
+        if console.live.is_full(name):
             return PlainTextResponse("too many streams are open\n", status_code=429, headers={"Retry-After": "10"})
 
         async def still_there() -> bool:
@@ -138,7 +140,7 @@ def _live(console: Console) -> Endpoint:
             except StoreProblem:
                 return True  # the page says that the store is lost; nobody is logged out by it
 
-        return StreamingResponse(console.live.events(still_there), media_type="text/event-stream")
+        return StreamingResponse(console.live.events(name, still_there), media_type="text/event-stream")
 
     return stream
 

@@ -19,6 +19,7 @@ from holdover.runtime.heartbeat import Seen, look
 _EVERY_S: Final = 0.3
 _STILL_S: Final = 10.0  # a comment at least this often, so that both ends notice a dead connection
 STREAMS_MAX: Final = 64
+STREAMS_OF_ONE_MAX: Final = 8
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +37,9 @@ def picture(store: FreezeStore, now_ns: int) -> Picture:
     freezes = store.in_force()
     alerts = store.alerts()
     seen = look(store, now_ns)
-    frozen = {f"{freeze.number}": f"{freeze.scope} by {freeze.invariant}" for freeze in freezes}
+    frozen = {
+        f"{freeze.number}": f"{freeze.scope} {'by ' if freeze.breach else ''}{freeze.invariant}" for freeze in freezes
+    }
     open_pages = {alert.page.dedup_key: alert.acknowledged_by for alert in alerts}
     health = {one.name: str(one.health) for one in seen}
     ticks = [store.ticks(freeze.breach) for freeze in freezes if freeze.breach]
@@ -67,18 +70,18 @@ class Live:
         self._look = look
         self._stream_s = stream_s
         self._every_s = every_s
-        self._listening: set[asyncio.Queue[str]] = set()
+        self._listening: dict[asyncio.Queue[str], str] = {}
         self._watching: asyncio.Task[None] | None = None
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no further stream is taken."""
-        return len(self._listening) >= STREAMS_MAX
+    def is_full(self, whose: str) -> bool:
+        """Whether no further stream is taken, of this user or at all."""
+        of_one = sum(one == whose for one in self._listening.values())
+        return len(self._listening) >= STREAMS_MAX or of_one >= STREAMS_OF_ONE_MAX
 
-    async def events(self, still_there: Callable[[], Awaitable[bool]]) -> AsyncIterator[str]:
+    async def events(self, whose: str, still_there: Callable[[], Awaitable[bool]]) -> AsyncIterator[str]:
         """The stream for one browser: at first how it stands, then every change; ends when `still_there` says no."""
         mine: asyncio.Queue[str] = asyncio.Queue(16)
-        self._listening.add(mine)
+        self._listening[mine] = whose
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
         until = time.monotonic() + self._stream_s
@@ -93,7 +96,7 @@ class Live:
                     yield _event("over", {})
                     return
         finally:
-            self._listening.discard(mine)
+            self._listening.pop(mine, None)
             if not self._listening and self._watching is not None:
                 self._watching.cancel()
                 self._watching = None
@@ -121,7 +124,7 @@ class Live:
             await asyncio.sleep(self._every_s)
 
     def _tell(self, event: str) -> None:
-        for queue in self._listening:
+        for queue in list(self._listening):
             with contextlib.suppress(asyncio.QueueFull):  # whoever does not read gets his own stream anew
                 queue.put_nowait(event)
 

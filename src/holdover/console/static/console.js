@@ -45,21 +45,26 @@
     }
   }
 
-  const stream = new EventSource("/live");
-  stream.addEventListener("now", (event) => {
-    const told = JSON.parse(event.data);
-    stands("live", "Live: changes show by themselves.");
-    if (told.said) news.textContent = told.said;
-    if (told.version !== document.body.dataset.version) ask();
-  });
-  stream.addEventListener("lost", () => {
-    stands("lost", "Not live: the store cannot be read. What you see may be old.");
-  });
-  stream.addEventListener("over", () => { stream.close(); location.reload(); });
-  stream.addEventListener("error", () => {
-    stands("lost", "Not live: trying to reach the console again. What you see may be old.");
-    if (stream.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
-  });
+  function listen() {
+    const stream = new EventSource("/live");
+    stream.addEventListener("now", (event) => {
+      const told = JSON.parse(event.data);
+      stands("live", "Live: changes show by themselves.");
+      if (told.said) news.textContent = told.said;
+      if (told.version !== document.body.dataset.version) ask();
+    });
+    stream.addEventListener("lost", () => {
+      stands("lost", "Not live: the store cannot be read. What you see may be old.");
+    });
+    stream.addEventListener("over", () => { stream.close(); location.reload(); });
+    stream.addEventListener("error", () => {
+      stands("lost", "Not live: trying to reach the console again. What you see may be old.");
+      // Refused, so the browser does not try again by itself. No reload here: what is typed must stay.
+      if (stream.readyState === EventSource.CLOSED) setTimeout(() => { ask(); listen(); }, 5000);
+    });
+  }
+
+  listen();
   for (const one of document.querySelectorAll("[data-every]")) setInterval(ask, Number(one.dataset.every) * 1000);
 
   const problem = document.getElementById("problem");
