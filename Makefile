@@ -47,6 +47,8 @@ bench: $(VENV)/.test
 	$(BIN)/python -m pip install -q --disable-pip-version-check icontract deal
 	$(BIN)/python bench/guard.py
 	$(BIN)/python bench/guard_stack.py
+	$(BIN)/python bench/obey.py
+	$(BIN)/python bench/soak.py --hours 1 --sessions 40
 	$(BIN)/python bench/audit.py
 	$(BIN)/python bench/state_coverage.py
 	$(BIN)/python bench/sweep.py

@@ -66,7 +66,13 @@ class Server:
         """Do something with a connection."""
 
         async def doing() -> Any:
-            client = await nats.connect(f"nats://127.0.0.1:{self.port}", allow_reconnect=False, error_cb=_silent)
+            client = await nats.connect(
+                f"nats://127.0.0.1:{self.port}",
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                error_cb=_silent,
+            )
             try:
                 return await act(client)
             finally:

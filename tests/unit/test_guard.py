@@ -34,6 +34,7 @@ from holdover.runtime import (
     Journal,
     StoreProblem,
     ThawRefused,
+    ThawRequest,
     read_journal,
 )
 
@@ -459,3 +460,102 @@ def test_each_night_lets_go_of_what_is_over(make_guard: MakeGuard) -> None:
     assert names(guard) == []
     kept = sorted(guard.monitor.layout.tables["orders", Order])
     assert kept == ["C2", "O0", "O1", "O2"]
+
+
+def test_a_freeze_on_any_scope_of_a_message_holds_it(make_guard: MakeGuard) -> None:
+    """System, subsystem, account, strategy, instrument, both, order and link: the children of each, no others."""
+    inside = request(link="VENUE", root_cl_ord_id="R1")
+    others = {
+        "account:A": request(account="B", symbol="ZZZ"),
+        "instrument:IBM": request(symbol="ZZZ"),
+        "account:A/instrument:IBM": request(account="A", symbol="ZZZ"),
+        "strategy:S": request(strategy="T"),
+        "link:VENUE": request(link="OTHER"),
+        "order:R1": request(link="VENUE", root_cl_ord_id="R2"),
+    }
+    guard = make_guard()
+    for scope in ("system", "subsystem:positions", *others):
+        guard.freeze(scope, operator="ann", reason="to see")
+        assert not guard.permits(inside), scope
+        assert guard.permits(Query(msg_type=MsgType.ORDER_STATUS_REQUEST, req_id="Q")), scope
+        if scope in others:
+            assert guard.permits(others[scope]), scope
+        guard.thaw(scope, operator="ann", reason="seen", evidence="this test")
+        assert guard.permits(inside), scope
+
+
+def test_a_store_of_the_first_version_is_taken_up(tmp_path: Path) -> None:
+    """What an older guard froze stays frozen, and its audit log stays whole."""
+    with sqlite3.connect(tmp_path / "guard.db") as db:
+        db.executescript(
+            """
+            CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+            CREATE TABLE breach (number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL);
+            CREATE TABLE freeze (
+                number INTEGER PRIMARY KEY, scope TEXT NOT NULL, allows TEXT NOT NULL, invariant TEXT NOT NULL,
+                breach INTEGER, time_ns INTEGER NOT NULL, thawed_ns INTEGER);
+            CREATE TABLE outbox (
+                number INTEGER PRIMARY KEY, dedup_key TEXT NOT NULL, body BLOB NOT NULL, time_ns INTEGER NOT NULL,
+                channel TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, next_ns INTEGER NOT NULL DEFAULT 0,
+                delivered_ns INTEGER, problem TEXT NOT NULL DEFAULT '');
+            CREATE TABLE audit (
+                number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, act TEXT NOT NULL, detail TEXT NOT NULL,
+                hash TEXT NOT NULL);
+            INSERT INTO meta VALUES ('version', '1');
+            INSERT INTO freeze VALUES (1, 'instrument:IBM', 'cancel', 'x', 0, 5, NULL);
+            """
+        )
+    store = FreezeStore(tmp_path / "guard.db")
+    assert [freeze.scope for freeze in store.in_force()] == ["instrument:IBM"]
+    assert store.verify_audit() == ""
+    assert store.thaw("instrument:IBM", "ann", "r", "e", "", 6) == 1
+    assert store.verify_audit() == ""
+    store.close()
+    FreezeStore(tmp_path / "guard.db").close()
+
+
+def test_a_thaw_asked_for_is_judged_by_the_running_guard(make_guard: MakeGuard, time_ns: Any) -> None:
+    """Refused while the invariant does not hold, done when it does; the answer goes back to who asked."""
+    guard = make_guard()
+    guard.record("orders", BAD)
+    (scope, *_) = guard.frozen_scopes()
+    asked = ThawRequest(number=0, scope=scope, operator="ann", reason="mended", evidence="ticket 7")
+    first = guard.store.ask_thaw(asked, guard.name, time_ns())
+    guard._look()
+    assert "still does not hold" in str(guard.store.answered(first))
+    assert scope in guard.frozen_scopes()
+    forced = replace(asked, forced_by="bob")
+    withdrawn = guard.store.ask_thaw(forced, guard.name, time_ns())
+    assert guard.store.withdraw(withdrawn, time_ns()) is None
+    guard._look()
+    assert scope in guard.frozen_scopes()
+    second = guard.store.ask_thaw(forced, guard.name, time_ns())
+    guard._look()
+    assert guard.store.answered(second) == ""
+    assert scope not in guard.frozen_scopes()
+
+
+def test_a_sidecars_freeze_is_obeyed_and_paged_by_the_running_guard(tmp_path: Path, catalogue: Catalogue) -> None:
+    """By the guard's own configuration: the freeze holds the next message, the page goes to the guard's channels."""
+    from holdover.watch import FreezeHook
+
+    config = tmp_path / "desk.toml"
+    config.write_text('[guard]\ndirectory = "g"\nname = "desk"\nobey_within_ms = 0\n[pages]\nlog = false\n')
+    guard = Guard.open(config)
+    judged = Guard(tmp_path / "other", catalogue=catalogue, channels=[])
+    judged.record("orders", BAD)
+    hook = FreezeHook(config, catalogue)
+    assert guard.permits(request())
+    for breach in judged.breaches:
+        hook.act(breach, "key")
+        hook.act(breach, "key")
+    assert not guard.permits(request())
+    scopes = {breach.scope for breach in judged.breaches}
+    assert set(guard.frozen_scopes()) == scopes
+    assert len(guard.store.breaches()) == len(judged.breaches)
+    guard.pager.stop()
+    guard.pager.deliver_due()
+    paged = [msgspec.json.decode(line) for line in (tmp_path / "g" / "pages.jsonl").read_text().splitlines()]
+    assert {page["scope"] for page in paged} == scopes
+    guard.close()
+    judged.close()

@@ -43,7 +43,6 @@ from holdover.model import (
     Request,
     Side,
     scope_of,
-    scopes_around,
 )
 from holdover.runtime.axes import Axis, freeze_level, import_axes
 from holdover.runtime.breach import Breach, page_for
@@ -57,6 +56,7 @@ from holdover.runtime.following import Following
 from holdover.runtime.freezes import Freeze, FreezeStore, Mark
 from holdover.runtime.heartbeat import Heartbeat
 from holdover.runtime.journal import FlightRecorder, Journal
+from holdover.runtime.latches import Latches, in_memory
 from holdover.runtime.layout import Check, Touched
 from holdover.runtime.metrics import attach
 from holdover.runtime.monitor import Monitor
@@ -182,7 +182,6 @@ class Guard:
         self._add = self.recorder.add
         self.following: Following | None = None
         self.heartbeat: Heartbeat | None = None
-        self._memory_freeze: Freeze | None = None
         self._unwritten: list[tuple[Breach, Check]] = []
         self._store_state = 0
         self._store_states = itertools.count(1)  # never the same twice: one that is put back is known by its number
@@ -192,11 +191,10 @@ class Guard:
             channels if channels is not None else [FileChannel(directory / "pages.jsonl"), LogChannel()]
         )
         self.pager = Pager(self.store, given, clock, levels, repeat_s)
-        self._frozen: dict[str, list[Freeze]] = {}
-        self._known: dict[Mark, Freeze] = {}
+        self._latches = Latches(self.store, self._reduces)
         self._breach_number = self.store.last_breach()
         self._load_freezes()
-        if self._known or self._breach_number:
+        if self._latches.known or self._breach_number:
             self._stored()
         for opened in list(OPENED):
             opened(self)
@@ -397,27 +395,11 @@ class Guard:
             return True
         if self.following is not None and not self.following.fresh():
             return False
-        return not self._frozen or not self.forbids(message)
+        return not self._latches.by_scope or not self._latches.forbids(message)
 
     def forbids(self, request: Request) -> str:
         """The widest frozen scope that this request must not leave, or an empty string."""
-        if not self._frozen:
-            return ""
-        frozen = self._frozen
-        for scope in scopes_around(request):
-            for freeze in frozen.get(scope, ()):
-                if not self._allowed(freeze, request):
-                    return scope
-        for scope, kept in frozen.items():
-            # Every message leaves on the word of every subsystem: one whose word is doubted holds up all.
-            if scope.startswith("subsystem:") and not all(self._allowed(freeze, request) for freeze in kept):
-                return scope
-        return ""
-
-    def _allowed(self, freeze: Freeze, request: Request) -> bool:
-        if request.msg_type == MsgType.ORDER_CANCEL_REQUEST:
-            return "cancel" in freeze.allows
-        return "reduce" in freeze.allows and self._reduces(request)
+        return self._latches.forbids(request)
 
     def _reduces(self, request: Request) -> bool:
         held = self.monitor.layout.tables.get(("positions", Position), {}).get(request.book_key)
@@ -435,14 +417,14 @@ class Guard:
     @property
     def frozen(self) -> list[Freeze]:
         """The freezes in force, oldest first."""
-        return sorted(self._known.values(), key=lambda one: (one.number, one.time_ns))
+        return self._latches.all()
 
     def freeze(self, scope: str, *, operator: str, reason: str, allows: Sequence[str] = ("cancel", "query")) -> None:
         """An operator's own freeze. Raises `StoreProblem` after freezing in memory when it cannot be written."""
         with self._lock:
             self._stored()
             freeze = self.store.freeze(scope, list(allows), operator, reason, self.clock())
-            self._keep(freeze)
+            self._latches.add(freeze)
             self._say_freezes()
 
     def thaw(self, scope: str, *, operator: str, reason: str, evidence: str, forced_by: str = "") -> int:
@@ -455,7 +437,7 @@ class Guard:
             if not said.strip():
                 raise ThawRefused(f"a thaw needs {what}: say who, why and on what evidence")
         with self._lock:
-            kept = self._frozen.get(scope, [])
+            kept = self._latches.of(scope)
             if not kept:
                 frozen = ", ".join(dict.fromkeys(freeze.scope for freeze in self.frozen)) or "nothing"
                 raise ThawRefused(f"{scope} is not frozen; frozen is: {frozen}")
@@ -465,8 +447,8 @@ class Guard:
                 self._refuse_while_failing(kept)
             self._stored()
             done = self.store.thaw(scope, operator, reason, evidence, forced_by, self.clock())
-            if self._memory_freeze is not None and scope == SYSTEM:
-                self._memory_freeze = None
+            if self._latches.memory is not None and scope == SYSTEM:
+                self._latches.memory = None
                 self._unwritten.clear()
                 self.problem = ""
             self._load_freezes(gone=[freeze.mark for freeze in kept])
@@ -516,7 +498,7 @@ class Guard:
     def _frozen_for(self, breach: Breach, check: Check) -> Breach:
         """The breach as the store has numbered it, its scope frozen: on the disk, or else everything in memory."""
         try:
-            if any(freeze.invariant == breach.invariant for freeze in self._frozen.get(breach.scope, ())):
+            if self._latches.by(breach.scope, breach.invariant):
                 return _located(breach, breach.scope, self.store.note(breach))
             freeze = self._record(breach, check)
         except StoreProblem as problem:
@@ -527,7 +509,7 @@ class Guard:
     def _record(self, breach: Breach, check: Check) -> Freeze:
         page = page_for(breach, check.entry, breach.number)
         freeze = self.store.record(breach, list(check.entry.allows), page, self.pager.names())
-        self._keep(freeze)
+        self._latches.add(freeze)
         self.pager.wake()
         return freeze
 
@@ -535,16 +517,10 @@ class Guard:
         """The freeze could not be made durable: everything stops, in memory, and on-call hears of both."""
         self.problem = f"the freeze for {breach.invariant} could not be written: {problem}"
         self._unwritten.append((breach, check))
-        self._memory_freeze = Freeze(
-            number=-breach.number,
-            scope=SYSTEM,
-            allows=list(check.entry.allows),
-            invariant=breach.invariant,
-            breach=breach.number,
-            time_ns=breach.time_ns,
-            holder=self.name,
-        )
-        self._keep(self._memory_freeze)
+        allows = list(check.entry.allows)
+        latch = in_memory(breach.invariant, allows, breach.number, breach.time_ns, self.name)
+        self._latches.memory = latch
+        self._latches.add(latch)
         log.critical("%s; the whole system is frozen in memory", self.problem)
         page = page_for(_located(breach, SYSTEM, breach.number), check.entry, breach.number)
         self.pager.direct(page)
@@ -558,9 +534,9 @@ class Guard:
             breach, check = self._unwritten[0]
             self._stored()
             self._record(breach, check)
-            latch = self._memory_freeze
-            if latch is not None and not any(freeze.number > 0 for freeze in self._frozen.get(SYSTEM, ())):
-                self._keep(self.store.freeze(SYSTEM, latch.allows, self.name, self.problem, self.clock()))
+            latch = self._latches.memory
+            if latch is not None and not self._latches.written_for_all():
+                self._latches.add(self.store.freeze(SYSTEM, latch.allows, self.name, self.problem, self.clock()))
             del self._unwritten[0]
 
     def _write_bundles(self) -> None:
@@ -580,32 +556,15 @@ class Guard:
     def _stored(self) -> None:
         self._store_state = next(self._store_states)
 
-    def _keep(self, freeze: Freeze) -> None:
-        # New dictionaries in the place of the old: other threads may be reading those.
-        self._frozen = {**self._frozen, freeze.scope: [*self._frozen.get(freeze.scope, ()), freeze]}
-        self._known = {**self._known, freeze.mark: freeze}
-
     def _say_freezes(self) -> None:
-        level = freeze_level(list(self._frozen))
+        level = freeze_level(self._latches.scopes())
         self.cells.tell("freeze", level)
         if self.journal is not None:
             self.journal.say(self.monitor.mutations, self.clock(), "freeze", level)
 
     def _load_freezes(self, there: Sequence[Freeze] | None = None, gone: Sequence[Mark] = ()) -> None:
-        """Take the freezes that the store has, and those that are known, without those that are gone.
-
-        The new ones stand in the place of the old in one go: whoever asks meanwhile never finds too few.
-        """
-        kept = {mark: freeze for mark, freeze in self._known.items() if mark not in gone}
-        for freeze in self.store.in_force() if there is None else there:
-            kept[freeze.mark] = freeze
-        if self._memory_freeze is not None:
-            kept[self._memory_freeze.mark] = self._memory_freeze
-        frozen: dict[str, list[Freeze]] = {}
-        for freeze in sorted(kept.values(), key=lambda one: (one.number < 0, abs(one.number), one.time_ns)):
-            frozen.setdefault(freeze.scope, []).append(freeze)
-        self._known, self._frozen = kept, frozen
-        self.cells.tell("freeze", freeze_level(list(frozen)))
+        self._latches.load(there, gone)
+        self.cells.tell("freeze", freeze_level(self._latches.scopes()))
 
     def reload(self) -> None:
         """Read the freezes in force again: after a restart, or when another process may have acted.
@@ -613,18 +572,16 @@ class Guard:
         What somebody has thawed is thawed here, too. A freeze that this guard knows and the store does not stays in
         force, and its loss is a breach. Raises `StoreProblem`.
         """
-        there = self.store.in_force()
-        marks = {freeze.mark for freeze in there}
-        known = {freeze.mark: freeze for freeze in list(self._known.values()) if freeze.number > 0}
-        if marks == known.keys():
+        changed = self._latches.changed()
+        if changed is None:
             return
-        thawed = [mark for mark, freeze in known.items() if mark not in marks and self.store.thawed(freeze)]
+        there, thawed = changed
         with self._lock:
-            scopes = {known[mark].scope for mark in thawed}
+            scopes = {scope for _, scope, _, _ in thawed}
             self._stored()
             self._load_freezes(there, thawed)
             for scope in scopes:
-                if scope not in self._frozen:
+                if not self._latches.of(scope):
                     self._forget_repeats(scope)
 
     def _look(self) -> None:
@@ -655,7 +612,7 @@ class Guard:
 
     def frozen_scopes(self) -> list[str]:
         """The scopes that are frozen, oldest freeze first; takes no lock."""
-        return list(self._frozen)
+        return self._latches.scopes()
 
     def _check_freezes(self, boundary: str) -> None:
         try:
@@ -663,7 +620,7 @@ class Guard:
         except StoreProblem as problem:
             self.problem = str(problem)
             there = set()
-        lost = [repr(freeze) for mark, freeze in self._known.items() if freeze.number > 0 and mark not in there]
+        lost = [repr(freeze) for mark, freeze in self._latches.written().items() if mark not in there]
         self.monitor.freezes_checked(boundary, len(there), lost)
 
     # -- memory -------------------------------------------------------------------------------------------------
@@ -701,11 +658,10 @@ class Guard:
 
     def keep(self) -> Any:
         """What may change from here on, for `put_back` in the same process."""
-        frozen = {scope: list(kept) for scope, kept in self._frozen.items()}
         image = self.store.dump() if self._store_state else b""
         return (
             self.monitor.keep(),
-            (self._store_state, image, frozen, dict(self._known), self._memory_freeze, self.problem),
+            (self._store_state, image, self._latches.keep(), self.problem),
             len(self.breaches),
             dict(self.repeated),
             list(self._steps),
@@ -718,14 +674,14 @@ class Guard:
         """Make it what it was when `keep` was called; what was frozen since is not any more."""
         monitor, freezes, breaches, repeated, steps, touched, numbers, recorder = kept
         self.monitor.put_back(monitor)
-        state, image, frozen, known, self._memory_freeze, self.problem = freezes
+        state, image, latches, self.problem = freezes
+        self._latches.put_back(latches, stored=self._store_state != state)
         if self._store_state != state:
             if image:
                 self.store.load(image)
             else:
                 self.store.forget()
             self._store_state = state
-            self._frozen, self._known = {scope: list(kept) for scope, kept in frozen.items()}, dict(known)
         del self.breaches[breaches:]
         self.repeated = dict(repeated)
         self._steps[:] = steps
@@ -749,7 +705,8 @@ class Guard:
         self.store.close()
 
     def __repr__(self) -> str:
-        state = "FROZEN " + ", ".join(self._frozen) if self._frozen else "running"
+        frozen = self._latches.scopes()
+        state = "FROZEN " + ", ".join(frozen) if frozen else "running"
         return f"<Guard {state} {self.monitor.mutations} mutations {len(self.breaches)} breaches>"
 
 

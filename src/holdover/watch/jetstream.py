@@ -192,6 +192,8 @@ class Stream:
             user=address.user or None,
             password=address.password or None,
             allow_reconnect=False,
+            max_reconnect_attempts=1,  # it counts the first attempt, and without a bound goes on for minutes unsaid
+            reconnect_time_wait=0,
             connect_timeout=int(_ANSWER_S),
             error_cb=_silent,
             name="holdover watch",

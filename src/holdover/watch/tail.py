@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import threading
 from pathlib import Path
 from typing import IO
@@ -14,7 +15,7 @@ import msgspec
 from holdover.watch.source import Place
 
 _HEAD = 1024
-_PACKED = (".gz", ".xz", ".zst", ".bz2", ".part")
+_ASIDE = re.compile(r"[.-][0-9][0-9T_:.-]*")  # what rotation adds to a name: a number, a date, a time
 
 
 class Tail:
@@ -96,7 +97,7 @@ class Tail:
         now = os.fstat(self._file.fileno())
         found: list[tuple[int, str, Path]] = []
         for path in self.path.parent.iterdir():
-            if path.name.startswith(f"{self.path.name}.") and path.suffix not in _PACKED:
+            if _ASIDE.fullmatch(path.name.removeprefix(self.path.name)):
                 with contextlib.suppress(FileNotFoundError):
                     there = path.stat()
                     if there.st_ino != now.st_ino and there.st_mtime_ns >= now.st_mtime_ns and there.st_size:
