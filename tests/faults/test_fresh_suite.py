@@ -18,11 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FRESH = ROOT / "tests" / "unit" / "desk_fresh"
 SOME = (
     "trust-local-when-flat",
-    "reused-client-id",
     "lost-unsent-order",
-    "sent-before-stored",
     "freeze-in-memory",
-    "resume-without-asking",
     "resubmit-on-silence",
     "resent-fill-booked-again",
 )

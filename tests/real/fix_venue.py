@@ -6,6 +6,7 @@ becomes of its session: logon, logout, resend.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import sys
 from typing import Any
@@ -81,8 +82,10 @@ def main(port: str, store: str, version: str, kind: str) -> None:
         message = quickfix.Message()
         for tag, value in json.loads(line):
             (message.getHeader() if tag == 35 else message).setField(tag, str(value))
+        faulthandler.dump_traceback_later(30)  # where it hangs, if it ever does
         quickfix.Session.sendToTarget(message, venue.session)
         print("sent", flush=True)
+        faulthandler.cancel_dump_traceback_later()
     engine.stop()
 
 

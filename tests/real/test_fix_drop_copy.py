@@ -96,7 +96,8 @@ class Venue(Process):
         assert self.process.stdin is not None
         self.process.stdin.write("".join(json.dumps(one) + "\n" for one in messages).encode())
         self.process.stdin.flush()
-        wait_until(lambda: self.out.count("sent\n") == before + len(messages))
+        wait_until(lambda: self.out.count("sent\n") == before + len(messages) or bool(self.errors))
+        assert not self.errors
 
 
 Start = Callable[..., Any]

@@ -33,7 +33,7 @@ SCOPES: list[tuple[str, Callable[[Request], str]]] = [
     ("order", lambda one: f"order:{one.root_cl_ord_id}"),
     ("subsystem", lambda one: "subsystem:risk"),
 ]
-GOES_ON_NS = 300_000_000_000  # five minutes of the market
+GOES_ON_NS = 15_000_000_000  # a quarter of a minute of the market, in which the desk looks three times
 
 
 class Leaks:
