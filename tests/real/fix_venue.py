@@ -62,7 +62,6 @@ def main(port: str, store: str, version: str, kind: str) -> None:
         "EndTime": "00:00:00",
         "UseDataDictionary": "N",
         "HeartBtInt": "30",
-        "ReconnectInterval": "1",
         "FileStorePath": store,
         "SocketReuseAddress": "Y",
         "SocketAcceptPort": port,
@@ -72,7 +71,9 @@ def main(port: str, store: str, version: str, kind: str) -> None:
     if version == "5.0":
         told["DefaultApplVerID"] = "FIX.5.0"
     settings = quickfix.SessionSettings()
-    settings.setFromString("[SESSION]\n" + "".join(f"{name}={value}\n" for name, value in told.items()))
+    # How soon to call again is read of the defaults only.
+    default = "[DEFAULT]\nReconnectInterval=1\n[SESSION]\n"
+    settings.setFromString(default + "".join(f"{name}={value}\n" for name, value in told.items()))
     venue, stores = Venue(), quickfix.FileStoreFactory(settings)
     made = quickfix.SocketAcceptor if kind == "acceptor" else quickfix.SocketInitiator
     engine = made(venue, stores, settings)
