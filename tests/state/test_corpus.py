@@ -47,12 +47,12 @@ def test_every_schedule_of_the_corpus_holds(tmp_path: Path, catalogue: Catalogue
 
 
 def test_every_witness_reaches_its_cells(tmp_path: Path, catalogue: Catalogue) -> None:
-    """The committed ones, by the axes of the lock file, without a breach."""
+    """Of the committed ones each third, by the axes of the lock file, without a breach; the gate plays all of them."""
     held = CORPUS.witnesses()
     lock = read_lock(find_lock(CORPUS.directory.parent))
     assert held.head.axes == lock.axes
     assert CORPUS.counts()["witnessed"] >= lock.thresholds["witnessed"] > 0
-    for one in held.lines:
+    for one in held.lines[::3]:
         reached = reach(held.schedule(one), bundled(), tmp_path / "run", held.head.axes, catalogue)
         assert reached.marks == []
         assert set(one.reaches) - reached.cells.keys() == set()
