@@ -359,7 +359,7 @@ def test_a_phone_needs_no_sideways_scrolling(full: Screen, desk: Desk) -> None:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_axe_finds_nothing(full: Screen, desk: Desk, dark: bool) -> None:
-    """Labels, names, landmarks, headings, order, contrast AA: on every page, narrow in the light and wide in the dark."""
+    """Labels, names, landmarks, headings, order, contrast AA: every page, narrow in the light and wide in the dark."""
     source = axe()
     found: dict[str, list[str]] = {}
     ground = []
