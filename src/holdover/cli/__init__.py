@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         recording,
         snapshot,
         subject,
+        venue,
         watch,
     )
 
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         bundle,
         audit,
         watch,
+        venue,
         coverage,
         gate,
     ):
