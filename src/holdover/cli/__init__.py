@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config,
         coverage,
         cycle,
+        desk,
         explore,
         find,
         gate,
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         audit,
         watch,
         venue,
+        desk,
         coverage,
         gate,
     ):
