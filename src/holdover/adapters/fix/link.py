@@ -127,7 +127,7 @@ class FixLink(Heard):
     """Our end of the session for orders, as a desk wants it; the session of the feed runs beside it.
 
     `post` brings what the engine says onto the desk's thread; `next_epoch` numbers the times that the link has come up,
-    over every life of the desk.
+    over every life of the desk. `on_said` hears each message before the desk, `on_untold` that positions are not told.
     """
 
     def __init__(
@@ -140,6 +140,8 @@ class FixLink(Heard):
         self._prices: Name = (address.feed_sender or f"{address.sender}.FEED", address.target)
         self.trade_date = ""
         self.now_ns: Callable[[], int] = lambda: 0
+        self.on_said: Callable[[Inbound], None] = lambda message: None
+        self.on_untold: Callable[[], None] = lambda: None
         self._listener: Listener | None = None
         self._up = False
         self._on = False
@@ -148,10 +150,12 @@ class FixLink(Heard):
         self._expected = 1
         self._logon_seq = 0
         self._asked: dict[str, Query] = {}
+        # Old prices are of no use: the feed's numbers begin anew at each logon.
+        anew = {"PersistMessages": "N", "ResetOnLogon": "Y"}
         given = settings(
             [
                 SessionSetting(sender=name[0], target=name[1], host=address.host, port=address.port, more=more)
-                for name, more in ((self._trade, {}), (self._prices, {"PersistMessages": "N", "ResetOnLogon": "N"}))
+                for name, more in ((self._trade, {}), (self._prices, anew))
             ],
             directory,
             heartbeat_s=address.heartbeat_s,
@@ -294,7 +298,7 @@ class FixLink(Heard):
         if said is None:
             self._post(self._to_listener, "on_session_message", seq)
         else:
-            self._post(self._to_listener, "on_message", seq, told.get(43) == "Y", said)
+            self._post(self._said, seq, told, said)
 
     def _completed(self, said: Inbound | None) -> Inbound | None:
         """What a venue need not repeat: the account of a report, the trade date of today."""
@@ -316,6 +320,13 @@ class FixLink(Heard):
         if self._listener is not None:
             self._up = False
             self._listener.on_down(reason)
+
+    def _said(self, seq: int, told: Fields, message: Inbound) -> None:
+        if told.kind == "j" and isinstance(message, PositionReport):
+            self.on_untold()
+        else:
+            self.on_said(message)
+        self._to_listener("on_message", seq, told.get(43) == "Y", message)
 
     def _to_listener(self, what: str, *told: Any) -> None:
         if self._listener is not None:

@@ -22,6 +22,7 @@ import msgspec
 from holdover.adapters.fix.config import LiveConfig
 from holdover.adapters.fix.link import Feed, FixLink
 from holdover.adapters.fix.messages import Codec
+from holdover.adapters.fix.word import VenueWord
 from holdover.desk import Desk
 from holdover.desk.faults import parts_with
 from holdover.model import Record, SecurityStatus
@@ -113,6 +114,9 @@ class LiveDesk:
         self.feed = Feed(config.desk.instruments, codec)
         self.link = FixLink(config.address, config.directory / "session", codec, self.feed, self.post, self._next_epoch)
         self.link.trade_date, self.link.now_ns = config.trade_date, lambda: self.clock.now_ns
+        self.word = VenueWord(self.guard)
+        self.link.on_said = self.word.take
+        self.link.on_untold = lambda: self.word.not_told(self.desk.positions.held())
         self.feed.on_time = self.clock.told
         self.feed.on_status = lambda status: self.post(self._market_status, status)
         self.desk = Desk(
@@ -149,6 +153,8 @@ class LiveDesk:
                 with contextlib.suppress(queue.Empty):
                     act, args = self._calls.get(timeout=wait_s)
                     act(*args)
+                    if self._begun and self.desk.reconciler.done and self._calls.empty():
+                        self.guard.quiescent()  # all that the venue has said has been taken in
             self.desk.stop()
             self.guard.remember()
 
