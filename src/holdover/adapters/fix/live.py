@@ -114,7 +114,7 @@ class LiveDesk:
         self.feed = Feed(config.desk.instruments, codec)
         self.link = FixLink(config.address, config.directory / "session", codec, self.feed, self.post, self._next_epoch)
         self.link.trade_date, self.link.now_ns = config.trade_date, lambda: self.clock.now_ns
-        self.word = VenueWord(self.guard)
+        self.word = VenueWord(self.guard, lambda cl_ord_id: self.desk.orders.find(cl_ord_id))
         self.link.on_said = self.word.take
         self.link.on_untold = lambda: self.word.not_told(self.desk.positions.held())
         self.feed.on_time = self.clock.told

@@ -426,7 +426,7 @@ class Codec:
             exec_ref_date=_dated(told.get(EXEC_REF_DATE)),
             account=told.get(1),
             cl_ord_link_id=told.get(583),
-            trade_date=_dated(told.get(75)) or stamp(stamped(told.get(60)))[:8],
+            trade_date=_dated(told.get(75)),
             order_date=_dated(told.get(229)),
             exec_restatement_reason=_member(ExecRestatementReason, reason, 378) if reason else None,
             reference_version=told.get(REFERENCE_VERSION),

@@ -6,7 +6,7 @@ Orders as its reports state them and positions as it tells them, moved on by its
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from msgspec.structs import replace
@@ -29,12 +29,15 @@ _PENDING: Final = frozenset({ExecType.PENDING_NEW, ExecType.PENDING_CANCEL, Exec
 
 
 class VenueWord:
-    """The venue's word in one life of a desk, on the desk's thread."""
+    """The venue's word in one life of a desk, on the desk's thread.
+
+    `find` gives the desk's order of a ClOrdID: a venue need not repeat the account that it was told.
+    """
 
     subsystem = "venue"
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(self, guard: Guard, find: Callable[[str], Order | None]) -> None:
+        self._guard, self._find = guard, find
         self._orders: dict[str, Order] = {}
         self._roots: dict[str, str] = {}
         self._positions: dict[str, Position] = {}
@@ -45,6 +48,9 @@ class VenueWord:
         if isinstance(message, PositionReport):
             self._position(message)
         elif isinstance(message, ExecutionReport) and message.cl_ord_id and message.ord_rej_reason is None:
+            known = None if message.account else self._find(message.cl_ord_id)
+            if known is not None:
+                message = replace(message, account=known.account)
             self._order(message)
             if message.exec_type in TRADES and not message.req_id:
                 self._trade(message)
