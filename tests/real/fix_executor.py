@@ -1,4 +1,4 @@
-"""Somebody else's FIX acceptor, built of QuickFIX alone: `python -m tests.real.fix_executor PORT STORE`.
+"""Somebody else's FIX acceptor, built of QuickFIX alone: `python -m tests.real.fix_executor PORT STORE DICT`.
 
 In the spirit of the library's own executor: it fills every order at once and whole, at its limit, and answers nothing
 else; asked for market data it tells one price that never moves. It says on standard output what it fills.
@@ -55,7 +55,13 @@ class Executor(quickfix.Application):
             quickfix.Session.sendToTarget(told, session)
             return
         if kind != "D":
-            raise quickfix.UnsupportedMessageType
+            refused = quickfix.Message()
+            refused.getHeader().setField(35, "j")
+            refused.setField(45, message.getHeader().getField(34))
+            refused.setField(372, kind)
+            refused.setField(380, "3")
+            quickfix.Session.sendToTarget(refused, session)
+            return
         self.number += 1
         report = quickfix.Message()
         report.getHeader().setField(35, "8")
@@ -80,7 +86,7 @@ class Executor(quickfix.Application):
         print(f"filled {message.getField(54)} {quantity} {price}", flush=True)
 
 
-def main(port: str, store: str) -> None:
+def main(port: str, store: str, dictionary: str) -> None:
     """Run until standard input ends."""
     lines = [
         "[DEFAULT]",
@@ -89,7 +95,7 @@ def main(port: str, store: str) -> None:
         "SenderCompID=EXEC",
         "StartTime=00:00:00",
         "EndTime=00:00:00",
-        "UseDataDictionary=N",
+        f"DataDictionary={dictionary}",
         f"FileStorePath={store}",
         f"SocketAcceptPort={port}",
         "SocketReuseAddress=Y",

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from holdover.adapters.fix.session import dictionary
 from holdover.recording import RecordingStore
 from holdover.runtime import FreezeStore
 
@@ -335,7 +336,8 @@ def logged_on(port: int, seq: int, password: Any, wait_until: Wait) -> Raw:
 def test_against_an_acceptor_of_somebody_else(start: Start, wait_until: Wait, tmp_path: Path) -> None:
     """It fills all orders and answers no question: the desk trades, is killed, and books agree with what was filled."""
     port = free_port()
-    executor = start(["-m", "tests.real.fix_executor", str(port), str(tmp_path / "executor")])
+    strict = ["-m", "tests.real.fix_executor", str(port), str(tmp_path / "executor"), str(dictionary())]
+    executor = start(strict)
     wait_until(lambda: "ready\n" in executor.out)
     path = tmp_path / "desk.toml"
     path.write_text(FOREIGN.format(port=port))

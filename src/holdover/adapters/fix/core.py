@@ -16,7 +16,6 @@ from typing import Any, Final
 import msgspec
 
 from holdover.adapters.fix.messages import (
-    COUNT,
     UNSUPPORTED,
     BadFix,
     Codec,
@@ -126,6 +125,16 @@ class Ledger:
         with self._lock:
             return dict(self._db.execute("SELECT client, number FROM handed"))
 
+    def base(self, client: str, began: str, handed: int) -> None:
+        """The engine's store that began then has nothing of what was handed before; said once for each."""
+        if self.based(client, began) is None:
+            self._set(f"base/{client}", f"{handed} {began}")
+
+    def based(self, client: str, began: str) -> int | None:
+        """How much was handed before the store that began then; None where that is not known."""
+        handed, _, known = self.get(f"base/{client}").partition(" ")
+        return int(handed) if known == began and began else None
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:
@@ -155,6 +164,7 @@ class Core:
         self.out: list[tuple[str, int, Wire]] = []
         self._copies = list(copies)
         self._asked: Query | None = None
+        self._total = 1
         self._recordings = list(recordings)
         self._tape = self._market()
         self._next: MarketEvent | None = next(self._tape, None)
@@ -187,6 +197,8 @@ class Core:
         """A client's message is taken now. Nothing in it raises: what cannot be taken is answered so."""
         fields = Fields(told.text)
         try:
+            if told.client in self._copies:
+                raise BadFix(f"{told.client} takes reports and sends nothing")
             message = self.codec.request(fields)
         except BadFix as problem:
             self._refuse(told, fields, problem)
@@ -198,6 +210,7 @@ class Core:
         if message.account not in self.venue._deliver:
             self.venue.attach([message.account], _To(self, owner))
         self._asked = message if isinstance(message, Query) else None
+        self._total = max(1, sum(one.account == message.account for one in self.venue.positions.values()))
         try:
             if isinstance(message, Request):
                 self._request(told, fields, message)
@@ -214,7 +227,7 @@ class Core:
 
     def say(self, client: str, message: Inbound) -> None:
         """The venue says something to a client, and of an order to those who have drop copies."""
-        wire = self.codec.inbound(message, self._asked)
+        wire = self.codec.inbound(message, self._asked, self._total)
         self._put(client, wire)
         told = isinstance(message, ExecutionReport) and message.exec_type != ExecType.ORDER_STATUS
         if told and self._asked is None:
@@ -223,7 +236,7 @@ class Core:
 
     def _put(self, client: str, wire: Wire) -> None:
         number = self.counts[client] = self.counts.get(client, 0) + 1
-        self.out.append((client, number, Wire(wire.kind, [*wire.fields, (COUNT, str(number))])))
+        self.out.append((client, number, wire))
 
     def _refuse(self, told: Told, fields: Fields, problem: BadFix) -> None:
         """As a venue does: an order by an ExecutionReport, a change by an OrderCancelReject, the rest by (j)."""
@@ -258,6 +271,9 @@ class Core:
                 text=text,
             )
             wire = self.codec.inbound(reject)
+        elif kind == "V":
+            text = f"market data is told in a session of its own, {told.client}.FEED"
+            wire = Wire("Y", [(262, fields.get(262, "NONE")), (281, "8"), (58, text)])
         else:
             wire = business_reject(fields, UNSUPPORTED if problem.tag == 35 else 0, text)
         self._put(told.client, wire)

@@ -150,12 +150,14 @@ class FixLink(Heard):
         self._expected = 1
         self._logon_seq = 0
         self._asked: dict[str, Query] = {}
-        # Old prices are of no use: the feed's numbers begin anew at each logon.
-        anew = {"PersistMessages": "N", "ResetOnLogon": "Y"}
+        self._counted = ("", 0)
+        # An order that was lost on its way may have been forgotten, or sent anew, since: the engine keeps none, and
+        # fills the gap when it is asked to send again. Old prices are of no use: the feed's numbers begin anew.
+        once, anew = {"PersistMessages": "N"}, {"PersistMessages": "N", "ResetOnLogon": "Y"}
         given = settings(
             [
                 SessionSetting(sender=name[0], target=name[1], host=address.host, port=address.port, more=more)
-                for name, more in ((self._trade, {}), (self._prices, anew))
+                for name, more in ((self._trade, once), (self._prices, anew))
             ],
             directory,
             heartbeat_s=address.heartbeat_s,
@@ -231,10 +233,6 @@ class FixLink(Heard):
         if self.address.password:
             message.setField(554, self.address.password)
 
-    def sends_again(self, name: Name) -> bool:
-        """Never: an order that was lost on its way may have been forgotten, or sent anew, since."""
-        return False
-
     def logged_on(self, name: Name) -> None:
         """A session is up."""
         if name == self._prices:
@@ -283,7 +281,7 @@ class FixLink(Heard):
                 self.feed.take(told)
                 return
             said = unanswered(told, self._asked) if told.kind == "j" else self.codec.said(told)
-            said = self._completed(said)
+            said = self._completed(said, told)
         except (BadFix, ValueError) as problem:
             print(f"holdover: {name[1]} sent what cannot be read: {problem}", file=sys.stderr, flush=True)
             said = None
@@ -300,12 +298,17 @@ class FixLink(Heard):
         else:
             self._post(self._said, seq, told, said)
 
-    def _completed(self, said: Inbound | None) -> Inbound | None:
-        """What a venue need not repeat: the account of a report, the trade date of today."""
+    def _completed(self, said: Inbound | None, told: Fields) -> Inbound | None:
+        """What a venue need not repeat: the account of a report, the trade date of today; and which one is the last."""
         if isinstance(said, ExecutionReport) and not said.trade_date:
             return msgspec.structs.replace(said, trade_date=self.trade_date)
-        if isinstance(said, PositionReport) and said.req_id in self._asked and not said.account:
-            return msgspec.structs.replace(said, account=self._asked[said.req_id].account)
+        if isinstance(said, PositionReport) and told.kind != "j":
+            self._counted = (said.req_id, self._counted[1] + 1 if self._counted[0] == said.req_id else 1)
+            total = told.get(727, "1")
+            last = self._counted[1] >= (int(total) if total.isdigit() else 1)
+            query = self._asked.get(said.req_id)
+            account = said.account or (query.account if query is not None else "")
+            return msgspec.structs.replace(said, account=account, last_rpt_requested=last)
         return said
 
     # -- on the desk's thread -------------------------------------------------------------------------------------

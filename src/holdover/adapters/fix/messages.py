@@ -2,9 +2,9 @@
 
 Source: FIX 4.4 with errata 20030618, volumes 3 to 6. Quantities and prices on the wire are decimals in the
 instrument's units; a value that is no whole number of lots or ticks is refused, never rounded. TransactTime (60) has
-nanoseconds, as FIX 5.0 SP2 allows. What FIX has no field for stands in user-defined ones: 9000 counts the application
-messages that the venue has sent in a session, 9001 is the trade date of the execution that ExecRefID (19) names, 9002
-the version of the reference data in which a quantity is told. Nobody needs them to understand the rest.
+nanoseconds, as FIX 5.0 SP2 allows. What FIX has no field for stands in user-defined ones, and only where it is needed:
+9001 is the trade date of the execution that ExecRefID (19) names, 9002 the version of the reference data in which a
+quantity is told.
 """
 
 from __future__ import annotations
@@ -37,11 +37,16 @@ from holdover.model import (
 )
 
 SOH: Final = "\x01"
-COUNT: Final = 9000
 EXEC_REF_DATE: Final = 9001
 REFERENCE_VERSION: Final = 9002
 UNSUPPORTED: Final = 3
 """BusinessRejectReason (380): unsupported message type."""
+
+_OF_A_SIDE: Final = frozenset({54, 37, 11, 1, 40, 77, 58})
+_OF_A_CAPTURE: Final = frozenset(
+    {568, 912, 150, 17, 19, 39, 378, 55, 38, 32, 31, 75, 6, 60, EXEC_REF_DATE, REFERENCE_VERSION}
+)
+"""Fields of a TradeCaptureReport (AE), and those of its one side."""
 
 _HEADER: Final = frozenset({43, 97, 122})
 _TRADING: Final = {"open": "17", "halt": "2", "disabled": "19", "closed": "18"}
@@ -232,8 +237,8 @@ class Codec:
 
     # -- what a venue says --------------------------------------------------------------------------------------
 
-    def inbound(self, message: Inbound, asked: Query | None = None) -> Wire:
-        """What the venue says, and in answer to which query."""
+    def inbound(self, message: Inbound, asked: Query | None = None, total: int = 1) -> Wire:
+        """What the venue says, in answer to which query, and of how many position reports it is one."""
         if isinstance(message, SecurityStatus):
             return Wire(
                 MsgType.SECURITY_STATUS.value,
@@ -241,7 +246,6 @@ class Codec:
                     (55, message.symbol),
                     (326, _TRADING.get(message.reason, "17" if message.trading else "2")),
                     (58, message.reason),
-                    (75, _date(message.trade_date)),
                     (REFERENCE_VERSION, message.reference_version),
                 ),
             )
@@ -260,12 +264,12 @@ class Codec:
                 ),
             )
         if isinstance(message, PositionReport):
-            return self._position(message)
+            return self._position(message, total)
         if asked is not None and asked.msg_type == MsgType.TRADE_CAPTURE_REPORT_REQUEST:
             return self._capture(message, asked)
         return Wire(MsgType.EXECUTION_REPORT.value, self._report(message, asked))
 
-    def _position(self, report: PositionReport) -> Wire:
+    def _position(self, report: PositionReport, total: int) -> Wire:
         one = self.instrument(report.symbol)
         empty = not report.symbol
         entry: list[Field] = [(703, "TQ"), (704, one.quantity_text(max(report.net_qty, 0)))]
@@ -281,7 +285,7 @@ class Codec:
             (730, "0"),
             (731, "1"),
             (734, "0"),
-            (912, "Y" if report.last_rpt_requested else "N"),
+            (727, str(total)),
             (REFERENCE_VERSION, report.reference_version),
         )
         return Wire(MsgType.POSITION_REPORT.value, fields if empty else [*fields, (702, [entry])])
@@ -339,21 +343,19 @@ class Codec:
                 (749, "0"),
                 (750, "1"),
                 (55, "[N/A]"),
-                (1, asked.account),
             )
             return Wire("AQ", ack)
         fields = self._report(report, asked)
-        sides = [(tag, value) for tag, value in fields if tag in (54, 37, 11, 1)]
-        fields = [(tag, value) for tag, value in fields if tag not in (54, 37, 11, 1, 97)]
-        sides.sort(key=lambda field: field[0] != 54)
+        side = [(tag, value) for tag, value in fields if tag in _OF_A_SIDE]
+        side.sort(key=lambda field: field[0] != 54)
         return Wire(
             "AE",
             [
                 (571, f"{report.trade_date}/{report.exec_id}"),
                 (570, "Y"),
                 (748, str(report.tot_num_reports or 1)),
-                *[(tag, value) for tag, value in fields if tag != 911],
-                (552, [sides]),
+                *[(tag, value) for tag, value in fields if tag in _OF_A_CAPTURE],
+                (552, [side]),
             ],
         )
 
@@ -383,7 +385,7 @@ class Codec:
                 symbol=told.get(55),
                 net_qty=net,
                 reference_version=told.get(REFERENCE_VERSION),
-                last_rpt_requested=told.get(912, "Y") == "Y",
+                last_rpt_requested=told.get(727, "1") in ("0", "1"),
             )
         if kind == MsgType.SECURITY_STATUS:
             reason = _REASONS.get(told.get(326), "halt")
@@ -502,7 +504,10 @@ def _query(query: Query, now_ns: int, trade_date: str) -> Wire:
         since: list[Field] = [(75, _date(query.since_date or trade_date))]
         if query.since_ns:
             since.append((60, stamp(query.since_ns)))
+        # This message has no Account: it is named as a party, of the role of a customer's account.
+        party: list[Field] = [(448, query.account), (447, "D"), (452, "24")]
         fields = [(569, "0"), (263, "0"), (580, [since])]
+        return Wire(query.msg_type.value, [(tag, query.req_id), (453, [party]), *fields])
     else:
         fields = [(724, "0"), (581, "1"), (715, _date(trade_date)), (60, stamp(now_ns))]
     return Wire(query.msg_type.value, _said((tag, query.req_id), (1, query.account), *fields))
@@ -516,7 +521,7 @@ def _asked(kind: MsgType, told: Fields) -> Query:
     return Query(
         msg_type=kind,
         req_id=told.get(tag) or told.need(11) if status else told.need(tag),
-        account=told.get(1),
+        account=told.get(1) or told.get(448),
         symbol=told.get(55),
         cl_ord_id=told.need(11) if status else "",
         order_id=told.get(37),

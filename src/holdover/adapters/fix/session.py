@@ -121,10 +121,6 @@ class Heard:
     def message(self, name: Name, text: str) -> None:
         """An application message has come. What is raised here ends the process: it would be counted and lost."""
 
-    def sends_again(self, name: Name) -> bool:
-        """Whether an application message may be sent again when it is asked for."""
-        return True
-
 
 def application(heard: Heard) -> Any:
     """The engine's application that passes all on to `heard`."""
@@ -133,44 +129,62 @@ def application(heard: Heard) -> Any:
 
 def _application(quickfix: Any, heard: Heard) -> Any:
     class Application(quickfix.Application):  # type: ignore[misc]
+        # No exception may leave these: the library ends the process over one. So a Logon is refused by hand: our
+        # answer to it becomes a Logout with the reason, and the connection is cut where the session would begin.
+
         def __init__(self) -> None:
             super().__init__()
             self._reasons: dict[Name, str] = {}
+            self._refused: dict[Name, str] = {}
 
         def onCreate(self, session: Any) -> None:
             pass
 
         def onLogon(self, session: Any) -> None:
             name = _name(session)
+            if name in self._refused:
+                quickfix.Session.lookupSession(session).disconnect()
+                return
             self._reasons.pop(name, None)
             _whole(heard.logged_on, name)
 
         def onLogout(self, session: Any) -> None:
             name = _name(session)
-            _whole(heard.logged_out, name, self._reasons.pop(name, ""))
+            if self._refused.pop(name, None) is None:
+                _whole(heard.logged_out, name, self._reasons.pop(name, ""))
 
         def toAdmin(self, message: Any, session: Any) -> None:
+            _whole(self._to_admin, message, _name(session))
+
+        def _to_admin(self, message: Any, name: Name) -> None:
             kind = message.getHeader().getField(35)
-            if kind == "A":
-                heard.logging_on(_name(session), message)
+            if kind == "A" and name in self._refused:
+                message.getHeader().setField(35, "5")
+                for tag in (98, 108, 141):
+                    message.removeField(tag)
+                message.setField(58, self._refused[name])
+            elif kind == "A":
+                heard.logging_on(name, message)
             elif kind == "5" and message.isSetField(58):
-                self._reasons[_name(session)] = f"we said {message.getField(58)}"
+                self._reasons[name] = f"we said {message.getField(58)}"
 
         def toApp(self, message: Any, session: Any) -> None:
-            header = message.getHeader()
-            if header.isSetField(43) and header.getField(43) == "Y" and not heard.sends_again(_name(session)):
-                raise quickfix.DoNotSend
+            pass
 
         def fromAdmin(self, message: Any, session: Any) -> None:
-            kind, name = message.getHeader().getField(35), _name(session)
+            _whole(self._from_admin, message, _name(session))
+
+        def _from_admin(self, message: Any, name: Name) -> None:
+            kind = message.getHeader().getField(35)
             if kind == "A":
                 refused = heard.logon(name, message)
                 if refused:
-                    raise quickfix.RejectLogon(refused)
+                    self._refused[name] = refused
+                    return
             if kind == "5":
                 told = message.getField(58) if message.isSetField(58) else "no reason given"
                 self._reasons[name] = f"{name[1]} said {told}"
-            _whole(heard.admin, name, message.toString())
+            heard.admin(name, message.toString())
 
         def fromApp(self, message: Any, session: Any) -> None:
             _whole(heard.message, _name(session), message.toString())

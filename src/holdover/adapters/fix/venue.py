@@ -2,7 +2,7 @@
 
 What a client sends is synced before the engine counts it, taken in one order by one thread, and answered after the
 place in the day at which it was taken is synced too. A venue that comes up again plays the day up to that place, and
-hands the engine only what the engine's own store does not hold already (field 9000 tells).
+hands the engine only what the engine's own store does not hold already.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import msgspec
 from holdover.adapters.fix.core import Core, Ledger, Told, restored
 from holdover.adapters.fix.messages import (
     BID,
-    COUNT,
     OFFER,
     TRADE,
     VOLUME,
@@ -49,7 +48,7 @@ FEED: Final = ".FEED"
 
 _UPDATE_S: Final = 0.02
 _BEAT_S: Final = 0.25
-_COUNTED: Final = re.compile(rb"\x01%d=(\d+)\x01" % COUNT)
+_APPLICATION: Final = re.compile(rb"\x0135=(?![0-5A]\x01)")
 
 
 class VenueConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +101,8 @@ class VenueServer(Heard):
         }
         self._thread = threading.Thread(target=self._run, name="venue", daemon=True)
         self._begun = (0.0, 0)
+        self._begins: dict[str, str] = {}
+        self._note_begins()
 
     def _sessions(self, copies: Sequence[str]) -> list[SessionSetting]:
         config = self.config
@@ -114,13 +115,20 @@ class VenueServer(Heard):
         return found
 
     def _in_store(self, client: str) -> int:
-        """How many of a client's messages the engine has: what it holds is sent, now or when it is asked for."""
-        path = self.config.directory / "session" / f"{BEGIN}-{self.config.name}-{client}.body"
-        known = self.ledger.handed().get(client, 0)
-        if not path.exists():
+        """How many of a client's messages the engine has: what it holds is sent, now or when it is asked for.
+
+        The engine begins a store anew each midnight; `ledger` knows what had been handed to it by then.
+        """
+        stem = self.config.directory / "session" / f"{BEGIN}-{self.config.name}-{client}"
+        body, began = stem.with_name(stem.name + ".body"), self._began(client)
+        base, known = self.ledger.based(client, began), self.ledger.handed().get(client, 0)
+        if not body.exists() or base is None:
             return known
-        found = [int(one) for one in _COUNTED.findall(path.read_bytes())]
-        return max([known, *found])
+        return max(known, base + len(_APPLICATION.findall(body.read_bytes())))
+
+    def _began(self, client: str) -> str:
+        path = self.config.directory / "session" / f"{BEGIN}-{self.config.name}-{client}.session"
+        return path.read_text(encoding="ascii", errors="replace").strip() if path.exists() else ""
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -166,15 +174,13 @@ class VenueServer(Heard):
 
     def message(self, name: Name, text: str) -> None:
         """An application message: written down before the engine counts it."""
-        client, told = name[1], Fields(text)
-        if told.kind in ("V", "e", "x"):
-            self._market_data(client, told)
-        elif client in self._clients and client != self.config.drop_copy:
-            taken = self.ledger.take(client, text)
-            if taken is not None:
-                self._waiting.put(taken)
-        else:
-            self._hand(client, business_reject(told, 4, f"{client} is no session for orders"))
+        client = name[1]
+        if client not in self._clients:
+            self._market_data(client, Fields(text))
+            return
+        taken = self.ledger.take(client, text)
+        if taken is not None:
+            self._waiting.put(taken)
 
     def _market_data(self, client: str, told: Fields) -> None:
         symbols, known = told.all(55), {one.symbol for one in self.core.instruments}
@@ -207,10 +213,19 @@ class VenueServer(Heard):
             if taken or self.core.out or now_s - beat_s >= _BEAT_S:
                 beat_s = now_s
                 self.ledger.mark(self.core.clock.now_ns, self.core.events, taken, self._handed)
+                self._note_begins()
             self._flush()
             if now_s - update_s >= _UPDATE_S:
                 update_s = now_s
                 self._update(now_s)
+
+    def _note_begins(self) -> None:
+        """Write down how much each store of the engine did not see, when it has begun one."""
+        for client in sorted(self._clients):
+            began = self._began(client)
+            if began and self._begins.get(client) != began:
+                self._begins[client] = began
+                self.ledger.base(client, began, self._handed.get(client, 0))
 
     def _next(self, seconds: float) -> Told | None:
         try:

@@ -42,6 +42,7 @@ class VenueWord:
         self._roots: dict[str, str] = {}
         self._positions: dict[str, Position] = {}
         self._trades: dict[tuple[str, str], int] = {}
+        self._seen: set[tuple[str, str]] = set()
 
     def take(self, message: Inbound) -> None:
         """One message of the venue, before the desk has it."""
@@ -66,9 +67,10 @@ class VenueWord:
         before = self._orders.get(root)
         if report.exec_type in _PENDING or (report.exec_type == ExecType.REJECTED and before is not None):
             return
-        told_again = bool(report.req_id) and report.exec_type != ExecType.ORDER_STATUS
-        if told_again and (before is None or not before.is_open or report.cum_qty < before.cum_qty):
-            return  # as it was then: what became of it since is told by its status
+        if bool(report.req_id) and report.exec_type != ExecType.ORDER_STATUS:
+            self._captured(before, report)
+            return
+        self._seen.add((report.trade_date, report.exec_id))
         self._roots[report.cl_ord_id] = root
         order = Order(
             root_cl_ord_id=root,
@@ -95,6 +97,22 @@ class VenueWord:
         )
         self._orders[root] = order
         self._guard.record(self.subsystem, order)
+
+    def _captured(self, before: Order | None, report: ExecutionReport) -> None:
+        """A trade told again, without what the order came to by it: it counts where it was not heard before."""
+        mark = (report.trade_date, report.exec_id)
+        if before is None or mark in self._seen or report.exec_type != ExecType.TRADE or not before.is_open:
+            return
+        self._seen.add(mark)
+        after = replace(
+            before,
+            cum_qty=before.cum_qty + report.last_qty,
+            leaves_qty=before.leaves_qty - report.last_qty,
+            notional=before.notional + report.last_qty * report.last_px,
+            ord_status=report.ord_status,
+        )
+        self._orders[before.key] = after
+        self._guard.record(self.subsystem, after)
 
     def _trade(self, report: ExecutionReport) -> None:
         mark = (report.trade_date, report.exec_id)
