@@ -277,6 +277,9 @@ class Core:
         else:
             wire = business_reject(fields, UNSUPPORTED if problem.tag == 35 else 0, text)
         self._put(told.client, wire)
+        if wire.kind == "8":
+            for copy in self._copies:
+                self._put(copy, wire)
 
 
 class _To:
