@@ -409,6 +409,16 @@ interval_s = 0.2
 """
 
 
+def test_the_configuration_of_the_docs_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of docs/live.md is one that a desk runs by."""
+    from holdover.adapters.fix.config import read_live
+
+    monkeypatch.setenv("VENUE_PASSWORD", "x")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "live.md").read_text()
+    (tmp_path / "desk.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    assert read_live(tmp_path / "desk.toml").desk.strategies[0].name == "accumulate"
+
+
 def test_bad_input_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A configuration with several things wrong, no daemon, no recording, a strange port."""
     from holdover.cli import main
