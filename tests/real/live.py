@@ -92,6 +92,16 @@ algorithm = "standing"
 slices_working_max = 1
 interval_s = 5.0
 patience = 3
+
+[[strategy]]
+name = "manual"
+account = "A3"
+symbol = "ACME"
+side = "1"
+order_qty = 1000
+day_qty = 1000
+slice_qty = 100
+interval_s = 86400.0
 """
 
 
@@ -106,7 +116,7 @@ def venue_command(recordings: Path, port: int, state: Path, accelerate: float, *
     """The command of a venue."""
     command = ["-m", "holdover", "venue", "serve", "--recordings", str(recordings), "--instrument", SYMBOL]
     command += ["--day", DAY, "--port", str(port), "--state", str(state), "--accelerate", str(accelerate)]
-    return [*command, "--heartbeat", "2", *more]
+    return [*command, "--heartbeat", "2", "--wait", *more]
 
 
 def desk_command(path: Path, *more: str) -> list[str]:

@@ -59,7 +59,7 @@ def start() -> Iterator[Start]:
 def serving(start: Start, wait_until: Wait, *command: Any, **environment: str) -> Process:
     """A venue that serves."""
     venue = start(venue_command(*command), **environment)
-    wait_until(lambda: any("serves" in line for line in venue.errors) or venue.process.poll() is not None)
+    wait_until(lambda: any("serves" in line for line in venue.errors) or venue.process.poll() is not None, 60)
     assert venue.process.poll() is None, venue.errors
     return venue
 
@@ -92,8 +92,8 @@ def test_it_trades_a_day_and_agrees_with_the_venue(start: Start, wait_until: Wai
     path = config(tmp_path, port, 50)
     serving(start, wait_until, tmp_path / "days", port, state, 50)
     desk = start(desk_command(path))
-    wait_until(lambda: status(tmp_path).get("positions"))
-    said = start(["-m", "holdover", "desk", "submit", "--config", str(path), "accumulate", "70", "--offset", "40"])
+    wait_until(lambda: status(tmp_path).get("positions"), 60)
+    said = start(["-m", "holdover", "desk", "submit", "--config", str(path), "manual", "70", "--offset", "90"])
     wait_until(lambda: said.process.poll() is not None)
     assert said.process.returncode == 0, said.errors
     wait_until(lambda: bool(said.out))
@@ -122,8 +122,8 @@ def test_killed_cut_and_stalled(start: Start, wait_until: Wait, tmp_path: Path) 
     waits, traded, dirty = threading.Event(), -1, 0
     for life in range(KILLS + 1):
         desk = start(desk_command(path))
-        wait_until(lambda: status(tmp_path).get("reconciled") or status(tmp_path).get("frozen"), 30)
-        wait_until(lambda: len(stored(tmp_path / "desk" / "desk.db")["executions"]) > traded)  # noqa: B023
+        wait_until(lambda: status(tmp_path).get("reconciled") or status(tmp_path).get("frozen"), 60)
+        wait_until(lambda: len(stored(tmp_path / "desk" / "desk.db")["executions"]) > traded, 60)  # noqa: B023
         traded = len(stored(tmp_path / "desk" / "desk.db")["executions"])
         if life % 3 == 1:
             wire.cut()
@@ -139,7 +139,7 @@ def test_killed_cut_and_stalled(start: Start, wait_until: Wait, tmp_path: Path) 
         waits.wait(chance.uniform(0.0, 0.4))  # the moment of the kill is nobody's to choose
         desk.kill()
         dirty += 1
-    wait_until(lambda: status(tmp_path).get("reconciled") or status(tmp_path).get("frozen"), 30)
+    wait_until(lambda: status(tmp_path).get("reconciled") or status(tmp_path).get("frozen"), 60)
     venue.process.send_signal(signal.SIGTERM)  # the market stops: what has been said can be compared
     venue.process.wait(10)
     told = status(tmp_path)
@@ -170,11 +170,11 @@ def test_a_fault_in_the_middle_of_trading(start: Start, wait_until: Wait, tmp_pa
     path = config(tmp_path, wire.port, 40, pages.table)
     venue = serving(start, wait_until, tmp_path / "days", port, state, 40)
     desk = start(desk_command(path, "--fault", "resent-fill-booked-again", "--fault-after", "1"))
-    wait_until(lambda: bool(drilled(tmp_path)))
+    wait_until(lambda: bool(drilled(tmp_path)), 60)
     before = len(stored(tmp_path / "desk" / "desk.db")["executions"])
     wait_until(lambda: len(stored(tmp_path / "desk" / "desk.db")["executions"]) > before + 2)
     wire.cut()
-    wait_until(lambda: len(drilled(tmp_path)) > 1)
+    wait_until(lambda: len(drilled(tmp_path)) > 1, 60)
     breach = drilled(tmp_path)[1]
     assert breach["invariant"] == "execution-booked-once"
     assert breach["scope"].startswith("account:A")
@@ -356,15 +356,15 @@ def test_against_an_acceptor_of_somebody_else(start: Start, wait_until: Wait, tm
     port = free_port()
     strict = ["-m", "tests.real.fix_executor", str(port), str(tmp_path / "executor"), str(dictionary())]
     executor = start(strict)
-    wait_until(lambda: "ready\n" in executor.out)
+    wait_until(lambda: "ready\n" in executor.out, 60)
     path = tmp_path / "desk.toml"
     path.write_text(FOREIGN.format(port=port))
     desk = start(desk_command(path))
-    wait_until(lambda: len(executor.out) > 8, 30)
+    wait_until(lambda: len(executor.out) > 8, 60)
     desk.kill()
     desk = start(desk_command(path))
     before = len(executor.out)
-    wait_until(lambda: len(executor.out) > before + 5, 30)
+    wait_until(lambda: len(executor.out) > before + 5, 60)
     os.kill(desk.process.pid, signal.SIGTERM)
     assert desk.process.wait(15) == 0, (desk.errors, list((tmp_path / "guard").glob("pages*")))
     filled = [line.split() for line in executor.out if line.startswith("filled")]

@@ -37,6 +37,7 @@ def add_parser(verbs: Any) -> None:
     )
     serve.add_argument("--drop-copy-port", type=_port, default=0, metavar="PORT", help="every report of every account")
     serve.add_argument("--drop-copy", default="DROP", metavar="ID", help="the CompID that takes the drop copy")
+    serve.add_argument("--wait", action="store_true", help="its clock stands until somebody has logged on")
     serve.add_argument("--heartbeat", type=int, default=30, metavar="SECONDS")
     serve.set_defaults(run=run)
 
@@ -76,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
                 drop_copy=arguments.drop_copy,
                 drop_copy_port=arguments.drop_copy_port,
                 heartbeat_s=arguments.heartbeat,
+                waits=arguments.wait,
             ),
             recordings,
         )

@@ -56,6 +56,7 @@ class VenueConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `clients` are their CompIDs, each of which has a second session for market data, CLIENT.FEED. `users` says which
     user and password a client must give. `accelerate` is how many seconds of the recorded day pass in a second.
+    With `waits` the clock stands until somebody has logged on.
     """
 
     directory: Path
@@ -67,6 +68,7 @@ class VenueConfig(msgspec.Struct, frozen=True, kw_only=True):
     drop_copy: str = "DROP"
     drop_copy_port: int = 0
     heartbeat_s: int = 30
+    waits: bool = False
 
 
 class VenueServer(Heard):
@@ -139,8 +141,13 @@ class VenueServer(Heard):
             self._engine.start()
         except (quickfix.ConfigError, quickfix.RuntimeError) as problem:
             raise NoEngine(f"port {self.config.port}: the FIX engine does not start: {problem}") from problem
-        self._begun = (time.monotonic(), self.core.clock.now_ns)
+        if not self.config.waits:
+            self._begin()
         self._thread.start()
+
+    def _begin(self) -> None:
+        if not self._begun[0]:
+            self._begun = (time.monotonic(), self.core.clock.now_ns)
 
     def stop(self) -> None:
         """Log everybody out; the state stays."""
@@ -154,6 +161,8 @@ class VenueServer(Heard):
     def now_ns(self) -> int:
         """The time of the recorded day. It stands while the venue is down."""
         began_s, began_ns = self._begun
+        if not began_s:
+            return self.core.clock.now_ns
         return began_ns + int((time.monotonic() - began_s) * 1e9 * self.config.accelerate)
 
     # -- what the engine calls ----------------------------------------------------------------------------------
@@ -166,6 +175,10 @@ class VenueServer(Heard):
             return ""
         given = tuple(message.getField(tag) if message.isSetField(tag) else "" for tag in (553, 554))
         return "" if given == expected else f"{client}: wrong user or password"
+
+    def logged_on(self, name: Name) -> None:
+        """The day begins, where it has waited for somebody."""
+        self._begin()
 
     def logged_out(self, name: Name, reason: str) -> None:
         """A subscription ends with its session."""
