@@ -367,5 +367,5 @@ def drilled(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
-KILLS = int(os.environ.get("HOLDOVER_KILLS", "3"))
+KILLS = int(os.environ.get("HOLDOVER_KILLS", "2"))
 """How often the desk is killed."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from holdover.adapters.fix.live import ask
 from holdover.adapters.fix.session import dictionary
+from holdover.cli import main
 from holdover.recording import RecordingStore
 from holdover.runtime import FreezeStore
 
@@ -43,6 +48,19 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
+def wait_until() -> Wait:
+    """Wait for a condition of another process; looked at seldom enough not to be in its way."""
+
+    def wait(holds: Callable[[], object], within_s: float = 30.0) -> None:
+        event, end_s = threading.Event(), time.monotonic() + within_s
+        while not holds():
+            assert time.monotonic() < end_s, "it did not come about in time"
+            event.wait(0.03)
+
+    return wait
+
+
+@pytest.fixture
 def start() -> Iterator[Start]:
     """Starts processes and kills them at the end."""
     made: list[Process] = []
@@ -64,9 +82,12 @@ def serving(start: Start, wait_until: Wait, *command: Any, **environment: str) -
     return venue
 
 
-def ended(recordings: RecordingStore, state: Path) -> bool:
-    """Whether the venue's day is over."""
-    return Truth(recordings, state).core.ended
+def marked(state: Path) -> tuple[int, int]:
+    """How far the venue's day has come: time and events."""
+    with contextlib.closing(sqlite3.connect(f"file:{state / 'venue.db'}?mode=ro", uri=True)) as reader:
+        row = reader.execute("SELECT value FROM meta WHERE name='mark'").fetchone()
+    time_ns, _, events = (row[0] if row else "0 0").partition(" ")
+    return int(time_ns), int(events)
 
 
 def agree(recordings: RecordingStore, state: Path, directory: Path, wait_until: Wait, within_s: float = 20.0) -> Truth:
@@ -85,23 +106,28 @@ def agree(recordings: RecordingStore, state: Path, directory: Path, wait_until: 
     return last[0]
 
 
-def test_it_trades_a_day_and_agrees_with_the_venue(start: Start, wait_until: Wait, tmp_path: Path) -> None:
+def test_it_trades_a_day_and_agrees_with_the_venue(
+    start: Start, wait_until: Wait, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Fills, partial ones among them; an operator's order and its cancel; at the close both sides hold the same."""
     recordings = short_days(tmp_path / "days", SYMBOL, 6)
     port, state = free_port(), tmp_path / "state"
-    path = config(tmp_path, port, 50)
-    serving(start, wait_until, tmp_path / "days", port, state, 50)
+    path = config(tmp_path, port, 90)
+    serving(start, wait_until, tmp_path / "days", port, state, 90)
     desk = start(desk_command(path))
     wait_until(lambda: status(tmp_path).get("positions"), 60)
-    said = start(["-m", "holdover", "desk", "submit", "--config", str(path), "manual", "70", "--offset", "90"])
-    wait_until(lambda: said.process.poll() is not None)
-    assert said.process.returncode == 0, said.errors
-    wait_until(lambda: bool(said.out))
-    order = said.out[0].split()[0]
-    cancel = start(["-m", "holdover", "desk", "cancel", "--config", str(path), order])
-    wait_until(lambda: ended(recordings, state), 40)
+    said = ask(tmp_path / "desk", {"act": "submit", "strategy": "manual", "quantity": "70", "offset": 90})
+    order = said["order"]
+    wait_until(lambda: any(one["cl_ord_id"] == order and one["order_id"] for one in status(tmp_path)["open_orders"]))
+    assert ask(tmp_path / "desk", {"act": "cancel", "order": order}) == {"order": order, "status": "PENDING_CANCEL"}
+    assert "nothing that can be asked" in ask(tmp_path / "desk", {"act": "dance"})["problem"]
+    assert "no strategy is called" in ask(tmp_path / "desk", {"act": "submit", "strategy": "x"})["problem"]
+    assert main(["desk", "status", "--config", str(path)]) == 0
+    assert "position  A1 ACME" in capsys.readouterr().out
+    assert main(["desk", "cancel", "--config", str(path), "NOBODY"]) == 1
+    close_ns = recordings.get(SYMBOL, DAY).meta.close_ns
+    wait_until(lambda: marked(state)[0] > close_ns, 60)
     truth = agree(recordings, state, tmp_path, wait_until)
-    assert cancel.process.wait() == 0, cancel.errors
     assert truth.orders[order].ord_status.name == "CANCELED"
     assert len(truth.trades) > 10
     assert any(one.ord_status.name == "PARTIALLY_FILLED" for one in truth.trades.values())
@@ -181,9 +207,8 @@ def test_a_fault_in_the_middle_of_trading(start: Start, wait_until: Wait, tmp_pa
     assert 0 < breach["frozen_ns"] - breach["mutation_ns"] < 2_000_000_000
     store = FreezeStore(tmp_path / "guard" / "guard.db")
     assert breach["scope"] in {one.scope for one in store.in_force()}
-    wait_until(lambda: bool(pages.got))
+    wait_until(lambda: any(one["invariant"] == "execution-booked-once" for one in list(pages.got)), 40)
     assert pages.tries > 3
-    assert any(one["invariant"] == "execution-booked-once" for one in pages.got)
     desk.kill()
     venue.process.send_signal(signal.SIGTERM)
     venue.process.wait(10)
@@ -236,7 +261,7 @@ def test_the_venue_takes_what_a_client_can_do_to_it(start: Start, wait_until: Wa
     told = raw.logon(*password)
     if told.kind == "5":  # or it has not, as engines differ
         pytest.fail(told.get(58))
-    wait_until(lambda: _trading(state))
+    wait_until(lambda: marked(state)[1] > 5)
     order(raw, "C1")
     assert raw.until("8", t11="C1").get(150) == "0"
 
@@ -321,14 +346,6 @@ def answered(raw: Raw) -> None:
         raw.socket.settimeout(10)
         return
     pytest.fail("the venue answers no more")
-
-
-def _trading(state: Path) -> bool:
-    import sqlite3
-
-    with sqlite3.connect(f"file:{state / 'venue.db'}?mode=ro", uri=True) as reader:
-        row = reader.execute("SELECT value FROM meta WHERE name='mark'").fetchone()
-    return row is not None and int(row[0].split()[1]) > 5
 
 
 def logged_on(port: int, seq: int, password: Any, wait_until: Wait) -> Raw:
@@ -421,8 +438,6 @@ def test_the_configuration_of_the_docs_is_read(tmp_path: Path, monkeypatch: pyte
 
 def test_bad_input_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A configuration with several things wrong, no daemon, no recording, a strange port."""
-    from holdover.cli import main
-
     path = tmp_path / "desk.toml"
     path.write_text('[guard]\ndirectory = "g"\n[desk]\ndirectory = "d"\nopen = 10:00:00\nclose = 09:00:00\n')
     assert main(["desk", "status", "--config", str(path)]) == 2
