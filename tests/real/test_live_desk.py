@@ -118,7 +118,9 @@ def test_it_trades_a_day_and_agrees_with_the_venue(
     wait_until(lambda: status(tmp_path).get("positions"), 60)
     said = ask(tmp_path / "desk", {"act": "submit", "strategy": "manual", "quantity": "70", "offset": 90})
     order = said["order"]
-    wait_until(lambda: any(one["cl_ord_id"] == order and one["order_id"] for one in status(tmp_path)["open_orders"]))
+    wait_until(
+        lambda: any(one["cl_ord_id"] == order and one.get("order_id") for one in status(tmp_path)["open_orders"])
+    )
     assert ask(tmp_path / "desk", {"act": "cancel", "order": order}) == {"order": order, "status": "PENDING_CANCEL"}
     assert "nothing that can be asked" in ask(tmp_path / "desk", {"act": "dance"})["problem"]
     assert "no strategy is called" in ask(tmp_path / "desk", {"act": "submit", "strategy": "x"})["problem"]
