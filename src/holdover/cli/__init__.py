@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config,
         coverage,
         cycle,
+        desk,
         explore,
         find,
         gate,
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         serve,
         snapshot,
         subject,
+        venue,
         watch,
     )
 
@@ -51,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         bundle,
         audit,
         watch,
+        venue,
+        desk,
         coverage,
         gate,
     ):

@@ -171,6 +171,15 @@ class Desk:
         if seq > self.gateway.in_seq:
             self._run("heartbeat", self.gateway.behind, seq)
 
+    def on_session_message(self, seq: int) -> None:
+        """A message of the session itself: it says nothing, and its number is counted."""
+        self.guard.tick()
+        self._run("session", self.gateway.arrived, seq)
+
+    def on_market_status(self, message: SecurityStatus) -> None:
+        """The feed says that a book opens, halts or closes."""
+        self._run("market-status", self.gateway.status, message)
+
     def on_timer(self, name: str, args: tuple[Any, ...]) -> None:
         """A timer of ours is due."""
         if name == "connect":
@@ -210,7 +219,7 @@ class Desk:
 
     # -- steps --------------------------------------------------------------------------------------------------
 
-    def _run(self, cause: str, act: Callable[..., None], *args: Any) -> None:
+    def _run(self, cause: str, act: Callable[..., object], *args: Any) -> None:
         """One step: one cause, one transaction; what it wants to send leaves after the commit."""
         with self.guard.step(cause), self.store.transaction():
             act(*args)

@@ -40,6 +40,9 @@ class Listener(Protocol):
     def on_heartbeat(self, seq: int) -> None:
         """The venue is there, and the last message that it sent was `seq`."""
 
+    def on_session_message(self, seq: int) -> None:
+        """A message of the session itself has taken the number `seq`, where a link counts those too, as FIX does."""
+
 
 class LinkEnd(Protocol):
     """Our end of the connection to the venue."""

@@ -1,0 +1,454 @@
+"""The desk live over FIX against our venue and somebody else's acceptor, over loopback: killed, cut, stalled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdover.adapters.fix.live import ask
+from holdover.adapters.fix.session import dictionary
+from holdover.cli import main
+from holdover.recording import RecordingStore
+from holdover.runtime import FreezeStore
+
+from ..days import short_days
+from .live import (
+    DAY,
+    KILLS,
+    SYMBOL,
+    Pages,
+    Raw,
+    Truth,
+    Wire,
+    config,
+    desk_command,
+    differences,
+    drilled,
+    status,
+    stored,
+    venue_command,
+)
+from .test_fix_drop_copy import Process, free_port
+
+pytest.importorskip("quickfix")
+
+Wait = Callable[..., None]
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def wait_until() -> Wait:
+    """Wait for a condition of another process; looked at seldom enough not to be in its way."""
+
+    def wait(holds: Callable[[], object], within_s: float = 30.0) -> None:
+        event, end_s = threading.Event(), time.monotonic() + within_s
+        while not holds():
+            assert time.monotonic() < end_s, "it did not come about in time"
+            event.wait(0.03)
+
+    return wait
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts processes and kills them at the end."""
+    made: list[Process] = []
+
+    def starting(command: list[str], **environment: str) -> Process:
+        made.append(Process(*command, **environment))
+        return made[-1]
+
+    yield starting
+    for one in made:
+        one.kill()
+
+
+def serving(start: Start, wait_until: Wait, *command: Any, **environment: str) -> Process:
+    """A venue that serves."""
+    venue = start(venue_command(*command), **environment)
+    wait_until(lambda: any("serves" in line for line in venue.errors) or venue.process.poll() is not None, 60)
+    assert venue.process.poll() is None, venue.errors
+    return venue
+
+
+def marked(state: Path) -> tuple[int, int]:
+    """How far the venue's day has come: time and events."""
+    with contextlib.closing(sqlite3.connect(f"file:{state / 'venue.db'}?mode=ro", uri=True)) as reader:
+        row = reader.execute("SELECT value FROM meta WHERE name='mark'").fetchone()
+    time_ns, _, events = (row[0] if row else "0 0").partition(" ")
+    return int(time_ns), int(events)
+
+
+def agree(recordings: RecordingStore, state: Path, directory: Path, wait_until: Wait, within_s: float = 20.0) -> Truth:
+    """Wait until the desk's books are the venue's."""
+    last: list[Any] = [None, ["never compared"]]
+
+    def looked() -> bool:
+        last[0] = Truth(recordings, state)
+        last[1] = differences(directory, last[0])
+        return not last[1]
+
+    try:
+        wait_until(looked, within_s)
+    except AssertionError:
+        pytest.fail("\n".join(last[1]))
+    return last[0]
+
+
+def test_it_trades_a_day_and_agrees_with_the_venue(
+    start: Start, wait_until: Wait, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fills, partial ones among them; an operator's order and its cancel; at the close both sides hold the same."""
+    recordings = short_days(tmp_path / "days", SYMBOL, 6)
+    port, state = free_port(), tmp_path / "state"
+    path = config(tmp_path, port, 90)
+    serving(start, wait_until, tmp_path / "days", port, state, 90)
+    desk = start(desk_command(path))
+    wait_until(lambda: status(tmp_path).get("positions"), 60)
+    said = ask(tmp_path / "desk", {"act": "submit", "strategy": "manual", "quantity": "70", "offset": 90})
+    order = said["order"]
+    wait_until(
+        lambda: any(one["cl_ord_id"] == order and one.get("order_id") for one in status(tmp_path)["open_orders"])
+    )
+    assert ask(tmp_path / "desk", {"act": "cancel", "order": order}) == {"order": order, "status": "PENDING_CANCEL"}
+    assert "nothing that can be asked" in ask(tmp_path / "desk", {"act": "dance"})["problem"]
+    assert "no strategy is called" in ask(tmp_path / "desk", {"act": "submit", "strategy": "x"})["problem"]
+    assert main(["desk", "status", "--config", str(path)]) == 0
+    assert "position  A1 ACME" in capsys.readouterr().out
+    assert main(["desk", "cancel", "--config", str(path), "NOBODY"]) == 1
+    close_ns = recordings.get(SYMBOL, DAY).meta.close_ns
+    wait_until(lambda: marked(state)[0] > close_ns, 60)
+    truth = agree(recordings, state, tmp_path, wait_until)
+    assert truth.orders[order].ord_status.name == "CANCELED"
+    assert len(truth.trades) > 10
+    assert any(one.ord_status.name == "PARTIALLY_FILLED" for one in truth.trades.values())
+    assert status(tmp_path)["frozen"] == []
+    desk.process.send_signal(signal.SIGTERM)
+    assert desk.process.wait(10) == 0
+    assert not any("Traceback" in line for line in desk.errors)
+
+
+def test_killed_cut_and_stalled(start: Start, wait_until: Wait, tmp_path: Path) -> None:
+    """SIGKILL at random moments, the wire cut and stalled between: each life comes to the venue's books, or freezes."""
+    chance = random.Random(20241127)
+    recordings = short_days(tmp_path / "days", SYMBOL, 60 + 10 * KILLS)
+    port, state = free_port(), tmp_path / "state"
+    wire = Wire(port)
+    path = config(tmp_path, wire.port, 40)
+    venue = serving(start, wait_until, tmp_path / "days", port, state, 40)
+    waits, traded, dirty = threading.Event(), -1, 0
+    for life in range(KILLS + 1):
+        desk = start(desk_command(path))
+        wait_until(lambda: status(tmp_path).get("reconciled") or status(tmp_path).get("frozen"), 60)
+        wait_until(lambda: len(stored(tmp_path / "desk" / "desk.db")["executions"]) > traded, 60)  # noqa: B023
+        traded = len(stored(tmp_path / "desk" / "desk.db")["executions"])
+        if life % 3 == 1:
+            wire.cut()
+        elif life % 3 == 2:
+            wire.stalled = True
+            waits.wait(chance.uniform(0.1, 1.0))  # what a stall is: time in which nothing comes
+            wire.stalled = False
+        elif life and KILLS > 3 and life % 4 == 0:
+            venue.kill()
+            venue = serving(start, wait_until, tmp_path / "days", port, state, 40)
+        if life == KILLS:
+            break
+        waits.wait(chance.uniform(0.0, 0.4))  # the moment of the kill is nobody's to choose
+        desk.kill()
+        dirty += 1
+    wait_until(lambda: status(tmp_path).get("reconciled") or status(tmp_path).get("frozen"), 60)
+    venue.process.send_signal(signal.SIGTERM)  # the market stops: what has been said can be compared
+    venue.process.wait(10)
+    told = status(tmp_path)
+    if told["frozen"]:
+        assert told["frozen"][0]["invariant"], told
+        assert FreezeStore(tmp_path / "guard" / "guard.db").in_force()
+    else:
+        agree_after_stop(recordings, state, tmp_path, wait_until, start, port)
+    assert dirty == KILLS
+    wire.close()
+
+
+def agree_after_stop(
+    recordings: RecordingStore, state: Path, directory: Path, wait_until: Wait, start: Start, port: int
+) -> None:
+    """The venue comes up once more with its market standing nearly still, so that both sides can be compared."""
+    serving(start, wait_until, recordings.directory, port, state, 0.01)
+    wait_until(lambda: status(directory).get("reconciled") or status(directory).get("frozen"), 30)
+    if not status(directory)["frozen"]:
+        agree(recordings, state, directory, wait_until)
+
+
+def test_a_fault_in_the_middle_of_trading(start: Start, wait_until: Wait, tmp_path: Path) -> None:
+    """It is switched on, the wire is cut, the desk books a fill twice: frozen, nothing leaks, the page arrives."""
+    recordings = short_days(tmp_path / "days", SYMBOL, 60)
+    port, state, pages = free_port(), tmp_path / "state", Pages(failures=3)
+    wire = Wire(port)
+    path = config(tmp_path, wire.port, 40, pages.table)
+    venue = serving(start, wait_until, tmp_path / "days", port, state, 40)
+    desk = start(desk_command(path, "--fault", "resent-fill-booked-again", "--fault-after", "1"))
+    wait_until(lambda: bool(drilled(tmp_path)), 60)
+    before = len(stored(tmp_path / "desk" / "desk.db")["executions"])
+    wait_until(lambda: len(stored(tmp_path / "desk" / "desk.db")["executions"]) > before + 2)
+    wire.cut()
+    wait_until(lambda: len(drilled(tmp_path)) > 1, 60)
+    breach = drilled(tmp_path)[1]
+    assert breach["invariant"] == "execution-booked-once"
+    assert breach["scope"].startswith("account:A")
+    assert 0 < breach["frozen_ns"] - breach["mutation_ns"] < 2_000_000_000
+    store = FreezeStore(tmp_path / "guard" / "guard.db")
+    assert breach["scope"] in {one.scope for one in store.in_force()}
+    wait_until(lambda: any(one["invariant"] == "execution-booked-once" for one in list(pages.got)), 40)
+    assert pages.tries > 3
+    desk.kill()
+    venue.process.send_signal(signal.SIGTERM)
+    venue.process.wait(10)
+    account = breach["scope"].partition("/")[0].removeprefix("account:")
+    truth = Truth(recordings, state)
+    assert truth.sent_after(0, account), "the venue has seen orders of the account before"
+    assert truth.sent_after(breach["frozen_ns"], account) == []
+    wire.close()
+    pages.shutdown()
+
+
+def order(raw: Raw, cl_ord_id: str, *, quantity: int = 100, price: str = "90.00", **more: Any) -> bytes:
+    """A new order far from the market."""
+    return raw.send(
+        "D",
+        (11, cl_ord_id),
+        (1, "R1"),
+        (55, SYMBOL),
+        (54, "1"),
+        (38, quantity),
+        (40, "2"),
+        (44, price),
+        (59, "0"),
+        (60, "20241127-14:30:00"),
+        (21, "1"),
+        **more,
+    )
+
+
+def test_the_venue_takes_what_a_client_can_do_to_it(start: Start, wait_until: Wait, tmp_path: Path) -> None:
+    """Passwords, names, garbage, gaps, resends, a cut inside a message, its own kill: it neither ends nor forgets."""
+    short_days(tmp_path / "days", SYMBOL, 60)
+    port, drop, state = free_port(), free_port(), tmp_path / "state"
+    more = ["--user", "DESK:trader:DESK_PASSWORD", "--client", "DESK", "--drop-copy-port", str(drop)]
+    command = (tmp_path / "days", port, state, 60, *more)
+    venue = serving(start, wait_until, *command, DESK_PASSWORD="secret")
+    password = ((553, "trader"), (554, "secret"))
+
+    wrong = Raw(port)
+    told = wrong.logon((553, "trader"), (554, "guess"))
+    assert told.kind == "5"
+    assert "wrong user or password" in told.get(58)
+    wrong.close()
+    stranger = Raw(port, sender="STRANGER")
+    stranger.send("A", (98, 0), (108, 30))
+    assert stranger.closed()
+
+    raw = Raw(port)
+    raw.seq = 2  # the refused Logon has taken a number
+    told = raw.logon(*password)
+    if told.kind == "5":  # or it has not, as engines differ
+        pytest.fail(told.get(58))
+    wait_until(lambda: marked(state)[1] > 5)
+    order(raw, "C1")
+    assert raw.until("8", t11="C1").get(150) == "0"
+
+    for bad in (
+        b"garbage\x01\x00\xff",
+        raw.frame("1", (112, "x"), seq=99)[:-4] + b"000\x01",
+        b"8=FIX.4.4\x019=abc\x01",
+    ):
+        raw.socket.sendall(bad)
+        answered(raw)
+    raw.send("D", (11, "C2"), (1, "R1"), (55, SYMBOL), (38, 5), (40, "2"), (60, "20241127-14:30:00"))
+    told = raw.next()
+    assert told.kind == "3", told.pairs  # required tag missing: Side
+    assert told.get(371) == "54"
+    order(raw, "C3", price="90.001")
+    assert "no whole number" in raw.until("8", t11="C3").get(58)
+    raw.send("B", (148, "news"), (33, 1), (58, "hello"))
+    assert raw.until("j").get(380) == "3"
+    raw.send("1", (112, "still there"))
+    assert raw.until("0").get(112) == "still there"
+
+    expected = raw.seq
+    order(raw, "C4", seq=expected + 2)  # two are missing before it
+    assert raw.until("2").get(7) == str(expected)
+    again = "43=Y\x01122=20241127-14:30:00\x01"
+    raw.send("4", (123, "Y"), (36, expected + 2), seq=expected, head=again)
+    raw.seq = expected + 3
+    assert raw.until("8", t11="C4").get(39) == "0"
+    order(raw, "C4", seq=expected + 2, head=again)  # told again
+    raw.send("1", (112, "after"))
+    while (told := raw.next()).kind != "0":
+        assert told.kind != "8", "a message told again is not taken again"
+
+    raw.send("2", (7, 1), (16, 0))
+    assert raw.until("8", t11="C1").get(43) == "Y"
+    raw.send("1", (112, "resent"))
+    raw.until("0", t112="resent")
+    whole = raw.frame(
+        "D", (11, "C5"), (1, "R1"), (55, SYMBOL), (54, "1"), (38, 5), (40, "1"), (60, "20241127-14:30:00")
+    )
+    raw.seq -= 1
+    raw.socket.sendall(whole[: len(whole) // 2])
+    raw.close()
+
+    seq = raw.seq
+    raw = logged_on(port, seq, password, wait_until)
+    order(raw, "C6")
+    last = raw.until("8", t11="C6")
+    venue.kill()
+    raw.close()
+    assert not any("Traceback" in line for line in venue.errors)
+    serving(start, wait_until, *command, DESK_PASSWORD="secret")
+    raw = logged_on(port, raw.seq, password, wait_until)
+    raw.send("AF", (584, "all"), (585, "7"), (1, "R1"))
+    named = {}
+    while len(named) < 3:
+        told = raw.until("8", t584="all")
+        named[told.get(11)] = told.get(37)
+    assert set(named) == {"C1", "C4", "C6"}
+    assert named["C6"] == last.get(37)
+    raw.close()
+    copy = Raw(drop, sender="DROP")
+    copy.logon()
+    copy.send("2", (7, 1), (16, 0))
+    seen = [copy.until("8").get(17) for _ in range(4)]
+    assert len(set(seen)) == 4, "each report once, over the kill"
+    copy.close()
+
+
+def answered(raw: Raw) -> None:
+    """The venue answers; what the garbage has swallowed with it is asked for again, and passed over."""
+    raw.socket.settimeout(1)
+    for number in range(8):
+        raw.send("1", (112, f"alive {number}"))
+        try:
+            while (told := raw.next()).kind != "0":
+                if told.kind == "2":
+                    fills = "43=Y\x01122=20241127-14:30:00\x01"
+                    raw.send("4", (123, "Y"), (36, raw.seq), seq=int(told.get(7)), head=fills)
+        except TimeoutError:
+            continue
+        raw.socket.settimeout(10)
+        return
+    pytest.fail("the venue answers no more")
+
+
+def logged_on(port: int, seq: int, password: Any, wait_until: Wait) -> Raw:
+    """Logged on again; the venue may not have noticed yet that the one before is gone."""
+    found: list[Raw] = []
+
+    def tried() -> bool:
+        raw = Raw(port)
+        raw.seq = seq
+        try:
+            told = raw.logon(*password)
+        except (ConnectionError, TimeoutError):
+            raw.close()
+            return False
+        assert told.kind == "A", told.get(58)
+        found.append(raw)
+        return True
+
+    wait_until(tried)
+    return found[0]
+
+
+def test_against_an_acceptor_of_somebody_else(start: Start, wait_until: Wait, tmp_path: Path) -> None:
+    """It fills all orders and answers no question: the desk trades, is killed, and books agree with what was filled."""
+    port = free_port()
+    strict = ["-m", "tests.real.fix_executor", str(port), str(tmp_path / "executor"), str(dictionary())]
+    executor = start(strict)
+    wait_until(lambda: "ready\n" in executor.out, 60)
+    path = tmp_path / "desk.toml"
+    path.write_text(FOREIGN.format(port=port))
+    desk = start(desk_command(path))
+    wait_until(lambda: len(executor.out) > 8, 60)
+    desk.kill()
+    desk = start(desk_command(path))
+    before = len(executor.out)
+    wait_until(lambda: len(executor.out) > before + 5, 60)
+    os.kill(desk.process.pid, signal.SIGTERM)
+    assert desk.process.wait(15) == 0, (desk.errors, list((tmp_path / "guard").glob("pages*")))
+    filled = [line.split() for line in executor.out if line.startswith("filled")]
+    held = stored(tmp_path / "desk" / "desk.db")
+    assert sum(one.cum_qty for one in held["orders"].values()) == sum(int(one[2]) for one in filled)
+    assert held["positions"] == {"A1/ACME": sum(int(one[2]) for one in filled)}
+    assert not (tmp_path / "guard" / "pages.jsonl").exists(), (tmp_path / "guard" / "pages.jsonl").read_text()
+
+
+FOREIGN = """
+[desk]
+directory = "desk"
+open = 00:00:00
+close = 23:59:59
+retry_s = 0.1
+
+[fix]
+host = "127.0.0.1"
+port = {port}
+sender = "DESK"
+target = "EXEC"
+
+[guard]
+directory = "guard"
+
+[pages]
+log = false
+
+[[instrument]]
+symbol = "ACME"
+
+[[strategy]]
+name = "standing"
+account = "A1"
+symbol = "ACME"
+side = "1"
+order_qty = 100000
+day_qty = 100000
+slice_qty = 10
+algorithm = "standing"
+interval_s = 0.2
+"""
+
+
+def test_the_configuration_of_the_docs_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of docs/live.md is one that a desk runs by."""
+    from holdover.adapters.fix.config import read_live
+
+    monkeypatch.setenv("VENUE_PASSWORD", "x")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "live.md").read_text()
+    (tmp_path / "desk.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    assert read_live(tmp_path / "desk.toml").desk.strategies[0].name == "accumulate"
+
+
+def test_bad_input_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A configuration with several things wrong, no daemon, no recording, a strange port."""
+    path = tmp_path / "desk.toml"
+    path.write_text('[guard]\ndirectory = "g"\n[desk]\ndirectory = "d"\nopen = 10:00:00\nclose = 09:00:00\n')
+    assert main(["desk", "status", "--config", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert "[fix] is missing" in told
+    assert "[[instrument]] is missing" in told
+    assert "open should be before close" in told
+    path = config(tmp_path, 1, 1)
+    assert main(["desk", "status", "--config", str(path)]) == 3
+    assert main(["venue", "serve", "--instrument", "NOPE", "--day", DAY]) == 2
+    assert "no recording of NOPE" in capsys.readouterr().err
+    assert json.dumps(status(tmp_path)) == "{}"
