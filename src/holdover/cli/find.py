@@ -66,7 +66,7 @@ def add_parser(verbs: Any) -> None:
     faults.add_argument("--fault", action="append", default=[], help="only these; without it all")
     faults.add_argument("--ways", default=",".join(WAYS), help=f"some of {','.join(WAYS)}")
     faults.add_argument("--budget", type=float, default=60, help="seconds for each way and fault")
-    faults.add_argument("--plays", type=int, default=80, help="how many plays shrinking may take")
+    faults.add_argument("--plays", type=int, default=600, help="how many plays shrinking may take")
     faults.add_argument("--tests", type=Path, default=Path("tests"), help="where the project's own tests are")
     faults.add_argument("--recordings", type=Path)
     faults.add_argument("--instrument")
