@@ -176,7 +176,7 @@ class Table:
         place: Path,
         *,
         budget_s: float,
-        plays_max: int = 80,
+        plays_max: int = 600,
         tests: Path | None = None,
         workers: int = 2,
     ) -> None:
