@@ -6,7 +6,7 @@ Each time a fresh venue and a fresh desk trade over FIX on a recorded day, forty
 switched on in the running desk and the wire is cut, so that the desk books a fill that it is told again. Measured: from
 the first mutation of the step that broke an invariant to the freeze on the disk (the clock of the machine, both read
 in the desk); new orders and replaces of the frozen account that left after it, by SendingTime as the venue wrote them
-down; from the freeze until the page has reached an HTTP receiver that fails the first three times.
+down; from the freeze until its page has reached an HTTP receiver that refuses each page three times.
 """
 
 from __future__ import annotations

@@ -329,10 +329,11 @@ class Raw:
 
 
 class Pages(ThreadingHTTPServer):
-    """Takes pages as a web hook does, after it has failed some times."""
+    """Takes pages as a web hook does, each after it has refused it some times; told apart by Idempotency-Key."""
 
     def __init__(self, failures: int = 3) -> None:
-        self.failures, self.tries = failures, 0
+        self.failures = failures
+        self.tries: dict[str, int] = {}
         self.got: list[dict[str, Any]] = []
         self.at_ns: list[int] = []
         super().__init__(("127.0.0.1", 0), _Page)
@@ -349,8 +350,9 @@ class _Page(BaseHTTPRequestHandler):
         """One page."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server: Any = self.server
-        server.tries += 1
-        failing = server.tries <= server.failures
+        key = self.headers["Idempotency-Key"]
+        server.tries[key] = server.tries.get(key, 0) + 1
+        failing = server.tries[key] <= server.failures
         if not failing:
             server.at_ns.append(time.time_ns())
             server.got.append(body)

@@ -140,54 +140,49 @@ def test_it_trades_a_day_and_agrees_with_the_venue(
 
 
 def test_killed_cut_and_stalled(start: Start, wait_until: Wait, tmp_path: Path) -> None:
-    """SIGKILL at random moments, the wire cut and stalled between: each life comes to the venue's books, or freezes."""
+    """Stopped once, then SIGKILL at random moments, the wire cut and stalled between: each life comes to the books.
+
+    That a life's books were the venue's when it had reconciled is what its guard judges, live; at the end both are
+    compared from outside, order by order. On a busy machine a freeze may say that something took too long, and no more.
+    """
     chance = random.Random(20241127)
     recordings = short_days(tmp_path / "days", SYMBOL, 60 + 10 * KILLS)
     port, state = free_port(), tmp_path / "state"
     wire = Wire(port)
     path = config(tmp_path, wire.port, 40)
     venue = serving(start, wait_until, tmp_path / "days", port, state, 40)
-    waits, traded, dirty = threading.Event(), -1, 0
+    waits, traded = threading.Event(), -1
     for life in range(KILLS + 1):
         desk = start(desk_command(path))
-        wait_until(lambda: status(tmp_path).get("reconciled") or status(tmp_path).get("frozen"), 60)
+        wait_until(lambda: status(tmp_path).get("reconciled"), 60)
         wait_until(lambda: len(stored(tmp_path / "desk" / "desk.db")["executions"]) > traded, 60)  # noqa: B023
         traded = len(stored(tmp_path / "desk" / "desk.db")["executions"])
+        if life == 0:
+            desk.process.send_signal(signal.SIGTERM)
+            assert desk.process.wait(15) in (0, 1)
+            continue
         if life % 3 == 1:
             wire.cut()
         elif life % 3 == 2:
             wire.stalled = True
             waits.wait(chance.uniform(0.1, 1.0))  # what a stall is: time in which nothing comes
             wire.stalled = False
-        elif life and KILLS > 3 and life % 4 == 0:
+        else:
             venue.kill()
             venue = serving(start, wait_until, tmp_path / "days", port, state, 40)
-        if life == KILLS:
-            break
         waits.wait(chance.uniform(0.0, 0.4))  # the moment of the kill is nobody's to choose
         desk.kill()
-        dirty += 1
-    wait_until(lambda: status(tmp_path).get("reconciled") or status(tmp_path).get("frozen"), 60)
-    venue.process.send_signal(signal.SIGTERM)  # the market stops: what has been said can be compared
+    venue.process.send_signal(signal.SIGTERM)
     venue.process.wait(10)
-    told = status(tmp_path)
-    if told["frozen"]:
-        assert told["frozen"][0]["invariant"], told
-        assert FreezeStore(tmp_path / "guard" / "guard.db").in_force()
-    else:
-        agree_after_stop(recordings, state, tmp_path, wait_until, start, port)
-    assert dirty == KILLS
+    # The venue comes up once more with its market standing nearly still, so that both sides can be compared.
+    serving(start, wait_until, recordings.directory, port, state, 0.001)
+    desk = start(desk_command(path))
+    wait_until(lambda: status(tmp_path).get("reconciled"), 60)
+    agree(recordings, state, tmp_path, wait_until)
+    frozen = {one.invariant for one in FreezeStore(tmp_path / "guard" / "guard.db").in_force()}
+    assert frozen <= {"acknowledged-within", "reconciled-within"}, status(tmp_path)["breaches"]
+    assert not any("Traceback" in line for line in desk.errors)
     wire.close()
-
-
-def agree_after_stop(
-    recordings: RecordingStore, state: Path, directory: Path, wait_until: Wait, start: Start, port: int
-) -> None:
-    """The venue comes up once more with its market standing nearly still, so that both sides can be compared."""
-    serving(start, wait_until, recordings.directory, port, state, 0.01)
-    wait_until(lambda: status(directory).get("reconciled") or status(directory).get("frozen"), 30)
-    if not status(directory)["frozen"]:
-        agree(recordings, state, directory, wait_until)
 
 
 def test_a_fault_in_the_middle_of_trading(start: Start, wait_until: Wait, tmp_path: Path) -> None:
@@ -210,7 +205,7 @@ def test_a_fault_in_the_middle_of_trading(start: Start, wait_until: Wait, tmp_pa
     store = FreezeStore(tmp_path / "guard" / "guard.db")
     assert breach["scope"] in {one.scope for one in store.in_force()}
     wait_until(lambda: any(one["invariant"] == "execution-booked-once" for one in list(pages.got)), 40)
-    assert pages.tries > 3
+    assert sorted(pages.tries.values())[-1] == 4, "refused three times, then taken, and not sent again"
     desk.kill()
     venue.process.send_signal(signal.SIGTERM)
     venue.process.wait(10)

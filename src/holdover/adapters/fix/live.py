@@ -162,6 +162,7 @@ class LiveDesk:
 
     def _begin(self) -> None:
         config = self.config
+        self.guard.restore(VenueWord.subsystem, [])  # what it said to another life it says anew, or it is not so
         again = self.desk.store.get("session") == config.trade_date
         if again:
             self.guard.boundary("restart", config.trade_date)
