@@ -52,6 +52,7 @@ bench: $(VENV)/.test
 	$(BIN)/python bench/audit.py
 	$(BIN)/python bench/state_coverage.py
 	$(BIN)/python bench/sweep.py
+	$(BIN)/python bench/live.py
 
 book: $(BIN)/holdover
 	$(BIN)/holdover catalogue book --out out/catalogue.html

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sqlite3
 import threading
 import time
@@ -447,3 +448,7 @@ def test_bad_input_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["venue", "serve", "--instrument", "NOPE", "--day", DAY]) == 2
     assert "no recording of NOPE" in capsys.readouterr().err
     assert json.dumps(status(tmp_path)) == "{}"
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["venue", "serve", "--instrument", SYMBOL, "--day", DAY, "--port", str(port)]) == 2
+    assert f"port {port} cannot be had" in capsys.readouterr().err

@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sqlite3
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from holdover import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code. Bad input is one sentence a problem on standard error, never a traceback."""
+    parser = argparse.ArgumentParser(
+        prog="holdover", description="State-persistent testing and runtime invariants for live execution systems."
+    )
+    parser.add_argument("--version", action="version", version=f"holdover {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for module in _modules(list(sys.argv[1:] if argv is None else argv)):
+        module.add_parser(verbs)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.CRITICAL, format="%(message)s")
+    try:
+        return int(arguments.run(arguments))
+    except (ValueError, LookupError, OSError, RuntimeError, sqlite3.Error) as problem:
+        if os.environ.get("HOLDOVER_DEBUG"):
+            raise
+        return complain(problem)
+    except KeyboardInterrupt:
+        print("holdover: stopped", file=sys.stderr)
+        return 3
+
+
+def _modules(argv: list[str]) -> Sequence[Any]:
+    """The modules of all verbs. A daemon that comes up again after a kill does not wait for those of the others."""
+    if argv[:1] in (["desk"], ["venue"]):
+        return [importlib.import_module(f"holdover.cli.{argv[0]}")]
     from holdover.cli import (
         audit,
         bundle,
@@ -34,12 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         watch,
     )
 
-    parser = argparse.ArgumentParser(
-        prog="holdover", description="State-persistent testing and runtime invariants for live execution systems."
-    )
-    parser.add_argument("--version", action="version", version=f"holdover {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (
+    return (
         cycle,
         explore,
         find,
@@ -57,19 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         desk,
         coverage,
         gate,
-    ):
-        module.add_parser(verbs)
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.CRITICAL, format="%(message)s")
-    try:
-        return int(arguments.run(arguments))
-    except (ValueError, LookupError, OSError, RuntimeError, sqlite3.Error) as problem:
-        if os.environ.get("HOLDOVER_DEBUG"):
-            raise
-        return complain(problem)
-    except KeyboardInterrupt:
-        print("holdover: stopped", file=sys.stderr)
-        return 3
+    )
 
 
 def complain(problem: BaseException) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import re
+import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -77,6 +78,8 @@ class VenueServer(Heard):
     def __init__(self, config: VenueConfig, recordings: Sequence[Recording]) -> None:
         self.config = config
         quickfix = engine()
+        for port in {config.port, config.drop_copy_port} - {0}:
+            _free(port)
         what = " ".join(f"{one.meta.instrument.symbol}/{one.meta.trade_date}/{one.digest[:12]}" for one in recordings)
         self.ledger = Ledger(config.directory, what)
         copies = [config.drop_copy] if config.drop_copy_port else []
@@ -266,6 +269,17 @@ class VenueServer(Heard):
             if feed.once:
                 with self._feed_lock:
                     self._feeds.pop(client, None)
+
+
+def _free(port: int) -> None:
+    """The engine ends the process over a port that it cannot have, so it is asked for first. Raises `NoEngine`."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("", port))
+            trial.listen()
+        except OSError as problem:
+            raise NoEngine(f"port {port} cannot be had: {problem.strerror}; give another --port") from None
 
 
 class _Feed:
