@@ -35,6 +35,7 @@ SAID: Final = {
     "acknowledged": "Acknowledged. It goes no further up.",
     "taken": "Somebody has acknowledged that before, or it is over.",
     "ticked": "Ticked off.",
+    "incident": "Written down.",
     "out": "You are logged out.",
 }
 """What a page may say of the act that led to it, by the word in the address."""

@@ -58,6 +58,7 @@ port = 8321
 names = ["console.example.com"]    # by which browsers call it, beside the host's own
 idle_s = 1800                      # a session ends after this long without a click, and after day_s in any case
 day_s = 43200
+shadow = "shadow.toml"             # the shadow run whose cutover clock it shows
 
 [[instrument]]
 symbol = "IBM"
@@ -154,13 +155,14 @@ class _PagesTable(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ConsoleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the console listens, the names by which browsers call it, how long a session lasts in seconds."""
+    """Where the console listens, its names for browsers, how long a session lasts in s, which shadow it shows."""
 
     host: str = "127.0.0.1"
     port: int = 8321
     names: list[str] = []
     idle_s: float = 1800.0
     day_s: float = 43200.0
+    shadow: str = ""
 
 
 class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -493,6 +493,10 @@ class FreezeStore:
         """An act that only the audit log keeps."""
         self.database.write(lambda run: self._audit(run, time_ns, act, detail))
 
+    def say_within(self, run: Run, act: str, detail: str, time_ns: int) -> None:
+        """The same inside a transaction of `database.write`: what is done and that it was done, or neither."""
+        self._audit(run, time_ns, act, detail)
+
     def audit(self) -> list[tuple[int, int, str, str]]:
         """(number, time in ns, act, detail) of every act, oldest first."""
         rows = self.database.read("SELECT number, time_ns, act, detail FROM audit ORDER BY number")

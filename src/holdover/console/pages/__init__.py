@@ -5,7 +5,7 @@
 
 from typing import Final
 
-from holdover.console.pages import audit, breach, catalogue, health, now, outbox
+from holdover.console.pages import audit, breach, catalogue, health, incidents, now, outbox, shadow
 
-PAGES: Final = (now, breach, outbox, health, catalogue, audit)
+PAGES: Final = (now, breach, outbox, incidents, shadow, health, catalogue, audit)
 """In the order of the navigation."""

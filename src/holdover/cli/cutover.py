@@ -1,0 +1,30 @@
+"""`holdover cutover`: may the candidate go live? Every condition, and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from holdover.shadow import ask, cutover_text, read_shadow
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "cutover",
+        help="may the candidate go live?",
+        description="Exit codes: 0 eligible, 1 not eligible, 3 when no condition is unmet but one cannot be told.",
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the shadow's configuration")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 eligible, 1 not, 3 cannot tell."""
+    answer = ask(read_shadow(arguments.config), time.time_ns())
+    print(json.dumps(answer.as_json()) if arguments.json else cutover_text(answer))
+    return answer.exit_code

@@ -1,0 +1,222 @@
+"""The configuration of a shadow run: one TOML file, checked whole before anything starts.
+
+[shadow]
+directory = "shadow"               # what is kept; relative to the file
+
+[candidate]
+subject = "desk"                   # run here, over recordings, on the virtual clock; or MODULE:NAME
+recordings = "days"                # without it the bundled simulated ones
+instruments = ["ACME"]             # without it the first at hand
+days = 2                           # without it all
+seed = 0
+# or, where it runs by itself beside the incumbent:
+# journal = "candidate/journal.jsonl"
+# guard = "candidate"              # the directory of its guard, or the guard's TOML
+
+[incumbent]
+journal = "incumbent/journal.jsonl" # or a FIX log
+
+[clock]
+tick_s = 1.0
+deadline_s = 30.0                  # between two looks; a longer gap is never counted
+skew_ms = 1000                     # a jump of the host's clock past this is a fault
+resets_on = ["breach", "authentication", "disabled-book", "gap", "silence"]
+
+[[component]]
+name = "market data"
+deadline_s = 5
+
+[cutover]
+hours = 72
+virtual = false                    # whether hours on the virtual clock are enough
+fresh_s = 600                      # what was written longer ago tells nothing of now
+gate = "gate.json"                 # what holdover gate --json printed
+workstreams = "workstreams.toml"
+
+[divergence]
+noise = "candidate-2/journal.jsonl" # a second copy of the candidate on the same input
+match = "id"                       # or sequence: the n-th order of one account, symbol and side
+[divergence.tolerance]
+price = 1                          # by field of the order, in ticks, lots or ns
+[[divergence.explained]]
+order = "C-17"                     # the ClOrdID with which its chain began, * for any letters
+reason = "the incumbent rounds down"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from holdover.shadow.components import FAULTS, RESETS, ComponentTable
+
+
+class BadShadow(ValueError):
+    """A configuration that cannot be used; the message lists every problem."""
+
+
+class _ShadowTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    directory: str = "shadow"
+
+
+class CandidateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The candidate: run here over recordings, or followed by its journal."""
+
+    subject: str = ""
+    recordings: str = ""
+    instruments: list[str] = []
+    days: int = 0
+    seed: int = 0
+    faults: list[str] = []
+    journal: str = ""
+    guard: str = ""
+
+
+class IncumbentTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The incumbent's journal or FIX log."""
+
+    journal: str = ""
+
+
+class ClockTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the healthy clock counts, in seconds and milliseconds."""
+
+    tick_s: float = 1.0
+    deadline_s: float = 30.0
+    skew_ms: float = 1000.0
+    resets_on: list[str] = msgspec.field(default_factory=lambda: list(RESETS))
+
+
+class CutoverTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked for before a cutover."""
+
+    hours: float = 72.0
+    virtual: bool = False
+    fresh_s: float = 600.0
+    gate: str = ""
+    workstreams: str = ""
+
+
+class Explained(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Orders that may differ, and why."""
+
+    order: str
+    reason: str
+
+
+class DivergenceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How orders are compared."""
+
+    noise: str = ""
+    match: Literal["id", "sequence"] = "id"
+    tolerance: dict[str, int] = {}
+    explained: list[Explained] = []
+
+
+class ShadowConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a shadow run needs. `path` takes a path of the file's to an absolute one."""
+
+    here: Path
+    directory: Path
+    candidate: CandidateTable
+    incumbent: IncumbentTable
+    clock: ClockTable
+    components: list[ComponentTable]
+    cutover: CutoverTable
+    divergence: DivergenceTable
+
+    def path(self, told: str) -> Path:
+        """A path as the file says it."""
+        return self.here / told
+
+    @property
+    def state(self) -> Path:
+        """What is kept, whole, over lives."""
+        return self.directory / "shadow.json"
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether the candidate is run here, on the virtual clock."""
+        return bool(self.candidate.subject)
+
+
+_TABLES: Final[dict[str, Any]] = {
+    "shadow": _ShadowTable,
+    "candidate": CandidateTable,
+    "incumbent": IncumbentTable,
+    "clock": ClockTable,
+    "cutover": CutoverTable,
+    "divergence": DivergenceTable,
+}
+
+
+def read_shadow(path: Path) -> ShadowConfig:
+    """The configuration in a TOML file. Raises `BadShadow` with the file and all that is wrong."""
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise BadShadow(f"{path.name}: cannot be read: {problem.strerror}") from problem
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise BadShadow(f"{path.name}: not a TOML file: {problem}") from problem
+    problems = [
+        f"[{name}] is not known here; there are {', '.join(_TABLES)}, component"
+        for name in told
+        if name not in _TABLES and name != "component"
+    ]
+    tables: dict[str, Any] = {}
+    for name, kind in _TABLES.items():
+        try:
+            tables[name] = msgspec.convert(told.get(name, {}), kind)
+        except msgspec.ValidationError as problem:
+            problems.append(f"[{name}]: {problem}")
+    components: list[ComponentTable] = []
+    try:
+        components = msgspec.convert(told.get("component", []), list[ComponentTable])
+    except msgspec.ValidationError as problem:
+        problems.append(f"[[component]]: {problem}")
+    if not problems:
+        problems = _wrong(tables, components)
+    if problems:
+        raise BadShadow("\n".join(f"{path.name}: {problem}" for problem in problems))
+    here = path.resolve().parent
+    return ShadowConfig(
+        here=here,
+        directory=here / tables["shadow"].directory,
+        components=components,
+        **{name: tables[name] for name in _TABLES if name != "shadow"},
+    )
+
+
+def _wrong(tables: dict[str, Any], components: list[ComponentTable]) -> list[str]:
+    candidate, clock, cutover = tables["candidate"], tables["clock"], tables["cutover"]
+    found = []
+    if bool(candidate.subject) == bool(candidate.journal):
+        found.append("[candidate] should say either subject, to be run here, or journal, to be followed")
+    if candidate.journal and not candidate.guard:
+        found.append("[candidate] with a journal should say guard, too: where its freezes are")
+    found += [
+        f"[clock] resets_on: no class of fault is called {name!r}; there are {', '.join(FAULTS)}"
+        for name in clock.resets_on
+        if name not in FAULTS
+    ]
+    if not 0 < clock.tick_s <= clock.deadline_s:
+        found.append("[clock] tick_s should be above 0 and not above deadline_s")
+    if clock.skew_ms <= 0 or cutover.hours <= 0 or cutover.fresh_s <= 0:
+        found.append("[clock] skew_ms, [cutover] hours and fresh_s should be above 0")
+    names = [one.name for one in components]
+    found += [
+        f"[[component]] {name}: there are two of that name" for name in sorted(set(names)) if names.count(name) > 1
+    ]
+    found += [f"[[component]] {one.name}: deadline_s should be above 0" for one in components if one.deadline_s <= 0]
+    found += [
+        f"[[divergence.explained]] {one.order}: should say its order and a reason"
+        for one in tables["divergence"].explained
+        if not (one.order.strip() and one.reason.strip())
+    ]
+    found += [
+        f"[divergence] tolerance {name} is below 0" for name, most in tables["divergence"].tolerance.items() if most < 0
+    ]
+    return found

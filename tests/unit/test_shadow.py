@@ -1,0 +1,547 @@
+"""Shadow and cutover: what the healthy clock counts, what is a fault, what is a contradiction, what differs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdover.cli import main
+from holdover.report.style import STYLE
+from holdover.runtime import FreezeStore
+from holdover.runtime.heartbeat import Beat, Limits
+from holdover.shadow import (
+    BadComparison,
+    BadShadow,
+    BadState,
+    Compared,
+    Counted,
+    Following,
+    HealthyClock,
+    Life,
+    Workstream,
+    ask,
+    compare,
+    contradictions,
+    counted,
+    read_shadow,
+    read_state,
+    shadow_markdown,
+    shadow_page,
+    since_text,
+)
+from holdover.shadow.clock import HOUR_NS
+from holdover.shadow.components import ComponentTable, fault_of
+from holdover.shadow.divergence import Told, orders_of
+
+from .console_bench import Bench
+
+S = 1_000_000_000
+DEADLINE = 30
+
+# -- the clock ----------------------------------------------------------------------------------------------------
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("tick"), st.integers(0, 2 * DEADLINE), st.booleans()),
+        st.tuples(st.just("kill"), st.integers(0, 5 * DEADLINE), st.booleans()),
+        st.tuples(st.just("jump"), st.integers(-100_000, 100_000), st.booleans()),
+        st.tuples(st.just("reset"), st.just(0), st.booleans()),
+    ),
+    max_size=60,
+)
+
+
+@given(EVENTS)
+def test_the_clock_counts_exactly_what_it_should(events: list[tuple[str, int, bool]]) -> None:
+    """Any ticks, kills, jumps of the host's clock and resets: the seconds between two healthy looks, and no other."""
+    kept = msgspec.json.encode(Counted())
+    clock = HealthyClock(msgspec.json.decode(kept, type=Counted), DEADLINE * S)
+    now = wall = 0
+    looks: list[tuple[int, int, bool]] = []  # (life, time, healthy); a reset in between is a life of its own here
+    began, life = 0, 0
+    for what, seconds, healthy in events:
+        if what == "jump":
+            wall += seconds  # nothing that the clock looks at
+            continue
+        now += seconds
+        if what == "tick":
+            clock.tick(now * S, healthy=healthy)
+            looks.append((life, now, healthy))
+            kept = msgspec.json.encode(clock.counted)
+        elif what == "kill":
+            life += 1
+            now = 0 if healthy else now  # another boot begins its monotonic clock anew
+            clock = HealthyClock(msgspec.json.decode(kept, type=Counted), DEADLINE * S)
+        else:
+            clock.reset("breach", "it broke", wall)
+            looks = [*looks[:-1], (*looks[-1][:2], False)] if looks else looks
+            kept = msgspec.json.encode(clock.counted)
+            began = len(looks) - 1 if looks else 0
+    counts = [
+        later - earlier
+        for (one, earlier, was), (other, later, is_) in zip(looks[began:], looks[began + 1 :], strict=False)
+        if one == other and was and is_ and 0 < later - earlier <= DEADLINE
+    ]
+    assert clock.counted.healthy_ns == sum(counts) * S
+
+
+def test_how_the_clock_is_told() -> None:
+    """Hours to one decimal, never rounded up to what is asked for."""
+    assert since_text(round(83.5 * HOUR_NS)) == "T+83.5h"
+    assert since_text(72 * HOUR_NS - 1) == "T+71.9h"
+    assert since_text(0) == "T+0.0h"
+
+
+# -- faults and components ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("HTTP 401 from the venue", "authentication"),
+        ("Unauthorized: token expired", "authentication"),
+        ("order book IBM disabled by venue", "disabled-book"),
+        ("sequence gap: expected 17", "gap"),
+        ("order rejected: too late", "reject"),
+        ("connection reset by peer", "disconnect"),
+        ("clock skew of 3 s", "clock-skew"),
+        ("all is well, 4012 orders", ""),
+    ],
+)
+def test_a_fault_by_its_words(said: str, name: str) -> None:
+    """What a system says of a fault tells its class, and what it says else none."""
+    assert fault_of(said) == name
+
+
+def write_config(place: Path, text: str) -> Path:
+    """A configuration in a file."""
+    path = place / "shadow.toml"
+    path.write_text(text)
+    return path
+
+
+FOLLOWING = """
+[candidate]
+journal = "journal.jsonl"
+guard = "guard"
+[clock]
+tick_s = 1
+deadline_s = 10
+resets_on = ["breach", "authentication"]
+[[component]]
+name = "feed"
+deadline_s = 5
+[cutover]
+hours = 0.01
+gate = "gate.json"
+workstreams = "streams.toml"
+"""
+
+
+class Clocks:
+    """A monotonic clock and a host's, moved by hand."""
+
+    def __init__(self) -> None:
+        self.mono, self.wall = 100 * S, 1_700_000_000 * S
+
+    def on(self, seconds: float) -> None:
+        """Both move on."""
+        self.mono += round(seconds * S)
+        self.wall += round(seconds * S)
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    """At some time."""
+    return Clocks()
+
+
+def life(config: Path, clocks: Clocks, *names: str) -> Life:
+    """One life with components that have 5 s."""
+    tables = [ComponentTable(name=name, deadline_s=5) for name in names]
+    return Life(read_shadow(config), components=tables, monotonic=lambda: clocks.mono, wall=lambda: clocks.wall)
+
+
+def test_a_silent_component_is_unhealthy(tmp_path: Path, clocks: Clocks) -> None:
+    """Within its deadline it counts, past it not; its silence is one fault, and a new life has not heard it yet."""
+    config = write_config(tmp_path, FOLLOWING)
+    one = life(config, clocks, "feed")
+    assert one.look() is False
+    one.components.heard("feed", clocks.mono)
+    assert one.look() is True
+    for expected in (True, True, False, False):
+        clocks.on(2)
+        assert one.look() is expected
+    assert one.state.faults["silence"].count == 1
+    assert one.state.clock.healthy_ns == 4 * S
+    other = life(config, clocks, "feed")
+    assert other.look() is False
+    assert other.state.components[0].silent_s is None
+    assert (other.state.clock.lives, other.state.clock.healthy_ns) == (2, 4 * S)
+
+
+def test_a_jump_of_the_hosts_clock_is_a_fault_and_no_time(tmp_path: Path, clocks: Clocks) -> None:
+    """Forward and back: counted as clock-skew each, and the seconds are those of the monotonic clock."""
+    one = life(write_config(tmp_path, FOLLOWING), clocks)
+    for jump in (0, 3600, 0, -7200, 0):
+        one.look()
+        clocks.on(2)
+        clocks.wall += jump * S
+    one.look()
+    assert one.state.faults["clock-skew"].count == 2
+    assert one.state.clock.healthy_ns == 10 * S
+
+
+def test_what_resets_is_configured(tmp_path: Path, clocks: Clocks) -> None:
+    """A 401 resets here, a reject does not; what was lost is kept with the reset."""
+    one = life(write_config(tmp_path, FOLLOWING), clocks)
+    one.look()
+    clocks.on(3)
+    one.look()
+    one.fault("reject", "too late")
+    assert one.state.clock.healthy_ns == 3 * S
+    one.fault("authentication", "401", "venue")
+    assert (one.state.clock.healthy_ns, one.state.clock.resets[0].lost_ns) == (0, 3 * S)
+    with pytest.raises(KeyError, match="no class of fault"):
+        one.fault("tired", "")
+
+
+def test_a_damaged_state_is_not_begun_anew(tmp_path: Path, clocks: Clocks) -> None:
+    """What cannot be read is said, and not overwritten; the two clocks are never added up."""
+    config = write_config(tmp_path, FOLLOWING)
+    state = read_shadow(config).state
+    state.parent.mkdir()
+    state.write_bytes(b"{")
+    with pytest.raises(BadState, match="cannot be read"):
+        life(config, clocks)
+    assert state.read_bytes() == b"{"
+    state.unlink()
+    life(config, clocks).look()
+    with pytest.raises(BadState, match="cannot be added up"):
+        Life(read_shadow(config), virtual=True)
+
+
+def test_a_bad_configuration_is_told_whole(tmp_path: Path) -> None:
+    """Every problem at once."""
+    path = write_config(
+        tmp_path,
+        '[clock]\ntick_s = 9\ndeadline_s = 3\nresets_on = ["tired"]\n[[component]]\nname = "a"\ndeadline_s = 0\n',
+    )
+    with pytest.raises(BadShadow) as told:
+        read_shadow(path)
+    for words in ("either subject", "no class of fault is called 'tired'", "tick_s should be", "a: deadline_s"):
+        assert words in str(told.value)
+    with pytest.raises(BadShadow, match="not known here"):
+        read_shadow(write_config(tmp_path, "[shade]\n"))
+
+
+# -- workstreams --------------------------------------------------------------------------------------------------
+
+
+def stream(name: str, state: Any = "complete", **told: Any) -> Workstream:
+    """A workstream."""
+    return Workstream(name=name, owner="olga", state=state, kind="runtime", **told)
+
+
+def test_workstreams_are_counted_and_checked() -> None:
+    """As people say it; and what cannot be true together is named."""
+    good = [stream(f"w{n}") for n in range(19)] + [stream(f"r{n}", "ready") for n in range(11)]
+    good.append(stream("b", "blocked", blocked_by=["r1"]))
+    assert counted(good) == "19 / 31 complete, 11 ready, 1 blocked"
+    assert contradictions(good) == []
+    bad = [
+        stream("alone", "blocked"),
+        stream("hasty", "ready", blocked_by=["alone"]),
+        stream("lost", "blocked", blocked_by=["nobody"], reason="x"),
+        stream("a", "blocked", blocked_by=["b"]),
+        stream("b", "blocked", blocked_by=["a"]),
+    ]
+    told = "\n".join(contradictions(bad))
+    for words in (
+        "alone: is blocked, and neither",
+        "hasty: is ready, but blocked by alone",
+        "lost: is blocked by nobody, which is not there",
+        "none of them can ever begin",
+    ):
+        assert words in told
+
+
+# -- divergence ---------------------------------------------------------------------------------------------------
+
+
+def order(name: str, **told: Any) -> dict[str, Any]:
+    """An order's record as a journal has it."""
+    return {
+        "root_cl_ord_id": name, "cl_ord_id": name, "symbol": "IBM", "side": "1", "order_qty": 100, "leaves_qty": 0,
+        "cum_qty": 100, "notional": 5000, "ord_status": "2", "account": "A1", "price": 50, **told,
+    }  # fmt: skip
+
+
+def write_journal(path: Path, orders: list[dict[str, Any]]) -> Path:
+    """A journal with these orders, each new at first."""
+    lines = []
+    for one in orders:
+        for record in ({**one, "cum_qty": 0, "ord_status": "0"}, one):
+            line = {"seq": len(lines), "time_ns": 1, "subsystem": "orders", "kind": "Order", "record": record}
+            lines.append(json.dumps(line, separators=(",", ":")))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_identical_orders_do_not_differ_and_a_changed_one_is_found(tmp_path: Path) -> None:
+    """By field, with what either said; within the tolerance it is none; missing ones are counted on both sides."""
+    orders = [order(f"C-{n}") for n in range(50)]
+    one = write_journal(tmp_path / "one.jsonl", orders)
+    same = write_journal(tmp_path / "same.jsonl", list(reversed(orders)))
+    assert compare(one, same) == Compared(
+        orders=50, same=50, differing=0, unexplained=0, only_candidate=0, only_incumbent=0
+    )
+    orders[7] = order("C-7", price=51, cum_qty=99)
+    other = write_journal(tmp_path / "other.jsonl", [*orders[:49], order("C-99")])
+    found = compare(one, other)
+    assert (found.orders, found.differing, found.only_candidate, found.only_incumbent) == (51, 3, 1, 1)
+    assert found.fields == {"cum_qty": 1, "order": 2, "price": 1}
+    told = next(it for it in found.first if it.order == "C-7")
+    assert (told.field, told.candidate, told.incumbent) == ("price, cum_qty", "50", "51")
+    assert compare(one, other, tolerance={"price": 1, "cum_qty": 1}).differing == 2
+    with pytest.raises(BadComparison, match="no field of an order is called colour"):
+        compare(one, other, tolerance={"colour": 1})
+    assert main(["shadow", "diff", str(one), str(same)]) == 0
+    assert main(["shadow", "diff", str(one), str(other)]) == 1
+    assert main(["shadow", "diff", str(one), str(tmp_path / "none.jsonl")]) == 2
+
+
+def test_the_noise_floor_is_measured(tmp_path: Path) -> None:
+    """Where two copies of the candidate differ, the incumbent may; in another field it may not."""
+    base = [order(f"C-{n}") for n in range(10)]
+    one = write_journal(tmp_path / "one.jsonl", base)
+    copy = write_journal(tmp_path / "copy.jsonl", [order("C-0", price=51), *base[1:]])
+    incumbent = write_journal(tmp_path / "inc.jsonl", [order("C-0", price=49), order("C-1", price=49), *base[2:]])
+    found = compare(one, incumbent, noise=copy)
+    assert (found.differing, found.unexplained, found.noise) == (2, 1, 0.1)
+    assert {it.order: bool(it.reason) for it in found.first} == {"C-0": True, "C-1": False}
+
+
+def test_orders_with_ids_of_their_own_meet_in_sequence(tmp_path: Path) -> None:
+    """The n-th of an account, symbol and side."""
+    one = write_journal(tmp_path / "one.jsonl", [order(f"C-{n}", price=50 + n) for n in range(5)])
+    other = write_journal(tmp_path / "other.jsonl", [order(f"X{n}", price=50 + n) for n in range(5)])
+    assert compare(one, other).differing == 10
+    assert compare(one, other, match="sequence").differing == 0
+
+
+def test_fix_logs_are_compared(tmp_path: Path) -> None:
+    """A chain of replaces is one order, by the ClOrdID with which it began."""
+    log = tmp_path / "fix.log"
+    log.write_text(
+        "8=FIX.4.4|35=D|11=C1|55=IBM|54=1|38=100|44=50|40=2|1=A1|10=000|\n"
+        "8=FIX.4.4|35=G|11=C2|41=C1|55=IBM|54=1|38=100|44=51|40=2|1=A1|10=000|\n"
+        "8=FIX.4.4|35=8|11=C2|41=C1|37=O|17=E|150=5|39=0|55=IBM|54=1|38=100|44=51|14=0|151=100|1=A1|10=000|\n"
+    )
+    last: dict[str, Any] = dict(orders_of(log))
+    assert list(last) == ["C1"]
+    assert last["C1"][4] == "51"
+
+
+@given(st.lists(st.integers(0, 3), max_size=30), st.lists(st.integers(0, 3), max_size=30))
+def test_the_count_of_differences_is_that_of_the_last_states(one: list[int], other: list[int]) -> None:
+    """However often an order's state is said: only the last counts, on either side."""
+
+    def stream_of(prices: list[int]) -> Iterator[Told]:
+        for place, price in enumerate(prices):
+            yield f"C-{place % 7}", ["A1", "IBM", "1", 100, price, "2", "0", "0", 0, 100, 0]
+
+    first = {f"C-{place % 7}": price for place, price in enumerate(one)}
+    second = {f"C-{place % 7}": price for place, price in enumerate(other)}
+    found = compare(stream_of(one), stream_of(other))
+    names = first.keys() | second.keys()
+    assert found.orders == len(names)
+    assert found.differing == sum(first.get(name) != second.get(name) for name in names)
+
+
+# -- cutover ------------------------------------------------------------------------------------------------------
+
+
+def healthy(place: Path, clocks: Clocks) -> Path:
+    """A configuration under which the candidate is eligible."""
+    config = write_config(place, FOLLOWING)
+    (place / "gate.json").write_text(json.dumps({"verdict": "met", "coverage": {"catalogue": "d1"}}))
+    (place / "streams.toml").write_text(
+        '[[workstream]]\nname = "kill switch"\nowner = "olga"\nstate = "complete"\nkind = "runtime"\n'
+    )
+    FreezeStore(place / "guard" / "guard.db").close()
+    one = life(config, clocks, "feed")
+    for _ in range(20):
+        one.components.heard("feed", clocks.mono)
+        one.look(save=False)
+        clocks.on(2)
+    one.state.digest = "d1"
+    one.state.compared = Compared(orders=9, same=9, differing=0, unexplained=0, only_candidate=0, only_incumbent=0)
+    one.save()
+    return config
+
+
+def test_eligible_and_every_condition_that_can_stand_in_its_way(tmp_path: Path, clocks: Clocks) -> None:
+    """0 with everything met; each condition by itself makes 1, and what cannot be told 3."""
+    config = healthy(tmp_path, clocks)
+    answer = ask(read_shadow(config), clocks.wall)
+    assert [one.name for one in answer.conditions if not one.met] == []
+    assert (answer.verdict, answer.exit_code, answer.clock) == ("eligible", 0, "T+0.0h")
+
+    state = read_state(read_shadow(config).state)
+
+    def with_state(**told: Any) -> tuple[int, list[str]]:
+        msgspec.structs.replace(state, **told).save(read_shadow(config).state)
+        now = ask(read_shadow(config), clocks.wall)
+        state.save(read_shadow(config).state)
+        return now.exit_code, [one.name for one in now.conditions if not one.met]
+
+    assert with_state(clock=Counted(healthy_ns=S)) == (1, ["healthy clock"])
+    assert with_state(breaches_since_reset=1) == (1, ["no breach"])
+    worse = msgspec.structs.replace(state.compared or Compared(9, 9, 0, 0, 0, 0), unexplained=1)
+    assert with_state(compared=worse) == (1, ["no unexplained divergence"])
+    assert with_state(compared=None) == (3, ["no unexplained divergence"])
+    assert with_state(digest="d2") == (1, ["the gate's catalogue"])
+    assert with_state(told_ns=1) == (3, ["running"])
+    silent = [msgspec.structs.replace(one, healthy=False) for one in state.components]
+    assert with_state(components=silent) == (1, ["running"])
+    assert with_state(virtual=True) == (1, ["real hours"])
+
+    store = FreezeStore(tmp_path / "guard" / "guard.db")
+    store.freeze("instrument:IBM", [], "olga", "look", 1)
+    assert with_state() == (1, ["no unresolved freeze"])
+    store.thaw("instrument:IBM", "olga", "seen", "it is", "", 2)
+    streams = tmp_path / "streams.toml"
+    streams.write_text(streams.read_text().replace("complete", "active"))
+    assert with_state() == (1, ["workstreams complete"])
+    streams.write_text(streams.read_text().replace("active", "blocked"))
+    assert with_state() == (1, ["workstreams complete", "workstreams consistent"])
+    streams.write_text("[[workstream")
+    assert with_state() == (3, ["workstreams complete"])
+
+
+def test_by_command_line_and_on_the_console(tmp_path: Path, clocks: Clocks, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same answer everywhere; without a state it cannot be told."""
+    config = healthy(tmp_path, clocks)
+    (tmp_path / "gate.json").unlink()
+    html, markdown = tmp_path / "r.html", tmp_path / "r.md"
+    code = main(
+        ["shadow", "report", "--config", str(config), "--html", str(html), "--markdown", str(markdown), "--json"]
+    )
+    assert code == 3
+    assert json.loads(capsys.readouterr().out)["verdict"] == "cannot tell"
+    assert "May it go live?" in html.read_text()
+    assert markdown.read_text().startswith("# Cannot tell: T+0.0h")
+    bench = Bench(tmp_path / "guard", lambda: clocks.wall, config={"console": _console("../shadow.toml")})
+    shown = bench.browser("vera").get("/shadow").text
+    assert "Cannot tell: T+0.0h" in shown
+    assert "authentication" in shown
+    (read_shadow(config).state).unlink()
+    assert main(["cutover", "--config", str(config), "--json"]) == 3
+    assert "Cannot tell" in bench.browser("vera").get("/shadow").text
+    config.write_text("[shade]\n")
+    assert "not known here" in bench.browser("vera").get("/shadow").text
+    assert main(["cutover", "--config", str(config)]) == 2
+
+
+def _console(path: str) -> Any:
+    from holdover.runtime.config import ConsoleTable
+
+    return ConsoleTable(shadow=path)
+
+
+def test_what_is_told_is_escaped(tmp_path: Path, clocks: Clocks) -> None:
+    """A fault's words are no markup."""
+    config = healthy(tmp_path, clocks)
+    state = read_state(read_shadow(config).state)
+    one = life(config, clocks)
+    one.fault("reject", "<script>x</script> | y")
+    one.save()
+    state = read_state(read_shadow(config).state)
+    answer = ask(read_shadow(config), clocks.wall)
+    assert "<script>" not in shadow_page(answer, state, read_shadow(config), STYLE)
+    assert "\\| y" in shadow_markdown(answer, state)
+
+
+# -- following ----------------------------------------------------------------------------------------------------
+
+
+def beat(store: FreezeStore, clocks: Clocks) -> None:
+    """The candidate's guard says that it lives."""
+    told = Beat(
+        pid=1, host="h", version="1", digest="d1", time_ns=clocks.wall, mutations=1, breaches=0, last_ns=0, open_ns=0,
+        frozen=[], problem="", limits=Limits(),
+    )  # fmt: skip
+    store.beat("candidate", clocks.wall, msgspec.json.encode(told))
+
+
+def test_a_candidate_is_followed_by_its_journal(tmp_path: Path, clocks: Clocks) -> None:
+    """Faults, orders and nights by what it writes; nothing is read twice over two lives; notes are taken up."""
+    config = write_config(tmp_path, FOLLOWING)
+    store = FreezeStore(tmp_path / "guard" / "guard.db")
+    journal = write_journal(tmp_path / "journal.jsonl", [order("C-1"), order("C-2", ord_status="8", cum_qty=0)])
+
+    def more(*lines: dict[str, Any] | str) -> None:
+        with open(journal, "a") as file:
+            for one in lines:
+                file.write((one if isinstance(one, str) else json.dumps(one, separators=(",", ":"))) + "\n")
+
+    def link(seq: int, **told: Any) -> dict[str, Any]:
+        record = {"name": "V", "up": True, "epoch": 1, "in_seq": seq, **told}
+        return {"seq": 9, "time_ns": 9, "subsystem": "gateway", "kind": "Link", "record": record}
+
+    def following() -> Following:
+        tables = [ComponentTable(name="candidate"), ComponentTable(name="feed")]
+        made = Life(read_shadow(config), components=tables, monotonic=lambda: clocks.mono, wall=lambda: clocks.wall)
+        return Following(read_shadow(config), made)
+
+    one = following()
+    assert main(["shadow", "note", "--config", str(config), "--component", "feed"]) == 0
+    beat(store, clocks)
+    assert one.once() is True
+    assert one.life.state.digest == "d1"
+    assert one.life.state.faults["reject"].count == 1
+    more({"seq": 9, "time_ns": 9, "what": "disconnect", "detail": "d"}, link(5), link(6, change="gap-fill"))
+    more(
+        {
+            "seq": 9,
+            "time_ns": 9,
+            "subsystem": "venue",
+            "kind": "Book",
+            "record": {"symbol": "IBM", "trading": False, "reason": "disabled"},
+        },
+        {
+            "seq": 9,
+            "time_ns": 9,
+            "subsystem": "orders",
+            "kind": "Order",
+            "record": order("C-3", ord_status="1", cum_qty=5),
+        },
+        {"seq": 9, "time_ns": 9, "what": "overnight", "detail": "2024-11-27"},
+    )
+    clocks.on(2)
+    one.once()
+    faults = one.life.state.faults
+    assert {name: told.count for name, told in faults.items()} == {
+        "reject": 1, "disconnect": 1, "gap": 1, "disabled-book": 1,
+    }  # fmt: skip
+    assert one.life.state.nights[0]["open_orders"] == 1
+    assert one.life.state.nights[0]["partially_filled"] == 1
+    assert one.life.state.clock.healthy_ns == 2 * S
+    other = following()
+    assert other.once() is False  # the feed has not been heard in this life
+    assert other.life.state.faults["reject"].count == 1
+    assert main(["shadow", "note", "--config", str(config), "--component", "V", "--fault", "authentication"]) == 0
+    more({"seq": 9, "time_ns": 9, "what": "breach", "detail": "x does not hold"})
+    other.once()
+    assert other.life.state.faults["authentication"].count == 1
+    assert (other.life.state.breach_count, other.life.state.clock.healthy_ns) == (1, 0)
+    other.close()
+    assert read_state(read_shadow(config).state).stopped
