@@ -100,7 +100,7 @@ class Life:
         if found.unexplained > before:
             first = next((one for one in found.first if not one.reason), None)
             told = f", first {first.order} in {first.field}" if first is not None else ""
-            self.fault("divergence", f"{found.unexplained} orders differ, {before} before{told}", "candidate")
+            self.fault("divergence", f"unexplained are {found.unexplained}, {before} before{told}", "candidate")
 
     def night(self, carried: dict[str, Any]) -> None:
         """What was carried over a night."""
