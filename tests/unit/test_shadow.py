@@ -545,3 +545,22 @@ def test_a_candidate_is_followed_by_its_journal(tmp_path: Path, clocks: Clocks) 
     assert (other.life.state.breach_count, other.life.state.clock.healthy_ns) == (1, 0)
     other.close()
     assert read_state(read_shadow(config).state).stopped
+
+
+def test_following_by_command_line(tmp_path: Path, clocks: Clocks, capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends after its time, in good order, with the orders compared; a breach in it makes 1."""
+    incumbent = '[incumbent]\njournal = "incumbent.jsonl"\n'
+    config = write_config(tmp_path, FOLLOWING.replace("tick_s = 1\n", "tick_s = 0.01\n") + incumbent)
+    FreezeStore(tmp_path / "guard" / "guard.db").close()
+    journal = write_journal(tmp_path / "journal.jsonl", [order("C-1"), order("C-2")])
+    write_journal(tmp_path / "incumbent.jsonl", [order("C-1"), order("C-2", price=51)])
+    run = ["shadow", "run", "--config", str(config), "--seconds", "0.02", "--json"]
+    assert main(run) == 0
+    assert json.loads(capsys.readouterr().out)["breaches"] == 0
+    state = read_state(read_shadow(config).state)
+    assert state.stopped
+    assert state.compared is not None
+    assert (state.compared.orders, state.compared.unexplained, state.faults["divergence"].count) == (2, 1, 1)
+    with open(journal, "a") as file:
+        file.write('{"seq":9,"time_ns":9,"what":"breach","detail":"x does not hold"}\n')
+    assert main(run) == 1

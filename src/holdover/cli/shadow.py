@@ -108,9 +108,12 @@ def _recordings(config: ShadowConfig, hours: float) -> Life:
 
 def _followed(config: ShadowConfig, seconds: float) -> Life:
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
-    return follow(config, seconds=seconds, stop=stop)
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return follow(config, seconds=seconds, stop=stop)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_report(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from holdover.incidents.figures import FORTNIGHT_NS, METHOD, Figures, Lasted, Ra
 from holdover.incidents.ledger import Incident
 
 _W: Final = 1000
-_LEFT: Final = 92
+_LEFT: Final = 106
 _RIGHT: Final = 14
 _STEP_WORDS: Final = {"acknowledge": "acknowledged", "diagnose": "diagnosed", "resolve": "resolved"}
 
@@ -69,7 +69,7 @@ def _lasted(one: Lasted) -> str:
 def figures_text(told: Figures) -> str:
     """A screen of text."""
     lines = [
-        f"{told.whole.count} incidents from {_day(told.since_ns)} to {_day(told.until_ns)}, {told.open} not resolved",
+        f"{told.whole.count} incident{'' if told.whole.count == 1 else 's'} from {_day(told.since_ns)} to {_day(told.until_ns)}, {told.open} not resolved",
         f"  {'rate':<14}{_rate(told.whole)}",
         f"  {'recurrent':<14}{told.recurrent}, novel {told.novel}",
         *(f"  {_STEP_WORDS[name]:<14}{_lasted(one)}" for name, one in told.lasted.items()),

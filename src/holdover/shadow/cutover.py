@@ -97,7 +97,7 @@ def _of_clock(config: ShadowConfig, state: State, now_ns: int) -> list[Condition
 
 def _breaches(state: State) -> Condition:
     count = state.breaches_since_reset
-    told = f"{count} breaches since the clock began" if count else "no breach since the clock began"
+    told = f"breaches since the clock began: {count}" if count else "no breach since the clock began"
     return Condition(name="no breach", met=not count, told=told)
 
 

@@ -12,7 +12,7 @@ from holdover.model import OrdStatus
 from holdover.shadow.clock import HealthyClock
 from holdover.shadow.components import FAULTS, Components, ComponentTable, Fault, Faults, fault_of
 from holdover.shadow.config import ShadowConfig
-from holdover.shadow.state import BREACHES_KEPT, NIGHTS_KEPT, BadState, Broke, Heard, State, read_state
+from holdover.shadow.state import BREACHES_KEPT, NIGHTS_KEPT, BadState, Broke, Compared, Heard, State, read_state
 
 _CLOSED: Final = frozenset({"2", "4", "8", "C"})
 
@@ -92,6 +92,15 @@ class Life:
     def save(self) -> None:
         """Keep it, whole and synced."""
         self.state.save(self.config.state)
+
+    def compared(self, found: Compared) -> None:
+        """The orders were compared; a fault where more differ without an explanation than before."""
+        before = self.state.compared.unexplained if self.state.compared is not None else 0
+        self.state.compared = found
+        if found.unexplained > before:
+            first = next((one for one in found.first if not one.reason), None)
+            told = f", first {first.order} in {first.field}" if first is not None else ""
+            self.fault("divergence", f"unexplained are {found.unexplained}, {before} before{told}", "candidate")
 
     def night(self, carried: dict[str, Any]) -> None:
         """What was carried over a night."""

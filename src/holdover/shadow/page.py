@@ -59,7 +59,7 @@ def _uptime_text(state: State) -> str:
     share = uptime(state)
     if share is None:
         return "nothing watched yet"
-    return f"{int(share * 100_000) / 1000:.2f} % of {state.clock.watched_ns / HOUR_NS:.1f} h watched, in {state.clock.lives} lives"
+    return f"{int(share * 100_000) / 1000:.2f} % of {state.clock.watched_ns / HOUR_NS:.1f} h watched, lives of the shadow: {state.clock.lives}"
 
 
 def _compared_text(one: Compared) -> str:
@@ -122,7 +122,7 @@ def shadow_page(answer: Answer, state: State, config: ShadowConfig, style: str) 
         f" {virtual}</p></div></header>",
         _clock_bar(state, config),
         _conditions(answer.conditions),
-        f"<section><h2>Uptime healthy</h2><p>{escape(_uptime_text(state))}; the clock was reset {state.clock.reset_count} times.</p>{_resets(state)}</section>",
+        f"<section><h2>Uptime healthy</h2><p>{escape(_uptime_text(state))}; resets of the clock: {state.clock.reset_count}.</p>{_resets(state)}</section>",
         _faults(state),
         _components(state),
         _streams(answer.workstreams),

@@ -81,7 +81,7 @@ def run_recordings(
         finally:
             session.close()
         if config.incumbent.journal:
-            life.state.compared = compared(config, place / "journal.jsonl")
+            life.compared(compared(config, place / "journal.jsonl"))
         life.save()
         if frozen or life.state.clock.ever_ns == counted:
             break
@@ -217,7 +217,7 @@ class Following:
     def compare(self) -> None:
         """Compare all orders up to now. What cannot be compared leaves the last comparison as it is."""
         try:
-            self.life.state.compared = compared(self.config, self.config.path(self.config.candidate.journal))
+            self.life.compared(compared(self.config, self.config.path(self.config.candidate.journal)))
         except BadComparison:
             self.life.state.compared = None
 
