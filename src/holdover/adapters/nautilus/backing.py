@@ -1,9 +1,10 @@
 """The keys and values of NautilusTrader's cache database, in one SQLite file instead of a Redis server.
 
-NautilusTrader's own `CacheDatabaseAdapter` writes through this: what is stored, under which key and how it is read back
-is its own code; only the server is another one. Collections are kept as its Redis backing keeps them: orders, positions,
-accounts and snapshots are lists that grow, an update of a list that is not there does nothing (RPUSHX), indexes are sets
-or maps, everything else is one value. What one call writes is one transaction, which is kinder than Redis.
+NautilusTrader's own `CacheDatabaseAdapter` writes through this: what is stored, under which key and how it is read
+back is its own code; only the server is another one. Collections are kept as its Redis backing keeps them: orders,
+positions, accounts and snapshots are lists that grow, an update of a list that is not there does nothing (RPUSHX),
+indexes are sets or maps, everything else is one value. What one call writes is one transaction, which is kinder than
+Redis.
 """
 
 from __future__ import annotations

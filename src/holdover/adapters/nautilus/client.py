@@ -3,6 +3,7 @@
 Below it is a FIX-like session: messages in their order, gaps asked for again, questions with answers. What was missed
 while a process was down is not taken from the session but from its own start-up reconciliation, as with most of its
 venues: replays that come before the first answer to a question are passed over, because that answer is later than they.
+With `replays` they are handed to the engine as they come, which then has to know its own fills again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from holdover.model import (
     Link,
     LinkState,
     MsgType,
-    OrdStatus,
     PositionReport,
     Query,
     Request,
@@ -61,6 +61,7 @@ class SimulatedVenueClient(LiveExecutionClient):  # type: ignore[misc]
         oms: OmsType,
         account_type: AccountType,
         funds: int,
+        replays: bool,
         problem: Callable[[BaseException], None],
         **parts: Any,
     ) -> None:
@@ -77,6 +78,7 @@ class SimulatedVenueClient(LiveExecutionClient):  # type: ignore[misc]
         )
         self._set_account_id(AccountId(f"{units.ours.venue}-{names.account}"))
         self.env, self.names, self.backing, self.funds, self.problem = env, names, backing, funds, problem
+        self.replays = replays
         self.came_up: Callable[[], None] = lambda: None
         self.reconciled = False
         self.in_seq = 0
@@ -85,7 +87,8 @@ class SimulatedVenueClient(LiveExecutionClient):  # type: ignore[misc]
         self._asked_from = 0
         self._asked: dict[str, tuple[asyncio.Future[list[Inbound]], list[Inbound]]] = {}
         self._question = 0
-        self._up: asyncio.Future[None] | None = None
+        self._attempt: Any = None
+        self._up: asyncio.Future[None] = self._loop.create_future()
 
     # -- the session ------------------------------------------------------------------------------------------------
 
@@ -101,24 +104,33 @@ class SimulatedVenueClient(LiveExecutionClient):  # type: ignore[misc]
                 reported=True,
                 ts_event=self._clock.timestamp_ns(),
             )
-        self._up = self._loop.create_future()
         self.log_on()
-        await self._up
+        await self.logged_on()
 
     async def _disconnect(self) -> None:
         self.env.link.disconnect()
+
+    async def logged_on(self) -> None:
+        """Wait for the first logon of this life."""
+        await asyncio.shield(self._up)
 
     def log_on(self) -> None:
         """Ask for a logon; again by itself for as long as there is none."""
         if not self.env.link.up:
             self.env.link.connect(self.in_seq + 1, 1)
-            self._loop.call_later(5.0, self.log_on)
+            self._try_again(5.0)
+
+    def _try_again(self, seconds: float) -> None:
+        """One attempt waits at a time."""
+        if self._attempt is not None:
+            self._attempt.cancel()
+        self._attempt = self._loop.call_later(seconds, self.log_on)
 
     def on_up(self, epoch: int) -> None:
         """The link is up."""
         self._catching_up, self.reconciled, self._asked_from = True, False, 0
         self._say(LinkState.RESET)
-        if self._up is not None and not self._up.done():
+        if not self._up.done():
             self._up.set_result(None)
         else:
             self.came_up()
@@ -131,7 +143,7 @@ class SimulatedVenueClient(LiveExecutionClient):  # type: ignore[misc]
         for future, _ in asked.values():
             if not future.done():
                 future.set_exception(ConnectionError("the link went down"))
-        self._loop.call_later(1.0, self.log_on)
+        self._try_again(5.0)
 
     def on_sequence_reset(self, new_seq: int) -> None:
         """What was missed will not come: ask what is so."""
@@ -159,7 +171,7 @@ class SimulatedVenueClient(LiveExecutionClient):  # type: ignore[misc]
         req_id = getattr(message, "req_id", "")
         if req_id:
             self._answered(req_id, message)
-        elif poss_dup and self._catching_up:
+        elif poss_dup and self._catching_up and not self.replays:
             return
         elif isinstance(message, ExecutionReport):
             self._report(message)
@@ -198,10 +210,12 @@ class SimulatedVenueClient(LiveExecutionClient):  # type: ignore[misc]
         raise TimeoutError(f"no answer to {msg_type.name}")
 
     def _answered(self, req_id: str, message: Any) -> None:
+        if req_id not in self._asked:
+            return  # asked by an earlier life, or too long ago
         self._catching_up = False
-        future, answers = self._asked.get(req_id, (None, []))
+        future, answers = self._asked[req_id]
         answers.append(message)
-        if message.last_rpt_requested and future is not None:
+        if message.last_rpt_requested:
             del self._asked[req_id]
             if not future.done():
                 future.set_result(answers)

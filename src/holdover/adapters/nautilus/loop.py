@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 _SECOND_NS: Final = 1_000_000_000
-_READY_MAX: Final = 200_000
+_READY_MAX: Final = 50_000
 """Callbacks in one go after which the engine is taken to be going round in circles."""
 
 
@@ -30,6 +30,9 @@ class Call:
 
     def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...], due_ns: int) -> None:
         self.callback, self.args, self.due_ns, self.gone = callback, args, due_ns, False
+
+    def __repr__(self) -> str:
+        return f"<Call {getattr(self.callback, '__self__', self.callback)!r}>"
 
     def cancel(self) -> None:
         """It is not to run."""

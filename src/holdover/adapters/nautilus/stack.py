@@ -74,6 +74,7 @@ class Stack:
         oms: OmsType,
         account_type: AccountType,
         funds: int,
+        replays: bool,
         engine: dict[str, Any],
     ) -> None:
         self.env, self.names = env, names
@@ -120,6 +121,7 @@ class Stack:
             oms=oms,
             account_type=account_type,
             funds=funds,
+            replays=replays,
             problem=self.end,
             **parts,
         )
@@ -153,8 +155,9 @@ class Stack:
         self.exec.start()
         self.data.connect()
         self.exec.connect()
+        await self.client.logged_on()
         while not (self.data.check_connected() and self.exec.check_connected()):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0)  # no pause: from the logon on the venue is being asked
         await self.reconcile()
         self.emulator.start()
         self.portfolio.initialize_orders()

@@ -1,7 +1,7 @@
 """The strategy that is there when a user brings none: small, and restless enough to reach the states that matter.
 
-It keeps no state of its own: what it does at each beat follows from the number of the beat, its orders and its position,
-so that a restarted one goes on as the one before would have.
+It keeps no state of its own: what it does at each beat follows from the beat's number, its orders and its position, so
+that a restarted one goes on as the one before would have.
 """
 
 from __future__ import annotations

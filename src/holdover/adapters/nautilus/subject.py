@@ -46,7 +46,8 @@ _ACCOUNTS: Final = {"margin": AccountType.MARGIN, "cash": AccountType.CASH}
 class NautilusSubject:
     """The plan's settings may say `strategy` (`MODULE:NAME` of a callable that takes the plan and gives strategies),
     `oms` (`netting`, `hedging`), `account` (`margin`; `cash`, which has its ledger checked and sells nothing short),
-    `engine` (fields of its `LiveExecEngineConfig`) and, of the strategy that is used without one, `orders` at a time.
+    `engine` (fields of its `LiveExecEngineConfig`), `replays` (what comes again after a logon is handed to the
+    engine, and not passed over) and, of the strategy that is used without one, `orders` at a time.
 
     `strategies` may be overridden instead. Raises `ValueError` for settings that it does not know.
     """
@@ -99,6 +100,7 @@ class NautilusSubject:
         database.order, database.position, database.account = self._order, self._position, self._account
         self._held: dict[str, tuple[str, int]] = {}
         self._exposed: dict[str, Exposure] = {}
+        self._moved = True
         self._quiet = True
         self.stack = Stack(
             env,
@@ -108,13 +110,15 @@ class NautilusSubject:
             oms=self.oms,
             account_type=self.account_type,
             funds=_FUNDS,
+            replays=bool(self.settings.get("replays", False)),
             engine=self.settings.get("engine", {}),
         )
         self.stack.on_reconciled = self._reconciled
         with env.guard.step("start"):
             self._came_back()
             self._obey()
-        self._quiet = False
+            self._quiet = False
+            self._exposures()
         env.link.listen(self)
         env.clock.on_timer(self._timer)
         self._epoch = 0
@@ -177,6 +181,7 @@ class NautilusSubject:
         """Record; a kill comes out of here, and must end the life whatever catches it on its way."""
         if self._quiet:
             return
+        self._moved = self._moved or subsystem in ("orders", "positions")
         try:
             self.env.guard.record(subsystem, record)
         except BaseException as problem:
@@ -208,7 +213,9 @@ class NautilusSubject:
 
     def _exposures(self) -> None:
         """What its portfolio and the indexes of its cache say, beside the positions and orders themselves."""
-        assert self.stack is not None
+        if self.stack is None or not self._moved:
+            return
+        self._moved = False
         cache = self.stack.cache
         for symbol, units in self.units.items():
             working = {one.client_order_id: one for one in cache.orders_open(instrument_id=units.id)}
@@ -216,13 +223,22 @@ class NautilusSubject:
             found = Exposure(
                 account=_ACCOUNT,
                 symbol=symbol,
-                net_qty=units.lots(self.stack.portfolio.net_position(units.id)),
+                net_qty=self._risked(units),
                 open_buy_qty=sum(units.lots(one.leaves_qty) for one in working.values() if one.is_buy),
                 open_sell_qty=sum(units.lots(one.leaves_qty) for one in working.values() if one.is_sell),
             )
             if self._exposed.get(symbol) != found:
                 self._exposed[symbol] = found
                 self._record("risk", found)
+
+    def _risked(self, units: Units) -> int:
+        """Its portfolio's net position; before the portfolio is initialized, and anything runs, that of its cache."""
+        assert self.stack is not None
+        if self.stack.running:
+            return units.lots(self.stack.portfolio.net_position(units.id))
+        return sum(
+            units.lots(one.signed_decimal_qty()) for one in self.stack.cache.positions_open(instrument_id=units.id)
+        )
 
     def _account(self, account: Any) -> None:
         if self.account_type == AccountType.CASH and not self._quiet:
@@ -387,8 +403,9 @@ class _Delivered:
             if raised[0] is None and stack is not None:
                 subject._obey()
                 stack.advance()
-                subject._exposures()
-                subject._keep_day()
+                if subject._moved:
+                    subject._exposures()
+                    subject._keep_day()
                 due = stack.next_ns()
                 if due is not None and due != subject._woken_ns:
                     subject._woken_ns = due
