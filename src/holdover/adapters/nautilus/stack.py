@@ -7,10 +7,12 @@ The clocks are its `TestClock`, moved on by ours; the engines' queues and loops 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nautilus_trader.accounting.factory import AccountFactory
 from nautilus_trader.cache.cache import Cache
 from nautilus_trader.common import Environment
 from nautilus_trader.common.component import MessageBus, TestClock
@@ -113,6 +115,9 @@ class Stack:
             self.trader.add_strategy(strategy)
         self.trader.load()
         units = next(iter(names.units.values()))
+        # The venue reports no balances: they are its own sums over its fills, as in its sandbox.
+        with contextlib.suppress(KeyError):
+            AccountFactory.register_calculated_account(units.ours.venue)
         self.client = SimulatedVenueClient(
             self.loop,
             env,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from nautilus_trader.model.enums import AccountType, OmsType
+from nautilus_trader.model.enums import AccountType, OmsType, OrderStatus
 from nautilus_trader.model.events import OrderFilled
 
 from holdover.adapters.nautilus import backing as store
@@ -220,6 +220,10 @@ class NautilusSubject:
         for symbol, units in self.units.items():
             working = {one.client_order_id: one for one in cache.orders_open(instrument_id=units.id)}
             working |= {one.client_order_id: one for one in cache.orders_inflight(instrument_id=units.id)}
+            # One that a kill left before it was submitted is in neither index.
+            for one in cache.orders(instrument_id=units.id):
+                if one.status == OrderStatus.INITIALIZED:
+                    working[one.client_order_id] = one
             found = Exposure(
                 account=_ACCOUNT,
                 symbol=symbol,
