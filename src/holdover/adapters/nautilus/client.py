@@ -346,6 +346,8 @@ class SimulatedVenueClient(LiveExecutionClient):  # type: ignore[misc]
             "ts_event": report.transact_time_ns,
         }
         kind = report.exec_type
+        if kind != ExecType.DONE_FOR_DAY:
+            self.names.done_for_day.discard(self.names.key(order))
         if kind == ExecType.NEW:
             self.generate_order_accepted(**about)
         elif kind == ExecType.TRADE:
@@ -442,11 +444,19 @@ class SimulatedVenueClient(LiveExecutionClient):  # type: ignore[misc]
         }
         request = self._request(MsgType.NEW_ORDER_SINGLE, order, order.client_order_id.value, "")
         if not self._may_leave(request):
-            self.generate_order_denied(reason="HOLDOVER: frozen, or the venue is not reconciled", **about)
+            self._denied("HOLDOVER: frozen, or the venue is not reconciled", about)
             return
         self.generate_order_submitted(**about)
         if not self._send(request):
             self.generate_order_rejected(reason="HOLDOVER: frozen on its way out", **about)
+
+    def _denied(self, reason: str, about: dict[str, Any]) -> None:
+        """Older releases let a client only reject, and only what it has submitted."""
+        deny = getattr(self, "generate_order_denied", None)
+        if deny is None:
+            self.generate_order_submitted(**about)
+            deny = self.generate_order_rejected
+        deny(reason=reason, **about)
 
     def _modify(self, command: Any) -> None:
         order = self._cache.order(command.client_order_id)

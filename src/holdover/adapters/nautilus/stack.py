@@ -98,6 +98,8 @@ class Stack:
             **parts,
         )
         self.exec.load_cache()
+        # Older releases call it `reconcile_state`.
+        self.ask_the_venue = getattr(self.exec, "reconcile_execution_state", None) or self.exec.reconcile_state
         self.emulator = OrderEmulator(portfolio=self.portfolio, **parts)
         more = {"environment": Environment.LIVE} if "environment" in inspect.signature(Trader).parameters else {}
         self.trader = Trader(
@@ -175,7 +177,7 @@ class Stack:
         epoch = self.env.link.epoch
         self.on_reconciled(False)
         while self.env.link.up and self.env.link.epoch == epoch:
-            if await self.exec.reconcile_execution_state():
+            if await self.ask_the_venue():
                 if self.env.link.up and self.env.link.epoch == epoch:
                     self.client.reconciled = True
                     self.on_reconciled(True)
