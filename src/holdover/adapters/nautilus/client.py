@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from nautilus_trader.common.providers import InstrumentProvider
@@ -411,7 +412,7 @@ class SimulatedVenueClient(LiveExecutionClient):  # type: ignore[misc]
 
     async def _submit_order_list(self, command: Any) -> None:
         for order in command.order_list.orders:
-            self._in_here(lambda order=order: self._submit(order))
+            self._in_here(partial(self._submit, order))
 
     async def _modify_order(self, command: Any) -> None:
         self._in_here(lambda: self._modify(command))
@@ -421,11 +422,11 @@ class SimulatedVenueClient(LiveExecutionClient):  # type: ignore[misc]
 
     async def _cancel_all_orders(self, command: Any) -> None:
         for order in self._cache.orders_open(instrument_id=command.instrument_id, strategy_id=command.strategy_id):
-            self._in_here(lambda order=order: self._cancel(order.client_order_id))
+            self._in_here(partial(self._cancel, order.client_order_id))
 
     async def _batch_cancel_orders(self, command: Any) -> None:
         for one in command.cancels:
-            self._in_here(lambda one=one: self._cancel(one.client_order_id))
+            self._in_here(partial(self._cancel, one.client_order_id))
 
     def _in_here(self, what: Callable[[], None]) -> None:
         """Their base class logs what a task raises and goes on: a mistake of this client's must not pass as theirs."""

@@ -79,8 +79,8 @@ def database_on(backing: Backing, trader_id: str) -> Database:
 def _instead_of_redis(backing: Backing) -> Iterator[None]:
     """The adapter makes its backing by itself, from a name of its library's: for that moment the name is ours."""
     real = nautilus_pyo3.RedisCacheDatabase
-    nautilus_pyo3.RedisCacheDatabase = lambda **told: backing
+    setattr(nautilus_pyo3, "RedisCacheDatabase", lambda **told: backing)  # noqa: B010 - the name is typed as a class
     try:
         yield
     finally:
-        nautilus_pyo3.RedisCacheDatabase = real
+        setattr(nautilus_pyo3, "RedisCacheDatabase", real)  # noqa: B010

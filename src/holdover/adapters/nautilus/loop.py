@@ -90,17 +90,24 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """Virtual seconds since the epoch."""
         return self._now_ns() / _SECOND_NS
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
+    # asyncio's callers ask a handle for `cancel` and `cancelled` only.
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> Any:
         """Run in the next round; in the context of whoever settles, not in one of its own."""
         call = Call(callback, args, 0)
         self._ready.append(call)
         return call
 
-    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> Any:
         """There is one thread."""
         return self.call_soon(callback, *args)
 
-    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> Any:
         """Run after a while.
 
         A whole second or more ends on a round time (a multiple of its whole seconds), so that the timers of a restarted
@@ -112,7 +119,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             due_ns = -(-due_ns // grid_ns) * grid_ns
         return self._at(due_ns, callback, args)
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> Any:
         """Run at a time in virtual seconds."""
         return self._at(int(when * _SECOND_NS), callback, args)
 

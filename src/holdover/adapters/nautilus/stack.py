@@ -80,7 +80,7 @@ class Stack:
         engine: dict[str, Any],
     ) -> None:
         self.env, self.names = env, names
-        self.loop = VirtualLoop(lambda: env.clock.now_ns)
+        self.loop = VirtualLoop(lambda: env.clock.now_ns)  # type: ignore[abstract]
         self.clock = TestClock()
         self.clock.set_time(env.clock.now_ns)
         trader_id, instance_id = TraderId(TRADER), UUID4()

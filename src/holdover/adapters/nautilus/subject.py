@@ -382,7 +382,7 @@ class NautilusSubject:
                 return
             order = next((one for one in stack.cache.orders_open() if self.names.key(one) == told[0]), None)
             owner = next((one for one in stack.strategies if order is not None and one.id == order.strategy_id), None)
-            if isinstance(owner, Restless):
+            if order is not None and isinstance(owner, Restless):
                 units = self.units[order.instrument_id.symbol.value]
                 owner.act(what, order, *(units.price(int(price)) for price in told[1:]))
 
