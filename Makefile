@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test check gate argument bench book clean
+.PHONY: demo test check gate argument bench findings book clean
 
 $(BIN)/holdover: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -12,7 +12,7 @@ $(BIN)/holdover: pyproject.toml
 	touch $@
 
 $(VENV)/.test: pyproject.toml $(BIN)/holdover
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[calendars,dbn,paging,postgresql,console,dask,nats,fix,metrics,otel,statistics,test,check]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[calendars,dbn,paging,postgresql,console,dask,nats,fix,metrics,otel,statistics,nautilus,test,check]'
 	touch $@
 
 demo: $(BIN)/holdover
@@ -53,6 +53,10 @@ bench: $(VENV)/.test
 	$(BIN)/python bench/state_coverage.py
 	$(BIN)/python bench/sweep.py
 	$(BIN)/python bench/live.py
+
+# The stories of what was found in other people's software, played again on the installed release.
+findings: $(VENV)/.test
+	$(BIN)/python bench/nautilus.py --markdown docs/findings/nautilus.md
 
 book: $(BIN)/holdover
 	$(BIN)/holdover catalogue book --out out/catalogue.html

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from holdover.model import Instrument, Query, Record, Request
 from holdover.recording import Meta
@@ -178,20 +178,27 @@ class Subject(Protocol):
         """Go down in good order."""
 
 
+OWN: Final = {
+    "desk": "holdover.adapters.desk:DeskSubject",
+    "nautilus": "holdover.adapters.nautilus:NautilusSubject",
+}
+"""The subjects that Holdover brings along, by their short names."""
+
 Factory = Callable[[Plan], Subject]
 """Makes a new subject for a new life."""
 
 
 def factory_named(name: str) -> Factory:
-    """The factory of a subject: `desk`, or `MODULE:NAME` of a callable that takes a `Plan`.
+    """The factory of a subject: `desk`, `nautilus`, or `MODULE:NAME` of a callable that takes a `Plan`.
 
     Raises `BadSubject` when it cannot be imported or is not callable.
     """
-    if name == "desk":
-        name = "holdover.adapters.desk:DeskSubject"
+    name = OWN.get(name, name)
     module_name, _, attribute = name.partition(":")
     if not attribute:
-        raise BadSubject(f"{name!r} is no subject: write desk, or MODULE:NAME of a callable that takes a plan")
+        raise BadSubject(
+            f"{name!r} is no subject: write {', '.join(OWN)}, or MODULE:NAME of a callable that takes a plan"
+        )
     try:
         module = importlib.import_module(module_name)
     except Exception as problem:
