@@ -111,8 +111,8 @@ def table(found: dict[str, dict[str, str]]) -> str:
             "",
             f"## {UNDISTURBED}",
             "",
-            "The average price of an order that is filled in more than two parts is skewed: the older releases weigh it by",
-            "a filled quantity that has the new fill in it already.",
+            "The average price of an order that is filled in several parts is skewed: the older releases weigh it",
+            "by a filled quantity that has the new fill in it already.",
             "",
             "Where: `Order._calculate_avg_px`, mended in 1.221.",
         ]
