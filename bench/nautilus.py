@@ -106,6 +106,16 @@ def table(found: dict[str, dict[str, str]]) -> str:
         lines.append(
             f"| {name} | {words} | " + " | ".join(one.get(name, "not played") for one in found.values()) + " |"
         )
+    if any(one[UNDISTURBED] != "holds" for one in found.values()):
+        lines += [
+            "",
+            f"## {UNDISTURBED}",
+            "",
+            "The average price of an order that is filled in several parts is skewed: the older releases weigh it",
+            "by a filled quantity that has the new fill in it already.",
+            "",
+            "Where: `Order._calculate_avg_px`, mended in 1.221.",
+        ]
     for name, told in about.items():
         lines += ["", f"## {name}", "", told["what"], "", f"Where: {told['where']}.", ""]
         lines.append(f"Not the adapter: {told['excluded']}")
