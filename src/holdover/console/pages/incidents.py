@@ -43,7 +43,8 @@ def act(ask: Ask) -> Response:
         else:
             ledger.resolve(number, who, now)
     except BadIncident as problem:
-        return _page(ask, status=422, problem=f"{str(problem).partition(': holdover')[0]}.".capitalize())
+        told = str(problem).partition(": holdover")[0]  # what comes after it is for the command line
+        return _page(ask, status=422, problem=f"{told[:1].upper()}{told[1:]}.")
     return ask.back(f"/incident/{number}", "incident")
 
 
