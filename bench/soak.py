@@ -191,7 +191,8 @@ def seen(state: Path) -> Seen:
         kept = msgspec.msgpack.decode((state / "watch.state").read_bytes(), type=Kept)
     except FileNotFoundError:
         return Seen(0, 0, {})
-    memory = msgspec.msgpack.decode(msgspec.msgpack.decode(kept.memory)[1])
+    # What the judge keeps beside the monitor's memory comes before it.
+    memory = msgspec.msgpack.decode(msgspec.msgpack.decode(kept.memory)[-1])
     return Seen(memory["counts"][0], kept.breaches, books(memory))
 
 
