@@ -126,7 +126,9 @@ def test_it_trades_a_day_and_agrees_with_the_venue(
     assert "nothing that can be asked" in ask(tmp_path / "desk", {"act": "dance"})["problem"]
     assert "no strategy is called" in ask(tmp_path / "desk", {"act": "submit", "strategy": "x"})["problem"]
     assert main(["desk", "status", "--config", str(path)]) == 0
-    assert "position  A1 ACME" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "link UP" in said
+    assert "parent    P-manual" in said
     assert main(["desk", "cancel", "--config", str(path), "NOBODY"]) == 1
     close_ns = recordings.get(SYMBOL, DAY).meta.close_ns
     wait_until(lambda: marked(state)[0] > close_ns, 60)

@@ -89,7 +89,11 @@ class Watch:
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(directory)
-            self._resume(directory)
+            try:
+                self._resume(directory)
+            except BaseException:
+                self.close()  # at once: who reads the problem may try again
+                raise
 
     def lines(self, lines: Sequence[bytes], first: int) -> None:
         """Judge lines, the first of which has the number `first`."""
