@@ -559,3 +559,51 @@ def test_a_sidecars_freeze_is_obeyed_and_paged_by_the_running_guard(tmp_path: Pa
     assert {page["scope"] for page in paged} == scopes
     guard.close()
     judged.close()
+
+
+def test_what_closed_orders_came_to_is_let_go_of_some_nights_later(make_guard: MakeGuard) -> None:
+    """Totals by order are kept for a late bust for five nights; after that memory is as it was."""
+    guard = make_guard()
+    sizes = []
+    for number in range(1, 13):
+        day = f"2024-01-{number:02d}"
+        key = f"C{number}"
+        filled = replace(
+            GOOD,
+            cl_ord_id=key,
+            root_cl_ord_id=key,
+            ord_status=OrdStatus.FILLED,
+            exec_type=ExecType.TRADE,
+            order_qty=60,
+            leaves_qty=0,
+            cum_qty=60,
+            notional=600,
+            trade_date=day,
+        )
+        execution = Execution(
+            exec_id=f"E{number}",
+            exec_type=ExecType.TRADE,
+            root_cl_ord_id=key,
+            symbol="IBM",
+            side=Side.BUY,
+            trade_date=day,
+            account="A",
+            strategy="S",
+            last_qty=60,
+            last_px=10,
+            qty_delta=60,
+            notional_delta=600,
+            cash_delta=-600,
+        )
+        with guard.step("fill"):
+            guard.record("orders", execution)
+            guard.record("orders", filled)
+        guard.boundary("overnight", day)
+        layout = guard.monitor.layout
+        by_order = [len(kept) for summed, kept in layout.totals.items() if summed.by == "root_cl_ord_id"]
+        sizes.append((sum(by_order), sum(len(kept) for kept in layout.tables.values())))
+    assert not [name for name in names(guard) if name in ("cumulative-equals-executions", "totals-agree")]
+    assert sizes[-1] == sizes[-2] == sizes[-3]
+    again = make_guard(name="again")
+    again.monitor.load(guard.monitor.dump())
+    assert again.monitor._over == guard.monitor._over != []

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from holdover.catalogue import BadPredicate, BoundPredicate, Catalogue, Entry, Sum
 from holdover.model import Record
@@ -25,6 +25,7 @@ TableKey = tuple[str, type[Record]]
 Touched = dict[tuple[int, str], None]
 Mutate = Callable[[Any, str, int, Touched], Any]
 Settle = Callable[[str, int], None]
+_BY_ORDER: Final = "root_cl_ord_id"
 
 
 @dataclass
@@ -135,6 +136,16 @@ class Layout:
             for summed, by, of in self._parts(table, gone):
                 base = self.retired.setdefault(summed, {})
                 base[by] = base.get(by, 0) + of
+
+    def let_go(self, subsystem: str, key: str) -> None:
+        """Drop what an order that was retired long ago has added to the totals that are told by order."""
+        for summed, base in self.retired.items():
+            if summed.subsystem == subsystem and summed.by == _BY_ORDER and key in base:
+                gone = base.pop(key)
+                into = self.totals.get(summed, {})
+                into[key] = into.get(key, 0) - gone
+                if not into[key]:
+                    del into[key]
 
     def _drop(self, table: TableKey, key: str) -> None:
         record = self.tables[table].pop(key, None)

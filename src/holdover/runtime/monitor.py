@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -38,6 +38,7 @@ from holdover.runtime.explain import explain
 from holdover.runtime.layout import Check, Layout, TableKey, Touched
 
 NEVER = 2**63 - 1
+_NIGHTS: Final = 5  # for so long an order that is over is known by what it came to
 
 
 class Monitor:
@@ -76,6 +77,7 @@ class Monitor:
         self.gone = False
         self.recomputes = True
         self._again = Again()
+        self._over: list[tuple[str, str, str]] = []
 
     # -- mutations ----------------------------------------------------------------------------------------------
 
@@ -518,7 +520,9 @@ class Monitor:
                 for one in booked:
                     self.layout.retire(executions, one)
                 self.layout.retire(table, key)
+                self._over.append((before_date, table[0], key))
                 gone += 1 + len(booked)
+        self._let_go()
         there = {key for table, kept in self.layout.tables.items() if table[1] is Order for key in kept}
         for table, kept in list(self.layout.tables.items()):
             if table[1] is Request:
@@ -529,6 +533,18 @@ class Monitor:
                         self.layout.retire(table, key)
                         gone += 1
         return gone
+
+    def _let_go(self) -> None:
+        """Forget what closed orders came to, some nights later: nobody takes a trade back so late."""
+        groups = self.layout.groups
+        for mark in [one for one in self._reconcile if one[1] not in self.layout.table(groups[one[0]].table)]:
+            del self._reconcile[mark]
+        nights = sorted({night for night, _, _ in self._over})[:-_NIGHTS]
+        for night, subsystem, key in self._over:
+            if night in nights:
+                self.layout.let_go(subsystem, key)
+        if nights:
+            self._over = [one for one in self._over if one[0] not in nights]
 
     @property
     def checks(self) -> int:
@@ -556,11 +572,13 @@ class Monitor:
             self.cells.keep(),
             self.gone,
             self._again.kept,
+            list(self._over),
         )
 
     def put_back(self, kept: Any) -> None:
         """Make it what it was when `keep` was called."""
-        layout, counts, due, armed, reconcile, lost, restored, undo, cells, self.gone, self._again.kept = kept
+        layout, counts, due, armed, reconcile, lost, restored, undo, cells, self.gone, self._again.kept, over = kept
+        self._over = list(over)
         self.cells.put_back(cells)
         self.layout.put_back_all(layout)
         if self.cells.on_put_back is not None:
@@ -592,6 +610,7 @@ class Monitor:
                     for summed, base in self.layout.retired.items()
                 ],
                 "armed": [[*mark, due] for mark, due in self._armed.items()],
+                "over": self._over,
                 "gone": self.gone,
                 "lost": [[table[0], table[1].__name__, list(kept.values())] for table, kept in self._lost.items()],
                 "restored": self._restored,
@@ -629,6 +648,7 @@ class Monitor:
                 for subsystem, kind, records in held["lost"]
             }
             self._restored = held["restored"]
+            self._over = [(night, place, key) for night, place, key in held.get("over", [])]
             for number, subsystem, key, due in held["armed"]:
                 self._armed[number, subsystem, key] = due
                 heapq.heappush(self._due, (due, number, subsystem, key))
