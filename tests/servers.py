@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import warnings
 from pathlib import Path
 from typing import Any
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 class Postgres:

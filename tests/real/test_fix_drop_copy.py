@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from holdover.runtime import FreezeStore
 from holdover.watch import BadSource, FixConfig, FixJudge, Place, Spool
 from holdover.watch import watch as watching
 
+from ..servers import free_port
 from ..state.test_watch import stories, told_in, wait_until
 from ..unit.fixlog import TAGS, _in_42, frame
 
@@ -47,13 +47,6 @@ def reports(version: str = "4.4") -> list[Fields]:
             fields = [[int(TAGS.get(name, name.lstrip("_"))), value] for name, value in told.items()]
             found.append([[35, kind], *fields])
     return found
-
-
-def free_port() -> int:
-    """A port that nobody has now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class Process:

@@ -24,6 +24,7 @@ from holdover.recording import RecordingStore
 from holdover.runtime import FreezeStore
 
 from ..days import short_days
+from ..servers import free_port
 from .live import (
     DAY,
     KILLS,
@@ -40,7 +41,7 @@ from .live import (
     stored,
     venue_command,
 )
-from .test_fix_drop_copy import Process, free_port
+from .test_fix_drop_copy import Process
 
 pytest.importorskip("quickfix")
 

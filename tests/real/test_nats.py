@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import socket
@@ -12,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from holdover.runtime import Breach, FreezeStore
 from holdover.watch import BadSource, MutationJudge, Stream, StreamAddress, Watch
 from holdover.watch import watch as watching
 
-from ..state.test_watch import journal, told_in, wait_until  # noqa: F401 - a fixture
+from ..state.test_watch import journal, killed_at, told_in, wait_until  # noqa: F401 - a fixture
 
 
 class Server:
@@ -148,32 +148,6 @@ def read(url: str, state: Path | None, judge: MutationJudge, digest: str, most: 
     return watch, stream
 
 
-def killed_at(event: int, url: str, state: Path, catalogue: Catalogue) -> bool:
-    """Watch in a process that is killed at its n-th event: a line judged, a file synced, a file put in place."""
-    child = os.fork()
-    if child == 0:
-        left = [event]
-
-        def counted(act: Callable[..., Any]) -> Callable[..., Any]:
-            def counting(*given: Any, **named: Any) -> Any:
-                left[0] -= 1
-                if left[0] < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return act(*given, **named)
-
-            return counting
-
-        os.fsync, os.replace = counted(os.fsync), counted(os.replace)
-        judge = MutationJudge(catalogue, once=True)
-        judge.line = counted(judge.line)  # type: ignore[method-assign]
-        try:
-            read(url, state, judge, catalogue.digest, most=3)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
-
-
 def test_a_kill_anywhere_changes_nothing(
     server: Server,
     journal: tuple[Path, list[Breach]],  # noqa: F811
@@ -195,7 +169,8 @@ def test_a_kill_anywhere_changes_nothing(
     kills = 0
     for event in range(2, 122, 9):
         state = tmp_path / f"state-{event}"
-        while killed_at(event, server.url(), state, catalogue):
+        go = partial(read, server.url(), state, digest=catalogue.digest, most=3)
+        while killed_at(event, partial(MutationJudge, catalogue, once=True), go):
             kills += 1
             if event != 47:
                 break

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -142,7 +143,7 @@ def test_a_day_with_restarts_is_judged_as_its_guard_judged(tmp_path: Path, catal
     assert judge.mutations > 0.5 * mutations
 
 
-def killed_at(event: int, source: Path, state: Path, make: Callable[[], Judge], catalogue: Catalogue) -> bool:
+def killed_at(event: int, make: Callable[[], Judge], go: Callable[[Judge], object]) -> bool:
     """Watch in a process that is killed at its n-th event: a line judged, a file synced, a file put in place."""
     child = os.fork()
     if child == 0:
@@ -161,7 +162,7 @@ def killed_at(event: int, source: Path, state: Path, make: Callable[[], Judge], 
         judge = make()
         judge.line = counted(judge.line)  # type: ignore[method-assign]
         try:
-            run(source, state, judge, catalogue, batch=7)
+            go(judge)
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -191,7 +192,8 @@ def test_a_kill_anywhere_changes_nothing(
     kills = 0
     for event in range(2, 122, 4):
         state = tmp_path / f"state-{event}"
-        while killed_at(event, source, state, make, catalogue):
+        go = partial(run, source, state, catalogue=catalogue, batch=7)
+        while killed_at(event, make, go):
             kills += 1
             if event != 50:
                 break

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -19,14 +18,13 @@ from starlette.types import ASGIApp
 from holdover.console import pages
 from holdover.console.console import Ask, Console, Part
 from holdover.console.defences import Defences
-from holdover.console.login import login_routes, read_form
+from holdover.console.login import login_routes, path_within, read_form
 from holdover.console.sessions import Session, same
 from holdover.runtime import StoreProblem
 
 log = logging.getLogger("holdover.console")
 
 STORE_LOST: Final = "The store cannot be read, so what is frozen cannot be told here. Assume that everything is."
-_TO: Final = re.compile(r"/[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*|/", re.ASCII)
 _WORDS: Final = {
     404: "There is no such page.",
     405: "That cannot be done with this page.",
@@ -117,7 +115,7 @@ def _who(console: Console, request: Request, *, used: bool) -> Session | None:
 def _to_login(console: Console, request: Request) -> Response:
     if request.method not in ("GET", "HEAD"):
         return console.problem(401, "You are not logged in any more. Nothing was done: log in and repeat it.")
-    path = request.url.path if _TO.fullmatch(request.url.path) else "/"
+    path = path_within(request.url.path)
     if request.headers.get("sec-fetch-site") == "cross-site":
         # From a link in a page: a strict cookie comes only with what our own site asks for, so ask once more.
         return console.render("continue.html", None, to=path, live=False)

@@ -23,6 +23,11 @@ _WRONG: Final = "Name and password do not go together."
 _TO: Final = re.compile(r"/[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*|/", re.ASCII)
 
 
+def path_within(to: str) -> str:
+    """Where a login may lead: the path as told when it is one of this console's shape, else the first page."""
+    return to if _TO.fullmatch(to) else "/"
+
+
 def login_routes(console: Console, calm: Callable[[Console, Endpoint], Endpoint]) -> list[Route]:
     """What is answered to somebody who is not logged in yet, and the way out."""
 
@@ -98,7 +103,7 @@ async def read_form(request: Request) -> dict[str, str] | None:
 def _let_in(console: Console, user: User, to: str) -> Response:
     token = console.sessions.begin(user, console.clock())
     console.store.say("login", user.name, console.clock())
-    answer = RedirectResponse(to if _TO.fullmatch(to) else "/", status_code=303)
+    answer = RedirectResponse(path_within(to), status_code=303)
     answer.set_cookie(console.cookie, token, path="/", secure=console.secure, httponly=True, samesite="strict")
     answer.delete_cookie(_cookie(console), path="/", secure=console.secure, httponly=True, samesite="strict")
     return answer
@@ -126,7 +131,7 @@ def _form(
         None,
         status=status,
         token=token,
-        to=to if _TO.fullmatch(to) else "/",
+        to=path_within(to),
         said=said,
         problem=problem,
         name=name,

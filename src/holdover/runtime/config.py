@@ -193,9 +193,13 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     instruments: list[Instrument] = []
     metrics: MetricsConfig | None = None
 
+    def store_url(self) -> str:
+        """Where the store lies when in no file of the directory. Raises `BadConfig` for its secret."""
+        return _said("[store]", lambda: secret(self.store.url_env, self.store.url_file, self.here))
+
     def open_store(self) -> FreezeStore:
         """The store that it names. Raises `StoreProblem` when it cannot be used, `BadConfig` for its secret."""
-        url = _said("[store]", lambda: secret(self.store.url_env, self.store.url_file, self.here))
+        url = self.store_url()
         if not url:
             return FreezeStore(self.directory / "guard.db", self.name)
         return FreezeStore(PostgresDatabase(url, self.store.schema, self.store.timeout_s), self.name)
@@ -235,7 +239,7 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
         """What of it will not work here: secrets that are missing or open to others, extras not installed."""
         found: list[str] = []
         tries: list[Callable[[], object]] = [
-            lambda: _said("[store]", lambda: secret(self.store.url_env, self.store.url_file, self.here)),
+            self.store_url,
             self.heartbeat_url,
             *(partial(self._channel, table) for table in self.channel_tables),
             *(partial(self._by_url, name) for name in self.url_env),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -222,10 +222,7 @@ class FreezeStore:
             'SELECT number, scope, allows, invariant, breach, time_ns, holder FROM "freeze" '
             "WHERE thawed_ns IS NULL ORDER BY number"
         )
-        return [
-            Freeze(number=n, scope=s, allows=a.split(",") if a else [], invariant=i, breach=b or 0, time_ns=t, holder=h)
-            for n, s, a, i, b, t, h in rows
-        ]
+        return [_freeze_of(row) for row in rows]
 
     def thawed(self, freeze: Freeze) -> bool:
         """Whether a thaw has ended this freeze; False when it is in force, and when the store has lost it."""
@@ -301,17 +298,10 @@ class FreezeStore:
 
     def undelivered(self, now_ns: int, channels: Sequence[str] | None = None) -> list[Pending]:
         """The pages that are due for a try, oldest first; of a channel and a key only the first."""
-        rows = self.database.read(
-            "SELECT number, channel, body, attempts, next_ns, problem, dedup_key FROM outbox "
-            "WHERE delivered_ns IS NULL ORDER BY number"
-        )
         found: dict[tuple[str, str], Pending] = {}
-        for number, channel, body, attempts, next_ns, problem, key in rows:
-            if (channel, key) not in found and (channels is None or channel in channels):
-                page = msgspec.json.decode(body, type=Page)
-                found[channel, key] = Pending(
-                    number=number, channel=channel, page=page, attempts=attempts, next_ns=next_ns, problem=problem
-                )
+        for one in self.backlog():
+            if channels is None or one.channel in channels:
+                found.setdefault((one.channel, one.page.dedup_key), one)
         return [one for one in found.values() if one.next_ns <= now_ns]
 
     def backlog(self) -> list[Pending]:
@@ -570,17 +560,9 @@ class FreezeStore:
             breach.invariant,
             breach.time_ns,
         )
-        for number, scope, allows, invariant, caused_by, time_ns, holder, body in rows:
+        for *row, body in rows:
             if msgspec.json.decode(body, type=Breach).identity == breach.identity:
-                return Freeze(
-                    number=number,
-                    scope=scope,
-                    allows=allows.split(",") if allows else [],
-                    invariant=invariant,
-                    breach=caused_by,
-                    time_ns=time_ns,
-                    holder=holder,
-                )
+                return _freeze_of(row)
         return None
 
     def _breach(self, run: Run, breach: Breach) -> int:
@@ -705,6 +687,20 @@ class FreezeStore:
             )
             for n, body, at, channel, attempts, next_ns, delivered, problem in rows
         ]
+
+
+def _freeze_of(row: Sequence[Any]) -> Freeze:
+    """A freeze of its row: number, scope, allows, invariant, breach, time_ns, holder."""
+    number, scope, allows, invariant, breach, time_ns, holder = row
+    return Freeze(
+        number=number,
+        scope=scope,
+        allows=allows.split(",") if allows else [],
+        invariant=invariant,
+        breach=breach or 0,
+        time_ns=time_ns,
+        holder=holder,
+    )
 
 
 def _next(run: Run, table: str) -> int:

@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -232,10 +232,10 @@ class Heartbeat:
         ping(self._url)
 
 
-def ping(url: str, opened: Callable[..., Any] = urllib.request.urlopen) -> bool:
+def ping(url: str) -> bool:
     """Call a dead man's switch; whether it answered."""
     try:
-        with opened(url, timeout=_PING_TIMEOUT_S):
+        with urllib.request.urlopen(url, timeout=_PING_TIMEOUT_S):
             return True
     except (urllib.error.URLError, OSError, ValueError) as problem:
         # The URL is a secret, so only what went wrong is said.

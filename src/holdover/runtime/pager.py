@@ -67,7 +67,8 @@ class Pager:
         while self._direct:
             done += self._deliver_directly(self._direct.pop(0))
         self._escalate()
-        for pending in self.store.undelivered(self._clock(), self.names_known()):
+        # What is for channels that this process does not know is left to those that do.
+        for pending in self.store.undelivered(self._clock(), list(self.channels)):
             if not self.store.claim(pending.number, self._clock()):
                 continue
             try:
@@ -80,10 +81,6 @@ class Pager:
                 self.store.delivered(pending.number, self._clock())
                 done += 1
         return done
-
-    def names_known(self) -> list[str]:
-        """Every channel that this pager can deliver to; what is for others is left to the processes that know them."""
-        return list(self.channels)
 
     def _escalate(self) -> None:
         if len(self.levels) == 1 and not self.repeat_s:
