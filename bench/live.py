@@ -40,7 +40,7 @@ from tests.real.live import (  # noqa: E402
     stored,
     venue_command,
 )
-from tests.real.test_fix_drop_copy import free_port  # noqa: E402
+from tests.servers import free_port  # noqa: E402
 
 FAULT = "resent-fill-booked-again"
 ACCELERATE = 40
@@ -58,7 +58,7 @@ def wait(holds: Callable[[], Any], what: str, within_s: float = 60.0) -> None:
 def executions(directory: Path) -> int:
     """How many executions the desk has booked."""
     path = directory / "desk" / "desk.db"
-    return len(stored(path)["executions"]) if path.exists() else 0
+    return len(stored(directory)["executions"]) if path.exists() else 0
 
 
 def once(directory: Path, days: Path, recordings: Any) -> dict[str, Any]:

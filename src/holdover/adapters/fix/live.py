@@ -25,6 +25,7 @@ from holdover.adapters.fix.messages import Codec
 from holdover.adapters.fix.word import VenueWord
 from holdover.desk import Desk
 from holdover.desk.faults import parts_with
+from holdover.desk.tables import PostgresTables
 from holdover.model import Record, SecurityStatus
 from holdover.runtime import Breach, Guard
 
@@ -126,6 +127,7 @@ class LiveDesk:
             market=self.feed,
             directory=config.directory,
             guard=self.guard,
+            tables=PostgresTables(config.store_url, config.schema) if config.store_url else None,
         )
 
     def post(self, act: Callable[..., Any], *args: Any) -> None:
