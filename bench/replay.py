@@ -9,8 +9,8 @@ The handler takes one event and reads its time and price. Into it, each from its
 - `parquet`: the same columns written by pyarrow, read in batches and zipped to tuples;
 - `dbn`: DBN records decoded by databento-dbn to its objects;
 - `nautilus`: NautilusTrader's BacktestEngine, quote and trade ticks of one instrument to an actor's handlers. It does
-  more on the way (a message bus, a cache, an exchange simulated from the quotes), and that is what running a day through
-  it costs; its ticks are made before the clock starts, and only `engine.run()` is timed.
+  more on the way (a message bus, a cache, an exchange simulated from the quotes), and that is what a day through it
+  costs; its ticks are made before the clock starts, and only `engine.run()` is timed.
 
 All in one run, in turns; medians. A way whose library is not installed is left out and said so.
 """

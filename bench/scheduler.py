@@ -3,8 +3,8 @@
     python bench/scheduler.py [--chains 100] [--timers 50000] [--rounds 5]
 
 So many chains of timers run at once, each timer setting the next one of its chain, a little later each. On ours
-(`holdover.world.Clock`) a timer is data and a handler is called; on a loop of asyncio it is `call_at` with a callback, the
-cheapest that asyncio has, and beside it a coroutine that sleeps, which is how programs mostly use one. The loops:
+(`holdover.world.Clock`) a timer is data and a handler is called; on a loop of asyncio it is `call_at` with a callback,
+the cheapest that asyncio has, and beside it a coroutine that sleeps, which is how programs mostly use one. The loops:
 
 - `async-solipsism`: a loop without a selector whose time jumps to the next timer;
 - `looptime`: a loop whose time is its own;

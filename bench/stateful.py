@@ -1,4 +1,4 @@
-"""How soon a seeded fault shows, and in how short a story: Holdover's sweep beside Hypothesis' rule-based state machine.
+"""How soon a seeded fault shows, and in how short a story: the sweep beside Hypothesis' rule-based state machine.
 
     python bench/stateful.py [--faults NAME,...] [--budget 60] [--examples 150] [--plays 60]
 
@@ -6,7 +6,7 @@ The subject is the same desk, the oracle the same catalogue. `tests/unit/test_de
 markets, requests, cuts and restarts, each example from a fresh state within one day, of 40 rules. The sweep begins from
 the recorded days of ACME as they are. Time is to the first failure, before either shrinks; size is after both have,
 in operations of a schedule and rules of an example. A state machine that has found nothing in its examples is written
-with the time that it had, and its ratio is what it is at least. A fault that neither finds in its budget is in the table.
+with the time that it had, and its ratio is what it is at least. A fault that neither finds is in the table too.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from table import machine, show
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.unit.test_desk_stateful import run_stateful  # noqa: E402
+from tests.unit.test_desk_stateful import run_stateful
 
-from holdover.desk.faults import FAULTS  # noqa: E402
-from holdover.explore.faulted import Table  # noqa: E402
-from holdover.recording import bundled  # noqa: E402
+from holdover.desk.faults import FAULTS
+from holdover.explore.faulted import Table
+from holdover.recording import bundled
 
 
 def main() -> None:
