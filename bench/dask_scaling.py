@@ -94,7 +94,9 @@ def main() -> None:
         for _ in range(told.rounds):
             for way, run in ways.items():
                 found[way].append(run())
-        assert all(one.exhaustive and not one.found for one in swept), "every run sweeps all of it, and nothing breaches"
+        assert all(one.exhaustive and not one.found for one in swept), (
+            "every run sweeps all of it, and nothing breaches"
+        )
         assert len({tuple(sorted(one.counts.items())) for one in swept}) == 1, "all of them count the same"
         rows: list[dict[str, Any]] = []
         trials = sum(swept[0].counts.values())
