@@ -2,7 +2,7 @@
 
     python bench/dask_scaling.py [--minutes 12] [--rounds 3]
 
-The same sweep (kills and lost messages over the first minutes of a bundled day, every point) with one worker and with two.
+The same sweep (kills and lost messages over the first minutes of a bundled day, every point) with one worker, and two.
 Starting the workers is not counted, the survey before the pieces is: it is done once, by whoever sweeps, and is what
 bounds the rest. The plan on paper takes the measured survey and the measured time of all pieces with one worker, and
 divides the second by the workers, up to one worker a piece: it leaves out the network, and stragglers.
