@@ -27,12 +27,6 @@ CREATE INDEX IF NOT EXISTS record_root ON record (kind, root);
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-_PUT = (
-    "INSERT INTO record VALUES (?,?,?,?,?,?) ON CONFLICT (kind, key) DO UPDATE SET "
-    "live=excluded.live, date=excluded.date, root=excluded.root, body=excluded.body"
-)
-_SET = "INSERT INTO meta VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value=excluded.value"
-
 
 class Store:
     """The desk's records and a few named values, in `desk.db` of a directory or in other tables."""
@@ -40,8 +34,12 @@ class Store:
     def __init__(self, directory: Path, *, synced: bool, tables: Tables | None = None) -> None:
         self._db = tables or SqliteTables(directory, synced=synced)
         self._db.create(_SCHEMA)
+        self._put = self._db.replacing("record", ("kind", "key"), ("live", "date", "root", "body"))
+        self._set = self._db.replacing("meta", ("name",), ("value",))
         self._encode = msgspec.msgpack.Encoder().encode
         self._depth = 0
+        self._begun = False
+        self._named: dict[str, str] = dict(self._db.execute("SELECT name, value FROM meta").fetchall())
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -53,16 +51,31 @@ class Store:
             finally:
                 self._depth -= 1
             return
-        self._db.execute("BEGIN IMMEDIATE")
         self._depth = 1
         try:
             yield
         except BaseException:
             self._depth = 0
-            self._db.execute("ROLLBACK")
+            if self._begun:
+                self._begun = False
+                self._named.clear()
+                self._db.execute("ROLLBACK")
+                self._named.update(self._db.execute("SELECT name, value FROM meta").fetchall())
             raise
         self._depth = 0
-        self._db.execute("COMMIT")
+        self.commit()
+
+    def commit(self) -> None:
+        """What has been written is on the disk: at a transaction's end, and nowhere else in a desk that is right."""
+        if self._begun:
+            self._begun = False
+            self._db.execute("COMMIT")
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        if self._depth and not self._begun:  # most steps of a quiet market change nothing that must be kept
+            self._db.execute("BEGIN IMMEDIATE")
+            self._begun = True
+        self._db.execute(statement, values)
 
     def put(self, record: Record) -> None:
         """Write one record over the one of its kind and key."""
@@ -71,10 +84,7 @@ class Store:
             live, date, root = int(record.is_open), record.trade_date, record.root_cl_ord_id
         elif isinstance(record, Execution):
             date, root = record.booked_on, record.root_cl_ord_id
-        self._db.execute(
-            _PUT,
-            (type(record).__name__, record.key, live, date, root, self._encode(record)),
-        )
+        self._write(self._put, (type(record).__name__, record.key, live, date, root, self._encode(record)))
 
     def all(self, kind: type[R]) -> list[R]:
         """Every record of a kind, by key."""
@@ -130,12 +140,12 @@ class Store:
 
     def get(self, name: str, default: str = "") -> str:
         """A named value."""
-        row = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
-        return row[0] if row else default
+        return self._named.get(name, default)
 
     def set(self, name: str, value: str) -> None:
         """Write a named value."""
-        self._db.execute(_SET, (name, value))
+        self._write(self._set, (name, value))
+        self._named[name] = value
 
     def close(self) -> None:
         """Let go of it."""

@@ -38,6 +38,9 @@ class Tables(Protocol):
     def execute(self, statement: str, values: Sequence[object] = ()) -> Rows:
         """Run one statement. Raises `StoreLost`."""
 
+    def replacing(self, table: str, key: Sequence[str], rest: Sequence[str]) -> str:
+        """The statement that writes a row over the one of the same key, all columns in their order."""
+
     def create(self, schema: str) -> None:
         """Create what is not there yet. Raises `StoreLost`."""
 
@@ -58,6 +61,10 @@ class SqliteTables:
         if not synced:
             self._db.execute("PRAGMA wal_autocheckpoint=32")  # without syncs it costs little, and the log stays short
         self.execute = self._db.execute  # nothing between: every mutation of the desk goes through it
+
+    def replacing(self, table: str, key: Sequence[str], rest: Sequence[str]) -> str:
+        """The statement that writes a row over the one of the same key."""
+        return f"INSERT OR REPLACE INTO {table} VALUES ({','.join('?' * (len(key) + len(rest)))})"
 
     def create(self, schema: str) -> None:
         """Create what is not there yet."""
@@ -102,6 +109,12 @@ class PostgresTables:
             raise StoreLost(f"{self.name}: another desk has the schema {schema}") from None
         except psycopg.Error as problem:
             raise StoreLost(f"{self.name}: the desk's store cannot be opened: {problem}") from problem
+
+    def replacing(self, table: str, key: Sequence[str], rest: Sequence[str]) -> str:
+        """The statement that writes a row over the one of the same key."""
+        values = ",".join("?" * (len(key) + len(rest)))
+        changed = ", ".join(f"{name}=excluded.{name}" for name in rest)
+        return f"INSERT INTO {table} VALUES ({values}) ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changed}"
 
     def create(self, schema: str) -> None:
         """Create what is not there yet: keys are ordered by their bytes, as SQLite orders them."""
