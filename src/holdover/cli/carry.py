@@ -149,17 +149,15 @@ def first_day(carrier: Carrier, config: ProcessConfig, recordings: list[Recordin
     from holdover.adapters.process.carry import FIRST, parts_of
     from holdover.adapters.process.day import Begin
 
-    ran, memory = carrier.run(FIRST, recordings, Begin(), disturbed=False)
+    ran, memory = carrier.run(FIRST, recordings, Begin())
     if ran.problems:
         raise NotKnown(f"the day {ran.trade_date} did not come to its end, so nothing is carried: {ran.problems[0]}")
-    snapshot = made(config, recordings, parts_of(ran, memory), carrier.catalogue.digest, [])
+    snapshot = made(config, recordings, parts_of(config, ran, memory), carrier.catalogue.digest)
     snapshot.save(carrier.out / "snapshots")
     return snapshot
 
 
-def made(
-    config: ProcessConfig, recordings: list[Recording], parts: dict[str, bytes], digest: str, redacted: list[str]
-) -> Snapshot:
+def made(config: ProcessConfig, recordings: list[Recording], parts: dict[str, bytes], digest: str) -> Snapshot:
     """The snapshot of a process after a day."""
     metas = [one.meta for one in recordings]
     about = About(
@@ -169,7 +167,7 @@ def made(
         catalogue=digest,
         subject="process",
         symbols=list(config.symbols),
-        redacted=redacted,
+        redacted=sorted(config.redact_fields),
         simulated=any(one.simulated for one in metas),
     )
     return Snapshot(about, parts)

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
+from holdover.runtime.files import sync_directory
 from holdover.runtime.redaction import Rules, is_database
 
 _MAGIC: Final = b"HSNP"
@@ -70,6 +71,7 @@ class Snapshot:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+        sync_directory(directory)
         return path
 
     @classmethod

@@ -103,18 +103,20 @@ class Carrier:
         self.operations, self.progress = list(operations), progress
         self.arms: list[Arm] = []
 
-    def run(
-        self, arm: str, recordings: Sequence[Recording], begin: Begin, *, disturbed: bool = True
-    ) -> tuple[Ran, bytes]:
-        """Run one day as an arm; returns what it came to and the memory of its judgement."""
+    def run(self, arm: str, recordings: Sequence[Recording], begin: Begin) -> tuple[Ran, bytes]:
+        """Run one day as an arm; returns what it came to and the memory of its judgement.
+
+        The first day is undisturbed, and the state that it ends with is taken.
+        """
+        first = arm == FIRST
         day = LiveDay(
             self.config,
             recordings,
             self.out / arm,
             arm,
             begin=begin,
-            operations=self.operations if disturbed else (),
-            numbers=self.config.numbers == "carried",
+            operations=() if first else self.operations,
+            rules=self.config.rules([]) if first else None,
             progress=self.progress,
         )
         ran = day.run()
@@ -206,9 +208,14 @@ def _open_at(night: bytes, recordings: Sequence[Recording]) -> list[str]:
     return [repr(one.record()) for one in venue.orders.values() if one.is_open]
 
 
-def parts_of(ran: Ran, memory: bytes) -> dict[str, bytes]:
-    """The parts of the snapshot at the end of a day."""
-    return {**ran.parts, NIGHT: ran.night, MEMORY: memory, ERAS: msgspec.msgpack.encode(ran.eras)}
+def parts_of(config: ProcessConfig, ran: Ran, memory: bytes) -> dict[str, bytes]:
+    """The parts of the snapshot at the end of a day, what the file calls secret taken out of the venue's too.
+
+    The judgement's memory cannot be redacted: where the file has rules of its own it is left out.
+    """
+    rules = config.rules([])
+    parts = {**ran.parts, NIGHT: rules.redacted(ran.night), ERAS: msgspec.msgpack.encode(ran.eras)}
+    return parts if config.redact_fields or config.redact_patterns else {**parts, MEMORY: memory}
 
 
 def begin_of(parts: dict[str, bytes]) -> Begin:

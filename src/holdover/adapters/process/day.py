@@ -21,7 +21,7 @@ from holdover.adapters.fix.session import (
     engine,
     settings,
 )
-from holdover.adapters.fix.venue import FEED, VenueConfig, VenueServer
+from holdover.adapters.fix.venue import VenueConfig, VenueServer
 from holdover.adapters.process.child import Child
 from holdover.adapters.process.config import ProcessConfig, filled
 from holdover.adapters.process.judge import Era, Passed, Transcript
@@ -31,6 +31,7 @@ from holdover.adapters.process.wire import DIRECTIONS, IN, Wire
 from holdover.recording import Recording
 from holdover.runtime import FreezeStore
 from holdover.runtime.files import write_whole
+from holdover.runtime.redaction import Rules
 
 _SECOND: Final = 1_000_000_000
 _LOOK_S: Final = 0.05
@@ -90,7 +91,10 @@ class Ran(msgspec.Struct, kw_only=True):
 
 
 class LiveDay:
-    """Runs one day below a directory of its own. Raises `BadPlace`, `BadState`, `NoEngine`, `NotStarted`."""
+    """Runs one day below a directory of its own. With `rules` the state that it ends with is taken, and redacted.
+
+    Raises `BadPlace`, `BadState`, `NoEngine`, `NotStarted`.
+    """
 
     def __init__(
         self,
@@ -101,13 +105,13 @@ class LiveDay:
         *,
         begin: Begin | None = None,
         operations: Sequence[Operation] = (),
-        numbers: bool = True,
+        rules: Rules | None = None,
         progress: Callable[[str], None] = lambda what: None,
     ) -> None:
         self.config, self.recordings, self.directory, self.arm = config, list(recordings), directory, arm
         self.begin = begin or Begin()
         self.operations = sorted(operations, key=lambda one: one.at_s)
-        self.numbers = numbers
+        self.rules = rules
         self.progress = progress
         metas = [one.meta for one in recordings]
         self.ran = Ran(
@@ -150,8 +154,9 @@ class LiveDay:
         self.ran.guarded = [
             one for one in self._breaches() if one["number"] > max((k["number"] for k in known), default=0)
         ]
-        self.ran.parts = self.places.capture()
-        self.ran.night = self.server.night(numbers=self.numbers).encoded()
+        if self.rules is not None and not self.ran.problems:
+            self.ran.parts = self.places.capture(self.rules)
+        self.ran.night = self.server.night(numbers=self.config.numbers == "carried").encoded()
         self.ran.seconds = time.monotonic() - began_s
         return self.ran
 
@@ -331,15 +336,14 @@ class _Served(VenueServer):
         super().__init__(config, recordings)
 
     def logged_on(self, name: Name) -> None:
-        """A client is there; the drop copy's begins no day."""
+        """A client is there; the day begins with the first, be it for market data; the drop copy's begins none."""
         client = name[1]
         self.logons[client] = self.logons.get(client, 0) + 1
         if client != _COPY:
             if not self._era:
                 self._era.append(Era(time.time_ns(), self.core.clock.now_ns, self.config.accelerate))
             super().logged_on(name)
-        if not client.endswith(FEED):
-            self.told.set()
+        self.told.set()
 
     def era(self) -> list[Era]:
         """How the wall clock's time was the day's."""

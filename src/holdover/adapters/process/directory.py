@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
+from holdover.adapters.process.engine_store import redacted_store
 from holdover.adapters.process.place import BadPlace, redacted
 from holdover.adapters.process.sqlite import image
 from holdover.runtime.files import sync_directory
@@ -46,12 +47,17 @@ class Directory:
                     name: seen for name, seen in self._look().items() if name in plain
                 }:
                     parts = {**plain, **{name: image(self.path / name) for name in databases}}
-                    return redacted(dict(sorted(parts.items())), rules)
+                    return self._redacted(dict(sorted(parts.items())), rules)
         except FileNotFoundError as problem:
             raise BadPlace(f"{self.name}: {problem.filename}: is not there") from problem
         except OSError as problem:
             raise BadPlace(f"{self.name}: {problem.filename}: {problem.strerror}") from problem
         raise BadPlace(f"{self.name}: {self.path} changes all the time; take it while nobody writes, or exclude files")
+
+    def _redacted(self, parts: Mapping[str, bytes], rules: Rules | None) -> dict[str, bytes]:
+        store = redacted_store(parts, rules) if rules is not None else {}
+        others = {name: content for name, content in parts.items() if name not in store}
+        return dict(sorted({**redacted(others, rules), **store}.items()))
 
     def restore(self, parts: Mapping[str, bytes]) -> None:
         """The directory is there whole, or not at all: it is made beside its place and renamed."""

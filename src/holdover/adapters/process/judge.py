@@ -14,14 +14,14 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from holdover.adapters.fix.messages import Fields, stamp
+from holdover.adapters.fix.messages import Fields, stamp, stamped
 from holdover.adapters.process.wire import IN, OUT
 from holdover.audit import Audit
 from holdover.catalogue import Catalogue
 
 _TIMES: Final = re.compile(rb"\x01(52|122)=(\d{8}-\d\d:\d\d:\d\d)")
 _REQUESTS: Final = {"D": "new", "F": "cancel", "G": "replace"}
-_DAYS: Final = {"6": "pending cancel", "A": "pending new", "E": "pending replace"}
+_PENDING: Final = ("6", "A", "E")
 
 
 class Era(msgspec.Struct, frozen=True):
@@ -111,8 +111,6 @@ def dated(one: Passed, eras: Sequence[Era]) -> bytes:
 
 
 def _wall(text: bytes) -> int:
-    from holdover.adapters.fix.messages import stamped
-
     return stamped(text.decode())
 
 
@@ -144,8 +142,8 @@ def _asked(one: Passed, fields: Fields) -> Act | None:
 
 
 def _told(one: Passed, fields: Fields) -> Act | None:
-    if fields.kind != "8" or fields.get(150) in _DAYS:
-        return None
+    if fields.kind != "8" or fields.get(150) in _PENDING or not fields.get(11):
+        return None  # what follows it says more; and that there is nothing is said of no order
     side = "sell" if fields.get(54) in ("2", "5") else "buy"
     exec_type = _EXEC.get(fields.get(150), fields.get(150))
     what = (exec_type, fields.get(1), fields.get(55), side, fields.get(38))

@@ -22,7 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from holdover.adapters.process.place import BadPlace, only
-from holdover.runtime.redaction import Rules
+from holdover.runtime.redaction import FIELDS, PATTERNS, Rules
 
 _BEFORE, _AFTER, _ROWS, _TEMPLATE = "before.sql", "after.sql", "rows", "template"
 """The schema up to where rows can be put in, and what comes after them: keys, indexes, triggers."""
@@ -69,7 +69,7 @@ class PostgresPlace:
     def capture(self, rules: Rules | None) -> dict[str, bytes]:
         """Raises `BadPlace`; a database with large objects is refused, for they would be left out."""
         if self._template:
-            if rules is not None:
+            if rules is not None and (rules.fields - set(FIELDS) or len(rules.patterns) > len(PATTERNS)):
                 raise BadPlace(f'{self.name}: a template stays on its server and is not redacted; say capture = "dump"')
             return self._keep()
         rows = self._rows()
