@@ -43,6 +43,7 @@ kind = "postgresql"
 url_env = "LEDGER_URL"             # or url, url_file
 database = "ledger_${arm}"         # without it the URL's own
 capture = "dump"                   # or "template": on the server, by CREATE DATABASE ... TEMPLATE
+pg_dump = "/usr/lib/postgresql/16/bin/pg_dump"   # without it the one on the path
 disposable = true                  # `carry` and `restore` may put another in its place
 
 [[state]]
@@ -127,6 +128,7 @@ class StateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url_file: str = ""
     database: str = ""
     capture: Literal["dump", "template"] = "dump"
+    pg_dump: str = ""
     keys: list[str] = []
     disposable: bool = False
 

@@ -102,7 +102,8 @@ def place_of(table: StateTable, config: ProcessConfig, directory: Path, values: 
         return SqlitePlace(table.name, directory / filled(table.path, values))
     url = filled(table.url, values) or secret(table.url_env, table.url_file, config.here)
     if table.kind == "postgresql":
-        return PostgresPlace(table.name, url, filled(table.database, values), template=table.capture == "template")
+        database, template = filled(table.database, values), table.capture == "template"
+        return PostgresPlace(table.name, url, database, template=template, pg_dump=table.pg_dump)
     return RedisPlace(table.name, url, table.keys)
 
 

@@ -10,8 +10,10 @@ and each restore is a copy of it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -47,14 +49,14 @@ _SEQUENCES: Final = "SELECT schemaname, sequencename, last_value FROM pg_sequenc
 class PostgresPlace:
     """One database of a server. Needs `holdover[postgresql]`, and pg_dump where it is dumped."""
 
-    def __init__(self, name: str, url: str, database: str = "", *, template: bool = False) -> None:
+    def __init__(self, name: str, url: str, database: str = "", *, template: bool = False, pg_dump: str = "") -> None:
         try:
             import psycopg
         except ImportError as problem:
             raise BadPlace(f"{name}: PostgreSQL needs psycopg: pip install 'holdover[postgresql]'") from problem
         self.name = name
         self._psycopg = psycopg
-        self._template = template
+        self._template, self._pg_dump = template, pg_dump
         try:
             told = psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.Error as problem:
@@ -121,7 +123,14 @@ class PostgresPlace:
         told = {**self._told, "dbname": self.database}
         password = str(told.pop("password", ""))
         where = self._psycopg.conninfo.make_conninfo("", **told)
-        command = [_pg_dump(), f"--section={section}", "--no-owner", "--no-privileges", f"--snapshot={snapshot}", where]
+        command = [
+            self._program(),
+            f"--section={section}",
+            "--no-owner",
+            "--no-privileges",
+            f"--snapshot={snapshot}",
+            where,
+        ]
         environment = {**os.environ, **({"PGPASSWORD": password} if password else {})}
         try:
             done = subprocess.run(command, capture_output=True, timeout=_DUMP_S, env=environment)
@@ -132,6 +141,17 @@ class PostgresPlace:
         # What speaks to psql, and which program has written it, is no part of the state.
         lines = done.stdout.decode().splitlines()
         return "\n".join(line for line in lines if not line.startswith(("\\", "-- Dumped "))) + "\n"
+
+    def _program(self) -> str:
+        """A pg_dump that knows the server's version: an older one refuses. Raises `BadPlace`."""
+        needed = self._held.info.server_version // 10_000
+        tried = [self._pg_dump] if self._pg_dump else _pg_dumps()
+        known = {one: _version_of(one) for one in tried}
+        for one, version in known.items():
+            if version >= needed:
+                return one
+        at_hand = ", ".join(f"{one} of {version}" for one, version in known.items()) or "none"
+        raise BadPlace(f"{self.name}: the server is of version {needed} and needs a pg_dump of it; at hand: {at_hand}")
 
     def _keep(self) -> dict[str, bytes]:
         """Leave a copy on the server, named after what it holds."""
@@ -260,16 +280,24 @@ def _qualified(name: str) -> str:
     return f"{_q(schema)}.{_q(rest)}"
 
 
-def _pg_dump() -> str:
-    """pg_dump: the one on the path, else the one of a server that came as a wheel. Raises `BadPlace`."""
-    found = shutil.which("pg_dump")
-    if found:
-        return found
-    try:
+def _pg_dumps() -> list[str]:
+    """Every pg_dump at hand: that on the path, and that of a server which came as a wheel."""
+    found = [shutil.which("pg_dump")]
+    with contextlib.suppress(ImportError):
         import pgserver
-    except ImportError:
-        raise BadPlace("a dump of PostgreSQL needs pg_dump on the path") from None
-    return str(Path(pgserver.__file__).parent / "pginstall" / "bin" / "pg_dump")
+
+        found.append(str(Path(pgserver.__file__).parent / "pginstall" / "bin" / "pg_dump"))
+    return [one for one in found if one and os.access(one, os.X_OK)]
+
+
+def _version_of(program: str) -> int:
+    """The major version of a pg_dump; 0 where it does not say."""
+    try:
+        told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=_DUMP_S).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    found = re.search(r" (\d+)", told)
+    return int(found[1]) if found else 0
 
 
 def _first_line(problem: BaseException) -> str:

@@ -1,13 +1,15 @@
 """A Redis database as a place of state: its keys by DUMP and RESTORE, each with what is left of its time to live.
 
 Time stands still in a snapshot: a key that had an hour to live when it was taken has an hour when it is put back. What
-is left is kept in whole seconds, rounded up. Where redaction changes a value, the value itself is kept in place of what
-DUMP gives, which nobody can read.
+is left is kept in whole seconds, rounded up. Of a set, and of a hash that Redis keeps as a table, the members are kept
+in their order in place of what DUMP gives, which differs from one server to the next; and so is a value that redaction
+changes, for nobody can read what DUMP gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -79,17 +81,44 @@ class RedisPlace:
 
     def _taken(self, key: bytes, rules: Rules | None) -> dict[str, Any] | None:
         """One key as it is at one instant; None where it has gone meanwhile."""
+        kind = self._client.type(key).decode()
+        plain = self._is_unordered(key, kind)
         with self._client.pipeline(transaction=True) as line:
-            line.dump(key)
             line.pttl(key)
-            line.type(key)
-            dump, left_ms, kind = line.execute()
-        if dump is None:
+            if plain:
+                line.smembers(key) if kind == "set" else line.hgetall(key)
+            else:
+                line.dump(key)
+            left_ms, told = line.execute()
+        if not told:
             return None
-        one: dict[str, Any] = {"key": key, "left_s": 0 if left_ms < 0 else -(-left_ms // _SECOND_MS), "dump": dump}
+        one: dict[str, Any] = {"key": key, "left_s": 0 if left_ms < 0 else -(-left_ms // _SECOND_MS)}
+        if plain:
+            one |= {"kind": kind, "value": sorted(told) if kind == "set" else dict(sorted(told.items()))}
+        else:
+            one["dump"] = told
         if rules is not None:
-            self._redact(one, kind.decode(), rules)
+            self._redact(one, kind, rules)
         return one
+
+    def _is_unordered(self, key: bytes, kind: str) -> bool:
+        """Whether DUMP gives its members as they happen to lie: the same state has to be the same bytes.
+
+        A hash whose fields have times to live of their own (Redis 7.4) is dumped all the same.
+        """
+        if kind == "set":
+            return True
+        if kind != "hash" or self._client.object("encoding", key) != b"hashtable":
+            return False
+        if not self._fields_expire:
+            return True
+        names = self._client.hkeys(key)
+        return not any(left > 0 for left in self._client.hpttl(key, *names))
+
+    @cached_property
+    def _fields_expire(self) -> bool:
+        told = str(self._client.info("server")["redis_version"]).split(".")
+        return (int(told[0]), int(told[1])) >= (7, 4)
 
     def _redact(self, one: dict[str, Any], kind: str, rules: Rules) -> None:
         if kind not in _READABLE:
@@ -99,13 +128,13 @@ class RedisPlace:
         name = _text(one["key"])
         value = self._value(one["key"], kind)
         new = rules.value(value)
-        if name.rpartition(":")[2] in rules.fields and kind == "string":
+        if isinstance(name, str) and name.rpartition(":")[2] in rules.fields and kind == "string":
             new = mark(value)
-        said = rules.text(name)
+        said = rules.text(name) if isinstance(name, str) else name
         if said != name:
             one["key"] = said.encode()
         if new != value:
-            del one["dump"]
+            one.pop("dump", None)
             one |= {"kind": kind, "value": new}
 
     def _value(self, key: bytes, kind: str) -> Any:
@@ -141,7 +170,7 @@ class RedisPlace:
 
     def _save(self) -> None:
         """Have the server write it down now, where it is set to write at all: a server without a disk has none."""
-        told = self._client.config_get("save", "appendonly")
+        told = {**self._client.config_get("save"), **self._client.config_get("appendonly")}
         if told.get("save") or told.get("appendonly") == "yes":
             self._client.save()
 
