@@ -246,6 +246,8 @@ class Orders:
             life = self._begin(message, session, name or order_id or f"order {len(self.lives) + 1}")
         self._answered(session, cl_ord_id, orig)
         known = life.executions.get(report.exec_id) if report.exec_id not in _UNNAMED else None
+        if known is not None and known.trade_date and report.trade_date not in ("", known.trade_date):
+            known = None  # ExecIDs begin again with the day: yesterday's of the same name is another one
         if known is not None and (message.dup or report.resent or message.seq is None) and _told(known, report, life):
             return  # told before, and told again in so many words
         if known is None and message.late and life.order is not None and message.place == life.place:

@@ -43,6 +43,7 @@ def _modules(argv: list[str]) -> Sequence[Any]:
     from holdover.cli import (
         audit,
         bundle,
+        carry,
         catalogue,
         config,
         coverage,
@@ -65,6 +66,7 @@ def _modules(argv: list[str]) -> Sequence[Any]:
 
     return (
         cycle,
+        carry,
         explore,
         find,
         recording,

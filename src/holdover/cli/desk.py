@@ -22,7 +22,9 @@ def add_parser(verbs: Any) -> None:
     )
     start.add_argument("--config", type=Path, required=True, metavar="FILE")
     start.add_argument("--fault", default="", metavar="NAME", help="a drill: switch a seeded fault on, see faults")
-    start.add_argument("--fault-after", type=float, default=0.0, metavar="SECONDS", help="so long after it has begun")
+    start.add_argument(
+        "--fault-after", type=float, metavar="SECONDS", help="so long after it has begun; without it from the start"
+    )
     start.set_defaults(run=run)
     submit = _asking(acts, "submit", "send a slice of a strategy at once")
     submit.add_argument("strategy", metavar="STRATEGY")

@@ -30,6 +30,7 @@ def add_parser(verbs: Any) -> None:
     serve.add_argument("--port", type=_port, default=9880)
     serve.add_argument("--accelerate", type=_factor, default=1.0, metavar="N", help="seconds of the day in a second")
     serve.add_argument("--state", type=Path, metavar="DIR", help="kept here, and taken up again after a kill")
+    serve.add_argument("--after", type=Path, metavar="DIR", help="the --state of the day before: begin with its night")
     serve.add_argument("--name", default="VENUE", metavar="ID", help="its CompID")
     serve.add_argument("--client", action="append", metavar="ID", help="a client's CompID, repeatedly; else DESK")
     serve.add_argument(
@@ -60,10 +61,12 @@ def _factor(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve; 0 when it was stopped."""
+    from holdover.adapters.fix.night import night_after
     from holdover.adapters.fix.venue import VenueConfig, VenueServer
 
     store = bundled() if arguments.recordings == "bundled" else RecordingStore(arguments.recordings)
     recordings = [store.get(symbol, arguments.day) for symbol in dict.fromkeys(arguments.instrument)]
+    night = night_after(arguments.after, store).encoded() if arguments.after else b""
     with contextlib.ExitStack() as stack:
         directory = arguments.state or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = VenueServer(
@@ -78,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
                 drop_copy_port=arguments.drop_copy_port,
                 heartbeat_s=arguments.heartbeat,
                 waits=arguments.wait,
+                night=night,
             ),
             recordings,
         )

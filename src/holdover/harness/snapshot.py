@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
+from holdover.runtime.files import sync_directory
 from holdover.runtime.redaction import Rules, is_database
 
 try:  # the same format at several times the speed, where it is installed; either reads what the other wrote
@@ -75,6 +76,7 @@ class Snapshot:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+        sync_directory(directory)
         return path
 
     @classmethod

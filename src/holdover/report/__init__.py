@@ -1,6 +1,7 @@
 """Reports: self-contained HTML, readable without anything loaded from anywhere, printable, light and dark."""
 
 from holdover.report.audit_text import audit_text
+from holdover.report.carry_text import carry_text
 from holdover.report.coverage_page import coverage_page
 from holdover.report.coverage_text import coverage_text, gate_junit, gate_markdown, gate_text, occasions_text
 from holdover.report.cycle_page import cycle_page, timeline_page
@@ -21,6 +22,7 @@ from holdover.report.summary import cycle_json, cycle_text
 
 __all__ = [
     "audit_text",
+    "carry_text",
     "coverage_page",
     "coverage_text",
     "cycle_json",

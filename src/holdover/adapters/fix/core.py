@@ -63,19 +63,34 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Ledger:
-    """What was told and how far the day has come, in `venue.db`; each write is synced before it returns."""
+    """What was told and how far the day has come, in `venue.db`; each write is synced before it returns.
 
-    def __init__(self, directory: Path, what: str) -> None:
+    `carried` is what the day began with, of the night before it; a state that has it needs not to be told again.
+    """
+
+    def __init__(self, directory: Path, what: str = "", carried: bytes = b"") -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._db = sqlite3.connect(directory / "venue.db", isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
-        known = self.get("what", what)
-        if known != what:
+        known, began = self.get("what", what), self._carried()
+        if what and known != what:
             raise BadState(f"{directory}: the state is of {known}, not of {what}; give another --state")
-        self._set("what", what)
+        if carried and self.get("what") and began != carried:
+            raise BadState(f"{directory}: the state began with another night; give another --state")
+        self.carried = carried or began
+        if what:
+            with self._lock, self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('carried', ?)", (self.carried,))
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('what', ?)", (what,))
+
+    def _carried(self) -> bytes:
+        with self._lock:
+            row = self._db.execute("SELECT value FROM meta WHERE name='carried'").fetchone()
+        return bytes(row[0]) if row else b""
 
     def get(self, name: str, default: str = "") -> str:
         """A named value."""
@@ -144,11 +159,17 @@ class Ledger:
 class Core:
     """The venue, its recorded day and its clients. `out` collects (client, number, message) until it is taken.
 
-    An account belongs to the client that first names it; another's word on it is refused.
+    An account belongs to the client that first names it; another's word on it is refused. With a `night` (a venue's
+    state after one, and whose its accounts are) the day goes on from it.
     """
 
     def __init__(
-        self, recordings: Sequence[Recording], *, copies: Sequence[str] = (), policy: VenuePolicy | None = None
+        self,
+        recordings: Sequence[Recording],
+        *,
+        copies: Sequence[str] = (),
+        policy: VenuePolicy | None = None,
+        night: tuple[bytes, dict[str, str]] | None = None,
     ) -> None:
         metas = [one.meta for one in recordings]
         self.open_ns, self.close_ns = min(one.open_ns for one in metas), max(one.close_ns for one in metas)
@@ -168,8 +189,23 @@ class Core:
         self._recordings = list(recordings)
         self._tape = self._market()
         self._next: MarketEvent | None = next(self._tape, None)
+        if night is not None:
+            self._go_on(*night)
         self.venue.begin(self.trade_date, self.open_ns, self.close_ns)
         self.ended = False
+
+    def _go_on(self, state: bytes, owners: dict[str, str]) -> None:
+        """Take up what the night has left; its orders are restated to their owners when the day begins."""
+        try:
+            self.venue.load(state)
+        except (KeyError, msgspec.MsgspecError) as problem:
+            told = f"no recording of {problem.args[0]} is here" if isinstance(problem, KeyError) else str(problem)
+            raise BadState(f"what the venue carries over the night cannot be taken up: {told}") from problem
+        if self.venue.trade_date >= self.trade_date:
+            raise BadState(f"the night is that after {self.venue.trade_date}; {self.trade_date} does not come after it")
+        self.owners.update(owners)
+        for account, client in owners.items():
+            self.venue.attach([account], _To(self, client))
 
     def _market(self) -> Iterator[MarketEvent]:
         # The whole day in one order: a venue that plays it again meets the same event at the same count.

@@ -95,11 +95,12 @@ class LiveClock:
 class LiveDesk:
     """One life of a live desk. `run` returns when it has been stopped. Raises `DeskRuns`, `NoEngine`, `StoreProblem`.
 
-    A drill switches a seeded fault on, `fault_after_s` after the desk has begun, and writes into `drill.jsonl` when
-    the mutation came that broke an invariant and when its freeze was on the disk.
+    A drill switches a seeded fault on, `fault_after_s` after the desk has begun or, where that is None, before it
+    comes up on what it has kept; it writes into `drill.jsonl` when the mutation came that broke an invariant and when
+    its freeze was on the disk.
     """
 
-    def __init__(self, config: LiveConfig, *, fault: str = "", fault_after_s: float = 0.0) -> None:
+    def __init__(self, config: LiveConfig, *, fault: str = "", fault_after_s: float | None = None) -> None:
         self.config = config
         config.directory.mkdir(parents=True, exist_ok=True)
         self._locked = _only(config.directory)
@@ -127,6 +128,7 @@ class LiveDesk:
             market=self.feed,
             directory=config.directory,
             guard=self.guard,
+            parts=self.parts if fault_after_s is None else None,
             tables=PostgresTables(config.store_url, config.schema) if config.store_url else None,
         )
 
@@ -172,7 +174,7 @@ class LiveDesk:
         if not again:
             self.guard.boundary("begin", config.trade_date)
         self._begun = True
-        if self._fault:
+        if self._fault and self._fault_after_s is not None:
             self.clock.call_at(self.clock.now_ns + int(self._fault_after_s * 1e9 * config.accelerate), "drill")
             handler = self.clock.handler
             self.clock.handler = lambda name, args: self._drill() if name == "drill" else handler(name, args)

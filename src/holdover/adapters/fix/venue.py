@@ -8,7 +8,6 @@ hands the engine only what the engine's own store does not hold already.
 from __future__ import annotations
 
 import queue
-import re
 import socket
 import threading
 import time
@@ -30,6 +29,7 @@ from holdover.adapters.fix.messages import (
     business_reject,
     market_data,
 )
+from holdover.adapters.fix.night import APPLICATION, Night, engine_files, lay_engine, night_of, read_night
 from holdover.adapters.fix.session import (
     BEGIN,
     Heard,
@@ -49,7 +49,6 @@ FEED: Final = ".FEED"
 
 _UPDATE_S: Final = 0.02
 _BEAT_S: Final = 0.25
-_APPLICATION: Final = re.compile(rb"\x0135=(?![0-5A]\x01)")
 
 
 class VenueConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +56,7 @@ class VenueConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `clients` are their CompIDs, each of which has a second session for market data, CLIENT.FEED. `users` says which
     user and password a client must give. `accelerate` is how many seconds of the recorded day pass in a second.
-    With `waits` the clock stands until somebody has logged on.
+    With `waits` the clock stands until somebody has logged on. `night` is what the day begins with, encoded.
     """
 
     directory: Path
@@ -70,6 +69,7 @@ class VenueConfig(msgspec.Struct, frozen=True, kw_only=True):
     drop_copy_port: int = 0
     heartbeat_s: int = 30
     waits: bool = False
+    night: bytes = b""
 
 
 class VenueServer(Heard):
@@ -81,9 +81,12 @@ class VenueServer(Heard):
         for port in {config.port, config.drop_copy_port} - {0}:
             _free(port)
         what = " ".join(f"{one.meta.instrument.symbol}/{one.meta.trade_date}/{one.digest[:12]}" for one in recordings)
-        self.ledger = Ledger(config.directory, what)
+        self.ledger = Ledger(config.directory, what, config.night)
         copies = [config.drop_copy] if config.drop_copy_port else []
-        self.core = Core(recordings, copies=copies)
+        night = read_night(self.ledger.carried) if self.ledger.carried else None
+        self.core = Core(recordings, copies=copies, night=(night.venue, night.owners) if night else None)
+        if night is not None:
+            self._resume(night)
         self._waiting: queue.SimpleQueue[Told | None] = queue.SimpleQueue()
         self._feeds: dict[str, _Feed] = {}
         self._feed_lock = threading.Lock()
@@ -109,6 +112,21 @@ class VenueServer(Heard):
         self._begins: dict[str, str] = {}
         self._note_begins()
 
+    def _resume(self, night: Night) -> None:
+        """Lay down the sessions' numbers of the night, where the engine's store has not been begun yet."""
+        session = self.config.directory / "session"
+        if not session.exists():
+            for stem, count in lay_engine(night, session).items():
+                client = stem.removeprefix(f"{BEGIN}-{self.config.name}-")
+                self.ledger.base(client, self._began(client), -count)
+
+    def night(self, *, numbers: bool = True) -> Night:
+        """Go into the night, when it has been stopped: what the next day's venue begins with.
+
+        Without `numbers` the sessions begin anew with the day.
+        """
+        return night_of(self.core, engine_files(self.config.directory / "session") if numbers else {})
+
     def _sessions(self, copies: Sequence[str]) -> list[SessionSetting]:
         config = self.config
         found = []
@@ -129,7 +147,7 @@ class VenueServer(Heard):
         base, known = self.ledger.based(client, began), self.ledger.handed().get(client, 0)
         if not body.exists() or base is None:
             return known
-        return max(known, base + len(_APPLICATION.findall(body.read_bytes())))
+        return max(known, base + len(APPLICATION.findall(body.read_bytes())))
 
     def _began(self, client: str) -> str:
         path = self.config.directory / "session" / f"{BEGIN}-{self.config.name}-{client}.session"

@@ -1,0 +1,184 @@
+"""`holdover carry` on real processes: our own desk as a daemon, and a foreign client with its state in SQLite."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdover.cli import main
+from holdover.harness.snapshot import Snapshot
+
+from ..days import short_days
+from .carried import BEFORE, NEXT, SQLITE, arm, carried, client_file, desk_file, snapshot_of
+
+pytest.importorskip("quickfix")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The desk over two days in one command: the folder with its first night's snapshot, and the result."""
+    directory = tmp_path_factory.mktemp("desk")
+    short_days(directory / "days", "ACME", 3)
+    code, told, said = carried(directory, desk_file(directory), "--from", BEFORE)
+    assert code == 0, (said, told)
+    return directory, told
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The same of the foreign client."""
+    directory = tmp_path_factory.mktemp("client")
+    short_days(directory / "days", "ACME", 3)
+    code, told, said = carried(directory, client_file(directory, "SQLITE:book.db", SQLITE), "--from", BEFORE)
+    assert code == 0, (said, told)
+    return directory, told
+
+
+def test_the_desk_carries_a_partial_fill_over_the_night(desk: tuple[Path, dict[str, Any]]) -> None:
+    """Day, snapshot, night, day: the order is there in the morning, the control knows none, and they part."""
+    directory, told = desk
+    assert told["verdict"] == "holds"
+    assert [one["name"] for one in told["arms"]] == ["first", "carried", "control"]
+    (order,) = [one for one in arm(told, "carried")["began_with"] if "patient" in one]
+    assert 0 < int(order.partition("DONE_FOR_DAY ")[2].partition("/")[0]) < 60_000
+    assert arm(told, "control")["began_with"] == []
+    assert told["parted"]["time_ns"] > 0
+    assert all(one["executions"] > 10 and one["logons"] >= 1 for one in told["arms"])
+    assert json.loads((directory / "out" / "result.json").read_text()) == told
+
+
+def test_a_fault_in_what_is_carried_is_found_in_the_carried_arm_only(desk: tuple[Path, dict[str, Any]]) -> None:
+    """The desk forgets how much of a carried order has filled: its own guard says so, and the control holds."""
+    directory, _ = desk
+    faulty = desk_file(directory, "--fault", "forget-carried-partial", name="faulty.toml")
+    code, told, said = carried(directory, faulty, str(snapshot_of(directory)))
+    assert code == 1, said
+    assert told["verdict"] == "breach"
+    assert {one["by"] for one in arm(told, "carried")["breaches"]} == {"guard"}
+    assert "order-quantity-conserved" in {one["invariant"] for one in arm(told, "carried")["breaches"]}
+    assert arm(told, "control")["breaches"] == []
+    assert arm(told, "control")["verdict"] == "holds"
+
+
+def test_a_foreign_process_carries_its_night(client: tuple[Path, dict[str, Any]]) -> None:
+    """Its SQLite and its session's numbers come back, the venue has its order; what it heard is what the venue said."""
+    directory, told = client
+    assert told["verdict"] == "holds"
+    (order,) = arm(told, "carried")["began_with"]
+    assert "F1" in order
+    snapshot = Snapshot.open(snapshot_of(directory))
+    assert "subject/book/database" in snapshot.parts
+    assert snapshot.about.subject == "process"
+    filled = int(order.partition("DONE_FOR_DAY ")[2].partition("/")[0])
+    memory = sqlite3.connect(":memory:")
+    memory.deserialize(
+        snapshot.parts["subject/book/database"][:18] + b"\1\1" + snapshot.parts["subject/book/database"][20:]
+    )
+    assert memory.execute("SELECT value FROM book WHERE name='filled'").fetchone() == (filled,)
+    after = sqlite3.connect(directory / "out" / "carried" / "run" / "book.db")
+    assert after.execute("SELECT value FROM book WHERE name='filled'").fetchone()[0] > filled
+
+
+def test_its_own_messages_show_its_fault(client: tuple[Path, dict[str, Any]]) -> None:
+    """It gives an order a name that it has forgotten: seen in what it sends, on the carried day."""
+    directory, _ = client
+    faulty = client_file(directory, "SQLITE:book.db", SQLITE, "--forget", name="faulty.toml")
+    code, told, said = carried(directory, faulty, str(snapshot_of(directory)))
+    assert code == 1, said
+    found = arm(told, "carried")["breaches"]
+    assert ("fix", "client-order-id-unique") in {(one["by"], one["invariant"]) for one in found}
+    assert arm(told, "control")["verdict"] == "holds"
+    wire = (directory / "out" / "carried" / "wire.fix").read_bytes()
+    assert b"\x0135=D\x01" in wire
+
+
+def test_killed_cut_and_stalled_on_the_carried_day(client: tuple[Path, dict[str, Any]]) -> None:
+    """Three operations in each arm: it comes up again each time, nothing is lost, and the catalogue holds."""
+    directory, _ = client
+    slow = client_file(directory, "SQLITE:book.db", SQLITE, accelerate=30.0, name="slow.toml")
+    done = ["--kill-at", "15:5", "--cut-at", "70:15", "--stall-at", "110:15:in", "--stall-at", "145:10:out"]
+    code, told, said = carried(directory, slow, str(snapshot_of(directory)), *done)
+    assert code == 0, (said, told)
+    for one in told["arms"]:
+        assert one["lives"] == 2
+        assert one["logons"] >= 3, "after the kill and after the cut it logs on again"
+        said_done = [what for _, what in one["operations"]]
+        assert said_done[:2] == ["kill at 15 s for 5 s", "kill over"]
+        assert len(said_done) == 8
+    counted = sqlite3.connect(directory / "out" / "carried" / "run" / "book.db")
+    filled = counted.execute("SELECT value FROM book WHERE name='filled'").fetchone()[0]
+    last = [
+        line
+        for line in (directory / "out" / "carried" / "wire.fix").read_bytes().splitlines()
+        if b"\x0111=F1\x01" in line
+    ]
+    assert any(b"\x0114=%d\x01" % filled in line for line in last)
+
+
+def test_what_a_replica_does_not_know(
+    client: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Taken without our venue: 3, in a sentence; with what its owner exports of the venue, both arms run."""
+    directory, _ = client
+    run = directory / "out" / "first" / "run"
+    place = client_file(directory, "SQLITE:book.db", SQLITE, name="replica.toml")
+    replica = directory / "replica"
+    replica.mkdir()
+    taking = replica / "process.toml"
+    taking.write_text(
+        place.read_text()
+        .replace('path = "book.db"', f'path = "{run}/book.db"')
+        .replace('path = "session"', f'path = "{run}/session"')
+    )
+    store = ["--store", str(tmp_path / "store")]
+    assert main(["snapshot", "take", "--process", str(taking), "--day", BEFORE, "--json", *store]) == 0
+    name = json.loads(capsys.readouterr().out)["name"]
+    code, _, said = carried(directory, place, name, *store)
+    assert code == 3
+    assert "is not known; its owner says so by --venue-orders FILE" in said
+    with sqlite3.connect(run / "book.db") as book:
+        filled = book.execute("SELECT value FROM book WHERE name='filled'").fetchone()[0]
+    ours, theirs = _numbers(run / "session" / "FIX.4.4-CLIENT-VENUE.seqnums")
+    orders = {
+        "orders": [
+            {"client": "CLIENT", "account": "X1", "cl_ord_id": "F1", "symbol": "ACME", "side": "buy",
+             "order_qty": 60000, "cum_qty": filled, "price": "99.99", "avg_px": "99.99"}
+        ],
+        "positions": [{"client": "CLIENT", "account": "X1", "symbol": "ACME", "net_qty": filled}],
+        "numbers": {"CLIENT": {"out": theirs, "in": ours}},
+    }  # fmt: skip
+    (tmp_path / "venue.json").write_text(json.dumps(orders))
+    code, told, said = carried(directory, place, name, *store, "--venue-orders", str(tmp_path / "venue.json"))
+    assert code == 0, (said, told)
+    (order,) = arm(told, "carried")["began_with"]
+    assert f"{filled}/60000" in order
+    orders["orders"][0] |= {"side": "up", "symbol": "NOPE", "time_in_force": "DAY"}
+    orders["positions"][0] |= {"net_qty": "1.5"}
+    (tmp_path / "venue.json").write_text(json.dumps(orders))
+    code, _, said = carried(directory, place, name, *store, "--venue-orders", str(tmp_path / "venue.json"))
+    assert code == 2
+    assert "order 1: symbol NOPE is none of ACME" in said
+    assert "position 1: net_qty: " in said
+
+
+def _numbers(path: Path) -> tuple[int, int]:
+    ours, theirs = path.read_text().split(":")
+    return int(ours), int(theirs)
+
+
+def test_a_process_that_does_not_come_up(tmp_path: Path) -> None:
+    """It ends before it has logged on, in both arms: could not tell, and why, with its last words."""
+    short_days(tmp_path / "days", "ACME", 2)
+    path = client_file(tmp_path, "SQLITE:book.db", SQLITE)
+    path.write_text(
+        path.read_text().replace('"99.99"', '"99.99", "--odd"').replace("tests.real.fix_client", "tests.real.nobody")
+    )
+    code, _, said = carried(tmp_path, path, "--from", BEFORE)
+    assert code == 3
+    assert "the process ended with 1 before it had logged on" in said
+    assert "No module named" in said
+    assert NEXT not in said
