@@ -4,8 +4,8 @@
 
 A cycle is: stop the trader in good order, build its live stack anew on what its cache database holds, start it, log
 on, and let its own start-up reconciliation come to its end against the simulated venue. `bare` is that with a guard
-that does nothing: nothing is kept, restored, checked or compared. `holdover` has the whole catalogue on. Two sessions in
-one process take turns, with one resting order each and with a hundred; medians.
+that does nothing: nothing is kept, restored, checked or compared. `holdover` has the whole catalogue on. Two sessions
+in one process take turns, with one resting order each and with a hundred; medians.
 """
 
 from __future__ import annotations
