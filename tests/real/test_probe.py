@@ -126,7 +126,7 @@ def venue(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubVenue]:
 def test_each_fault_of_a_venue_is_counted_once_in_its_class(
     venue: StubVenue, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    """401 for a while, a disabled book, dropped frames, a hang-up; what resets the clock, and what only stands in it."""
+    """401 for a while, a disabled book, dropped frames, a hang-up; and what each does to the clock."""
     (tmp_path / "shadow.toml").write_text(CONFIG.format(**venue.ports))
     (tmp_path / "journal.jsonl").touch()
     config, clock = read_shadow(tmp_path / "shadow.toml"), Clock()
