@@ -8,6 +8,7 @@ catalogue = ["our_invariants"]     # folders or packages beside the built-in cat
 journal = true
 journal_max_mb = 1024              # past it the journal is put aside and begun anew; 0: never
 journal_keep = 7                   # of those put aside
+journal_sync_ms = 100              # what a machine that loses its power may lose of it; 0: whatever the system holds
 recorder_size = 256
 axes = ["our_axes"]                # modules that register axes of state coverage beside the built-in ones
 bundles = true                     # each breach leaves a bundle in bundles/ of the directory
@@ -114,6 +115,7 @@ class _GuardTable(msgspec.Struct, forbid_unknown_fields=True):
     journal: bool = True
     journal_max_mb: float = 1024.0
     journal_keep: int = 7
+    journal_sync_ms: float = 100.0
     recorder_size: int = 256
     axes: list[str] = []
     bundles: bool = True
@@ -176,6 +178,7 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     journal: bool = True
     journal_max_mb: float = 1024.0
     journal_keep: int = 7
+    journal_sync_ms: float = 100.0
     recorder_size: int = 256
     axes: list[str] = []
     store: StoreTable = StoreTable()
@@ -291,6 +294,8 @@ def read_config(path: Path) -> GuardConfig:
         _check_pages(pages, problems)
     if guard is not None and (guard.obey_within_ms < 0 or not guard.name.strip()):
         problems.append("[guard] obey_within_ms should not be below 0, and name not be empty")
+    if guard is not None and guard.journal_sync_ms < 0:
+        problems.append("[guard] journal_sync_ms should not be below 0")
     if store is not None and (store.timeout_s <= 0 or not store.schema.isidentifier()):
         problems.append("[store] timeout_s should be above 0, and schema a plain name of letters, digits, underscores")
     metrics = _table(told, "metrics", MetricsConfig, problems) if "metrics" in told else None
@@ -324,6 +329,7 @@ def read_config(path: Path) -> GuardConfig:
         journal=guard.journal,
         journal_max_mb=guard.journal_max_mb,
         journal_keep=guard.journal_keep,
+        journal_sync_ms=guard.journal_sync_ms,
         recorder_size=guard.recorder_size,
         axes=guard.axes,
         store=store,
