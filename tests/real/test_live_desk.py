@@ -198,6 +198,19 @@ def test_killed_cut_and_stalled(
     wire.close()
 
 
+def test_a_state_has_one_venue(start: Start, wait_until: Wait, tmp_path: Path) -> None:
+    """A second one on the same folder is refused while the first lives, and comes up when that was killed."""
+    short_days(tmp_path / "days", SYMBOL, 6)
+    state = tmp_path / "state"
+    first = serving(start, wait_until, tmp_path / "days", free_port(), state, 60)
+    second = start(venue_command(tmp_path / "days", free_port(), state, 60))
+    wait_until(lambda: second.process.poll() is not None)
+    assert second.process.returncode == 2
+    assert f"{state}: another venue runs there" in second.errors[-1]
+    first.kill()
+    serving(start, wait_until, tmp_path / "days", free_port(), state, 60)
+
+
 def test_without_its_store_the_desk_goes_down(
     start: Start, wait_until: Wait, tmp_path: Path, postgres: Any, schema: str
 ) -> None:

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 def ask(arguments: argparse.Namespace) -> int:
     """Ask the running daemon; returns the exit code."""
     from holdover.adapters.fix.config import read_live
-    from holdover.adapters.fix.live import DeskRuns
+    from holdover.adapters.fix.live import NoDesk
     from holdover.adapters.fix.live import ask as asked
 
     told: dict[str, Any] = {"act": arguments.act}
@@ -73,7 +73,7 @@ def ask(arguments: argparse.Namespace) -> int:
         told["order"] = arguments.order
     try:
         said = asked(read_live(arguments.config).directory, told)
-    except DeskRuns as problem:
+    except NoDesk as problem:
         print(f"holdover: {problem}", file=sys.stderr)
         return 3
     if "problem" in said:
