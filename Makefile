@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test check gate argument bench findings book clean
+.PHONY: demo test test-slow check gate argument bench findings book clean
 
 $(BIN)/holdover: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,10 @@ demo: $(BIN)/holdover
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+# What takes many trials, beside it.
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
