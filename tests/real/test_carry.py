@@ -222,3 +222,20 @@ def test_state_in_redis(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
         assert server.get("other") == b"stays"
     finally:
         server.shutdown()
+
+
+@pytest.mark.parametrize("which", ["desk", "client"])
+def test_a_snapshot_of_last_week(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """By the machine's date its engine begins its numbers anew: so does the venue, and what is carried is carried."""
+    directory, _ = request.getfixturevalue(which)
+    snapshot = Snapshot.open(snapshot_of(directory))
+    sessions = [name for name in snapshot.parts if name.endswith(".session") and name.startswith("subject/")]
+    assert sessions
+    old = Snapshot(snapshot.about, snapshot.parts | dict.fromkeys(sessions, b"20240103-10:00:00"))
+    code, told, said = carried(directory, directory / "process.toml", str(old.save(tmp_path)))
+    assert code == 0, (said, told)
+    wire = (directory / "out" / "carried" / "wire.fix").read_bytes()
+    sender = b"49=" + which.upper().encode() + b"\x01"
+    (logon, *_) = [line for line in wire.splitlines() if b"\x0135=A\x01" in line and sender in line]
+    assert b"\x0134=1\x01" in logon
+    assert b"\x01150=D\x01" in wire, "the carried order is restated to it"

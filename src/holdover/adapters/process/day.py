@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from holdover.adapters.fix.messages import Fields
+from holdover.adapters.fix.messages import Wire as Said
 from holdover.adapters.fix.session import (
     Heard,
     Name,
@@ -27,7 +29,7 @@ from holdover.adapters.process.config import ProcessConfig, filled
 from holdover.adapters.process.judge import Era, Passed, Transcript
 from holdover.adapters.process.place import Places
 from holdover.adapters.process.ports import free_ports
-from holdover.adapters.process.wire import DIRECTIONS, IN, Wire
+from holdover.adapters.process.wire import DIRECTIONS, IN, OUT, Wire
 from holdover.recording import Recording
 from holdover.runtime import FreezeStore
 from holdover.runtime.files import write_whole
@@ -187,7 +189,7 @@ class LiveDay:
         self.values["port"] = str(self.wire.port)
         self.transcript = Transcript(self.directory / "wire.fix", self.server.now_ns)
         self.copy = _Copy(config.venue, copy_port, self.directory / "copy", self.server.now_ns)
-        self.wire.heard = self.transcript.heard
+        self.wire.heard = self._heard
         self.copy.start()
         environment = {name: filled(value, self.values) for name, value in config.environment.items()}
         self.child = Child(
@@ -197,6 +199,11 @@ class LiveDay:
             self.directory / "process.log",
             config.stop_s,
         )
+
+    def _heard(self, direction: str, text: bytes) -> None:
+        self.transcript.heard(direction, text)
+        if direction == OUT and b"\x0135=A\x01" in text:
+            self.server.called(Fields(text.decode("utf-8", "replace")))
 
     def _start(self) -> bool:
         """Bring the process up; whether it has logged on in time."""
@@ -327,13 +334,35 @@ class LiveDay:
 
 
 class _Served(VenueServer):
-    """The venue of a day: it counts logons, and its clock stands until the process is there."""
+    """The venue of a day: it counts logons, and its clock stands until the process is there.
+
+    What it has to say to a client before it has logged on at all, it says then. A client whose first Logon has the
+    number 1 has begun its session anew over the night, as engines do with the date: then so does the venue.
+    """
 
     def __init__(self, config: VenueConfig, recordings: Sequence[Recording]) -> None:
         self.logons: dict[str, int] = {}
         self.told = threading.Event()
         self._era: list[Era] = []
+        self._called: set[str] = set()
+        self._later: list[tuple[str, int, Said]] = []
         super().__init__(config, recordings)
+
+    def called(self, logon: Fields) -> None:
+        """A Logon is on its way here."""
+        client = logon.get(49)
+        if client in self._ids and client not in self._called:
+            self._called.add(client)
+            session = engine().Session.lookupSession(self._ids[client])
+            if logon.get(34) == "1" and logon.get(141) != "Y" and session.getExpectedTargetNum() > 1:
+                session.reset()
+
+    def _flush(self) -> None:
+        waiting, self.core.out, self._later = [*self._later, *self.core.out], [], []
+        for one in waiting:
+            away = one[0] in self.config.clients and one[0] not in self.logons
+            (self._later if away else self.core.out).append(one)
+        super()._flush()
 
     def logged_on(self, name: Name) -> None:
         """A client is there; the day begins with the first, be it for market data; the drop copy's begins none."""
