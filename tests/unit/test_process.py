@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -511,3 +513,50 @@ def test_bad_input_of_carry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         said = capsys.readouterr().err
         assert reason in said, said
     assert not (tmp_path / "out").exists()
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file, the export and each command line of docs/process.md are ones that are understood."""
+    from holdover.cli import carry, snapshot
+
+    page = (ROOT / "docs" / "process.md").read_text()
+    (tmp_path / "desk.toml.in").write_text("")
+    config = read_process(written(tmp_path, page.partition("```toml\n")[2].partition("```")[0]))
+    assert [one.name for one in config.states] == ["desk", "guard"]
+    (tmp_path / "venue.json").write_text(page.partition("```json\n")[2].partition("```")[0])
+    instruments = [bundled().get("ACME", "2024-11-29").meta.instrument]
+    night = night_from(tmp_path / "venue.json", config, instruments, "2024-11-27")
+    assert night.owners == {"A1": "DESK"}
+    for module in (carry, snapshot):
+        monkeypatch.setattr(module, "run", lambda arguments: 0)
+    lines = [line for line in page.splitlines() if line.startswith("holdover ")]
+    assert len(lines) >= 4
+    for line in lines:
+        assert main(shlex.split(line, comments=True)[1:]) == 0, line
+
+
+def test_the_fields_that_the_module_shows_are_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example at the head of config.py is read, and has every field of every table."""
+    import holdover.adapters.process.config as module
+
+    assert module.__doc__ is not None
+    text = module.__doc__.partition("\n\n")[2].partition("\nIn command,")[0]
+    for name, value in (("VENUE_PASSWORD", "x"), ("LEDGER_URL", "postgresql://h/d"), ("CACHE_URL", "redis://h")):
+        monkeypatch.setenv(name, value)
+    (tmp_path / "desk.toml.in").write_text("")
+    config = read_process(written(tmp_path, text))
+    assert [one.kind for one in config.states] == ["directory", "sqlite", "postgresql", "redis"]
+    tables = {
+        "process": module._ProcessTable,
+        "venue": module._VenueTable,
+        "redact": module._RedactTable,
+        "state": module.StateTable,
+    }
+    told = tomllib.loads(text)
+    for name, table in tables.items():
+        given = told[name] if isinstance(told[name], list) else [told[name]]
+        missing = set(table.__struct_fields__) - set().union(*given) - {"url", "url_file"}
+        assert not missing, (name, missing)
