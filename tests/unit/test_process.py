@@ -1,0 +1,562 @@
+"""A process under test: its file checked whole, its wire cut and stalled, its messages in the day's time, the night."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import threading
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdover.adapters.fix.core import BadState, Core, Ledger, Told
+from holdover.adapters.fix.night import Night, engine_files, lay_engine, night_after, night_of, read_night
+from holdover.adapters.process.child import Child, NotStarted
+from holdover.adapters.process.config import filled, read_process
+from holdover.adapters.process.judge import Era, Passed, dated, judged, parted
+from holdover.adapters.process.place import BadPlace, Places
+from holdover.adapters.process.seed import night_from
+from holdover.adapters.process.wire import IN, OUT, Wire
+from holdover.catalogue import Catalogue
+from holdover.cli import main
+from holdover.model import OrdStatus
+from holdover.recording import bundled
+from holdover.runtime import BadConfig
+
+from ..days import short_days
+
+GOOD = """
+[process]
+command = ["run"]
+[venue]
+symbols = ["ACME"]
+clients = ["DESK"]
+[[state]]
+name = "desk"
+kind = "directory"
+path = "desk"
+"""
+
+BAD = """
+[process]
+command = []
+directory = "/elsewhere"
+ready_s = 0
+[process.strange]
+[venue]
+symbols = ["ACME"]
+clients = ["DESK"]
+accelerate = 0
+[venue.users]
+NOBODY = "u:V"
+DESK = "u:NOT_SET_HERE"
+[other]
+[[file]]
+path = "../x"
+from = "nowhere"
+[[state]]
+name = "a b"
+kind = "directory"
+[[state]]
+name = "one"
+kind = "sqlite"
+path = "../up.db"
+[[state]]
+name = "one"
+kind = "redis"
+url = "redis://user:pass@host"
+[[state]]
+name = "two"
+kind = "postgresql"
+[[state]]
+name = "three"
+kind = "postgresql"
+url_env = "NOT_SET_HERE"
+[[state]]
+name = "four"
+kind = "paper"
+[redact]
+patterns = ["("]
+"""
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Wait for what a thread brings about."""
+    import time
+
+    def wait(holds: Callable[[], object], within_s: float = 20.0) -> None:
+        event, end = threading.Event(), time.monotonic() + within_s
+        while not holds():
+            assert time.monotonic() < end, "it did not come about in time"
+            event.wait(0.005)
+
+    return wait
+
+
+def written(directory: Path, text: str) -> Path:
+    """A process file."""
+    path = directory / "process.toml"
+    path.write_text(text)
+    return path
+
+
+def test_all_problems_of_a_file_are_said_at_once(tmp_path: Path) -> None:
+    """Each with its place and what would be right."""
+    with pytest.raises(BadConfig) as told:
+        read_process(written(tmp_path, BAD))
+    said = str(told.value).splitlines()
+    for problem in (
+        "[other] is no table that is known here",
+        "[process]: Object contains unknown field `strange`",
+        "[venue] accelerate should be above 0",
+        "[venue.users] NOBODY is none of the clients: DESK",
+        "[venue.users] DESK: 'u:NOT_SET_HERE' should be USER:VARIABLE",
+        "[[file]] ../x: from: ",
+        "[[file]] ../x: path should be below the run's folder",
+        "[[state]] a b: the name should be of letters",
+        "[[state]] a b: a directory needs its path",
+        "[[state]] one: there are two of that name",
+        "[[state]] one: path should be absolute, or below where the process runs",
+        "[[state]] one: url carries a secret; it belongs into url_env or url_file",
+        "[[state]] two: needs one of url, url_env, url_file",
+        "[[state]] three: the environment does not set NOT_SET_HERE",
+        "[[state]] 6: Invalid enum value 'paper'",
+        "[redact] redaction pattern '('",
+    ):
+        assert any(line.startswith("process.toml: ") and problem in line for line in said), (problem, said)
+    with pytest.raises(BadConfig, match="cannot be read"):
+        read_process(tmp_path / "none.toml")
+    with pytest.raises(BadConfig, match="not a TOML file"):
+        read_process(written(tmp_path, "["))
+    found = written(
+        tmp_path, GOOD.replace("[venue]", 'ready_s = 0\ndirectory = "/x"\n[venue]').replace('["run"]', "[]")
+    )
+    with pytest.raises(BadConfig) as told:
+        read_process(found)
+    assert "command should have at least the program" in str(told.value)
+    assert "ready_s and stop_s should be above 0" in str(told.value)
+    assert "directory should be below the run's folder" in str(told.value)
+
+
+def test_names_are_filled_in_and_others_left() -> None:
+    """What is known stands in its place, what a shell or a template of its own means does not."""
+    assert filled("a ${port} ${HOME} $port ${day}", {"port": "1", "day": "d"}) == "a 1 ${HOME} $port d"
+
+
+def test_a_place_that_is_not_ours_is_not_emptied(tmp_path: Path) -> None:
+    """An absolute path without `disposable` may be taken, and neither be put back nor emptied."""
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "f").write_text("x")
+    config = read_process(written(tmp_path, GOOD.replace('path = "desk"', f'path = "{tmp_path}/book"')))
+    places = Places(config, tmp_path / "run", {}, ours=True)
+    parts = places.capture()
+    assert parts == {"subject/desk/f": b"x"}
+    for act in (places.clear, lambda: places.restore(parts)):
+        with pytest.raises(BadPlace, match="say disposable = true"):
+            act()
+    assert (tmp_path / "book" / "f").exists()
+    free = read_process(
+        written(tmp_path, GOOD.replace('path = "desk"', f'path = "{tmp_path}/book"\ndisposable = true'))
+    )
+    Places(free, tmp_path / "run", {}, ours=True).clear()
+    assert not (tmp_path / "book").exists()
+    with pytest.raises(BadPlace, match=r"has a state strange, for which the file has no \[\[state\]\]"):
+        Places(free, tmp_path / "run", {}, ours=True).restore({"subject/strange/f": b""})
+
+
+def test_take_and_restore_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same places, with secrets taken out; put back where the file says that they may be."""
+    home = tmp_path / "desk"
+    home.mkdir()
+    (home / "a").write_text("api_key=abcdefgh")
+    path = written(tmp_path, GOOD)
+    store = ["--store", str(tmp_path / "store")]
+    assert main(["snapshot", "take", "--process", str(path), *store]) == 2
+    assert "needs --day" in capsys.readouterr().err
+    assert main(["snapshot", "take", "--process", str(path), "--day", "27.11.", *store]) == 2
+    assert "should be a date" in capsys.readouterr().err
+    names = []
+    for _ in range(2):
+        assert main(["snapshot", "take", "--process", str(path), "--day", "2024-11-27", "--json", *store]) == 0
+        names.append(json.loads(capsys.readouterr().out)["name"])
+    assert names[0] == names[1], "the same state has the same name"
+    (home / "b").write_text("new")
+    assert main(["snapshot", "restore", names[0], "--process", str(path), *store]) == 2
+    assert "say disposable = true" in capsys.readouterr().err
+    path.write_text(GOOD + "disposable = true\n")
+    assert main(["snapshot", "restore", names[0], "--process", str(path), *store]) == 0
+    assert [(one.name, one.read_text()) for one in home.iterdir()] == [("a", "api_key=[redacted]")]
+    assert main(["snapshot", "restore", names[0], *store]) == 2
+    assert "either --into DIR or --process FILE" in capsys.readouterr().err
+    assert main(["snapshot", "take", "--process", str(path), "--day", "2024-11-27", "--json", *store]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == names[0], "and what was put back is the same state"
+
+
+# -- the process --------------------------------------------------------------------------------------------------
+
+
+def test_a_child_is_killed_with_what_it_has_started(tmp_path: Path, wait_until: Callable[..., None]) -> None:
+    """Its whole group, at once; a handler of SIGTERM runs only where it is stopped."""
+    import os
+
+    script = (
+        "trap 'echo ended >> said; exit 3' TERM; (while :; do :; done) & echo $! > child; echo up >> said;"
+        "while :; do wait; done"
+    )
+    child = Child(["sh", "-c", script], tmp_path / "home", {}, tmp_path / "log", 5.0)
+    child.start()
+    said, started = tmp_path / "home" / "said", tmp_path / "home" / "child"
+    wait_until(lambda: said.exists() and said.read_text() == "up\n")
+    below = int(started.read_text())
+    child.kill()
+    assert not child.runs
+    assert said.read_text() == "up\n"
+    wait_until(lambda: _gone(below))
+    child.start()
+    wait_until(lambda: said.read_text() == "up\nup\n")
+    below = int(started.read_text())
+    assert child.stop() == 3
+    assert said.read_text() == "up\nup\nended\n"
+    wait_until(lambda: _gone(below))
+    assert child.lives == 2
+    with pytest.raises(NotStarted, match="no-such-program: cannot be started"):
+        Child(["no-such-program"], tmp_path, {}, tmp_path / "log", 1.0).start()
+    assert os.path.exists(tmp_path / "log")
+
+
+def _gone(pid: int) -> bool:
+    """Whether a process is no more, or only waits to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    except OSError:
+        return True
+
+
+# -- the wire -----------------------------------------------------------------------------------------------------
+
+
+def message(kind: str, *fields: str) -> bytes:
+    """One whole message."""
+    said = "\x01".join([f"35={kind}", *fields]).encode() + b"\x01"
+    whole = b"8=FIX.4.4\x019=%d\x01" % len(said) + said
+    return whole + b"10=%03d\x01" % (sum(whole) % 256)
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """A server that says again what it hears."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            while data := connection.recv(4096):
+                connection.sendall(data)
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield int(server.getsockname()[1])
+    server.close()
+
+
+def test_the_wire(echo: int, wait_until: Callable[..., None]) -> None:
+    """It tells whole messages in both directions, stalls one or the other, cuts, refuses, and heals."""
+    heard: list[tuple[str, bytes]] = []
+    wire = Wire(echo, lambda direction, text: heard.append((direction, text)))
+    one, two, three, four = (message("0", f"112={number}") for number in range(4))
+    client = socket.create_connection(("127.0.0.1", wire.port), timeout=10)
+    client.sendall(one[:10])
+    client.sendall(one[10:] + two)
+    assert _received(client, len(one + two)) == one + two
+    assert sorted(heard) == sorted([(OUT, one), (OUT, two), (IN, one), (IN, two)])
+    wire.stall(IN)
+    client.sendall(three)
+    wait_until(lambda: (OUT, three) in heard)
+    client.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    assert (IN, three) not in heard, "it has not reached anybody"
+    client.settimeout(10)
+    wire.heal()
+    assert _received(client, len(three)) == three
+    assert (IN, three) in heard
+    wire.stall(OUT)
+    client.sendall(four)
+    wait_until(lambda: (OUT, four) in heard)
+    wire.cut()
+    assert client.recv(1) == b""
+    assert (IN, four) not in heard
+    refused = socket.create_connection(("127.0.0.1", wire.port), timeout=10)
+    assert _closed(refused)
+    wire.heal()
+    again = socket.create_connection(("127.0.0.1", wire.port), timeout=10)
+    again.sendall(one)
+    assert _received(again, len(one)) == one
+    wire.close()
+    assert _closed(again)
+
+
+def _received(client: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        found += client.recv(4096)
+    return found
+
+
+def _closed(client: socket.socket) -> bool:
+    try:
+        return not client.recv(1)
+    except ConnectionError:
+        return True
+
+
+# -- what passed --------------------------------------------------------------------------------------------------
+
+OPEN_NS = bundled().get("ACME", "2024-11-29").meta.open_ns
+
+
+def passed(direction: str, second: int, kind: str, *fields: str) -> Passed:
+    """A message of a run, so many seconds after the open."""
+    sender, target = ("DESK", "VENUE") if direction == OUT else ("VENUE", "DESK")
+    head = (f"49={sender}", f"56={target}", "52=20261126-04:00:00")
+    return Passed(OPEN_NS + second * 1_000_000_000, direction, message(kind, *head, *fields))
+
+
+def test_messages_are_judged_in_the_time_of_the_day() -> None:
+    """SendingTime is the day's; what a message says of an earlier day of the run is that day's."""
+    one = passed(IN, 5, "0", "34=7", "122=20261126-03:00:01")
+    eras = [Era(1_795_662_000_000_000_000, OPEN_NS - 2 * 86_400_000_000_000, 60.0)]
+    told = dated(one, eras)
+    assert b"\x0152=20241129-14:30:05\x01" in told
+    assert b"\x01122=20241127-14:31:00\x01" in told
+    audit = judged(Catalogue.load(), [one], eras, "x")
+    assert audit.skipped == []
+    assert audit.messages == 1
+
+
+def test_where_two_runs_part() -> None:
+    """By what is asked for and told, not by names and prices; by the first of the two that differs in time."""
+    new = ("1=A1", "55=ACME", "54=1", "38=100", "59=0")
+    one = [passed(OUT, 1, "D", "11=C1", "44=98.01", *new), passed(OUT, 9, "D", "11=C2", *new)]
+    same = [passed(OUT, 1, "D", "11=X7", "44=98.02", *new), passed(OUT, 8, "D", "11=X8", *new)]
+    assert parted(one, same) is None
+    other = [same[0], passed(OUT, 8, "D", "11=X8", *(*new[:3], "38=200", "59=0"))]
+    found = parted(one, other)
+    assert found is not None
+    assert found.time_ns == other[1].time_ns
+    assert (found.carried, found.control) == ("new C2 A1 buy 100 ACME", "new X8 A1 buy 200 ACME")
+    restated = passed(IN, 0, "8", "11=G1", "17=E1", "150=D", "1=A1", "55=ACME", "54=1", "38=100", "14=40")
+    found = parted([restated, *one], same)
+    assert found is not None
+    assert (found.direction, found.carried, found.control) == (IN, "Restated G1 buy 40/100 ACME", "")
+
+
+# -- the night ----------------------------------------------------------------------------------------------------
+
+
+def order(number: int, tif: str, price: str = "90.00") -> Told:
+    """A client's new order, far from the market."""
+    fields = (f"34={number}", f"11=C{number}", "1=A1", "55=ACME", "54=1", "38=100", "40=2", f"44={price}", f"59={tif}")
+    head = ("49=DESK", "56=VENUE", "52=20261126-04:00:00")
+    return Told(number, "DESK", message("D", *head, *fields, "60=20241127-14:30:00").decode())
+
+
+def test_a_venue_goes_through_the_night() -> None:
+    """DAY orders expire, GTC orders and positions go on, ExecIDs begin anew, its owner hears that they are restated."""
+    first = Core([bundled().get("ACME", "2024-11-27")])
+    first.advance(first.open_ns + 60_000_000_000)
+    first.take(order(1, "0"))
+    first.take(order(2, "1"))
+    first.take(order(3, "1", "99.99"))
+    night = night_of(first, {})
+    assert first.venue.orders["C1"].ord_status == OrdStatus.EXPIRED
+    filled_qty = first.venue.orders["C3"].cum_qty
+    assert filled_qty > 0
+    again = read_night(night.encoded())
+    second = Core([bundled().get("ACME", "2024-11-29")], night=(again.venue, again.owners))
+    assert next(one.cl_ord_id for one in second.venue.orders.values() if one.is_open) == "C2"
+    assert second.venue.positions["A1/ACME"].net_qty == filled_qty
+    told = [(client, dict(wire.fields)) for client, _, wire in second.out]
+    assert ("DESK", "C2", "D") in {(client, fields[11], fields[150]) for client, fields in told if 150 in fields}
+    second.take(order(2, "0"))
+    assert second.out[-1][2].fields[-1] != ()
+    assert any(value == "6" for tag, value in second.out[-1][2].fields if tag == 103), "a name is had once"
+    with pytest.raises(BadState, match="does not come after it"):
+        Core([bundled().get("ACME", "2024-11-27")], night=(again.venue, again.owners))
+    with pytest.raises(BadState, match="no recording of ACME is here"):
+        Core([bundled().get("BOLT", "2024-11-29")], night=(again.venue, again.owners))
+    with pytest.raises(BadState, match="is damaged"):
+        read_night(b"x")
+
+
+def test_a_state_of_the_day_before_is_gone_on_with(tmp_path: Path) -> None:
+    """`--after`: played to its close, its night is what the next state begins with, again after a kill of its own."""
+    recording = bundled().get("ACME", "2024-11-27")
+    what = f"ACME/2024-11-27/{recording.digest[:12]}"
+    ledger = Ledger(tmp_path / "one", what)
+    told = ledger.take("DESK", order(1, "1").text)
+    assert told is not None
+    ledger.mark(recording.meta.open_ns, 1, [told.number], {})
+    ledger.close()
+    session = tmp_path / "one" / "session"
+    session.mkdir()
+    (session / "FIX.4.4-VENUE-DESK.seqnums").write_text("0000000007 : 0000000009")
+    (session / "FIX.4.4-VENUE-DESK.body").write_bytes(message("8") + message("0"))
+    night = night_after(tmp_path / "one", bundled())
+    assert night.trade_date == "2024-11-27"
+    assert night.owners == {"A1": "DESK"}
+    counts = lay_engine(night, tmp_path / "two" / "session")
+    assert counts == {"FIX.4.4-VENUE-DESK": 1}
+    assert engine_files(tmp_path / "two" / "session") == night.engine
+    second = Ledger(tmp_path / "two", "x/y/z", night.encoded())
+    second.close()
+    assert Ledger(tmp_path / "two", "x/y/z").carried == night.encoded()
+    with pytest.raises(BadState, match="began with another night"):
+        Ledger(tmp_path / "two", "x/y/z", b"other")
+    with pytest.raises(BadState, match="no state of a venue"):
+        night_after(tmp_path, bundled())
+
+
+def test_what_an_owner_exports_of_a_venue(tmp_path: Path) -> None:
+    """JSON and CSV give the same; every problem is said at once."""
+    config = read_process(written(tmp_path, GOOD))
+    instruments = [bundled().get("ACME", "2024-11-29").meta.instrument]
+    row: dict[str, Any] = {"client": "DESK", "account": "A1", "cl_ord_id": "G1", "symbol": "ACME", "side": "buy"}
+    row |= {"order_qty": "100", "cum_qty": "40", "price": "98.05", "time_in_force": "GTC"}
+    held = {"client": "DESK", "account": "A1", "symbol": "ACME", "net_qty": "-40"}
+    numbers = {"DESK": {"out": 57, "in": 43}}
+    path = tmp_path / "venue.json"
+    path.write_text(json.dumps({"orders": [row], "positions": [held], "numbers": numbers}))
+    night: Night = night_from(path, config, instruments, "2024-11-27")
+    core = Core([bundled().get("ACME", "2024-11-29")], night=(night.venue, night.owners))
+    found = core.venue.orders["G1"]
+    assert (found.cum_qty, found.leaves_qty, found.ord_status) == (40, 60, OrdStatus.PARTIALLY_FILLED)
+    assert found.notional == 40 * 9805
+    assert core.venue.positions["A1/ACME"].net_qty == -40
+    assert night.engine == {"FIX.4.4-VENUE-DESK.seqnums": b"0000000057 : 0000000043"}
+    names = [
+        "client",
+        "account",
+        "cl_ord_id",
+        "symbol",
+        "side",
+        "order_qty",
+        "cum_qty",
+        "price",
+        "time_in_force",
+        "net_qty",
+    ]
+    lines = [names, [row.get(name, "") for name in names], [held.get(name, "") for name in names]]
+    (tmp_path / "venue.csv").write_text("\n".join(",".join(line) for line in lines))
+    assert night_from(tmp_path / "venue.csv", config, instruments, "2024-11-27").venue == night.venue
+    path.write_text(
+        json.dumps(
+            {
+                "orders": [
+                    row | {"cum_qty": "100"},
+                    row | {"side": "up", "time_in_force": "DAY", "price": "1.001", "cl_ord_id": "G2"},
+                    {"symbol": "ACME", "odd": 1},
+                    row | {"client": "NOBODY"},
+                ],
+                "positions": [held | {"symbol": "NOPE"}, 7],
+                "numbers": {"DESK": {"out": 0}},
+            }
+        )
+    )
+    with pytest.raises(BadState) as told:
+        night_from(path, config, instruments, "2024-11-27")
+    for problem in (
+        "order 1: cum_qty should be from 0 to below order_qty",
+        "order 2: side is 'up'",
+        "order 2: time_in_force is 'DAY': only GTC and GTD are carried",
+        "order 2: price: ",
+        "order 3: there is no client, account",
+        "order 3: odd is nothing that is known of it",
+        "order 4: client NOBODY is none of DESK",
+        "position 1: symbol NOPE is none of ACME",
+        "position 2: should be an object",
+        'numbers of DESK: should be {"out": N, "in": N}',
+    ):
+        assert problem in str(told.value)
+    path.write_text("[")
+    with pytest.raises(BadState, match="is no JSON"):
+        night_from(path, config, instruments, "2024-11-27")
+
+
+def test_bad_input_of_carry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each a sentence with 2, before anything runs."""
+    short_days(tmp_path / "days", "ACME", 1)
+    path = written(tmp_path, GOOD)
+    common = ["--process", str(path), "--recordings", str(tmp_path / "days"), "--out", str(tmp_path / "out")]
+    for given, reason in (
+        (["--day", "2024-11-29"], "either a SNAPSHOT or --from DAY"),
+        (["x", "--from", "2024-11-27", "--day", "2024-11-29"], "either a SNAPSHOT or --from DAY"),
+        (["--from", "2024-11-29", "--day", "2024-11-27"], "should come after --from"),
+        (["--from", "2024-11-27", "--day", "2024-12-25"], "at hand: 2024-11-27, 2024-11-29"),
+        (["--from", "2024-11-27", "--day", "2024-11-29", "--accelerate", "0"], "above 0"),
+        (["--from", "2024-11-27", "--day", "2024-11-29", "--kill-at", "x"], "--kill-at x should be SECONDS"),
+        (["--from", "2024-11-27", "--day", "2024-11-29", "--stall-at", "1:2:up"], "--stall-at 1:2:up should be"),
+        (["nope", "--day", "2024-11-29", "--store", str(tmp_path)], "no snapshot is called nope"),
+    ):
+        assert main(["carry", *given, *common]) == 2, given
+        said = capsys.readouterr().err
+        assert reason in said, said
+    assert not (tmp_path / "out").exists()
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file, the export and each command line of docs/process.md are ones that are understood."""
+    from holdover.cli import carry, snapshot
+
+    page = (ROOT / "docs" / "process.md").read_text()
+    (tmp_path / "desk.toml.in").write_text("")
+    config = read_process(written(tmp_path, page.partition("```toml\n")[2].partition("```")[0]))
+    assert [one.name for one in config.states] == ["desk", "guard"]
+    (tmp_path / "venue.json").write_text(page.partition("```json\n")[2].partition("```")[0])
+    instruments = [bundled().get("ACME", "2024-11-29").meta.instrument]
+    night = night_from(tmp_path / "venue.json", config, instruments, "2024-11-27")
+    assert night.owners == {"A1": "DESK"}
+    for module in (carry, snapshot):
+        monkeypatch.setattr(module, "run", lambda arguments: 0)
+    lines = [line for line in page.splitlines() if line.startswith("holdover ")]
+    assert len(lines) >= 4
+    for line in lines:
+        assert main(shlex.split(line, comments=True)[1:]) == 0, line
+
+
+def test_the_fields_that_the_module_shows_are_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example at the head of config.py is read, and has every field of every table."""
+    import holdover.adapters.process.config as module
+
+    assert module.__doc__ is not None
+    text = module.__doc__.partition("\n\n")[2].partition("\nIn command,")[0]
+    for name, value in (("VENUE_PASSWORD", "x"), ("LEDGER_URL", "postgresql://h/d"), ("CACHE_URL", "redis://h")):
+        monkeypatch.setenv(name, value)
+    (tmp_path / "desk.toml.in").write_text("")
+    config = read_process(written(tmp_path, text))
+    assert [one.kind for one in config.states] == ["directory", "sqlite", "postgresql", "redis"]
+    tables = {
+        "process": module._ProcessTable,
+        "venue": module._VenueTable,
+        "redact": module._RedactTable,
+        "state": module.StateTable,
+    }
+    told = tomllib.loads(text)
+    for name, table in tables.items():
+        given = told[name] if isinstance(told[name], list) else [told[name]]
+        missing = set(table.__struct_fields__) - set().union(*given) - {"url", "url_file"}
+        assert not missing, (name, missing)
