@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+from table import told_machine
+
 sys.path.insert(0, str(ROOT))
 
 from tests.days import short_days  # noqa: E402
@@ -124,7 +124,7 @@ def main() -> None:
         "freeze_ms": {"median": statistics.median(freeze), "worst": max(freeze)},
         "leaked": sum(one["leaked"] for one in rounds),
         "page_s": {"median": statistics.median(page), "worst": max(page)},
-        "machine": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()},
+        "machine": told_machine("quickfix-ssl"),
         "rounds": rounds,
     }
     print(f"a seeded fault in a live desk, {len(rounds)} times            median       worst")

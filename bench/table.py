@@ -31,6 +31,19 @@ def machine(*packages: str) -> dict[str, Any]:
     return {"cpu": cpu, "cores": cores, "python": platform.python_version(), "versions": versions}
 
 
+def told_machine(*packages: str) -> dict[str, Any]:
+    """As `machine`, said on the way."""
+    about = machine(*packages)
+    print(line_of(about), flush=True)
+    return about
+
+
+def line_of(about: dict[str, Any]) -> str:
+    """The machine in one line."""
+    versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
+    return f"{about['cpu']}, {about['cores']} cores, Python {about['python']}; {versions}"
+
+
 def show(name: str, rows: Sequence[dict[str, Any]], about: dict[str, Any], out: Path | None = None) -> None:
     """Print the rows as a table, say what it ran on, and write both as JSON."""
     heads = list(dict.fromkeys(head for row in rows for head in row))
@@ -39,8 +52,7 @@ def show(name: str, rows: Sequence[dict[str, Any]], about: dict[str, Any], out: 
     left = [all(not isinstance(row.get(head), (int, float)) for row in rows) for head in heads]
     for line in [heads, *cells]:
         print("  ".join(_set(cell, width, flag) for cell, width, flag in zip(line, widths, left, strict=True)).rstrip())
-    versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
-    print(f"{about['cpu']}, {about['cores']} cores, Python {about['python']}; {versions}\n", flush=True)
+    print(line_of(about), end="\n\n", flush=True)
     path = out or OUT / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": about, "rows": list(rows)}, indent=1) + "\n")
