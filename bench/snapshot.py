@@ -4,7 +4,8 @@
 
 The state is what a guard's monitor remembers: that many open orders, each partly filled. Saving is to one file, synced:
 
-- `snapshot`: the records encoded, the content's SHA-256, compressed, written (`holdover.harness.snapshot`);
+- `snapshot`: the records encoded, the content's SHA-256, compressed, written (`holdover.harness.snapshot`); with zlib
+  where `isal` is not installed, and `snapshot, zlib` is that in any case;
 - `pickle`: `pickle.dumps` of the same records, SHA-256, compressed by zlib at level 1 as a snapshot without `isal` is,
   written. `pickle, bare` is neither hashed nor compressed;
 - `deepcopy`: `copy.deepcopy` of the records, which is neither hashed nor written.
@@ -35,6 +36,7 @@ from guard import DAY, Books
 from msgspec.structs import replace
 from table import machine, show
 
+from holdover.harness import snapshot as snapshots
 from holdover.harness.snapshot import About, Snapshot
 from holdover.model import Execution, Order, TimeInForce
 from holdover.runtime import Guard
@@ -120,8 +122,16 @@ def measure(place: Path, orders: int, rounds: int) -> list[dict[str, Any]]:
         monitor = Guard(place / "other", clock=time.time_ns, channels=[]).monitor
         monitor.load(Snapshot.open(files["monitor"]).parts["memory"])
 
+    def with_zlib() -> None:
+        fast, snapshots._fast = snapshots._fast, zlib.compress
+        try:
+            Snapshot(about, {"records": encode(by_kind)}).save(place / "zlib")
+        finally:
+            snapshots._fast = fast
+
     saving = {
         "snapshot": snapshot,
+        "snapshot, zlib": with_zlib,
         "monitor": lambda: files.__setitem__(
             "monitor", Snapshot(about, {"memory": guard.monitor.dump()}).save(place / "memories")
         ),

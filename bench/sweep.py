@@ -247,7 +247,15 @@ def main() -> None:
     )
     told.out.parent.mkdir(parents=True, exist_ok=True)
     machine = told_machine()
-    rows = [{"way": name, "points": ways[name][0], "seconds_a_point": times[name]} for name in ways]
+    rows = [
+        {
+            "way": name,
+            "points": ways[name][0],
+            "ms a point": middle[name] * 1e3,
+            "times sweep": middle[name] / middle["sweep"],
+        }
+        for name in ways
+    ]
     about = {"open_orders": rests, "points": found.total, "minutes": told.minutes}
     told.out.write_text(
         json.dumps({"machine": machine, "day": about, "rows": rows, "ratios": {**ratios, "busiest": free}}, indent=1)

@@ -47,7 +47,7 @@ def line_of(about: dict[str, Any]) -> str:
 def show(name: str, rows: Sequence[dict[str, Any]], about: dict[str, Any], out: Path | None = None) -> None:
     """Print the rows as a table, say what it ran on, and write both as JSON."""
     heads = list(dict.fromkeys(head for row in rows for head in row))
-    cells = [[_said(row.get(head, "")) for head in heads] for row in rows]
+    cells = [[said(row.get(head, "")) for head in heads] for row in rows]
     widths = [max(len(head), *(len(line[at]) for line in cells)) for at, head in enumerate(heads)]
     left = [all(not isinstance(row.get(head), (int, float)) for row in rows) for head in heads]
     for line in [heads, *cells]:
@@ -58,7 +58,8 @@ def show(name: str, rows: Sequence[dict[str, Any]], about: dict[str, Any], out: 
     path.write_text(json.dumps({"machine": about, "rows": list(rows)}, indent=1) + "\n")
 
 
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
+    """A figure or a word as it stands in a table."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
