@@ -37,7 +37,7 @@ def main() -> None:
 
     def filled(match: re.Match[str]) -> str:
         path = OUT / f"{match[1]}.json"
-        if not path.exists():
+        if not path.exists() or "rows" not in path.read_text():
             return match[0]
         return f"<!-- bench {match[1]} -->\n\n{table_of(json.loads(path.read_text()))}\n<!-- end -->"
 
