@@ -91,6 +91,7 @@ from holdover.runtime.channels import (
     WebhookChannel,
 )
 from holdover.runtime.database import PostgresDatabase
+from holdover.runtime.files import read_toml
 from holdover.runtime.freezes import FreezeStore
 from holdover.runtime.heartbeat import Limits
 from holdover.runtime.journal import Journal
@@ -264,12 +265,7 @@ def _said(where: str, make: Callable[[], T]) -> T:
 
 def read_config(path: Path) -> GuardConfig:
     """The configuration in a TOML file and the environment. Raises `BadConfig` with the file and all that is wrong."""
-    try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise BadConfig(f"{path.name}: cannot be read: {problem.strerror}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise BadConfig(f"{path.name}: not a TOML file: {problem}") from problem
+    told = read_toml(path, BadConfig)
     problems: list[str] = []
     _override(told, problems)
     problems += [

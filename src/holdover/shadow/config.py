@@ -57,12 +57,12 @@ reason = "the incumbent rounds down"
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
+from holdover.runtime.files import read_toml
 from holdover.shadow.components import FAULTS, RESETS, ComponentTable
 from holdover.shadow.probe import problems_of
 
@@ -168,12 +168,7 @@ _TABLES: Final[dict[str, Any]] = {
 
 def read_shadow(path: Path) -> ShadowConfig:
     """The configuration in a TOML file. Raises `BadShadow` with the file and all that is wrong."""
-    try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise BadShadow(f"{path.name}: cannot be read: {problem.strerror}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise BadShadow(f"{path.name}: not a TOML file: {problem}") from problem
+    told = read_toml(path, BadShadow)
     problems = [
         f"[{name}] is not known here; there are {', '.join(_TABLES)}, component"
         for name in told
