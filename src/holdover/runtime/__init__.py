@@ -10,10 +10,10 @@ from holdover.runtime.channels import AppriseChannel, Channel, FileChannel, LogC
 from holdover.runtime.config import BadConfig, GuardConfig, read_config
 from holdover.runtime.database import StoreProblem
 from holdover.runtime.freezes import Freeze, FreezeStore, ThawRequest
-from holdover.runtime.outbox import Alert, Pending
 from holdover.runtime.guard import Guard, Step, ThawRefused
 from holdover.runtime.journal import FlightRecorder, Journal, read_journal
 from holdover.runtime.monitor import Monitor
+from holdover.runtime.outbox import Alert, Pending
 from holdover.runtime.pager import Level, Pager
 from holdover.runtime.reports import BadMessage, ReportReader
 
