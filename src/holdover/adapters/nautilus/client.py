@@ -201,9 +201,16 @@ class SimulatedVenueClient(LiveExecutionClient):  # type: ignore[misc]
             req_id = f"Q{self.env.link.epoch}-{self._question}"
             future: asyncio.Future[list[Inbound]] = self._loop.create_future()
             self._asked[req_id] = (future, [])
-            self.env.link.send(
-                Query(msg_type=msg_type, req_id=req_id, account=self.names.account, link=self.env.link.name, **fields)
+            query = Query(
+                msg_type=msg_type, req_id=req_id, account=self.names.account, link=self.env.link.name, **fields
             )
+            try:
+                self.env.link.send(query)
+            except Exception:
+                raise
+            except BaseException as problem:  # its engine takes even that for a failed question, and would live on
+                self.problem(problem)
+                raise
             try:
                 return await asyncio.wait_for(future, _PATIENCE_S)
             except TimeoutError:
