@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test check gate argument bench findings book clean
+.PHONY: demo test check gate argument casestudy bench findings book clean
 
 $(BIN)/holdover: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,10 @@ gate: $(VENV)/.test
 # Line coverage of a fresh-state suite beside its state coverage.
 argument: $(VENV)/.test
 	$(BIN)/python bench/argument.py
+
+# A simulated year of operating the desk, half without Holdover and half with it: docs/casestudy.md.
+casestudy: $(VENV)/.test
+	$(BIN)/python bench/casestudy.py --workers $(JOBS)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m pip install -q --disable-pip-version-check icontract deal

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -17,6 +17,7 @@ from casestudy.life import Life, Seen
 from casestudy.model import AGAIN, CATEGORY_WEIGHTS, DAYS_A_HALF, FIX_DAYS, FORTNIGHT, UNSEEN_OF_103, poisson
 from holdover.desk.faults import FAULTS
 
+_MOST_A_DAY: Final = 5.0
 Mark = tuple[str, str]
 """An invariant and a cell class: what two incidents must share to be the same thing again."""
 TARGET: Final = DAYS_A_HALF / FORTNIGHT
@@ -60,7 +61,8 @@ class Change(NamedTuple):
 
 @dataclass
 class Incident:
-    """An incident: opened and resolved on a day of the year, what it is, how many records a person looks at."""
+    """An incident: opened and resolved on a day of the year, what it is, how many records a person looks at, how many
+    messages had left meanwhile, how many days after its change had shipped it was found."""
 
     opened: int
     resolved: int
@@ -69,6 +71,7 @@ class Incident:
     by: str
     records: int
     sent_after: int
+    waited: int
     recurrent: bool = False
     joined: bool = False
 
@@ -117,17 +120,16 @@ def stream(
     rng: random.Random, lives: Lives, a_day: float, unseen: float, earlier: Sequence[Change], seed: str
 ) -> list[Change]:
     """The faulty changes of a half-year, `a_day` of them, a share `unseen` of a kind that nothing here can see."""
-    found: list[Change] = []
+    known = list(earlier)
     for day in range(DAYS_A_HALF):
         for _ in range(poisson(rng, a_day)):
-            known = [*earlier, *found]
             like = rng.choices(lives.faults, lives.weights)[0]
             fault = f"unseen-{rng.randrange(UNSEEN_OF_103)}" if rng.random() < unseen else like
             if known and rng.random() < AGAIN:
                 before = rng.choice(known)
                 fault, like = before.fault, before.like
-            found.append(Change(day, fault, like, f"{seed} {len(known)}"))
-    return found
+            known.append(Change(day, fault, like, f"{seed} {len(known)}"))
+    return known[len(earlier) :]
 
 
 def half(changes: Sequence[Change], lives: Lives, arm: Arm, start: int = 0) -> Half:
@@ -153,7 +155,7 @@ def half(changes: Sequence[Change], lives: Lives, arm: Arm, start: int = 0) -> H
         at_work[change.fault] = resolved
         if arm.guard and arm.gate != BEFORE.gate and not change.unseen and seen is life.breach:
             regressions[change.fault] = resolved  # its bundle is played by the gate from then on
-        told.incidents.append(_incident(change, life, seen, start + day, start + resolved))
+        told.incidents.append(_incident(change, life, seen, start + day, day - change.day))
     told.incidents.sort(key=lambda one: one.opened)
     return told
 
@@ -171,16 +173,15 @@ def _lived(change: Change, lives: Lives, guard: bool) -> tuple[int, Life, Seen] 
     return None
 
 
-def _incident(change: Change, life: Life, seen: Seen, opened: int, resolved: int) -> Incident:
+def _incident(change: Change, life: Life, seen: Seen, opened: int, waited: int) -> Incident:
     if change.unseen:
         mark = (change.fault, "outside the catalogue")
     else:
         # What people found is classified afterwards, by what the catalogue says of the same life.
         classed = life.breach or seen
         mark = (classed.by, classed.cell_class)
-    guarded = seen is life.breach
-    sent_after = 0 if guarded else life.sent_after
-    return Incident(opened, resolved, change.fault, mark, seen.by, seen.records, sent_after)
+    sent_after = 0 if seen is life.breach else life.sent_after
+    return Incident(opened, opened + FIX_DAYS, change.fault, mark, seen.by, seen.records, sent_after, waited)
 
 
 def judge(incidents: Sequence[Incident]) -> None:
@@ -230,7 +231,7 @@ def live(lives: Lives, a_day: float, unseen: float, seed: str, *, arms: Sequence
 def calibrated(lives: Lives, unseen: float, seed: str, years: int = 200) -> float:
     """How many faulty changes a day make as many incidents of the first half as were published, on average.
 
-    An input, set by bisection over the same years. Raises `ValueError` when no rate up to ten a day does.
+    An input, set by bisection over the same years. Raises `ValueError` when no rate up to some a day does.
     """
 
     def incidents(a_day: float) -> float:
@@ -242,10 +243,15 @@ def calibrated(lives: Lives, unseen: float, seed: str, years: int = 200) -> floa
             counts.append(len(told.counted))
         return statistics.fmean(counts)
 
-    low, high = 0.0, 10.0
-    if incidents(high) < TARGET:
-        raise ValueError("people find too few of these faults: at ten faulty changes a day they have fewer incidents")
-    for _ in range(14):
+    low, high = 0.0, 0.05
+    while incidents(high) < TARGET:
+        low, high = high, high * 2
+        if high > _MOST_A_DAY:
+            raise ValueError(
+                f"people find too few of these faults: at {low:g} faulty changes a day there are fewer incidents than "
+                f"were published; give each fault more lives or longer ones"
+            )
+    for _ in range(10):
         middle = (low + high) / 2
         low, high = (middle, high) if incidents(middle) < TARGET else (low, middle)
     return (low + high) / 2
@@ -268,10 +274,23 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(statistics.median(ranked), ranked[round(last * 0.025)], ranked[round(last * 0.975)])
 
 
-def ratios(years: Sequence[Year], of: Callable[[Year], Half], to: Callable[[Year], Half]) -> list[float]:
+def ratios(before: Sequence[Half], after: Sequence[Half]) -> list[float]:
     """The ratio of incidents, year by year; a year without any before has none."""
-    counts = [(len(of(year).counted), len(to(year).counted)) for year in years]
-    return [after / before for after, before in counts if before]
+    counts = [(len(one.counted), len(other.counted)) for one, other in zip(before, after, strict=True)]
+    return [second / first for first, second in counts if first]
 
 
-__all__ = ["ARMS", "BEFORE", "HOLDOVER", "Arm", "Change", "Half", "Incident", "Lives", "Year", "calibrated", "interval"]
+__all__ = [
+    "ARMS",
+    "BEFORE",
+    "HOLDOVER",
+    "Arm",
+    "Change",
+    "Half",
+    "Incident",
+    "Lives",
+    "Year",
+    "calibrated",
+    "interval",
+    "ratios",
+]
