@@ -1,6 +1,6 @@
 """The case study: a simulated year of operating the desk, half without Holdover and half with it.
 
-    python bench/casestudy.py [--lives 3] [--years 400] [--recordings DIR] [--quick]
+    python bench/casestudy.py [--lives 2] [--years 400] [--recordings DIR] [--quick]
 
 Each seeded fault is given lives: the real desk on recorded days, under operations that a stated model draws, from a
 healthy carried state on until somebody finds out. Each merge gate is run on each fault. Years are composed of these.
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what is missing, live the years, say what came of it. 0, or 2 for bad input."""
     asked = _parser().parse_args(arguments)
     if asked.quick:
-        asked.lives, asked.days, asked.plays, asked.years = 1, 2, 2, 50
+        asked.lives, asked.days, asked.long, asked.plays, asked.years = 1, 2, 2, 2, 50
     unknown = [name for name in asked.fault if name not in FAULTS]
     if unknown:
         print(f"no seeded fault is called {unknown[0]!r}; there are {', '.join(FAULTS)}", file=sys.stderr)
@@ -90,8 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lives", type=int, default=3, help="lives of each fault (3)")
+    parser.add_argument("--lives", type=int, default=2, help="lives of each fault (2)")
     parser.add_argument("--days", type=int, default=6, help="trading days of a life (6)")
+    parser.add_argument("--long", type=int, default=24, help="of one whose fault Holdover's gate lets pass (24)")
     parser.add_argument("--plays", type=int, default=12, help="drawn schedules that Holdover's gate plays (12)")
     parser.add_argument("--years", type=int, default=400, help="replications (400)")
     parser.add_argument("--seed", default="0")
@@ -108,7 +109,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bank(asked: argparse.Namespace) -> Bank:
-    ground = Ground(str(asked.recordings.resolve()) if asked.recordings else "", (), asked.days, asked.plays)
+    ground = Ground(
+        str(asked.recordings.resolve()) if asked.recordings else "", (), asked.days, asked.plays, asked.long
+    )
     at_hand = ground.store().symbols()
     if not at_hand or (asked.instrument and asked.instrument not in at_hand):
         raise BadRecording(
@@ -170,6 +173,7 @@ def _result(
         "simulated": any(one.meta.simulated for one in bank.ground.store().list()),
         "lives": asked.lives,
         "days": asked.days,
+        "days_of_long_lives": asked.long,
         "plays": asked.plays,
         "seeds": {
             "lives": "'FAULT N', 'reel N', 'healthy N', N from 0 to lives - 1",
@@ -206,7 +210,8 @@ def _notes(result: dict[str, Any]) -> list[str]:
     lines = "not measured" if result["line_coverage"] is None else f"{result['line_coverage']:.1f} %"
     a_day = told["changes_a_day"]
     return [
-        f"{len(faults)} faults, {result['lives']} lives of {result['days']} days each, {result['plays']} plays a gate, "
+        f"{len(faults)} faults, {result['lives']} lives each, of {result['days']} days, and of "
+        f"{result['days_of_long_lives']} for what Holdover's gate lets pass; {result['plays']} plays a gate, "
         f"{told['years']} years from seed {told['seed']}; recordings: {result['recordings']}"
         f"{' (simulated)' if result['simulated'] else ''}, {', '.join(result['instruments'])}",
         f"faulty changes a day, set by calibration: {a_day:.3f}; at {model.CHANGES_A_DAY:g} change a day that is a "

@@ -29,12 +29,17 @@ _MADE_BY: Final = ("reel.py", "model.py", "life.py", "gates.py")
 
 
 class Ground(NamedTuple):
-    """What a bank is made on: a folder of recordings (empty: the bundled ones), instruments, days of a life, plays."""
+    """What a bank is made on: a folder of recordings (empty: the bundled ones), instruments, days of a life, plays.
+
+    `long` is how many days a life has whose fault Holdover's gate lets pass: it may be rare, and is what the second
+    half is made of.
+    """
 
     recordings: str
     symbols: tuple[str, ...]
     days: int
     plays: int
+    long: int
 
     def store(self) -> RecordingStore:
         """The recordings."""
@@ -42,12 +47,13 @@ class Ground(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One thing to run: `life` or `guarded` life of a number, `fresh`, or `gate` in an arm."""
+    """One thing to run: `life` or `guarded` life of a number and so many days, `fresh`, or `gate` in an arm."""
 
     kind: str
     fault: str
     number: int = 0
     arm: str = ""
+    days: int = 0
 
     @property
     def name(self) -> str:
@@ -60,22 +66,25 @@ class Bank:
 
     def __init__(self, out: Path, ground: Ground, faults: Sequence[str] = ()) -> None:
         self.ground, self.faults = ground, list(faults or FAULTS)
-        self.code = code_digest()
-        self.folders = {kind: out / f"{kind}-{self._key(kind)}" for kind in ("life", "guarded", "fresh", "gate")}
+        self.out, self.code = out, code_digest()
+        self._keys: dict[tuple[str, int], str] = {}
 
-    def _key(self, kind: str) -> str:
+    def _key(self, kind: str, days: int) -> str:
         told: list[object] = [self.code, kind]
         if kind == "fresh":
             told += [_digest([*_files("tests/unit/desk_fresh", ".py"), ROOT / "tests" / "desk_bench.py"])]
         else:
             store = self.ground.store()
             told += [self.ground.symbols, [store.get(s, d).digest for s in self.ground.symbols for d in store.days(s)]]
-            told.append(self.ground.plays if kind == "gate" else self.ground.days)
+            told.append(self.ground.plays if kind == "gate" else days)
         return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
 
     def path(self, task: Task) -> Path:
         """Where its file is."""
-        return self.folders[task.kind] / task.name
+        known = (task.kind, task.days)
+        if known not in self._keys:
+            self._keys[known] = self._key(*known)
+        return self.out / f"{task.kind}-{self._keys[known]}" / task.name
 
     def run(self, tasks: Iterable[Task], workers: int, said: Callable[[Task], None] = lambda task: None) -> None:
         """Run what is not there yet. Raises what a task raises."""
@@ -97,9 +106,14 @@ class Bank:
                 pool.shutdown(cancel_futures=True)
                 raise
 
+    def task(self, kind: str, fault: str, number: int) -> Task:
+        """A life, as long as its fault asks for."""
+        rare = bool(fault) and not self.gate(fault, ARMS[0]).found
+        return Task(kind, fault, number, days=self.ground.long if rare else self.ground.days)
+
     def life(self, fault: str, number: int, *, guarded: bool = False) -> Life:
         """A life that was run."""
-        return self._read(Task("guarded" if guarded else "life", fault, number), Life)
+        return self._read(self.task("guarded" if guarded else "life", fault, number), Life)
 
     def gate(self, fault: str, arm: str) -> Gate:
         """What a gate said; the arm `fresh` is the first half's."""
@@ -111,13 +125,13 @@ class Bank:
         An arm's gate is asked about the faults that any life shows: the others make no incident, whatever it says.
         """
         faults = ["", *self.faults]
-        self.run([Task("life", fault, number) for number in range(lives) for fault in faults], workers, said)
-        self.run([Task("fresh", fault) for fault in self.faults], workers, said)
         self.run([Task("gate", fault, arm=ARMS[0]) for fault in faults], workers, said)
+        self.run([self.task("life", fault, number) for number in range(lives) for fault in faults], workers, said)
         shown = [fault for fault in self.faults if self.shows(fault, lives)]
         self.run([Task("gate", fault, arm=arm) for arm in ARMS[1:] for fault in ["", *shown]], workers, said)
         first = [(fault, self.guarded_number(fault, lives)) for fault in shown]
-        self.run([Task("guarded", fault, number) for fault, number in first if number is not None], workers, said)
+        self.run([self.task("guarded", fault, number) for fault, number in first if number is not None], workers, said)
+        self.run([Task("fresh", fault) for fault in self.faults], workers, said)
 
     def shows(self, fault: str, lives: int) -> bool:
         """Whether anybody finds the fault in any of its lives."""
@@ -132,7 +146,7 @@ class Bank:
         return msgspec.json.decode(self.path(task).read_bytes(), type=kind)
 
 
-_STAGES: dict[Ground, Stage] = {}
+_STAGES: dict[tuple[Ground, int], Stage] = {}
 
 
 def do(ground: Ground, task: Task, path: str) -> None:
@@ -141,9 +155,9 @@ def do(ground: Ground, task: Task, path: str) -> None:
     if task.kind == "fresh":
         done = fresh_gate(ROOT, task.fault)
     elif task.kind in ("life", "guarded"):
-        if ground not in _STAGES:
-            _STAGES[ground] = Stage(ground.store(), ground.symbols, ground.days, _scratch() / "lives")
-        done = run_life(_STAGES[ground], task.fault, task.number, guarded=task.kind == "guarded")
+        if (ground, task.days) not in _STAGES:
+            _STAGES[ground, task.days] = Stage(ground.store(), ground.symbols, task.days, _scratch() / "lives")
+        done = run_life(_STAGES[ground, task.days], task.fault, task.number, guarded=task.kind == "guarded")
     else:
         place = _scratch() / "gate"
         done = holdover_gate(ground.store(), ground.symbols, place, task.fault, task.arm, ground.plays)

@@ -13,13 +13,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 bank = importlib.import_module("casestudy.bank")
 
 FOUND, SILENT = "rolls-yesterdays-opening", "forget-carried-partial"
-GROUND = bank.Ground("", ("ACME",), 1, 1)
+GROUND = bank.Ground("", ("ACME",), 1, 1, 1)
 TASKS = [
-    bank.Task("life", "", 0),
-    bank.Task("life", FOUND, 0),
-    bank.Task("life", SILENT, 0),
-    bank.Task("guarded", FOUND, 0),
+    bank.Task("life", FOUND, 0, days=1),
+    bank.Task("life", SILENT, 0, days=1),
+    bank.Task("guarded", FOUND, 0, days=1),
     bank.Task("gate", FOUND, arm="holdover"),
+    bank.Task("gate", SILENT, arm="holdover"),
     bank.Task("gate", FOUND, arm="no-overnight"),
 ]
 
@@ -34,10 +34,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_lives_tell_who_finds_out(made: Any) -> None:
-    """The healthy desk is; one fault is found by both, another by the guard alone; one that acts lets nothing out."""
-    healthy, found, silent = (made.life(fault, 0) for fault in ("", FOUND, SILENT))
-    assert healthy.breach is None
-    assert healthy.found is None
+    """One fault is found by both, another by the guard alone; a guard that acts lets nothing out."""
+    found, silent = (made.life(fault, 0) for fault in (FOUND, SILENT))
     assert found.breach.by == "carried-in-equals-carried-out"
     assert found.found.by == "position"
     assert found.found.records > 20 * found.breach.records
@@ -57,13 +55,12 @@ def test_the_gate_needs_the_night_for_what_comes_of_it(made: Any) -> None:
 
 def test_what_is_there_is_not_run_again_and_would_be_the_same(made: Any) -> None:
     """A file that is gone is made again, byte for byte, and no other is touched."""
-    gone, kept = (made.path(task) for task in TASKS[1:3])
+    gone, kept = (made.path(task) for task in TASKS[:2])
     before, when = gone.read_bytes(), kept.stat().st_mtime_ns
     gone.unlink()
     ran: list[Any] = []
     made.run(TASKS, 1, ran.append)
-    assert ran == [TASKS[1]]
+    assert ran == [TASKS[0]]
     assert gone.read_bytes() == before
     assert kept.stat().st_mtime_ns == when
-    other = bank.Bank(made.path(TASKS[0]).parents[1], GROUND._replace(days=2))
-    assert not other.path(TASKS[1]).exists()  # lives of another length are others
+    assert not made.path(TASKS[0]._replace(days=2)).exists()  # a life of another length is another
