@@ -220,7 +220,17 @@ def test_the_figures_hang_together(told: Any) -> None:
     first, second, ratio, low, high = told.single
     assert ratio == pytest.approx(second / first)
     assert low < ratio < high
-    assert [share for share, *_ in told.sensitivity] == list(figures.SHARES)
+    assert [words for words, *_ in told.sensitivity][:2] == ["0% unseen", "11% unseen"]
+
+
+def test_the_bound_takes_each_life_that_shows_nothing_for_one_that_does() -> None:
+    """Only the last life of what nobody has ever found is changed, and on its last day."""
+    bank = lives()
+    bound = figures.worst(bank)
+    assert {name: bound.lives[name] for name in (SEEN_EARLY, SEEN_LATE, SILENT)} == {
+        name: bank.lives[name] for name in (SEEN_EARLY, SEEN_LATE, SILENT)
+    }
+    assert bound.lives[QUIET][-1].breach.day == bound.lives[QUIET][-1].found.day == 5
 
 
 def test_tables_and_plots_say_the_same(told: Any, tmp_path: Path) -> None:
