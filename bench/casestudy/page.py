@@ -50,6 +50,7 @@ def tables(told: Figures) -> list[tuple[str, list[str], list[list[str]]]]:
             _of(row.ratio, 2),
             _share(row.novel),
             _number(row.records.median),
+            _number(row.waited.median),
         ]
         for row in told.rows
     ]
@@ -68,6 +69,7 @@ def tables(told: Figures) -> list[tuple[str, list[str], list[list[str]]]]:
                 "rate ratio",
                 "novel",
                 "records",
+                "days to find",
             ],
             arms,
         ),
@@ -147,6 +149,7 @@ def _exact(ratio: float | None, low: float, high: float | None) -> str:
 _W: Final = 920
 _LEFT: Final = 270
 _RIGHT: Final = 70
+_RATIO_TOP: Final = 2.6
 _STYLE: Final = """<style>
 text{font:14px system-ui,sans-serif;fill:#1c2430}.title{font-size:17px;font-weight:600}.quiet{fill:#5a6675;font-size:13px}
 .range{stroke:#2b6cb0;stroke-width:3}.dot{fill:#2b6cb0}.ours{fill:#0b3d6e}.published{stroke:#b7410e;stroke-width:2;
@@ -163,13 +166,16 @@ def _svg(height: int, title: str, body: Sequence[str]) -> str:
 
 
 def ratio_plot(told: Figures) -> str:
-    """The rate ratio of each arm with its interval over years, and the published one as a line."""
+    """The rate ratio of each arm with its interval over years, and the published one as a line.
+
+    What lies beyond the axis is cut off there, and its end is written.
+    """
     rows = [row for row in told.rows if row.name != BEFORE.name and row.ratio.median is not None]
-    top = max(1.2, *(row.ratio.high or 0 for row in rows))
+    top = min(max(1.2, *(row.ratio.high or 0 for row in rows)), _RATIO_TOP)
     bottom = 62 + 34 * len(rows)
 
     def x(value: float) -> float:
-        return _LEFT + value / top * (_W - _LEFT - _RIGHT)
+        return _LEFT + min(value, top) / top * (_W - _LEFT - _RIGHT - 60)
 
     body = []
     step = 0.2 if top <= 2.4 else 0.5
@@ -183,12 +189,13 @@ def ratio_plot(told: Figures) -> str:
     for place, row in enumerate(rows):
         y = 74 + 34 * place
         low, mid, high = row.ratio.low or 0.0, row.ratio.median or 0.0, row.ratio.high or 0.0
+        beyond = f", up to {high:.1f} →" if high > top else ""
         css = "dot ours" if row.name == HOLDOVER.name else "dot"
         name = "nothing changed" if row.name == "the same, second half" else row.name
         body.append(f'<text x="{_LEFT - 14}" y="{y + 5}" text-anchor="end">{escape(name)}</text>')
         body.append(f'<line class="range" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y}" y2="{y}"/>')
         body.append(f'<circle class="{css}" cx="{x(mid):.1f}" cy="{y}" r="6"/>')
-        body.append(f'<text class="quiet" x="{x(high) + 10:.1f}" y="{y + 5}">{mid:.2f}</text>')
+        body.append(f'<text class="quiet" x="{x(high) + 10:.1f}" y="{y + 5}">{mid:.2f}{beyond}</text>')
     words = f"median and 95 % of {told.years} years; {UNSEEN:.0%} of the faulty changes can be seen by nothing here"
     body.append(f'<text class="quiet" x="{_LEFT}" y="{bottom + 30}">{escape(words)}</text>')
     return _svg(bottom + 44, "Incidents of the second half-year over those of the first", body)
