@@ -50,6 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         print(f"no seeded fault is called {unknown[0]!r}; there are {', '.join(FAULTS)}", file=sys.stderr)
         return 2
+    for name in ("lives", "days", "long", "plays", "years", "workers"):
+        if getattr(asked, name) < 1:
+            print(f"--{name} is {getattr(asked, name)}, should be 1 or more", file=sys.stderr)
+            return 2
     began = time.monotonic()
     try:
         bank = _bank(asked)
@@ -214,8 +218,10 @@ def _notes(result: dict[str, Any]) -> list[str]:
         f"{result['days_of_long_lives']} for what Holdover's gate lets pass; {result['plays']} plays a gate, "
         f"{told['years']} years from seed {told['seed']}; recordings: {result['recordings']}"
         f"{' (simulated)' if result['simulated'] else ''}, {', '.join(result['instruments'])}",
-        f"faulty changes a day, set by calibration: {a_day:.3f}; at {model.CHANGES_A_DAY:g} change a day that is a "
-        f"change failure rate of {a_day / model.CHANGES_A_DAY:.0%}",
+        f"faulty changes a day, set by calibration: {a_day:.3f}; at {model.CHANGES_A_DAY:g} change a day "
+        f"{a_day / model.CHANGES_A_DAY:.0%} of them carry a fault and "
+        f"{told['rows'][0]['mean'] / model.DAYS_A_HALF / model.CHANGES_A_DAY:.0%} end in an incident of the first half "
+        f"(DORA's change failure rate: up to 5 % elite, 10 % high, 15 % medium)",
         f"first half's gate: {fresh} of {len(faults)} faults found, line coverage {lines}; "
         f"Holdover's: {gate} of {len(faults)}",
         f"shown in a life: {len(shown)}; of these Holdover's gate lets {len(passed)} pass: {_names(passed)}",
