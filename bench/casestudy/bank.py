@@ -7,8 +7,6 @@ parts, of the recorded days and of what was asked for. What was stopped, by what
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -151,26 +149,23 @@ _STAGES: dict[tuple[Ground, int], Stage] = {}
 
 def do(ground: Ground, task: Task, path: str) -> None:
     """Run one task and write it down; on the disk on return."""
-    done: Life | Gate
-    if task.kind == "fresh":
-        done = fresh_gate(ROOT, task.fault)
-    elif task.kind in ("life", "guarded"):
-        if (ground, task.days) not in _STAGES:
-            _STAGES[ground, task.days] = Stage(ground.store(), ground.symbols, task.days, _scratch() / "lives")
-        done = run_life(_STAGES[ground, task.days], task.fault, task.number, guarded=task.kind == "guarded")
-    else:
-        place = _scratch() / "gate"
-        done = holdover_gate(ground.store(), ground.symbols, place, task.fault, task.arm, ground.plays)
-        shutil.rmtree(place, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="holdover-casestudy-") as scratch:
+        done = _done(ground, task, Path(scratch))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_whole(Path(path), msgspec.json.format(msgspec.json.encode(done), indent=1))
 
 
-def _scratch() -> Path:
-    """A folder of this process for what is not kept."""
-    place = Path(tempfile.gettempdir()) / f"holdover-casestudy-{os.getpid()}"
-    place.mkdir(exist_ok=True)
-    return place
+def _done(ground: Ground, task: Task, scratch: Path) -> Life | Gate:
+    if task.kind == "fresh":
+        return fresh_gate(ROOT, task.fault)
+    if task.kind == "gate":
+        return holdover_gate(ground.store(), ground.symbols, scratch, task.fault, task.arm, ground.plays)
+    known = (ground, task.days)
+    if known not in _STAGES:
+        _STAGES[known] = Stage(ground.store(), ground.symbols, task.days, scratch)
+    stage = _STAGES[known]
+    stage.place = scratch
+    return run_life(stage, task.fault, task.number, guarded=task.kind == "guarded")
 
 
 def code_digest() -> str:
