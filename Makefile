@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test test-slow check gate argument bench findings book clean
+.PHONY: demo test test-slow check gate argument casestudy bench findings book clean
 
 $(BIN)/holdover: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,10 @@ gate: $(VENV)/.test
 # Line coverage of a fresh-state suite beside its state coverage.
 argument: $(VENV)/.test
 	$(BIN)/python bench/argument.py
+
+# A simulated year of operating the desk, half without Holdover and half with it: docs/casestudy.md.
+casestudy: $(VENV)/.test
+	$(BIN)/python bench/casestudy.py --workers $(JOBS)
 
 # Benchmarks, one file a figure, each prints a table and writes out/bench/*.json. What they are compared with is installed
 # into an environment of its own.
