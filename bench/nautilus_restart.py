@@ -109,7 +109,7 @@ def main() -> None:
             assert guarded.breaches == [], guarded.breaches[0]
             mine, theirs = (statistics.median(side) * 1e3 for side in zip(*pairs, strict=True))
             ratio = statistics.median(one / other for one, other in pairs)
-            rows.append({"open orders": orders, "bare ms": theirs, "holdover ms": mine, "ratio": ratio})
+            rows.append({"open orders": orders, "bare ms": theirs, "guarded ms": mine, "ratio": ratio})
     show("nautilus_restart", rows, machine("nautilus_trader"))
 
 
