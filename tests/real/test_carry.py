@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +248,21 @@ def test_a_snapshot_of_last_week(which: str, request: pytest.FixtureRequest, tmp
     (logon, *_) = [line for line in wire.splitlines() if b"\x0135=A\x01" in line and sender in line]
     assert b"\x0134=1\x01" in logon
     assert b"\x01150=D\x01" in wire, "the carried order is restated to it"
+
+
+def test_ended_it_ends_what_it_has_started(tmp_path: Path, wait_until: Callable[..., None]) -> None:
+    """SIGTERM in the middle of a day: 3, and the process under test, which has a group of its own, is gone."""
+    import psutil
+
+    short_days(tmp_path / "days", "ACME", 60)
+    path = client_file(tmp_path, "SQLITE:book.db", SQLITE, accelerate=1.0)
+    command = [sys.executable, "-m", "holdover", "carry", "--from", BEFORE, "--day", NEXT, "--process", str(path)]
+    run = subprocess.Popen([*command, "--recordings", str(tmp_path / "days"), "--out", str(tmp_path / "out")])
+    log = tmp_path / "out" / "first" / "process.log"
+    wait_until(lambda: log.exists() and "logon" in log.read_text(), 60)
+    started = psutil.Process(run.pid).children(recursive=True)
+    assert started
+    run.terminate()
+    assert run.wait(30) == 3
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert alive == []

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--day {arguments.day} should come after --from {arguments.first}")
     operations = operations_of(arguments)
     total = (1 if before else 0) + (2 if arguments.arm == "both" else 1)
-    with tqdm(total=total, unit="day", disable=None, file=sys.stderr, leave=False) as bar:
+    with _in_good_order(), tqdm(total=total, unit="day", disable=None, file=sys.stderr, leave=False) as bar:
 
         def progress(what: str) -> None:
             bar.set_description(what)
@@ -109,6 +112,20 @@ def run(arguments: argparse.Namespace) -> int:
     (arguments.out / "result.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     print(json.dumps(told) if arguments.json else carry_text(told))
     return {"holds": 0, "breach": 1}.get(told["verdict"], 3)
+
+
+@contextlib.contextmanager
+def _in_good_order() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: the process under test, which has a group of its own, is ended on the way."""
+
+    def stopped(*told: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stopped)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def recorded(store: RecordingStore, symbols: list[str], day: str) -> list[Recording]:
