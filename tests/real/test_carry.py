@@ -48,7 +48,7 @@ def test_the_desk_carries_a_partial_fill_over_the_night(desk: tuple[Path, dict[s
     assert told["verdict"] == "holds"
     assert [one["name"] for one in told["arms"]] == ["first", "carried", "control"]
     (order,) = [one for one in arm(told, "carried")["began_with"] if "patient" in one]
-    assert 0 < int(order.partition("DONE_FOR_DAY ")[2].partition("/")[0]) < 60_000
+    assert 0 < int(order.partition("DONE_FOR_DAY ")[2].partition("/")[0]) < 600_000
     assert arm(told, "control")["began_with"] == []
     assert told["parted"]["time_ns"] > 0
     assert all(one["executions"] > 10 and one["logons"] >= 1 for one in told["arms"])
@@ -266,3 +266,21 @@ def test_ended_it_ends_what_it_has_started(tmp_path: Path, wait_until: Callable[
     assert run.wait(30) == 3
     _, alive = psutil.wait_procs(started, timeout=10)
     assert alive == []
+
+
+def test_a_process_that_comes_up_from_nothing_only(client: tuple[Path, dict[str, Any]]) -> None:
+    """From yesterday's state it ends at once, from none it trades: that is a finding, not a missing answer."""
+    directory, _ = client
+    path = client_file(directory, "SQLITE:book.db", SQLITE, name="brittle.toml")
+    lines = path.read_text().splitlines()
+    (number,) = [at for at, line in enumerate(lines) if line.startswith("command = ")]
+    command = json.loads(lines[number].partition(" = ")[2])
+    script = 'test ! -e book.db || { echo "cannot read what I wrote"; exit 9; }; exec "$@"'
+    lines[number] = f"command = {json.dumps(['sh', '-c', script, 'sh', *command])}"
+    path.write_text("\n".join(lines))
+    code, told, said = carried(directory, path, str(snapshot_of(directory)))
+    assert code == 1, said
+    assert told["why"].startswith("from yesterday's state the day cannot be run, from none it can: ")
+    assert "ended with 9 before it had logged on: cannot read what I wrote" in told["why"]
+    assert arm(told, "carried")["breaches"] == []
+    assert arm(told, "control")["verdict"] == "holds"
