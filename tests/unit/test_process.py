@@ -17,10 +17,11 @@ from holdover.adapters.fix.core import BadState, Core, Ledger, Told
 from holdover.adapters.fix.night import Night, engine_files, lay_engine, night_after, night_of, read_night
 from holdover.adapters.process.child import Child, NotStarted
 from holdover.adapters.process.config import filled, read_process
-from holdover.adapters.process.judge import Era, Passed, dated, judged, parted
+from holdover.adapters.process.judge import Era, Passed, Transcript, dated, judged, parted
 from holdover.adapters.process.place import BadPlace, Places
 from holdover.adapters.process.seed import night_from
 from holdover.adapters.process.wire import IN, OUT, Wire
+from holdover.audit import Audit
 from holdover.catalogue import Catalogue
 from holdover.cli import main
 from holdover.model import OrdStatus
@@ -343,6 +344,25 @@ def test_messages_are_judged_in_the_time_of_the_day() -> None:
     audit = judged(Catalogue.load(), [one], eras, "x")
     assert audit.skipped == []
     assert audit.messages == 1
+
+
+def test_the_transcript_has_no_password(tmp_path: Path) -> None:
+    """A Logon is in the file without it, still a message; what is judged is what passed."""
+    transcript = Transcript(tmp_path / "wire.fix", lambda: OPEN_NS)
+    logon, other = message("A", "34=1", "553=u", "554=hunter2"), message("0", "34=2")
+    transcript.heard(OUT, logon)
+    transcript.heard(IN, other)
+    transcript.close()
+    assert [one.text for one in transcript.passed] == [logon, other]
+    lines = (tmp_path / "wire.fix").read_bytes().splitlines()
+    stamped = b"20241129-14:30:00.000000000"
+    assert lines == [
+        stamped + b" out " + message("A", "34=1", "553=u", "554=[redacted]"),
+        stamped + b" in " + other,
+    ]
+    audit = Audit(Catalogue.load())
+    audit.read_file(tmp_path / "wire.fix")
+    assert (audit.messages, audit.skipped) == (2, []), "and `holdover audit` reads it"
 
 
 def test_where_two_runs_part() -> None:
