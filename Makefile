@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test check gate argument bench findings book clean
+.PHONY: demo test test-slow check gate argument bench findings book clean
 
 $(BIN)/holdover: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,10 @@ demo: $(BIN)/holdover
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
+# What takes many trials, beside it.
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow
+
 check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,16 +47,20 @@ gate: $(VENV)/.test
 argument: $(VENV)/.test
 	$(BIN)/python bench/argument.py
 
-bench: $(VENV)/.test
-	$(BIN)/python -m pip install -q --disable-pip-version-check icontract deal
-	$(BIN)/python bench/guard.py
-	$(BIN)/python bench/guard_stack.py
-	$(BIN)/python bench/obey.py
-	$(BIN)/python bench/soak.py --hours 1 --sessions 40
-	$(BIN)/python bench/audit.py
-	$(BIN)/python bench/state_coverage.py
-	$(BIN)/python bench/sweep.py
-	$(BIN)/python bench/live.py
+# Benchmarks, one file a figure, each prints a table and writes out/bench/*.json. What they are compared with is installed
+# into an environment of its own.
+BENCH := out/bench/venv
+BENCHES := guard guard_stack replay snapshot sweep stateful scheduler audit dask_scaling state_coverage divergence obey live nautilus_restart
+
+$(BENCH)/.bench: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install -q --disable-pip-version-check -e '.[dbn,postgresql,dask,fix,nautilus,metrics,speed,test]' \
+	  icontract deal async-solipsism looptime aiotools typing_extensions pyarrow
+	touch $@
+
+bench: $(BENCH)/.bench
+	@for one in $(BENCHES); do echo "== bench/$$one.py"; $(BENCH)/bin/python bench/$$one.py || exit 1; done
+	@echo "== bench/soak.py"; $(BENCH)/bin/python bench/soak.py --hours 0.2 --sessions 40
 
 # The stories of what was found in other people's software, played again on the installed release.
 findings: $(VENV)/.test

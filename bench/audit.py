@@ -14,11 +14,12 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import platform
 import statistics
 import time
 from decimal import Decimal
 from pathlib import Path
+
+from table import told_machine
 
 from holdover.audit import Audit
 from holdover.catalogue import Catalogue
@@ -109,7 +110,7 @@ def main() -> None:
         rows.append({"log": kind, "messages": count, "bytes": len(log), "per_s": wall, "per_processor_s": processor})
         print(f"{kind:<12}{count:>10,}{len(log) / 1e6:>7.1f}{wall:>12,.0f}{processor:>26,.0f}", flush=True)
     told.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"python": platform.python_version(), "machine": platform.machine()}
+    machine = told_machine()
     told.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
 
 

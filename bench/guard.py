@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
+from table import told_machine
 
 from holdover.desk import Desk, DeskConfig, Strategy
 from holdover.model import (
@@ -322,7 +322,7 @@ def main() -> None:
             figures = f"{bare:>14.2f}{kept:>12.2f}{kept / bare:>8.2f}{added:>10.2f}{added / at_100:>16.2f}"
             print(f"{subject:<10}{number:>12,}{figures}", flush=True)
     told.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"python": platform.python_version(), "machine": platform.machine()}
+    machine = told_machine()
     told.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
 
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +22,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from table import told_machine
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -40,7 +40,7 @@ from tests.real.live import (  # noqa: E402
     stored,
     venue_command,
 )
-from tests.real.test_fix_drop_copy import free_port  # noqa: E402
+from tests.servers import free_port  # noqa: E402
 
 FAULT = "resent-fill-booked-again"
 ACCELERATE = 40
@@ -58,7 +58,7 @@ def wait(holds: Callable[[], Any], what: str, within_s: float = 60.0) -> None:
 def executions(directory: Path) -> int:
     """How many executions the desk has booked."""
     path = directory / "desk" / "desk.db"
-    return len(stored(path)["executions"]) if path.exists() else 0
+    return len(stored(directory)["executions"]) if path.exists() else 0
 
 
 def once(directory: Path, days: Path, recordings: Any) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def main() -> None:
         "freeze_ms": {"median": statistics.median(freeze), "worst": max(freeze)},
         "leaked": sum(one["leaked"] for one in rounds),
         "page_s": {"median": statistics.median(page), "worst": max(page)},
-        "machine": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()},
+        "machine": told_machine("quickfix-ssl"),
         "rounds": rounds,
     }
     print(f"a seeded fault in a live desk, {len(rounds)} times            median       worst")

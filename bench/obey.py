@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from table import told_machine
 
 from holdover.model import MsgType, Request, Side
 from holdover.runtime import FreezeStore, Guard, read_config
@@ -101,7 +102,7 @@ def main() -> None:
             )
         server.cleanup()
     told.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"python": platform.python_version(), "machine": platform.machine()}
+    machine = told_machine("psycopg")
     told.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     assert all(row["worst_ms"] <= max(row["bound_ms"], 50.0) for row in rows), "a bound was not kept"
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
+from table import told_machine
 
 from holdover.model import (
     Balance,
@@ -250,7 +250,7 @@ def main() -> None:
         late = statistics.median(one[number] for one in memory[-quarter:])
         rows[name] = {"early_mb": early, "late_mb": late, "growth": late / early - 1}
         print(f"{name:<8} resident {early:8.1f} MB early {late:8.1f} MB late {100 * (late / early - 1):+6.1f} %")
-    machine = {"python": platform.python_version(), "machine": platform.machine()}
+    machine = told_machine()
     told.out.parent.mkdir(parents=True, exist_ok=True)
     told.out.write_text(
         json.dumps({"machine": machine, "recorded": recorded, "books_equal": equal, "memory": rows}, indent=1)

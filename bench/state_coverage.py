@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any
 
 import coverage
 from guard import NoGuard, feed, make_desk
+from table import told_machine
 
 import holdover.desk
 from holdover.catalogue import Catalogue
@@ -126,7 +126,7 @@ def main() -> int:
             f"{ratio:>9.3f}{MOST:>9.2f}",
             flush=True,
         )
-    machine = {"python": platform.python_version(), "machine": platform.machine(), "coverage": coverage.__version__}
+    machine = told_machine("coverage")
     told.out.parent.mkdir(parents=True, exist_ok=True)
     told.out.write_text(json.dumps({"machine": machine, "most": MOST, "rows": rows}, indent=1))
     return int(worst > MOST)

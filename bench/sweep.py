@@ -21,7 +21,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from table import told_machine
 
 from holdover.adapters.desk import config_for
 from holdover.desk import Strategy
@@ -246,8 +246,16 @@ def main() -> None:
         f"two workers against one, in processor time of the busiest worker: {free:.1f}x; load {os.getloadavg()[0]:.1f}"
     )
     told.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"python": platform.python_version(), "machine": platform.machine(), "processors": os.cpu_count()}
-    rows = [{"way": name, "points": ways[name][0], "seconds_a_point": times[name]} for name in ways]
+    machine = told_machine()
+    rows = [
+        {
+            "way": name,
+            "points": ways[name][0],
+            "ms a point": middle[name] * 1e3,
+            "times sweep": middle[name] / middle["sweep"],
+        }
+        for name in ways
+    ]
     about = {"open_orders": rests, "points": found.total, "minutes": told.minutes}
     told.out.write_text(
         json.dumps({"machine": machine, "day": about, "rows": rows, "ratios": {**ratios, "busiest": free}}, indent=1)

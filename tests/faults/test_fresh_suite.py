@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from holdover.desk.faults import FAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +55,7 @@ def outcomes(*names: str) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 def test_the_fresh_suite_is_green_with_a_fault_on() -> None:
     """Not one test fails; and the switch is heard, for with a fault that there is not none can come up."""
     assert set(SOME) <= set(FAULTS)

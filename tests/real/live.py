@@ -10,7 +10,8 @@ import socket
 import sqlite3
 import threading
 import time
-from contextlib import suppress
+import tomllib
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from holdover.recording import RecordingStore
 
 DAY = "2024-11-27"
 SYMBOL = "ACME"
+URL = "store.url"
 
 CONFIG = """
 [desk]
@@ -105,10 +107,18 @@ interval_s = 86400.0
 """
 
 
-def config(directory: Path, port: int, accelerate: float, more: str = "") -> Path:
-    """Write a desk's configuration; returns the file."""
+def config(
+    directory: Path, port: int, accelerate: float, more: str = "", *, url: str = "", schema: str = "desk"
+) -> Path:
+    """Write a desk's configuration, with its store on a PostgreSQL server where a URL is given; returns the file."""
     path = directory / "desk.toml"
-    path.write_text(CONFIG.format(port=port, accelerate=float(accelerate)) + more)
+    told = CONFIG.format(port=port, accelerate=float(accelerate)) + more
+    if url:
+        secret = directory / URL
+        secret.touch(0o600)
+        secret.write_text(url)
+        told = told.replace("[fix]", f'store_url_file = "{URL}"\nschema = "{schema}"\n\n[fix]', 1)
+    path.write_text(told)
     return path
 
 
@@ -158,7 +168,7 @@ class Truth:
 
 def differences(directory: Path, truth: Truth) -> list[str]:
     """Where the desk's store and the venue's state differ; empty when they agree in everything."""
-    held = stored(directory / "desk" / "desk.db")
+    held = stored(directory)
     found = [f"the venue has not taken {len(truth.waiting)} messages"] if truth.waiting else []
     for root, venue in truth.orders.items():
         ours = held["orders"].get(root)
@@ -187,13 +197,9 @@ def differences(directory: Path, truth: Truth) -> list[str]:
     return found
 
 
-def stored(path: Path) -> dict[str, Any]:
-    """What a desk's store holds, read without touching it."""
-    reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        rows = list(reader.execute("SELECT kind, body FROM record"))
-    finally:
-        reader.close()
+def stored(directory: Path) -> dict[str, Any]:
+    """What the store of a configured desk holds, read without touching it; nothing before it is there."""
+    rows = _rows(directory)
 
     def every(kind: type[Any]) -> list[Any]:
         return [msgspec.msgpack.decode(body, type=kind) for name, body in rows if name == kind.__name__]
@@ -203,6 +209,20 @@ def stored(path: Path) -> dict[str, Any]:
         "positions": {one.key: one.net_qty for one in every(Position)},
         "executions": every(Execution),
     }
+
+
+def _rows(directory: Path) -> list[Any]:
+    table = "record"
+    if (directory / URL).exists():
+        import psycopg
+
+        schema = tomllib.loads((directory / "desk.toml").read_text())["desk"]["schema"]
+        with psycopg.connect((directory / URL).read_text()) as connection:
+            (there,) = connection.execute("SELECT to_regclass(%s)", (f"{schema}.{table}",)).fetchone() or (None,)
+            return connection.execute(f"SELECT kind, body FROM {schema}.{table}").fetchall() if there else []
+    path = directory / "desk" / "desk.db"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
+        return reader.execute(f"SELECT kind, body FROM {table}").fetchall()
 
 
 class Wire:

@@ -55,6 +55,7 @@ def test_the_desk_carries_a_partial_fill_over_the_night(desk: tuple[Path, dict[s
     assert json.loads((directory / "out" / "result.json").read_text()) == told
 
 
+@pytest.mark.slow
 def test_a_fault_in_what_is_carried_is_found_in_the_carried_arm_only(desk: tuple[Path, dict[str, Any]]) -> None:
     """The desk forgets how much of a carried order has filled: its own guard says so, and the control holds."""
     directory, _ = desk
@@ -87,6 +88,7 @@ def test_a_foreign_process_carries_its_night(client: tuple[Path, dict[str, Any]]
     assert after.execute("SELECT value FROM book WHERE name='filled'").fetchone()[0] > filled
 
 
+@pytest.mark.slow
 def test_its_own_messages_show_its_fault(client: tuple[Path, dict[str, Any]]) -> None:
     """It gives an order a name that it has forgotten: seen in what it sends, on the carried day."""
     directory, _ = client
@@ -100,6 +102,7 @@ def test_its_own_messages_show_its_fault(client: tuple[Path, dict[str, Any]]) ->
     assert b"\x0135=D\x01" in wire
 
 
+@pytest.mark.slow
 def test_killed_cut_and_stalled_on_the_carried_day(client: tuple[Path, dict[str, Any]]) -> None:
     """Three operations in each arm: it comes up again each time, nothing is lost, and the catalogue holds."""
     directory, _ = client
@@ -123,6 +126,7 @@ def test_killed_cut_and_stalled_on_the_carried_day(client: tuple[Path, dict[str,
     assert any(b"\x0114=%d\x01" % filled in line for line in last)
 
 
+@pytest.mark.slow
 def test_what_a_replica_does_not_know(
     client: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

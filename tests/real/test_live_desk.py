@@ -143,7 +143,10 @@ def test_it_trades_a_day_and_agrees_with_the_venue(
     assert not any("Traceback" in line for line in desk.errors)
 
 
-def test_killed_cut_and_stalled(start: Start, wait_until: Wait, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["sqlite", "postgresql"])
+def test_killed_cut_and_stalled(
+    start: Start, wait_until: Wait, tmp_path: Path, where: str, request: pytest.FixtureRequest, schema: str
+) -> None:
     """Stopped once, then SIGKILL at random moments, the wire cut and stalled between: each life comes to the books.
 
     That a life's books were the venue's when it had reconciled is what its guard judges, live; at the end both are
@@ -153,14 +156,20 @@ def test_killed_cut_and_stalled(start: Start, wait_until: Wait, tmp_path: Path) 
     recordings = short_days(tmp_path / "days", SYMBOL, 60 + 10 * KILLS)
     port, state = free_port(), tmp_path / "state"
     wire = Wire(port)
-    path = config(tmp_path, wire.port, 40)
-    venue = serving(start, wait_until, tmp_path / "days", port, state, 40)
+    url = request.getfixturevalue("postgres").url if where == "postgresql" else ""
+    pace = 40 if KILLS < 20 else 8  # many lives want a long day, and strategies that are not done before it is
+    path = config(tmp_path, wire.port, pace, url=url, schema=schema)
+    if KILLS >= 20:
+        path.write_text(
+            path.read_text().replace("qty = 200000", "qty = 5000000").replace("qty = 40000", "qty = 5000000")
+        )
+    venue = serving(start, wait_until, tmp_path / "days", port, state, pace)
     waits, traded = threading.Event(), -1
     for life in range(KILLS + 1):
         desk = start(desk_command(path))
         wait_until(lambda: status(tmp_path).get("reconciled"), 60)
-        wait_until(lambda: len(stored(tmp_path / "desk" / "desk.db")["executions"]) > traded, 60)  # noqa: B023
-        traded = len(stored(tmp_path / "desk" / "desk.db")["executions"])
+        wait_until(lambda: len(stored(tmp_path)["executions"]) > traded, 60)  # noqa: B023
+        traded = len(stored(tmp_path)["executions"])
         if life == 0:
             desk.process.send_signal(signal.SIGTERM)
             assert desk.process.wait(15) in (0, 1)
@@ -173,7 +182,7 @@ def test_killed_cut_and_stalled(start: Start, wait_until: Wait, tmp_path: Path) 
             wire.stalled = False
         else:
             venue.kill()
-            venue = serving(start, wait_until, tmp_path / "days", port, state, 40)
+            venue = serving(start, wait_until, tmp_path / "days", port, state, pace)
         waits.wait(chance.uniform(0.0, 0.4))  # the moment of the kill is nobody's to choose
         desk.kill()
     venue.process.send_signal(signal.SIGTERM)
@@ -189,6 +198,51 @@ def test_killed_cut_and_stalled(start: Start, wait_until: Wait, tmp_path: Path) 
     wire.close()
 
 
+def test_a_state_has_one_venue(start: Start, wait_until: Wait, tmp_path: Path) -> None:
+    """A second one on the same folder is refused while the first lives, and comes up when that was killed."""
+    short_days(tmp_path / "days", SYMBOL, 6)
+    state = tmp_path / "state"
+    first = serving(start, wait_until, tmp_path / "days", free_port(), state, 60)
+    second = start(venue_command(tmp_path / "days", free_port(), state, 60))
+    wait_until(lambda: second.process.poll() is not None)
+    assert second.process.returncode == 2
+    assert f"{state}: another venue runs there" in second.errors[-1]
+    first.kill()
+    serving(start, wait_until, tmp_path / "days", free_port(), state, 60)
+
+
+def test_without_its_store_the_desk_goes_down(
+    start: Start, wait_until: Wait, tmp_path: Path, postgres: Any, schema: str
+) -> None:
+    """A second desk is refused; a server that crashes ends the desk in a sentence; then it comes to the books again."""
+    recordings = short_days(tmp_path / "days", SYMBOL, 60)
+    port, state = free_port(), tmp_path / "state"
+    path = config(tmp_path, port, 40, url=postgres.url, schema=schema)
+    venue = serving(start, wait_until, tmp_path / "days", port, state, 40)
+    desk = start(desk_command(path))
+    wait_until(lambda: len(stored(tmp_path)["executions"]) > 3, 60)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    second = start(desk_command(config(elsewhere, port, 40, url=postgres.url, schema=schema)))
+    wait_until(lambda: second.process.poll() is not None)
+    assert second.process.returncode == 3
+    assert f"another desk has the schema {schema}" in second.errors[-1]
+    postgres.stop()
+    try:
+        wait_until(lambda: desk.process.poll() is not None)
+    finally:
+        postgres.start()
+    assert desk.process.returncode == 3
+    assert "the desk's store cannot be used" in "".join(desk.errors)
+    assert "Traceback" not in "".join(desk.errors)
+    venue.process.send_signal(signal.SIGTERM)
+    venue.process.wait(10)
+    serving(start, wait_until, recordings.directory, port, state, 0.001)
+    start(desk_command(path))
+    wait_until(lambda: status(tmp_path).get("reconciled"), 60)
+    agree(recordings, state, tmp_path, wait_until)
+
+
 def test_a_fault_in_the_middle_of_trading(start: Start, wait_until: Wait, tmp_path: Path) -> None:
     """It is switched on, the wire is cut, the desk books a fill twice: frozen, nothing leaks, the page arrives."""
     recordings = short_days(tmp_path / "days", SYMBOL, 60)
@@ -198,8 +252,8 @@ def test_a_fault_in_the_middle_of_trading(start: Start, wait_until: Wait, tmp_pa
     venue = serving(start, wait_until, tmp_path / "days", port, state, 40)
     desk = start(desk_command(path, "--fault", "resent-fill-booked-again", "--fault-after", "1"))
     wait_until(lambda: bool(drilled(tmp_path)), 60)
-    before = len(stored(tmp_path / "desk" / "desk.db")["executions"])
-    wait_until(lambda: len(stored(tmp_path / "desk" / "desk.db")["executions"]) > before + 2)
+    before = len(stored(tmp_path)["executions"])
+    wait_until(lambda: len(stored(tmp_path)["executions"]) > before + 2)
     wire.cut()
     wait_until(lambda: len(drilled(tmp_path)) > 1, 60)
     breach = drilled(tmp_path)[1]
@@ -386,7 +440,7 @@ def test_against_an_acceptor_of_somebody_else(start: Start, wait_until: Wait, tm
     os.kill(desk.process.pid, signal.SIGTERM)
     assert desk.process.wait(15) == 0, (desk.errors, list((tmp_path / "guard").glob("pages*")))
     filled = [line.split() for line in executor.out if line.startswith("filled")]
-    held = stored(tmp_path / "desk" / "desk.db")
+    held = stored(tmp_path)
     assert sum(one.cum_qty for one in held["orders"].values()) == sum(int(one[2]) for one in filled)
     assert held["positions"] == {"A1/ACME": sum(int(one[2]) for one in filled)}
     assert not (tmp_path / "guard" / "pages.jsonl").exists(), (tmp_path / "guard" / "pages.jsonl").read_text()

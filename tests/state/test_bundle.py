@@ -15,6 +15,7 @@ from holdover.explore.schedule import Operation, schedule_on
 from holdover.recording import bundled
 
 
+@pytest.mark.slow
 def test_a_bundle_plays_elsewhere_and_writes_the_regression_test(
     tmp_path: Path, catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
 ) -> None:

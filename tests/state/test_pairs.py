@@ -42,6 +42,7 @@ def tried(place: Path, kinds: list[str], then: list[str], faults: list[str] | No
     return pairs.tried
 
 
+@pytest.mark.slow
 def test_a_crash_during_the_recovery_from_a_crash_is_tried_at_every_class_of_it(tmp_path: Path) -> None:
     found = tried(tmp_path, ["kill"], ["kill"])
     assert found
@@ -52,6 +53,7 @@ def test_a_crash_during_the_recovery_from_a_crash_is_tried_at_every_class_of_it(
     assert len({(one.at, one.n) for one in recovery if one is not None}) > 20
 
 
+@pytest.mark.slow
 def test_the_correct_desk_holds_over_pairs_of_every_family(tmp_path: Path) -> None:
     found = tried(tmp_path / "torn", ["torn"], ["kill", "hold"])
     found += tried(tmp_path / "clean", ["clean"], ["kill", "clean", "disconnect"])
@@ -60,6 +62,7 @@ def test_the_correct_desk_holds_over_pairs_of_every_family(tmp_path: Path) -> No
     assert [one for one in found if one.verdict not in ("transparent", "converged")] == []
 
 
+@pytest.mark.slow
 def test_what_a_pair_finds_its_schedule_finds_again(tmp_path: Path) -> None:
     """Each pair does both of its faults, and comes to what the trial came to, in a session of its own."""
     faults = ["position-before-order"]
@@ -85,6 +88,7 @@ def test_transitions_of_the_lifecycle_are_crossed_first() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_command_tells_the_pairs_and_goes_on_from_its_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

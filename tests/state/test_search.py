@@ -110,6 +110,7 @@ def test_what_does_not_fail_is_not_shrunk(tmp_path: Path, days: RecordingStore, 
         Shrinker(schedule, days, tmp_path, catalogue=catalogue)
 
 
+@pytest.mark.slow
 def test_the_pasted_test_fails_as_the_schedule_does(tmp_path: Path, catalogue: Catalogue) -> None:
     """The function that is handed back runs under pytest as it stands, and fails for as long as the fault is there."""
     store = bundled()
@@ -132,6 +133,7 @@ def test_the_pasted_test_fails_as_the_schedule_does(tmp_path: Path, catalogue: C
     assert subprocess.run(command, capture_output=True, cwd=tmp_path, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_shrink_writes_story_test_and_timeline(
     tmp_path: Path, catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -91,6 +91,7 @@ def test_the_desk_holds_wherever_it_is_tried(ground: Make, tmp_path: Path) -> No
     assert swept.proved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", [[], [FAULT]])
 def test_a_trial_is_what_its_schedule_does(ground: Make, tmp_path: Path, faults: list[str]) -> None:
     """Tried in the middle of a walk or played from the open: the same verdict, by the same invariant, at each place."""
@@ -153,6 +154,7 @@ def state_at(player: Player, time_ns: int) -> int | None:
     return told[0]
 
 
+@pytest.mark.slow
 def test_forks_and_kills_in_the_process_agree(ground: Make, tmp_path: Path) -> None:
     """A subject that cannot live beside itself is tried in forks, with the same verdict and rejoin at every point."""
     told = ground(kinds=["kill"], faults=[FAULT], until=0.4)

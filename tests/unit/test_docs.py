@@ -16,10 +16,39 @@ def blocks(name: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
 
 
-def test_the_first_test_runs_as_written(pytester: pytest.Pytester) -> None:
-    """The example of docs/start.md, copied into a file, passes with the plugin as installed."""
-    pytester.makepyfile(blocks("docs/start.md", "python")[0])
-    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+def test_the_first_hour_runs_as_written(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every block of docs/start.md in its order: files by the name before them, commands with the verdict behind them.
+
+    What a text block shows is what the commands have printed.
+    """
+    from holdover.cli import main
+
+    page = (ROOT / "docs/start.md").read_text()
+    monkeypatch.syspath_prepend(str(pytester.path))
+    printed, tests, verdicts = "", 0, []
+    for before, language, block in re.findall(r"([^`]*(?:`[^`]+`[^`]*)*)```(\w+)\n(.*?)```", page, re.DOTALL):
+        if language == "python":
+            (pytester.path / re.findall(r"`(\w+\.py)`", before)[-1]).write_text(block)
+            if "def test_" in block:
+                pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+                tests += 1
+        elif language == "text":
+            missing = [line for line in block.splitlines() if line.strip() and line not in printed]
+            assert not missing
+        else:
+            for line in block.splitlines():
+                command, _, said = line.partition("#")
+                if command.startswith("holdover"):
+                    code = main(command.split()[1:])
+                    shown = capsys.readouterr().out
+                    printed += shown
+                    assert shown.startswith(said.strip()), shown
+                    assert code == {"HOLDS": 0, "BREACH": 1}[said.strip()]
+                    verdicts.append(said.strip())
+    assert tests == 1
+    assert verdicts == ["HOLDS", "BREACH", "HOLDS", "BREACH", "BREACH", "HOLDS"]
 
 
 def test_an_unexpected_breach_fails_a_test(pytester: pytest.Pytester) -> None:

@@ -367,6 +367,7 @@ def test_unmarked(tmp_path):
 """
 
 
+@pytest.mark.slow
 def test_workers_and_one_process_give_the_same_bytes(pytester: pytest.Pytester) -> None:
     """Under pytest-xdist and without: the same file, the same results; every guard is counted but the broken ones."""
     pytester.makepyfile(SUITE)

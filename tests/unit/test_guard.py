@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import queue
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -335,6 +337,34 @@ def test_an_unanswered_request_is_a_breach_after_its_time(make_guard: MakeGuard,
     time_ns.now_ns += 31_000_000_000
     guard.tick()
     assert "acknowledged-within" in names(guard)
+
+
+def test_what_a_step_has_handed_over_is_soon_on_the_disk(
+    make_guard: MakeGuard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the steps, which do not wait for it; over a rotation, and at the close all of it."""
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, max_bytes=1)
+    synced: queue.SimpleQueue[int] = queue.SimpleQueue()
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        size = os.fstat(handle).st_size
+        real(handle)
+        synced.put(size)
+
+    monkeypatch.setattr("holdover.runtime.journal.os.fsync", fsync)
+    journal.keep_synced(0.001)
+    for number in range(3):
+        journal.say(number, 0, "begin", "2024-11-27")
+        journal.flush()
+        while synced.get(timeout=10) < path.stat().st_size:
+            pass
+    journal.say(3, 0, "end")
+    journal.close()
+    while not synced.empty():
+        last = synced.get()
+    assert last == path.stat().st_size
 
 
 def test_the_journal_keeps_whole_lines(make_guard: MakeGuard, tmp_path: Path) -> None:

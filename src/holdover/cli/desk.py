@@ -44,21 +44,26 @@ def _asking(acts: Any, name: str, told: str) -> Any:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the daemon; 0 when it was stopped in good order and nothing is frozen, 1 when something is."""
+    """Run the daemon; 0 when stopped in good order with nothing frozen, 1 when something is, 3 without its store."""
     from holdover.adapters.fix.config import read_live
     from holdover.adapters.fix.live import LiveDesk
+    from holdover.desk.tables import StoreLost
 
-    live = LiveDesk(read_live(arguments.config), fault=arguments.fault, fault_after_s=arguments.fault_after)
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, lambda *told: live.stop())
-    live.run()
+    try:
+        live = LiveDesk(read_live(arguments.config), fault=arguments.fault, fault_after_s=arguments.fault_after)
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, lambda *told: live.stop())
+        live.run()
+    except StoreLost as problem:
+        print(f"holdover: {problem}", file=sys.stderr)
+        return 3
     return 1 if live.guard.frozen else 0
 
 
 def ask(arguments: argparse.Namespace) -> int:
     """Ask the running daemon; returns the exit code."""
     from holdover.adapters.fix.config import read_live
-    from holdover.adapters.fix.live import DeskRuns
+    from holdover.adapters.fix.live import NoDesk
     from holdover.adapters.fix.live import ask as asked
 
     told: dict[str, Any] = {"act": arguments.act}
@@ -68,7 +73,7 @@ def ask(arguments: argparse.Namespace) -> int:
         told["order"] = arguments.order
     try:
         said = asked(read_live(arguments.config).directory, told)
-    except DeskRuns as problem:
+    except NoDesk as problem:
         print(f"holdover: {problem}", file=sys.stderr)
         return 3
     if "problem" in said:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 
 from holdover.runtime.axes import Axis, axes_in_use, import_axes
 from holdover.runtime.cells import TRANSITIONS
+from holdover.runtime.files import read_toml
 
 NAME: Final = "state-coverage.toml"
 VERSION: Final = 1
@@ -249,12 +249,7 @@ def read_lock(path: Path | None) -> Lock:
     """The lock in a file; without one the default axes, no rule and no threshold. Raises `BadLock`."""
     if path is None:
         return Lock()
-    try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise BadLock(f"{path}: cannot be read: {problem.strerror}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise BadLock(f"{path.name}: not a TOML file: {problem}") from problem
+    told = read_toml(path, BadLock)
     version = told.get("version")
     if version != VERSION:
         raise BadLock(f"{path.name}: version is {version}, this Holdover reads version {VERSION}")

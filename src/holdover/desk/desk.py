@@ -20,6 +20,7 @@ from holdover.desk.outside import Clock, LinkEnd, Market
 from holdover.desk.parents import Parents
 from holdover.desk.reconciler import Reconciler
 from holdover.desk.store import Store
+from holdover.desk.tables import Tables
 from holdover.model import (
     TRADES,
     CancelReject,
@@ -52,7 +53,7 @@ class Parts:
 
 
 class Desk:
-    """One life of the desk: from `start` to `stop`, or to a kill. What survives is in `directory`."""
+    """One life of the desk: from `start` to `stop`, or to a kill. What survives is in `directory`, or in `tables`."""
 
     def __init__(
         self,
@@ -64,10 +65,11 @@ class Desk:
         directory: Path,
         guard: Guard,
         parts: Parts | None = None,
+        tables: Tables | None = None,
     ) -> None:
         parts = parts or Parts()
         self.config, self.clock, self.link, self.guard, self.market = config, clock, link, guard, market
-        self.store = parts.store(directory, synced=config.synced)
+        self.store = parts.store(directory, synced=config.synced, tables=tables)
         self.orders = parts.orders(config, self.store, guard)
         self.positions = parts.positions(self.store, guard)
         self.ledger = parts.ledger(self.store, guard)

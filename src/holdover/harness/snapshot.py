@@ -26,6 +26,11 @@ import msgspec
 from holdover.runtime.files import sync_directory
 from holdover.runtime.redaction import Rules, is_database
 
+try:  # the same format at several times the speed, where it is installed; either reads what the other wrote
+    from isal.isal_zlib import compress as _fast
+except ImportError:
+    _fast = zlib.compress
+
 _MAGIC: Final = b"HSNP"
 VERSION: Final = 1
 
@@ -67,7 +72,7 @@ class Snapshot:
         part = path.with_suffix(".writing")
         with open(part, "wb") as file:
             file.write(_MAGIC + struct.pack("<I", VERSION) + bytes.fromhex(self.digest))
-            file.write(zlib.compress(self._body, 1))
+            file.write(_compressed(self._body))
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -98,6 +103,10 @@ class Snapshot:
     def __repr__(self) -> str:
         size = sum(len(part) for part in self.parts.values())
         return f"<Snapshot {self.name} {self.about.trade_date} {self.about.phase} {len(self.parts)} parts {size} bytes>"
+
+
+def _compressed(body: bytes) -> bytes:
+    return bytes(_fast(body, 1))
 
 
 def take(session: Any, *, redact: Iterable[str] = (), subject: str = "") -> Snapshot:

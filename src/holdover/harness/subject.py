@@ -8,6 +8,8 @@ to `env.guard` what changed and what it read back, and reaches the outside throu
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,6 +201,9 @@ def factory_named(name: str) -> Factory:
         raise BadSubject(
             f"{name!r} is no subject: write {', '.join(OWN)}, or MODULE:NAME of a callable that takes a plan"
         )
+    here = os.getcwd()
+    if "" not in sys.path and here not in sys.path:
+        sys.path.append(here)  # a module of one's own, beside which one stands; last, so that it hides nothing
     try:
         module = importlib.import_module(module_name)
     except Exception as problem:

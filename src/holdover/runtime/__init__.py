@@ -9,10 +9,11 @@ from holdover.runtime.cells import CellCounter
 from holdover.runtime.channels import AppriseChannel, Channel, FileChannel, LogChannel, PagerDutyChannel, WebhookChannel
 from holdover.runtime.config import BadConfig, GuardConfig, read_config
 from holdover.runtime.database import StoreProblem
-from holdover.runtime.freezes import Alert, Freeze, FreezeStore, Pending, ThawRequest
+from holdover.runtime.freezes import Freeze, FreezeStore, ThawRequest
 from holdover.runtime.guard import Guard, Step, ThawRefused
 from holdover.runtime.journal import FlightRecorder, Journal, read_journal
 from holdover.runtime.monitor import Monitor
+from holdover.runtime.outbox import Alert, Pending
 from holdover.runtime.pager import Level, Pager
 from holdover.runtime.reports import BadMessage, ReportReader
 

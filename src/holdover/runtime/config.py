@@ -8,6 +8,7 @@ catalogue = ["our_invariants"]     # folders or packages beside the built-in cat
 journal = true
 journal_max_mb = 1024              # past it the journal is put aside and begun anew; 0: never
 journal_keep = 7                   # of those put aside
+journal_sync_ms = 100              # what a machine that loses its power may lose of it; 0: whatever the system holds
 recorder_size = 256
 axes = ["our_axes"]                # modules that register axes of state coverage beside the built-in ones
 bundles = true                     # each breach leaves a bundle in bundles/ of the directory
@@ -90,6 +91,7 @@ from holdover.runtime.channels import (
     WebhookChannel,
 )
 from holdover.runtime.database import PostgresDatabase
+from holdover.runtime.files import read_toml
 from holdover.runtime.freezes import FreezeStore
 from holdover.runtime.heartbeat import Limits
 from holdover.runtime.journal import Journal
@@ -114,6 +116,7 @@ class _GuardTable(msgspec.Struct, forbid_unknown_fields=True):
     journal: bool = True
     journal_max_mb: float = 1024.0
     journal_keep: int = 7
+    journal_sync_ms: float = 100.0
     recorder_size: int = 256
     axes: list[str] = []
     bundles: bool = True
@@ -176,6 +179,7 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     journal: bool = True
     journal_max_mb: float = 1024.0
     journal_keep: int = 7
+    journal_sync_ms: float = 100.0
     recorder_size: int = 256
     axes: list[str] = []
     store: StoreTable = StoreTable()
@@ -261,12 +265,7 @@ def _said(where: str, make: Callable[[], T]) -> T:
 
 def read_config(path: Path) -> GuardConfig:
     """The configuration in a TOML file and the environment. Raises `BadConfig` with the file and all that is wrong."""
-    try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise BadConfig(f"{path.name}: cannot be read: {problem.strerror}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise BadConfig(f"{path.name}: not a TOML file: {problem}") from problem
+    told = read_toml(path, BadConfig)
     problems: list[str] = []
     _override(told, problems)
     problems += [
@@ -291,6 +290,8 @@ def read_config(path: Path) -> GuardConfig:
         _check_pages(pages, problems)
     if guard is not None and (guard.obey_within_ms < 0 or not guard.name.strip()):
         problems.append("[guard] obey_within_ms should not be below 0, and name not be empty")
+    if guard is not None and guard.journal_sync_ms < 0:
+        problems.append("[guard] journal_sync_ms should not be below 0")
     if store is not None and (store.timeout_s <= 0 or not store.schema.isidentifier()):
         problems.append("[store] timeout_s should be above 0, and schema a plain name of letters, digits, underscores")
     metrics = _table(told, "metrics", MetricsConfig, problems) if "metrics" in told else None
@@ -324,6 +325,7 @@ def read_config(path: Path) -> GuardConfig:
         journal=guard.journal,
         journal_max_mb=guard.journal_max_mb,
         journal_keep=guard.journal_keep,
+        journal_sync_ms=guard.journal_sync_ms,
         recorder_size=guard.recorder_size,
         axes=guard.axes,
         store=store,

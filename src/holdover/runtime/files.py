@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
+from typing import Any
+
+
+def read_toml(path: Path, bad: type[Exception]) -> dict[str, Any]:
+    """What a TOML file holds. Raises `bad` with a sentence when it cannot be read or is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise bad(f"{path.name}: cannot be read: {problem.strerror}") from problem
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise bad(f"{path.name}: not a TOML file: {problem}") from problem
 
 
 def write_whole(path: Path, data: bytes) -> None:

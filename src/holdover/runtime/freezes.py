@@ -1,22 +1,21 @@
 """The durable store of what is frozen, why, who was told and who acted; in one SQLite file or on PostgreSQL.
 
 A breach, the freeze that it causes, the pages that it sends and the audit of all three are one transaction: either all
-of them survive a kill or none was ever said to have happened. The audit log is a hash chain: each row's hash covers
-the row before, and the head of the chain is kept beside it, so that a row changed or taken out is found by
-`verify_audit`. Several processes may share a store; numbers are given out by it, not by them.
+of them survive a kill or none was ever said to have happened. Pages are `outbox.py`'s, the audit log `auditlog.py`'s;
+both are part of this store. Several processes may share it; numbers are given out by it, not by them.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from holdover.runtime.breach import ACKNOWLEDGE, RESOLVE, TRIGGER, Breach, Page
-from holdover.runtime.database import Database, Run, SqliteDatabase, StoreProblem
+from holdover.runtime.breach import Breach, Page
+from holdover.runtime.database import Database, Run, SqliteDatabase, StoreProblem, next_number
+from holdover.runtime.outbox import Outbox
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -50,7 +49,6 @@ _FROM_1: Final = (
     "ALTER TABLE \"freeze\" ADD COLUMN holder TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE outbox ADD COLUMN event TEXT NOT NULL DEFAULT 'trigger'",
 )
-_LEASE_NS: Final = 15_000_000_000
 
 
 Mark = tuple[int, str, str, int]
@@ -79,42 +77,6 @@ class Freeze(msgspec.Struct, frozen=True, kw_only=True):
         return f"<Freeze {self.number} {self.scope} by {self.invariant}>"
 
 
-class Pending(msgspec.Struct, frozen=True, kw_only=True):
-    """A page that one channel has not delivered yet."""
-
-    number: int
-    channel: str
-    page: Page
-    attempts: int
-    next_ns: int
-    problem: str = ""
-
-
-class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """What on-call was paged with under one key, how far it went up, who acknowledged it; open until it is resolved."""
-
-    page: Page
-    opened_ns: int
-    level: int
-    escalated_ns: int
-    acknowledged_ns: int | None
-    acknowledged_by: str
-    resolved_ns: int | None
-
-
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One page on its way to one channel, and how far it came. `delivered_ns` is None until it is there."""
-
-    number: int
-    page: Page
-    time_ns: int
-    channel: str
-    attempts: int
-    next_ns: int
-    delivered_ns: int | None
-    problem: str
-
-
 class ThawRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A thaw asked for from outside the process that froze, to be judged by that process."""
 
@@ -127,7 +89,7 @@ class ThawRequest(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None
 
 
-class FreezeStore:
+class FreezeStore(Outbox):
     """What is frozen, in one file or on a server. Safe against a kill at any moment and between threads.
 
     `name` is the guard's, by which its freezes are known among those of others. Raises `StoreProblem` from every
@@ -251,7 +213,7 @@ class FreezeStore:
         """Ask the guard called `holder` for a thaw; returns the number under which it will answer."""
 
         def work(run: Run) -> int:
-            number = _next(run, "request")
+            number = next_number(run, "request")
             body = msgspec.json.encode(request)
             run("INSERT INTO request VALUES (?,?,?,?,?,NULL,NULL)", number, request.scope, holder, body, time_ns)
             return number
@@ -291,146 +253,6 @@ class FreezeStore:
                 return str(found[0][0])
             run("UPDATE request SET answer='withdrawn', answered_ns=? WHERE number=?", time_ns, number)
             return None
-
-        return self.database.write(work)
-
-    # -- pages --------------------------------------------------------------------------------------------------
-
-    def undelivered(self, now_ns: int, channels: Sequence[str] | None = None) -> list[Pending]:
-        """The pages that are due for a try, oldest first; of a channel and a key only the first."""
-        found: dict[tuple[str, str], Pending] = {}
-        for one in self.backlog():
-            if channels is None or one.channel in channels:
-                found.setdefault((one.channel, one.page.dedup_key), one)
-        return [one for one in found.values() if one.next_ns <= now_ns]
-
-    def backlog(self) -> list[Pending]:
-        """Everything in the outbox that is not delivered, oldest first."""
-        rows = self.database.read(
-            "SELECT number, channel, body, attempts, next_ns, problem FROM outbox "
-            "WHERE delivered_ns IS NULL ORDER BY number"
-        )
-        return [
-            Pending(number=n, channel=c, page=msgspec.json.decode(b, type=Page), attempts=a, next_ns=at, problem=p)
-            for n, c, b, a, at, p in rows
-        ]
-
-    def claim(self, number: int, now_ns: int) -> bool:
-        """Take a page for a try, so that no other process tries at the same time; the claim ends by itself."""
-
-        def work(run: Run) -> bool:
-            return bool(
-                run(
-                    "UPDATE outbox SET next_ns=? WHERE number=? AND delivered_ns IS NULL AND next_ns<=? "
-                    "RETURNING number",
-                    now_ns + _LEASE_NS,
-                    number,
-                    now_ns,
-                )
-            )
-
-        return self.database.write(work, durable=False)
-
-    def outbox(self) -> list[Page]:
-        """Every page ever put into the outbox, oldest first, once however many channels and repeats it has."""
-        rows = self.database.read("SELECT body FROM outbox WHERE event='trigger' ORDER BY number")
-        pages = [msgspec.json.decode(body, type=Page) for (body,) in rows]
-        return list({(page.number, page.dedup_key): page for page in pages}.values())
-
-    def delivered(self, number: int, time_ns: int) -> None:
-        """A channel has taken the page."""
-
-        def work(run: Run) -> None:
-            run("UPDATE outbox SET delivered_ns=?, attempts=attempts+1, problem='' WHERE number=?", time_ns, number)
-
-        self.database.write(work)
-
-    def failed(self, number: int, next_ns: int, problem: str) -> None:
-        """A channel has not taken the page; try again from `next_ns` on."""
-
-        def work(run: Run) -> None:
-            run(
-                "UPDATE outbox SET attempts=attempts+1, next_ns=?, problem=? WHERE number=?",
-                next_ns,
-                problem[:500],
-                number,
-            )
-
-        self.database.write(work)
-
-    def page(self, page: Page, channels: Sequence[str]) -> bool:
-        """Page on-call with something that is no breach; False when the same key is open already."""
-
-        def work(run: Run) -> bool:
-            there = run("SELECT resolved_ns FROM alert WHERE dedup_key=?", page.dedup_key)
-            if there and there[0][0] is None:
-                return False
-            self._audit(run, page.time_ns, "page", page.title)
-            self._open_alert(run, page, channels)
-            return True
-
-        return self.database.write(work)
-
-    def resolve(self, dedup_key: str, by: str, time_ns: int) -> bool:
-        """What was paged under this key is over; False when nothing was open."""
-        return self.database.write(lambda run: self._resolve(run, dedup_key, by, time_ns))
-
-    def alerts(self, *, resolved: bool = False) -> list[Alert]:
-        """The alerts that are open, oldest first; with `resolved` all there ever were, each as it was last."""
-        rows = self.database.read(
-            "SELECT body, opened_ns, level, escalated_ns, acknowledged_ns, acknowledged_by, resolved_ns FROM alert "
-            + ("" if resolved else "WHERE resolved_ns IS NULL ")
-            + "ORDER BY opened_ns, dedup_key"
-        )
-        return [
-            Alert(
-                page=msgspec.json.decode(body, type=Page),
-                opened_ns=opened,
-                level=level,
-                escalated_ns=escalated,
-                acknowledged_ns=acknowledged,
-                acknowledged_by=by,
-                resolved_ns=over,
-            )
-            for body, opened, level, escalated, acknowledged, by, over in rows
-        ]
-
-    def acknowledge(self, dedup_key: str, operator: str, time_ns: int) -> bool:
-        """Somebody is on it: it goes no further up. False when nothing is open there, or somebody took it before."""
-
-        def work(run: Run) -> bool:
-            taken = run(
-                "UPDATE alert SET acknowledged_ns=?, acknowledged_by=? "
-                "WHERE dedup_key=? AND resolved_ns IS NULL AND acknowledged_ns IS NULL RETURNING body",
-                time_ns,
-                operator,
-                dedup_key,
-            )
-            if taken:
-                self._audit(run, time_ns, "acknowledge", f"{dedup_key} by {operator}")
-                self._follow_up(run, msgspec.json.decode(taken[0][0], type=Page), ACKNOWLEDGE, operator, time_ns)
-            return bool(taken)
-
-        return self.database.write(work)
-
-    def escalate(self, alert: Alert, level: int, channels: Sequence[str], time_ns: int) -> bool:
-        """Nobody has acknowledged: page the channels of a level (again). False when another process just did."""
-
-        def work(run: Run) -> bool:
-            page = alert.page
-            moved = run(
-                "UPDATE alert SET level=?, escalated_ns=? WHERE dedup_key=? AND level=? AND escalated_ns=? "
-                "AND acknowledged_ns IS NULL AND resolved_ns IS NULL RETURNING dedup_key",
-                level,
-                time_ns,
-                page.dedup_key,
-                alert.level,
-                alert.escalated_ns,
-            )
-            if moved:
-                self._audit(run, time_ns, "escalate", f"{page.dedup_key} to level {level + 1}")
-                self._send(run, page, channels, time_ns)
-            return bool(moved)
 
         return self.database.write(work)
 
@@ -476,43 +298,6 @@ class FreezeStore:
         """(name, time in ns, what it said) of the last sign of life of every process, by name."""
         rows = self.database.read("SELECT name, time_ns, body FROM beat ORDER BY name")
         return [(str(name), int(time_ns), bytes(body)) for name, time_ns, body in rows]
-
-    # -- audit --------------------------------------------------------------------------------------------------
-
-    def say(self, act: str, detail: str, time_ns: int) -> None:
-        """An act that only the audit log keeps."""
-        self.database.write(lambda run: self._audit(run, time_ns, act, detail))
-
-    def say_within(self, run: Run, act: str, detail: str, time_ns: int) -> None:
-        """The same inside a transaction of `database.write`: what is done and that it was done, or neither."""
-        self._audit(run, time_ns, act, detail)
-
-    def audit(self) -> list[tuple[int, int, str, str]]:
-        """(number, time in ns, act, detail) of every act, oldest first."""
-        rows = self.database.read("SELECT number, time_ns, act, detail FROM audit ORDER BY number")
-        return [(int(number), int(time_ns), str(act), str(detail)) for number, time_ns, act, detail in rows]
-
-    def audit_head(self) -> str:
-        """Number and hash of the last act, to be kept elsewhere: nobody can then write the log anew unnoticed."""
-        rows = self.database.read("SELECT value FROM meta WHERE name='audit'")
-        return str(rows[0][0]) if rows else "0 "
-
-    def verify_audit(self) -> str:
-        """What is wrong with the audit log's hash chain, in a sentence; empty when it is whole."""
-        rows = self.database.read("SELECT number, time_ns, act, detail, hash FROM audit ORDER BY number")
-        before = ""
-        for expected, (number, time_ns, act, detail, kept) in enumerate(rows, 1):
-            if number != expected:
-                return f"audit row {expected} is missing"
-            before = _chain(before, number, time_ns, act, detail)
-            if before != kept:
-                return f"audit row {number} was changed: its hash does not follow from the row before"
-        last, _, digest = self.audit_head().partition(" ")
-        if not digest and rows and last == "0":
-            return ""  # written before the head was kept
-        if (int(last), digest) != (len(rows), before):
-            return f"the audit log ends with row {len(rows)}, but row {last} was written: rows are missing at its end"
-        return ""
 
     # -- the store as a whole -----------------------------------------------------------------------------------
 
@@ -566,7 +351,7 @@ class FreezeStore:
         return None
 
     def _breach(self, run: Run, breach: Breach) -> int:
-        number = _next(run, "breach")
+        number = next_number(run, "breach")
         body = msgspec.json.encode(msgspec.structs.replace(breach, number=number))
         run("INSERT INTO breach VALUES (?,?,?)", number, breach.time_ns, body)
         self._audit(run, breach.time_ns, "breach", f"{breach.invariant} {breach.scope} breach {number}")
@@ -575,7 +360,7 @@ class FreezeStore:
     def _freeze(
         self, run: Run, scope: str, allows: list[str], invariant: str, breach: int, time_ns: int, said: str = ""
     ) -> Freeze:
-        number = _next(run, "freeze")
+        number = next_number(run, "freeze")
         run(
             'INSERT INTO "freeze" (number, scope, allows, invariant, breach, time_ns, holder) VALUES (?,?,?,?,?,?,?)',
             number,
@@ -598,96 +383,6 @@ class FreezeStore:
             holder=self.name,
         )
 
-    def _open_alert(self, run: Run, page: Page, channels: Sequence[str]) -> None:
-        run(
-            "INSERT INTO alert (dedup_key, body, opened_ns) VALUES (?,?,?) ON CONFLICT (dedup_key) DO UPDATE SET "
-            "body=excluded.body, opened_ns=excluded.opened_ns, level=0, escalated_ns=0, acknowledged_ns=NULL, "
-            "acknowledged_by='', resolved_ns=NULL",
-            page.dedup_key,
-            msgspec.json.encode(page),
-            page.time_ns,
-        )
-        self._send(run, page, channels, page.time_ns)
-
-    def _send(self, run: Run, page: Page, channels: Sequence[str], time_ns: int) -> None:
-        body = msgspec.json.encode(page)
-        number = _next(run, "outbox")
-        for channel in channels:
-            run(
-                "INSERT INTO outbox (number, dedup_key, body, time_ns, channel, event) VALUES (?,?,?,?,?,?)",
-                number,
-                page.dedup_key,
-                body,
-                time_ns,
-                channel,
-                page.event,
-            )
-            number += 1
-
-    def _resolve(self, run: Run, dedup_key: str, by: str, time_ns: int) -> bool:
-        over = run(
-            "UPDATE alert SET resolved_ns=? WHERE dedup_key=? AND resolved_ns IS NULL RETURNING body",
-            time_ns,
-            dedup_key,
-        )
-        if over:
-            self._follow_up(run, msgspec.json.decode(over[0][0], type=Page), RESOLVE, by, time_ns)
-        return bool(over)
-
-    def _follow_up(self, run: Run, page: Page, event: str, by: str, time_ns: int) -> None:
-        """Tell everybody who was paged under the key how it went on."""
-        told = run(
-            "SELECT DISTINCT channel FROM outbox WHERE dedup_key=? AND event=? AND time_ns>=? ORDER BY channel",
-            page.dedup_key,
-            TRIGGER,
-            page.time_ns,
-        )
-        later = msgspec.structs.replace(page, event=event, by=by, time_ns=time_ns)
-        self._send(run, later, [str(channel) for (channel,) in told], time_ns)
-
-    def _audit(self, run: Run, time_ns: int, act: str, detail: str) -> None:
-        last = run("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1")
-        number, before = (last[0][0] + 1, last[0][1]) if last else (1, "")
-        digest = _chain(before, number, time_ns, act, detail)
-        run("INSERT INTO audit VALUES (?,?,?,?,?)", number, time_ns, act, detail, digest)
-        run(
-            "INSERT INTO meta VALUES ('audit', ?) ON CONFLICT (name) DO UPDATE SET value=excluded.value",
-            f"{number} {digest}",
-        )
-
-    # -- a part at a time, the latest first --------------------------------------------------------------------------
-
-    def audit_before(self, number: int, limit: int) -> list[tuple[int, int, str, str]]:
-        """At most `limit` acts before that number (0: from the last on) as `audit` gives them, the latest first."""
-        rows = self.database.read(
-            "SELECT number, time_ns, act, detail FROM audit WHERE number<? ORDER BY number DESC LIMIT ?",
-            number or 2**62,
-            limit,
-        )
-        return [(int(n), int(time_ns), str(act), str(detail)) for n, time_ns, act, detail in rows]
-
-    def deliveries_before(self, number: int, limit: int) -> list[Delivery]:
-        """At most `limit` rows of the outbox before that number (0: from the last on), the latest first."""
-        rows = self.database.read(
-            "SELECT number, body, time_ns, channel, attempts, next_ns, delivered_ns, problem FROM outbox "
-            "WHERE number<? ORDER BY number DESC LIMIT ?",
-            number or 2**62,
-            limit,
-        )
-        return [
-            Delivery(
-                number=n,
-                page=msgspec.json.decode(body, type=Page),
-                time_ns=at,
-                channel=channel,
-                attempts=attempts,
-                next_ns=next_ns,
-                delivered_ns=delivered,
-                problem=problem,
-            )
-            for n, body, at, channel, attempts, next_ns, delivered, problem in rows
-        ]
-
 
 def _freeze_of(row: Sequence[Any]) -> Freeze:
     """A freeze of its row: number, scope, allows, invariant, breach, time_ns, holder."""
@@ -701,11 +396,3 @@ def _freeze_of(row: Sequence[Any]) -> Freeze:
         time_ns=time_ns,
         holder=holder,
     )
-
-
-def _next(run: Run, table: str) -> int:
-    return int(run(f'SELECT COALESCE(MAX(number), 0) + 1 FROM "{table}"')[0][0])
-
-
-def _chain(before: str, number: int, time_ns: int, act: str, detail: str) -> str:
-    return hashlib.sha256(f"{before}|{number}|{time_ns}|{act}|{detail}".encode()).hexdigest()

@@ -229,6 +229,8 @@ class Guard:
             attach(guard, told.metrics)
         guard.heartbeat = Heartbeat(guard, told.heartbeat, told.heartbeat_url())
         guard.following = Following(guard._look, round(told.obey_within_ms * 1e6))
+        if guard.journal is not None and told.journal_sync_ms:
+            guard.journal.keep_synced(told.journal_sync_ms / 1000)
         guard.heartbeat.start()
         guard.following.start()
         guard.pager.start()

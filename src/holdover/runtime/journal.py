@@ -1,12 +1,15 @@
 """What happened, in order, one JSON object a line: for replay, for audit, and to rebuild a monitor's memory.
 
 Lines are handed to the operating system at the end of each step, so a killed process loses nothing that a step had
-finished; `sync` makes them survive the machine as well. The same schedule and seed give the same bytes in any process.
+finished; `sync` makes them survive the machine as well, and `keep_synced` sees to that several times a second. The
+same schedule and seed give the same bytes in any process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +36,23 @@ class Journal:
         self._encoder = msgspec.json.Encoder()
         self._waiting: list[bytes] = []
         self._last = -1
+        self._ended = threading.Event()
+        self._syncing: threading.Thread | None = None
+
+    def keep_synced(self, every_s: float) -> None:
+        """From here on what has been handed over is on the disk after so long at most; a step does not wait for it."""
+
+        def sync() -> None:
+            synced = -1
+            while not self._ended.wait(every_s):
+                size = self._size
+                if size != synced:
+                    with contextlib.suppress(OSError, ValueError):  # closed just now, to be put aside: synced then
+                        os.fsync(self._file.fileno())
+                        synced = size
+
+        self._syncing = threading.Thread(target=sync, name="holdover-journal", daemon=True)
+        self._syncing.start()
 
     def mutation(self, seq: int, time_ns: int, subsystem: str, record: Record, cause: str) -> None:
         """Add one mutation; it is handed over with the next `flush`."""
@@ -99,7 +119,11 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Flush and close."""
+        """Flush and close; whole on the disk where it was kept so."""
+        self._ended.set()
+        if self._syncing is not None:
+            self._syncing.join()
+            self.sync()
         self.flush()
         self._file.close()
 

@@ -43,10 +43,24 @@ def fault_of(said: str) -> str:
 
 
 class ComponentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A component as it is configured."""
+    """A component as it is configured.
+
+    With a `url` it is asked itself, over HTTP each `every_s` seconds or over a WebSocket as long as that lives. In what
+    it answers, fields are named by their path (`data.seq`); `each` is the path to a list of them. `sequence` is a
+    number that grows by one (in each `channel`); a `book` is disabled when `disabled` (`status=halted`) holds.
+    """
 
     name: str
     deadline_s: float = 30.0
+    url: str = ""
+    every_s: float = 1.0
+    header_env: list[str] = []
+    subscribe: str = ""
+    sequence: str = ""
+    channel: str = ""
+    disabled: str = ""
+    book: str = ""
+    each: str = ""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +90,8 @@ class Components:
         self._deadlines = {table.name: round(table.deadline_s * 1e9) for table in tables}
         self._heard: dict[str, int] = {}
         self._silent: set[str] = set()
+        self.ailing: set[str] = set()
+        """Those that answer and are of no use: unhealthy for as long as that lasts, and not silent."""
 
     @property
     def names(self) -> list[str]:
@@ -93,6 +109,8 @@ class Components:
         found: dict[str, float] = {}
         for name, deadline in self._deadlines.items():
             heard = self._heard.get(name)
+            if name in self.ailing:
+                continue
             if heard is None:
                 found[name] = float("inf")
             elif monotonic_ns - heard > deadline:

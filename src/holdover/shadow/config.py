@@ -26,6 +26,18 @@ resets_on = ["breach", "authentication", "disabled-book", "gap", "silence"]
 name = "market data"
 deadline_s = 5
 
+[[component]]                      # asked by the shadow itself
+name = "orders"
+url = "https://venue/orders"       # or wss://venue/feed, as long as the connection lives
+every_s = 1.0
+header_env = ["VENUE_AUTH"]        # that variable holds a header, Name: value; never the file
+each = "books"                     # the list in the answer that the rest is read from; without it the answer
+book = "symbol"
+disabled = "status=disabled"       # FIELD=VALUE: then the book takes no orders
+sequence = "seq"                   # a number that grows by one; a step over is a gap
+channel = "symbol"                 # counted for each of these
+subscribe = '{"op":"subscribe"}'   # sent when a feed is up
+
 [cutover]
 hours = 72
 virtual = false                    # whether hours on the virtual clock are enough
@@ -45,13 +57,14 @@ reason = "the incumbent rounds down"
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
+from holdover.runtime.files import read_toml
 from holdover.shadow.components import FAULTS, RESETS, ComponentTable
+from holdover.shadow.probe import problems_of
 
 
 class BadShadow(ValueError):
@@ -155,12 +168,7 @@ _TABLES: Final[dict[str, Any]] = {
 
 def read_shadow(path: Path) -> ShadowConfig:
     """The configuration in a TOML file. Raises `BadShadow` with the file and all that is wrong."""
-    try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise BadShadow(f"{path.name}: cannot be read: {problem.strerror}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise BadShadow(f"{path.name}: not a TOML file: {problem}") from problem
+    told = read_toml(path, BadShadow)
     problems = [
         f"[{name}] is not known here; there are {', '.join(_TABLES)}, component"
         for name in told
@@ -211,6 +219,11 @@ def _wrong(tables: dict[str, Any], components: list[ComponentTable]) -> list[str
         f"[[component]] {name}: there are two of that name" for name in sorted(set(names)) if names.count(name) > 1
     ]
     found += [f"[[component]] {one.name}: deadline_s should be above 0" for one in components if one.deadline_s <= 0]
+    found += [f"[[component]] {one.name}: {problem}" for one in components for problem in problems_of(one)]
+    if candidate.subject and any(one.url for one in components):
+        found.append(
+            "[[component]] url: a venue is asked in real time, a candidate that is run here is on the virtual clock"
+        )
     found += [
         f"[[divergence.explained]] {one.order}: should say its order and a reason"
         for one in tables["divergence"].explained

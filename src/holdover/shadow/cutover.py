@@ -90,7 +90,8 @@ def _of_clock(config: ShadowConfig, state: State, now_ns: int) -> list[Condition
     if not 0 <= age_s <= config.cutover.fresh_s:
         found.append(_unknown("running", f"the shadow last wrote {age_s:.0f} s ago: how it stands now is not known"))
     else:
-        told = f"silent: {', '.join(silent)}" if silent else f"every component was heard; written {age_s:.0f} s ago"
+        heard = f"every component was heard; written {age_s:.0f} s ago"
+        told = f"silent or refusing: {', '.join(silent)}" if silent else heard
         found.append(Condition(name="running", met=not silent, told=told))
     return found
 

@@ -73,14 +73,15 @@ class Life:
             moved = (wall - now - self._offset) / 1e9
             self.fault("clock-skew", f"the host's clock moved by {moved:+.3f} s", "host")
         self._offset = wall - now
-        healthy = not silent
+        ailing = self.components.ailing
+        healthy = not silent and not ailing
         self.clock.tick(now, healthy=healthy)
         self.state.components = [
             Heard(
                 name=name,
                 silent_s=None if silent.get(name) == float("inf") else round(silent.get(name, 0.0), 3),
                 deadline_s=table.deadline_s,
-                healthy=name not in silent,
+                healthy=name not in silent and name not in ailing,
             )
             for name, table in self._tables.items()
         ]

@@ -200,6 +200,8 @@ def _components(state: State) -> str:
 def _heard(healthy: bool, silent_s: float | None) -> str:
     if healthy:
         return "heard within its deadline"
+    if silent_s == 0:
+        return "refuses the credentials"
     return "not heard in this life" if silent_s is None else f"silent for {silent_s:,.0f} s"
 
 

@@ -21,6 +21,7 @@ from holdover.shadow.components import ComponentTable
 from holdover.shadow.config import BadShadow, ShadowConfig
 from holdover.shadow.divergence import BadComparison, Told, compare, orders_of
 from holdover.shadow.life import Journalled, Life
+from holdover.shadow.probe import Probes
 from holdover.shadow.state import Compared
 from holdover.watch.tail import Tail
 
@@ -182,6 +183,7 @@ class Following:
             if path is not None
         }
         self._journal = Journalled(self.life, nights=True)
+        self._probes = Probes(config.components)
         self._compared_ns: int | None = None
 
     def once(self) -> bool:
@@ -194,6 +196,12 @@ class Following:
                 for line in lines if name != "incumbent" else ():
                     self._journal.line(line) if name == "candidate" else life.note(line)
             life.state.places[name] = tail.place
+        for component, fault, detail in self._probes.found():
+            if fault:
+                life.fault(fault, detail, component)
+            else:
+                life.components.heard(component, life.monotonic())
+        life.components.ailing = {one.table.name for one in self._probes.probes if one.refusing}
         self._signs()
         every = round(_COMPARE_EVERY_S * 1e9)
         now = life.monotonic()
@@ -223,6 +231,7 @@ class Following:
 
     def close(self) -> None:
         """The end of this life, in good order."""
+        self._probes.close()
         if self.config.incumbent.journal:
             self.compare()
         self.life.state.stopped = True

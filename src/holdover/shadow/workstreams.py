@@ -12,7 +12,6 @@ required = true
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+
+from holdover.runtime.files import read_toml
 
 
 class BadWorkstreams(ValueError):
@@ -40,12 +41,7 @@ class Workstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 def read_workstreams(path: Path) -> list[Workstream]:
     """The workstreams in a TOML file. Raises `BadWorkstreams`."""
-    try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise BadWorkstreams(f"{path.name}: cannot be read: {problem.strerror}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise BadWorkstreams(f"{path.name}: not a TOML file: {problem}") from problem
+    told = read_toml(path, BadWorkstreams)
     problems = [
         f"{path.name}: {name} is not known here; there is [[workstream]]" for name in told if name != "workstream"
     ]

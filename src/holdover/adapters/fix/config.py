@@ -2,6 +2,8 @@
 
 [desk]
 directory = "desk"                 # its store, its socket, its sessions; relative to the file
+store_url_env = "DESK_STORE"       # its store on PostgreSQL: postgresql://...; or store_url_file. Without them SQLite
+schema = "desk"                    # there
 day = 2024-11-27                   # without it today
 open = 14:30:00                    # the session's hours, UTC
 close = 21:00:00
@@ -54,6 +56,7 @@ import msgspec
 from holdover.adapters.fix.link import FixAddress
 from holdover.desk import DeskConfig, Strategy
 from holdover.runtime import BadConfig, GuardConfig, read_config
+from holdover.runtime.secrets import secret
 
 _SECOND: Final = 1_000_000_000
 
@@ -62,6 +65,9 @@ class _DeskTable(msgspec.Struct, forbid_unknown_fields=True):
     directory: str
     open: clock_time
     close: clock_time
+    store_url_env: str = ""
+    store_url_file: str = ""
+    schema: str = "desk"
     day: date | None = None
     clock: Literal["real", "feed"] = "real"
     accelerate: float = 1.0
@@ -95,6 +101,8 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True):
     close_ns: int
     clock: str
     accelerate: float
+    store_url: str = ""
+    schema: str = "desk"
 
 
 def read_live(path: Path) -> LiveConfig:
@@ -102,6 +110,7 @@ def read_live(path: Path) -> LiveConfig:
     guard = read_config(path)
     told = tomllib.loads(path.read_text(encoding="utf-8"))
     problems: list[str] = []
+    store_url = ""
     desk = _table(told, "desk", _DeskTable, problems)
     fix = _table(told, "fix", _FixTable, problems)
     strategies = [_strategy(one, number, problems) for number, one in enumerate(told.get("strategy", []), 1)]
@@ -120,6 +129,12 @@ def read_live(path: Path) -> LiveConfig:
             problems.append("[desk] accelerate, answer_s and retry_s should be above 0")
         if desk.clock == "real" and desk.accelerate != 1.0:
             problems.append('[desk] accelerate needs clock = "feed": the real clock goes at its own pace')
+        if not desk.schema.isidentifier():
+            problems.append("[desk] schema should be a plain name of letters, digits and underscores")
+        try:
+            store_url = secret(desk.store_url_env, desk.store_url_file, path.resolve().parent)
+        except ValueError as problem:
+            problems.append(f"[desk] store: {problem}")
     if fix is not None and fix.password_env and fix.password_env not in os.environ:
         problems.append(f"[fix] password_env: the environment does not set {fix.password_env}")
     if problems or desk is None or fix is None:
@@ -154,6 +169,8 @@ def read_live(path: Path) -> LiveConfig:
         close_ns=_at(day, desk.close),
         clock=desk.clock,
         accelerate=desk.accelerate,
+        store_url=store_url,
+        schema=desk.schema,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import heapq
 import itertools
 import json
@@ -19,12 +18,14 @@ from typing import Any, Final
 
 import msgspec
 
+from holdover.adapters.fix.alone import alone
 from holdover.adapters.fix.config import LiveConfig
 from holdover.adapters.fix.link import Feed, FixLink
 from holdover.adapters.fix.messages import Codec
 from holdover.adapters.fix.word import VenueWord
 from holdover.desk import Desk
 from holdover.desk.faults import parts_with
+from holdover.desk.tables import PostgresTables
 from holdover.model import Record, SecurityStatus
 from holdover.runtime import Breach, Guard
 
@@ -35,8 +36,8 @@ _ANSWER_S: Final = 10.0
 _PARTS: Final = ("store", "orders", "positions", "ledger", "risk", "parents", "gateway", "reconciler")
 
 
-class DeskRuns(RuntimeError):
-    """Another daemon has this directory, or none has; the message says which."""
+class NoDesk(RuntimeError):
+    """No daemon answers for a directory; the message says which."""
 
 
 class LiveClock:
@@ -92,7 +93,7 @@ class LiveClock:
 
 
 class LiveDesk:
-    """One life of a live desk. `run` returns when it has been stopped. Raises `DeskRuns`, `NoEngine`, `StoreProblem`.
+    """One life of a live desk. `run` returns when it has been stopped. Raises `Occupied`, `NoEngine`, `StoreProblem`.
 
     A drill switches a seeded fault on, `fault_after_s` after the desk has begun or, where that is None, before it
     comes up on what it has kept; it writes into `drill.jsonl` when the mutation came that broke an invariant and when
@@ -102,7 +103,7 @@ class LiveDesk:
     def __init__(self, config: LiveConfig, *, fault: str = "", fault_after_s: float | None = None) -> None:
         self.config = config
         config.directory.mkdir(parents=True, exist_ok=True)
-        self._locked = _only(config.directory)
+        self._locked = alone(config.directory, "desk")
         self.parts = parts_with([fault]) if fault else None
         self._fault, self._fault_after_s = fault, fault_after_s
         self._drilled_ns = 0
@@ -128,6 +129,7 @@ class LiveDesk:
             directory=config.directory,
             guard=self.guard,
             parts=self.parts if fault_after_s is None else None,
+            tables=PostgresTables(config.store_url, config.schema) if config.store_url else None,
         )
 
     def post(self, act: Callable[..., Any], *args: Any) -> None:
@@ -316,17 +318,6 @@ def _plain(record: Record) -> dict[str, Any]:
     return found
 
 
-def _only(directory: Path) -> Any:
-    """A lock that one daemon has as long as it lives. Raises `DeskRuns`."""
-    file = open(directory / "desk.lock", "w")  # noqa: SIM115 - held as long as the daemon lives
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise DeskRuns(f"{directory}: another desk runs there") from None
-    return file
-
-
 # -- the socket ---------------------------------------------------------------------------------------------------
 
 
@@ -378,7 +369,7 @@ def _listening(directory: Path, answer: Callable[[dict[str, Any]], dict[str, Any
 
 
 def ask(directory: Path, told: dict[str, Any]) -> dict[str, Any]:
-    """Ask the daemon of a directory. Raises `DeskRuns` when none answers."""
+    """Ask the daemon of a directory. Raises `NoDesk` when none answers."""
     try:
         with _address(directory) as name, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(_ANSWER_S + 5)
@@ -388,8 +379,8 @@ def ask(directory: Path, told: dict[str, Any]) -> dict[str, Any]:
                 stream.flush()
                 line = stream.readline()
     except (OSError, TimeoutError) as problem:
-        raise DeskRuns(f"{directory}: no desk runs there: {problem}") from problem
+        raise NoDesk(f"{directory}: no desk runs there: {problem}") from problem
     if not line:
-        raise DeskRuns(f"{directory}: the desk went down before it answered")
+        raise NoDesk(f"{directory}: the desk went down before it answered")
     said: dict[str, Any] = json.loads(line)
     return said

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from holdover.adapters.fix.alone import alone
 from holdover.adapters.fix.core import Core, Ledger, Told, restored
 from holdover.adapters.fix.messages import (
     BID,
@@ -73,10 +74,14 @@ class VenueConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VenueServer(Heard):
-    """A venue that serves. `start` and `stop`; one thread of its own runs the day. Raises `NoEngine`, `BadState`."""
+    """A venue that serves. `start` and `stop`; one thread of its own runs the day.
+
+    Raises `Occupied`, `NoEngine`, `BadState`.
+    """
 
     def __init__(self, config: VenueConfig, recordings: Sequence[Recording]) -> None:
         self.config = config
+        self._locked = alone(config.directory, "venue")
         quickfix = engine()
         for port in {config.port, config.drop_copy_port} - {0}:
             _free(port)
@@ -178,6 +183,7 @@ class VenueServer(Heard):
             self._thread.join(10)
         self._engine.stop()
         self.ledger.close()
+        self._locked.close()
 
     def now_ns(self) -> int:
         """The time of the recorded day. It stands while the venue is down."""

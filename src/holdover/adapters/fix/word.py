@@ -43,7 +43,7 @@ class VenueWord:
         self._positions: dict[str, Position] = {}
         self._trades: dict[tuple[str, str], int] = {}
         self._seen: set[tuple[str, str]] = set()
-        self._told_ns: dict[str, int] = {}
+        self._stated_ns: dict[str, int] = {}
 
     def take(self, message: Inbound) -> None:
         """One message of the venue, before the desk has it."""
@@ -72,8 +72,8 @@ class VenueWord:
             self._captured(before, report)
             return
         self._seen.add((report.trade_date, report.exec_id))
-        self._told_ns[root] = max(report.transact_time_ns, self._told_ns.get(root, 0))
         self._roots[report.cl_ord_id] = root
+        self._stated_ns[root] = max(self._stated_ns.get(root, 0), report.transact_time_ns)
         order = Order(
             root_cl_ord_id=root,
             cl_ord_id=report.cl_ord_id,
@@ -103,12 +103,12 @@ class VenueWord:
     def _captured(self, before: Order | None, report: ExecutionReport) -> None:
         """A trade told again, without what the order came to by it: it counts where it was not heard before.
 
-        What is older than the last report of the order is in that report's count, heard or not: over a night all of it.
+        Nor does it where it came before what a report has stated, though it was another life that heard it.
         """
-        if before is not None and report.transact_time_ns < self._told_ns.get(before.key, 0):
-            return
         mark = (report.trade_date, report.exec_id)
         if before is None or mark in self._seen or report.exec_type != ExecType.TRADE or not before.is_open:
+            return
+        if report.transact_time_ns <= self._stated_ns[before.key]:
             return
         self._seen.add(mark)
         after = replace(

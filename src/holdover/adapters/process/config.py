@@ -65,7 +65,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -73,6 +72,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from holdover.runtime import BadConfig
+from holdover.runtime.files import read_toml
 from holdover.runtime.redaction import BadRule, Rules
 from holdover.runtime.secrets import BadSecret, secret
 
@@ -168,12 +168,7 @@ def filled(text: str, values: Mapping[str, str]) -> str:
 
 def read_process(path: Path) -> ProcessConfig:
     """Read it. Raises `BadConfig` with everything that is wrong with it."""
-    try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise BadConfig(f"{path.name}: cannot be read: {problem.strerror}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise BadConfig(f"{path.name}: not a TOML file: {problem}") from problem
+    told = read_toml(path, BadConfig)
     here = path.resolve().parent
     problems = [
         f"[{name}] is no table that is known here; there are {', '.join(_TABLES)}"

@@ -14,7 +14,6 @@ from holdover.desk.orders import CHAIN, Orders
 from holdover.desk.outside import Market, Top
 from holdover.desk.parents import Parents
 from holdover.desk.reconciler import Reconciler
-from holdover.desk.store import Store
 from holdover.model import (
     Execution,
     ExecutionReport,
@@ -43,15 +42,9 @@ def _snapshot_then_fills_again(self: Positions, executions: Iterable[Execution])
     return list(self._held.values())
 
 
-def _commit(store: Store) -> None:
-    """End the transaction here and go on in a new one."""
-    store._db.execute("COMMIT")
-    store._db.execute("BEGIN IMMEDIATE")
-
-
 def _position_before_order(self: Orders, execution: Execution) -> None:
     self.booked(execution)
-    _commit(self._store)
+    self._store.commit()  # in the middle of the step, which goes on in another transaction
     self.booked, kept = lambda execution: None, self.booked
     try:
         Orders.book(self, execution)
