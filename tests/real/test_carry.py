@@ -237,6 +237,7 @@ def test_state_in_redis(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
         server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["desk", "client"])
 def test_a_snapshot_of_last_week(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """By the machine's date its engine begins its numbers anew: so does the venue, and what is carried is carried."""
@@ -272,6 +273,7 @@ def test_ended_it_ends_what_it_has_started(tmp_path: Path, wait_until: Callable[
     assert alive == []
 
 
+@pytest.mark.slow
 def test_a_process_that_comes_up_from_nothing_only(client: tuple[Path, dict[str, Any]]) -> None:
     """From yesterday's state it ends at once, from none it trades: that is a finding, not a missing answer."""
     directory, _ = client
