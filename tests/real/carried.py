@@ -21,16 +21,17 @@ name = "patient"
 account = "A4"
 symbol = "ACME"
 side = "1"
-order_qty = 600000
-day_qty = 600000
-slice_qty = 60000
+order_qty = 6000000
+day_qty = 6000000
+slice_qty = 600000
+offset = -3
 algorithm = "standing"
 slices_working_max = 1
 time_in_force = "1"
 interval_s = 5.0
 patience = 100000
 """
-"""Has an order open over the night, partly filled: nothing that is displayed fills it whole in so short a day."""
+"""Has an order open over the night, partly filled: it takes what is displayed, never so much on a short day."""
 
 CLIENT = """
 [process]

@@ -172,6 +172,7 @@ def served(tmp_path: Path, wait_until: Wait) -> Iterator[tuple[RecordingStore, i
         one.kill()
 
 
+@pytest.mark.slow
 def test_a_hundred_strange_things(
     served: tuple[RecordingStore, int, Path, Callable[[], Process]], wait_until: Wait
 ) -> None:

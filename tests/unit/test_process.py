@@ -15,16 +15,20 @@ import pytest
 
 from holdover.adapters.fix.core import BadState, Core, Ledger, Told
 from holdover.adapters.fix.night import Night, engine_files, lay_engine, night_after, night_of, read_night
+from holdover.adapters.process.carry import Arm, Carrier, Seen, as_json
 from holdover.adapters.process.child import Child, NotStarted
 from holdover.adapters.process.config import filled, read_process
-from holdover.adapters.process.judge import Era, Passed, dated, judged, parted
+from holdover.adapters.process.day import Ran
+from holdover.adapters.process.judge import Era, Passed, Transcript, dated, judged, parted
 from holdover.adapters.process.place import BadPlace, Places
 from holdover.adapters.process.seed import night_from
 from holdover.adapters.process.wire import IN, OUT, Wire
+from holdover.audit import Audit
 from holdover.catalogue import Catalogue
 from holdover.cli import main
 from holdover.model import OrdStatus
 from holdover.recording import bundled
+from holdover.report import carry_text
 from holdover.runtime import BadConfig
 
 from ..days import short_days
@@ -345,6 +349,25 @@ def test_messages_are_judged_in_the_time_of_the_day() -> None:
     assert audit.messages == 1
 
 
+def test_the_transcript_has_no_password(tmp_path: Path) -> None:
+    """A Logon is in the file without it, still a message; what is judged is what passed."""
+    transcript = Transcript(tmp_path / "wire.fix", lambda: OPEN_NS)
+    logon, other = message("A", "34=1", "553=u", "554=hunter2"), message("0", "34=2")
+    transcript.heard(OUT, logon)
+    transcript.heard(IN, other)
+    transcript.close()
+    assert [one.text for one in transcript.passed] == [logon, other]
+    lines = (tmp_path / "wire.fix").read_bytes().splitlines()
+    stamped = b"20241129-14:30:00.000000000"
+    assert lines == [
+        stamped + b" out " + message("A", "34=1", "553=u", "554=[redacted]"),
+        stamped + b" in " + other,
+    ]
+    audit = Audit(Catalogue.load())
+    audit.read_file(tmp_path / "wire.fix")
+    assert (audit.messages, audit.skipped) == (2, []), "and `holdover audit` reads it"
+
+
 def test_where_two_runs_part() -> None:
     """By what is asked for and told, not by names and prices; by the first of the two that differs in time."""
     new = ("1=A1", "55=ACME", "54=1", "38=100", "59=0")
@@ -560,3 +583,64 @@ def test_the_fields_that_the_module_shows_are_all(tmp_path: Path, monkeypatch: p
         given = told[name] if isinstance(told[name], list) else [told[name]]
         missing = set(table.__struct_fields__) - set().union(*given) - {"url", "url_file"}
         assert not missing, (name, missing)
+
+
+def an_arm(name: str, **more: Any) -> Arm:
+    """An arm that holds, but for what is said."""
+    told: dict[str, Any] = {
+        "trade_date": "2024-11-29", "began_with": [], "problems": [], "breaches": [], "operations": [], "logons": 1,
+        "lives": 1, "returned": 0, "requests": 3, "executions": 5, "messages": 20, "skipped": [], "notes": [],
+        "ended_with": ["<Order>"], "seconds": 1.5, "wire": "wire.fix",
+    }  # fmt: skip
+    return Arm(name=name, **{**told, **more})
+
+
+SEEN = Seen(by="fix", invariant="client-order-id-unique", key="C1", explanation="it is not", time_ns=OPEN_NS)
+
+
+@pytest.mark.parametrize(
+    ("carried", "control", "verdict", "why"),
+    [
+        ({}, {}, "holds", "the catalogue holds in each arm"),
+        ({"breaches": [SEEN]}, {}, "breach", "does not hold in the arm carried"),
+        ({}, {"breaches": [SEEN]}, "breach", "does not hold in the arm control"),
+        (
+            {"problems": ["it ended"]},
+            {},
+            "breach",
+            "from yesterday's state the day cannot be run, from none it can: it",
+        ),
+        (
+            {"problems": ["it ended"]},
+            {"problems": ["so"]},
+            "unknown",
+            "the arm carried was not run to its end: it ended",
+        ),
+        ({}, {"problems": ["so"]}, "unknown", "the arm control was not run to its end: so"),
+        ({"executions": 0}, {}, "unknown", "in the arm carried the venue has said nothing about any order"),
+    ],
+)
+def test_what_the_arms_come_to(
+    tmp_path: Path, carried: dict[str, Any], control: dict[str, Any], verdict: str, why: str
+) -> None:
+    """A breach outweighs all; a day that yesterday's state alone makes impossible is one; else what is not known."""
+    recordings = [bundled().get("ACME", "2024-11-29")]
+    carrier = Carrier(read_process(written(tmp_path, GOOD)), tmp_path, Catalogue.load())
+    carrier.arms = [an_arm("carried", **carried), an_arm("control", **control), an_arm("control-again")]
+    new = ("1=A1", "55=ACME", "54=1", "38=100", "59=0")
+    runs = {
+        "carried": Ran(arm="carried", trade_date="2024-11-29", passed=[passed(OUT, 1, "D", "11=C1", *new)]),
+        "control": Ran(arm="control", trade_date="2024-11-29", passed=[]),
+        "control-again": Ran(arm="control-again", trade_date="2024-11-29", passed=[passed(OUT, 7, "D", "11=X", *new)]),
+    }
+    told = as_json(carrier.result(recordings, "abc", runs))
+    assert told["verdict"] == verdict
+    assert why in told["why"]
+    assert told["parted"]["time_ns"] == OPEN_NS + 1_000_000_000
+    assert told["noise"]["time_ns"] == OPEN_NS + 7_000_000_000
+    text = carry_text(told)
+    assert text.startswith(verdict.upper())
+    assert "the arms first part at 14:30:01.000, in what they asked for" in text
+    assert "carried  new C1 A1 buy 100 ACME" in text
+    assert "the control parts from itself, by timing alone, at 14:30:07.000" in text
+    assert ("client-order-id-unique (fix at 14:30:00.000)" in text) == ("breaches" in {**carried, **control})

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +60,7 @@ def add_parser(verbs: Any) -> None:
             help="after the open; repeatedly",
         )
     parser.add_argument("--arm", choices=("both", "carried", "control"), default="both")
+    parser.add_argument("--twice", action="store_true", help="the control again: where it parts from itself by timing")
     parser.add_argument("--catalogue", action="append", default=[], help="a folder or package of further invariants")
     parser.add_argument("--store", type=Path, default=Path("out/snapshots"), metavar="DIR")
     parser.add_argument(
@@ -68,7 +72,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run both arms; 0 holds, 1 breach, 3 could not tell."""
-    from holdover.adapters.process.carry import CARRIED, CONTROL, Carrier, as_json
+    from holdover.adapters.process.carry import AGAIN, CARRIED, CONTROL, Carrier, as_json
     from holdover.adapters.process.config import read_process
     from holdover.adapters.process.day import Begin
 
@@ -85,8 +89,10 @@ def run(arguments: argparse.Namespace) -> int:
     if before and before[0].meta.trade_date >= recordings[0].meta.trade_date:
         raise ValueError(f"--day {arguments.day} should come after --from {arguments.first}")
     operations = operations_of(arguments)
-    total = (1 if before else 0) + (2 if arguments.arm == "both" else 1)
-    with tqdm(total=total, unit="day", disable=None, file=sys.stderr, leave=False) as bar:
+    arms = [CARRIED, CONTROL] if arguments.arm == "both" else [arguments.arm]
+    arms += [AGAIN] if arguments.twice and CONTROL in arms else []
+    total = (1 if before else 0) + len(arms)
+    with _in_good_order(), tqdm(total=total, unit="day", disable=None, file=sys.stderr, leave=False) as bar:
 
         def progress(what: str) -> None:
             bar.set_description(what)
@@ -102,13 +108,26 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"holdover: {problem}", file=sys.stderr)
             return 3
         runs: dict[str, Ran] = {}
-        for arm, first in ((CARRIED, begin), (CONTROL, Begin())):
-            if arguments.arm in ("both", arm):
-                runs[arm], _ = carrier.run(arm, recordings, first)
+        for arm in arms:
+            runs[arm], _ = carrier.run(arm, recordings, begin if arm == CARRIED else Begin())
     told = as_json(carrier.result(recordings, snapshot.name, runs))
     (arguments.out / "result.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     print(json.dumps(told) if arguments.json else carry_text(told))
     return {"holds": 0, "breach": 1}.get(told["verdict"], 3)
+
+
+@contextlib.contextmanager
+def _in_good_order() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: the process under test, which has a group of its own, is ended on the way."""
+
+    def stopped(*told: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stopped)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def recorded(store: RecordingStore, symbols: list[str], day: str) -> list[Recording]:

@@ -30,8 +30,10 @@ def carry_text(told: Mapping[str, Any]) -> str:
     lines.append(_row("took", [f"{one['seconds']:.1f} s" for one in arms]))
     for one in arms:
         lines += _arm(one)
-    if len([one for one in arms if one["name"] != "first"]) > 1:
+    if {"carried", "control"} <= {one["name"] for one in arms}:
         lines += ["", *_parted(told["parted"])]
+    if told["noise"] is not None:
+        lines.append(f"  the control parts from itself, by timing alone, at {clock(told['noise']['time_ns'])}")
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ from holdover.world import Clock, Venue
 NIGHT, MEMORY, ERAS = "venue/night", "judge/memory", "judge/eras"
 """The parts of a snapshot beside the subject's own: what the venue carries, and what the judgement remembers."""
 
-CARRIED, CONTROL, FIRST = "carried", "control", "first"
+CARRIED, CONTROL, AGAIN, FIRST = "carried", "control", "control-again", "first"
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +65,10 @@ class Arm(msgspec.Struct, kw_only=True):
 
 
 class Carry(msgspec.Struct, kw_only=True):
-    """Both arms, and where they part. `verdict` is `holds`, `breach` or `unknown`; `why` says it in a sentence."""
+    """Both arms, and where they part. `verdict` is `holds`, `breach` or `unknown`; `why` says it in a sentence.
+
+    `noise` is where the control parts from itself, run again: what timing alone does.
+    """
 
     verdict: str
     why: str
@@ -78,6 +81,7 @@ class Carry(msgspec.Struct, kw_only=True):
     operations: list[str]
     arms: list[Arm]
     parted: Parted | None
+    noise: Parted | None = None
 
     def arm(self, name: str) -> Arm | None:
         """One arm by name."""
@@ -167,6 +171,7 @@ class Carrier:
             operations=[str(one) for one in self.operations],
             arms=self.arms,
             parted=parted(runs[CARRIED].passed, runs[CONTROL].passed) if both else None,
+            noise=parted(runs[CONTROL].passed, runs[AGAIN].passed) if AGAIN in runs else None,
         )
 
     def _verdict(self) -> tuple[str, str]:

@@ -32,11 +32,16 @@ def _redacted(body: bytes, header: bytes, rules: Rules) -> tuple[bytes, bytes]:
     new, entries = b"", b""
     for number, offset, size in _ENTRY.findall(header):
         text = body[int(offset) : int(offset) + int(size)]
-        said = rules.text(text.decode("latin-1")).encode("latin-1", "replace")
-        message = text if said == text else _whole(said)
+        message = redacted_message(text, rules)
         entries += b"%d,%d,%d " % (int(number), len(new), len(message))
         new += message
     return new, entries
+
+
+def redacted_message(text: bytes, rules: Rules) -> bytes:
+    """A message with what the rules' patterns match blanked out; it stays one, with its length and its sum."""
+    said = rules.text(text.decode("latin-1")).encode("latin-1", "replace")
+    return text if said == text else _whole(said)
 
 
 def _whole(text: bytes) -> bytes:

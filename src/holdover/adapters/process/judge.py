@@ -15,11 +15,14 @@ from typing import IO, Any, Final
 import msgspec
 
 from holdover.adapters.fix.messages import Fields, stamp, stamped
+from holdover.adapters.process.engine_store import redacted_message
 from holdover.adapters.process.wire import IN, OUT
 from holdover.audit import Audit
 from holdover.catalogue import Catalogue
+from holdover.runtime.redaction import Rules
 
 _TIMES: Final = re.compile(rb"\x01(52|122)=(\d{8}-\d\d:\d\d:\d\d)")
+_RULES: Final = Rules.usual()
 _REQUESTS: Final = {"D": "new", "F": "cancel", "G": "replace"}
 _PENDING: Final = ("6", "A", "E")
 
@@ -57,7 +60,10 @@ class Act(msgspec.Struct, frozen=True):
 
 
 class Transcript:
-    """The messages of one run, in the order in which they passed; each is in the file before it is let through."""
+    """The messages of one run, in the order in which they passed; each is in the file before it is let through.
+
+    A Logon is in the file without its password.
+    """
 
     def __init__(self, path: Path, now_ns: Callable[[], int]) -> None:
         self.path = path
@@ -73,7 +79,8 @@ class Transcript:
             one = Passed(self._now_ns(), direction, message)
             self.passed.append(one)
             if not self._file.closed:
-                self._file.write(f"{stamp(one.time_ns)} {direction} ".encode() + message + b"\n")
+                told = redacted_message(message, _RULES) if b"\x0135=A\x01" in message else message
+                self._file.write(f"{stamp(one.time_ns)} {direction} ".encode() + told + b"\n")
 
     def close(self) -> None:
         """The run is over."""

@@ -4,8 +4,8 @@ A dump is the schema as pg_dump says it and every row as text, by column, so tha
 back on another server. A template is a copy that stays on the server (CREATE DATABASE ... TEMPLATE), named after its
 content: quick for what is large, nothing that leaves the machine, and nothing that can be redacted.
 
-Putting back goes by a template too: the content is loaded once into a database that gets its name when it is whole,
-and each restore is a copy of it.
+What is put back is loaded beside its place and gets its name when it is whole. A template is left on the server, for
+whoever has its snapshot; holdover_ and 24 digits are its name.
 """
 
 from __future__ import annotations
@@ -172,19 +172,25 @@ class PostgresPlace:
                 raise BadPlace(f"{self.name}: the server has no template {_named(digest)}: it was taken on another one")
 
             self._template_of(digest, absent)
-        else:
-            only(parts, [_BEFORE, _AFTER, _ROWS], self)
-            before, after = parts[_BEFORE].decode(), parts[_AFTER].decode()
-            rows = msgspec.msgpack.decode(parts[_ROWS])
-            digest = _digest(before, after, rows)
-            self._template_of(digest, lambda name: self._load(name, before, after, rows))
+            self.clear()
+            self._copy(_named(digest), self.database)
+            return
+        only(parts, [_BEFORE, _AFTER, _ROWS], self)
+        part = f"{self.database}_part"
+        self._drop(part)
+        rows = msgspec.msgpack.decode(parts[_ROWS])
+        self._load(part, parts[_BEFORE].decode(), parts[_AFTER].decode(), rows)
         self.clear()
-        self._copy(_named(digest), self.database)
+        with self._server() as cursor:
+            cursor.execute(f"ALTER DATABASE {_q(part)} RENAME TO {_q(self.database)}")
 
     def clear(self) -> None:
         """The database is gone."""
+        self._drop(self.database)
+
+    def _drop(self, database: str) -> None:
         with self._server() as cursor:
-            cursor.execute(f"DROP DATABASE IF EXISTS {_q(self.database)} WITH (FORCE)")
+            cursor.execute(f"DROP DATABASE IF EXISTS {_q(database)} WITH (FORCE)")
 
     def empty(self) -> None:
         """The database is there and has nothing in it."""
