@@ -183,6 +183,7 @@ class Subject(Protocol):
 OWN: Final = {
     "desk": "holdover.adapters.desk:DeskSubject",
     "nautilus": "holdover.adapters.nautilus:NautilusSubject",
+    "freqtrade": "holdover.adapters.freqtrade:FreqtradeSubject",
 }
 """The subjects that Holdover brings along, by their short names."""
 
