@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from freqtrade.persistence import Trade, init_db
 from msgspec.structs import replace
 from sqlalchemy import event, text
 
@@ -48,6 +49,14 @@ _TABLES: Final = (
 )
 
 
+def open_database(url: str) -> None:
+    """As freqtrade opens it, without waiting for the disk: what a kill leaves is the harness's matter."""
+    init_db(url)
+    engine = Trade.session.get_bind()
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+    engine.dispose()
+
+
 class Books:
     """What one life of freqtrade believes. `read` says it once; `attach` has each commit of a session told to `record`."""
 
@@ -55,7 +64,7 @@ class Books:
         self.gateway, self.env = gateway, gateway.env
         self.executed: dict[str, tuple[int, int, int]] = {}
         self.carried: dict[str, int] = {}
-        self.day = ""
+        self.day = self._kept = ""
         self._held: dict[str, Position] = {}
         self._exposed: dict[str, Exposure] = {}
         self._changed: dict[str, Record] = {}
@@ -68,7 +77,8 @@ class Books:
         for table in _TABLES:
             session.execute(text(table))
         told = session.execute(text("SELECT day FROM holdover_day")).scalar()
-        kept = json.loads(told) if told else {"date": self.env.trade_date, "carried": {}, "done": []}
+        kept = json.loads(told) if told else {"date": "", "carried": {}, "done": []}
+        self._kept = told
         self.day, self.carried = kept["date"], kept["carried"]
         self.gateway.done_for_day = set(kept["done"])
         found: list[Record] = []
@@ -85,8 +95,8 @@ class Books:
     def roll(self, session: Any) -> list[Position]:
         """A new session: what is held is what was carried in."""
         if self.day != self.env.trade_date:
-            self.carried = {one.symbol: one.net_qty for one in self.positions(session)}
-            self.day, self._held = self.env.trade_date, {}
+            self.carried = {symbol: one.net_qty for symbol, one in self._held.items()}
+            self.day = self.env.trade_date
             self.gateway.done_for_day = set()
             self.keep(session)
             return self.positions(session)
@@ -94,8 +104,10 @@ class Books:
 
     def keep(self, session: Any) -> None:
         """The day and what came into it."""
-        day = {"date": self.day, "carried": self.carried, "done": sorted(self.gateway.done_for_day)}
-        session.execute(text("INSERT OR REPLACE INTO holdover_day VALUES (1, :day)"), {"day": json.dumps(day)})
+        day = json.dumps({"date": self.day, "carried": self.carried, "done": sorted(self.gateway.done_for_day)})
+        if day != self._kept:
+            self._kept = day
+            session.execute(text("INSERT OR REPLACE INTO holdover_day VALUES (1, :day)"), {"day": day})
 
     # -- their objects as records -------------------------------------------------------------------------------------
 
@@ -210,6 +222,7 @@ class Books:
             for one in [*session.new, *session.dirty, *session.deleted]:
                 if isinstance(one, order_type):
                     self._note(session, self.order(one), one.order_id in gone)
+            self.keep(session)
             self._staged += [*self.positions(session), *self.exposures(session)]
 
         def committed(session: Any) -> None:

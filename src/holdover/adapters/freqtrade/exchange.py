@@ -57,11 +57,12 @@ class Gateway:
         self.symbols = {f"{one.symbol}/{one.currency}": one for one in env.instruments}
         self.fibre: Fibre
         self.told = False
+        self.thin = False
         self.done_for_day: set[str] = set()
         self._in_seq = 0
         self._catching_up = True
         self._resent_from = 0
-        self._number = 0
+        self._number = self._attempt = 0
         self._answers: dict[str, list[Inbound]] = {}
 
     def __deepcopy__(self, memo: Any) -> Gateway:
@@ -69,11 +70,11 @@ class Gateway:
 
     # -- the session ------------------------------------------------------------------------------------------------
 
-    def log_on(self) -> None:
-        """Ask for a logon, and again until there is one."""
-        if not self.env.link.up:
+    def log_on(self, attempt: int = 0) -> None:
+        """Ask for a logon, and again until there is one; of several attempts that wait only the last counts."""
+        if not self.env.link.up and attempt == self._attempt:
             self.env.link.connect(self._in_seq + 1, 1)
-            self.env.clock.call_at(self.env.clock.now_ns + _RETRY_NS, "log on")
+            self.on_down()
 
     def on_up(self) -> None:
         """The link is up."""
@@ -81,8 +82,9 @@ class Gateway:
         self._resent_from = 0
 
     def on_down(self) -> None:
-        """The link is down."""
-        self.env.clock.call_at(self.env.clock.now_ns + _RETRY_NS, "log on")
+        """The link is down: try again in a while."""
+        self._attempt += 1
+        self.env.clock.call_at(self.env.clock.now_ns + _RETRY_NS, "log on", self._attempt)
 
     def on_sequence_reset(self, new_seq: int) -> None:
         """What was missed will not come."""
@@ -384,13 +386,17 @@ class Api(_Described, ccxt.Exchange):  # type: ignore[misc]
     """The synchronous one: everything about orders."""
 
     def fetch_ticker(self, symbol: str, params: Any = None) -> dict[str, Any]:
-        """The market as last seen; it is not asked for over the link."""
+        """The market as last seen; it is not asked for over the link. A side that nobody quotes has the last price,
+        or with the setting `thin` none.
+        """
         units = self.gateway.symbols[symbol]
         top = self.gateway.env.market.top(units.symbol)
         tick = Decimal(units.tick_size)
         bid = float(top.bid_px * tick) if top.bid_sz else None
         ask = float(top.ask_px * tick) if top.ask_sz else None
         last = float(top.last_px * tick) if top.last_px else bid or ask
+        if not self.gateway.thin:
+            bid, ask = bid or last, ask or last
         return {"symbol": symbol, "bid": bid, "ask": ask, "last": last, "quoteVolume": 0.0, "percentage": 0.0}
 
     def fetch_tickers(self, symbols: Any = None, params: Any = None) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import freqtrade.freqtradebot
 import freqtrade.worker
-from freqtrade.persistence import Order, Trade, init_db
+from freqtrade.persistence import Order, Trade
 
-from holdover.adapters.freqtrade.books import Books
+from holdover.adapters.freqtrade.books import Books, open_database
 from holdover.adapters.freqtrade.configuration import configuration, rows
 from holdover.adapters.freqtrade.exchange import Gateway, listed
 from holdover.adapters.freqtrade.fibre import Fibre, sleeping_in
@@ -39,8 +40,8 @@ class FreqtradeSubject:
         self.gateway = Gateway(env, _ACCOUNT, self.config["strategy"])
         self.config["exchange"]["ccxt_config"] = {"gateway": self.gateway}
         self.books, self.fibre, self.epoch = Books(self.gateway), Fibre(env, self.run), 0
-        self.gateway.fibre = self.fibre
-        init_db(self.config["db_url"])
+        self.gateway.fibre, self.gateway.thin = self.fibre, bool(self.config.get("thin", False))
+        open_database(self.config["db_url"])
         with env.guard.step("start"):
             orders, positions = self.books.read(Trade.session, Order.session.query(Order).order_by(Order.id))
             env.guard.restore("orders", orders)
@@ -52,7 +53,7 @@ class FreqtradeSubject:
         Trade.session.commit()
         Trade.session.remove()
         env.link.listen(self)
-        env.clock.on_timer(lambda name, told: self.gateway.log_on() if name == "log on" else self.go(name))
+        env.clock.on_timer(lambda name, told: self.gateway.log_on(*told) if name == "log on" else self.go(name))
         self.gateway.log_on()
 
     def run(self) -> None:
@@ -71,7 +72,7 @@ class FreqtradeSubject:
                 worker.exit()
 
     def init_db(self, url: str) -> None:
-        init_db(url)
+        open_database(url)
         self.books.attach(Trade.session, Order, self.env.guard.record)
 
     def throttle(self, seconds: float) -> None:
@@ -97,7 +98,7 @@ class FreqtradeSubject:
 
     def stop(self) -> None:
         """As SIGTERM does."""
-        with self.env.guard.step("stop"):
+        with self.env.guard.step("stop"), contextlib.suppress(SystemExit):
             self.fibre.end(SystemExit("SIGTERM"))
         self.env.link.disconnect()
 
