@@ -9,11 +9,12 @@ told must come back, and freqtrade has no place for it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from freqtrade.persistence import Order as TheirOrder
 from freqtrade.persistence import Trade, init_db
 from msgspec.structs import replace
 from sqlalchemy import event, text
@@ -41,7 +42,7 @@ _STATUS: Final = {
     "expired": OrdStatus.EXPIRED,
     "rejected": OrdStatus.REJECTED,
 }
-_SUBSYSTEMS: Final = {Position: "positions", Exposure: "risk"}
+_SUBSYSTEMS: Final[dict[type, str]] = {Position: "positions", Exposure: "risk"}
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS holdover_fill (n INTEGER PRIMARY KEY, name TEXT, fill BLOB)",
     "CREATE TABLE IF NOT EXISTS holdover_gone (name TEXT PRIMARY KEY, was BLOB)",
@@ -58,7 +59,7 @@ def open_database(url: str) -> None:
 
 
 class Books:
-    """What one life of freqtrade believes. `read` says it once; `attach` has each commit of a session told to `record`."""
+    """What one life of freqtrade believes. `read` says it once; `attach` has each commit of a session recorded."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway, self.env = gateway, gateway.env
@@ -72,12 +73,12 @@ class Books:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    def read(self, session: Any, orders: Iterable[Any]) -> tuple[list[Record], list[Position]]:
+    def read(self, session: Any, orders: Iterable[Any]) -> list[tuple[str, list[Any]]]:
         """Orders with their fills, and positions, as the database has them now."""
         for table in _TABLES:
             session.execute(text(table))
         told = session.execute(text("SELECT day FROM holdover_day")).scalar()
-        kept = json.loads(told) if told else {"date": "", "carried": {}, "done": []}
+        kept: dict[str, Any] = json.loads(told) if told else {"date": "", "carried": {}, "done": []}
         self._kept = told
         self.day, self.carried = kept["date"], kept["carried"]
         self.gateway.done_for_day = set(kept["done"])
@@ -90,17 +91,16 @@ class Books:
             found.append(fill)
             number, lots, notional = self.executed.get(name, (0, 0, 0))
             self.executed[name] = (number + 1, lots + fill.qty_delta, notional + fill.notional_delta)
-        return found, self.positions(session)
+        return [("orders", found), ("positions", self.positions(session))]
 
-    def roll(self, session: Any) -> list[Position]:
-        """A new session: what is held is what was carried in."""
+    def roll(self, session: Any) -> list[tuple[str, Any]]:
+        """What a start makes anew: in a new session, what is held is what was carried in."""
         if self.day != self.env.trade_date:
             self.carried = {symbol: one.net_qty for symbol, one in self._held.items()}
-            self.day = self.env.trade_date
-            self.gateway.done_for_day = set()
+            self.day, self.gateway.done_for_day = self.env.trade_date, set()
             self.keep(session)
-            return self.positions(session)
-        return []
+        made = [*self.positions(session), *self.exposures(session)]
+        return [(_SUBSYSTEMS[type(one)], one) for one in made]
 
     def keep(self, session: Any) -> None:
         """The day and what came into it."""
@@ -214,13 +214,13 @@ class Books:
 
     # -- at each commit -----------------------------------------------------------------------------------------------
 
-    def attach(self, sessions: Any, order_type: Any, record: Any) -> None:
+    def attach(self, sessions: Any, record: Callable[[str, Record], None]) -> None:
         """Have what every commit makes durable recorded; what is rolled back was never said."""
 
         def flushed(session: Any, _: Any) -> None:
-            gone = {one.order_id for one in session.deleted if isinstance(one, order_type)}
+            gone = {one.order_id for one in session.deleted if isinstance(one, TheirOrder)}
             for one in [*session.new, *session.dirty, *session.deleted]:
-                if isinstance(one, order_type):
+                if isinstance(one, TheirOrder):
                     self._note(session, self.order(one), one.order_id in gone)
             self.keep(session)
             self._staged += [*self.positions(session), *self.exposures(session)]

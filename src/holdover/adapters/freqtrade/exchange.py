@@ -52,18 +52,18 @@ _STATUS: Final = {
 class Gateway:
     """One account's connection to the venue. `told` is set when the venue has said something that nobody asked for."""
 
-    def __init__(self, env: Env, account: str, strategy: str) -> None:
-        self.env, self.account, self.strategy = env, account, strategy
+    def __init__(self, env: Env, account: str, fibre: Fibre, config: dict[str, Any]) -> None:
+        self.env, self.account, self.fibre = env, account, fibre
+        self.strategy, self.thin = str(config["strategy"]), bool(config.get("thin", False))
         self.symbols = {f"{one.symbol}/{one.currency}": one for one in env.instruments}
-        self.fibre: Fibre
         self.told = False
-        self.thin = False
         self.done_for_day: set[str] = set()
         self._in_seq = 0
         self._catching_up = True
         self._resent_from = 0
         self._number = self._attempt = 0
         self._answers: dict[str, list[Inbound]] = {}
+        config["exchange"]["ccxt_config"] = {"gateway": self}
 
     def __deepcopy__(self, memo: Any) -> Gateway:
         return self  # it is handed over in a configuration, which they copy
@@ -74,15 +74,27 @@ class Gateway:
         """Ask for a logon, and again until there is one; of several attempts that wait only the last counts."""
         if not self.env.link.up and attempt == self._attempt:
             self.env.link.connect(self._in_seq + 1, 1)
-            self.on_down()
+            self._try_again()
 
-    def on_up(self) -> None:
+    def on_timer(self, name: str, told: tuple[Any, ...]) -> None:
+        """A timer of ours, or one that the fibre waits for."""
+        if name == "log on":
+            self.log_on(*told)
+        else:
+            self.fibre.go(name)
+
+    def on_up(self, epoch: int, out_seq: int) -> None:
         """The link is up."""
         self.told = self._catching_up = True
         self._resent_from = 0
+        self.fibre.go("logon")
 
-    def on_down(self) -> None:
+    def on_down(self, reason: str) -> None:
         """The link is down: try again in a while."""
+        self._try_again()
+        self.fibre.go("logout")
+
+    def _try_again(self) -> None:
         self._attempt += 1
         self.env.clock.call_at(self.env.clock.now_ns + _RETRY_NS, "log on", self._attempt)
 
@@ -90,6 +102,7 @@ class Gateway:
         """What was missed will not come."""
         self.told = self.told or new_seq > self._in_seq + 1
         self._in_seq = new_seq - 1
+        self.fibre.go("reset")
 
     def on_heartbeat(self, seq: int) -> None:
         """The venue has sent up to `seq`."""
@@ -98,22 +111,27 @@ class Gateway:
 
     def on_message(self, seq: int, poss_dup: bool, message: Inbound) -> None:
         """One message: taken when it is the next one, else asked for in order."""
-        if seq != self._in_seq + 1:
-            if seq > self._in_seq and not (poss_dup and self._resent_from == self._in_seq + 1):
-                self._resent_from = self._in_seq + 1
-                self.env.link.resend(self._resent_from)
-            return
-        self._in_seq = seq
-        name = getattr(message, "req_id", "") or getattr(message, "cl_ord_id", "")
-        if isinstance(message, ExecutionReport) and not message.req_id:
-            self._note(message)
-        fill = isinstance(message, ExecutionReport) and message.exec_type in TRADES and not message.req_id
+        if seq == self._in_seq + 1:
+            self._in_seq = seq
+            self._take(message, known=poss_dup and self._catching_up)
+            self._catching_up = self._catching_up and poss_dup
+            self.fibre.go("message")
+        elif seq > self._in_seq and not (poss_dup and self._resent_from == self._in_seq + 1):
+            self._resent_from = self._in_seq + 1
+            self.env.link.resend(self._resent_from)
+
+    def _take(self, message: Inbound, *, known: bool) -> None:
+        """An answer goes to who waits for it. What nobody asked for, and each fill, is something to tell: the next poll
+        need not wait, except for what comes again after a logon, when everything is polled anyway.
+        """
+        asked = getattr(message, "req_id", "")
+        name = asked or getattr(message, "cl_ord_id", "")
         if name in self._answers:
             self._answers[name].append(message)
-        if fill or (name not in self._answers and isinstance(message, ExecutionReport) and not message.req_id):
-            self.told = self.told or not (poss_dup and self._catching_up)
-        if not poss_dup:
-            self._catching_up = False
+        if isinstance(message, ExecutionReport) and not asked:
+            self._note(message)
+            if message.exec_type in TRADES or name not in self._answers:
+                self.told = self.told or not known
 
     def _note(self, report: ExecutionReport) -> None:
         """Their statuses have none for an order that is done for the day: it is open."""
@@ -333,9 +351,11 @@ class _Described:
     def describe(self) -> dict[str, Any]:
         """Its name and what it can do."""
         found: dict[str, Any] = super().describe()  # type: ignore[misc]
-        can = ("createOrder", "createLimitOrder", "createMarketOrder", "cancelOrder", "fetchOrder", "fetchOrders")
-        can += ("fetchOpenOrders", "fetchMyTrades", "fetchBalance", "fetchTicker", "fetchTickers", "fetchOHLCV")
-        can += ("fetchL2OrderBook", "fetchOrderBook")
+        can = (
+            *("createOrder", "createLimitOrder", "createMarketOrder", "cancelOrder", "fetchOrder", "fetchOrders"),
+            *("fetchOpenOrders", "fetchMyTrades", "fetchBalance", "fetchTicker", "fetchTickers", "fetchOHLCV"),
+            *("fetchL2OrderBook", "fetchOrderBook"),
+        )
         return {
             **found,
             "id": NAME,

@@ -29,7 +29,7 @@ class Fibre:
     """`run`, from `begin` on until it returns or raises. `go` lets it run on if what it waits for has come."""
 
     def __init__(self, env: Env, run: Callable[[], Any]) -> None:
-        self._clock = env.clock
+        self._env, self._clock = env, env.clock
         self._greenlet = greenlet(run)
         self._until_ns = 0
         self._ready: Callable[[], bool] = lambda: True
@@ -39,14 +39,15 @@ class Fibre:
     @property
     def dead(self) -> bool:
         """Whether it has come to its end."""
-        return self._greenlet.dead
+        return bool(self._greenlet.dead)
 
-    def go(self) -> None:
-        """Run on to the next wait, if there is anything to run on for. Raises what it raises."""
+    def go(self, cause: str) -> None:
+        """Run on to the next wait, as one step, if there is anything to run on for. Raises what it raises."""
         now_ns = self._clock.now_ns
         self._timers = {due for due in self._timers if due > now_ns}
         if not self.dead and (now_ns >= self._until_ns or self._ready()):
-            self._switch()
+            with self._env.guard.step(cause):
+                self._switch()
 
     def end(self, problem: BaseException) -> None:
         """Raise `problem` where it waits, as a signal would; it may unwind, and must not wait again."""

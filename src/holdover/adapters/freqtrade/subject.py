@@ -1,4 +1,8 @@
-"""One life of freqtrade: its worker in a fibre, its database's commits as records, its polls as reconciliation."""
+"""One life of freqtrade: its worker in a fibre, its database's commits as records, its polls as reconciliation.
+
+This module is the adapter: hooks, record, restore. What stands for the exchange (`exchange`), for the clock (`fibre`)
+and for the words of both sides (`books`, `configuration`) is beside it.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import freqtrade.freqtradebot
-import freqtrade.worker
+from freqtrade import freqtradebot, worker
 from freqtrade.persistence import Order, Trade
 
 from holdover.adapters.freqtrade.books import Books, open_database
 from holdover.adapters.freqtrade.configuration import configuration, rows
 from holdover.adapters.freqtrade.exchange import Gateway, listed
 from holdover.adapters.freqtrade.fibre import Fibre, sleeping_in
-from holdover.model import Inbound, Reconciliation
+from holdover.model import Reconciliation
 
 if TYPE_CHECKING:
     from holdover.harness.subject import Env, Plan
@@ -24,109 +27,79 @@ _ACCOUNT: Final = "A1"
 
 
 class FreqtradeSubject:
-    """The plan's settings may have any key of freqtrade's configuration (`strategy` with `strategy_path`, ...)."""
+    """The plan's settings are keys of freqtrade's configuration (`strategy` with `strategy_path`, `position_...`), and
+    `thin`: a side of the book that nobody quotes is missing from the ticker.
+    """
 
     isolated = False
-    """Its sessions and configuration are the process's: trials are tried in forks."""
+    """Its database sessions are the process's: trials are tried in forks."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.accounts = plan, [_ACCOUNT]
         listed()
 
     def start(self, env: Env) -> None:
-        """Say what the database has, then run the worker, from its first line on."""
-        self.env = env
+        """Say what the database has, then run the worker from its first line on."""
+        self.env, self.epoch = env, 0
         self.config = configuration(self.plan, env)
-        self.gateway = Gateway(env, _ACCOUNT, self.config["strategy"])
-        self.config["exchange"]["ccxt_config"] = {"gateway": self.gateway}
-        self.books, self.fibre, self.epoch = Books(self.gateway), Fibre(env, self.run), 0
-        self.gateway.fibre, self.gateway.thin = self.fibre, bool(self.config.get("thin", False))
+        self.fibre = Fibre(env, self.run)
+        self.gateway = Gateway(env, _ACCOUNT, self.fibre, self.config)
+        self.books = Books(self.gateway)
         open_database(self.config["db_url"])
-        with env.guard.step("start"):
-            orders, positions = self.books.read(Trade.session, Order.session.query(Order).order_by(Order.id))
-            env.guard.restore("orders", orders)
-            env.guard.restore("positions", positions)
-            for position in self.books.roll(Trade.session):
-                env.guard.record("positions", position)
-            for exposure in self.books.exposures(Trade.session):
-                env.guard.record("risk", exposure)
-        Trade.session.commit()
-        Trade.session.remove()
-        env.link.listen(self)
-        env.clock.on_timer(lambda name, told: self.gateway.log_on(*told) if name == "log on" else self.go(name))
+        with env.guard.step("start"), Trade.session() as session:
+            for subsystem, records in self.books.read(session, session.query(Order).order_by(Order.id)):
+                env.guard.restore(subsystem, records)
+            for subsystem, record in self.books.roll(session):
+                env.guard.record(subsystem, record)
+            session.commit()
+        env.clock.on_timer(self.gateway.on_timer)
+        env.link.listen(self.gateway)
         self.gateway.log_on()
 
+    def stop(self) -> None:
+        """Go down as SIGTERM has it go."""
+        with self.env.guard.step("stop"), contextlib.suppress(SystemExit):
+            self.fibre.end(SystemExit("SIGTERM"))
+        self.env.link.disconnect()
+
     def run(self) -> None:
-        """What freqtrade's own `trade` command does once there is an exchange to be reached."""
-        freqtrade.freqtradebot.init_db = self.init_db
+        """What its `trade` command does, once the exchange can be reached."""
+        freqtradebot.init_db = self.opened
+        worker.Worker._sleep = staticmethod(self.throttle)
         sleeping_in("freqtrade", self.backoff)
-        freqtrade.worker.Worker._sleep = staticmethod(self.throttle)
-        self.fibre.wait(self.env.close_ns + 10**15, lambda: self.env.link.up)
-        worker = freqtrade.worker.Worker({}, self.config)
-        polls = worker.freqtrade.manage_open_orders
-        worker.freqtrade.manage_open_orders = lambda: (polls(), self.reconciled(True))
+        self.fibre.wait(self.env.close_ns, lambda: self.env.link.up)
+        theirs = worker.Worker({}, self.config)
+        polls = theirs.freqtrade.manage_open_orders
+        theirs.freqtrade.manage_open_orders = lambda: self.reconciled(done=polls() is None)
         try:
-            worker.run()
+            theirs.run()
         finally:
             if not self.env.guard.dead:
-                worker.exit()
+                theirs.exit()
 
-    def init_db(self, url: str) -> None:
+    def opened(self, url: str) -> None:
+        """Each commit of its session is recorded."""
         open_database(url)
-        self.books.attach(Trade.session, Order, self.env.guard.record)
+        self.books.attach(Trade.session, self.env.guard.record)
 
     def throttle(self, seconds: float) -> None:
-        """Between two iterations: until it is time, or the venue has something to tell."""
+        """Between two iterations: until it is time, or until the venue has something to tell."""
         self.fibre.sleep(seconds, lambda: self.gateway.told)
         self.gateway.told = False
 
     def backoff(self, seconds: float) -> None:
-        """In the middle of one: what it knows is not what is so, and it does not say that it was."""
-        done = self.epoch == self.env.link.epoch
-        self.reconciled(False)
+        """In the middle of one: what it knows need not be so, and it has not said that it is."""
+        self.reconciled(done=False)
         self.fibre.sleep(seconds)
-        if done:
-            self.reconciled(True)
+        self.reconciled(done=self.epoch == self.env.link.epoch)
 
     def reconciled(self, done: bool) -> None:
-        """It has asked for every open order that it knows."""
+        """It has asked for every open order that it knows of."""
         link = self.env.link
         self.env.guard.record("reconciler", Reconciliation(link=link.name, epoch=link.epoch, done=done))
         if done and self.epoch != link.epoch:
             self.epoch = link.epoch
             self.env.guard.reconciled(self.env.trade_date, ["orders", "positions"])
-
-    def stop(self) -> None:
-        """As SIGTERM does."""
-        with self.env.guard.step("stop"), contextlib.suppress(SystemExit):
-            self.fibre.end(SystemExit("SIGTERM"))
-        self.env.link.disconnect()
-
-    def go(self, cause: str) -> None:
-        with self.env.guard.step(cause):
-            self.fibre.go()
-
-    # -- the link's listener ------------------------------------------------------------------------------------------
-
-    def on_up(self, epoch: int, out_seq: int) -> None:
-        self.gateway.on_up()
-        self.go("logon")
-
-    def on_down(self, reason: str) -> None:
-        self.gateway.on_down()
-        self.go("logout")
-
-    def on_message(self, seq: int, poss_dup: bool, message: Inbound) -> None:
-        self.gateway.on_message(seq, poss_dup, message)
-        self.go("message")
-
-    def on_sequence_reset(self, new_seq: int) -> None:
-        self.gateway.on_sequence_reset(new_seq)
-        self.go("reset")
-
-    def on_heartbeat(self, seq: int) -> None:
-        self.gateway.on_heartbeat(seq)
-        self.go("heartbeat")
 
     def rows(self, directory: Path) -> Iterator[tuple[Any, ...]]:
         """What its database comes to."""

@@ -1,14 +1,14 @@
 """The strategy that is used without one of the user's: entries, more entries, partial exits, reprices, timeouts."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from freqtrade.persistence import Order, Trade
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
 
-class Restless(IStrategy):
+class Restless(IStrategy):  # type: ignore[misc]
     """One thing a minute, told by the minute alone, so that a restarted life does what one that was not would do.
 
     `restless` in the configuration has the hours (open and close, ns) and each pair's usual amount.
@@ -16,13 +16,13 @@ class Restless(IStrategy):
 
     INTERFACE_VERSION = 3
     timeframe = "1m"
-    minimal_roi: dict[str, float] = {}
+    minimal_roi: ClassVar[dict[str, float]] = {}
     stoploss = -0.99
     startup_candle_count = 0
     process_only_new_candles = True
     position_adjustment_enable = True
     max_entry_position_adjustment = -1
-    order_types = {
+    order_types: ClassVar[dict[str, Any]] = {
         "entry": "limit",
         "exit": "limit",
         "emergency_exit": "market",
@@ -31,14 +31,14 @@ class Restless(IStrategy):
         "stoploss": "limit",
         "stoploss_on_exchange": False,
     }
-    order_time_in_force = {"entry": "GTC", "exit": "GTC"}
+    order_time_in_force: ClassVar[dict[str, str]] = {"entry": "GTC", "exit": "GTC"}
 
     def minute(self, now: datetime) -> int:
         """Minutes since the open; -1 outside the hours, the last two minutes before the close included."""
         time_ns = int(now.timestamp()) * 1_000_000_000
         for begin, end in self.config["restless"]["hours"]:
             if begin <= time_ns < end - 120_000_000_000:
-                return (time_ns - begin) // 60_000_000_000
+                return int(time_ns - begin) // 60_000_000_000
         return -1
 
     def populate_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
@@ -85,13 +85,11 @@ class Restless(IStrategy):
         """More every third minute, half of it out every seventh; one order a minute."""
         minute = self.minute(current_time)
         orders: list[Order] = trade.orders
-        if minute < 0 or trade.has_open_orders or any(
-            self.minute(one.order_date_utc) == minute for one in orders
-        ):
+        if minute < 0 or trade.has_open_orders or any(self.minute(one.order_date_utc) == minute for one in orders):
             return None
         amount = float(self.config["restless"]["amounts"][trade.pair])
         if minute % 7 == 5 and trade.amount > amount / 2:
-            return -trade.stake_amount / 2
+            return -float(trade.stake_amount) / 2
         if minute % 3 == 0 and trade.amount < 6 * amount:
-            return (amount + 0.5) * trade.open_rate
+            return (amount + 0.5) * float(trade.open_rate)
         return None
