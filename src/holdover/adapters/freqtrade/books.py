@@ -68,8 +68,13 @@ class Books:
         self.day = self._kept = ""
         self._held: dict[str, Position] = {}
         self._exposed: dict[str, Exposure] = {}
-        self._changed: dict[str, Record] = {}
+        self._changed: dict[str, Order] = {}
         self._staged: list[Record] = []
+
+    @property
+    def working(self) -> set[str]:
+        """The orders that it holds open."""
+        return {name for name, one in self._changed.items() if one.is_open}
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -85,7 +90,8 @@ class Books:
         found: list[Record] = []
         for (blob,) in session.execute(text("SELECT was FROM holdover_gone ORDER BY rowid")):
             found.append(msgspec.msgpack.decode(blob, type=Order))
-        found += [self.order(one) for one in orders]
+        self._changed = {one.order_id: self.order(one) for one in orders}
+        found += self._changed.values()
         for name, blob in session.execute(text("SELECT name, fill FROM holdover_fill ORDER BY n")):
             fill = msgspec.msgpack.decode(blob, type=Execution)
             found.append(fill)

@@ -50,13 +50,19 @@ _STATUS: Final = {
 
 
 class Gateway:
-    """One account's connection to the venue. `told` is set when the venue has said something that nobody asked for."""
+    """One account's connection to the venue.
+
+    `told` is set when the venue has said something that nobody asked for; `asked` are the orders asked for since the
+    last logon, and `on_asked` is called after each.
+    """
 
     def __init__(self, env: Env, account: str, fibre: Fibre, config: dict[str, Any]) -> None:
         self.env, self.account, self.fibre = env, account, fibre
         self.strategy, self.thin = str(config["strategy"]), bool(config.get("thin", False))
         self.symbols = {f"{one.symbol}/{one.currency}": one for one in env.instruments}
         self.told = False
+        self.asked: set[str] = set()
+        self.on_asked: Callable[[], None] = lambda: None
         self.done_for_day: set[str] = set()
         self._in_seq = 0
         self._catching_up = True
@@ -87,6 +93,7 @@ class Gateway:
         """The link is up."""
         self.told = self._catching_up = True
         self._resent_from = 0
+        self.asked.clear()
         self.fibre.go("logon")
 
     def on_down(self, reason: str) -> None:
@@ -251,6 +258,8 @@ class Gateway:
     def find(self, name: str) -> ExecutionReport | None:
         """An order's status; None when the venue does not know it."""
         (report,) = self.ask(MsgType.ORDER_STATUS_REQUEST, cl_ord_id=name)
+        self.asked.add(name)
+        self.on_asked()
         return None if report.ord_rej_reason == _UNKNOWN_ORDER or not report.order_id else report
 
     def working(self) -> list[ExecutionReport]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from freqtrade import freqtradebot, worker
+from freqtrade.exceptions import TemporaryError
 from freqtrade.persistence import Order, Trade
 
 from holdover.adapters.freqtrade.books import Books, open_database
@@ -44,7 +45,7 @@ class FreqtradeSubject:
         self.config = configuration(self.plan, env)
         self.fibre = Fibre(env, self.run)
         self.gateway = Gateway(env, _ACCOUNT, self.fibre, self.config)
-        self.books = Books(self.gateway)
+        self.books, self.gateway.on_asked = Books(self.gateway), self.asked
         open_database(self.config["db_url"])
         with env.guard.step("start"), Trade.session() as session:
             for subsystem, records in self.books.read(session, session.query(Order).order_by(Order.id)):
@@ -68,9 +69,16 @@ class FreqtradeSubject:
         worker.Worker._sleep = staticmethod(self.throttle)
         sleeping_in("freqtrade", self.backoff)
         self.fibre.wait(self.env.close_ns, lambda: self.env.link.up)
+        while True:  # whoever runs it has it started again when it ended because nothing could be reached
+            with contextlib.suppress(TemporaryError):
+                self.process()
+            self.fibre.sleep(30.0)
+
+    def process(self) -> None:
+        """One process: its worker, until a signal ends it."""
         theirs = worker.Worker({}, self.config)
         polls = theirs.freqtrade.manage_open_orders
-        theirs.freqtrade.manage_open_orders = lambda: self.reconciled(done=polls() is None)
+        theirs.freqtrade.manage_open_orders = lambda: self.asked(polls())
         try:
             theirs.run()
         finally:
@@ -89,17 +97,22 @@ class FreqtradeSubject:
 
     def backoff(self, seconds: float) -> None:
         """In the middle of one: what it knows need not be so, and it has not said that it is."""
-        self.reconciled(done=False)
+        self.say(done=False)
         self.fibre.sleep(seconds)
-        self.reconciled(done=self.epoch == self.env.link.epoch)
+        self.say(done=self.epoch == self.env.link.epoch)
 
-    def reconciled(self, done: bool) -> None:
-        """It has asked for every open order that it knows of."""
+    def asked(self, _: None = None) -> None:
+        """It is reconciled when it has asked, on this connection, for every order that it holds open."""
+        link = self.env.link
+        if self.epoch != link.epoch and self.books.working <= self.gateway.asked:
+            self.epoch = link.epoch
+            self.say(done=True)
+            self.env.guard.reconciled(self.env.trade_date, ["orders", "positions"])
+
+    def say(self, done: bool) -> None:
+        """How far it is."""
         link = self.env.link
         self.env.guard.record("reconciler", Reconciliation(link=link.name, epoch=link.epoch, done=done))
-        if done and self.epoch != link.epoch:
-            self.epoch = link.epoch
-            self.env.guard.reconciled(self.env.trade_date, ["orders", "positions"])
 
     def rows(self, directory: Path) -> Iterator[tuple[Any, ...]]:
         """What its database comes to."""
