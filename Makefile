@@ -54,9 +54,10 @@ bench: $(VENV)/.test
 	$(BIN)/python bench/sweep.py
 	$(BIN)/python bench/live.py
 
-# The stories of what was found in other people's software, played again on the installed release.
+# The stories of what was found in other people's software, played again on the installed releases.
 findings: $(VENV)/.test
-	$(BIN)/python bench/nautilus.py --markdown docs/findings/nautilus.md
+	$(BIN)/python bench/findings.py nautilus --markdown docs/findings/nautilus.md
+	$(BIN)/python bench/findings.py freqtrade --markdown docs/findings/freqtrade.md
 
 book: $(BIN)/holdover
 	$(BIN)/holdover catalogue book --out out/catalogue.html

@@ -178,10 +178,12 @@ class Books:
             "SUM(CASE WHEN ft_is_open AND side = 'buy' THEN remaining ELSE 0 END), "
             "SUM(CASE WHEN ft_is_open AND side = 'sell' THEN remaining ELSE 0 END) FROM orders GROUP BY ft_pair"
         )
-        found = []
+        come_to = dict.fromkeys(self._exposed, (0, 0, 0))
         for pair, *amounts in session.execute(text(summed)):
             net, buying, selling = (self.gateway.lots(pair, one) for one in amounts)
-            symbol = self.gateway.symbols[pair].symbol
+            come_to[self.gateway.symbols[pair].symbol] = (net, buying, selling)
+        found = []
+        for symbol, (net, buying, selling) in come_to.items():
             exposure = Exposure(
                 account=self.gateway.account,
                 symbol=symbol,

@@ -46,7 +46,7 @@ def configuration(plan: Plan, env: Env) -> dict[str, Any]:
         "timeframe": "1m",
         "entry_pricing": dict(pricing),
         "exit_pricing": dict(pricing),
-        "unfilledtimeout": {"entry": 3, "exit": 3, "unit": "minutes", "exit_timeout_count": 0},
+        "unfilledtimeout": {"entry": 6, "exit": 6, "unit": "minutes", "exit_timeout_count": 0},
         "use_exit_signal": True,
         "exchange": {
             "name": NAME,

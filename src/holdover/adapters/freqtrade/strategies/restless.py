@@ -34,10 +34,10 @@ class Restless(IStrategy):  # type: ignore[misc]
     order_time_in_force: ClassVar[dict[str, str]] = {"entry": "GTC", "exit": "GTC"}
 
     def minute(self, now: datetime) -> int:
-        """Minutes since the open; -1 outside the hours, the last two minutes before the close included."""
+        """Minutes since the open; -1 outside the hours, the last minute before the close included."""
         time_ns = int(now.timestamp()) * 1_000_000_000
         for begin, end in self.config["restless"]["hours"]:
-            if begin <= time_ns < end - 120_000_000_000:
+            if begin <= time_ns < end - 60_000_000_000:
                 return int(time_ns - begin) // 60_000_000_000
         return -1
 
