@@ -58,7 +58,7 @@ class Gateway:
 
     def __init__(self, env: Env, account: str, fibre: Fibre, config: dict[str, Any]) -> None:
         self.env, self.account, self.fibre = env, account, fibre
-        self.strategy, self.thin = str(config["strategy"]), bool(config.get("thin", False))
+        self.strategy = str(config["strategy"])
         self.symbols = {f"{one.symbol}/{one.currency}": one for one in env.instruments}
         self.told = False
         self.asked: set[str] = set()
@@ -415,18 +415,21 @@ class Api(_Described, ccxt.Exchange):  # type: ignore[misc]
     """The synchronous one: everything about orders."""
 
     def fetch_ticker(self, symbol: str, params: Any = None) -> dict[str, Any]:
-        """The market as last seen; it is not asked for over the link. A side that nobody quotes has the last price,
-        or with the setting `thin` none.
-        """
+        """The market as last seen, not asked for over the link; a side that nobody quotes has the last price."""
         units = self.gateway.symbols[symbol]
         top = self.gateway.env.market.top(units.symbol)
         tick = Decimal(units.tick_size)
         bid = float(top.bid_px * tick) if top.bid_sz else None
         ask = float(top.ask_px * tick) if top.ask_sz else None
         last = float(top.last_px * tick) if top.last_px else bid or ask
-        if not self.gateway.thin:
-            bid, ask = bid or last, ask or last
-        return {"symbol": symbol, "bid": bid, "ask": ask, "last": last, "quoteVolume": 0.0, "percentage": 0.0}
+        return {
+            "symbol": symbol,
+            "bid": bid or last,
+            "ask": ask or last,
+            "last": last,
+            "quoteVolume": 0.0,
+            "percentage": 0.0,
+        }
 
     def fetch_tickers(self, symbols: Any = None, params: Any = None) -> dict[str, Any]:
         """Of every market."""

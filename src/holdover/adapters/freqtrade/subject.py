@@ -28,9 +28,7 @@ _ACCOUNT: Final = "A1"
 
 
 class FreqtradeSubject:
-    """The plan's settings are keys of freqtrade's configuration (`strategy` with `strategy_path`, `position_...`), and
-    `thin`: a side of the book that nobody quotes is missing from the ticker.
-    """
+    """The plan's settings are keys of freqtrade's configuration: `strategy` with `strategy_path`, and any other."""
 
     isolated = False
     """Its database sessions are the process's: trials are tried in forks."""
@@ -58,9 +56,9 @@ class FreqtradeSubject:
         self.gateway.log_on()
 
     def stop(self) -> None:
-        """Go down as SIGTERM has it go."""
-        with self.env.guard.step("stop"), contextlib.suppress(SystemExit):
-            self.fibre.end(SystemExit("SIGTERM"))
+        """Go down as its handler of SIGTERM has it go."""
+        with self.env.guard.step("stop"), contextlib.suppress(KeyboardInterrupt):
+            self.fibre.end(KeyboardInterrupt())
         self.env.link.disconnect()
 
     def run(self) -> None:
