@@ -12,7 +12,7 @@ $(BIN)/holdover: pyproject.toml
 	touch $@
 
 $(VENV)/.test: pyproject.toml $(BIN)/holdover
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[calendars,dbn,paging,postgresql,console,dask,nats,fix,metrics,otel,statistics,nautilus,test,check]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[calendars,dbn,paging,postgresql,console,dask,nats,fix,metrics,otel,statistics,nautilus,freqtrade,test,check]'
 	touch $@
 
 demo: $(BIN)/holdover

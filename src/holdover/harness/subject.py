@@ -192,7 +192,7 @@ Factory = Callable[[Plan], Subject]
 
 
 def factory_named(name: str) -> Factory:
-    """The factory of a subject: `desk`, `nautilus`, or `MODULE:NAME` of a callable that takes a `Plan`.
+    """The factory of a subject: `desk`, `nautilus`, `freqtrade`, or `MODULE:NAME` of a callable that takes a `Plan`.
 
     Raises `BadSubject` when it cannot be imported or is not callable.
     """
