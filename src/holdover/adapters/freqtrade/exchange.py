@@ -7,6 +7,7 @@ down meanwhile, a `NetworkError`: what the venue has made of it is as unknown as
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -509,7 +510,8 @@ class AsyncApi(_Described, ccxt.async_support.Exchange):  # type: ignore[misc]
 
 
 def listed() -> None:
-    """Have ccxt know the exchange."""
+    """Have ccxt know the exchange; what freqtrade logs goes nowhere unless a handler is set."""
+    logging.getLogger("freqtrade").addHandler(logging.NullHandler())
     for module, made in ((ccxt, Api), (ccxt.async_support, AsyncApi)):
         setattr(module, NAME, made)
         if NAME not in module.exchanges:

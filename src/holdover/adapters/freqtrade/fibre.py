@@ -6,6 +6,7 @@ tell the virtual time; the harness around it keeps the real one.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import sys
 import time
@@ -89,6 +90,13 @@ class Fibre:
         if seconds >= 1:
             due_ns = -(-due_ns // _GRID_NS) * _GRID_NS
         self.wait(due_ns, ready)
+
+    def insist(self, make: Callable[[], Any], problem: type[Exception], seconds: float) -> Any:
+        """What `make` makes, once it does not raise `problem` any more; a while between two tries."""
+        while True:
+            with contextlib.suppress(problem):
+                return make()
+            self.sleep(seconds)
 
 
 class _Time(ModuleType):

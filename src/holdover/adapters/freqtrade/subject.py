@@ -7,9 +7,7 @@ and for the words of both sides (`books`, `configuration`) is beside it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from freqtrade import freqtradebot, worker
 from freqtrade.exceptions import TemporaryError
@@ -30,6 +28,7 @@ _ACCOUNT: Final = "A1"
 class FreqtradeSubject:
     """The plan's settings are keys of freqtrade's configuration: `strategy` with `strategy_path`, and any other."""
 
+    rows = staticmethod(rows)
     isolated = False
     """Its database sessions are the process's: trials are tried in forks."""
 
@@ -67,14 +66,8 @@ class FreqtradeSubject:
         worker.Worker._sleep = staticmethod(self.throttle)
         sleeping_in("freqtrade", self.backoff)
         self.fibre.wait(self.env.close_ns, lambda: self.env.link.up)
-        while True:  # whoever runs it has it started again when it ended because nothing could be reached
-            with contextlib.suppress(TemporaryError):
-                self.process()
-            self.fibre.sleep(30.0)
-
-    def process(self) -> None:
-        """One process: its worker, until a signal ends it."""
-        theirs = worker.Worker({}, self.config)
+        # Whoever runs it has it started again when it ended because nothing could be reached.
+        theirs = self.fibre.insist(lambda: worker.Worker({}, self.config), TemporaryError, 30.0)
         polls = theirs.freqtrade.manage_open_orders
         theirs.freqtrade.manage_open_orders = lambda: self.asked(polls())
         try:
@@ -111,7 +104,3 @@ class FreqtradeSubject:
         """How far it is."""
         link = self.env.link
         self.env.guard.record("reconciler", Reconciliation(link=link.name, epoch=link.epoch, done=done))
-
-    def rows(self, directory: Path) -> Iterator[tuple[Any, ...]]:
-        """What its database comes to."""
-        return rows(directory)
