@@ -150,7 +150,12 @@ class Books:
     def positions(self, session: Any) -> list[Position]:
         """What its open trades hold, with what has filled of their open orders; only those that have changed."""
         held = dict.fromkeys(self._held, 0)
-        for pair, amount in session.execute(text("SELECT pair, amount FROM trades WHERE is_open")):
+        # Until an entry has come to something, older releases have the amount asked for there.
+        opened = (
+            "SELECT pair, amount FROM trades WHERE is_open AND EXISTS (SELECT 1 FROM orders "
+            "WHERE orders.ft_trade_id = trades.id AND NOT ft_is_open AND filled > 0)"
+        )
+        for pair, amount in session.execute(text(opened)):
             symbol = self.gateway.symbols[pair].symbol
             held[symbol] = held.get(symbol, 0) + self.gateway.lots(pair, amount)
         working = "SELECT ft_pair, side, filled FROM orders WHERE ft_is_open AND filled > 0"

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from freqtrade.enums import RunMode
+from freqtrade.enums import CandleType, RunMode
 
 from holdover.adapters.freqtrade.exchange import NAME
 
@@ -38,6 +38,7 @@ def configuration(plan: Plan, env: Env) -> dict[str, Any]:
         "initial_state": "running",
         "trading_mode": "spot",
         "margin_mode": "",
+        "candle_type_def": CandleType.SPOT,
         "stake_currency": env.instruments[0].currency,
         "stake_amount": 100_000.0,
         "available_capital": 100_000_000.0,

@@ -373,6 +373,7 @@ class _Described:
             "rateLimit": 1,
             "precisionMode": ccxt.TICK_SIZE,
             "has": {**found["has"], **dict.fromkeys(can, True), "fetchCurrencies": False, "fetchTime": False},
+            "features": {"spot": {"fetchOHLCV": {"limit": 1000}}},
             "timeframes": {"1m": "1m", "5m": "5m", "1h": "1h", "1d": "1d"},
             "fees": {"trading": {"maker": 0.0, "taker": 0.0, "percentage": True, "tierBased": False}},
         }

@@ -75,10 +75,16 @@ class Restless(IStrategy):  # type: ignore[misc]
         """At the touch or behind it."""
         return proposed_rate - 0.01 * (self.minute(current_time) % 3)
 
-    def adjust_order_price(
+    def adjust_entry_price(
         self, *told: Any, current_time: datetime, proposed_rate: float, current_order_rate: float, **more: Any
     ) -> float:
         """To the touch, every fourth minute."""
+        return proposed_rate if self.minute(current_time) % 4 == 2 else current_order_rate
+
+    def adjust_exit_price(
+        self, *told: Any, current_time: datetime, proposed_rate: float, current_order_rate: float, **more: Any
+    ) -> float:
+        """The same; older releases do not ask."""
         return proposed_rate if self.minute(current_time) % 4 == 2 else current_order_rate
 
     def adjust_trade_position(self, trade: Trade, *told: Any, current_time: datetime, **more: Any) -> float | None:
