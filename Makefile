@@ -12,7 +12,7 @@ $(BIN)/holdover: pyproject.toml
 	touch $@
 
 $(VENV)/.test: pyproject.toml $(BIN)/holdover
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[calendars,dbn,paging,postgresql,console,dask,nats,fix,redis,metrics,otel,statistics,nautilus,test,check]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[calendars,dbn,paging,postgresql,console,dask,nats,fix,redis,metrics,otel,statistics,nautilus,freqtrade,test,check]'
 	touch $@
 
 demo: $(BIN)/holdover
@@ -66,9 +66,10 @@ bench: $(BENCH)/.bench
 	@for one in $(BENCHES); do echo "== bench/$$one.py"; $(BENCH)/bin/python bench/$$one.py || exit 1; done
 	@echo "== bench/soak.py"; $(BENCH)/bin/python bench/soak.py --hours 0.2 --sessions 40
 
-# The stories of what was found in other people's software, played again on the installed release.
+# The stories of what was found in other people's software, played again on the installed releases.
 findings: $(VENV)/.test
-	$(BIN)/python bench/nautilus.py --markdown docs/findings/nautilus.md
+	$(BIN)/python bench/findings.py nautilus --markdown docs/findings/nautilus.md
+	$(BIN)/python bench/findings.py freqtrade --markdown docs/findings/freqtrade.md
 
 book: $(BIN)/holdover
 	$(BIN)/holdover catalogue book --out out/catalogue.html

@@ -183,6 +183,7 @@ class Subject(Protocol):
 OWN: Final = {
     "desk": "holdover.adapters.desk:DeskSubject",
     "nautilus": "holdover.adapters.nautilus:NautilusSubject",
+    "freqtrade": "holdover.adapters.freqtrade:FreqtradeSubject",
 }
 """The subjects that Holdover brings along, by their short names."""
 
@@ -191,7 +192,7 @@ Factory = Callable[[Plan], Subject]
 
 
 def factory_named(name: str) -> Factory:
-    """The factory of a subject: `desk`, `nautilus`, or `MODULE:NAME` of a callable that takes a `Plan`.
+    """The factory of a subject: `desk`, `nautilus`, `freqtrade`, or `MODULE:NAME` of a callable that takes a `Plan`.
 
     Raises `BadSubject` when it cannot be imported or is not callable.
     """

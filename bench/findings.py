@@ -1,9 +1,11 @@
-"""Plays the stories of docs/findings/nautilus and writes the table, for one release of NautilusTrader or several.
+"""Plays the stories of docs/findings/SUBJECT and writes the table, for one release of a foreign system or several.
 
-    python bench/nautilus.py --markdown docs/findings/nautilus.md [--python 1.211.0=/path/to/python ...]
+    python bench/findings.py nautilus --markdown docs/findings/nautilus.md [--python 1.211.0=/path/to/python ...]
+    python bench/findings.py freqtrade --markdown docs/findings/freqtrade.md
 
-Another release is asked by its own interpreter, which needs msgspec and tqdm beside it. A release "holds" a story that
-was played to its end there without any breach.
+Another release is asked by its own interpreter, which needs what the subject's extra has beside it. A release "holds" a
+story that was played to its end there without any breach. `about.toml` beside the stories says of each what it shows,
+where it comes from and how a mistake of the adapter was excluded, and under `page` what the page says of the system.
 """
 
 from __future__ import annotations
@@ -20,26 +22,29 @@ from pathlib import Path
 from typing import Any
 
 HOUSE = Path(__file__).parent.parent
-STORIES = HOUSE / "docs" / "findings" / "nautilus"
+FINDINGS = HOUSE / "docs" / "findings"
+SUBJECTS = sorted(path.parent.name for path in FINDINGS.glob("*/about.toml"))
 UNDISTURBED = "undisturbed"
-SECONDS = 900
 
 
 def main() -> int:
     """0 when every story has been played, 3 when a release could not say."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("subject", choices=SUBJECTS)
     parser.add_argument("--python", action="append", default=[], metavar="RELEASE=PATH")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--here", action="store_true", help="only this interpreter's release, as JSON")
     arguments = parser.parse_args()
     if arguments.here:
-        print(json.dumps(played()))
+        print(json.dumps(played(arguments.subject)))
         return 0
-    found = {importlib.metadata.version("nautilus_trader"): played()}
+    found = {importlib.metadata.version(about(arguments.subject)["page"]["package"]): played(arguments.subject)}
     for one in arguments.python:
         release, _, path = one.partition("=")
-        found[release] = elsewhere(path)
-    text = table(dict(sorted(found.items(), key=lambda item: [int(part) for part in item[0].split(".")])))
+        found[release] = elsewhere(path, arguments.subject)
+    text = table(
+        arguments.subject, dict(sorted(found.items(), key=lambda item: [int(part) for part in item[0].split(".")]))
+    )
     if arguments.markdown:
         arguments.markdown.write_text(text, encoding="utf-8")
     else:
@@ -47,13 +52,18 @@ def main() -> int:
     return 3 if any("could not" in told for release in found.values() for told in release.values()) else 0
 
 
-def played() -> dict[str, str]:
+def about(subject: str) -> dict[str, Any]:
+    """What there is to say of a system, and of each story."""
+    return tomllib.loads((FINDINGS / subject / "about.toml").read_text(encoding="utf-8"))
+
+
+def played(subject: str) -> dict[str, str]:
     """What each story comes to here: the first breach, or that it holds."""
     from holdover.explore.play import Player, store_for
     from holdover.explore.schedule import read_schedule
 
     found: dict[str, str] = {}
-    stories = {path.stem: read_schedule(path) for path in sorted(STORIES.glob("*.json"))}
+    stories = {path.stem: read_schedule(path) for path in sorted((FINDINGS / subject).glob("*.json"))}
     first = next(iter(stories.values()))
     stories[UNDISTURBED] = first.replace(operations=[], settings={}, name=UNDISTURBED, expect="")
     for name, schedule in stories.items():
@@ -61,45 +71,48 @@ def played() -> dict[str, str]:
             player = Player(
                 schedule, store_for(schedule, None), Path(place), journal=False, scratch=True, to_breach=True
             )
-            player.until = (0, SECONDS)
+            player.until = (0, about(subject)["page"]["minutes"] * 60)
             told = player.play()
             player.close()
         found[name] = told.crash[:120] if told.crash else told.mark or "holds"
     return found
 
 
-def elsewhere(path: str) -> dict[str, str]:
+def elsewhere(path: str, subject: str) -> dict[str, str]:
     """The same by another interpreter."""
     environment = {**os.environ, "PYTHONPATH": str(HOUSE / "src")}
-    asked = subprocess.run([path, __file__, "--here"], capture_output=True, text=True, env=environment, check=False)
+    asked = subprocess.run(
+        [path, __file__, subject, "--here"], capture_output=True, text=True, env=environment, check=False
+    )
     if asked.returncode:
         last = (asked.stderr.strip().splitlines() or ["no word"])[-1]
         return dict.fromkeys(
-            [*(one.stem for one in STORIES.glob("*.json")), UNDISTURBED], f"could not say: {last[:100]}"
+            [*(one.stem for one in (FINDINGS / subject).glob("*.json")), UNDISTURBED], f"could not say: {last[:100]}"
         )
     answer: dict[str, str] = json.loads(asked.stdout.strip().splitlines()[-1])
     return answer
 
 
-def table(found: dict[str, dict[str, str]]) -> str:
+def table(subject: str, found: dict[str, dict[str, str]]) -> str:
     """The page."""
-    about: dict[str, Any] = tomllib.loads((STORIES / "about.toml").read_text(encoding="utf-8"))
+    stories = about(subject)
+    page = stories.pop("page")
     from holdover.explore.schedule import read_schedule
 
     lines = [
-        "# What was found in NautilusTrader",
+        f"# What was found in {page['system']}",
         "",
-        f"Made with `python bench/nautilus.py` on the first {SECONDS // 60} minutes of ACME of 2024-11-27",
-        "(simulated), with the adapter's own strategy. Each story is a schedule in the folder `nautilus/`:",
+        f"Made with `python bench/findings.py {subject}` on the first {page['minutes']} minutes of ACME of 2024-11-27",
+        f"(simulated), with the adapter's own strategy. Each story is a schedule in the folder `{subject}/`:",
         "`holdover replay` shows it. A cell is the first breach that a release has shown, or that it holds.",
         "",
         "| story | operations | " + " | ".join(found) + " |",
         "|---|---|" + "---|" * len(found),
     ]
-    for name in [UNDISTURBED, *about]:
+    for name in [UNDISTURBED, *stories]:
         words = "-"
         if name != UNDISTURBED:
-            schedule = read_schedule(STORIES / f"{name}.json")
+            schedule = read_schedule(FINDINGS / subject / f"{name}.json")
             words = "; ".join(schedule.story())
             if schedule.settings:
                 words += f" ({json.dumps(schedule.settings)})"
@@ -107,26 +120,11 @@ def table(found: dict[str, dict[str, str]]) -> str:
             f"| {name} | {words} | " + " | ".join(one.get(name, "not played") for one in found.values()) + " |"
         )
     if any(one[UNDISTURBED] != "holds" for one in found.values()):
-        lines += [
-            "",
-            f"## {UNDISTURBED}",
-            "",
-            "The average price of an order that is filled in several parts is skewed: the older releases weigh it",
-            "by a filled quantity that has the new fill in it already.",
-            "",
-            "Where: `Order._calculate_avg_px`, mended in 1.221.",
-        ]
-    for name, told in about.items():
+        lines += ["", f"## {UNDISTURBED}", "", page["undisturbed"]]
+    for name, told in stories.items():
         lines += ["", f"## {name}", "", told["what"], "", f"Where: {told['where']}.", ""]
         lines.append(f"Not the adapter: {told['excluded']}")
-    lines += [
-        "",
-        "## What it has no word for",
-        "",
-        "Busts, corrections and splits: there is no event for them, so the client can only count them. A search",
-        "with those kinds shows the difference from the venue at once, and that is no finding.",
-        "",
-    ]
+    lines += ["", "## What it has no word for", "", page["unspoken"], ""]
     return "\n".join(lines)
 
 
