@@ -71,10 +71,11 @@ def played(subject: str) -> dict[str, str]:
             player = Player(
                 schedule, store_for(schedule, None), Path(place), journal=False, scratch=True, to_breach=True
             )
-            player.until = (0, about(subject)["page"]["minutes"] * 60)
-            told = player.play()
+            told = about(subject)
+            player.until = (0, told.get(name, {}).get("minutes", told["page"]["minutes"]) * 60)
+            shown = player.play()
             player.close()
-        found[name] = told.crash[:120] if told.crash else told.mark or "holds"
+        found[name] = shown.crash[:120] if shown.crash else shown.mark or "holds"
     return found
 
 
@@ -103,7 +104,7 @@ def table(subject: str, found: dict[str, dict[str, str]]) -> str:
         f"# What was found in {page['system']}",
         "",
         f"Made with `python bench/findings.py {subject}` on the first {page['minutes']} minutes of ACME of 2024-11-27",
-        f"(simulated), with the adapter's own strategy. Each story is a schedule in the folder `{subject}/`:",
+        f"(simulated; longer where a story needs it), with the adapter's own strategy. Each story is a schedule in the folder `{subject}/`:",
         "`holdover replay` shows it. A cell is the first breach that a release has shown, or that it holds.",
         "",
         "| story | operations | " + " | ".join(found) + " |",

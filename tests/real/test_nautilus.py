@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,10 +157,11 @@ def test_a_known_finding_shows(name: str, tmp_path: Path) -> None:
     """Each story still ends in the breach that it is told for; when a release mends it, the page has to say so."""
     schedule = read_schedule(STORIES / f"{name}.json")
     player = Player(schedule, store_for(schedule, None), tmp_path, journal=False, scratch=True, to_breach=True)
-    player.until = (0, 900)
+    about = tomllib.loads((STORIES / "about.toml").read_text())
+    player.until = (0, about[name].get("minutes", 15) * 60)
     played = player.play()
     player.close()
-    assert played.crash == ""
+    assert bool(played.crash) == schedule.expect.startswith("crash/")
     assert played.mark == schedule.expect
 
 
