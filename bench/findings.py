@@ -104,7 +104,8 @@ def table(subject: str, found: dict[str, dict[str, str]]) -> str:
         f"# What was found in {page['system']}",
         "",
         f"Made with `python bench/findings.py {subject}` on the first {page['minutes']} minutes of ACME of 2024-11-27",
-        f"(simulated; longer where a story needs it), with the adapter's own strategy. Each story is a schedule in the folder `{subject}/`:",
+        f"(simulated; longer where a story needs it), with the adapter's own strategy. Each story is a schedule in "
+        f"the folder `{subject}/`:",
         "`holdover replay` shows it. A cell is the first breach that a release has shown, or that it holds.",
         "",
         "| story | operations | " + " | ".join(found) + " |",

@@ -57,6 +57,8 @@ class Orders:
         self._orders: dict[str, Order] = {}
         self._roots: dict[str, str] = {}
         self._executions: dict[str, Execution] = {}
+        self._closing: dict[str, set[str]] = {}
+        self._came: dict[str, int] = {}
         self._owners = {strategy.name: strategy for strategy in config.strategies}
         self.trade_date = ""
         self.latest_ns = 0
@@ -70,7 +72,7 @@ class Orders:
         """Read back what is open or of the session that began on `since`; returns what was read."""
         self._executions = {one.key: one for one in self._store.executions(since)}
         self._orders = {one.key: one for one in map(self.restored, self._store.orders(since))}
-        self._roots = {}
+        self._roots, self._closing, self._came = {}, {}, {}
         for order in self._orders.values():
             self._index(order)
         return [*self._orders.values(), *self._executions.values()]
@@ -108,6 +110,11 @@ class Orders:
     def open(self) -> list[Order]:
         """The orders that may still fill, in the order in which they came."""
         return [order for order in self._orders.values() if order.is_open]
+
+    def closing(self, book_key: str) -> list[Order]:
+        """Those of them that close a position in this book, in the order in which they came."""
+        keys = self._closing.get(book_key)
+        return [self._orders[key] for key in sorted(keys, key=self._came.__getitem__)] if keys else []
 
     def all(self) -> list[Order]:
         """Every order held in memory."""
@@ -438,6 +445,11 @@ class Orders:
         roots[order.root_cl_ord_id] = roots[order.cl_ord_id] = order.key
         if order.orig_cl_ord_id:
             roots[order.orig_cl_ord_id] = order.key
+        self._came.setdefault(order.key, len(self._came))
+        if order.is_open and order.closing_kept_qty:
+            self._closing.setdefault(order.book_key, set()).add(order.key)
+        elif order.book_key in self._closing:
+            self._closing[order.book_key].discard(order.key)
 
 
 def standing(order: Order) -> OrdStatus:

@@ -152,7 +152,7 @@ class Parents:
 
         The newest order goes first, because the oldest stands first in its queue.
         """
-        closing = [order for order in self._orders.open() if order.book_key == book_key and order.closing_kept_qty]
+        closing = self._orders.closing(book_key)
         if not closing:
             return
         self._at_this_moment()
