@@ -121,7 +121,7 @@ def table(subject: str, found: dict[str, dict[str, str]]) -> str:
         lines.append(
             f"| {name} | {words} | " + " | ".join(one.get(name, "not played") for one in found.values()) + " |"
         )
-    if any(one[UNDISTURBED] != "holds" for one in found.values()):
+    if "undisturbed" in page and any(one[UNDISTURBED] != "holds" for one in found.values()):
         lines += ["", f"## {UNDISTURBED}", "", page["undisturbed"]]
     for name, told in stories.items():
         lines += ["", f"## {name}", "", told["what"], "", f"Where: {told['where']}.", ""]
