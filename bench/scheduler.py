@@ -1,6 +1,6 @@
 """Timers a second of the virtual clock, beside asyncio loops on virtual time.
 
-    python bench/scheduler.py [--chains 100] [--timers 50000] [--rounds 5]
+    python bench/scheduler.py [--chains 100] [--timers 20000] [--rounds 3]
 
 So many chains of timers run at once, each timer setting the next one of its chain, a little later each. On ours
 (`holdover.world.Clock`) a timer is data and a handler is called; on a loop of asyncio it is `call_at` with a callback,
@@ -126,8 +126,8 @@ def main() -> None:
     """Print the table and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chains", type=int, default=100)
-    parser.add_argument("--timers", type=int, default=50_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--timers", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
     told = parser.parse_args()
     timers = told.timers - told.timers % told.chains
     ways: dict[str, Callable[[], float]] = {"holdover": lambda: ours(told.chains, timers)}
