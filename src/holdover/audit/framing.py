@@ -15,6 +15,7 @@ Fields = dict[bytes, bytes]
 
 _SOH: Final = b"\x01"
 _BEGIN: Final = b"8=FIX"
+_USUAL: Final = (b"8=FIX.4.4\x019=", b"8=FIX.4.2\x019=", b"8=FIXT.1.1\x019=")
 _SEPARATORS: Final = (_SOH, b"|", b"^A", b"<SOH>", b"\\x01", b"\xe2\x90\x81", b";")
 _LENGTHS: Final = (b"90", b"95", b"212", b"348", b"350", b"352", b"354", b"356", b"358", b"360", b"362", b"364")
 """Tags that announce data in which anything may stand, a field separator too."""
@@ -99,6 +100,8 @@ def _with_data(body: bytes) -> Fields:
 
 def _separator(line: bytes, at: int) -> bytes:
     """What stands between the fields: what follows the BeginString's value."""
+    if line.startswith(_USUAL, at):
+        return _SOH
     value = at + 2
     for separator in _SEPARATORS:
         cut = line.find(separator, value, value + 16)
