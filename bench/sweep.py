@@ -1,6 +1,6 @@
 """Points a second of the sweep against what else one could do, on one day with many orders open.
 
-    python bench/sweep.py [--open 100] [--points 2000] [--rounds 3]
+    python bench/sweep.py [--open 100] [--points 800] [--rounds 2]
 
 The day is a bundled one (its first `--minutes`), on which as many strategies as there are to be open orders each keep a
 GTC order standing far from the touch, beside three that trade. Killed is at the same points, in these ways:
@@ -195,10 +195,10 @@ def main() -> None:
     """Print the table and write it as JSON beside."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--open", type=int, default=100)
-    parser.add_argument("--points", type=int, default=2000)
+    parser.add_argument("--points", type=int, default=800)
     parser.add_argument("--minutes", type=int, default=390)
     parser.add_argument("--sample", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("out/bench/sweep.json"))
     told = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="holdover-bench-"))
