@@ -20,6 +20,7 @@ from ..servers import Postgres
 from .carried import BEFORE, NEXT, SQLITE, arm, carried, client_file, desk_file, snapshot_of
 
 pytest.importorskip("quickfix")
+pytestmark = pytest.mark.slow  # whole days in real time, in processes of their own
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,6 @@ def test_the_desk_carries_a_partial_fill_over_the_night(desk: tuple[Path, dict[s
     assert json.loads((directory / "out" / "result.json").read_text()) == told
 
 
-@pytest.mark.slow
 def test_a_fault_in_what_is_carried_is_found_in_the_carried_arm_only(desk: tuple[Path, dict[str, Any]]) -> None:
     """The desk forgets how much of a carried order has filled: its own guard says so, and the control holds."""
     directory, _ = desk
@@ -88,7 +88,6 @@ def test_a_foreign_process_carries_its_night(client: tuple[Path, dict[str, Any]]
     assert after.execute("SELECT value FROM book WHERE name='filled'").fetchone()[0] > filled
 
 
-@pytest.mark.slow
 def test_its_own_messages_show_its_fault(client: tuple[Path, dict[str, Any]]) -> None:
     """It gives an order a name that it has forgotten: seen in what it sends, on the carried day."""
     directory, _ = client
@@ -102,7 +101,6 @@ def test_its_own_messages_show_its_fault(client: tuple[Path, dict[str, Any]]) ->
     assert b"\x0135=D\x01" in wire
 
 
-@pytest.mark.slow
 def test_killed_cut_and_stalled_on_the_carried_day(client: tuple[Path, dict[str, Any]]) -> None:
     """Three operations in each arm: it comes up again each time, nothing is lost, and the catalogue holds."""
     directory, _ = client
@@ -126,7 +124,6 @@ def test_killed_cut_and_stalled_on_the_carried_day(client: tuple[Path, dict[str,
     assert any(b"\x0114=%d\x01" % filled in line for line in last)
 
 
-@pytest.mark.slow
 def test_what_a_replica_does_not_know(
     client: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,7 +234,6 @@ def test_state_in_redis(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
         server.shutdown()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("which", ["desk", "client"])
 def test_a_snapshot_of_last_week(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """By the machine's date its engine begins its numbers anew: so does the venue, and what is carried is carried."""
@@ -273,7 +269,6 @@ def test_ended_it_ends_what_it_has_started(tmp_path: Path, wait_until: Callable[
     assert alive == []
 
 
-@pytest.mark.slow
 def test_a_process_that_comes_up_from_nothing_only(client: tuple[Path, dict[str, Any]]) -> None:
     """From yesterday's state it ends at once, from none it trades: that is a finding, not a missing answer."""
     directory, _ = client
