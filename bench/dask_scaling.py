@@ -20,29 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
+from sweep import DAY, cut_day
 from table import machine, show
 
 from holdover.explore.pool import processes
 from holdover.explore.sweep import Swept, sweep
 from holdover.explore.walk import Ground, survey
-from holdover.recording import bundled
-from holdover.recording.format import RecordingWriter
-from holdover.recording.store import path_for
-
-DAY = "2024-11-27"
-
-
-def cut_day(into: Path, minutes: int) -> None:
-    """The first minutes of the bundled day of BOLT."""
-    whole = bundled().get("BOLT", DAY)
-    close_ns = whole.meta.open_ns + minutes * 60_000_000_000
-    blank = dict.fromkeys(("records", "body_bytes", "quotes", "trades", "statuses", "traded_qty", "first_ns"), 0)
-    meta = msgspec.structs.replace(whole.meta, close_ns=close_ns, last_ns=0, **blank)
-    writer = RecordingWriter(path_for(into, "SIM", "BOLT", DAY), meta)
-    for event in whole.events(whole.meta.first_ns, close_ns):
-        writer.raw(event)
-    writer.close()
 
 
 def main() -> None:
