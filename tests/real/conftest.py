@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ..servers import Postgres
+from ..waits import waiting
 
 _SCHEMAS = itertools.count(1)
 
@@ -32,13 +33,4 @@ def schema() -> str:
 @pytest.fixture
 def wait_until() -> Callable[..., None]:
     """Wait for a condition of another process or thread; fails when it does not come about."""
-    import threading
-    import time
-
-    def wait(holds: Callable[[], object], within_s: float = 20.0) -> None:
-        event, end = threading.Event(), time.monotonic() + within_s
-        while not holds():
-            assert time.monotonic() < end, "it did not come about in time"
-            event.wait(0.005)
-
-    return wait
+    return waiting()

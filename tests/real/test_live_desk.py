@@ -10,7 +10,6 @@ import signal
 import socket
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from holdover.runtime import FreezeStore
 
 from ..days import short_days
 from ..servers import free_port
+from ..waits import waiting
 from .live import (
     DAY,
     KILLS,
@@ -52,14 +52,7 @@ Start = Callable[..., Any]
 @pytest.fixture
 def wait_until() -> Wait:
     """Wait for a condition of another process; looked at seldom enough not to be in its way."""
-
-    def wait(holds: Callable[[], object], within_s: float = 30.0) -> None:
-        event, end_s = threading.Event(), time.monotonic() + within_s
-        while not holds():
-            assert time.monotonic() < end_s, "it did not come about in time"
-            event.wait(0.03)
-
-    return wait
+    return waiting(within_s=30.0, look_s=0.03)
 
 
 @pytest.fixture

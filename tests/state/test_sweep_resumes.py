@@ -8,8 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from holdover.explore.pool import processes
 from holdover.explore.sweep import BadSweep, Log, Piece, Swept, scratch, sweep
 from holdover.explore.walk import Ground
 from tests.days import short_days
+from tests.waits import waiting
 
 
 class Deadly(DeskSubject):
@@ -62,12 +61,7 @@ def pieces_in(out: Path) -> list[dict[str, Any]]:
     return sorted((json.loads(line) for line in lines), key=lambda piece: piece["low"])
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Look again and again."""
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it never came"
-        time.sleep(0.01)
+wait_until = waiting(within_s=60.0, look_s=0.01)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,17 +29,12 @@ from holdover.watch import FixJudge, Judge, MutationJudge, Place, Tail, Watch
 from holdover.watch import watch as watching
 from tests.unit.fixlog import Writer
 from tests.unit.test_fix_scenarios import LEGAL
+from tests.waits import waiting
 
 MakeGuard = Callable[..., Guard]
 WRONG: list[tuple[int, dict[str, Any]]] = [(3, {"cum_qty": 4_000, "leaves_qty": 6_000}), (2, {"leaves_qty": 1})]
 
-
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Look again and again."""
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it never came"
-        time.sleep(0.01)
+wait_until = waiting(within_s=60.0, look_s=0.01)
 
 
 def stories() -> list[list[dict[str, Any]]]:

@@ -32,6 +32,7 @@ from holdover.report import carry_text
 from holdover.runtime import BadConfig
 
 from ..days import short_days
+from ..waits import waiting
 
 GOOD = """
 [process]
@@ -91,15 +92,7 @@ patterns = ["("]
 @pytest.fixture
 def wait_until() -> Callable[..., None]:
     """Wait for what a thread brings about."""
-    import time
-
-    def wait(holds: Callable[[], object], within_s: float = 20.0) -> None:
-        event, end = threading.Event(), time.monotonic() + within_s
-        while not holds():
-            assert time.monotonic() < end, "it did not come about in time"
-            event.wait(0.005)
-
-    return wait
+    return waiting()
 
 
 def written(directory: Path, text: str) -> Path:
