@@ -345,7 +345,7 @@ def test_fix_logs_are_compared(tmp_path: Path) -> None:
         "8=FIX.4.4|35=G|11=C2|41=C1|55=IBM|54=1|38=100|44=51|40=2|1=A1|10=000|\n"
         "8=FIX.4.4|35=8|11=C2|41=C1|37=O|17=E|150=5|39=0|55=IBM|54=1|38=100|44=51|14=0|151=100|1=A1|10=000|\n"
     )
-    last: dict[str, Any] = dict(orders_of(log))
+    last: dict[str, Any] = {order: fields for order, fields, _ in orders_of(log)}
     assert list(last) == ["C1"]
     assert last["C1"][4] == "51"
 
@@ -356,7 +356,7 @@ def test_the_count_of_differences_is_that_of_the_last_states(one: list[int], oth
 
     def stream_of(prices: list[int]) -> Iterator[Told]:
         for place, price in enumerate(prices):
-            yield f"C-{place % 7}", ["A1", "IBM", "1", 100, price, "2", "0", "0", 0, 100, 0]
+            yield f"C-{place % 7}", ["A1", "IBM", "1", 100, price, "2", "0", "0", 0, 100, 0], place
 
     first = {f"C-{place % 7}": price for place, price in enumerate(one)}
     second = {f"C-{place % 7}": price for place, price in enumerate(other)}

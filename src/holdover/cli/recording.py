@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from holdover.model import Instrument
 from holdover.recording import BadRecording, Recording, RecordingStore, bundled
 from holdover.recording.choose import choose
 from holdover.recording.csvfile import import_csv
 from holdover.recording.dbn import import_dbn
 from holdover.recording.lean import import_lean
-from holdover.recording.tap import Recorder, record_lines
+from holdover.recording.tap import Recorder, read_instrument, record_lines
 
 
 def add_parser(verbs: Any) -> None:
@@ -76,7 +74,7 @@ def _import(arguments: argparse.Namespace) -> int:
     else:
         if arguments.instrument is None or arguments.day is None:
             raise BadRecording("import dbn needs --instrument FILE.toml and --day YYYY-MM-DD")
-        made = [import_dbn(arguments.source, _instrument(arguments.instrument), arguments.day, arguments.into)]
+        made = [import_dbn(arguments.source, read_instrument(arguments.instrument), arguments.day, arguments.into)]
     _print(made, arguments.json)
     return 0
 
@@ -188,7 +186,7 @@ def _choose(arguments: argparse.Namespace) -> int:
 
 
 def _record(arguments: argparse.Namespace) -> int:
-    recorder = Recorder(arguments.into, _instrument(arguments.instrument))
+    recorder = Recorder(arguments.into, read_instrument(arguments.instrument))
     try:
         count = record_lines(sys.stdin.buffer, recorder)
     finally:
@@ -199,10 +197,3 @@ def _record(arguments: argparse.Namespace) -> int:
 
 def _store(place: Path | None) -> RecordingStore:
     return RecordingStore(place) if place is not None else bundled()
-
-
-def _instrument(path: Path) -> Instrument:
-    try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Instrument)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as problem:
-        raise BadRecording(f"{path.name}: not an instrument: {problem}") from problem

@@ -29,6 +29,7 @@ from holdover.shadow import (
     follow,
     read_shadow,
     read_state,
+    run_live,
     run_recordings,
     shadow_json,
     shadow_markdown,
@@ -44,9 +45,11 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser("shadow", help="a candidate beside the incumbent, for days, before it goes live")
     what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
-    running = what.add_parser("run", help="run the candidate over recordings, or follow it and the incumbent")
+    running = what.add_parser("run", help="run the candidate: live, over recordings; or follow one that runs by itself")
     running.add_argument("--hours", type=float, default=72.0, help="over recordings: how many healthy hours more (72)")
-    running.add_argument("--seconds", type=float, default=0.0, help="following: for so long; without it until stopped")
+    running.add_argument(
+        "--seconds", type=float, default=0.0, help="live, following: for so long; without it until stopped"
+    )
     running.set_defaults(run=run_run)
 
     report = what.add_parser("report", help="one page: may it go live? and everything behind the answer")
@@ -77,7 +80,7 @@ def run_run(arguments: argparse.Namespace) -> int:
     """0 when nothing broke, 1 when an invariant did."""
     config = read_shadow(arguments.config)
     before = read_state(config.state).breach_count if config.state.exists() else 0
-    life = _recordings(config, arguments.hours) if config.is_virtual else _followed(config, arguments.seconds)
+    life = _recordings(config, arguments.hours) if config.is_virtual else _in_real_time(config, arguments.seconds)
     state = life.state
     told = {"clock": since_text(state.clock.healthy_ns), "breaches": state.breach_count, "orders": state.orders}
     if arguments.json:
@@ -96,7 +99,8 @@ def _recordings(config: ShadowConfig, hours: float) -> Life:
     days = chosen_days(store, symbols, None, told.days or None)
     factory = factory_named(told.subject)
     metas = [store.get(symbol, day).meta for day in days for symbol in symbols]
-    factory(Plan(days=metas, seed=told.seed, faults=tuple(told.faults)))  # bad faults are said before the run
+    plan = Plan(days=metas, seed=told.seed, faults=tuple(told.faults), settings=told.settings)
+    factory(plan)  # bad faults are said before the run
     with tqdm(unit="day", disable=None, file=sys.stderr, leave=False) as bar:
 
         def progress(what: str) -> None:
@@ -106,10 +110,16 @@ def _recordings(config: ShadowConfig, hours: float) -> Life:
         return run_recordings(config, factory, store, symbols, days, hours=hours, progress=progress)
 
 
-def _followed(config: ShadowConfig, seconds: float) -> Life:
+def _in_real_time(config: ShadowConfig, seconds: float) -> Life:
+    told = config.candidate
+    factory = factory_named(told.subject) if config.is_live else None
+    if factory is not None:
+        factory(Plan(days=[], seed=told.seed, faults=tuple(told.faults), settings=told.settings))
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
+        if factory is not None:
+            return run_live(config, factory, seconds=seconds, stop=stop)
         return follow(config, seconds=seconds, stop=stop)
     finally:
         for number, handler in before.items():

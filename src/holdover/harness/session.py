@@ -24,7 +24,7 @@ from holdover.harness import disk
 from holdover.harness.condition import Condition
 from holdover.harness.subject import Env, Factory, Killed, Market, Plan, Subject, SubjectClock, SubjectGuard
 from holdover.harness.tape import Tape
-from holdover.model import SYSTEM, Order, Outbound, Position, Record, Request
+from holdover.model import SYSTEM, Instrument, Order, Outbound, Position, Record, Request
 from holdover.recording import BadRecording, MarketEvent, Recording, RecordingStore
 from holdover.runtime import Breach, Channel, FileChannel, FreezeStore, Guard, Journal
 from holdover.world import Clock, Link, Venue, VenuePolicy
@@ -62,7 +62,8 @@ class Session:
     """One subject, one venue, one guard, over consecutive recorded days.
 
     `recordings` gives the days, `symbols` the instruments that trade, `directory` a folder of its own. Pages are in the
-    outbox and in `pages.jsonl`; a `scratch` session keeps its guard's store in memory and pages nobody.
+    outbox and in `pages.jsonl`; a `scratch` session keeps its guard's store in memory and pages nobody. `venue` makes
+    the venue.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Session:
         settings: Mapping[str, Any] | None = None,
         journal: bool = True,
         scratch: bool = False,
+        venue: Callable[[Clock, Sequence[Instrument], VenuePolicy], Venue] = Venue,
     ) -> None:
         self.recordings, self.symbols, self.directory = recordings, list(symbols), directory
         self.days = list(days)
@@ -92,7 +94,7 @@ class Session:
         self.policy = policy or VenuePolicy()
         self.clock = Clock(found[0].meta.open_ns - _BEFORE_OPEN_NS)
         instruments = self.plan.instruments()
-        self.venue = Venue(self.clock, instruments, self.policy)
+        self.venue = venue(self.clock, instruments, self.policy)
         self.accounts = list(factory(self.plan).accounts)
         self.link = Link(self.clock, self.venue, self.accounts)
         self.subject_directory = directory / "subject"
@@ -155,8 +157,7 @@ class Session:
         open_ns, close_ns = self.hours()
         self.trade_date = trade_date
         self.clock.run_until(max(open_ns - _BEFORE_OPEN_NS, self.clock.now_ns))
-        self._tape = Tape(self._day, self.clock.now_ns, close_ns)
-        self._events = self._tape.events()
+        self._read_on()
         self._held = None
         self._market_before_the_open(self.clock.now_ns)
         disk.copy(self.subject_directory, self.directory / "backup")
@@ -398,8 +399,7 @@ class Session:
             disk.lay_down({n.removeprefix(kind): part for n, part in parts.items() if n.startswith(kind)}, directory)
         if self.phase == "open":
             self.synced = held["synced"]
-            self._tape = Tape(self._day, self.clock.now_ns, self.hours()[1], tuple(held["tape"]))
-            self._events = self._tape.events()
+            self._read_on(tuple(held["tape"]))
             self._held = tuple(held["held"]) if held["held"] else None
 
     # -- trials -------------------------------------------------------------------------------------------------
@@ -486,9 +486,7 @@ class Session:
 
     def own_tape(self) -> None:
         """Read the market on from here by a tape of its own, so that whoever holds the present one finds it unmoved."""
-        close_ns = self.hours()[1]
-        self._tape = Tape(self._day, self.clock.now_ns, close_ns, self._tape.place)
-        self._events = self._tape.events()
+        self._read_on(self._tape.place)
 
     def play(self, until_ns: int) -> None:
         """Let the market and the timers run up to a time, whether the subject is up or not."""
@@ -568,6 +566,11 @@ class Session:
         if isinstance(when, int):
             return when
         raise IllegalTransition(f"run until {when!r}: say a condition, a fraction of the session, ns, or 'close'")
+
+    def _read_on(self, place: tuple[int, int] | None = None) -> None:
+        """Read the market of the day from now on, or from a place in it."""
+        self._tape = Tape(self._day, self.clock.now_ns, self.hours()[1], place)
+        self._events = self._tape.events()
 
     def _market_before_the_open(self, now_ns: int) -> None:
         """The market as it stands when the subject comes up: the last quote before."""

@@ -55,6 +55,20 @@ def hours(calendar: str, trade_date: str) -> Hours:
     )
 
 
+def session_at(calendar: str, time_ns: int) -> str:
+    """The session that is open at a time, or else the next one (ns, UTC); its trade date."""
+    import pandas as pd
+
+    at = pd.Timestamp(time_ns, tz="UTC")
+    closes = _calendar(calendar, at.year).closes
+    return str(closes.index[closes > at][0].strftime("%Y-%m-%d"))
+
+
+def is_session(calendar: str, time_ns: int) -> bool:
+    """Whether a session is open at a time (ns, UTC)."""
+    return hours(calendar, session_at(calendar, time_ns)).open_ns <= time_ns
+
+
 def neighbours(calendar: str, trade_date: str) -> tuple[str, str]:
     """The sessions before and after a day that need not be one itself."""
     import pandas as pd

@@ -11,8 +11,10 @@ recording.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
+import tomllib
 import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -22,7 +24,7 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from holdover.model import Instrument
+from holdover.model import Instrument, Unfit
 from holdover.recording.calendar import hours, neighbours
 from holdover.recording.format import (
     CLOSED,
@@ -36,6 +38,7 @@ from holdover.recording.format import (
     UNDEF_PRICE,
     WIDTH,
     BadRecording,
+    MarketEvent,
     Meta,
     Provenance,
     Recording,
@@ -45,6 +48,44 @@ from holdover.recording.store import path_for
 
 _FRAME: Final = struct.Struct("<II")
 _STATUS: Final = {"open": TRADING, "halt": HALT, "disabled": DISABLED, "closed": CLOSED}
+
+
+def market_event(told: dict[str, Any], instrument: Instrument) -> MarketEvent:
+    """One event of a dictionary of decimal strings; a trade or a status without the quote that stood then.
+
+    Raises `BadRecording` when it is none.
+    """
+
+    def ticks(price: Any) -> int:
+        return instrument.ticks(Decimal(str(price)))
+
+    try:
+        ts_ns = int(told["ts_event"])
+        if "status" in told:
+            return ts_ns, 0, STATUS, _STATUS[told["status"]], 0, 0, 0, UNDEF_PRICE, UNDEF_PRICE, 0, 0
+        if "price" in told:
+            price, size = ticks(told["price"]), instrument.lots(Decimal(str(told["size"])))
+            return ts_ns, 0, TRADE, 0, 0, price, size, UNDEF_PRICE, UNDEF_PRICE, 0, 0
+        if "bid_px" not in told and "ask_px" not in told:
+            raise BadRecording(f"not a market event: {told}; expected a price, bid_px and ask_px, or a status")
+        bid_sz, ask_sz = (instrument.lots(Decimal(str(told.get(key) or "0"))) for key in ("bid_sz", "ask_sz"))
+        bid_px = ticks(told["bid_px"]) if bid_sz else UNDEF_PRICE
+        ask_px = ticks(told["ask_px"]) if ask_sz else UNDEF_PRICE
+        return ts_ns, 0, QUOTE, 0, 0, 0, 0, bid_px, ask_px, bid_sz, ask_sz
+    except (KeyError, TypeError, ValueError, ArithmeticError) as problem:
+        if isinstance(problem, BadRecording):
+            raise
+        raise BadRecording(f"not a market event: {told} ({type(problem).__name__} {problem})") from problem
+
+
+def read_instrument(path: Path) -> Instrument:
+    """An instrument in a TOML file. Raises `BadRecording` for what is none."""
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Instrument)
+    except OSError as problem:
+        raise BadRecording(f"{path}: cannot be read: {problem.strerror}") from problem
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, Unfit) as problem:
+        raise BadRecording(f"{path.name}: not an instrument: {problem}") from problem
 
 
 class Recorder:
@@ -77,28 +118,13 @@ class Recorder:
 
     def say(self, told: dict[str, Any]) -> None:
         """One event as a dictionary of decimal strings. Raises `BadRecording` when it is none."""
-        try:
-            ts_ns = int(told["ts_event"])
-            if "status" in told:
-                self.status(ts_ns, _STATUS[told["status"]])
-            elif "price" in told:
-                self.trade(ts_ns, self._ticks(told["price"]), self.instrument.lots(Decimal(str(told["size"]))))
-            elif "bid_px" not in told and "ask_px" not in told:
-                raise BadRecording(f"not a market event: {told}; expected a price, bid_px and ask_px, or a status")
-            else:
-                bid_sz, ask_sz = (
-                    self.instrument.lots(Decimal(str(told.get(key) or "0"))) for key in ("bid_sz", "ask_sz")
-                )
-                bid_px = self._ticks(told["bid_px"]) if bid_sz else UNDEF_PRICE
-                ask_px = self._ticks(told["ask_px"]) if ask_sz else UNDEF_PRICE
-                self.quote(ts_ns, bid_px, bid_sz, ask_px, ask_sz)
-        except (KeyError, TypeError, ValueError, ArithmeticError) as problem:
-            if isinstance(problem, BadRecording):
-                raise
-            raise BadRecording(f"not a market event: {told} ({type(problem).__name__} {problem})") from problem
-
-    def _ticks(self, price: Any) -> int:
-        return self.instrument.ticks(Decimal(str(price)))
+        ts_ns, _, rtype, flags, _, price, size, bid_px, ask_px, bid_sz, ask_sz = market_event(told, self.instrument)
+        if rtype == STATUS:
+            self.status(ts_ns, flags)
+        elif rtype == TRADE:
+            self.trade(ts_ns, price, size)
+        else:
+            self.quote(ts_ns, bid_px, bid_sz, ask_px, ask_sz)
 
     def flush(self) -> None:
         """Write and sync what waits."""
@@ -146,7 +172,10 @@ class Recorder:
 
 def _recover(part: Path) -> tuple[int, bytes]:
     """(how many bytes are whole, the records in them)."""
-    data = part.read_bytes()
+    return _whole(part.read_bytes())
+
+
+def _whole(data: bytes) -> tuple[int, bytes]:
     place, records = 0, bytearray()
     while place + _FRAME.size <= len(data):
         length, checksum = _FRAME.unpack_from(data, place)
@@ -156,6 +185,59 @@ def _recover(part: Path) -> tuple[int, bytes]:
         records += body
         place += _FRAME.size + length
     return place, bytes(records)
+
+
+class TapReader:
+    """Follows what a `Recorder` writes into `directory`, from its disk: whole records, day after day, sealed or not.
+
+    `place` is the day and how many of its records have been given; a reader that is given it goes on from there.
+    Raises `BadRecording` for a sealed day that is damaged.
+    """
+
+    def __init__(self, directory: Path, instrument: Instrument, place: tuple[str, int] = ("", 0)) -> None:
+        self._folder = path_for(directory, instrument.venue, instrument.symbol, "0").parent
+        self.place = place
+        self._part = ("", 0, 0)
+        """Of the part file that is being read: its day, the bytes read of it, the records in them."""
+
+    def records(self, most: int = 20_000) -> list[MarketEvent]:
+        """The records that are there now and have not been given yet, about so many at most."""
+        found: list[MarketEvent] = []
+        for day in self._days():
+            count = self.place[1] if day == self.place[0] else 0
+            new = self._new(day, count, most)
+            if new:
+                found += new
+                self.place = (day, count + len(new))
+            if len(found) >= most:
+                break
+        return found
+
+    def skip(self) -> None:
+        """What is there now is not to be given."""
+        while self.records():
+            pass
+
+    def _days(self) -> list[str]:
+        """The day that is being read and those after it."""
+        found = {path.stem for path in self._folder.glob("*") if path.suffix in (".part", ".hrec")}
+        return sorted(day for day in found if day >= self.place[0])
+
+    def _new(self, day: str, count: int, most: int) -> list[MarketEvent]:
+        sealed = self._folder / f"{day}.hrec"
+        if not sealed.exists():
+            with contextlib.suppress(FileNotFoundError):  # sealed just now
+                return self._new_of_part(day, count)
+        recording = Recording.open(sealed)
+        return [recording.at(number) for number in range(count, min(len(recording), count + most))]
+
+    def _new_of_part(self, day: str, count: int) -> list[MarketEvent]:
+        _, offset, counted = self._part if self._part[0] == day else (day, 0, 0)
+        with open(self._folder / f"{day}.part", "rb") as file:
+            file.seek(offset)
+            whole, records = _whole(file.read())
+        self._part = (day, offset + whole, counted + len(records) // WIDTH)
+        return list(RECORD.iter_unpack(records[max(count - counted, 0) * WIDTH :]))
 
 
 def seal(part: Path, instrument: Instrument, day: str) -> Recording | None:

@@ -5,6 +5,7 @@ from holdover.shadow.config import BadShadow, ShadowConfig, read_shadow
 from holdover.shadow.cutover import Answer, Condition, ask
 from holdover.shadow.divergence import BadComparison, compare
 from holdover.shadow.life import Journalled, Life, Note
+from holdover.shadow.live import Live, run_live
 from holdover.shadow.page import cutover_text, shadow_json, shadow_markdown, shadow_page
 from holdover.shadow.run import Following, follow, run_recordings
 from holdover.shadow.state import BadState, Compared, State, read_state
@@ -23,6 +24,7 @@ __all__ = [
     "HealthyClock",
     "Journalled",
     "Life",
+    "Live",
     "Note",
     "ShadowConfig",
     "State",
@@ -36,6 +38,7 @@ __all__ = [
     "read_shadow",
     "read_state",
     "read_workstreams",
+    "run_live",
     "run_recordings",
     "shadow_json",
     "shadow_markdown",

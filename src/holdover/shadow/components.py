@@ -15,12 +15,13 @@ FAULTS: Final[dict[str, str]] = {
     "reject": "an order or a change of one was rejected",
     "clock-skew": "the host's clock moved against the monotonic one",
     "silence": "a component said nothing for longer than its deadline",
+    "crash": "the candidate ended by itself",
     "breach": "an invariant did not hold",
     "divergence": "the candidate's order differs from the incumbent's",
 }
 """Every class of fault, and what it is in words."""
 
-RESETS: Final = ("breach", "authentication", "disabled-book", "gap", "silence")
+RESETS: Final = ("breach", "crash", "authentication", "disabled-book", "gap", "silence")
 """The classes that reset the healthy clock where the configuration says nothing."""
 
 _KEPT: Final = 20
@@ -45,8 +46,8 @@ def fault_of(said: str) -> str:
 class ComponentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A component as it is configured.
 
-    With a `url` it is asked itself, over HTTP each `every_s` seconds or over a WebSocket as long as that lives. In what
-    it answers, fields are named by their path (`data.seq`); `each` is the path to a list of them. `sequence` is a
+    With a `calendar` (`XNYS`) it is expected to say something in that exchange's sessions only. With a `url` it is asked
+    itself, over HTTP each `every_s` seconds or over a WebSocket as long as that lives. In what it answers, fields are named by their path (`data.seq`); `each` is the path to a list of them. `sequence` is a
     number that grows by one (in each `channel`); a `book` is disabled when `disabled` (`status=halted`) holds.
     """
 
@@ -59,6 +60,7 @@ class ComponentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     sequence: str = ""
     channel: str = ""
     disabled: str = ""
+    calendar: str = ""
     book: str = ""
     each: str = ""
 

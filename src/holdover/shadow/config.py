@@ -9,6 +9,8 @@ recordings = "days"                # without it the bundled simulated ones
 instruments = ["ACME"]             # without it the first at hand
 days = 2                           # without it all
 seed = 0
+snapshot = "eod.hsnap"             # begin with this state, taken at the end of a day
+[candidate.settings]               # for the subject's plan
 # or, where it runs by itself beside the incumbent:
 # journal = "candidate/journal.jsonl"
 # guard = "candidate"              # the directory of its guard, or the guard's TOML
@@ -16,15 +18,25 @@ seed = 0
 [incumbent]
 journal = "incumbent/journal.jsonl" # or a FIX log
 
+[input]                            # the subject is run here, live, on what the incumbent gets
+market = "feed.jsonl"              # lines that grow, nats://HOST:PORT/STREAM, or a folder into which a feed is recorded
+reports = "incumbent/journal.jsonl" # what the incumbent is told of its orders: a journal, a FIX log, a stream of either
+instruments = ["acme.toml"]
+begin = "now"                      # or start: from the first line that is there
+patience_ms = 2000                 # how long a request waits for the report that the incumbent got on the same
+after_close_s = 10                 # how long after the close reports of the day may still come
+keep_days = 5                      # of what came in
+
 [clock]
 tick_s = 1.0
 deadline_s = 30.0                  # between two looks; a longer gap is never counted
 skew_ms = 1000                     # a jump of the host's clock past this is a fault
-resets_on = ["breach", "authentication", "disabled-book", "gap", "silence"]
+resets_on = ["breach", "crash", "authentication", "disabled-book", "gap", "silence"]
 
 [[component]]
 name = "market data"
 deadline_s = 5
+calendar = "XNYS"                  # expected to say something in these sessions only
 
 [[component]]                      # asked by the shadow itself
 name = "orders"
@@ -47,6 +59,7 @@ workstreams = "workstreams.toml"
 
 [divergence]
 noise = "candidate-2/journal.jsonl" # a second copy of the candidate on the same input
+copy = true                        # live: run that second copy here, too
 match = "id"                       # or sequence: the n-th order of one account, symbol and side
 [divergence.tolerance]
 price = 1                          # by field of the order, in ticks, lots or ns
@@ -84,8 +97,22 @@ class CandidateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     days: int = 0
     seed: int = 0
     faults: list[str] = []
+    settings: dict[str, Any] = {}
+    snapshot: str = ""
     journal: str = ""
     guard: str = ""
+
+
+class InputTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the incumbent gets, where the candidate is run here on it."""
+
+    market: str = ""
+    reports: str = ""
+    instruments: list[str] = []
+    begin: Literal["now", "start"] = "now"
+    patience_ms: float = 2000.0
+    after_close_s: float = 10.0
+    keep_days: int = 5
 
 
 class IncumbentTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,6 +151,7 @@ class DivergenceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How orders are compared."""
 
     noise: str = ""
+    copy: bool = False
     match: Literal["id", "sequence"] = "id"
     tolerance: dict[str, int] = {}
     explained: list[Explained] = []
@@ -136,6 +164,7 @@ class ShadowConfig(msgspec.Struct, frozen=True, kw_only=True):
     directory: Path
     candidate: CandidateTable
     incumbent: IncumbentTable
+    input: InputTable
     clock: ClockTable
     components: list[ComponentTable]
     cutover: CutoverTable
@@ -152,14 +181,20 @@ class ShadowConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_virtual(self) -> bool:
-        """Whether the candidate is run here, on the virtual clock."""
-        return bool(self.candidate.subject)
+        """Whether the candidate is run here over recordings, on the virtual clock."""
+        return bool(self.candidate.subject) and not self.is_live
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the candidate is run here on what the incumbent gets, as it comes."""
+        return bool(self.input.market)
 
 
 _TABLES: Final[dict[str, Any]] = {
     "shadow": _ShadowTable,
     "candidate": CandidateTable,
     "incumbent": IncumbentTable,
+    "input": InputTable,
     "clock": ClockTable,
     "cutover": CutoverTable,
     "divergence": DivergenceTable,
@@ -220,7 +255,8 @@ def _wrong(tables: dict[str, Any], components: list[ComponentTable]) -> list[str
     ]
     found += [f"[[component]] {one.name}: deadline_s should be above 0" for one in components if one.deadline_s <= 0]
     found += [f"[[component]] {one.name}: {problem}" for one in components for problem in problems_of(one)]
-    if candidate.subject and any(one.url for one in components):
+    found += _wrong_input(tables)
+    if candidate.subject and not tables["input"].market and any(one.url for one in components):
         found.append(
             "[[component]] url: a venue is asked in real time, a candidate that is run here is on the virtual clock"
         )
@@ -232,4 +268,21 @@ def _wrong(tables: dict[str, Any], components: list[ComponentTable]) -> list[str
     found += [
         f"[divergence] tolerance {name} is below 0" for name, most in tables["divergence"].tolerance.items() if most < 0
     ]
+    return found
+
+
+def _wrong_input(tables: dict[str, Any]) -> list[str]:
+    candidate, told, divergence = tables["candidate"], tables["input"], tables["divergence"]
+    found = []
+    if told != InputTable():
+        if not candidate.subject:
+            found.append("[input] is what a candidate gets that is run here: [candidate] should say subject")
+        if not told.market or not told.instruments:
+            found.append("[input] should say market, and instruments: a TOML file for each")
+    elif divergence.copy or candidate.snapshot:
+        found.append("[divergence] copy and [candidate] snapshot are for a candidate run here live: say [input]")
+    if told.patience_ms <= 0 or told.after_close_s < 0 or told.keep_days < 0:
+        found.append("[input] patience_ms should be above 0, after_close_s and keep_days not below")
+    if divergence.copy and divergence.noise:
+        found.append("[divergence] should say noise or copy, not both")
     return found

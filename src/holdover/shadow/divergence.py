@@ -77,13 +77,25 @@ class _Order(msgspec.Struct, kw_only=True, gc=False):
 
 
 class _Line(msgspec.Struct, kw_only=True, gc=False):
+    time_ns: int = 0
     subsystem: str = ""
     kind: str = ""
     record: _Order | None = None
 
 
-Told = tuple[str, Sequence[Value]]
-"""An order's ClOrdID and its fields as `FIELDS` names them."""
+Told = tuple[str, Sequence[Value], int]
+"""An order's ClOrdID, its fields as `FIELDS` names them, and when that was (ns; 0 where a log does not say)."""
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """Which orders are compared, in ns of the logs' time; 0 is no bound.
+
+    An order that either log had before `since_ns` is left out, and so is one that moved after `until_ns`: the other
+    log may not have heard of it yet.
+    """
+
+    since_ns: int = 0
+    until_ns: int = 0
 
 
 def orders_of(path: Path) -> Iterator[Told]:
@@ -103,13 +115,13 @@ def _of_journal(path: Path, lines: Iterable[bytes]) -> Iterator[Told]:
         if b'"subsystem":"orders","kind":"Order"' not in line:
             continue
         try:
-            one = decode(line).record
+            told = decode(line)
         except msgspec.MsgspecError as problem:
             if not line.endswith(b"\n"):
                 return  # cut off by a kill
             raise BadComparison(f"{path.name}: line {number} is no journal line: {problem}") from problem
-        if one is not None:
-            yield one.root_cl_ord_id, [getattr(one, name) for name in FIELDS]
+        if (one := told.record) is not None:
+            yield one.root_cl_ord_id, [getattr(one, name) for name in FIELDS], told.time_ns
 
 
 def _of_fix(lines: Iterable[bytes]) -> Iterator[Told]:
@@ -129,7 +141,7 @@ def _of_fix(lines: Iterable[bytes]) -> Iterator[Told]:
             one = known.setdefault(root, dict.fromkeys(FIELDS))
             if kind != "G":  # what a replace asks for stands when a report says so
                 one.update({_TAGS[tag]: value.decode("latin-1") for tag, value in message.items() if tag in _TAGS})
-                yield root, [one[field] for field in FIELDS]
+                yield root, [one[field] for field in FIELDS], 0
                 if one["ord_status"] in _OVER:
                     del known[root]  # a later report says all of it again
 
@@ -137,7 +149,10 @@ def _of_fix(lines: Iterable[bytes]) -> Iterator[Told]:
 class _Tables:
     """The last state of every order of up to three logs, in a temporary file."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: Window) -> None:
+        self.early: set[str] = set()
+        self.moving: set[str] = set()
+        self._window = window
         self._connection = sqlite3.connect("", isolation_level=None)  # a file of its own that SQLite removes
         self._connection.execute("PRAGMA journal_mode=OFF")
         self._connection.execute("PRAGMA cache_size=-65536")
@@ -151,7 +166,12 @@ class _Tables:
         waiting: dict[str, tuple[str, bytes]] = {}
         counts: Counter[str] = Counter()
         fresh: dict[str, str] = {}
-        for order, fields in orders:
+        early: set[str] = set()
+        for order, fields, time_ns in orders:
+            if time_ns < self._window.since_ns and time_ns:
+                early.add(order)
+            if order in early:
+                continue
             key = order
             if match == "sequence":
                 key = fresh.get(order) or self._key(name, order)
@@ -160,9 +180,13 @@ class _Tables:
                     counts[group] += 1
                     key = fresh[order] = f"{group} #{counts[group]}"
             waiting[key] = (order, encode(fields))
+            if 0 < self._window.until_ns < time_ns:
+                self.moving.add(key)
             if len(waiting) >= _AT_ONCE:
                 self._flush(name, waiting, fresh)
         self._flush(name, waiting, fresh)
+        if match == "id":
+            self.early |= early
         return int(self._connection.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0])
 
     def _key(self, name: str, order: str) -> str:
@@ -181,10 +205,13 @@ class _Tables:
 
     def both(self, one: str, other: str) -> Iterator[tuple[str, bytes | None, bytes | None]]:
         """(ClOrdID, fields of `one`, fields of `other`) of every order of either, None where one has it not."""
-        yield from self._connection.execute(
-            f"SELECT a.id, a.body, b.body FROM {one} a LEFT JOIN {other} b ON b.key = a.key "
-            f"UNION ALL SELECT b.id, NULL, b.body FROM {other} b WHERE b.key NOT IN (SELECT key FROM {one})"
-        )
+        out = self.early | self.moving
+        for key, order, first, second in self._connection.execute(
+            f"SELECT a.key, a.id, a.body, b.body FROM {one} a LEFT JOIN {other} b ON b.key = a.key "
+            f"UNION ALL SELECT b.key, b.id, NULL, b.body FROM {other} b WHERE b.key NOT IN (SELECT key FROM {one})"
+        ):
+            if key not in out:
+                yield order, first, second
 
     def close(self) -> None:
         """Remove it."""
@@ -199,12 +226,13 @@ def compare(
     explained: Sequence[Explained] = (),
     noise: Path | Iterable[Told] | None = None,
     match: Match = "id",
+    window: Window | None = None,
 ) -> Compared:
     """Order by order. `noise` is a second copy of the candidate on the same input. Raises `BadComparison`."""
     unknown = [name for name in tolerance or {} if name not in FIELDS]
     if unknown:
         raise BadComparison(f"no field of an order is called {', '.join(unknown)}; there are {', '.join(FIELDS)}")
-    tables = _Tables()
+    tables = _Tables(window or Window())
     try:
         sources = {"candidate": candidate, "incumbent": incumbent, **({"copy": noise} if noise is not None else {})}
         counts = {
@@ -223,7 +251,7 @@ def compare(
     finally:
         tables.close()
     share = len(noisy) / max(counts["candidate"], counts.get("copy", 0), 1) if noise is not None else None
-    return tally.compared(share, counts.get("copy", 0))
+    return tally.compared(share, counts.get("copy", 0), len(tables.moving))
 
 
 def _fields(body: bytes | None) -> list[Value] | None:
@@ -282,7 +310,7 @@ class _Tally:
                 Differs(order=order, field=", ".join(fields), candidate=said[0], incumbent=said[1], reason=reason)
             )
 
-    def compared(self, noise: float | None, noise_orders: int) -> Compared:
+    def compared(self, noise: float | None, noise_orders: int, moving: int) -> Compared:
         """The whole of it."""
         return Compared(
             orders=self._orders,
@@ -294,5 +322,6 @@ class _Tally:
             fields=dict(sorted(self._fields.items())),
             noise=noise,
             noise_orders=noise_orders,
+            moving=moving,
             first=self._first,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -141,11 +141,36 @@ class _Line(msgspec.Struct, kw_only=True, gc=False):
 _WANTED: Final = (b'"kind":"Order"', b'"kind":"Link"', b'"kind":"Book"', b'"what":"')
 
 
-class Journalled:
-    """Reads the candidate's journal for faults, orders and nights."""
+class Counts(Protocol):
+    """Where a journal's faults, orders and nights are counted."""
 
-    def __init__(self, life: Life, *, nights: bool) -> None:
-        self._life, self._nights = life, nights
+    state: State
+
+    def fault(self, name: str, detail: str, component: str = "") -> None:
+        """See `Life.fault`."""
+
+    def night(self, carried: dict[str, Any]) -> None:
+        """See `Life.night`."""
+
+
+class Uncounted:
+    """Counts nothing that anybody keeps: for lines that have been counted before."""
+
+    def __init__(self) -> None:
+        self.state = State()
+
+    def fault(self, name: str, detail: str, component: str = "") -> None:
+        """Nothing."""
+
+    def night(self, carried: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+class Journalled:
+    """Reads the candidate's journal for faults, orders and nights. `into` may be changed between two lines."""
+
+    def __init__(self, life: Counts, *, nights: bool) -> None:
+        self.into, self._nights = life, nights
         self._decode = msgspec.json.Decoder(_Line).decode
         self._links: dict[str, tuple[int, int]] = {}
         self._open: dict[str, int] = {}
@@ -154,30 +179,30 @@ class Journalled:
     def line(self, line: bytes) -> None:
         """One whole line. What is no journal line counts as a fault where its words are known, and else as nothing."""
         if not any(wanted in line for wanted in _WANTED):
-            self._life.state.mutations += b'"kind":"' in line
+            self.into.state.mutations += b'"kind":"' in line
             return
         try:
             told = self._decode(line)
         except msgspec.MsgspecError:
             said = line.decode("utf-8", "replace").strip()
             if (name := fault_of(said)) != "":
-                self._life.fault(name, said[:200], "candidate")
+                self.into.fault(name, said[:200], "candidate")
             return
         if told.what:
             self._said(told)
             return
-        self._life.state.mutations += 1
+        self.into.state.mutations += 1
         {"Order": self._order, "Link": self._link, "Book": self._book}[told.kind](told)
 
     def _said(self, told: _Line) -> None:
         if told.what == "breach":
-            self._life.fault("breach", told.detail, "candidate")
+            self.into.fault("breach", told.detail, "candidate")
         elif told.what == "disconnect":
-            self._life.fault("disconnect", told.detail, "candidate")
+            self.into.fault("disconnect", told.detail, "candidate")
         elif told.what == "overnight" and self._nights:
             partial = sum(1 for cum in self._open.values() if cum)
             night = {"after": told.detail, "open_orders": len(self._open), "partially_filled": partial}
-            self._life.night({**night, "positions": {}, "frozen": []})
+            self.into.night({**night, "positions": {}, "frozen": []})
 
     def _order(self, told: _Line) -> None:
         if told.subsystem != "orders":
@@ -185,26 +210,26 @@ class Journalled:
         key = str(told.record.get("root_cl_ord_id", ""))
         status = str(told.record.get("ord_status", OrdStatus.PENDING_NEW.value))
         if key not in self._open and told.record.get("cum_qty", 0) == 0 and status == OrdStatus.PENDING_NEW.value:
-            self._life.state.orders += 1
+            self.into.state.orders += 1
         if status in _CLOSED:
             self._open.pop(key, None)
         else:
             self._open[key] = int(told.record.get("cum_qty", 0))
         if status == OrdStatus.REJECTED.value:
-            self._life.fault("reject", f"order {key}", "candidate")
+            self.into.fault("reject", f"order {key}", "candidate")
 
     def _link(self, told: _Line) -> None:
         name, epoch, seq = told.record.get("name", ""), told.record.get("epoch", 0), told.record.get("in_seq", 0)
         before = self._links.get(name)
         self._links[name] = (epoch, seq)
         if told.record.get("change") == "gap-fill":
-            self._life.fault("gap", f"{name}: filled up to {seq}", name)
+            self.into.fault("gap", f"{name}: filled up to {seq}", name)
         elif before is not None and before[0] == epoch and seq > before[1] + 1:
-            self._life.fault("gap", f"{name}: {seq} came after {before[1]}", name)
+            self.into.fault("gap", f"{name}: {seq} came after {before[1]}", name)
 
     def _book(self, told: _Line) -> None:
         symbol, reason = str(told.record.get("symbol", "")), str(told.record.get("reason", ""))
         shut = not told.record.get("trading", True) and "disabled" in reason
         if shut and symbol not in self._shut:
-            self._life.fault("disabled-book", f"{symbol}: {reason}", "venue")
+            self.into.fault("disabled-book", f"{symbol}: {reason}", "venue")
         (self._shut.add if shut else self._shut.discard)(symbol)

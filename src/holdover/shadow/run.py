@@ -13,13 +13,14 @@ from holdover.harness.schedule import FRESH, Schedule, perform
 from holdover.harness.session import Session
 from holdover.harness.subject import Factory
 from holdover.recording import RecordingStore
+from holdover.recording.calendar import is_session
 from holdover.runtime import StoreProblem
 from holdover.runtime.heartbeat import Health, look
 from holdover.runtime.journal import put_aside
 from holdover.runtime.thawing import guard_at
 from holdover.shadow.components import ComponentTable
 from holdover.shadow.config import BadShadow, ShadowConfig
-from holdover.shadow.divergence import BadComparison, Told, compare, orders_of
+from holdover.shadow.divergence import BadComparison, Told, Window, compare, orders_of
 from holdover.shadow.life import Journalled, Life
 from holdover.shadow.probe import Probes
 from holdover.shadow.state import Compared
@@ -75,6 +76,7 @@ def run_recordings(
             days=days,
             seed=config.candidate.seed,
             faults=config.candidate.faults,
+            settings=config.candidate.settings,
             catalogue=catalogue,
         )
         try:
@@ -82,7 +84,7 @@ def run_recordings(
         finally:
             session.close()
         if config.incumbent.journal:
-            life.compared(compared(config, place / "journal.jsonl"))
+            life.compared(compared(config, [place / "journal.jsonl"]))
         life.save()
         if frozen or life.state.clock.ever_ns == counted:
             break
@@ -202,6 +204,9 @@ class Following:
             else:
                 life.components.heard(component, life.monotonic())
         life.components.ailing = {one.table.name for one in self._probes.probes if one.refusing}
+        for table in self.config.components:
+            if table.calendar and not is_session(table.calendar, life.wall()):
+                life.components.heard(table.name, life.monotonic())
         self._signs()
         every = round(_COMPARE_EVERY_S * 1e9)
         now = life.monotonic()
@@ -225,7 +230,7 @@ class Following:
     def compare(self) -> None:
         """Compare all orders up to now. What cannot be compared leaves the last comparison as it is."""
         try:
-            self.life.compared(compared(self.config, self.config.path(self.config.candidate.journal)))
+            self.life.compared(compared(self.config, [self.config.path(self.config.candidate.journal)]))
         except BadComparison:
             self.life.state.compared = None
 
@@ -255,19 +260,33 @@ def follow(config: ShadowConfig, *, seconds: float = 0.0, stop: threading.Event 
         following.close()
 
 
-def compared(config: ShadowConfig, candidate: Path) -> Compared:
-    """The candidate's orders against the incumbent's, as the configuration says. Raises `BadComparison`."""
-    told = config.divergence
+def compared(
+    config: ShadowConfig,
+    candidate: Sequence[Path],
+    *,
+    noise: Sequence[Path] | None = None,
+    window: Window | None = None,
+) -> Compared:
+    """The candidate's orders against the incumbent's, as the configuration says. Raises `BadComparison`.
 
-    def whole(path: Path) -> Iterator[Told]:
-        for part in [*put_aside(path), path]:
-            yield from orders_of(part)
+    The candidate's journal may be in several files. `noise` is that of its second copy, where the configuration names
+    none.
+    """
+    told = config.divergence
+    if told.noise:
+        noise = [config.path(told.noise)]
+
+    def whole(paths: Sequence[Path]) -> Iterator[Told]:
+        for path in paths:
+            for part in [*put_aside(path), path]:
+                yield from orders_of(part)
 
     return compare(
         whole(candidate),
-        whole(config.path(config.incumbent.journal)),
+        whole([config.path(config.incumbent.journal)]),
         tolerance=told.tolerance,
         explained=told.explained,
-        noise=whole(config.path(told.noise)) if told.noise else None,
+        noise=whole(noise) if noise else None,
         match=told.match,
+        window=window,
     )

@@ -11,6 +11,7 @@ from holdover.runtime.files import write_whole
 from holdover.shadow.clock import Counted
 from holdover.shadow.components import Faults
 from holdover.watch.source import Place
+from holdover.world import Followed
 
 VERSION: Final = 1
 _MAGIC: Final = "holdover-shadow"
@@ -49,7 +50,10 @@ class Differs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """What a comparison came to. `noise` is the share of orders in which two copies of the candidate differ."""
+    """What a comparison came to. `noise` is the share of orders in which two copies of the candidate differ.
+
+    `moving` orders had moved just before and were left out.
+    """
 
     orders: int
     same: int
@@ -60,6 +64,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, int] = {}
     noise: float | None = None
     noise_orders: int = 0
+    moving: int = 0
     first: list[Differs] = []
 
     @property
@@ -69,7 +74,11 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, kw_only=True):
-    """Times in ns; `told_ns` is the last look by the host's clock; `virtual` says which clock counts."""
+    """Times in ns; `told_ns` is the last look by the host's clock; `virtual` says which clock counts.
+
+    Of a candidate that is run live: `since_ns` is when it began by the time of the feed, `batch` the last of what came
+    in, `lines` how many lines of the journal of the day `lines_of` are counted in this.
+    """
 
     magic: str = _MAGIC
     version: int = VERSION
@@ -92,6 +101,12 @@ class State(msgspec.Struct, kw_only=True):
     mutations: int = 0
     checks: int = 0
     compared: Compared | None = None
+    market_events: int = 0
+    followed: Followed | None = None
+    since_ns: int = 0
+    batch: int = 0
+    lines: int = 0
+    lines_of: str = ""
     places: dict[str, Place] = {}
 
     def save(self, path: Path) -> None:

@@ -3,6 +3,7 @@
 from holdover.world.book import UNDEF_PRICE, Book, Working
 from holdover.world.clock import NEVER, Clock
 from holdover.world.link import End, Link, LinkDown, Listener
+from holdover.world.mirror import Followed, Mirror, Reported
 from holdover.world.policy import VenuePolicy
 from holdover.world.venue import Venue
 
@@ -12,9 +13,12 @@ __all__ = [
     "Book",
     "Clock",
     "End",
+    "Followed",
     "Link",
     "LinkDown",
     "Listener",
+    "Mirror",
+    "Reported",
     "Venue",
     "VenuePolicy",
     "Working",

@@ -277,6 +277,7 @@ class Link:
             and not self._swap
             and self.heard == self.in_seq
             and self.venue_in_seq == self.out_seq
+            and not self.venue.holding
         )
 
     def _launch(self, direction: str, item: list[Any], *, counted: bool = True) -> None:

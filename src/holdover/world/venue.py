@@ -83,6 +83,11 @@ class Venue:
         for account in accounts:
             self._deliver[account] = deliver
 
+    @property
+    def holding(self) -> int:
+        """How many requests have arrived and are not answered yet: none, where each is answered at once."""
+        return 0
+
     def top(self, symbol: str) -> Book:
         """The market of one instrument as last seen."""
         return self.books[symbol]

@@ -1,0 +1,152 @@
+"""Where the incumbent's inputs are read: lines of a file or a NATS stream, or the folder into which a feed is recorded.
+
+    {"symbol": "ACME", "ts_event": 1732717800000000000, "bid_px": "9.99", "bid_sz": "100", "ask_px": "10.01", ...}
+
+A line of market data is what `holdover recording record` takes, with the symbol where there are several instruments. A
+`seq` that grows by one, for each symbol, shows what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+
+from holdover.model import Instrument
+from holdover.recording import BadRecording, MarketEvent
+from holdover.recording.format import RECORD
+from holdover.recording.tap import TapReader, market_event
+from holdover.shadow.inputs import Item
+from holdover.watch.jetstream import Stream, StreamAddress
+from holdover.watch.source import Place, Source
+from holdover.watch.tail import Tail
+
+_MOST: Final = 5000
+
+
+class Feed(Protocol):
+    """Gives what has come in; `place` is after it."""
+
+    @property
+    def place(self) -> bytes:
+        """Where it stands."""
+
+    def read(self) -> list[Item]:
+        """What has come in since it was asked last."""
+
+    def skip(self) -> None:
+        """What is there already is not to be given."""
+
+    def told(self) -> list[str]:
+        """What was lost on the way since it was asked last, in sentences."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class LineFeed:
+    """Lines of a source."""
+
+    def __init__(self, kind: str, told: str, path: Path, place: bytes | None) -> None:
+        at = msgspec.msgpack.decode(place, type=Place) if place else None
+        self._kind = kind
+        self._source: Source = Tail(path, at)
+        if told.startswith(("nats://", "tls://")):
+            self._source = Stream(StreamAddress.of(told), at)
+
+    @property
+    def place(self) -> bytes:
+        """See `Feed`."""
+        return msgspec.msgpack.encode(self._source.place)
+
+    def read(self) -> list[Item]:
+        """See `Feed`."""
+        return [Item(self._kind, 0, line) for line in self._source.lines(_MOST) if line.strip()]
+
+    def skip(self) -> None:
+        """See `Feed`."""
+        while self._source.lines(_MOST):
+            pass
+
+    def told(self) -> list[str]:
+        """See `Feed`."""
+        said, self._source.told[:] = list(self._source.told), []
+        return said
+
+    def close(self) -> None:
+        """See `Feed`."""
+        self._source.close()
+
+
+class TapFeed:
+    """The folder into which a `Recorder` of each instrument writes."""
+
+    def __init__(self, directory: Path, instruments: Sequence[Instrument], place: bytes | None) -> None:
+        at = msgspec.msgpack.decode(place, type=list[tuple[str, int]]) if place else [("", 0)] * len(instruments)
+        self._readers = [TapReader(directory, one, where) for one, where in zip(instruments, at, strict=True)]
+
+    @property
+    def place(self) -> bytes:
+        """See `Feed`."""
+        return msgspec.msgpack.encode([reader.place for reader in self._readers])
+
+    def read(self) -> list[Item]:
+        """See `Feed`."""
+        found = [
+            (event[0], number, RECORD.pack(*event))
+            for number, reader in enumerate(self._readers)
+            for event in reader.records()
+        ]
+        found.sort(key=lambda one: one[0])
+        return [Item("t", number, record) for _, number, record in found]
+
+    def skip(self) -> None:
+        """See `Feed`."""
+        for reader in self._readers:
+            reader.skip()
+
+    def told(self) -> list[str]:
+        """See `Feed`."""
+        return []
+
+    def close(self) -> None:
+        """See `Feed`."""
+
+
+class Told(NamedTuple):
+    """What a line of market data said: the event, its instrument's number and `seq` (0 for none), or what is wrong."""
+
+    event: MarketEvent | None
+    seq: int = 0
+    problem: str = ""
+
+
+class MarketReader:
+    """Turns items into market events."""
+
+    def __init__(self, instruments: Sequence[Instrument]) -> None:
+        self._instruments = list(instruments)
+        self._numbers = {one.symbol: number for number, one in enumerate(instruments)}
+        self._decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+    def read(self, item: Item) -> Told:
+        """One item of market data."""
+        if item.kind == "t":
+            event: MarketEvent = RECORD.unpack(item.data)
+            return Told((event[0], item.number, *event[2:]))
+        try:
+            told = self._decode(item.data)
+            number = self._number(told)
+            if number is None:
+                return Told(None)
+            event = market_event(told, self._instruments[number])
+            return Told((event[0], number, *event[2:]), int(told.get("seq") or 0))
+        except (msgspec.MsgspecError, BadRecording, ValueError, TypeError) as problem:
+            return Told(None, problem=f"a line of market data cannot be read: {problem}"[:300])
+
+    def _number(self, told: dict[str, Any]) -> int | None:
+        """The instrument's; None for one that the candidate does not trade."""
+        symbol = told.get("symbol")
+        return 0 if symbol is None and len(self._instruments) == 1 else self._numbers.get(str(symbol))
