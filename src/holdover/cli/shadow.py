@@ -47,9 +47,7 @@ def add_parser(verbs: Any) -> None:
 
     running = what.add_parser("run", help="run the candidate: live, over recordings; or follow one that runs by itself")
     running.add_argument("--hours", type=float, default=72.0, help="over recordings: how many healthy hours more (72)")
-    running.add_argument(
-        "--seconds", type=float, default=0.0, help="live, following: for so long; without it until stopped"
-    )
+    running.add_argument("--seconds", type=float, default=0.0, help="live, following: for so long (until stopped)")
     running.set_defaults(run=run_run)
 
     report = what.add_parser("report", help="one page: may it go live? and everything behind the answer")
@@ -111,10 +109,7 @@ def _recordings(config: ShadowConfig, hours: float) -> Life:
 
 
 def _in_real_time(config: ShadowConfig, seconds: float) -> Life:
-    told = config.candidate
-    factory = factory_named(told.subject) if config.is_live else None
-    if factory is not None:
-        factory(Plan(days=[], seed=told.seed, faults=tuple(told.faults), settings=told.settings))
+    factory = factory_named(config.candidate.subject) if config.is_live else None
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

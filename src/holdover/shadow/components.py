@@ -46,9 +46,10 @@ def fault_of(said: str) -> str:
 class ComponentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A component as it is configured.
 
-    With a `calendar` (`XNYS`) it is expected to say something in that exchange's sessions only. With a `url` it is asked
-    itself, over HTTP each `every_s` seconds or over a WebSocket as long as that lives. In what it answers, fields are named by their path (`data.seq`); `each` is the path to a list of them. `sequence` is a
-    number that grows by one (in each `channel`); a `book` is disabled when `disabled` (`status=halted`) holds.
+    With a `calendar` (`XNYS`) it is expected to say something in that exchange's sessions only. With a `url` it is
+    asked itself, over HTTP each `every_s` seconds or over a WebSocket as long as that lives. In what it answers, fields
+    are named by their path (`data.seq`); `each` is the path to a list of them. `sequence` is a number that grows by one
+    (in each `channel`); a `book` is disabled when `disabled` (`status=halted`) holds.
     """
 
     name: str

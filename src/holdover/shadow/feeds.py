@@ -2,8 +2,9 @@
 
     {"symbol": "ACME", "ts_event": 1732717800000000000, "bid_px": "9.99", "bid_sz": "100", "ask_px": "10.01", ...}
 
-A line of market data is what `holdover recording record` takes, with the symbol where there are several instruments. A
-`seq` that grows by one, for each symbol, shows what is missing.
+A line of market data is what `holdover recording record` takes, with the symbol where there are several instruments;
+one with a `ts_event` alone is a heartbeat, and says what time it is. A `seq` that grows by one, for each symbol, shows
+what is missing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from holdover.watch.jetstream import Stream, StreamAddress
 from holdover.watch.source import Place, Source
 from holdover.watch.tail import Tail
 
-_MOST: Final = 5000
+MOST: Final = 5000
+"""How much is read at a time; who gets so much should ask again."""
 
 
 class Feed(Protocol):
@@ -63,11 +65,11 @@ class LineFeed:
 
     def read(self) -> list[Item]:
         """See `Feed`."""
-        return [Item(self._kind, 0, line) for line in self._source.lines(_MOST) if line.strip()]
+        return [Item(self._kind, 0, line) for line in self._source.lines(MOST) if line.strip()]
 
     def skip(self) -> None:
         """See `Feed`."""
-        while self._source.lines(_MOST):
+        while self._source.lines(MOST):
             pass
 
     def told(self) -> list[str]:
@@ -97,7 +99,7 @@ class TapFeed:
         found = [
             (event[0], number, RECORD.pack(*event))
             for number, reader in enumerate(self._readers)
-            for event in reader.records()
+            for event in reader.records(MOST)
         ]
         found.sort(key=lambda one: one[0])
         return [Item("t", number, record) for _, number, record in found]
@@ -116,9 +118,13 @@ class TapFeed:
 
 
 class Told(NamedTuple):
-    """What a line of market data said: the event, its instrument's number and `seq` (0 for none), or what is wrong."""
+    """What a line of market data said: when (ns), which event, its `seq` (0 for none); or what is wrong with it.
 
-    event: MarketEvent | None
+    Neither event nor problem: a heartbeat, or, without a time, an instrument that the candidate does not trade.
+    """
+
+    time_ns: int
+    event: MarketEvent | None = None
     seq: int = 0
     problem: str = ""
 
@@ -135,16 +141,18 @@ class MarketReader:
         """One item of market data."""
         if item.kind == "t":
             event: MarketEvent = RECORD.unpack(item.data)
-            return Told((event[0], item.number, *event[2:]))
+            return Told(event[0], (event[0], item.number, *event[2:]))
         try:
             told = self._decode(item.data)
+            if told.keys() == {"ts_event"}:
+                return Told(int(told["ts_event"]))
             number = self._number(told)
             if number is None:
-                return Told(None)
+                return Told(0)
             event = market_event(told, self._instruments[number])
-            return Told((event[0], number, *event[2:]), int(told.get("seq") or 0))
+            return Told(event[0], (event[0], number, *event[2:]), int(told.get("seq") or 0))
         except (msgspec.MsgspecError, BadRecording, ValueError, TypeError) as problem:
-            return Told(None, problem=f"a line of market data cannot be read: {problem}"[:300])
+            return Told(0, problem=f"a line of market data cannot be read: {problem}"[:300])
 
     def _number(self, told: dict[str, Any]) -> int | None:
         """The instrument's; None for one that the candidate does not trade."""

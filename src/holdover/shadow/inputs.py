@@ -18,6 +18,7 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS day (trade_date TEXT PRIMARY KEY, began BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS batch (
     number INTEGER PRIMARY KEY, trade_date TEXT NOT NULL, now_ns INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS waiting (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS place (source TEXT PRIMARY KEY, body BLOB NOT NULL);
 """
 
@@ -32,6 +33,10 @@ class Item(NamedTuple):
     kind: str
     number: int
     data: bytes
+
+
+Timed = tuple[int, Item]
+"""A thing that came in, and the time (ns) that it tells."""
 
 
 class Began(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +61,7 @@ class Inputs:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._database = SqliteDatabase(path)
         self._database.create(_SCHEMA)
+        self._waits = True
 
     def day(self) -> tuple[str, Began] | None:
         """The day that is running and what it began with; None before the first."""
@@ -73,17 +79,34 @@ class Inputs:
 
         self._database.write(work)
 
-    def add(self, trade_date: str, now_ns: int, items: Sequence[Item], places: dict[str, bytes]) -> int:
-        """What has come in, and where the sources stand after it; its number."""
+    def add(
+        self,
+        trade_date: str,
+        now_ns: int,
+        items: Sequence[Item],
+        places: dict[str, bytes],
+        waiting: Sequence[Timed] = (),
+    ) -> int:
+        """What has come in, where the sources stand after it, and what they gave that waits still; its number."""
 
         def work(run: Run) -> int:
             number = next_number(run, "batch")
             run("INSERT INTO batch VALUES (?, ?, ?, ?)", number, trade_date, now_ns, msgspec.msgpack.encode(items))
+            if self._waits or waiting:
+                run("INSERT OR REPLACE INTO waiting VALUES (0, ?)", msgspec.msgpack.encode(list(waiting)))
             for source, place in places.items():
                 run("INSERT OR REPLACE INTO place VALUES (?, ?)", source, place)
             return number
 
-        return self._database.write(work)
+        number = self._database.write(work)
+        self._waits = bool(waiting)
+        return number
+
+    def waiting(self) -> list[Timed]:
+        """What the sources had given and nobody has taken yet."""
+        rows = self._database.read("SELECT body FROM waiting")
+        found = msgspec.msgpack.decode(rows[0][0]) if rows else []
+        return [(int(time_ns), Item(*item)) for time_ns, item in found]
 
     def batches(self, trade_date: str) -> Iterator[Batch]:
         """Everything of a day, in its order."""

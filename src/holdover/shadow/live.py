@@ -20,7 +20,7 @@ from typing import Final
 from holdover.catalogue import Catalogue
 from holdover.harness.live import DaysToCome, LiveSession
 from holdover.harness.snapshot import Snapshot, take
-from holdover.harness.subject import Factory
+from holdover.harness.subject import Factory, Plan
 from holdover.model import Instrument
 from holdover.recording import MarketEvent, RecordingStore
 from holdover.recording.calendar import session_at
@@ -29,9 +29,9 @@ from holdover.recording.tap import read_instrument
 from holdover.shadow.components import ComponentTable
 from holdover.shadow.config import BadShadow, ShadowConfig
 from holdover.shadow.divergence import BadComparison, Window
-from holdover.shadow.feeds import Feed, LineFeed, MarketReader, TapFeed
+from holdover.shadow.feeds import MOST, Feed, LineFeed, MarketReader, TapFeed
 from holdover.shadow.incumbent import BadReport, Incumbent
-from holdover.shadow.inputs import Began, Inputs, Item
+from holdover.shadow.inputs import Began, Inputs, Item, Timed
 from holdover.shadow.life import Counts, Journalled, Life, Uncounted
 from holdover.shadow.probe import Probes
 from holdover.shadow.run import NOTES, compared
@@ -88,6 +88,7 @@ class Live:
         self.config, self.factory, self.catalogue, self.monotonic = config, factory, catalogue, monotonic
         self.instruments = _instruments(config)
         self.days = DaysToCome(self.instruments, _traded(config, self.instruments))
+        _tried(config, factory, self.days, self.instruments, session_at(self.instruments[0].calendar, wall()))
         self.life = Life(config, components=_components(config), monotonic=monotonic, wall=wall)
         self.life.state.subject = config.candidate.subject
         self.inputs = Inputs(config.directory / "inputs.db")
@@ -98,9 +99,10 @@ class Live:
         self._began = Began()
         self._now = self._open = self._end = 0
         self._ahead: int | None = None
+        self._horizon = sys.maxsize
         self._market = MarketReader(self.instruments)
         self._incumbent = Incumbent({one.symbol: one for one in self.instruments})
-        self._waiting: list[Item] = []
+        self._waiting: list[Timed] = []
         self._uncounted = 0
         self._early: dict[int, MarketEvent] = {}
         self._seqs: dict[int, int] = {}
@@ -118,6 +120,7 @@ class Live:
         self._notes = Tail(config.directory / NOTES, self.life.state.places.get("notes"))
         places = self.inputs.places()
         self.feeds = _feeds(config, self.instruments, places)
+        self._waiting = self.inputs.waiting()
         if not places and config.input.begin == "now":
             for feed in self.feeds.values():
                 feed.skip()
@@ -127,49 +130,64 @@ class Live:
 
     def once(self) -> bool:
         """Take what has come in, let its time pass; whether anything had. Looks at everything when that is due."""
-        new = [item for feed in self.feeds.values() for item in feed.read()]
-        if new:
-            self._hear(new)
-        places = {name: feed.place for name, feed in self.feeds.items()}
-        left, self._waiting = [*self._waiting, *self._by_time(new)], []
-        if not self.trade_date:  # which day it is, only the market says
-            left, self._waiting = [], left
-        while left:
-            taken = self._until_the_end(left)
-            left = left[len(taken) :]
-            self._take(taken, places if not left else {})
-        if not new and self._ahead is not None and self.trade_date:
-            self._take([], {})
+        new, self._horizon = self._read()
+        known = self._waiting if self._ahead is None else []
+        if known or new:
+            self._hear([item for _, item in [*known, *new]])
+        self._waiting = sorted([*self._waiting, *new], key=lambda one: one[0])
+        if self.trade_date:  # which day it is, only the market says
+            due = [item for time_ns, item in self._waiting if time_ns <= self._horizon]
+            while due:
+                taken = self._until_the_end(due)
+                due = due[len(taken) :]
+                self._waiting = self._waiting[len(taken) :]
+                self._take(taken, {name: feed.place for name, feed in self.feeds.items()})
+            if not new and self._ahead is not None:
+                self._take([], {})
         now = self.monotonic()
         if self._looked is None or now - self._looked >= self.config.clock.tick_s * 1e9:
             self._looked = now
             self._look()
         return bool(new)
 
-    def _by_time(self, items: list[Item]) -> list[Item]:
-        """What came in together, by the times that it tells; a line without one stays behind the line before it."""
-        if len({item.kind for item in items}) < 2:
-            return items
-        keyed: list[tuple[int, Item]] = []
-        last: dict[bool, int] = {}
+    def _read(self) -> tuple[list[Timed], int]:
+        """What has come in, with the times that it tells, and up to which time all of it is here.
+
+        Behind a backlog the sources are read side by side: none runs ahead of another.
+        """
+        found: list[Timed] = []
+        horizon = sys.maxsize
+        for name, feed in self.feeds.items():
+            mine = [time_ns for time_ns, item in self._waiting if (item.kind == "r") == (name == "incumbent")]
+            if mine and self.trade_date:
+                horizon = min(horizon, mine[-1])  # what it has behind that is not known yet
+                continue
+            timed = self._timed(feed.read())
+            if len(timed) >= MOST:
+                horizon = min(horizon, timed[-1][0])
+            found += timed
+        return found, horizon
+
+    def _timed(self, items: list[Item]) -> list[Timed]:
+        """With the time that each tells; one that tells none stays behind the one before it."""
+        found: list[Timed] = []
+        last = 0
         for item in items:
-            reported = item.kind == "r"
-            time_ns = last.get(reported, 0)
-            if reported:
-                found = _TIME.search(item.data)
-                time_ns = max(time_ns, int(found[1])) if found else time_ns or sys.maxsize
-            elif told := self._market.read(item).event:
-                time_ns = max(time_ns, told[0])
-            last[reported] = time_ns
-            keyed.append((time_ns, item))
-        return [item for _, item in sorted(keyed, key=lambda one: one[0])]
+            if item.kind != "r":
+                last = max(last, self._market.read(item).time_ns)
+            elif told := _TIME.search(item.data):
+                last = max(last, int(told[1]))
+            elif not last:
+                last = sys.maxsize  # a FIX log: when all that came in with it has been taken
+            found.append((last, item))
+        return found
 
     def _hear(self, items: Sequence[Item]) -> None:
         """Which components are alive, and what time it is at the most timely event."""
         mono = self.monotonic()
         if any(item.kind == "r" for item in items) and "incumbent" in self.life.components.names:
             self.life.components.heard("incumbent", mono)
-        times = [told.event[0] for item in items if item.kind != "r" and (told := self._market.read(item)).event]
+        times = [told for item in items if item.kind != "r" and (told := self._market.read(item).time_ns)]
         if times:
             self.life.components.heard("market data", mono)
             ahead = max(times) - mono
@@ -182,25 +200,26 @@ class Live:
     def _until_the_end(self, items: list[Item]) -> list[Item]:
         """The items of the running day: up to the first event after its end."""
         for number, item in enumerate(items):
-            if item.kind != "r" and (told := self._market.read(item)).event and told.event[0] >= self._end:
+            if item.kind != "r" and self._market.read(item).time_ns >= self._end:
                 return items[: max(number, 1)] if number else self._ended_before(item)
         return items
 
     def _ended_before(self, item: Item) -> list[Item]:
         """The running day is over and nothing more of it has come: it ends, and the item is one of the next."""
-        told = self._market.read(item)
-        while told.event is not None and told.event[0] >= self._end:
+        time_ns = self._market.read(item).time_ns
+        while time_ns >= self._end:
             self._take([], {}, now_ns=self._end)
         return [item]
 
     def _take(self, items: list[Item], places: dict[str, bytes], *, now_ns: int | None = None) -> None:
         """Write down what has come in, then let it come about."""
         if now_ns is None:
-            now_ns = min(self.monotonic() + (self._ahead or 0), self._end)
+            # Behind a backlog it is not yet as late as it will be when that has been read.
+            now_ns = min(self.monotonic() + (self._ahead or 0), self._end, self._horizon)
         now_ns = max(now_ns, self._now)
         if not items and not places and now_ns == self._now:
             return
-        number = self.inputs.add(self.trade_date, now_ns, items, places)
+        number = self.inputs.add(self.trade_date, now_ns, items, places, self._waiting)
         self._apply(number, now_ns, items)
 
     def _apply(self, number: int, now_ns: int, items: Sequence[Item]) -> None:
@@ -221,6 +240,7 @@ class Live:
         told = self._market.read(item)
         if told.problem:
             self._into.fault("gap", told.problem, "market data")
+        self._now = max(self._now, told.time_ns)
         if told.event is None:
             return
         number = told.event[1]
@@ -231,7 +251,6 @@ class Live:
                 symbol = self.instruments[number].symbol
                 self._into.fault("gap", f"{symbol}: {told.seq} came after {before}", "market data")
         self._into.state.market_events += 1
-        self._now = max(self._now, told.event[0])
         self._begin_if_due()
         if self.arms[0].session is None:
             if told.event[2] == QUOTE:
@@ -559,6 +578,15 @@ def _traded(config: ShadowConfig, instruments: Sequence[Instrument]) -> dict[str
                 sum(meta.trades for meta in metas) // len(metas),
             )
     return found
+
+
+def _tried(
+    config: ShadowConfig, factory: Factory, days: DaysToCome, instruments: Sequence[Instrument], day: str
+) -> None:
+    """What is wrong with the subject's own settings is said before anything begins."""
+    told = config.candidate
+    metas = [days.get(one.symbol, day).meta for one in instruments]
+    factory(Plan(days=metas, seed=told.seed, faults=tuple(told.faults), settings=told.settings))
 
 
 def _components(config: ShadowConfig) -> list[ComponentTable]:

@@ -1,0 +1,254 @@
+"""A candidate run live beside an incumbent, on the same market data and the same executions, over recorded days."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdover.adapters.desk import DeskSubject
+from holdover.desk.config import Strategy
+from holdover.desk.parents import Parents
+from holdover.harness.subject import Env, Plan
+from holdover.model import ParentOrder
+from holdover.shadow import ask, read_shadow
+from tests.beside import Host, Incumbent, S
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Iterator[Any]:
+    """Makes an incumbent and the candidate's host."""
+    made: list[Any] = []
+
+    def make(factory: Any = None, **told: Any) -> tuple[Incumbent, Host]:
+        incumbent = Incumbent(tmp_path, **told)
+        made.append(incumbent)
+        host = Host(tmp_path, factory)
+        made.append(host)
+        return incumbent, host
+
+    yield make
+    for one in made:
+        one.close() if isinstance(one, Incumbent) else one.live.close()
+
+
+def through(incumbent: Incumbent, host: Host, day: str, *, minutes: float = 60.0) -> None:
+    """A day beside each other."""
+    for passed in incumbent.steps(day, minutes=minutes):
+        host.on(passed)
+
+
+def some(incumbent: Incumbent, steps: int) -> Iterator[int]:
+    """The first steps of the first day."""
+    return islice(incumbent.steps(incumbent.days[0]), steps)
+
+
+def test_an_identical_candidate_is_not_called_different(beside: Any) -> None:
+    """Two days and the night between: every order the same, the same carried, and none of it by chance."""
+    incumbent, host = beside(more="", candidate="")
+    for day in incumbent.days:
+        through(incumbent, host, day)
+        incumbent.night()
+        for _ in range(20):
+            host.on(S)
+    host.live.compare()
+    state = host.live.life.state
+    assert state.compared is not None
+    assert state.compared.orders == state.orders > 100
+    assert (state.compared.differing, state.compared.moving) == (0, 0)
+    assert state.followed is not None
+    assert state.followed.reports > state.orders
+    assert (state.followed.left_out, state.followed.alone) == (0, 0)
+    assert [night["after"] for night in state.nights] == incumbent.days
+    for ours, theirs in zip(state.nights, incumbent.session.carried, strict=True):
+        assert ours["open_orders"] == theirs["open_orders"] > 0
+        assert ours["positions"] == theirs["positions"]
+    assert state.nights[0]["partially_filled"] > 0
+    assert (state.faults, state.breach_count, state.sessions) == ({}, 0, 2)
+    assert not state.virtual
+    assert host.live.days.get("ACME", host.live.trade_date).meta.previous_session == incumbent.days[-1]
+
+
+def test_a_second_copy_of_the_candidate_shows_what_differs_by_chance(beside: Any) -> None:
+    """Both copies get the same; the desk does the same on the same input."""
+    incumbent, host = beside(more="[divergence]\ncopy = true", days=1)
+    for passed in some(incumbent, 60):
+        host.on(passed)
+    host.live.compare()
+    compared = host.live.life.state.compared
+    assert compared is not None
+    assert compared.noise == 0.0
+    assert compared.noise_orders >= compared.orders > 10
+
+
+def test_a_candidate_that_rounds_one_order_another_way_is_found(beside: Any) -> None:
+    """One lot less on one order: that order differs, in its quantity first, and no other order before it does."""
+
+    class Rounding(Parents):
+        sent = 0
+
+        def _send_slice(self, strategy: Strategy, parent: ParentOrder, quantity: int, price: int) -> None:
+            self.sent += 1
+            super()._send_slice(strategy, parent, quantity - (self.sent == 8), price)
+
+    def rounding(plan: Plan) -> DeskSubject:
+        subject = DeskSubject(plan)
+        subject.parts = replace(subject.parts, parents=Rounding)
+        return subject
+
+    incumbent, host = beside(rounding, days=1)
+    for passed in some(incumbent, 90):
+        host.on(passed)
+    host.live.compare()
+    compared = host.live.life.state.compared
+    assert compared is not None
+    assert compared.orders > 10
+    assert 1 <= compared.unexplained == compared.differing < compared.orders / 2
+    assert "order_qty" in compared.fields
+    assert host.live.life.state.faults["divergence"].count == 1
+
+
+def test_a_candidate_that_dies_stays_dead(beside: Any) -> None:
+    """It raises in the middle of a day: one fault, and a restart of the shadow heals nothing."""
+
+    class Dying(DeskSubject):
+        def start(self, env: Env) -> None:
+            sent, send = [0], env.link.send
+
+            def counted(message: Any) -> int:
+                sent[0] += 1
+                if sent[0] == 30:
+                    raise RuntimeError("told to die")
+                return send(message)
+
+            env.link.send = counted  # type: ignore[method-assign]
+            super().start(env)
+
+    incumbent, host = beside(Dying, days=1)
+    for number, passed in enumerate(some(incumbent, 60)):
+        host.on(passed)
+        if number == 45:
+            host.kill()
+    state = host.live.life.state
+    assert state.faults["crash"].count == 1
+    assert "told to die" in state.faults["crash"].last[0].detail
+    assert host.live.arms[0].session is not None
+    assert host.live.arms[0].session.subject is None
+    assert not next(one for one in state.components if one.name == "candidate").healthy
+    assert state.clock.healthy_ns == 0
+    assert ask(read_shadow(host.place / "shadow.toml"), host.wall).eligible is False
+
+
+@pytest.mark.parametrize("at", [(3, 40, 41, 61), (17, 60)])
+def test_a_killed_shadow_plays_its_day_again_and_goes_on(beside: Any, at: tuple[int, ...]) -> None:
+    """Killed at any moment, in the night, too: what is counted and what the candidate did are as without a kill."""
+    incumbent, host = beside()
+    for number, passed in enumerate(incumbent.steps(incumbent.days[0], minutes=60)):
+        host.on(passed)
+        if number in at:
+            host.kill()
+    incumbent.night()
+    for second in range(20):
+        host.on(S)
+        if second in (8, 11, 15):
+            host.kill()
+    for passed in islice(incumbent.steps(incumbent.days[1]), 60):
+        host.on(passed)
+    host.kill()
+    host.on(S)
+    host.live.compare()
+    state = host.live.life.state
+    assert state.clock.lives == len(at) + 5
+    assert state.compared is not None
+    assert state.compared.orders + state.compared.moving == state.orders > 50
+    assert state.compared.differing == 0
+    assert state.faults == {}
+    assert (state.sessions, len(state.nights)) == (1, 1)
+    assert state.market_events == incumbent.seq
+    journal = host.live.arms[0].journals[-1].read_bytes()
+    assert state.mutations >= journal.count(b'"kind":"')
+    assert state.followed is not None
+    assert (state.followed.left_out, state.followed.alone) == (0, 0)
+
+
+def test_a_feed_that_skips_and_lines_that_nobody_can_read_are_gaps(beside: Any) -> None:
+    """Each is one fault, and is not counted again when its day is played again."""
+    incumbent, host = beside(days=1)
+    for number, passed in enumerate(some(incumbent, 30)):
+        if number == 10:
+            incumbent.feed.write(b'{"symbol": "ACME", "ts_event": 1, "price": "twelve"}\n')
+        if number == 12:
+            incumbent.seq += 5
+        host.on(passed)
+        if number in (11, 20):
+            host.kill()
+    state = host.live.life.state
+    assert state.faults["gap"].count == 2
+    assert state.faults["gap"].last[0].detail.startswith("a line of market data cannot be read")
+    assert "came after" in state.faults["gap"].last[1].detail
+    assert state.clock.reset_count == 2
+
+
+def test_what_an_operator_does_to_a_freeze_is_an_input_like_any_other(beside: Any) -> None:
+    """A fault freezes; thawed from outside it stays thawed when the shadow has been killed and plays its day again."""
+    incumbent, host = beside(candidate='faults = ["forget-carried-partial"]')
+    through(incumbent, host, incumbent.days[0])
+    incumbent.night()
+    for _ in range(20):
+        host.on(S)
+    for passed in islice(incumbent.steps(incumbent.days[1]), 60):
+        host.on(passed)
+    session = host.live.arms[0].session
+    assert session is not None
+    frozen = session.guard.frozen_scopes()
+    assert frozen
+    state = host.live.life.state
+    breaches = state.breach_count
+    assert breaches == state.faults["breach"].count > 0
+    for scope in frozen:
+        session.guard.store.thaw(scope, "olga", "seen and understood", "the broker's statement", "", host.wall)
+    host.on(2 * S)
+    assert session.guard.frozen_scopes() == []
+    host.kill()
+    session = host.live.arms[0].session
+    assert session is not None
+    assert session.guard.frozen_scopes() == []
+    assert session.guard.store.in_force() == []
+    assert host.live.life.state.breach_count == breaches
+
+
+def test_a_jump_of_the_host_s_clock_is_a_fault_and_moves_nothing(beside: Any) -> None:
+    """The candidate's time is the feed's."""
+    incumbent, host = beside(days=1)
+    for number, passed in enumerate(some(incumbent, 40)):
+        if number == 15:
+            host.wall += 86_400 * S
+        if number == 25:
+            host.wall -= 4_000 * S
+        host.on(passed)
+    state = host.live.life.state
+    assert {name: faults.count for name, faults in state.faults.items()} == {"clock-skew": 2}
+    assert host.live.trade_date == incumbent.days[0]
+    session = host.live.arms[0].session
+    assert session is not None
+    assert session.clock.now_ns - incumbent.session.clock.now_ns <= 60 * S
+    assert state.clock.reset_count == 0
+
+
+def test_a_silent_feed_stops_the_healthy_clock_and_not_the_day(beside: Any) -> None:
+    """Time goes on for the candidate, its timers with it; healthy it is not, until the feed is back."""
+    incumbent, host = beside(days=1, more="[[component]]\nname = 'market data'\ndeadline_s = 120")
+    for passed in some(incumbent, 20):
+        host.on(passed)
+    session = host.live.arms[0].session
+    assert session is not None
+    stood = session.clock.now_ns
+    for _ in range(10):
+        host.on(60 * S)
+    assert session.clock.now_ns - stood == pytest.approx(600 * S, abs=2 * S)
+    assert host.live.life.state.faults["silence"].count == 1
+    assert host.live.life.state.clock.healthy_ns == 0
