@@ -3,6 +3,8 @@
 A breach opens an incident, or joins the one that is open with its invariant and its cell class. The life of an incident
 is opened, acknowledged, diagnosed, resolved; it is acknowledged when one of its pages is. Whether it is recurrent is
 never said by anybody: it is when an incident of the same invariant and the same cell class had been resolved before.
+Classes are the same by the parts that both have (`classes.same_class`). An incident imported without any class is joined
+by none, and repeated by each of its invariant: doubt opens an incident more, and does not call it novel.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.incidents.classes import cell_class
+from holdover.incidents.classes import cell_class, same_class
 from holdover.runtime import Breach, FreezeStore
 from holdover.runtime.database import Row, Run
 
@@ -81,11 +83,6 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
         """`recurrent` or `novel`."""
         return "recurrent" if self.recurs else "novel"
 
-    @property
-    def mark(self) -> tuple[str, str]:
-        """What it has in common with those that it repeats."""
-        return (self.invariant, self.cell_class)
-
 
 class Ledger:
     """The incidents in a store. Every act is in the audit log, in the transaction of the act itself.
@@ -136,13 +133,13 @@ class Ledger:
 
     def _join(self, run: Run, breach: Breach) -> None:
         mark = (breach.invariant, cell_class(breach))
-        found = run(
-            "SELECT number FROM incident WHERE invariant=? AND cell_class=? AND resolved_ns IS NULL "
-            "ORDER BY number LIMIT 1",
-            *mark,
+        open_ones = run(
+            "SELECT number, cell_class FROM incident WHERE invariant=? AND resolved_ns IS NULL ORDER BY number", mark[0]
         )
+        found = [number for number, told in open_ones if told == mark[1]]  # its very own class comes first
+        found += [number for number, told in open_ones if told and same_class(str(told), mark[1])]
         if found:
-            number, how = int(found[0][0]), "joined by"
+            number, how = int(found[0]), "joined by"
         else:
             number, how = _next(run), "opened by"
             self._insert(
@@ -312,18 +309,21 @@ _PLACE: Final = "COALESCE((SELECT value FROM incident_place WHERE name='audit'),
 
 
 def _with_recurrence(incidents: Iterable[Incident]) -> list[Incident]:
-    """Each with the incident that it repeats: the latest of its mark that was resolved when it was opened."""
+    """Each with the incident that it repeats: the latest that was resolved when it was opened, of its invariant and class."""
     found: list[Incident] = []
-    over: dict[tuple[str, str], list[Incident]] = {}
+    over: dict[str, dict[str, list[Incident]]] = {}
     for one in incidents:
+        mine = over.setdefault(one.invariant, {})
         before = [
             other
-            for other in over.get(one.mark, [])
+            for told, others in mine.items()
+            if not told or not one.cell_class or same_class(told, one.cell_class)
+            for other in others
             if other.resolved_ns is not None and other.resolved_ns <= one.opened_ns
         ]
-        recurs = max(before, key=lambda other: other.resolved_ns or 0).number if before else 0
+        recurs = max(before, key=lambda other: (other.resolved_ns or 0, other.number)).number if before else 0
         found.append(msgspec.structs.replace(one, recurs=recurs))
-        over.setdefault(one.mark, []).append(one)
+        mine.setdefault(one.cell_class, []).append(one)
     return found
 
 
