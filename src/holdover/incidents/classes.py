@@ -13,9 +13,9 @@ they are to stand (what else was traded just then), the sign of the positions, t
 the session (the boundary or the transition tells it), what was frozen before. A class too fine calls everything novel.
 
 `after` is the last lifecycle transition where that had brought the system there: the breach was found at a boundary,
-while records were read back, or before the reconciliation that follows was done. Otherwise it is `none`, for a restart
-or a night hours ago is there by chance. Of a restart the kind is left out: a kill, a torn write and a stop in good
-order lead to the same recovery, and which of them it was is chance, too, or not known.
+while records were read back, or before the reconciliation that follows was done. Once it is done it is `none`, for a
+restart or a night hours ago is there by chance. Of a restart the kind is left out: a kill, a torn write and a stop in
+good order lead to the same recovery, and which of them it was is chance, too, or not known.
 """
 
 from __future__ import annotations
@@ -68,9 +68,11 @@ def scope_kind(scope: str) -> str:
 def _class_of_cell(breach: Breach) -> dict[str, str]:
     """The axes that count, and what had brought the system there; empty for a breach that tells neither."""
     cell: dict[str, str] = {name: breach.cell[name] for name in CARRIED if name in breach.cell}
-    if breach.after:
-        just_now = breach.boundary or breach.cause == "restore" or breach.cell.get("reconciliation") == "pending"
-        cell[AFTER] = breach.after.partition(":")[0] if just_now else "none"
+    reconciliation = breach.cell.get("reconciliation")
+    if breach.after and (breach.boundary or breach.cause == "restore" or reconciliation == "pending"):
+        cell[AFTER] = breach.after.partition(":")[0]
+    elif breach.after and reconciliation == "done":
+        cell[AFTER] = "none"
     return cell
 
 

@@ -3,8 +3,8 @@
 A breach opens an incident, or joins the one that is open with its invariant and its cell class. The life of an incident
 is opened, acknowledged, diagnosed, resolved; it is acknowledged when one of its pages is. Whether it is recurrent is
 never said by anybody: it is when an incident of the same invariant and the same cell class had been resolved before.
-Classes are the same by the parts that both have (`classes.same_class`). An incident imported without any class is joined
-by none, and repeated by each of its invariant: doubt opens an incident more, and does not call it novel.
+Classes are the same by the parts that both have (`classes.same_class`). An incident imported without any class is
+joined by none, and repeated by each of its invariant: doubt opens an incident more, and does not call it novel.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 
 from holdover.incidents.classes import cell_class, same_class
 from holdover.runtime import Breach, FreezeStore
+from holdover.runtime.breach import state_in_words
 from holdover.runtime.database import Row, Run
 
 _SCHEMA: Final = """
@@ -47,7 +48,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     `name` is by which it is known elsewhere, where it was imported; `cause` the tag and `diagnosis` the sentence of
     whoever diagnosed it; `breaches` the numbers of the breaches in it; `recurs` the number of the incident that it
-    repeats, 0 when it is novel.
+    repeats, 0 when it is novel; `cell` and `after` what the first breach in it tells of the state.
     """
 
     number: int
@@ -68,6 +69,13 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     resolved_by: str = ""
     breaches: list[int] = []
     recurs: int = 0
+    cell: dict[str, str] = {}
+    after: str = ""
+
+    @property
+    def found_in(self) -> str:
+        """The carried state in which it was found, in words; empty where no breach tells it."""
+        return state_in_words(self.cell, self.after)
 
     @property
     def state(self) -> str:
@@ -292,8 +300,13 @@ class Ledger:
         inside: dict[int, list[int]] = {}
         for breach, incident in run("SELECT breach, incident FROM incident_breach ORDER BY breach"):
             inside.setdefault(int(incident), []).append(int(breach))
+        first = run(
+            "SELECT t.incident, b.body FROM breach b JOIN incident_breach t ON t.breach = b.number "
+            "WHERE b.number IN (SELECT MIN(breach) FROM incident_breach GROUP BY incident)"
+        )
+        found = {int(incident): msgspec.json.decode(body, type=_Found) for incident, body in first}
         rows = run(f"SELECT {_FIELDS} FROM incident ORDER BY opened_ns, number")
-        return _with_recurrence([_incident(row, inside) for row in rows])
+        return _with_recurrence([_incident(row, inside, found) for row in rows])
 
     def _insert(self, run: Run, one: Incident) -> None:
         values = [getattr(one, name.strip()) for name in _FIELDS.split(",")]
@@ -309,7 +322,7 @@ _PLACE: Final = "COALESCE((SELECT value FROM incident_place WHERE name='audit'),
 
 
 def _with_recurrence(incidents: Iterable[Incident]) -> list[Incident]:
-    """Each with the incident that it repeats: the latest that was resolved when it was opened, of its invariant and class."""
+    """Each with the one that it repeats: the latest of its invariant and class that was resolved when it was opened."""
     found: list[Incident] = []
     over: dict[str, dict[str, list[Incident]]] = {}
     for one in incidents:
@@ -327,9 +340,18 @@ def _with_recurrence(incidents: Iterable[Incident]) -> list[Incident]:
     return found
 
 
-def _incident(row: Row, inside: dict[int, list[int]]) -> Incident:
+class _Found(msgspec.Struct, frozen=True):
+    """What is read of a breach's body here."""
+
+    cell: dict[str, str] = {}
+    after: str = ""
+
+
+def _incident(row: Row, inside: dict[int, list[int]], found: dict[int, _Found]) -> Incident:
     told: dict[str, Any] = dict(zip([name.strip() for name in _FIELDS.split(",")], row, strict=True))
-    return Incident(**told, breaches=inside.get(int(row[0]), []))
+    number = int(row[0])
+    first = found.get(number, _Found())
+    return Incident(**told, breaches=inside.get(number, []), cell=first.cell, after=first.after)
 
 
 def _next(run: Run) -> int:

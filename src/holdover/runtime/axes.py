@@ -30,7 +30,8 @@ class Axis:
 
     `reads` names what it is shown, as (subsystem, kind); a subsystem of None means any. `depends` lists expressions of
     a record `r`: a change that leaves all of them alone is not shown. Without any, every change is. `words` says each
-    value as a person would. `value` is the index of the present value; index 0 is that of a system that has not begun.
+    value as a person would. After a transition in `forgets` a breach does not tell the value until it is shown a record
+    again. `value` is the index of the present value; index 0 is that of a system that has not begun.
     """
 
     name: ClassVar[str] = ""
@@ -39,6 +40,7 @@ class Axis:
     words: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[tuple[tuple[str | None, type[Record]], ...]] = ()
     depends: ClassVar[tuple[str, ...]] = ()
+    forgets: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         self.value = 0
@@ -256,7 +258,12 @@ class OldestCarried(Axis):
 
 
 class _Links(Axis):
-    """An axis over what is said of each link; a restart makes all of it untrue until it is said again."""
+    """An axis over what is said of each link; a restart makes all of it untrue until it is said again.
+
+    After a night what was said last is what yesterday's process knew.
+    """
+
+    forgets = ("overnight",)
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,12 @@ CARRIED: Final = ("carried-partial", "link", "reconciliation")
 """The axes that say what kind of carried state the system was in: what a page tells, and an incident is classed by."""
 
 
+def state_in_words(cell: Mapping[str, str], after: str) -> str:
+    """The carried state that a cell and the transition before it say; empty where neither says any."""
+    told = ", ".join(in_words(cell, CARRIED).values())
+    return "; ".join(part for part in (told, f"after {after}" if after else "") if part)
+
+
 class Shown(msgspec.Struct, frozen=True):
     """One record involved in a breach: its role (the predicate's parameter), its state on a line, its fields."""
 
@@ -31,8 +38,8 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     """An invariant that did not hold: which, where, when, the records involved, the mutation that did it.
 
     `mutation` is the sequence number of the mutation after which it was found, `boundary` the boundary's name when it
-    was found at one. `cell` is the cell of the state coverage in which the system was, as axis -> value, by name, of the
-    axes that were known; `after` the last lifecycle transition before it (`restart:kill`), empty where none was said.
+    was found at one. `cell` is the cell of the state coverage in which it was found, axis -> value, of the axes that
+    were known; `after` the last lifecycle transition before it (`restart:kill`), empty where none was said.
     """
 
     number: int
@@ -55,8 +62,7 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def state(self) -> str:
         """The carried state in which it was found, in words; empty for a breach that does not tell any."""
-        told = ", ".join(in_words(self.cell, CARRIED).values())
-        return "; ".join(part for part in (told, f"after {self.after}" if self.after else "") if part)
+        return state_in_words(self.cell, self.after)
 
     @property
     def mark(self) -> str:

@@ -111,7 +111,7 @@ class CellCounter:
 
         def changed(before: Record | None, after: Record | None) -> None:
             nonlocal noted
-            if before is None and noted is not self._shown:
+            if noted is not self._shown:
                 noted = self._shown
                 noted.update(names)
             moved = 0
@@ -180,6 +180,9 @@ class CellCounter:
         if self.on_transition is not None:
             self.on_transition(label, self.cell)
         self.last = label
+        forgotten = {one.name for one in self.axes if what in one.forgets}
+        if forgotten:
+            self._shown = self._shown - forgotten  # another set, so that each watch notes itself anew
         self.tell(what, detail)
         return True
 
