@@ -1,31 +1,37 @@
 """The cell class of a breach: the state in which the invariant failed, as far as the breach itself tells it.
 
-    instrument/Order/PARTIALLY_FILLED/at overnight/carried-partial=yes,link=up,reconciliation=done,after=overnight
+    instrument/Order/PARTIALLY_FILLED/at overnight/carried-partial=yes,after=overnight
 
 Parts, each read off the breach and never judged: the kind of its scope, the kind of the record that failed, the order's
 status where that is an order, the boundary at which it was found, or else the cause of its step; and last the class of
 the cell in which the system was. Two breaches of one invariant in one class are the same thing happening again.
 
-The class of the cell has those axes that say what kind of carried state it was: whether a partial fill is carried,
-whether the link is up, whether the reconciliation is done. Left out are the axes that differ by chance between two
-occurrences of one defect: which orders are open and unacknowledged, of which a change is in flight and for how long
-they are to stand (what else was traded just then), the sign of the positions, the age of the oldest order, the phase of
-the session (the boundary or the transition tells it), what was frozen before. A class too fine calls everything novel.
+The class of the cell says what kind of carried state it was, and nothing that differs by chance between two occurrences
+of one defect, for a class too fine calls everything novel:
 
-`after` is the last lifecycle transition where that had brought the system there: the breach was found at a boundary,
-while records were read back, or before the reconciliation that follows was done. Once it is done it is `none`, for a
-restart or a night hours ago is there by chance. Of a restart the kind is left out: a kill, a torn write and a stop in
-good order lead to the same recovery, and which of them it was is chance, too, or not known.
+- `carried-partial`, of the orders in the breach: is one of them a partial fill to carry. Of the whole system it is not
+  taken, since any other order can make it so: seeded faults on two instruments fell apart by it, and by nothing else.
+- `link` and `reconciliation`, as the cell has them.
+- `after`, the last lifecycle transition where that had brought the system there: the breach was found at a boundary,
+  while records were read back, or before the reconciliation that follows was done. Once it is done it is `none`: a
+  restart or a night hours ago is there by chance. Of a restart the kind is left out: a kill, a torn write and a stop in
+  good order lead to the same recovery, and which of them it was is chance, too, or not known.
+
+Left out are the axes of the other orders (open, unacknowledged, a change in flight, time in force, age), the sign of the
+positions, the phase of the session, which boundary and transition tell, and what was frozen before.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
-from holdover.model import OrdStatus
+import msgspec
+
+from holdover.model import Order, OrdStatus
 from holdover.runtime import Breach
+from holdover.runtime.axes import CarriedPartial, LinkUp, Reconciled
 from holdover.runtime.breach import CARRIED
 
 AFTER: Final = "after"
@@ -67,13 +73,26 @@ def scope_kind(scope: str) -> str:
 
 def _class_of_cell(breach: Breach) -> dict[str, str]:
     """The axes that count, and what had brought the system there; empty for a breach that tells neither."""
-    cell: dict[str, str] = {name: breach.cell[name] for name in CARRIED if name in breach.cell}
-    reconciliation = breach.cell.get("reconciliation")
+    if not breach.cell and not breach.after:
+        return {}
+    cell: dict[str, str] = {}
+    orders = [shown.fields for shown in breach.records if shown.kind == Order.__name__]
+    if orders:
+        cell[CarriedPartial.name] = "yes" if any(_is_carried_partial(told) for told in orders) else "no"
+    cell |= {name: breach.cell[name] for name in (LinkUp.name, Reconciled.name) if name in breach.cell}
+    reconciliation = breach.cell.get(Reconciled.name)
     if breach.after and (breach.boundary or breach.cause == "restore" or reconciliation == "pending"):
         cell[AFTER] = breach.after.partition(":")[0]
     elif breach.after and reconciliation == "done":
         cell[AFTER] = "none"
     return cell
+
+
+def _is_carried_partial(told: dict[str, Any]) -> bool:
+    try:
+        return CarriedPartial().of(msgspec.convert(told, Order)) > 0
+    except msgspec.ValidationError:  # of another version, or redacted
+        return False
 
 
 @lru_cache(4096)
