@@ -17,8 +17,8 @@ of one defect, for a class too fine calls everything novel:
   restart or a night hours ago is there by chance. Of a restart the kind is left out: a kill, a torn write and a stop in
   good order lead to the same recovery, and which of them it was is chance, too, or not known.
 
-Left out are the axes of the other orders (open, unacknowledged, a change in flight, time in force, age), the sign of the
-positions, the phase of the session, which boundary and transition tell, and what was frozen before.
+Left out are the axes of the other orders (open, unacknowledged, a change in flight, time in force, age), the sign of
+the positions, the phase of the session, which boundary and transition tell, and what was frozen before.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.model import Order, OrdStatus
+from holdover.model import Order, OrdStatus, Restored
 from holdover.runtime import Breach
 from holdover.runtime.axes import CarriedPartial, LinkUp, Reconciled
 from holdover.runtime.breach import CARRIED
@@ -75,24 +75,24 @@ def _class_of_cell(breach: Breach) -> dict[str, str]:
     """The axes that count, and what had brought the system there; empty for a breach that tells neither."""
     if not breach.cell and not breach.after:
         return {}
-    cell: dict[str, str] = {}
-    orders = [shown.fields for shown in breach.records if shown.kind == Order.__name__]
-    if orders:
-        cell[CarriedPartial.name] = "yes" if any(_is_carried_partial(told) for told in orders) else "no"
+    orders = [_carried_partial(shown.fields) for shown in breach.records if shown.kind == Order.__name__]
+    cell = {CarriedPartial.name: max(told)} if (told := [one for one in orders if one]) else {}
     cell |= {name: breach.cell[name] for name in (LinkUp.name, Reconciled.name) if name in breach.cell}
     reconciliation = breach.cell.get(Reconciled.name)
-    if breach.after and (breach.boundary or breach.cause == "restore" or reconciliation == "pending"):
+    read_back = breach.cause == "restore" or breach.kind == Restored.__name__
+    if breach.after and (breach.boundary or read_back or reconciliation == "pending"):
         cell[AFTER] = breach.after.partition(":")[0]
     elif breach.after and reconciliation == "done":
         cell[AFTER] = "none"
     return cell
 
 
-def _is_carried_partial(told: dict[str, Any]) -> bool:
+def _carried_partial(told: dict[str, Any]) -> str:
+    """The axis of one order alone; empty for what is no order of this version."""
     try:
-        return CarriedPartial().of(msgspec.convert(told, Order)) > 0
-    except msgspec.ValidationError:  # of another version, or redacted
-        return False
+        return CarriedPartial.values[CarriedPartial().of(msgspec.convert(told, Order))]
+    except msgspec.ValidationError:
+        return ""
 
 
 @lru_cache(4096)
