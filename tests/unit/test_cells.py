@@ -97,7 +97,7 @@ def test_records_that_are_being_read_back_tell_nothing() -> None:
     assert counter.here()["carried-partial"] == "yes"
 
 
-def test_a_night_makes_the_link_unknown_until_it_is_said_again() -> None:
+def test_a_night_makes_the_link_unknown_until_it_is_said_again(make_guard: Callable[..., Guard]) -> None:
     """What yesterday's process said of its link is not told of this morning's; the coverage counts it as ever."""
     counter = CellCounter()
     watch, _ = counter.watch(("gateway", Link))
@@ -119,6 +119,12 @@ def test_a_night_makes_the_link_unknown_until_it_is_said_again() -> None:
         other = CellCounter()
         other.load(dumped)
         assert ("link" in other.here()) == known
+    guard, next_day = make_guard(), make_guard(name="next")
+    guard.record("gateway", UP)
+    guard.boundary("overnight", "2024-01-02")
+    next_day.monitor.load(guard.monitor.dump())
+    assert next_day.cells.here() == guard.cells.here()
+    assert "link" not in next_day.cells.here()
     older = CellCounter()
     older.load({name: value for name, value in memory.items() if name != "shown"})  # of before
     assert "link" not in older.here()

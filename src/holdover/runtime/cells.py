@@ -232,7 +232,8 @@ class CellCounter:
     def load(self, held: dict[str, Any]) -> None:
         """Take up what `dump` gave; axes that it does not know stay as they are."""
         self.last = str(held.get("last", ""))
-        self._shown = {*self._shown, *(str(name) for name in held.get("shown", ()))}
+        if "shown" in held:  # not what has come up only because it was read back just now
+            self._shown = {str(name) for name in held["shown"]}
         known = held.get("axes", {})
         for one in self.axes:
             if known.get(one.name) is not None:
