@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from holdover.catalogue import Catalogue
+from holdover.desk.faults import FAULTS
 from holdover.harness import Fill, Session, factory_named, first
 from holdover.incidents import Incident, Ledger, cell_class
 from holdover.model import OrdStatus
@@ -56,6 +57,32 @@ def test_one_defect_is_one_class_wherever_it_comes(
     assert acme.explanation != bolt.explanation
     assert cell_class(acme) == cell_class(bolt)
     assert cell_class(acme).endswith(counts)
+
+
+NAMES_ACME = {
+    "keep-day-orders-open",
+    "correction-of-yesterday-as-new",
+    "split-passes-by",
+    "left-without-carried-work",
+    "claims-foreign-orders",
+    "closed-orders-not-restored",
+    "disabled-book-forgotten",
+    "external-order-not-adopted",
+}
+"""Faults whose story is made for one instrument, so that it cannot be told on another."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name not in NAMES_ACME])
+def test_the_cell_takes_no_defect_apart(tmp_path: Path, catalogue: Catalogue, fault: str) -> None:
+    """Where two occurrences are the same by all but the cell, they are the same with it."""
+    acme, bolt = (breaches(tmp_path, catalogue, symbol, fault) for symbol in ("ACME", "BOLT"))
+    both = [name for name in acme if name in bolt]
+    assert both
+    for name in both:
+        without = [cell_class(replace(one, cell={}, after="")) for one in (acme[name], bolt[name])]
+        if without[0] == without[1]:
+            assert cell_class(acme[name]) == cell_class(bolt[name])
 
 
 def test_a_breach_carries_the_cell_of_its_session(tmp_path: Path, catalogue: Catalogue) -> None:

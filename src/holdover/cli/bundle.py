@@ -76,6 +76,8 @@ def run_reproduce(arguments: argparse.Namespace) -> int:
         "found": done.found,
         "by": done.by,
         "explanation": done.explanation,
+        "cell": bundle.about.cell,
+        "after": bundle.about.after,
         "same_catalogue": done.same_catalogue,
         "test": test,
     }
