@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -109,6 +110,17 @@ def test_a_breach_carries_the_cell_of_its_session(tmp_path: Path, catalogue: Cat
     assert f"State: {breach.state}\n" in page.text()
     assert breach.state.endswith("link down, not reconciled; after restart:kill")
     session.close()
+
+
+def test_the_same_story_tells_the_same_cell(tmp_path: Path, catalogue: Catalogue) -> None:
+    """Byte for byte, however often it is told."""
+    fault = "forget-carried-partial"
+    once, again = (
+        [msgspec.json.encode(one) for one in breaches(tmp_path / place, catalogue, "ACME", fault).values()]
+        for place in ("once", "again")
+    )
+    assert once == again
+    assert b'"after":"begin"' in once[0]
 
 
 def test_fresh_and_over_a_night_are_two_classes(tmp_path: Path, catalogue: Catalogue) -> None:
