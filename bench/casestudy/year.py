@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from casestudy.life import Life, Seen
 from casestudy.model import AGAIN, CATEGORY_WEIGHTS, DAYS_A_HALF, FIX_DAYS, FORTNIGHT, UNSEEN_OF_103, poisson
 from holdover.desk.faults import FAULTS
+from holdover.incidents.classes import same_class
 
 _MOST_A_DAY: Final = 5.0
 Mark = tuple[str, str]
@@ -187,13 +188,14 @@ def _incident(change: Change, life: Life, seen: Seen, opened: int, waited: int) 
 def judge(incidents: Sequence[Incident]) -> None:
     """Holdover's own rule over a whole year: an incident joins an open one of its mark; it is recurrent when one of
     its mark had been resolved before it was opened."""
-    taken: dict[Mark, list[Incident]] = {}
+    taken: dict[str, list[Incident]] = {}
     for one in sorted(incidents, key=lambda one: one.opened):
-        before = taken.setdefault(one.mark, [])
+        known = taken.setdefault(one.mark[0], [])
+        before = [other for other in known if same_class(other.mark[1], one.mark[1])]
         one.joined = any(other.opened <= one.opened < other.resolved for other in before)
         one.recurrent = any(other.resolved <= one.opened for other in before)
         if not one.joined:
-            before.append(one)
+            known.append(one)
 
 
 @dataclass

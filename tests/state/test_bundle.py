@@ -42,6 +42,7 @@ def test_a_bundle_plays_elsewhere_and_writes_the_regression_test(
     told = json.loads(done.stdout)
     assert done.returncode == 1, done.stderr
     assert (told["verdict"], told["by"], told["expected"]) == ("breach", "its schedule", told["found"])
+    assert told["after"] == "begin"
     tested = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", told["test"]],
         cwd=tmp_path,

@@ -107,8 +107,10 @@ def test_a_journal_is_judged_as_its_guard_judged(
     judge = MutationJudge(catalogue)
     run(path, tmp_path / "state", judge, catalogue)
     assert len(breaches) >= 2
-    seen = [(one.invariant, one.key, one.scope, one.mutation, one.explanation) for one in told_in(tmp_path / "state")]
-    assert seen == [(one.invariant, one.key, one.scope, one.mutation, one.explanation) for one in breaches]
+    seen = [(one.identity, one.scope, one.cell, one.after) for one in told_in(tmp_path / "state")]
+    known = [{name: value for name, value in one.cell.items() if name != "freeze"} for one in breaches]
+    assert all(known)
+    assert seen == [(one.identity, one.scope, cell, one.after) for one, cell in zip(breaches, known, strict=True)]
     assert judge.mutations == path.read_bytes().count(b'"record"')
 
 
@@ -128,13 +130,15 @@ def test_a_day_with_restarts_is_judged_as_its_guard_judged(tmp_path: Path, catal
     session.run(0.2)
     session.restart()
     session.run(0.4)
-    mutations = session.guard.monitor.mutations
+    mutations, cells = session.guard.monitor.mutations, session.guard.cells
     session.close()
     judge = MutationJudge(catalogue)
     watch = run(tmp_path / "s" / "journal.jsonl", None, judge, catalogue)
     assert session.breaches == []
     assert (watch.breaches, watch.verdict) == (0, "holds")
     assert judge.mutations > 0.5 * mutations
+    assert {**judge.monitor.cells.here(), "freeze": "nothing"} == cells.here()
+    assert judge.monitor.cells.last == cells.last == "restart:clean"
 
 
 def killed_at(event: int, make: Callable[[], Judge], go: Callable[[Judge], object]) -> bool:

@@ -74,6 +74,31 @@ def test_the_last_mutations_done_again_come_to_the_same_breach(
     found = replay(bundle, catalogue)
     assert (found[0].invariant, found[0].key) == (invariant, bundle.about.key)
     assert found[0].explanation == bundle.about.explanation
+    assert bundle.about.cell["orders"] == "both"
+    # The memory was taken after the breach: its freeze is in force when the mutations are done again.
+    assert found[0].cell == {**bundle.about.cell, "freeze": "part"}
+
+
+def test_a_bundle_of_before_is_read(tmp_path: Path, catalogue: Catalogue) -> None:
+    """One that tells no state, neither of itself nor in its breach, comes to the same breach."""
+    bundle = breached(guarded(tmp_path, catalogue), BAD[0][0])
+    into = io.BytesIO()
+    breach = json.loads(bundle.parts["breach.json"])
+    del breach["cell"], breach["after"]
+    parts = {**bundle.parts, "breach.json": json.dumps(breach).encode()}
+    now = io.BytesIO(Bundle(bundle.about, parts).encode())
+    with zipfile.ZipFile(now) as whole, zipfile.ZipFile(into, "w") as archive:
+        for name in whole.namelist():
+            content = whole.read(name)
+            if name == "bundle.json":
+                about = json.loads(content)
+                del about["cell"], about["after"]
+                content = json.dumps(about).encode()
+            archive.writestr(name, content)
+    (tmp_path / "old.hbundle").write_bytes(into.getvalue())
+    old = Bundle.open(tmp_path / "old.hbundle")
+    assert (old.about.cell, old.about.after) == ({}, "")
+    assert replay(old, catalogue)[0].identity == replay(bundle, catalogue)[0].identity
 
 
 def test_a_life_that_came_up_on_a_memory_leaves_a_bundle_that_can_be_done_again(
@@ -108,6 +133,9 @@ def test_the_command_does_it_again_and_says_so(
     told = json.loads(capsys.readouterr().out)
     assert (told["verdict"], told["found"]) == ("breach", "orders/order-quantity-conserved")
     assert told["same_catalogue"] is True
+    assert told["cell"]["carried-partial"] == "no"
+    assert main(["reproduce", path, "--out", str(tmp_path / "again")]) == 1
+    assert "\n      state: no partial fill to carry\n" in capsys.readouterr().out
 
 
 # -- secrets --------------------------------------------------------------------------------------------------------

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from holdover.catalogue import Catalogue
 from holdover.cli import main
 from holdover.incidents import (
     BadImport,
@@ -26,12 +30,17 @@ from holdover.incidents import (
     rate_ratio,
     to_csv,
 )
+from holdover.incidents.classes import same_class
 from holdover.incidents.exchange import time_of, time_text
 from holdover.incidents.figures import FORTNIGHT_NS
+from holdover.model import OrdStatus, TimeInForce
 from holdover.runtime import Breach, FreezeStore
-from holdover.runtime.breach import Page, Shown
+from holdover.runtime.axes import BUILT_IN
+from holdover.runtime.breach import Page, Shown, page_for
+from holdover.runtime.cells import RESTART_KINDS, TRANSITIONS
 
 from .console_bench import Bench
+from .test_model import order
 
 S = 1_000_000_000
 
@@ -93,6 +102,132 @@ def test_the_class_is_read_off_the_breach() -> None:
     told = breach(1, scope="account:A1/instrument:IBM", kind="Position", records=[], cause="cancel C-17")
     assert cell_class(told) == "account+instrument/Position/during cancel"
     assert cell_class(breach(1, scope="system", records=[], cause="")) == "system/Order/during nothing named"
+
+
+def told_cell(**told: str) -> dict[str, str]:
+    """A cell as a breach tells it, by name."""
+    return {"carried-partial": "yes", "link": "up", "reconciliation": "done", **told}
+
+
+def test_the_class_has_the_carried_state() -> None:
+    """The breach's own order as carried partial, link, reconciliation; a transition where that has brought it there."""
+    base = "instrument/Order/PARTIALLY_FILLED/during execution-report"
+    fields = msgspec.to_builtins(order(ord_status=OrdStatus.PARTIALLY_FILLED, cum_qty=1, time_in_force=TimeInForce.GTC))
+    carried = [Shown("order", "Order", "", fields)]
+    quiet = breach(1, records=carried, cell=told_cell(), after="restart:kill")
+    assert cell_class(quiet) == f"{base}/carried-partial=yes,link=up,reconciliation=done,after=none"
+    of_the_day = [Shown("order", "Order", "", {**fields, "time_in_force": "0"})]
+    assert cell_class(breach(1, records=of_the_day, cell=told_cell())) == (
+        f"{base}/carried-partial=no,link=up,reconciliation=done"
+    )
+    asking = breach(1, records=[], cell=told_cell(reconciliation="pending"), after="restart:torn")
+    assert cell_class(asking).endswith("/link=up,reconciliation=pending,after=restart")
+    night = breach(1, records=[], boundary="overnight", cell={"orders": "both"}, after="overnight")
+    assert cell_class(night) == "instrument/Order/at overnight/after=overnight"
+    back = breach(1, kind="Restored", scope="system", records=[], cause="record", after="begin")
+    assert cell_class(back) == "system/Restored/during record/after=begin"
+    hidden = [Shown("order", "Order", "", {**fields, "order_qty": "***"})]
+    assert cell_class(breach(1, records=hidden, cell={"link": "up"})) == f"{base}/link=up"
+
+
+@given(st.data())
+def test_what_differs_by_chance_is_no_part_of_it(data: st.DataObject) -> None:
+    """Whatever the other axes say, and however the system was killed: the class is that of the defect."""
+    chance = [one for one in BUILT_IN if one.name not in ("link", "reconciliation")]
+    cells = [{one.name: data.draw(st.sampled_from(one.values)) for one in chance} for _ in range(2)]
+    kinds = [data.draw(st.sampled_from(RESTART_KINDS)) for _ in range(2)]
+    one, other = (
+        cell_class(
+            breach(1, key=key, cell={**cell, "link": "up", "reconciliation": "pending"}, after=f"restart:{kind}")
+        )
+        for key, cell, kind in zip("ab", cells, kinds, strict=True)
+    )
+    assert one == other
+
+
+_CELLS = st.fixed_dictionaries(
+    {},
+    optional={
+        "carried-partial": st.sampled_from(("no", "yes")),
+        "link": st.sampled_from(("up", "down")),
+        "after": st.sampled_from(("none", "begin", "restart")),
+    },
+)
+_BEFORE = st.sampled_from(("x", "instrument/Order/NEW/at end", "a=b", "x/a=b", "x/link="))
+
+
+@given(_BEFORE, _BEFORE, _CELLS, _CELLS)
+def test_sameness_of_classes(before: str, others: str, cell: dict[str, str], others_cell: dict[str, str]) -> None:
+    """The same before the cell, and at odds about nothing that both tell; either way round."""
+
+    def written(parts: str, told: dict[str, str]) -> str:
+        return "/".join([parts, *([",".join(f"{name}={value}" for name, value in told.items())] if told else [])])
+
+    one, other = written(before, cell), written(others, others_cell)
+    at_odds = [name for name in cell if name in others_cell and cell[name] != others_cell[name]]
+    assert same_class(one, other) == (before == others and not at_odds)
+    assert same_class(other, one) == same_class(one, other)
+    assert same_class(one, one)
+
+
+def test_a_class_is_compared_by_the_parts_that_both_have() -> None:
+    """One from before breaches told their cell is the same as each of its parts; what both tell must agree."""
+    old = cell_class(breach(1))
+    up = cell_class(breach(1, cell={"link": "up"}))
+    down = cell_class(breach(1, cell={"link": "down"}))
+    assert same_class(old, up)
+    assert same_class(old, down)
+    assert not same_class(up, down)
+    assert same_class(up, cell_class(breach(1, cell={"reconciliation": "done"})))
+    assert not same_class(up, cell_class(breach(1, boundary="end", cell={"link": "up"})))
+    assert not same_class("x/a=1", "x/b=2")  # people's own words are no cell
+
+
+_BREACHES = st.builds(
+    lambda cell, after, cause, shown: breach(1, cell=cell, after=after, cause=cause, records=shown),
+    st.dictionaries(st.sampled_from([one.name for one in BUILT_IN]), st.text(max_size=8), max_size=4),
+    st.sampled_from(("", *TRANSITIONS)),
+    st.text(max_size=8),
+    st.lists(st.builds(Shown, st.text(), st.text(), st.text(), st.dictionaries(st.text(), st.integers())), max_size=2),
+)
+
+
+@given(_BREACHES)
+def test_a_breach_of_before_is_read(one: Breach) -> None:
+    """What is written is read; without the new fields it is the same breach, and tells no state."""
+    body = msgspec.json.encode(one)
+    assert msgspec.json.decode(body, type=Breach) == one
+    old = msgspec.json.decode(body)
+    del old["cell"], old["after"]
+    read = msgspec.json.decode(msgspec.json.encode(old), type=Breach)
+    assert read == replace(one, cell={}, after="")
+    assert read.identity == one.identity
+    assert read.state == ""
+
+
+@given(
+    st.fixed_dictionaries({}, optional={one.name: st.sampled_from(one.values) for one in BUILT_IN}),
+    st.sampled_from(("", *TRANSITIONS)),
+    st.sampled_from(("", "overnight", "reconciled")),
+    st.sampled_from(("restore", "execution-report")),
+)
+def test_a_class_of_before_is_that_of_now(cell: dict[str, str], after: str, boundary: str, cause: str) -> None:
+    """Whatever the state: the breach as an earlier version wrote it is in the same class."""
+    one = breach(1, cell=cell, after=after, boundary=boundary, cause=cause)
+    assert same_class(cell_class(replace(one, cell={}, after="")), cell_class(one))
+
+
+def test_the_page_says_the_state_and_older_pages_are_read(catalogue: Catalogue) -> None:
+    """In the axes' own words, and nothing where nothing is told."""
+    entry = catalogue["order-quantity-conserved"].entry
+    told = page_for(breach(1, cell=told_cell(link="down"), after="restart:kill"), entry, 1)
+    state = "a partial fill to carry over the night, link down, reconciled; after restart:kill"
+    assert f"\nState: {state}\n" in told.text()
+    old = msgspec.to_builtins(page_for(breach(1), entry, 1))
+    del old["state"]
+    assert "State:" not in msgspec.convert(old, Page).text()
+    foreign = breach(1, cell={"link": "flapping", "halted": "yes"})
+    assert foreign.state == "link flapping"
 
 
 # -- opening and joining ------------------------------------------------------------------------------------------
@@ -190,6 +325,82 @@ def test_recurrence_is_mechanical(store: FreezeStore, ledger: Ledger) -> None:
         (3, "novel", 0),
         (4, "novel", 0),
     ]
+
+
+@pytest.mark.parametrize("resolved", [True, False])
+def test_a_breach_of_before_recurs_and_is_joined(store: FreezeStore, ledger: Ledger, resolved: bool) -> None:
+    """A baseline that tells no cell: its incident is joined while it is open, and repeated when it was resolved."""
+    old = msgspec.to_builtins(breach(1, number=1))
+    del old["cell"], old["after"]
+
+    def before(run: Any) -> None:  # as an earlier version wrote it
+        run("INSERT INTO breach VALUES (1, ?, ?)", 1 * S, msgspec.json.encode(old))
+
+    store.database.write(before)
+    assert ledger.take() == 1
+    assert ledger.get(1).found_in == ""
+    if resolved:
+        finish(ledger, 1, 5)
+    store.note(breach(10, cell=told_cell(), after="begin"))
+    store.note(breach(11, cell=told_cell(link="down"), after="begin"))
+    assert ledger.take() == 2
+    if resolved:
+        assert [(one.recurs, one.breaches) for one in ledger.all()] == [(0, [1]), (1, [2]), (1, [3])]
+    else:
+        assert [(one.recurs, one.breaches) for one in ledger.all()] == [(0, [1, 2, 3])]
+
+
+def test_a_breach_of_now_recurs_in_its_own_state_only(store: FreezeStore, ledger: Ledger) -> None:
+    """The same state again is the same incident again, another is novel; one that tells no state repeats the last."""
+    up, down = told_cell(), told_cell(link="down")
+    cells: list[dict[str, str]] = [up, down, up, {}]
+    for number, told in enumerate(cells, 1):
+        store.note(breach(number * 10, cell=told, after="begin" if told else ""))
+        ledger.take()
+        finish(ledger, number, number * 10 + 5)
+    assert [one.recurs for one in ledger.all()] == [0, 0, 1, 3]
+    assert ledger.get(2).found_in == "a partial fill to carry over the night, link down, reconciled; after begin"
+
+
+def test_its_very_own_class_is_joined_first(store: FreezeStore, ledger: Ledger) -> None:
+    """Of two that it could join, a breach joins the one that tells the same state, though the other is older."""
+    coming = breach(4, cell=told_cell(), after="begin")
+    known: dict[str, Any] = {"invariant": coming.invariant, "scope": "", "severity": "", "told": ""}
+    old = Incident(number=0, name="A", cell_class=cell_class(breach(1)), opened_ns=1 * S, **known)
+    own = Incident(number=0, name="B", cell_class=cell_class(coming), opened_ns=2 * S, **known)
+    ledger.add([old, own], "olga", 3 * S)
+    store.note(coming)
+    store.note(breach(5, cell=told_cell(link="down"), after="begin"))
+    ledger.take()
+    assert [one.breaches for one in ledger.all()] == [[2], [1]]
+
+
+@pytest.mark.parametrize(
+    ("known_as", "recurs"),
+    [
+        ("", True),
+        ("instrument/Order/PARTIALLY_FILLED/during execution-report", True),
+        ("instrument/Order/PARTIALLY_FILLED/during execution-report/link=up", True),
+        ("instrument/Order/PARTIALLY_FILLED/during execution-report/link=down", False),
+        ("instrument/Order/NEW/during execution-report", False),
+        ("lost fill", False),
+    ],
+)
+@pytest.mark.parametrize("still_open", [False, True])
+def test_an_imported_baseline_counts_by_what_it_tells(
+    store: FreezeStore, ledger: Ledger, known_as: str, recurs: bool, still_open: bool
+) -> None:
+    """Whatever an import says of its class must agree; one without any is repeated by its invariant, never joined."""
+    known: dict[str, Any] = {"invariant": "order-quantity-conserved", "scope": "", "severity": "", "told": ""}
+    over = None if still_open else 5 * S
+    past = Incident(number=0, name="A-1", cell_class=known_as, opened_ns=1 * S, resolved_ns=over, **known)
+    ledger.add([past], "olga", 6 * S)
+    store.note(breach(10, cell=told_cell(), after="begin"))
+    ledger.take()
+    if still_open:
+        assert [one.breaches for one in ledger.all()] == ([[1]] if recurs and known_as else [[], [1]])
+    else:
+        assert [one.recurs for one in ledger.all()] == [0, int(recurs)]
 
 
 # -- files --------------------------------------------------------------------------------------------------------
@@ -332,7 +543,7 @@ def test_the_figures_of_a_known_ledger() -> None:
 
 def test_the_whole_life_by_command_line(store: FreezeStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """List, show, acknowledge, diagnose, resolve, report; exit codes."""
-    store.note(breach(1_700_000_000))
+    store.note(breach(1_700_000_000, cell={"link": "up"}, after="restart:kill"))
     guard = ["--guard", str(tmp_path)]
     who = ["--operator", "olga"]
     assert main(["incidents", "list", *guard]) == 1
@@ -344,7 +555,15 @@ def test_the_whole_life_by_command_line(store: FreezeStore, tmp_path: Path, caps
     assert main(["incidents", "list", *guard]) == 0
     capsys.readouterr()
     assert main(["incidents", "show", "1", "--json", *guard]) == 0
-    assert json.loads(capsys.readouterr().out)["state"] == "resolved"
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["state"], shown["cell"], shown["after"]) == ("resolved", {"link": "up"}, "restart:kill")
+    assert main(["incidents", "show", "1", *guard]) == 0
+    assert "state: link up; after restart:kill\n" in capsys.readouterr().out
+    assert main(["incidents", "list", "--csv", str(tmp_path / "all.csv"), *guard]) == 0
+    row = next(csv.DictReader((tmp_path / "all.csv").read_text().splitlines()))
+    assert (row["cell"], row["after"]) == ("link=up", "restart:kill")
+    assert row["cell_class"].endswith("/link=up")
+    capsys.readouterr()
     page = tmp_path / "report.html"
     assert main(["incidents", "report", "--html", str(page), "--json", *guard]) == 0
     assert json.loads(capsys.readouterr().out)["whole"]["count"] == 1
@@ -356,10 +575,15 @@ def test_the_whole_life_by_command_line(store: FreezeStore, tmp_path: Path, caps
 
 def test_the_whole_life_on_the_console(store: FreezeStore, tmp_path: Path, time_ns: Callable[[], int]) -> None:
     """A viewer sees it, an operator brings it to its end, what is wrong is said on the page."""
-    store.note(breach(1))
+    store.note(breach(1, cell={"link": "up", "position": "short"}, after="restart:kill"))
     bench = Bench(tmp_path, time_ns)
     viewer, operator = bench.browser("vera"), bench.browser("olga")
     assert "order-quantity-conserved" in viewer.get("/incidents").text
+    assert "<dd>link up; after restart:kill</dd>" in viewer.get("/incident/1").text
+    card = viewer.get("/breach/1").text
+    assert "State: link up; after restart:kill." in card
+    assert "<dt>Net positions</dt><dd>short</dd>" in card
+    assert "restart:kill: killed and started again" in card
     assert viewer.submit("/incident/1/acknowledge").status_code == 403
     assert operator.submit("/incident/1/resolve").status_code == 422
     assert "no diagnosis yet" in operator.submit("/incident/1/resolve").text

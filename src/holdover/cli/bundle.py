@@ -12,6 +12,7 @@ from holdover.explore.play import store_for
 from holdover.explore.reproduce import bundle_of, reproduce
 from holdover.explore.schedule import read_schedule
 from holdover.harness.snapshot import Snapshot
+from holdover.runtime.breach import state_in_words
 from holdover.runtime.bundle import Bundle
 from holdover.runtime.redaction import Rules
 
@@ -75,6 +76,8 @@ def run_reproduce(arguments: argparse.Namespace) -> int:
         "found": done.found,
         "by": done.by,
         "explanation": done.explanation,
+        "cell": bundle.about.cell,
+        "after": bundle.about.after,
         "same_catalogue": done.same_catalogue,
         "test": test,
     }
@@ -91,6 +94,9 @@ def text(bundle: Bundle, told: dict[str, Any]) -> str:
     """What became of it, on one screen."""
     said = {"breach": "REPRODUCED", "holds": "NOT THERE", "unknown": "ANOTHER"}[told["verdict"]]
     lines = [f"{said}  {told['expected']}, by {told['by']}", "", f"then  {bundle.about.explanation}"]
+    state = state_in_words(bundle.about.cell, bundle.about.after)
+    if state:
+        lines.append(f"      state: {state}")
     lines.append(f"now   {told['explanation'] or 'nothing was breached'}")
     if not told["same_catalogue"]:
         lines.append("the catalogue here is not the one that it was found under")

@@ -277,6 +277,8 @@ def played_json(played: Played) -> dict[str, Any]:
                 "time_ns": one.time_ns,
                 "mutation": one.mutation,
                 "explanation": one.explanation,
+                "cell": one.cell,
+                "after": one.after,
             }
             for one in played.breaches
         ],

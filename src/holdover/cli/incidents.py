@@ -115,6 +115,8 @@ def run_show(arguments: argparse.Namespace) -> int:
         return 0
     print(_line(one))
     print(f"      {one.told or one.name}")
+    if one.found_in:
+        print(f"      state: {one.found_in}")
     for breach in one.breaches:
         print(f"      breach {breach}")
     for time_ns, told in ledger.acts(one.number):

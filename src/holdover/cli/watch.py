@@ -168,8 +168,8 @@ def _watch(arguments: argparse.Namespace, catalogue: Catalogue, judge: Judge, so
         hooks.append(CommandHook(arguments.hook_command))
 
     def say(breach: Breach) -> None:
-        line = msgspec.json.encode(breach).decode() if arguments.json else f"BREACH {breach.explanation}"
-        print(line, flush=True)
+        told = f"BREACH {breach.explanation}" + (f"; state: {breach.state}" if breach.state else "")
+        print(msgspec.json.encode(breach).decode() if arguments.json else told, flush=True)
 
     def complain(told: str) -> None:
         print(f"holdover: {told}", file=sys.stderr, flush=True)

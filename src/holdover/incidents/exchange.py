@@ -3,8 +3,9 @@
 A file is taken whole or not at all, and every line that is wrong is named. Columns: `name` (by which it is known
 elsewhere), `invariant` and `opened` are needed; `cell_class`, `scope`, `severity`, `told`, `acknowledged`,
 `acknowledged_by`, `diagnosed`, `diagnosed_by`, `cause`, `diagnosis`, `resolved`, `resolved_by` may be missing or empty.
-Times are ISO 8601 with an offset (`2024-11-27T14:31:05Z`). An export has the same columns, and three that an import
-reads over because they follow from the rest: `number`, `recurrence`, `breaches`.
+Times are ISO 8601 with an offset (`2024-11-27T14:31:05Z`). An export has the same columns, and some that an import
+reads over because they follow from the rest: `number`, `recurrence`, `breaches`; `cell` (`axis=value`, a space between
+them) and `after`, the state that the first breach tells.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ COLUMNS: Final = (
     "resolved_by",
 )
 _NEEDED: Final = ("name", "invariant", "opened")
-_FOLLOWS: Final = ("number", "recurrence", "breaches")
+_FOLLOWS: Final = ("number", "recurrence", "breaches", "cell", "after")
 _STEPS: Final = ("opened", "acknowledged", "diagnosed", "resolved")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FRACTION: Final = re.compile(r"\.(\d{1,9})")
@@ -141,13 +142,15 @@ def _told(one: Incident) -> dict[str, str | int]:
     told["name"] = one.name or f"holdover-{one.number}"
     told["recurrence"] = one.recurrence
     told["breaches"] = " ".join(str(number) for number in one.breaches)
+    told["cell"] = " ".join(f"{axis}={value}" for axis, value in one.cell.items())
+    told["after"] = one.after
     return told
 
 
 def to_csv(incidents: Sequence[Incident]) -> str:
     """The incidents as CSV, in their order, with a line of names first."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, ["number", *COLUMNS, "recurrence", "breaches"], lineterminator="\n")
+    writer = csv.DictWriter(file, ["number", *COLUMNS, *_FOLLOWS[1:]], lineterminator="\n")
     writer.writeheader()
     writer.writerows(_told(one) for one in incidents)
     return file.getvalue()
@@ -155,5 +158,15 @@ def to_csv(incidents: Sequence[Incident]) -> str:
 
 def to_json(incidents: Sequence[Incident]) -> str:
     """The incidents as a JSON array of objects with the columns of the CSV, and how far each has come."""
-    told = [{**_told(one), "state": one.state, "breaches": one.breaches, "recurs": one.recurs} for one in incidents]
+    told = [
+        {
+            **_told(one),
+            "state": one.state,
+            "breaches": one.breaches,
+            "recurs": one.recurs,
+            "cell": one.cell,
+            "found_in": one.found_in,
+        }
+        for one in incidents
+    ]
     return json.dumps(told, indent=1)

@@ -3,6 +3,8 @@
 A breach opens an incident, or joins the one that is open with its invariant and its cell class. The life of an incident
 is opened, acknowledged, diagnosed, resolved; it is acknowledged when one of its pages is. Whether it is recurrent is
 never said by anybody: it is when an incident of the same invariant and the same cell class had been resolved before.
+Classes are the same by the parts that both have (`classes.same_class`). An incident imported without any class is
+joined by none, and repeated by each of its invariant: doubt opens an incident more, and does not call it novel.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.incidents.classes import cell_class
+from holdover.incidents.classes import cell_class, same_class
 from holdover.runtime import Breach, FreezeStore
+from holdover.runtime.breach import state_in_words
 from holdover.runtime.database import Row, Run
 
 _SCHEMA: Final = """
@@ -45,7 +48,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     `name` is by which it is known elsewhere, where it was imported; `cause` the tag and `diagnosis` the sentence of
     whoever diagnosed it; `breaches` the numbers of the breaches in it; `recurs` the number of the incident that it
-    repeats, 0 when it is novel.
+    repeats, 0 when it is novel; `cell` and `after` what the first breach in it tells of the state.
     """
 
     number: int
@@ -66,6 +69,13 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     resolved_by: str = ""
     breaches: list[int] = []
     recurs: int = 0
+    cell: dict[str, str] = {}
+    after: str = ""
+
+    @property
+    def found_in(self) -> str:
+        """The carried state in which it was found, in words; empty where no breach tells it."""
+        return state_in_words(self.cell, self.after)
 
     @property
     def state(self) -> str:
@@ -80,11 +90,6 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     def recurrence(self) -> str:
         """`recurrent` or `novel`."""
         return "recurrent" if self.recurs else "novel"
-
-    @property
-    def mark(self) -> tuple[str, str]:
-        """What it has in common with those that it repeats."""
-        return (self.invariant, self.cell_class)
 
 
 class Ledger:
@@ -136,13 +141,13 @@ class Ledger:
 
     def _join(self, run: Run, breach: Breach) -> None:
         mark = (breach.invariant, cell_class(breach))
-        found = run(
-            "SELECT number FROM incident WHERE invariant=? AND cell_class=? AND resolved_ns IS NULL "
-            "ORDER BY number LIMIT 1",
-            *mark,
+        open_ones = run(
+            "SELECT number, cell_class FROM incident WHERE invariant=? AND resolved_ns IS NULL ORDER BY number", mark[0]
         )
+        found = [number for number, told in open_ones if told == mark[1]]  # its very own class comes first
+        found += [number for number, told in open_ones if told and same_class(str(told), mark[1])]
         if found:
-            number, how = int(found[0][0]), "joined by"
+            number, how = int(found[0]), "joined by"
         else:
             number, how = _next(run), "opened by"
             self._insert(
@@ -295,8 +300,13 @@ class Ledger:
         inside: dict[int, list[int]] = {}
         for breach, incident in run("SELECT breach, incident FROM incident_breach ORDER BY breach"):
             inside.setdefault(int(incident), []).append(int(breach))
+        first = run(
+            "SELECT t.incident, b.body FROM breach b JOIN incident_breach t ON t.breach = b.number "
+            "WHERE b.number IN (SELECT MIN(breach) FROM incident_breach GROUP BY incident)"
+        )
+        found = {int(incident): msgspec.json.decode(body, type=_Found) for incident, body in first}
         rows = run(f"SELECT {_FIELDS} FROM incident ORDER BY opened_ns, number")
-        return _with_recurrence([_incident(row, inside) for row in rows])
+        return _with_recurrence([_incident(row, inside, found) for row in rows])
 
     def _insert(self, run: Run, one: Incident) -> None:
         values = [getattr(one, name.strip()) for name in _FIELDS.split(",")]
@@ -312,24 +322,36 @@ _PLACE: Final = "COALESCE((SELECT value FROM incident_place WHERE name='audit'),
 
 
 def _with_recurrence(incidents: Iterable[Incident]) -> list[Incident]:
-    """Each with the incident that it repeats: the latest of its mark that was resolved when it was opened."""
+    """Each with the one that it repeats: the latest of its invariant and class that was resolved when it was opened."""
     found: list[Incident] = []
-    over: dict[tuple[str, str], list[Incident]] = {}
+    over: dict[str, dict[str, list[Incident]]] = {}
     for one in incidents:
+        mine = over.setdefault(one.invariant, {})
         before = [
             other
-            for other in over.get(one.mark, [])
+            for told, others in mine.items()
+            if not told or not one.cell_class or same_class(told, one.cell_class)
+            for other in others
             if other.resolved_ns is not None and other.resolved_ns <= one.opened_ns
         ]
-        recurs = max(before, key=lambda other: other.resolved_ns or 0).number if before else 0
+        recurs = max(before, key=lambda other: (other.resolved_ns or 0, other.number)).number if before else 0
         found.append(msgspec.structs.replace(one, recurs=recurs))
-        over.setdefault(one.mark, []).append(one)
+        mine.setdefault(one.cell_class, []).append(one)
     return found
 
 
-def _incident(row: Row, inside: dict[int, list[int]]) -> Incident:
+class _Found(msgspec.Struct, frozen=True):
+    """What is read of a breach's body here."""
+
+    cell: dict[str, str] = {}
+    after: str = ""
+
+
+def _incident(row: Row, inside: dict[int, list[int]], found: dict[int, _Found]) -> Incident:
     told: dict[str, Any] = dict(zip([name.strip() for name in _FIELDS.split(",")], row, strict=True))
-    return Incident(**told, breaches=inside.get(int(row[0]), []))
+    number = int(row[0])
+    first = found.get(number, _Found())
+    return Incident(**told, breaches=inside.get(number, []), cell=first.cell, after=first.after)
 
 
 def _next(run: Run) -> int:

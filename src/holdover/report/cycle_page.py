@@ -138,6 +138,7 @@ def _card(found: Found, catalogue: Catalogue) -> str:
         f"{breach.mutation}, during {escape(breach.cause)} · {escape(breach.severity)} · froze <b>{escape(breach.scope)}</b>, "
         f"still allows {escape(', '.join(entry.allows) or 'nothing')}</p>"
         f"<p class='why'>{escape(breach.explanation.partition(': ')[2])}</p>"
+        f"<p>State: {escape(breach.state or 'not known')}.</p>"
         f"<div class='two'><div><h4>What must hold</h4><p>{escape(entry.statement)}</p><h4>What it means</h4>"
         f"<p>{escape(entry.implication)}</p></div><div><h4>What to do, in this order</h4><ol>{steps}</ol></div></div>"
         f"<h4>The records</h4><table class='plain'><tbody>{records}</tbody></table>"

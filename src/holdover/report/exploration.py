@@ -195,7 +195,8 @@ def played_text(played: Played) -> str:
         "",
         f"{played.market_events:,} market events, {played.mutations:,} mutations, {played.done} operations done",
     ]
-    lines += [f"BREACH  {one.explanation}" for one in played.breaches[:8]]
+    for one in played.breaches[:8]:
+        lines += [f"BREACH  {one.explanation}", *([f"        state: {one.state}"] if one.state else [])]
     if len(played.breaches) > 8:
         lines.append(f"        and {len(played.breaches) - 8} more")
     if played.crash:

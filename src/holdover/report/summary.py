@@ -43,6 +43,8 @@ def cycle_json(result: Result, report: str) -> dict[str, Any]:
                 "explanation": found.breach.explanation,
                 "subsystem": found.breach.subsystem,
                 "cause": found.breach.cause,
+                "cell": found.breach.cell,
+                "after": found.breach.after,
             }
             for found in result.breaches
         ],
@@ -131,6 +133,8 @@ def _breaches(result: Result) -> list[str]:
         lines.append(f"  {found.arm} {found.day} {_clock(breach.time_ns)}  {breach.invariant}  ({breach.cause})")
         said = breach.explanation.partition(": ")[2]
         lines += [f"    {said[start : start + _WIDTH - 4]}" for start in range(0, min(len(said), 282), _WIDTH - 4)]
+        if breach.state:
+            lines.append(f"    state: {breach.state}"[:_WIDTH])
         lines.append(f"    frozen {breach.scope}; what to do: holdover catalogue show {breach.invariant}")
     if len(result.breaches) > len(shown):
         lines.append(f"  and {len(result.breaches) - len(shown)} more that followed from it")

@@ -11,7 +11,7 @@ is shown one record before and after, and keeps counts, so that it costs the sam
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from holdover.model import SYSTEM, Link, Order, OrdStatus, Position, Reconciliation, Record, TimeInForce
@@ -30,7 +30,8 @@ class Axis:
 
     `reads` names what it is shown, as (subsystem, kind); a subsystem of None means any. `depends` lists expressions of
     a record `r`: a change that leaves all of them alone is not shown. Without any, every change is. `words` says each
-    value as a person would. `value` is the index of the present value; index 0 is that of a system that has not begun.
+    value as a person would. After a transition in `forgets` a breach does not tell the value until it is shown a record
+    again. `value` is the index of the present value; index 0 is that of a system that has not begun.
     """
 
     name: ClassVar[str] = ""
@@ -39,6 +40,7 @@ class Axis:
     words: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[tuple[tuple[str | None, type[Record]], ...]] = ()
     depends: ClassVar[tuple[str, ...]] = ()
+    forgets: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         self.value = 0
@@ -48,6 +50,10 @@ class Axis:
 
     def told(self, what: str, detail: str) -> None:
         """A transition (or `freeze`, with its level) has come about; set `value`."""
+
+    def known(self) -> bool:
+        """Whether `value` rests on something that was told; where it does not, a breach leaves the axis out."""
+        return True
 
     def dump(self) -> Any:
         """What must be kept over a restart beside the records themselves; None where these say it all."""
@@ -225,6 +231,10 @@ class OldestCarried(Axis):
             self._sessions = [*self._sessions, detail][-2:]
             self._look()
 
+    def known(self) -> bool:
+        """Not how old a carried order is, where no session was ever said to begin."""
+        return not self.value or bool(self._sessions)
+
     def dump(self) -> Any:
         """The last sessions that began."""
         return self._sessions
@@ -248,7 +258,12 @@ class OldestCarried(Axis):
 
 
 class _Links(Axis):
-    """An axis over what is said of each link; a restart makes all of it untrue until it is said again."""
+    """An axis over what is said of each link; a restart makes all of it untrue until it is said again.
+
+    After a night what was said last is what yesterday's process knew.
+    """
+
+    forgets = ("overnight",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -312,6 +327,10 @@ class SessionPhase(Axis):
     def told(self, what: str, detail: str) -> None:
         """Begin, end and overnight move it on."""
         self.value = self._AFTER.get(what, self.value)
+
+    def known(self) -> bool:
+        """Once a session was said to begin: who says nothing of sessions may be in one."""
+        return self.value > 0
 
     def dump(self) -> Any:
         """The phase."""
@@ -450,3 +469,19 @@ def axes_in_use() -> list[type[Axis]]:
 def freeze_level(scopes: Sequence[str]) -> str:
     """How wide a set of frozen scopes is, as the axis says it."""
     return "system" if SYSTEM in scopes else "part" if scopes else "nothing"
+
+
+def in_words(cell: Mapping[str, str], names: Sequence[str] | None = None) -> dict[str, str]:
+    """What the values of a cell (axis -> value) mean, by axis: in the axes' own words, in their order.
+
+    `names` picks axes, in its order. An axis or a value that nobody here knows is told by its name.
+    """
+    axes = {one.name: one for one in axes_in_use()}
+    order = names if names is not None else [*axes, *sorted(set(cell) - set(axes))]
+    return {name: _word(axes.get(name), name, cell[name]) for name in order if name in cell}
+
+
+def _word(kind: type[Axis] | None, name: str, value: str) -> str:
+    if kind is None or value not in kind.values:
+        return f"{name} {value}"
+    return kind.words[kind.values.index(value)]

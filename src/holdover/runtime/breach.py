@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
 from holdover.catalogue import Entry
+from holdover.runtime.axes import in_words
 
 TRIGGER: Final = "trigger"
 ACKNOWLEDGE: Final = "acknowledge"
 RESOLVE: Final = "resolve"
 """What a page says: something is wrong, somebody is on it, it is over. The words are those of PagerDuty's Events v2."""
+
+CARRIED: Final = ("carried-partial", "link", "reconciliation")
+"""The axes that say what kind of carried state the system was in: what a page tells, and an incident is classed by."""
+
+
+def state_in_words(cell: Mapping[str, str], after: str) -> str:
+    """The carried state that a cell and the transition before it say; empty where neither says any."""
+    told = ", ".join(in_words(cell, CARRIED).values())
+    return "; ".join(part for part in (told, f"after {after}" if after else "") if part)
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -27,7 +38,8 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     """An invariant that did not hold: which, where, when, the records involved, the mutation that did it.
 
     `mutation` is the sequence number of the mutation after which it was found, `boundary` the boundary's name when it
-    was found at one. `times` counts how often the same invariant failed on the same key up to now.
+    was found at one. `cell` is the cell of the state coverage in which it was found, axis -> value, of the axes that
+    were known; `after` the last lifecycle transition before it (`restart:kill`), empty where none was said.
     """
 
     number: int
@@ -44,6 +56,13 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     records: list[Shown] = []
     boundary: str = ""
+    cell: dict[str, str] = {}
+    after: str = ""
+
+    @property
+    def state(self) -> str:
+        """The carried state in which it was found, in words; empty for a breach that does not tell any."""
+        return state_in_words(self.cell, self.after)
 
     @property
     def mark(self) -> str:
@@ -63,7 +82,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     """What on-call gets: the catalogue's words, the facts of the breach, the first step and the rest of them.
 
     `dedup_key` is the same for every page about one invariant in one scope, so that a receiver can join them. `event`
-    is `trigger`, or later `acknowledge` or `resolve`, `by` whom.
+    is `trigger`, or later `acknowledge` or `resolve`, `by` whom. `state` is the carried state, in words.
     """
 
     number: int
@@ -82,6 +101,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     event: str = TRIGGER
     by: str = ""
+    state: str = ""
 
     def headline(self) -> str:
         """One line: the title, and how it stands with it."""
@@ -92,8 +112,9 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """The page as plain text, for channels that carry nothing else."""
         steps = "\n".join(f"  {number}. {step}" for number, step in enumerate(self.steps, 1))
+        state = f"State: {self.state}\n" if self.state else ""
         return (
-            f"{self.explanation}\n\nWhat must hold: {self.statement}\nWhat it means: {self.implication}\n"
+            f"{self.explanation}\n{state}\nWhat must hold: {self.statement}\nWhat it means: {self.implication}\n"
             f"Frozen: {self.scope} (still allowed: {', '.join(self.allows) or 'nothing'})\n\n"
             f"Do, in this order:\n{steps}\n\n"
             f"Next: {self.next_command}\n"
@@ -117,4 +138,5 @@ def page_for(breach: Breach, entry: Entry, number: int) -> Page:
         allows=list(entry.allows),
         next_command=f"holdover catalogue show {breach.invariant}",
         digest=breach.digest,
+        state=breach.state,
     )

@@ -45,7 +45,8 @@ class BadBundle(ValueError):
 class About(msgspec.Struct, frozen=True, kw_only=True):
     """What a bundle says of itself. `mark` is `subsystem/invariant`; times in ns since the epoch, UTC.
 
-    `versions` names what ran; `redacted` counts the rules that were applied before anything was written.
+    `cell` and `after` are the breach's. `versions` names what ran; `redacted` counts the rules that were applied before
+    anything was written.
     """
 
     mark: str
@@ -57,6 +58,8 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     boundary: str = ""
     cause: str = ""
     trade_date: str = ""
+    cell: dict[str, str] = {}
+    after: str = ""
     versions: dict[str, str] = {}
     redacted: int = 0
     parts: dict[str, str] = {}
@@ -138,6 +141,8 @@ def about(breach: Breach, rules: Rules, trade_date: str = "") -> About:
         boundary=breach.boundary,
         cause=rules.value(breach.cause),
         trade_date=trade_date,
+        cell=breach.cell,
+        after=breach.after,
         versions={"holdover": __version__, "python": platform.python_version(), "msgspec": msgspec.__version__},
         redacted=len(rules.fields) + len(rules.patterns),
     )

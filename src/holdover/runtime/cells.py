@@ -83,6 +83,7 @@ class CellCounter:
         self.on_transition: Callable[[str, int], None] | None = None
         self.on_put_back: Callable[[], None] | None = None
         self._quiet = False
+        self._shown: set[str] = set()
         self._watches: dict[TableKey, tuple[Watch | None, tuple[str, ...]]] = {}
 
     # -- what the layout and the guard call ---------------------------------------------------------------------
@@ -105,8 +106,14 @@ class CellCounter:
         ]
         if not mine:
             return None, ()
+        names = [one.name for one, _ in mine]
+        noted: set[str] | None = None
 
         def changed(before: Record | None, after: Record | None) -> None:
+            nonlocal noted
+            if noted is not self._shown:
+                noted = self._shown
+                noted.update(names)
             moved = 0
             for one, stride in mine:
                 was = one.value
@@ -173,10 +180,27 @@ class CellCounter:
         if self.on_transition is not None:
             self.on_transition(label, self.cell)
         self.last = label
+        forgotten = {one.name for one in self.axes if what in one.forgets}
+        if forgotten:
+            self._shown = self._shown - forgotten  # another set, so that each watch notes itself anew
         self.tell(what, detail)
         return True
 
     # -- cells as text ------------------------------------------------------------------------------------------
+
+    def here(self) -> dict[str, str]:
+        """The cell as it can be told just now: axis -> value, by name, whatever axes there are and in which order.
+
+        Left out is what would be said without being known: an axis that has raised, one that reads records of which
+        none has ever come up, one that waits for a transition that nobody has told; and all that read records while
+        these are being read back.
+        """
+        return {one.name: one.values[one.value] for one in sorted(self.axes, key=lambda a: a.name) if self._known(one)}
+
+    def _known(self, one: Axis) -> bool:
+        if one.name in self.broken or not one.known():
+            return False
+        return not one.reads or (not self._quiet and one.name in self._shown)
 
     def code(self, cell: int) -> str:
         """A cell as one digit an axis."""
@@ -202,11 +226,14 @@ class CellCounter:
 
     def dump(self) -> dict[str, Any]:
         """What the axes must know beside the records, for the monitor's memory; the counts are not part of it."""
-        return {"last": self.last, "axes": {one.name: one.dump() for one in self.axes}}
+        axes = {one.name: one.dump() for one in self.axes}
+        return {"last": self.last, "axes": axes, "shown": sorted(self._shown)}
 
     def load(self, held: dict[str, Any]) -> None:
         """Take up what `dump` gave; axes that it does not know stay as they are."""
         self.last = str(held.get("last", ""))
+        if "shown" in held:  # not what has come up only because it was read back just now
+            self._shown = {str(name) for name in held["shown"]}
         known = held.get("axes", {})
         for one in self.axes:
             if known.get(one.name) is not None:
@@ -219,6 +246,7 @@ class CellCounter:
             self.cell,
             self.last,
             self.steps,
+            frozenset(self._shown),
             [{name: copy(held) for name, held in vars(a).items()} for a in self.axes],
         )
 
@@ -226,7 +254,8 @@ class CellCounter:
         """Make the axes what they were when `keep` was called. What was counted since stays counted: it was seen."""
         if self.on_change is not None:
             self.on_change(self.cell)
-        self.cell, self.last, self.steps, axes = kept
+        self.cell, self.last, self.steps, shown, axes = kept
+        self._shown = set(shown)
         for one, held in zip(self.axes, axes, strict=True):
             vars(one).update({name: copy(value) for name, value in held.items()})
 

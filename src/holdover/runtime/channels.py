@@ -106,6 +106,7 @@ class PagerDutyChannel:
                 "component": page.scope,
                 "class": page.invariant,
                 "custom_details": {
+                    **({"state": page.state} if page.state else {}),
                     "what must hold": page.statement,
                     "what it means": page.implication,
                     "frozen": page.scope,

@@ -488,7 +488,7 @@ class Guard:
         self._breach_number = max(self._breach_number, breach.number)
         self.breaches.append(breach)
         if not self.quiet:
-            log.error("BREACH %s; frozen: %s", breach.explanation, scope)
+            log.error("BREACH %s; state: %s; frozen: %s", breach.explanation, breach.state or "not known", scope)
         if self.journal is not None:
             self.journal.say(self.monitor.mutations, breach.time_ns, "breach", breach.explanation)
         self._say_freezes()

@@ -490,6 +490,8 @@ class Monitor:
                 if isinstance(value, Record)
             ],
             boundary=self._boundary,
+            cell=self.cells.here(),
+            after=self.cells.last,
         )
         self._on_breach(breach, check)
 

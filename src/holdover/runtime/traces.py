@@ -53,6 +53,7 @@ def _on_breach(guard: Guard, say: Any) -> None:
             "holdover.mutation": breach.mutation,
             "holdover.cause": breach.cause,
             "holdover.explanation": breach.explanation,
+            "holdover.state": breach.state,
             "holdover.catalogue": breach.digest,
         }
         say("holdover.breach", told)

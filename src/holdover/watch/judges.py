@@ -12,12 +12,18 @@ from holdover.audit import Audit
 from holdover.catalogue import Boundary, Catalogue, Frozen
 from holdover.model import Record, Request, scope_of
 from holdover.runtime import Breach, CellCounter, Monitor
+from holdover.runtime.axes import FreezeLevel, axes_in_use
 from holdover.runtime.layout import Check, Touched
 from holdover.runtime.monitor import kinds_by_name
 
 _BOUNDARIES: Final = frozenset(("begin", "end", "overnight", "restart", "disconnect", "reconnect", "reconciled"))
 _JUDGED: Final = _BOUNDARIES | {"settled", "restore"}
+_TRANSITION: Final = "transition:"
 _RECOVERED: Final = ("orders", "positions", "ledger")
+
+
+def _tells(what: object) -> bool:
+    return isinstance(what, str) and (what in _JUDGED or what.startswith(_TRANSITION))
 
 
 class Judge(Protocol):
@@ -69,7 +75,9 @@ class MutationJudge:
     def __init__(self, catalogue: Catalogue, *, alone: bool = False, once: bool = False) -> None:
         self.skipped: list[str] = []
         self.on_breach: Callable[[Breach], None] = lambda breach: None
-        self.monitor = Monitor(catalogue, self._breached, _NothingFrozen(), cells=CellCounter(()))
+        # A journal tells a freeze before the mutation that has caused it, so what is frozen just then is not known.
+        cells = CellCounter([one for one in axes_in_use() if one is not FreezeLevel])
+        self.monitor = Monitor(catalogue, self._breached, _NothingFrozen(), cells=cells)
         self._kinds = kinds_by_name()
         self._alone, self._once = alone, once
         self._touched: Touched = {}
@@ -97,7 +105,7 @@ class MutationJudge:
             time_ns, seq = int(told.get("time_ns", 0)), told.get("seq")
             if "record" in told:
                 self._mutation(told, time_ns, seq)
-            elif told.get("what") in _JUDGED and not self._again(seq, time_ns, line):
+            elif _tells(told.get("what")) and not self._again(seq, time_ns, line):
                 self._said(told, time_ns)
         except (msgspec.MsgspecError, ValueError, TypeError, KeyError) as problem:
             self.skipped.append(f"line {number} is no mutation: {problem}")
@@ -138,11 +146,22 @@ class MutationJudge:
             records = [self._record(one) for one in told.get("restored", [])]
             self.monitor.cause = "restore"
             self.monitor.restore(detail, records, time_ns, self._touched)
+        elif what.startswith(_TRANSITION):
+            self.monitor.cells.transition(what.removeprefix(_TRANSITION), detail)
         elif what in _BOUNDARIES:
             self._settle(time_ns)
+            self._came_by(what, detail)
             self.monitor.cause = what
             recovered = _RECOVERED if what == "reconciled" else ()
             self.monitor.boundary(Boundary(what, detail, time_ns), recovered=recovered)
+
+    def _came_by(self, what: str, detail: str) -> None:
+        """A boundary is a transition, too, unless a harness has told that one just before it, with its kind."""
+        cells = self.monitor.cells
+        if cells.last.partition(":")[0] == what:
+            cells.tell(what, detail)
+        elif cells.transition(what, detail) and what == "restart":
+            cells.last = what  # of which kind it was is not known here
 
     def _record(self, told: dict[str, Any]) -> Record:
         kind = self._kinds.get(str(told.get("kind")))

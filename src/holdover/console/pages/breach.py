@@ -13,7 +13,9 @@ from holdover.catalogue import Entry
 from holdover.console.console import Ask, Console, Part
 from holdover.console.login import checked
 from holdover.runtime import Alert, Breach, Freeze, ThawRefused, ThawRequest
+from holdover.runtime.axes import axes_in_use, in_words
 from holdover.runtime.bundle import SUFFIX, BadBundle, Bundle, Mutated
+from holdover.runtime.cells import TRANSITIONS
 from holdover.runtime.thawing import thaw
 
 log = logging.getLogger("holdover.console")
@@ -203,6 +205,12 @@ def _freeze(ask: Ask) -> Freeze | None:
     return next((one for one in ask.console.store.in_force() if one.number == number), None)
 
 
+def _cell(breach: Breach) -> list[tuple[str, str]]:
+    """(axis by its title, value in words) of the cell in which a breach was found."""
+    titles = {one.name: one.title for one in axes_in_use()}
+    return [(titles.get(name, name), word) for name, word in in_words(breach.cell).items()]
+
+
 def _page(ask: Ask, card: Card, *, status: int = 200, problem: str = "") -> Response:
     console = ask.console
     scope = card.freeze.scope if card.freeze is not None else ""
@@ -221,6 +229,8 @@ def _page(ask: Ask, card: Card, *, status: int = 200, problem: str = "") -> Resp
         changes=changes,
         no_changes=no_changes,
         records=records,
+        cell=_cell(card.breach) if card.breach is not None else [],
+        came_by=TRANSITIONS.get(card.breach.after, "") if card.breach is not None else "",
         problem=problem,
         reason=ask.text("reason"),
         evidence=ask.text("evidence"),
