@@ -66,10 +66,13 @@ class Incumbent:
         self.days = self.store.days(SYMBOL)[:days]
         self.instrument = self.store.get(SYMBOL, self.days[0]).meta.instrument
         (place / "acme.toml").write_text(instrument_toml(self.instrument))
+        candidate = f"recordings = {json.dumps(str(self.store.directory))}\n{candidate}"
         (place / "shadow.toml").write_text(CONFIG.format(candidate=candidate, more=more))
         self.session = Session(factory_named("desk"), self.store, [SYMBOL], place / "incumbent", days=self.days)
         # What a plan may suppose of a day is the same for both.
-        meta = DaysToCome([self.instrument]).get(SYMBOL, self.days[0]).meta
+        metas = [self.store.get(SYMBOL, day).meta for day in self.store.days(SYMBOL)]
+        mean = tuple(sum(told) // len(metas) for told in zip(*((m.traded_qty, m.trades) for m in metas), strict=True))
+        meta = DaysToCome([self.instrument], {SYMBOL: mean}).get(SYMBOL, self.days[0]).meta
         self.session.plan = Plan(days=[meta])
         self.feed: IO[bytes] = open(place / "feed.jsonl", "ab", buffering=0)  # noqa: SIM115 - as long as the test
         self.seq = 0

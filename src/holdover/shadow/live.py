@@ -510,7 +510,8 @@ class Live:
     def _window(self) -> Window:
         """Orders of before the candidate began are not its; what moves now may be on its way to the other."""
         settled_ns = round(self.config.input.patience_ms * 1e6) + 1_000_000_000
-        return Window(since_ns=self.life.state.since_ns, until_ns=self._now - settled_ns)
+        played_ns = self._now if self.arms[0].session is None else min(self._now, self._end - self._grace_ns)
+        return Window(since_ns=self.life.state.since_ns, until_ns=played_ns - settled_ns)
 
     def compare(self) -> None:
         """Compare all orders up to now, at once."""
