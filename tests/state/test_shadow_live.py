@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,8 +20,11 @@ from holdover.desk.config import Strategy
 from holdover.desk.parents import Parents
 from holdover.harness.subject import Env, Plan
 from holdover.model import ParentOrder
-from holdover.shadow import ask, read_shadow
+from holdover.shadow import ask, read_shadow, read_state
 from tests.beside import Host, Incumbent, S
+from tests.waits import waiting
+
+KILLS = int(os.environ.get("HOLDOVER_KILLS", "5"))
 
 
 @pytest.fixture
@@ -252,3 +260,46 @@ def test_a_silent_feed_stops_the_healthy_clock_and_not_the_day(beside: Any) -> N
     assert session.clock.now_ns - stood == pytest.approx(600 * S, abs=2 * S)
     assert host.live.life.state.faults["silence"].count == 1
     assert host.live.life.state.clock.healthy_ns == 0
+
+
+def _has_come(state: Path, events: int, written_ns: int) -> bool:
+    """Whether a shadow has counted so many events, and has written since."""
+    return state.exists() and state.stat().st_mtime_ns > written_ns and read_state(state).market_events >= events
+
+
+def test_a_shadow_that_is_killed_again_and_again_as_a_process(tmp_path: Path) -> None:
+    """SIGKILL at random moments of a day that comes in: at the end nothing is missing, twice, or different."""
+    incumbent = Incumbent(tmp_path, days=1)
+    config = tmp_path / "shadow.toml"
+    told = config.read_text().replace("tick_s = 1\n", "tick_s = 0.05\n")
+    config.write_text(told.replace("[input]", '[input]\nbegin = "start"'))
+    state = read_shadow(config).state
+    draw, wait = random.Random(7), waiting(60.0)
+    command = [sys.executable, "-m", "holdover", "shadow", "run", "--config", str(config)]
+
+    def begin() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+    process, kills, written = begin(), 0, 0
+    try:
+        for number, _ in enumerate(some(incumbent, 90)):
+            if number % max(80 // KILLS, 1) == 5:
+                wait(partial(_has_come, state, draw.randrange(incumbent.seq), written if draw.randrange(2) else 0))
+                written = state.stat().st_mtime_ns
+                process.kill()
+                process.wait()
+                process, kills = begin(), kills + 1
+        wait(lambda: state.exists() and read_state(state).market_events == incumbent.seq)
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        incumbent.close()
+    found = read_state(state)
+    assert 1 + kills // 4 <= found.clock.lives <= kills + 1
+    assert found.compared is not None
+    assert found.compared.orders + found.compared.moving == found.orders > 10
+    assert found.compared.differing == 0
+    assert {name: faults.count for name, faults in found.faults.items()} == {}
+    assert found.followed is not None
+    assert (found.followed.left_out, found.followed.alone) == (0, 0)
