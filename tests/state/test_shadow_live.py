@@ -283,7 +283,7 @@ def test_a_shadow_that_is_killed_again_and_again_as_a_process(tmp_path: Path) ->
     process, kills, written = begin(), 0, 0
     try:
         for number, _ in enumerate(some(incumbent, 90)):
-            if number % max(80 // KILLS, 1) == 5:
+            if number % max(80 // KILLS, 1) == 0 and number:
                 wait(partial(_has_come, state, draw.randrange(incumbent.seq), written if draw.randrange(2) else 0))
                 written = state.stat().st_mtime_ns
                 process.kill()
