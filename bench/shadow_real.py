@@ -45,10 +45,11 @@ DOWN_S, SILENT_S, LOOK_S = 10.0, 20.0, 0.5
 
 
 class Feed(threading.Thread):
-    """Says each second that the feed lives, unless it is silent."""
+    """Says each second that a component lives, unless it is silent."""
 
-    def __init__(self, notes: Path) -> None:
+    def __init__(self, notes: Path, component: str = "feed") -> None:
         super().__init__(daemon=True)
+        self.component = component
         self.notes, self.silent, self.ended = notes, False, threading.Event()
 
     def run(self) -> None:
@@ -56,7 +57,7 @@ class Feed(threading.Thread):
         while not self.ended.wait(1.0):
             if not self.silent:
                 with open(self.notes, "a") as file:
-                    file.write('{"component":"feed"}\n')
+                    file.write(json.dumps({"component": self.component}) + "\n")
 
 
 def main() -> int:

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 class DeskSubject:
     """One life of the desk. The plan's days give the instruments and how much one may trade of them.
 
-    The plan's settings may hold a whole `DeskConfig` (`desk`), fields of one to be set otherwise (`limits`), the names
-    of the only strategies that trade (`strategies`), and how many slices of each may work at a time (`slices`).
+    The plan's settings may hold a whole `DeskConfig` (`desk`) or the file by which a live desk runs (`live`), fields of
+    one to be set otherwise (`limits`), the names of the only strategies that trade (`strategies`), and how many slices
+    of each may work at a time (`slices`).
     """
 
     def __init__(self, plan: Plan) -> None:
         told = plan.settings.get("desk")
-        config = told if isinstance(told, DeskConfig) else config_for(plan)
+        config = told if isinstance(told, DeskConfig) else _live_config(plan) or config_for(plan)
         self.settings = plan.settings
         self.config = _only(msgspec.structs.replace(config, **plan.settings.get("limits", {})), plan)
         self.parts = parts_with(plan.faults)
@@ -113,6 +114,15 @@ class DeskSubject:
                 "submit": self.desk.submit,
             }
             acts[what](*told)
+
+
+def _live_config(plan: Plan) -> DeskConfig | None:
+    """What a live desk runs by, where the settings name its file. Raises `BadConfig`."""
+    if not plan.settings.get("live"):
+        return None
+    from holdover.adapters.fix.config import read_live  # here, so that a desk that is not live needs none of it
+
+    return read_live(Path(str(plan.settings["live"]))).desk
 
 
 def _only(config: DeskConfig, plan: Plan) -> DeskConfig:

@@ -29,6 +29,7 @@ def add_parser(verbs: Any) -> None:
     serve.add_argument("--day", required=True, metavar="DATE")
     serve.add_argument("--port", type=_port, default=9880)
     serve.add_argument("--accelerate", type=_factor, default=1.0, metavar="N", help="seconds of the day in a second")
+    serve.add_argument("--real", action="store_true", help="its time is the host's: for a day of today's date")
     serve.add_argument("--state", type=Path, metavar="DIR", help="kept here, and taken up again after a kill")
     serve.add_argument("--after", type=Path, metavar="DIR", help="the --state of the day before: begin with its night")
     serve.add_argument("--name", default="VENUE", metavar="ID", help="its CompID")
@@ -77,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
                 clients=arguments.client or ["DESK"],
                 users=_users(arguments.user),
                 accelerate=arguments.accelerate,
+                real=arguments.real,
                 drop_copy=arguments.drop_copy,
                 drop_copy_port=arguments.drop_copy_port,
                 heartbeat_s=arguments.heartbeat,

@@ -22,6 +22,8 @@ journal = "incumbent/journal.jsonl" # or a FIX log
 market = "feed.jsonl"              # lines that grow, nats://HOST:PORT/STREAM, or a folder into which a feed is recorded
 reports = "incumbent/journal.jsonl" # what the incumbent is told of its orders: a journal, a FIX log, a stream of either
 instruments = ["acme.toml"]
+open = 14:30:00                    # the session's hours, UTC; without them the instruments' calendar's
+close = 21:00:00
 begin = "now"                      # or start: from the first line that is there
 patience_ms = 2000                 # how long a request waits for the report that the incumbent got on the same
 after_close_s = 10                 # how long after the close reports of the day may still come
@@ -70,6 +72,7 @@ reason = "the incumbent rounds down"
 
 from __future__ import annotations
 
+from datetime import time as clock_time
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -109,6 +112,8 @@ class InputTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     market: str = ""
     reports: str = ""
     instruments: list[str] = []
+    open: clock_time | None = None
+    close: clock_time | None = None
     begin: Literal["now", "start"] = "now"
     patience_ms: float = 2000.0
     after_close_s: float = 10.0
@@ -281,6 +286,8 @@ def _wrong_input(tables: dict[str, Any]) -> list[str]:
             found.append("[input] should say market, and instruments: a TOML file for each")
     elif divergence.copy or candidate.snapshot:
         found.append("[divergence] copy and [candidate] snapshot are for a candidate run here live: say [input]")
+    if (told.open is None) != (told.close is None) or (told.open and told.close and told.open >= told.close):
+        found.append("[input] open should be before close, both UTC, or neither be there")
     if told.patience_ms <= 0 or told.after_close_s < 0 or told.keep_days < 0:
         found.append("[input] patience_ms should be above 0, after_close_s and keep_days not below")
     if divergence.copy and divergence.noise:

@@ -14,8 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.harness.live import DaysToCome, LiveSession
@@ -23,7 +27,7 @@ from holdover.harness.snapshot import Snapshot, take
 from holdover.harness.subject import Factory, Plan
 from holdover.model import Instrument
 from holdover.recording import MarketEvent, RecordingStore
-from holdover.recording.calendar import session_at
+from holdover.recording.calendar import Hours, hours, session_at
 from holdover.recording.format import QUOTE
 from holdover.recording.tap import read_instrument
 from holdover.shadow.components import ComponentTable
@@ -87,8 +91,8 @@ class Live:
     ) -> None:
         self.config, self.factory, self.catalogue, self.monotonic = config, factory, catalogue, monotonic
         self.instruments = _instruments(config)
-        self.days = DaysToCome(self.instruments, _traded(config, self.instruments))
-        _tried(config, factory, self.days, self.instruments, session_at(self.instruments[0].calendar, wall()))
+        self.days = DaysToCome(self.instruments, _traded(config, self.instruments), partial(_hours, config))
+        _tried(config, factory, self.days, self.instruments, self._session_at(wall()))
         self.life = Life(config, components=_components(config), monotonic=monotonic, wall=wall)
         self.life.state.subject = config.candidate.subject
         self.inputs = Inputs(config.directory / "inputs.db")
@@ -193,7 +197,7 @@ class Live:
             ahead = max(times) - mono
             self._ahead = ahead if self._ahead is None else max(self._ahead, ahead)
             if not self.trade_date:
-                self._name_day(session_at(self.instruments[0].calendar, min(times)))
+                self._name_day(self._session_at(min(times)))
                 self._began = self._first()
                 self.inputs.begin(self.trade_date, self._began, self.config.input.keep_days)
 
@@ -312,6 +316,14 @@ class Live:
             state.save(arm.root / "snapshots")
             names.append(state.name)
         return Began(snapshots=names, incumbent=self._incumbent.dump())
+
+    def _session_at(self, time_ns: int) -> str:
+        """The session that is open at a time, or the next one."""
+        one = self.instruments[0]
+        day = session_at(one.calendar, time_ns)
+        while (meta := self.days.get(one.symbol, day).meta).close_ns <= time_ns:
+            day = meta.next_session
+        return day
 
     def _name_day(self, trade_date: str) -> None:
         days = [self.days.get(one.symbol, trade_date).meta for one in self.instruments]
@@ -542,11 +554,16 @@ class Live:
 
 
 def run_live(
-    config: ShadowConfig, factory: Factory, *, seconds: float = 0.0, stop: threading.Event | None = None
+    config: ShadowConfig,
+    factory: Factory,
+    *,
+    seconds: float = 0.0,
+    stop: threading.Event | None = None,
+    wall: Callable[[], int] = time.time_ns,
 ) -> Life:
-    """Run until `stop` is set, or for so many seconds."""
+    """Run until `stop` is set, or for so many seconds. `wall` is the host's clock, ns."""
     stop = stop or threading.Event()
-    live = Live(config, factory)
+    live = Live(config, factory, wall=wall)
     end = live.monotonic() + round(seconds * 1e9) if seconds else None
     try:
         while not (stop.is_set() or (end is not None and live.monotonic() >= end)):
@@ -579,6 +596,18 @@ def _traded(config: ShadowConfig, instruments: Sequence[Instrument]) -> dict[str
                 sum(meta.trades for meta in metas) // len(metas),
             )
     return found
+
+
+def _hours(config: ShadowConfig, calendar: str, trade_date: str) -> Hours:
+    """A session's hours: those of the configuration, where it has any."""
+    found, told = hours(calendar, trade_date), config.input
+    if told.open is None or told.close is None:
+        return found
+    day = date.fromisoformat(trade_date)
+    open_ns, close_ns = (
+        int(datetime.combine(day, at, UTC).timestamp()) * 1_000_000_000 for at in (told.open, told.close)
+    )
+    return msgspec.structs.replace(found, open_ns=open_ns, close_ns=close_ns)
 
 
 def _tried(

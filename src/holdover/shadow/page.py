@@ -69,7 +69,23 @@ def _compared_text(one: Compared) -> str:
     return (
         f"{one.orders:,} orders, {one.differing:,} differ ({one.share:.4%}), {one.unexplained:,} of them without an explanation; "
         f"{one.only_candidate:,} only the candidate's, {one.only_incumbent:,} only the incumbent's; {noise}"
+        + (f"; {one.moving:,} that had only just moved are not compared yet" if one.moving else "")
     )
+
+
+def _inputs_text(state: State) -> str:
+    """What a live candidate got; empty for any other."""
+    if not state.batch:
+        return ""
+    told = f"{state.market_events:,} market events"
+    if (one := state.followed) is not None:
+        told += f", {one.reports:,} reports of the incumbent's orders"
+        if one.left_out or one.alone:
+            told += (
+                f"; {one.left_out:,} of them ({one.left_out_qty:,} lots) found no order of the candidate's, "
+                f"{one.alone:,} of its requests no counterpart"
+            )
+    return told
 
 
 def shadow_markdown(answer: Answer, state: State) -> str:
@@ -82,6 +98,7 @@ def shadow_markdown(answer: Answer, state: State) -> str:
         *(f"| {_MARK[one.met][1]} | {one.name} | {_cell(one.told)} |" for one in answer.conditions),
         "",
         f"**Uptime healthy** {_uptime_text(state)}{' (virtual clock)' if state.virtual else ''}.",
+        *([f"\n**Live inputs** {told}."] if (told := _inputs_text(state)) else []),
         "",
         "| faults | count | last |",
         "|---|---|---|",
@@ -122,7 +139,7 @@ def shadow_page(answer: Answer, state: State, config: ShadowConfig, style: str) 
         f" {virtual}</p></div></header>",
         _clock_bar(state, config),
         _conditions(answer.conditions),
-        f"<section><h2>Uptime healthy</h2><p>{escape(_uptime_text(state))}; resets of the clock: {state.clock.reset_count}.</p>{_resets(state)}</section>",
+        f"<section><h2>Uptime healthy</h2><p>{escape(_uptime_text(state))}; resets of the clock: {state.clock.reset_count}.</p>{_inputs(state)}{_resets(state)}</section>",
         _faults(state),
         _components(state),
         _streams(answer.workstreams),
@@ -165,6 +182,11 @@ def _resets(state: State) -> str:
     )
     head = "<thead><tr><th>reset at</th><th>by</th><th></th><th>had counted</th></tr></thead>"
     return f"<table class='plain'>{head}<tbody>{rows}</tbody></table>" if rows else ""
+
+
+def _inputs(state: State) -> str:
+    told = _inputs_text(state)
+    return f"<p>Run live on what the incumbent got: {escape(told)}.</p>" if told else ""
 
 
 def _faults(state: State) -> str:

@@ -4,6 +4,7 @@
 directory = "desk"                 # its store, its socket, its sessions; relative to the file
 store_url_env = "DESK_STORE"       # its store on PostgreSQL: postgresql://...; or store_url_file. Without them SQLite
 schema = "desk"                    # there
+tap = "tap"                        # a folder into which what the feed says is recorded; without it nowhere
 day = 2024-11-27                   # without it today
 open = 14:30:00                    # the session's hours, UTC
 close = 21:00:00
@@ -68,6 +69,7 @@ class _DeskTable(msgspec.Struct, forbid_unknown_fields=True):
     store_url_env: str = ""
     store_url_file: str = ""
     schema: str = "desk"
+    tap: str = ""
     day: date | None = None
     clock: Literal["real", "feed"] = "real"
     accelerate: float = 1.0
@@ -103,6 +105,7 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True):
     accelerate: float
     store_url: str = ""
     schema: str = "desk"
+    tap: Path | None = None
 
 
 def read_live(path: Path) -> LiveConfig:
@@ -171,6 +174,7 @@ def read_live(path: Path) -> LiveConfig:
         accelerate=desk.accelerate,
         store_url=store_url,
         schema=desk.schema,
+        tap=path.resolve().parent / desk.tap if desk.tap else None,
     )
 
 

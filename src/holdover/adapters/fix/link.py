@@ -27,6 +27,7 @@ from holdover.adapters.fix.messages import (
     unanswered,
 )
 from holdover.adapters.fix.session import BEGIN, Heard, Name, NoEngine, SessionSetting, application, engine, settings
+from holdover.adapters.fix.tap import MarketHeard
 from holdover.desk.outside import UNDEF_PRICE, Listener
 from holdover.model import ExecutionReport, Inbound, Instrument, Outbound, PositionReport, Query, SecurityStatus
 
@@ -58,6 +59,8 @@ class Feed:
         self._heard: set[str] = set()
         self.on_time: Callable[[int], None] = lambda time_ns: None
         self.on_status: Callable[[SecurityStatus], None] = lambda status: None
+        self.on_heard: Callable[[MarketHeard], None] | None = None
+        self._time_ns = 0
 
     @property
     def there(self) -> bool:
@@ -85,8 +88,10 @@ class Feed:
                     reference_version=status.reference_version,
                 )
                 self.on_status(status)
+                self._tell(status.symbol, status="open" if status.trading else status.reason)
             return
         time_ns = 0
+        symbols: dict[str, None] = {}
         for entry in entries(told):
             if entry.symbol not in self._tops:
                 continue
@@ -103,8 +108,19 @@ class Feed:
             elif entry.kind == VOLUME:
                 self._change(entry.symbol, traded_qty=size)
             self._heard.add(entry.symbol)
+            symbols[entry.symbol] = None
         if time_ns:
+            self._time_ns = time_ns
             self.on_time(time_ns)
+        for symbol in symbols:
+            self._tell(symbol)
+
+    def _tell(self, symbol: str, status: str = "") -> None:
+        """Whoever records the feed hears what stands now."""
+        if self.on_heard is not None and self._time_ns:
+            top = self._tops[symbol]
+            quote = (top.bid_px, top.bid_sz, top.ask_px, top.ask_sz)
+            self.on_heard(MarketHeard(self._time_ns, symbol, *quote, top.last_px, top.traded_qty, status))
 
     def _change(self, symbol: str, **fields: Any) -> None:
         self._tops[symbol] = msgspec.structs.replace(self._tops[symbol], **fields)

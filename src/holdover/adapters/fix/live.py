@@ -22,6 +22,7 @@ from holdover.adapters.fix.alone import alone
 from holdover.adapters.fix.config import LiveConfig
 from holdover.adapters.fix.link import Feed, FixLink
 from holdover.adapters.fix.messages import Codec
+from holdover.adapters.fix.tap import Tap
 from holdover.adapters.fix.word import VenueWord
 from holdover.desk import Desk
 from holdover.desk.faults import parts_with
@@ -146,6 +147,10 @@ class LiveDesk:
             stack.callback(self._locked.close)
             stack.callback(self.guard.close)
             stack.enter_context(_listening(self.config.directory, self._asked))
+            if self.config.tap is not None:
+                tap = Tap(self.config.tap, self.config.desk.instruments)
+                stack.callback(tap.close)
+                self.feed.on_heard = tap.hear
             self.link.start()
             stack.callback(self.link.stop)
             if self._fault:

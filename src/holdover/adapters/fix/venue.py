@@ -56,8 +56,9 @@ class VenueConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a venue is served.
 
     `clients` are their CompIDs, each of which has a second session for market data, CLIENT.FEED. `users` says which
-    user and password a client must give. `accelerate` is how many seconds of the recorded day pass in a second.
-    With `waits` the clock stands until somebody has logged on. `night` is what the day begins with, encoded.
+    user and password a client must give. `accelerate` is how many seconds of the recorded day pass in a second. With
+    `real` it is as late there as it is here, for a day of today's date. With `waits` the clock stands until somebody
+    has logged on. `night` is what the day begins with, encoded.
     """
 
     directory: Path
@@ -66,6 +67,7 @@ class VenueConfig(msgspec.Struct, frozen=True, kw_only=True):
     clients: Sequence[str] = ("DESK",)
     users: Mapping[str, tuple[str, str]] = {}
     accelerate: float = 1.0
+    real: bool = False
     drop_copy: str = "DROP"
     drop_copy_port: int = 0
     heartbeat_s: int = 30
@@ -187,6 +189,8 @@ class VenueServer(Heard):
 
     def now_ns(self) -> int:
         """The time of the recorded day. It stands while the venue is down."""
+        if self.config.real:
+            return max(self.core.clock.now_ns, time.time_ns())
         began_s, began_ns = self._begun
         if not began_s:
             return self.core.clock.now_ns
