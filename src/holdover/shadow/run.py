@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from holdover.catalogue import Catalogue
 from holdover.harness.schedule import FRESH, Schedule, perform
 from holdover.harness.session import Session
 from holdover.harness.subject import Factory
+from holdover.model import Instrument
 from holdover.recording import RecordingStore
 from holdover.recording.calendar import is_session
 from holdover.runtime import StoreProblem
@@ -21,10 +23,12 @@ from holdover.runtime.thawing import guard_at
 from holdover.shadow.components import ComponentTable
 from holdover.shadow.config import BadShadow, ShadowConfig
 from holdover.shadow.divergence import BadComparison, Told, Window, compare, orders_of
+from holdover.shadow.incumbent import BadReport, Incumbent
 from holdover.shadow.life import Journalled, Life
 from holdover.shadow.probe import Probes
 from holdover.shadow.state import Compared
 from holdover.watch.tail import Tail
+from holdover.world import Clock, Mirror, Reported, Venue, VenuePolicy
 
 NOTES: Final = "notes.jsonl"
 VIRTUAL: Final = ("market data", "venue")
@@ -78,6 +82,7 @@ def run_recordings(
             faults=config.candidate.faults,
             settings=config.candidate.settings,
             catalogue=catalogue,
+            venue=partial(_mirror, config) if config.input.reports else Venue,
         )
         try:
             frozen = _lap(life, session, days, schedule, now, wanted, progress)
@@ -111,6 +116,7 @@ def _lap(
     slices = round(life.config.clock.tick_s * 1e9)
     checks = session.guard.monitor.checks
     seen = [-1]
+    reports = _Reports(life.config, session) if life.config.input.reports else None
 
     def look_now() -> None:
         now[0] = session.clock.now_ns
@@ -131,6 +137,8 @@ def _lap(
                 if operation.op == "run" and operation.until in (None, "close"):
                     open_ns, close_ns = session.hours()
                     for until in _slices(max(open_ns, session.clock.now_ns), close_ns, slices):
+                        if reports is not None:
+                            reports.run(until, last=until == close_ns)
                         session.run(until)
                         look_now()
                 else:
@@ -143,8 +151,49 @@ def _lap(
                 break
     finally:
         tail.close()
+        if isinstance(session.venue, Mirror):
+            state.followed = session.venue.followed
         state.checks += session.guard.monitor.checks - checks
     return bool(session.guard.frozen_scopes())
+
+
+def _mirror(config: ShadowConfig, clock: Clock, instruments: Sequence[Instrument], policy: VenuePolicy) -> Venue:
+    patience_ns = round(config.input.patience_ms * 1e6)
+    return Mirror(clock, instruments, policy, match=config.divergence.match, patience_ns=patience_ns)
+
+
+class _Reports:
+    """What the incumbent was told on the recorded days, each report when it was told."""
+
+    def __init__(self, config: ShadowConfig, session: Session) -> None:
+        self._session = session
+        self._after_ns = round(config.input.after_close_s * 1e9)
+        path = config.path(config.input.reports)
+        self._told = self._of(path, Incumbent({one.symbol: one for one in session.plan.instruments()}))
+        self._next = next(self._told, None)
+
+    def _of(self, path: Path, incumbent: Incumbent) -> Iterator[Reported]:
+        try:
+            for part in [*put_aside(path), path]:
+                with open(part, "rb") as file:
+                    for line in file:
+                        yield from incumbent.line(line)
+        except OSError as problem:
+            raise BadShadow(f"[input] reports: {path}: cannot be read: {problem.strerror}") from problem
+        except BadReport as problem:
+            raise BadShadow(f"[input] reports: {path.name}: {problem}") from problem
+
+    def run(self, until_ns: int, *, last: bool) -> None:
+        """Let the market run to each report up to a time; the `last` of a day may come a little after its close."""
+        venue = self._session.venue
+        assert isinstance(venue, Mirror)
+        end_ns = until_ns + self._after_ns if last else until_ns
+        while self._next is not None and self._next.time_ns <= end_ns:
+            at_ns = min(self._next.time_ns, until_ns)
+            if at_ns > self._session.clock.now_ns:
+                self._session.run(at_ns)
+            venue.hear(self._next)
+            self._next = next(self._told, None)
 
 
 def _slices(begin_ns: int, end_ns: int, step_ns: int) -> Iterator[int]:
