@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -31,13 +32,14 @@ def room_of(name: str) -> str:
     return name.split(".")[1] if name.count(".") else ""
 
 
+@functools.cache
 def imports_of(path: Path) -> set[str]:
     """Every module of ours that a file imports, at whatever place but under TYPE_CHECKING."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     hidden = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if isinstance(node, ast.If) and any("TYPE_CHECKING" in vars(one).values() for one in ast.walk(node.test))
         for inner in ast.walk(node)
     }
     found: set[str] = set()
