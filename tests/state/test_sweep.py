@@ -78,7 +78,7 @@ def tried_in(place: Path, told: Ground) -> list[Tried]:
 
 def test_the_desk_holds_wherever_it_is_tried(ground: Make, tmp_path: Path) -> None:
     """Every kind at every point of the first minutes: no breach, nothing unknown, as many trials as classes."""
-    swept = sweep(ground(days=["2024-11-27", "2024-11-29"], until=0.17), tmp_path, one_worker)
+    swept = sweep(ground(days=["2024-11-27", "2024-11-29"], until=0.13), tmp_path, one_worker)
     assert (swept.verdict, swept.found, swept.problems) == ("holds", [], [])
     assert swept.exhaustive
     for kind in swept.ground.kinds:

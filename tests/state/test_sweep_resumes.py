@@ -123,13 +123,13 @@ def test_a_worker_that_dies_is_told_and_its_points_run_again(
     monkeypatch.setenv("HOLDOVER_TEST_DEADLY", str(tmp_path))
     told: list[str] = []
     deadly = sweep(
-        ground(days, subject="tests.state.test_sweep_resumes:Deadly"),
+        ground(days, subject="tests.state.test_sweep_resumes:Deadly", until=0.35),
         tmp_path / "deadly",
         lambda: processes(2),
         workers=2,
         progress=lambda swept, whole, said: told.append(said),
     )
-    calm = sweep(ground(days), tmp_path / "calm", lambda: processes(2), workers=2)
+    calm = sweep(ground(days, until=0.35), tmp_path / "calm", lambda: processes(2), workers=2)
     assert (tmp_path / "mark").exists()
     assert deadly.died == 1
     assert any(said.startswith("a worker died; points") for said in told)
