@@ -136,7 +136,7 @@ def test_it_trades_a_day_and_agrees_with_the_venue(
     assert not any("Traceback" in line for line in desk.errors)
 
 
-@pytest.mark.parametrize("where", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("where", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_killed_cut_and_stalled(
     start: Start, wait_until: Wait, tmp_path: Path, where: str, request: pytest.FixtureRequest, schema: str
 ) -> None:
@@ -204,6 +204,7 @@ def test_a_state_has_one_venue(start: Start, wait_until: Wait, tmp_path: Path) -
     serving(start, wait_until, tmp_path / "days", free_port(), state, 60)
 
 
+@pytest.mark.slow
 def test_without_its_store_the_desk_goes_down(
     start: Start, wait_until: Wait, tmp_path: Path, postgres: Any, schema: str
 ) -> None:

@@ -335,7 +335,7 @@ for number in range({first}, 10**6):
 """
 
 
-@pytest.mark.parametrize("where", ["file", "postgresql"])
+@pytest.mark.parametrize("where", ["file", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_killed_at_random_moments_no_freeze_and_no_page_is_lost(
     where: str, request: pytest.FixtureRequest, tmp_path: Path, schema: str
 ) -> None:

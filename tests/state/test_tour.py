@@ -121,7 +121,7 @@ def test_a_night_after_a_cut_that_nobody_mended(session: Session, until: Callabl
     assert session.breaches == []
 
 
-@pytest.mark.parametrize("cut", [False, True], ids=["", "cut"])
+@pytest.mark.parametrize("cut", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "cut"])
 def test_a_night_from_every_cell_of_a_morning(tmp_path: Path, pytestconfig: pytest.Config, cut: bool) -> None:
     """The venue closes early, wherever the morning is; what is open is carried over the night as it stands."""
     tour: Tour | None = None
