@@ -19,7 +19,7 @@ import pytest
 from holdover.runtime import Guard
 
 from ..unit.console_bench import FAST, PASSWORD
-from ..unit.test_guard import BAD, GOOD
+from ..unit.orders import BAD, GOOD
 
 CHROMIUM, DRIVER = shutil.which("chromium") or "", shutil.which("chromedriver") or ""
 if not os.environ.get("CI"):

@@ -15,7 +15,7 @@ from holdover import cli
 from holdover.cli import _VERBS, main
 from holdover.runtime import Guard
 
-from .test_guard import BAD, GOOD
+from .orders import BAD, GOOD
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
