@@ -101,7 +101,7 @@ def test_a_restart_while_the_link_is_cut(session: Session, pytestconfig: pytest.
 
 
 @pytest.mark.parametrize("until", [Pending, PartialFill])
-@pytest.mark.parametrize("kind", ["clean", "kill"])
+@pytest.mark.parametrize("kind", [pytest.param("clean", marks=pytest.mark.slow), "kill"])
 def test_a_night_after_a_cut_that_nobody_mended(session: Session, until: Callable[..., bool], kind: str) -> None:
     """The link is cut late in the day and stays so over the close; the desk is restarted in the dark."""
     session.begin(DAYS[0])
