@@ -28,6 +28,9 @@ class Postgres:
         self._pgserver = pgserver
         self._server: Any = pgserver.get_server(place)
         self.url = str(self._server.get_uri())
+        # The tests end its processes, and never the machine: what it has handed to the kernel is there afterwards.
+        self._server.psql("ALTER SYSTEM SET fsync = off")
+        self._server.psql("SELECT pg_reload_conf()")
 
     def _processes(self) -> list[int]:
         import psutil

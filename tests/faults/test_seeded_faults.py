@@ -51,6 +51,7 @@ def test_the_same_story_holds_without_the_fault(tmp_path: Path, catalogue: Catal
     session.close()
 
 
+@pytest.mark.slow
 @each
 def test_a_fresh_day_does_not_show_it(tmp_path: Path, catalogue: Catalogue, name: str) -> None:
     """From a fresh state and without a transition, the faulty desk trades the whole day and nothing is breached."""

@@ -19,7 +19,7 @@ import pytest
 from holdover.runtime import Guard
 
 from ..unit.console_bench import FAST, PASSWORD
-from ..unit.test_guard import BAD, GOOD
+from ..unit.orders import BAD, GOOD
 
 CHROMIUM, DRIVER = shutil.which("chromium") or "", shutil.which("chromedriver") or ""
 if not os.environ.get("CI"):
@@ -360,7 +360,7 @@ def test_a_phone_needs_no_sideways_scrolling(full: Screen, desk: Desk) -> None:
     assert {path: width for path, width in widths.items() if width > 360} == {}
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("dark", [pytest.param(False, marks=pytest.mark.slow), True], ids=["light", "dark"])
 def test_axe_finds_nothing(full: Screen, desk: Desk, dark: bool) -> None:
     """Labels, names, landmarks, headings, order, contrast AA: every page, narrow in the light and wide in the dark."""
     source = axe()

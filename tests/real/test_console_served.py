@@ -18,7 +18,7 @@ from holdover.runtime import Guard
 
 from ..servers import Postgres, free_port
 from ..unit.console_bench import FAST, PASSWORD
-from ..unit.test_guard import BAD, GOOD
+from ..unit.orders import BAD, GOOD
 
 trustme = pytest.importorskip("trustme")
 

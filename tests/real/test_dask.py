@@ -41,7 +41,7 @@ def test_a_worker_of_the_cluster_is_killed_and_nothing_is_lost(cluster: Any, day
         days=["2024-11-27"],
         day="2024-11-27",
         kinds=["kill", "lose"],
-        until=0.5,
+        until=0.3,
         recordings=str(days),
     )
     killed: list[int] = []
@@ -65,7 +65,7 @@ def test_the_verb_hands_its_pieces_to_a_cluster(
     cluster: Any, days: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`--executor dask --scheduler ADDRESS`."""
-    options = ["--recordings", str(days), "--until", "0.3", "--kinds", "kill", "--out", str(tmp_path)]
+    options = ["--recordings", str(days), "--until", "0.1", "--kinds", "kill", "--out", str(tmp_path)]
     assert main(["sweep", *options, "--executor", "dask", "--scheduler", cluster.scheduler_address]) == 0
     assert "exhaustive" in capsys.readouterr().out
     assert main(["sweep", *options, "--executor", "dask"]) == 2

@@ -198,7 +198,7 @@ def audited(messages: list[Fields], catalogue: Catalogue, version: str) -> tuple
     return marks(audit.breaches), audit.monitor.mutations
 
 
-@pytest.mark.parametrize("version", ["4.2", "4.4", "5.0"])
+@pytest.mark.parametrize("version", ["4.4", *(pytest.param(other, marks=pytest.mark.slow) for other in ("4.2", "5.0"))])
 def test_killed_again_and_again_in_the_middle(version: str, start: Start, tmp_path: Path, catalogue: Catalogue) -> None:
     """Missed messages are had again, what comes twice is judged once: the audit's breaches, after as many mutations."""
     messages = reports(version)

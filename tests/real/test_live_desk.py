@@ -136,7 +136,7 @@ def test_it_trades_a_day_and_agrees_with_the_venue(
     assert not any("Traceback" in line for line in desk.errors)
 
 
-@pytest.mark.parametrize("where", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("where", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_killed_cut_and_stalled(
     start: Start, wait_until: Wait, tmp_path: Path, where: str, request: pytest.FixtureRequest, schema: str
 ) -> None:
@@ -204,6 +204,7 @@ def test_a_state_has_one_venue(start: Start, wait_until: Wait, tmp_path: Path) -
     serving(start, wait_until, tmp_path / "days", free_port(), state, 60)
 
 
+@pytest.mark.slow
 def test_without_its_store_the_desk_goes_down(
     start: Start, wait_until: Wait, tmp_path: Path, postgres: Any, schema: str
 ) -> None:
@@ -213,10 +214,11 @@ def test_without_its_store_the_desk_goes_down(
     path = config(tmp_path, port, 40, url=postgres.url, schema=schema)
     venue = serving(start, wait_until, tmp_path / "days", port, state, 40)
     desk = start(desk_command(path))
-    wait_until(lambda: len(stored(tmp_path)["executions"]) > 3, 60)
+    wait_until(lambda: status(tmp_path), 60)  # its store is open, and the second waits for it while it trades
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     second = start(desk_command(config(elsewhere, port, 40, url=postgres.url, schema=schema)))
+    wait_until(lambda: len(stored(tmp_path)["executions"]) > 3, 60)
     wait_until(lambda: second.process.poll() is not None)
     assert second.process.returncode == 3
     assert f"another desk has the schema {schema}" in second.errors[-1]
@@ -239,7 +241,7 @@ def test_without_its_store_the_desk_goes_down(
 def test_a_fault_in_the_middle_of_trading(start: Start, wait_until: Wait, tmp_path: Path) -> None:
     """It is switched on, the wire is cut, the desk books a fill twice: frozen, nothing leaks, the page arrives."""
     recordings = short_days(tmp_path / "days", SYMBOL, 60)
-    port, state, pages = free_port(), tmp_path / "state", Pages(failures=3)
+    port, state, pages = free_port(), tmp_path / "state", Pages(failures=2)
     wire = Wire(port)
     path = config(tmp_path, wire.port, 40, pages.table)
     venue = serving(start, wait_until, tmp_path / "days", port, state, 40)
@@ -256,7 +258,7 @@ def test_a_fault_in_the_middle_of_trading(start: Start, wait_until: Wait, tmp_pa
     store = FreezeStore(tmp_path / "guard" / "guard.db")
     assert breach["scope"] in {one.scope for one in store.in_force()}
     wait_until(lambda: any(one["invariant"] == "execution-booked-once" for one in list(pages.got)), 40)
-    assert sorted(pages.tries.values())[-1] == 4, "refused three times, then taken, and not sent again"
+    assert sorted(pages.tries.values())[-1] == 3, "refused twice, then taken, and not sent again"
     desk.kill()
     venue.process.send_signal(signal.SIGTERM)
     venue.process.wait(10)

@@ -24,7 +24,7 @@ from holdover.runtime.metrics import Endpoint, MetricsProblem, guard_reader, mea
 from holdover.runtime.traces import trace
 
 from ..state.test_watch import journal, wait_until  # noqa: F401 - a fixture
-from ..unit.test_guard import BAD
+from ..unit.orders import BAD
 
 MakeGuard = Callable[..., Guard]
 Scraped = dict[str, dict[tuple[tuple[str, str], ...], float]]

@@ -13,7 +13,7 @@ import pytest
 
 from holdover.runtime import AppriseChannel, FileChannel, Guard, Level, PagerDutyChannel, WebhookChannel
 
-from ..unit.test_guard import BAD
+from ..unit.orders import BAD
 
 
 class Receiver(BaseHTTPRequestHandler):

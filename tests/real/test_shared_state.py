@@ -23,7 +23,7 @@ from holdover.runtime.breach import Page, page_for
 from holdover.runtime.database import PostgresDatabase
 
 from ..servers import Postgres
-from ..unit.test_guard import BAD, GOOD, request
+from ..unit.orders import BAD, GOOD, request
 
 WaitUntil = Callable[..., None]
 INVARIANT = "order-quantity-conserved"
@@ -194,7 +194,7 @@ ASKS = """
 import json, sys, time
 sys.path.insert(0, {root!r})
 from holdover.runtime import Guard
-from tests.unit.test_guard import request
+from tests.unit.orders import request
 guard = Guard.open({config!r})
 print("up", flush=True)
 asked, permitted = request(), 0
@@ -326,7 +326,7 @@ import sys
 sys.path.insert(0, {root!r})
 from msgspec.structs import replace
 from holdover.runtime import Guard
-from tests.unit.test_guard import BAD
+from tests.unit.orders import BAD
 guard = Guard.open({config!r})
 for number in range({first}, 10**6):
     key = f"C{{number}}"
@@ -335,7 +335,7 @@ for number in range({first}, 10**6):
 """
 
 
-@pytest.mark.parametrize("where", ["file", "postgresql"])
+@pytest.mark.parametrize("where", ["file", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_killed_at_random_moments_no_freeze_and_no_page_is_lost(
     where: str, request: pytest.FixtureRequest, tmp_path: Path, schema: str
 ) -> None:

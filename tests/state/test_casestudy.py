@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 bank = importlib.import_module("casestudy.bank")
 
+pytestmark = pytest.mark.slow  # whole days, and a gate's every trial of them
 FOUND, SILENT = "rolls-yesterdays-opening", "forget-carried-partial"
 GROUND = bank.Ground("", ("ACME",), 1, 1, 1)
 TASKS = [

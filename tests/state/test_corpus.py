@@ -46,6 +46,7 @@ def test_every_schedule_of_the_corpus_holds(tmp_path: Path, catalogue: Catalogue
     assert played.verdict == "holds"
 
 
+@pytest.mark.slow
 def test_every_witness_reaches_its_cells(tmp_path: Path, catalogue: Catalogue) -> None:
     """Of the committed ones each third, by the axes of the lock file, without a breach; the gate plays all of them."""
     held = CORPUS.witnesses()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,11 @@ for number in range(100_000):
 """
 
 
+def seeds(few: int, all_of_them: int) -> list[Any]:
+    """Some moments to kill at by default, and the rest of them beside it."""
+    return [*range(few), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, all_of_them))]
+
+
 def killed(code: str, place: Path, after_s: float, *, lines: int = 0) -> list[str]:
     """Run, kill a while after so many lines beside its first, and return the lines that it had said."""
     running = subprocess.Popen([sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE, text=True)
@@ -65,7 +71,7 @@ def killed(code: str, place: Path, after_s: float, *, lines: int = 0) -> list[st
     return said
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(2, 4))
 def test_no_freeze_and_no_page_is_lost(tmp_path: Path, seed: int) -> None:
     """Whatever was said to be frozen is frozen after the kill, with its breach, its page and its audit row."""
     rng = random.Random(seed)
@@ -105,7 +111,7 @@ session.run()
 """
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(4, 12))
 def test_the_desks_store_is_whole_after_a_kill(tmp_path: Path, seed: int) -> None:
     """Orders, executions and positions on the disk tell one story: a step is there as a whole or not at all."""
     killed(DESK, tmp_path, random.Random(seed).random() * 0.5)

@@ -64,14 +64,27 @@ def pieces_in(out: Path) -> list[dict[str, Any]]:
 wait_until = waiting(within_s=60.0, look_s=0.01)
 
 
+def options(days: Path) -> list[str]:
+    """A sweep of the whole of a very short day, told as JSON."""
+    return ["--recordings", str(days), "--instrument", "BOLT", "--kinds", "kill", "--workers", "2", "--json"]
+
+
+@pytest.fixture(scope="module")
+def calm(days: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same sweep, left alone."""
+    out = tmp_path_factory.mktemp("calm")
+    assert main(["sweep", *options(days), "--out", str(out)]) == 0
+    return out
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_sweep_that_was_stopped_goes_on_where_it_was(days: Path, tmp_path: Path, how: signal.Signals) -> None:
+def test_a_sweep_that_was_stopped_goes_on_where_it_was(
+    days: Path, calm: Path, tmp_path: Path, how: signal.Signals
+) -> None:
     """Ctrl-C says where it is kept; killed it says nothing. The same command ends as one that was left alone."""
-    out, calm = tmp_path / "out", tmp_path / "calm"
-    options = ["--recordings", str(days), "--instrument", "BOLT", "--kinds", "kill", "--workers", "2", "--json"]
-    assert main(["sweep", *options, "--out", str(calm)]) == 0
+    out = tmp_path / "out"
     # One worker: when its first piece is done the rest is still to do, however quick the machine is.
-    run = [sys.executable, "-m", "holdover", "sweep", *options, "--workers", "1", "--out", str(out)]
+    run = [sys.executable, "-m", "holdover", "sweep", *options(days), "--workers", "1", "--out", str(out)]
     log = out / "sweep.jsonl"
     for _ in range(5):  # one that ends by itself before it is stopped shows nothing
         shutil.rmtree(out, ignore_errors=True)
@@ -110,13 +123,13 @@ def test_a_worker_that_dies_is_told_and_its_points_run_again(
     monkeypatch.setenv("HOLDOVER_TEST_DEADLY", str(tmp_path))
     told: list[str] = []
     deadly = sweep(
-        ground(days, subject="tests.state.test_sweep_resumes:Deadly"),
+        ground(days, subject="tests.state.test_sweep_resumes:Deadly", until=0.35),
         tmp_path / "deadly",
         lambda: processes(2),
         workers=2,
         progress=lambda swept, whole, said: told.append(said),
     )
-    calm = sweep(ground(days), tmp_path / "calm", lambda: processes(2), workers=2)
+    calm = sweep(ground(days, until=0.35), tmp_path / "calm", lambda: processes(2), workers=2)
     assert (tmp_path / "mark").exists()
     assert deadly.died == 1
     assert any(said.startswith("a worker died; points") for said in told)
@@ -131,7 +144,7 @@ def same(swept: Swept) -> tuple[Any, ...]:
 
 def test_the_log_of_another_sweep_is_refused(days: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Other kinds, or no log at all: a sentence, and exit code 2; `--fresh` begins anew."""
-    options = ["sweep", "--recordings", str(days), "--until", "0.2", "--out", str(tmp_path), "--workers", "1"]
+    options = ["sweep", "--recordings", str(days), "--until", "0.05", "--out", str(tmp_path), "--workers", "1"]
     assert main([*options, "--kinds", "kill"]) == 0
     assert main([*options, "--kinds", "torn"]) == 2
     assert "belongs to another sweep" in capsys.readouterr().err

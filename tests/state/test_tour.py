@@ -20,6 +20,8 @@ from holdover.model import Record
 from .test_session import DAYS, make
 
 pytestmark = pytest.mark.state(instrument="ACME")
+# A day is toured after a kill here; after the other restarts beside the default run, and in the gate.
+KINDS = [kind if kind == "kill" else pytest.param(kind, marks=pytest.mark.slow) for kind in RESTARTS]
 
 
 class Tour:
@@ -51,7 +53,7 @@ class Tour:
         return new
 
 
-@pytest.mark.parametrize("kind", RESTARTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_restart_in_every_cell_of_a_day(session: Session, pytestconfig: pytest.Config, kind: str) -> None:
     """Wherever the day is when it comes, books and venue agree again afterwards, and nothing is breached."""
     session.begin(DAYS[0])
@@ -79,7 +81,7 @@ def test_a_cut_in_every_cell_of_a_day(session: Session, pytestconfig: pytest.Con
     assert session.breaches == []
 
 
-@pytest.mark.parametrize("kind", RESTARTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_restart_while_the_link_is_cut(session: Session, pytestconfig: pytest.Config, kind: str) -> None:
     """The desk goes down while it cannot hear the venue, and comes up before it can."""
 
@@ -99,7 +101,7 @@ def test_a_restart_while_the_link_is_cut(session: Session, pytestconfig: pytest.
 
 
 @pytest.mark.parametrize("until", [Pending, PartialFill])
-@pytest.mark.parametrize("kind", ["clean", "kill"])
+@pytest.mark.parametrize("kind", [pytest.param("clean", marks=pytest.mark.slow), "kill"])
 def test_a_night_after_a_cut_that_nobody_mended(session: Session, until: Callable[..., bool], kind: str) -> None:
     """The link is cut late in the day and stays so over the close; the desk is restarted in the dark."""
     session.begin(DAYS[0])
@@ -119,7 +121,7 @@ def test_a_night_after_a_cut_that_nobody_mended(session: Session, until: Callabl
     assert session.breaches == []
 
 
-@pytest.mark.parametrize("cut", [False, True], ids=["", "cut"])
+@pytest.mark.parametrize("cut", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "cut"])
 def test_a_night_from_every_cell_of_a_morning(tmp_path: Path, pytestconfig: pytest.Config, cut: bool) -> None:
     """The venue closes early, wherever the morning is; what is open is carried over the night as it stands."""
     tour: Tour | None = None

@@ -19,7 +19,7 @@ from holdover.runtime import Guard
 from holdover.runtime.bundle import BadBundle, Bundle, replay
 from holdover.runtime.redaction import BadRule, Rules
 
-from .test_model import order
+from .orders import order
 
 GOOD = order(account="A", strategy="S")
 FILL = Execution(

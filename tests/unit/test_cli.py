@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -9,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from holdover.cli import main
+from holdover import cli
+from holdover.cli import _VERBS, main
 from holdover.runtime import Guard
 
-from .test_guard import BAD, GOOD
+from .orders import BAD, GOOD
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -113,3 +116,18 @@ def test_verify_says_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path:
     assert code == 1
     assert "x.hrec" in out
     assert main(["cycle", "--recordings", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
+
+
+@pytest.mark.parametrize("module", list(_VERBS))
+def test_a_verb_is_had_from_its_module_alone(module: str) -> None:
+    """Each module adds the verbs under which it is found, and no others: a module that none names would be lost."""
+    parser = argparse.ArgumentParser()
+    verbs = parser.add_subparsers()
+    importlib.import_module(f"holdover.cli.{module}").add_parser(verbs)
+    assert tuple(verbs.choices) == _VERBS[module]
+
+
+def test_every_module_of_verbs_is_listed() -> None:
+    """One that is not in the table would have no verb."""
+    there = {path.stem for path in Path(cli.__file__).parent.glob("*.py") if "\ndef add_parser(" in path.read_text()}
+    assert there == set(_VERBS)

@@ -32,7 +32,7 @@ from holdover.runtime.breach import Shown, page_for
 from holdover.runtime.heartbeat import Beat, Limits
 
 from .console_bench import NOBODY_NEEDED, PASSWORD, Bench, Browser, without_age
-from .test_guard import BAD, GOOD
+from .orders import BAD, GOOD
 
 KEY = "order-quantity-conserved/instrument:IBM"
 MakeGuard = Callable[..., Guard]

@@ -41,7 +41,7 @@ from holdover.runtime.axes import BUILT_IN, Axis, CarriedPartial, LinkUp, Orders
 from holdover.runtime.axes import axis as declare
 from holdover.runtime.cells import RESTART_KINDS, TRANSITIONS
 
-from .test_model import order
+from .orders import order
 
 DAY = date(2024, 1, 2)
 THREE: list[type[Axis]] = [OrdersOpen, CarriedPartial, LinkUp]

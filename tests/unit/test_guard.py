@@ -25,7 +25,6 @@ from holdover.model import (
     OrdStatus,
     Position,
     Query,
-    Request,
     Side,
 )
 from holdover.runtime import (
@@ -40,25 +39,9 @@ from holdover.runtime import (
     read_journal,
 )
 
-from .test_model import order
+from .orders import BAD, GOOD, order, request
 
-GOOD = order(account="A", strategy="S")
-BAD = order(account="A", strategy="S", cum_qty=40, ord_status=OrdStatus.PARTIALLY_FILLED, exec_type=ExecType.TRADE)
 MakeGuard = Callable[..., Guard]
-
-
-def request(kind: MsgType = MsgType.NEW_ORDER_SINGLE, **fields: Any) -> Request:
-    """A request in account A, instrument IBM."""
-    told = {
-        "cl_ord_id": "B1",
-        "symbol": "IBM",
-        "side": Side.BUY,
-        "order_qty": 1,
-        "account": "A",
-        "strategy": "S",
-        **fields,
-    }
-    return Request(msg_type=kind, **told)
 
 
 def names(guard: Guard) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from holdover.runtime import Guard, StoreProblem
 from holdover.runtime.heartbeat import Health, Heartbeat, Limits, judge, look, page_silence, ping
 
-from .test_guard import BAD, GOOD
+from .orders import BAD, GOOD
 
 MakeGuard = Callable[..., Guard]
 LIMITS = Limits(silent_after_s=10, wedged_after_s=30, progress_within_s=60)

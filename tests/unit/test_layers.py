@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -31,13 +32,14 @@ def room_of(name: str) -> str:
     return name.split(".")[1] if name.count(".") else ""
 
 
+@functools.cache
 def imports_of(path: Path) -> set[str]:
     """Every module of ours that a file imports, at whatever place but under TYPE_CHECKING."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     hidden = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if isinstance(node, ast.If) and any("TYPE_CHECKING" in vars(one).values() for one in ast.walk(node.test))
         for inner in ast.walk(node)
     }
     found: set[str] = set()
@@ -108,11 +110,47 @@ def test_production_loads_nothing_heavy(module: str) -> None:
     assert told.stdout.strip() == "[]"
 
 
+ALONE = """
+import importlib, os, sys
+for name in sys.argv[1:]:
+    if name.startswith("+"):
+        importlib.import_module(name[1:])
+        assert not any(one.startswith("holdover") for one in sys.modules)
+        continue
+    child = os.fork()
+    if child == 0:
+        try:
+            importlib.import_module(name)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"{name} cannot be the first one imported")
+"""
+
+
+def alone(*names: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Import each in a fork of a process that has imported nothing; with a `+` before it, in the process itself."""
+    command = [sys.executable, "-W", "error", "-c", ALONE, *names]
+    return subprocess.run(command, capture_output=True, text=True, cwd=path, check=False)
+
+
 def test_each_module_imports_alone() -> None:
-    """Every module can be the first one imported."""
+    """Every module can be the first one imported; other people's software that takes seconds is there before it."""
     names = [".".join(("holdover", *path.relative_to(HOUSE).with_suffix("").parts)) for _, path in modules()]
     names = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
     rooms = sorted({name.rpartition(".")[0] or name for name in names if name.count(".") >= 1})
-    code = "import importlib, sys; [importlib.import_module(n) for n in sys.argv[1:]]"
-    for name in rooms:
-        subprocess.run([sys.executable, "-W", "error", "-c", code, name], check=True, capture_output=True)
+    last = [name for name in rooms if "freqtrade" in name]
+    told = alone(*[name for name in rooms if name not in last], "+freqtrade.freqtradebot", *last)
+    assert told.returncode == 0, told.stderr
+
+
+def test_a_module_that_does_not_import_alone_is_seen(tmp_path: Path) -> None:
+    """The test above can fail: of two modules that need each other one cannot be the first."""
+    (tmp_path / "first_of_two.py").write_text("from second_of_two import b\na = 1\n")
+    (tmp_path / "second_of_two.py").write_text("b = 1\nfrom first_of_two import a\n")
+    told = alone("json", "first_of_two", path=tmp_path)
+    assert told.returncode == 1
+    assert "first_of_two cannot be the first one imported" in told.stderr
+    assert "ImportError" in told.stderr

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from holdover.model import (
     Instrument,
-    Order,
     OrdStatus,
     Position,
     Request,
@@ -22,19 +21,7 @@ from holdover.model import (
     scopes_around,
 )
 
-
-def order(**fields: object) -> Order:
-    """An order with what a test does not care about filled in."""
-    told: dict[str, object] = {
-        "root_cl_ord_id": "A1",
-        "cl_ord_id": "A1",
-        "symbol": "IBM",
-        "side": Side.BUY,
-        "order_qty": 60,
-        "leaves_qty": 60,
-        **fields,
-    }
-    return Order(**told)  # type: ignore[arg-type]
+from .orders import order
 
 
 def test_an_order_reads_as_its_state() -> None:

@@ -15,7 +15,7 @@ from holdover.runtime import FreezeStore, Guard, ThawRefused, ThawRequest
 from holdover.runtime.heartbeat import Beat
 from holdover.runtime.thawing import guard_at, thaw
 
-from .test_guard import BAD, GOOD
+from .orders import BAD, GOOD
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import logging
 import os
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from holdover import __version__
@@ -36,57 +36,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 3
 
 
-def _modules(argv: list[str]) -> Sequence[Any]:
-    """The modules of all verbs. A daemon that comes up again after a kill does not wait for those of the others."""
-    if argv[:1] in (["desk"], ["venue"]):
-        return [importlib.import_module(f"holdover.cli.{argv[0]}")]
-    from holdover.cli import (
-        audit,
-        bundle,
-        carry,
-        catalogue,
-        config,
-        coverage,
-        cutover,
-        cycle,
-        desk,
-        explore,
-        find,
-        gate,
-        guard,
-        incidents,
-        recording,
-        serve,
-        shadow,
-        snapshot,
-        subject,
-        venue,
-        watch,
-    )
+_VERBS = {
+    "cycle": ("cycle",),
+    "carry": ("carry",),
+    "explore": ("sweep", "replay"),
+    "find": ("search", "shrink", "corpus", "faults"),
+    "recording": ("recording",),
+    "catalogue": ("catalogue",),
+    "snapshot": ("snapshot",),
+    "subject": ("subject",),
+    "guard": ("status", "thaw", "freeze", "pages", "ack", "health", "audit-log"),
+    "incidents": ("incidents",),
+    "shadow": ("shadow",),
+    "cutover": ("cutover",),
+    "serve": ("serve", "users"),
+    "config": ("config",),
+    "bundle": ("bundle", "reproduce"),
+    "audit": ("audit",),
+    "watch": ("watch",),
+    "venue": ("venue",),
+    "desk": ("desk",),
+    "coverage": ("coverage",),
+    "gate": ("gate",),
+}
+"""The verbs of each module, in the order of the help."""
 
-    return (
-        cycle,
-        carry,
-        explore,
-        find,
-        recording,
-        catalogue,
-        snapshot,
-        subject,
-        guard,
-        incidents,
-        shadow,
-        cutover,
-        serve,
-        config,
-        bundle,
-        audit,
-        watch,
-        venue,
-        desk,
-        coverage,
-        gate,
-    )
+
+def _modules(argv: list[str]) -> Iterator[Any]:
+    """The module of the verb, of all verbs where none is named: nothing that comes up waits for what others import."""
+    told = argv[:1]
+    named = [module for module, verbs in _VERBS.items() if told and told[0] in verbs]
+    for module in named or _VERBS:
+        yield importlib.import_module(f"holdover.cli.{module}")
 
 
 def complain(problem: BaseException) -> int:
