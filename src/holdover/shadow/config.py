@@ -19,7 +19,7 @@ snapshot = "eod.hsnap"             # begin with this state, taken at the end of 
 journal = "incumbent/journal.jsonl" # or a FIX log
 
 [input]                            # what the incumbent gets, for a subject that is run here live; over recordings
-#                                    reports alone
+                                   # reports alone
 market = "feed.jsonl"              # lines that grow, nats://HOST:PORT/STREAM, or a folder into which a feed is recorded
 reports = "incumbent/journal.jsonl" # what the incumbent is told of its orders: a journal, a FIX log, a stream of either
 instruments = ["acme.toml"]
@@ -284,7 +284,7 @@ def _wrong_input(tables: dict[str, Any]) -> list[str]:
         if not candidate.subject:
             found.append("[input] is what a candidate gets that is run here: [candidate] should say subject")
         if bool(told.market) != bool(told.instruments) or not (told.market or told.reports):
-            found.append("[input] should say market, and instruments: a TOML file for each; over recordings reports alone")
+            found.append("[input] should say market and instruments (TOML files); over recordings reports alone")
     if not told.market and (divergence.copy or candidate.snapshot):
         found.append("[divergence] copy and [candidate] snapshot are for a candidate run here live: say [input]")
     if (told.open is None) != (told.close is None) or (told.open and told.close and told.open >= told.close):

@@ -150,7 +150,8 @@ class LiveDesk:
             if self.config.tap is not None:
                 tap = Tap(self.config.tap, self.config.desk.instruments)
                 stack.callback(tap.close)
-                self.feed.on_heard = tap.hear
+                # Stamped by when it got here, not when it left the venue: that is what the desk decided by.
+                self.feed.on_heard = lambda heard: tap.hear(heard._replace(time_ns=self.clock.now_ns))
             self.link.start()
             stack.callback(self.link.stop)
             if self._fault:
