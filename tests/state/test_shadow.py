@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from holdover.harness.session import Session
 from holdover.harness.subject import factory_named
 from holdover.recording import bundled
 from holdover.shadow import Life, ask, read_shadow, read_state, run_recordings
 from holdover.shadow.components import ComponentTable
+from holdover.world import Book, Venue
 
 S = 1_000_000_000
 TICK = 300
@@ -190,3 +192,39 @@ def test_the_desk_over_recordings_in_the_shadow_of_itself(tmp_path: Path, fault:
         assert stands["no unresolved freeze"] is False
         assert stands["healthy clock"] is False
         assert answer.exit_code == 1
+
+
+class Thin(Venue):
+    """A venue in which half of every trade goes to somebody else."""
+
+    def _on_trade(self, book: Book, price: int, size: int) -> None:
+        super()._on_trade(book, price, size // 2)
+
+
+def test_over_recordings_the_incumbent_s_executions_make_the_difference(tmp_path: Path) -> None:
+    """The incumbent's venue fills otherwise: alone the candidate comes out otherwise, with its reports not."""
+    store = bundled()
+    days = store.days("ACME")[:2]
+    incumbent = Session(factory_named("desk"), store, ["ACME"], tmp_path / "incumbent", days=days, venue=Thin)
+    for day in days:
+        incumbent.begin(day)
+        incumbent.run()
+        incumbent.end()
+        incumbent.overnight()
+    incumbent.close()
+    found = []
+    for name, more in (("alone", ""), ("beside", '[input]\nreports = "incumbent/journal.jsonl"\n')):
+        told = RECORDED.format(faults="").replace("incumbent.jsonl", "incumbent/journal.jsonl")
+        (tmp_path / f"{name}.toml").write_text(f'{more}{told}\n[shadow]\ndirectory = "{name}"\n')
+        run = run_recordings(
+            read_shadow(tmp_path / f"{name}.toml"), factory_named("desk"), store, ["ACME"], days, hours=10
+        )
+        assert run.state.compared is not None
+        found.append(run.state)
+    alone, beside = found
+    assert alone.followed is None
+    assert alone.compared.differing > 0
+    assert beside.followed.reports > beside.orders > 100
+    assert beside.compared.orders == beside.orders
+    assert beside.compared.differing <= alone.compared.differing / 10
+    assert (beside.breach_count, beside.faults.get("breach")) == (0, None)
