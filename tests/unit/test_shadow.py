@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from holdover.shadow import (
     Life,
     Workstream,
     ask,
+    boundary,
     compare,
     contradictions,
     counted,
@@ -39,6 +41,7 @@ from holdover.shadow import (
 from holdover.shadow.clock import HOUR_NS
 from holdover.shadow.components import ComponentTable, fault_of
 from holdover.shadow.divergence import Told, orders_of
+from holdover.shadow.state import Differs
 
 from .console_bench import Bench
 
@@ -255,6 +258,11 @@ def test_workstreams_are_counted_and_checked() -> None:
     good = [stream(f"w{n}") for n in range(19)] + [stream(f"r{n}", "ready") for n in range(11)]
     good.append(stream("b", "blocked", blocked_by=["r1"]))
     assert counted(good) == "19 / 31 complete, 11 ready, 1 blocked"
+    kinds = Counter(one.kind for one in good if one.required and one.state != "complete")
+    assert (
+        boundary(good) == f"{kinds['governance']} of governance and {kinds['runtime']} of runtime instability are open"
+    )
+    assert boundary([one for one in good if one.state == "complete"]).startswith("nothing that is required is open")
     assert contradictions(good) == []
     bad = [
         stream("alone", "blocked"),
@@ -443,6 +451,22 @@ def test_by_command_line_and_on_the_console(tmp_path: Path, clocks: Clocks, caps
     shown = bench.browser("vera").get("/shadow").text
     assert "Cannot tell: T+0.0h" in shown
     assert "authentication" in shown
+    kept = read_state(read_shadow(config).state)
+    night = {"after": "2024-11-27", "open_orders": 3, "partially_filled": 2, "positions": {"A1/IBM": -40}, "frozen": []}
+    kept.nights, kept.batch, kept.market_events = [night], 7, 1234
+    kept.compared = Compared(
+        orders=9,
+        same=8,
+        differing=1,
+        unexplained=1,
+        only_candidate=0,
+        only_incumbent=0,
+        first=[Differs(order="C-<7>", field="price", candidate="1", incumbent="2")],
+    )
+    kept.save(read_shadow(config).state)
+    shown = bench.browser("vera").get("/shadow").text
+    for told in ("1,234 market events", "9 orders, 1 differ", "C-&lt;7&gt;", "2024-11-27", "A1/IBM -40"):
+        assert told in shown
     (read_shadow(config).state).unlink()
     assert main(["cutover", "--config", str(config), "--json"]) == 3
     assert "Cannot tell" in bench.browser("vera").get("/shadow").text

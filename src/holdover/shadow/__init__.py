@@ -6,10 +6,18 @@ from holdover.shadow.cutover import Answer, Condition, ask
 from holdover.shadow.divergence import BadComparison, compare
 from holdover.shadow.life import Journalled, Life, Note
 from holdover.shadow.live import Live, run_live
-from holdover.shadow.page import cutover_text, shadow_json, shadow_markdown, shadow_page
+from holdover.shadow.page import (
+    compared_text,
+    cutover_text,
+    inputs_text,
+    shadow_json,
+    shadow_markdown,
+    shadow_page,
+    uptime_text,
+)
 from holdover.shadow.run import Following, follow, run_recordings
 from holdover.shadow.state import BadState, Compared, State, read_state
-from holdover.shadow.workstreams import BadWorkstreams, Workstream, contradictions, counted, read_workstreams
+from holdover.shadow.workstreams import BadWorkstreams, Workstream, boundary, contradictions, counted, read_workstreams
 
 __all__ = [
     "Answer",
@@ -30,11 +38,14 @@ __all__ = [
     "State",
     "Workstream",
     "ask",
+    "boundary",
     "compare",
+    "compared_text",
     "contradictions",
     "counted",
     "cutover_text",
     "follow",
+    "inputs_text",
     "read_shadow",
     "read_state",
     "read_workstreams",
@@ -44,4 +55,5 @@ __all__ = [
     "shadow_markdown",
     "shadow_page",
     "since_text",
+    "uptime_text",
 ]

@@ -16,7 +16,7 @@ from holdover.shadow.components import FAULTS
 from holdover.shadow.config import ShadowConfig
 from holdover.shadow.cutover import Answer, Condition
 from holdover.shadow.state import Compared, State
-from holdover.shadow.workstreams import Workstream, contradictions, counted
+from holdover.shadow.workstreams import Workstream, boundary, contradictions, counted
 
 _W: Final = 1000
 _SHOWN: Final = 20
@@ -45,7 +45,13 @@ def shadow_json(answer: Answer, state: State) -> dict[str, Any]:
     return {
         **answer.as_json(),
         "uptime": uptime(state),
-        "workstreams": {"counted": counted(streams), "contradictions": contradictions(streams)} if streams else None,
+        "workstreams": {
+            "counted": counted(streams),
+            "boundary": boundary(streams),
+            "contradictions": contradictions(streams),
+        }
+        if streams
+        else None,
         "state": told,
     }
 
@@ -55,14 +61,16 @@ def uptime(state: State) -> float | None:
     return state.clock.ever_ns / state.clock.watched_ns if state.clock.watched_ns else None
 
 
-def _uptime_text(state: State) -> str:
+def uptime_text(state: State) -> str:
+    """How long it was watched and how much of that was healthy."""
     share = uptime(state)
     if share is None:
         return "nothing watched yet"
     return f"{int(share * 100_000) / 1000:.2f} % of {state.clock.watched_ns / HOUR_NS:.1f} h watched, lives of the shadow: {state.clock.lives}"
 
 
-def _compared_text(one: Compared) -> str:
+def compared_text(one: Compared) -> str:
+    """What the comparison with the incumbent came to."""
     noise = "the noise floor was not measured"
     if one.noise is not None:
         noise = f"two copies of the candidate differ in {one.noise:.4%}"
@@ -73,7 +81,7 @@ def _compared_text(one: Compared) -> str:
     )
 
 
-def _inputs_text(state: State) -> str:
+def inputs_text(state: State) -> str:
     """What a live candidate got; empty for any other."""
     if not state.batch:
         return ""
@@ -97,8 +105,8 @@ def shadow_markdown(answer: Answer, state: State) -> str:
         "|---|---|---|",
         *(f"| {_MARK[one.met][1]} | {one.name} | {_cell(one.told)} |" for one in answer.conditions),
         "",
-        f"**Uptime healthy** {_uptime_text(state)}{' (virtual clock)' if state.virtual else ''}.",
-        *([f"\n**Live inputs** {told}."] if (told := _inputs_text(state)) else []),
+        f"**Uptime healthy** {uptime_text(state)}{' (virtual clock)' if state.virtual else ''}.",
+        *([f"\n**Live inputs** {told}."] if (told := inputs_text(state)) else []),
         "",
         "| faults | count | last |",
         "|---|---|---|",
@@ -112,9 +120,9 @@ def shadow_markdown(answer: Answer, state: State) -> str:
     lines += ["", "| component | |", "|---|---|"]
     lines += [f"| {_cell(one.name)} | {_heard(one.healthy, one.silent_s)} |" for one in state.components]
     if answer.workstreams:
-        lines += ["", f"**Workstreams** {counted(answer.workstreams)}."]
+        lines += ["", f"**Workstreams** {counted(answer.workstreams)}; required: {boundary(answer.workstreams)}."]
     if state.compared is not None:
-        lines += ["", f"**Divergence** {_compared_text(state.compared)}."]
+        lines += ["", f"**Divergence** {compared_text(state.compared)}."]
     lines += ["", f"**Breaches** {state.breach_count} in all."]
     if state.nights:
         lines += ["", "| after | open orders carried | partly filled |", "|---|---|---|"]
@@ -139,7 +147,7 @@ def shadow_page(answer: Answer, state: State, config: ShadowConfig, style: str) 
         f" {virtual}</p></div></header>",
         _clock_bar(state, config),
         _conditions(answer.conditions),
-        f"<section><h2>Uptime healthy</h2><p>{escape(_uptime_text(state))}; resets of the clock: {state.clock.reset_count}.</p>{_inputs(state)}{_resets(state)}</section>",
+        f"<section><h2>Uptime healthy</h2><p>{escape(uptime_text(state))}; resets of the clock: {state.clock.reset_count}.</p>{_inputs(state)}{_resets(state)}</section>",
         _faults(state),
         _components(state),
         _streams(answer.workstreams),
@@ -185,7 +193,7 @@ def _resets(state: State) -> str:
 
 
 def _inputs(state: State) -> str:
-    told = _inputs_text(state)
+    told = inputs_text(state)
     return f"<p>Run live on what the incumbent got: {escape(told)}.</p>" if told else ""
 
 
@@ -238,7 +246,7 @@ def _streams(streams: Sequence[Workstream]) -> str:
     wrong = "".join(f"<li class='unmet'>{escape(told)}</li>" for told in contradictions(streams))
     head = "<thead><tr><th>state</th><th>workstream</th><th>owner</th><th>kind</th><th>blocked by</th></tr></thead>"
     return (
-        f"<section><h2>Workstreams: {counted(streams)}</h2>{f'<ul>{wrong}</ul>' if wrong else ''}"
+        f"<section><h2>Workstreams: {counted(streams)}</h2><p>Required: {boundary(streams)}.</p>{f'<ul>{wrong}</ul>' if wrong else ''}"
         f"<table class='plain'>{head}<tbody>{rows}</tbody></table></section>"
     )
 
@@ -254,7 +262,7 @@ def _divergence(one: Compared | None) -> str:
     fields = ", ".join(f"{name} {count:,}" for name, count in one.fields.items())
     head = "<thead><tr><th>order</th><th>field</th><th>candidate</th><th>incumbent</th><th></th></tr></thead>"
     return (
-        f"<section><h2>Divergence from the incumbent</h2><p>{escape(_compared_text(one))}.</p>{f'<p>By field: {escape(fields)}.</p>' if fields else ''}"
+        f"<section><h2>Divergence from the incumbent</h2><p>{escape(compared_text(one))}.</p>{f'<p>By field: {escape(fields)}.</p>' if fields else ''}"
         f"{f'<table class=plain>{head}<tbody>{rows}</tbody></table>' if rows else ''}</section>"
     )
 

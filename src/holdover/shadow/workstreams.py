@@ -63,6 +63,14 @@ def counted(workstreams: Sequence[Workstream]) -> str:
     return f"{states['complete']} / {len(workstreams)} complete{rest}"
 
 
+def boundary(workstreams: Sequence[Workstream]) -> str:
+    """What stands in the way by its boundary: `2 of governance and 1 of runtime instability are open`."""
+    left = Counter(one.kind for one in workstreams if one.required and one.state != "complete")
+    if not left:
+        return "nothing that is required is open, of governance or of runtime instability"
+    return f"{left['governance']} of governance and {left['runtime']} of runtime instability are open"
+
+
 def contradictions(workstreams: Sequence[Workstream]) -> list[str]:
     """What of it cannot be true together, a sentence each."""
     known = {one.name: one for one in workstreams}

@@ -7,7 +7,18 @@ from typing import Final
 from starlette.responses import Response
 
 from holdover.console.console import Ask, Part
-from holdover.shadow import BadShadow, BadState, ask, counted, read_shadow, read_state
+from holdover.shadow import (
+    BadShadow,
+    BadState,
+    ask,
+    boundary,
+    compared_text,
+    counted,
+    inputs_text,
+    read_shadow,
+    read_state,
+    uptime_text,
+)
 from holdover.shadow.components import FAULTS
 
 
@@ -25,6 +36,7 @@ def show(asked: Ask) -> Response:
         state = read_state(shadow.state)
     except BadState:
         state = None  # the answer says so already
+    streams = answer.workstreams
     order = {False: 0, None: 1, True: 2}
     return asked.render(
         "shadow.html",
@@ -34,7 +46,11 @@ def show(asked: Ask) -> Response:
         state=state,
         hours=shadow.cutover.hours,
         faults=FAULTS,
-        streams=counted(answer.workstreams) if answer.workstreams else "",
+        streams=f"{counted(streams)}; required: {boundary(streams)}" if streams else "",
+        workstreams=streams,
+        uptime=uptime_text(state) if state else "",
+        inputs=inputs_text(state) if state else "",
+        compared=compared_text(state.compared) if state and state.compared else "",
     )
 
 
