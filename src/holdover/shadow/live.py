@@ -9,7 +9,6 @@ that anybody counts, and goes on: its own kill is nothing that happens to the ca
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 import time
@@ -30,7 +29,7 @@ from holdover.shadow.components import ComponentTable
 from holdover.shadow.config import BadShadow, ShadowConfig
 from holdover.shadow.divergence import BadComparison, Window
 from holdover.shadow.feeds import MOST, Feed, LineFeed, MarketReader, TapFeed
-from holdover.shadow.incumbent import BadReport, Incumbent
+from holdover.shadow.incumbent import BadReport, Incumbent, told_at
 from holdover.shadow.inputs import Began, Inputs, Item, Timed
 from holdover.shadow.life import Counts, Journalled, Life, Uncounted
 from holdover.shadow.probe import Probes
@@ -45,7 +44,6 @@ _LEAD_NS: Final = 30_000_000_000
 _COMPARE_EVERY_S: Final = 3600.0
 _QUIET_S: Final = 600.0
 """How long an incumbent may have nothing to say of its orders, where the configuration does not say."""
-_TIME: Final = re.compile(rb'"time_ns":(\d+)')
 
 
 class _Arm:
@@ -175,10 +173,10 @@ class Live:
         for item in items:
             if item.kind != "r":
                 last = max(last, self._market.read(item).time_ns)
-            elif told := _TIME.search(item.data):
-                last = max(last, int(told[1]))
+            elif told := told_at(item.data):
+                last = max(last, told)
             elif not last:
-                last = sys.maxsize  # a FIX log: when all that came in with it has been taken
+                last = sys.maxsize  # when all that came in with it has been taken
             found.append((last, item))
         return found
 
@@ -265,7 +263,7 @@ class Live:
             found = self._incumbent.line(item.data)
         except BadReport as problem:
             self._into.fault("gap", f"a line of the incumbent's cannot be read: {problem}"[:300], "incumbent")
-            return
+            found = problem.reports
         if not found:
             return
         self._now = max(self._now, min(found[0].time_ns, now_ns))
