@@ -239,12 +239,12 @@ class Mirror(Venue):
         return request
 
     def _answer_questions(self) -> None:
-        while self._questions:
-            first = self._questions[0]
-            before = (one for held in self._held.values() for one in held if one.number < first.number)
-            if any(one.message.account == first.message.account for one in before):
-                return
-            super().receive(self._questions.popleft().message)
+        for question in list(self._questions):
+            account = question.message.account
+            held = (one for requests in self._held.values() for one in requests if one.number < question.number)
+            if all(one.message.account != account for one in held):
+                self._questions.remove(question)
+                super().receive(question.message)
 
     def _shut(self, book: Book) -> str:
         # The incumbent's order was taken: whether the book was open is not for the order of two feeds to say.
@@ -267,10 +267,12 @@ class Mirror(Venue):
             return
         book = self.books[order.symbol]
         book.remove(order)
-        if order.triggered:
-            book.rest(order)
-        else:
+        if not order.triggered:
             book.stops.append(order)
+        elif order.time_in_force in _NEVER_RESTS:
+            self._enter(book, order)
+        else:
+            book.rest(order)
 
     def _leave_the_book(self, order: Working | None) -> None:
         if order is not None:
