@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from holdover.catalogue import Catalogue
 from holdover.harness.live import DaysToCome, LiveSession
 from holdover.harness.snapshot import Snapshot, take
@@ -31,15 +33,16 @@ from holdover.shadow.divergence import BadComparison, Window
 from holdover.shadow.feeds import MOST, Feed, LineFeed, MarketReader, TapFeed
 from holdover.shadow.incumbent import BadReport, Incumbent, told_at
 from holdover.shadow.inputs import Began, Inputs, Item, Timed
-from holdover.shadow.life import Counts, Journalled, Life, Uncounted
+from holdover.shadow.life import Counts, Journalled, Life, Uncounted, alone
 from holdover.shadow.probe import Probes
 from holdover.shadow.run import NOTES, compared
-from holdover.shadow.state import Compared
+from holdover.shadow.state import BadState, Compared
 from holdover.watch.tail import Tail
 from holdover.world import Clock, Mirror, Venue, VenuePolicy
 
 DAYS: Final = "days"
 COPY: Final = "copy"
+INPUTS: Final = "inputs.db"
 _LEAD_NS: Final = 30_000_000_000
 _COMPARE_EVERY_S: Final = 3600.0
 _QUIET_S: Final = 600.0
@@ -71,7 +74,7 @@ class _Arm:
 class Live:
     """See the module. `once` takes what has come in; `close` is the end of this life in good order.
 
-    Raises `BadShadow`, `BadState`, `BadRecording`, `StoreProblem`, `BadSource`.
+    Raises `BadShadow`, `BadState`, `BadRecording`, `BadSnapshot`, `StoreProblem`, `BadSource`.
     """
 
     def __init__(
@@ -87,9 +90,12 @@ class Live:
         self.instruments = _instruments(config)
         self.days = DaysToCome(self.instruments, _traded(config, self.instruments))
         _tried(config, factory, self.days, self.instruments, session_at(self.instruments[0].calendar, wall()))
-        self.life = Life(config, components=_components(config), monotonic=monotonic, wall=wall)
+        symbols = [one.symbol for one in self.instruments]
+        self.life = Life(
+            config, components=_components(config), monotonic=monotonic, wall=wall, kind="run live", instruments=symbols
+        )
         self.life.state.subject = config.candidate.subject
-        self.inputs = Inputs(config.directory / "inputs.db")
+        self.inputs = Inputs(config.directory / INPUTS)
         self.arms = [_Arm(config.directory / DAYS)]
         if config.divergence.copy:
             self.arms.append(_Arm(config.directory / COPY))
@@ -117,7 +123,13 @@ class Live:
         self._probes = Probes(config.components)
         self._notes = Tail(config.directory / NOTES, self.life.state.places.get("notes"))
         places = self.inputs.places()
-        self.feeds = _feeds(config, self.instruments, places)
+        try:
+            self.feeds = _feeds(config, self.instruments, places)
+        except msgspec.MsgspecError as problem:
+            raise BadState(
+                f"{config.directory / INPUTS}: where a source of [input] stood cannot be read ({problem}): it was "
+                f"another kind of source, or the file is damaged"
+            ) from problem
         self._waiting = self.inputs.waiting()
         if not places and config.input.begin == "now":
             for feed in self.feeds.values():
@@ -306,7 +318,12 @@ class Live:
         told = self.config.candidate.snapshot
         names: list[str] = []
         for arm in self.arms if told else ():
-            state = Snapshot.open(self.config.path(told))
+            state = _begins_with(self.config, self.instruments)
+            if state.about.trade_date >= self.trade_date:
+                raise BadShadow(
+                    f"[candidate] snapshot {told} was taken at the end of {state.about.trade_date}; what comes in is "
+                    f"of {self.trade_date}, which should be a later day"
+                )
             state.save(arm.root / "snapshots")
             names.append(state.name)
         return Began(snapshots=names, incumbent=self._incumbent.dump())
@@ -544,15 +561,16 @@ def run_live(
 ) -> Life:
     """Run until `stop` is set, or for so many seconds."""
     stop = stop or threading.Event()
-    live = Live(config, factory)
-    end = live.monotonic() + round(seconds * 1e9) if seconds else None
-    try:
-        while not (stop.is_set() or (end is not None and live.monotonic() >= end)):
-            if not live.once():
-                stop.wait(0.02)
-    finally:
-        live.close()
-    return live.life
+    with alone(config.directory):
+        live = Live(config, factory)
+        end = live.monotonic() + round(seconds * 1e9) if seconds else None
+        try:
+            while not (stop.is_set() or (end is not None and live.monotonic() >= end)):
+                if not live.once():
+                    stop.wait(0.02)
+        finally:
+            live.close()
+        return live.life
 
 
 def _instruments(config: ShadowConfig) -> list[Instrument]:
@@ -560,7 +578,26 @@ def _instruments(config: ShadowConfig) -> list[Instrument]:
     calendars = sorted({one.calendar for one in found})
     if len(calendars) > 1:
         raise BadShadow(f"[input] instruments are of {' and '.join(calendars)}: a session has one calendar")
+    symbols = [one.symbol for one in found]
+    if len(set(symbols)) < len(symbols):
+        raise BadShadow(f"[input] instruments are {', '.join(symbols)}: each should be there once")
     return found
+
+
+def _begins_with(config: ShadowConfig, instruments: Sequence[Instrument]) -> Snapshot:
+    """The state that the candidate begins with."""
+    told = config.candidate.snapshot
+    state = Snapshot.open(config.path(told))
+    symbols = [one.symbol for one in instruments]
+    if state.about.symbols != symbols:
+        raise BadShadow(
+            f"[candidate] snapshot {told} is of {', '.join(state.about.symbols)}, [input] instruments are "
+            f"{', '.join(symbols)}; they should be the same, in the same order"
+        )
+    if state.about.phase != "night" or state.about.redacted:
+        what = "redacted" if state.about.redacted else f"taken when its session was {state.about.phase}"
+        raise BadShadow(f"[candidate] snapshot {told} was {what}; it should be whole, and taken at the end of a day")
+    return state
 
 
 def _traded(config: ShadowConfig, instruments: Sequence[Instrument]) -> dict[str, tuple[int, int]]:
@@ -585,6 +622,8 @@ def _tried(
     """What is wrong with the subject's own settings is said before anything begins."""
     told = config.candidate
     metas = [days.get(one.symbol, day).meta for one in instruments]
+    if told.snapshot and not (config.directory / INPUTS).exists():
+        _begins_with(config, instruments)
     factory(Plan(days=metas, seed=told.seed, faults=tuple(told.faults), settings=told.settings))
 
 
