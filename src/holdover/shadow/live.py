@@ -30,7 +30,7 @@ from holdover.recording.tap import read_instrument
 from holdover.shadow.components import ComponentTable
 from holdover.shadow.config import BadShadow, ShadowConfig
 from holdover.shadow.divergence import BadComparison, Window
-from holdover.shadow.feeds import MOST, Feed, LineFeed, MarketReader, TapFeed
+from holdover.shadow.feeds import Feed, LineFeed, MarketReader, TapFeed, Told
 from holdover.shadow.incumbent import BadReport, Incumbent, told_at
 from holdover.shadow.inputs import Began, Inputs, Item, Timed
 from holdover.shadow.life import Counts, Journalled, Life, Uncounted, alone
@@ -44,6 +44,8 @@ DAYS: Final = "days"
 COPY: Final = "copy"
 INPUTS: Final = "inputs.db"
 _LEAD_NS: Final = 30_000_000_000
+_FAR_NS: Final = 30 * 86_400_000_000_000
+"""No exchange is shut for so long: what tells a time so far ahead tells a wrong one."""
 _COMPARE_EVERY_S: Final = 3600.0
 _QUIET_S: Final = 600.0
 """How long an incumbent may have nothing to say of its orders, where the configuration does not say."""
@@ -173,7 +175,7 @@ class Live:
                 horizon = min(horizon, mine[-1])  # what it has behind that is not known yet
                 continue
             timed = self._timed(feed.read())
-            if len(timed) >= MOST:
+            if feed.behind and timed:
                 horizon = min(horizon, timed[-1][0])
             found += timed
         return found, horizon
@@ -184,7 +186,7 @@ class Live:
         last = 0
         for item in items:
             if item.kind != "r":
-                last = max(last, self._market.read(item).time_ns)
+                last = max(last, self._told(item, last).time_ns)
             elif told := told_at(item.data):
                 last = max(last, told)
             elif not last:
@@ -192,12 +194,25 @@ class Live:
             found.append((last, item))
         return found
 
+    def _told(self, item: Item, after_ns: int = 0) -> Told:
+        """What an item of market data says; where it says a time that cannot be yet, only that."""
+        told = self._market.read(item)
+        before = max(after_ns, self._now)
+        if before and told.time_ns > before + _FAR_NS:
+            return Told(0, problem=f"market data of {(told.time_ns - before) // 86_400_000_000_000} days ahead")
+        return told
+
     def _hear(self, items: Sequence[Item]) -> None:
         """Which components are alive, and what time it is at the most timely event."""
         mono = self.monotonic()
         if any(item.kind == "r" for item in items) and "incumbent" in self.life.components.names:
             self.life.components.heard("incumbent", mono)
-        times = [told for item in items if item.kind != "r" and (told := self._market.read(item).time_ns)]
+        times: list[int] = []
+        latest = 0
+        for item in items:
+            if item.kind != "r" and (told := self._told(item, latest).time_ns):
+                times.append(told)
+                latest = max(latest, told)
         if times:
             self.life.components.heard("market data", mono)
             ahead = max(times) - mono
@@ -210,13 +225,13 @@ class Live:
     def _until_the_end(self, items: list[Item]) -> list[Item]:
         """The items of the running day: up to the first event after its end."""
         for number, item in enumerate(items):
-            if item.kind != "r" and self._market.read(item).time_ns >= self._end:
+            if item.kind != "r" and self._told(item).time_ns >= self._end:
                 return items[: max(number, 1)] if number else self._ended_before(item)
         return items
 
     def _ended_before(self, item: Item) -> list[Item]:
         """The running day is over and nothing more of it has come: it ends, and the item is one of the next."""
-        time_ns = self._market.read(item).time_ns
+        time_ns = self._told(item).time_ns
         while time_ns >= self._end:
             self._take([], {}, now_ns=self._end)
         return [item]
@@ -247,7 +262,7 @@ class Live:
             self._end_day()
 
     def _event(self, item: Item) -> None:
-        told = self._market.read(item)
+        told = self._told(item)
         if told.problem:
             self._into.fault("gap", told.problem, "market data")
         self._now = max(self._now, told.time_ns)
