@@ -27,6 +27,7 @@ import msgspec
 from holdover.model import Instrument, Unfit
 from holdover.recording.calendar import hours, neighbours
 from holdover.recording.format import (
+    BLOCK,
     CLOSED,
     DISABLED,
     HALT,
@@ -160,6 +161,8 @@ class Recorder:
         self._day = day
         part = self._part(day)
         part.parent.mkdir(parents=True, exist_ok=True)
+        if part.with_suffix(".hrec").exists() and not part.exists():
+            _unseal(part)
         whole, records = _recover(part) if part.exists() else (0, b"")
         if records:
             self._last_ns = max(self._last_ns, RECORD.unpack_from(records, len(records) - WIDTH)[0])
@@ -191,24 +194,31 @@ class TapReader:
     """Follows what a `Recorder` writes into `directory`, from its disk: whole records, day after day, sealed or not.
 
     `place` is the day and how many of its records have been given; a reader that is given it goes on from there.
+    A part file stands for its day even beside a sealed one: it holds all of that, and perhaps more.
     Raises `BadRecording` for a sealed day that is damaged.
     """
 
     def __init__(self, directory: Path, instrument: Instrument, place: tuple[str, int] = ("", 0)) -> None:
         self._folder = path_for(directory, instrument.venue, instrument.symbol, "0").parent
         self.place = place
-        self._part = ("", 0, 0)
-        """Of the part file that is being read: its day, the bytes read of it, the records in them."""
+        self._done = ("", 0, 0)
+        """The sealed day of which all has been given: its day, inode and time."""
+        self._part = ("", 0, 0, -1)
+        """Of the part file that is being read: its day, the bytes read of it, the records in them, its size then."""
 
     def records(self, most: int = 20_000) -> list[MarketEvent]:
         """The records that are there now and have not been given yet, about so many at most."""
-        found: list[MarketEvent] = []
+        return [event for event, _ in self.placed(most)]
+
+    def placed(self, most: int = 20_000) -> list[tuple[MarketEvent, tuple[str, int]]]:
+        """The same, each with the place after it."""
+        found: list[tuple[MarketEvent, tuple[str, int]]] = []
         for day in self._days():
             count = self.place[1] if day == self.place[0] else 0
             new = self._new(day, count, most)
+            found += [(event, (day, number)) for number, event in enumerate(new, count + 1)]
             if new:
-                found += new
-                self.place = (day, count + len(new))
+                self.place = found[-1][1]
             if len(found) >= most:
                 break
         return found
@@ -224,20 +234,63 @@ class TapReader:
         return sorted(day for day in found if day >= self.place[0])
 
     def _new(self, day: str, count: int, most: int) -> list[MarketEvent]:
-        sealed = self._folder / f"{day}.hrec"
-        if not sealed.exists():
-            with contextlib.suppress(FileNotFoundError):  # sealed just now
-                return self._new_of_part(day, count)
-        recording = Recording.open(sealed)
+        with contextlib.suppress(FileNotFoundError):  # sealed, perhaps just now
+            return self._new_of_part(day, count, most)
+        path = self._folder / f"{day}.hrec"
+        try:
+            there = path.stat()
+        except FileNotFoundError:
+            return []
+        sealed = (day, there.st_ino, there.st_mtime_ns)
+        if sealed == self._done:
+            return []
+        recording = Recording.open(path)
+        if count + most >= len(recording):
+            self._done = sealed
         return [recording.at(number) for number in range(count, min(len(recording), count + most))]
 
-    def _new_of_part(self, day: str, count: int) -> list[MarketEvent]:
-        _, offset, counted = self._part if self._part[0] == day else (day, 0, 0)
+    def _new_of_part(self, day: str, count: int, most: int) -> list[MarketEvent]:
+        _, offset, counted, seen = self._part if self._part[0] == day else (day, 0, 0, -1)
+        found: list[MarketEvent] = []
         with open(self._folder / f"{day}.part", "rb") as file:
-            file.seek(offset)
-            whole, records = _whole(file.read())
-        self._part = (day, offset + whole, counted + len(records) // WIDTH)
-        return list(RECORD.iter_unpack(records[max(count - counted, 0) * WIDTH :]))
+            size = os.fstat(file.fileno()).st_size
+            if size == seen:
+                return []
+            while len(found) < most and offset < size:
+                whole, records = _whole_at(file, offset, (most + BLOCK) * WIDTH)
+                if not whole and counted:  # a block that is being written; or another file, and the day begun anew
+                    offset = counted = 0
+                    whole, records = _whole_at(file, 0, size)
+                if not whole:
+                    break
+                found += RECORD.iter_unpack(records[max(count + len(found) - counted, 0) * WIDTH :])
+                offset, counted = offset + whole, counted + len(records) // WIDTH
+        self._part = (day, offset, counted, size if len(found) < most else -1)
+        return found
+
+
+def _whole_at(file: IO[bytes], offset: int, most: int) -> tuple[int, bytes]:
+    """What is whole in about so many bytes from there on, or in all that follows."""
+    file.seek(offset)
+    found = _whole(file.read(most))
+    if not found[0]:
+        file.seek(offset)
+        found = _whole(file.read())
+    return found
+
+
+def _unseal(part: Path) -> None:
+    """A day that was sealed goes on: its records become a part file again, whole."""
+    recording = Recording.open(part.with_suffix(".hrec"))
+    events = [recording.at(number) for number in range(len(recording))]
+    new = part.with_suffix(".opened")
+    with open(new, "wb") as file:
+        for place in range(0, len(events), BLOCK):
+            body = b"".join(RECORD.pack(*event) for event in events[place : place + BLOCK])
+            file.write(_FRAME.pack(len(body), zlib.crc32(body)) + body)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, part)
 
 
 def seal(part: Path, instrument: Instrument, day: str) -> Recording | None:

@@ -55,10 +55,13 @@ def next_number(run: Run, table: str) -> int:
 
 
 class SqliteDatabase:
-    """One file (`:memory:` for none): WAL, synced at every commit. Safe to share between threads."""
+    """One file (`:memory:` for none): WAL, synced at every commit. Safe to share between threads.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    `what` is what a problem calls it.
+    """
+
+    def __init__(self, path: Path, what: str = "the freeze store") -> None:
+        self.path, self._what = path, what
         self.name = path.name
         self.in_memory = str(path) == ":memory:"
         self._lock = threading.RLock()
@@ -132,7 +135,7 @@ class SqliteDatabase:
             try:
                 yield
             except (sqlite3.Error, OSError) as problem:
-                raise StoreProblem(f"{self.name}: the freeze store cannot be used: {problem}") from problem
+                raise StoreProblem(f"{self.name}: {self._what} cannot be used: {problem}") from problem
 
 
 class PostgresDatabase:

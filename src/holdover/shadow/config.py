@@ -74,6 +74,7 @@ reason = "the incumbent rounds down"
 from __future__ import annotations
 
 from datetime import time as clock_time
+from math import inf
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -82,6 +83,8 @@ import msgspec
 from holdover.runtime.files import read_toml
 from holdover.shadow.components import FAULTS, RESETS, ComponentTable
 from holdover.shadow.probe import problems_of
+
+_DAY_S: Final = 86_400.0
 
 
 class BadShadow(ValueError):
@@ -251,9 +254,9 @@ def _wrong(tables: dict[str, Any], components: list[ComponentTable]) -> list[str
         for name in clock.resets_on
         if name not in FAULTS
     ]
-    if not 0 < clock.tick_s <= clock.deadline_s:
+    if not 0 < clock.tick_s <= clock.deadline_s < inf:
         found.append("[clock] tick_s should be above 0 and not above deadline_s")
-    if clock.skew_ms <= 0 or cutover.hours <= 0 or cutover.fresh_s <= 0:
+    if not 0 < clock.skew_ms < inf or cutover.hours <= 0 or cutover.fresh_s <= 0:
         found.append("[clock] skew_ms, [cutover] hours and fresh_s should be above 0")
     names = [one.name for one in components]
     found += [
@@ -289,8 +292,11 @@ def _wrong_input(tables: dict[str, Any]) -> list[str]:
         found.append("[divergence] copy and [candidate] snapshot are for a candidate run here live: say [input]")
     if (told.open is None) != (told.close is None) or (told.open and told.close and told.open >= told.close):
         found.append("[input] open should be before close, both UTC, or neither be there")
-    if told.patience_ms <= 0 or told.after_close_s < 0 or told.keep_days < 0:
-        found.append("[input] patience_ms should be above 0, after_close_s and keep_days not below")
+    fits = 0 < told.patience_ms <= _DAY_S * 1e3 and 0 <= told.after_close_s <= _DAY_S and told.keep_days >= 0
+    if not fits:
+        found.append(
+            "[input] patience_ms should be above 0, after_close_s and keep_days not below, neither time over a day"
+        )
     if divergence.copy and divergence.noise:
         found.append("[divergence] should say noise or copy, not both")
     return found

@@ -9,6 +9,8 @@ what is missing.
 
 from __future__ import annotations
 
+import sys
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -29,7 +31,9 @@ MOST: Final = 5000
 
 
 class Feed(Protocol):
-    """Gives what has come in; `place` is after it."""
+    """Gives what has come in; `place` is after it, `behind` says whether there is more than it gave."""
+
+    behind: bool
 
     @property
     def place(self) -> bytes:
@@ -54,6 +58,7 @@ class LineFeed:
     def __init__(self, kind: str, told: str, path: Path, place: bytes | None) -> None:
         at = msgspec.msgpack.decode(place, type=Place) if place else None
         self._kind = kind
+        self.behind = False
         self._source: Source = Tail(path, at)
         if told.startswith(("nats://", "tls://")):
             self._source = Stream(StreamAddress.of(told), at)
@@ -65,7 +70,9 @@ class LineFeed:
 
     def read(self) -> list[Item]:
         """See `Feed`."""
-        return [Item(self._kind, 0, line) for line in self._source.lines(MOST) if line.strip()]
+        lines = self._source.lines(MOST)
+        self.behind = bool(lines) and (len(lines) >= MOST or (isinstance(self._source, Stream) and self._source.behind))
+        return [Item(self._kind, 0, line) for line in lines if line.strip()]
 
     def skip(self) -> None:
         """See `Feed`."""
@@ -83,31 +90,43 @@ class LineFeed:
 
 
 class TapFeed:
-    """The folder into which a `Recorder` of each instrument writes."""
+    """The folder into which a `Recorder` of each instrument writes. Behind a backlog none runs ahead of another."""
 
     def __init__(self, directory: Path, instruments: Sequence[Instrument], place: bytes | None) -> None:
         at = msgspec.msgpack.decode(place, type=list[tuple[str, int]]) if place else [("", 0)] * len(instruments)
         self._readers = [TapReader(directory, one, where) for one, where in zip(instruments, at, strict=True)]
+        self._read: list[deque[tuple[MarketEvent, tuple[str, int]]]] = [deque() for _ in self._readers]
+        self._places = [reader.place for reader in self._readers]
+        self.behind = False
 
     @property
     def place(self) -> bytes:
         """See `Feed`."""
-        return msgspec.msgpack.encode([reader.place for reader in self._readers])
+        return msgspec.msgpack.encode(self._places)
 
     def read(self) -> list[Item]:
         """See `Feed`."""
-        found = [
-            (event[0], number, RECORD.pack(*event))
-            for number, reader in enumerate(self._readers)
-            for event in reader.records(MOST)
-        ]
+        until = sys.maxsize
+        for reader, read in zip(self._readers, self._read, strict=True):
+            if len(read) < MOST:
+                read.extend(reader.placed(MOST))
+            if len(read) >= MOST:
+                until = min(until, read[MOST - 1][0][0])
+        found: list[tuple[int, int, bytes]] = []
+        for number, read in enumerate(self._read):
+            while read and read[0][0][0] <= until:
+                event, self._places[number] = read.popleft()
+                found.append((event[0], number, RECORD.pack(*event)))
+        self.behind = until < sys.maxsize
         found.sort(key=lambda one: one[0])
         return [Item("t", number, record) for _, number, record in found]
 
     def skip(self) -> None:
         """See `Feed`."""
-        for reader in self._readers:
+        for number, reader in enumerate(self._readers):
             reader.skip()
+            self._read[number].clear()
+            self._places[number] = reader.place
 
     def told(self) -> list[str]:
         """See `Feed`."""
@@ -145,16 +164,26 @@ class MarketReader:
         try:
             told = self._decode(item.data)
             if told.keys() == {"ts_event"}:
-                return Told(int(told["ts_event"]))
+                return _fit(Told(int(told["ts_event"])))
             number = self._number(told)
             if number is None:
                 return Told(0)
             event = market_event(told, self._instruments[number])
-            return Told(event[0], (event[0], number, *event[2:]), int(told.get("seq") or 0))
-        except (msgspec.MsgspecError, BadRecording, ValueError, TypeError) as problem:
+            return _fit(Told(event[0], (event[0], number, *event[2:]), int(told.get("seq") or 0)))
+        except (msgspec.MsgspecError, BadRecording, ValueError, TypeError, ArithmeticError) as problem:
             return Told(0, problem=f"a line of market data cannot be read: {problem}"[:300])
 
     def _number(self, told: dict[str, Any]) -> int | None:
         """The instrument's; None for one that the candidate does not trade."""
         symbol = told.get("symbol")
         return 0 if symbol is None and len(self._instruments) == 1 else self._numbers.get(str(symbol))
+
+
+def _fit(told: Told) -> Told:
+    """The same; its numbers are such as anybody keeps. Raises `ValueError`."""
+    event = told.event or ()
+    if not 0 < told.time_ns < sys.maxsize or max((abs(one) for one in event), default=0) > sys.maxsize:
+        raise ValueError("a time, price or size that cannot be")
+    if any(size < 0 for size in event[6:7] + event[9:11]):
+        raise ValueError("a size below 0")
+    return told

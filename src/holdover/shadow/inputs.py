@@ -6,13 +6,14 @@ and where each source stood after it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
-from holdover.runtime.database import Run, SqliteDatabase, next_number
+from holdover.runtime.database import Run, SqliteDatabase, StoreProblem, next_number
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS day (trade_date TEXT PRIMARY KEY, began BLOB NOT NULL);
@@ -59,14 +60,15 @@ class Inputs:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = SqliteDatabase(path)
+        self._database = SqliteDatabase(path, "what has come in")
         self._database.create(_SCHEMA)
         self._waits = True
 
     def day(self) -> tuple[str, Began] | None:
         """The day that is running and what it began with; None before the first."""
         rows = self._database.read("SELECT trade_date, began FROM day ORDER BY trade_date DESC LIMIT 1")
-        return (str(rows[0][0]), msgspec.msgpack.decode(rows[0][1], type=Began)) if rows else None
+        with self._read():
+            return (str(rows[0][0]), msgspec.msgpack.decode(rows[0][1], type=Began)) if rows else None
 
     def begin(self, trade_date: str, began: Began, keep: int) -> None:
         """Another day is running; of those before it `keep` stay."""
@@ -105,8 +107,8 @@ class Inputs:
     def waiting(self) -> list[Timed]:
         """What the sources had given and nobody has taken yet."""
         rows = self._database.read("SELECT body FROM waiting")
-        found = msgspec.msgpack.decode(rows[0][0]) if rows else []
-        return [(int(time_ns), Item(*item)) for time_ns, item in found]
+        with self._read():
+            return msgspec.msgpack.decode(rows[0][0], type=list[Timed]) if rows else []
 
     def batches(self, trade_date: str) -> Iterator[Batch]:
         """Everything of a day, in its order."""
@@ -121,11 +123,20 @@ class Inputs:
                 return
             for number, now_ns, body in rows:
                 last = int(number)
-                yield Batch(last, int(now_ns), [Item(*one) for one in msgspec.msgpack.decode(body)])
+                with self._read():
+                    items = msgspec.msgpack.decode(body, type=list[Item])
+                yield Batch(last, int(now_ns), items)
 
     def places(self) -> dict[str, bytes]:
         """Where each source stood when its last line was taken."""
         return {str(source): bytes(body) for source, body in self._database.read("SELECT source, body FROM place")}
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[None]:
+        try:
+            yield
+        except (msgspec.MsgspecError, TypeError) as problem:
+            raise StoreProblem(f"{self._database.name}: what has come in is damaged: {problem}") from problem
 
     def close(self) -> None:
         """Let go of it."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -17,6 +20,20 @@ from holdover.shadow.state import BREACHES_KEPT, NIGHTS_KEPT, BadState, Broke, C
 _CLOSED: Final = frozenset({"2", "4", "8", "C"})
 
 
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Hold a shadow's directory: two would both write there. Raises `BadState` when another process has it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "shadow.lock", "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadState(
+                f"{directory}: another shadow runs on this directory; stop it first, or take another"
+            ) from None
+        yield
+
+
 class Life:
     """A shadow between its start and its end. `monotonic` and `wall` give ns; `save` is called after each look."""
 
@@ -28,6 +45,8 @@ class Life:
         monotonic: Callable[[], int] = time.monotonic_ns,
         wall: Callable[[], int] = time.time_ns,
         virtual: bool = False,
+        kind: str = "",
+        instruments: Sequence[str] = (),
     ) -> None:
         self.config, self.monotonic, self.wall = config, monotonic, wall
         try:
@@ -41,6 +60,18 @@ class Life:
                 f"{config.state}: was counted on the {'virtual' if self.state.virtual else 'real'} clock, and the two "
                 f"cannot be added up; take another [shadow] directory"
             )
+        if kind and (self.state.kind or kind) != kind:
+            raise BadState(
+                f"{config.state}: is of a candidate that was {self.state.kind}, this one is {kind}, and the two "
+                f"cannot be added up; take another [shadow] directory"
+            )
+        if instruments and (self.state.instruments or list(instruments)) != list(instruments):
+            raise BadState(
+                f"{config.state}: was counted on {', '.join(self.state.instruments)}, and [input] says "
+                f"{', '.join(instruments)}; take another [shadow] directory"
+            )
+        self.state.kind = kind or self.state.kind
+        self.state.instruments = list(instruments) or self.state.instruments
         self.state.stopped = False
         self._tables = {table.name: table for table in (components if components is not None else config.components)}
         self.components = Components(list(self._tables.values()))

@@ -9,7 +9,6 @@ that anybody counts, and goes on: its own kill is nothing that happens to the ca
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 import time
@@ -33,23 +32,25 @@ from holdover.recording.tap import read_instrument
 from holdover.shadow.components import ComponentTable
 from holdover.shadow.config import BadShadow, ShadowConfig
 from holdover.shadow.divergence import BadComparison, Window
-from holdover.shadow.feeds import MOST, Feed, LineFeed, MarketReader, TapFeed
-from holdover.shadow.incumbent import BadReport, Incumbent
+from holdover.shadow.feeds import Feed, LineFeed, MarketReader, TapFeed, Told
+from holdover.shadow.incumbent import BadReport, Incumbent, told_at
 from holdover.shadow.inputs import Began, Inputs, Item, Timed
-from holdover.shadow.life import Counts, Journalled, Life, Uncounted
+from holdover.shadow.life import Counts, Journalled, Life, Uncounted, alone
 from holdover.shadow.probe import Probes
 from holdover.shadow.run import NOTES, compared
-from holdover.shadow.state import Compared
+from holdover.shadow.state import BadState, Compared
 from holdover.watch.tail import Tail
 from holdover.world import Clock, Mirror, Venue, VenuePolicy
 
 DAYS: Final = "days"
 COPY: Final = "copy"
+INPUTS: Final = "inputs.db"
 _LEAD_NS: Final = 30_000_000_000
+_FAR_NS: Final = 30 * 86_400_000_000_000
+"""No exchange is shut for so long: what tells a time so far ahead tells a wrong one."""
 _COMPARE_EVERY_S: Final = 3600.0
 _QUIET_S: Final = 600.0
 """How long an incumbent may have nothing to say of its orders, where the configuration does not say."""
-_TIME: Final = re.compile(rb'"time_ns":(\d+)')
 
 
 class _Arm:
@@ -77,7 +78,7 @@ class _Arm:
 class Live:
     """See the module. `once` takes what has come in; `close` is the end of this life in good order.
 
-    Raises `BadShadow`, `BadState`, `BadRecording`, `StoreProblem`, `BadSource`.
+    Raises `BadShadow`, `BadState`, `BadRecording`, `BadSnapshot`, `StoreProblem`, `BadSource`.
     """
 
     def __init__(
@@ -93,9 +94,12 @@ class Live:
         self.instruments = _instruments(config)
         self.days = DaysToCome(self.instruments, _traded(config, self.instruments), partial(_hours, config))
         _tried(config, factory, self.days, self.instruments, self._session_at(wall()))
-        self.life = Life(config, components=_components(config), monotonic=monotonic, wall=wall)
+        symbols = [one.symbol for one in self.instruments]
+        self.life = Life(
+            config, components=_components(config), monotonic=monotonic, wall=wall, kind="run live", instruments=symbols
+        )
         self.life.state.subject = config.candidate.subject
-        self.inputs = Inputs(config.directory / "inputs.db")
+        self.inputs = Inputs(config.directory / INPUTS)
         self.arms = [_Arm(config.directory / DAYS)]
         if config.divergence.copy:
             self.arms.append(_Arm(config.directory / COPY))
@@ -123,7 +127,13 @@ class Live:
         self._probes = Probes(config.components)
         self._notes = Tail(config.directory / NOTES, self.life.state.places.get("notes"))
         places = self.inputs.places()
-        self.feeds = _feeds(config, self.instruments, places)
+        try:
+            self.feeds = _feeds(config, self.instruments, places)
+        except msgspec.MsgspecError as problem:
+            raise BadState(
+                f"{config.directory / INPUTS}: where a source of [input] stood cannot be read ({problem}): it was "
+                f"another kind of source, or the file is damaged"
+            ) from problem
         self._waiting = self.inputs.waiting()
         if not places and config.input.begin == "now":
             for feed in self.feeds.values():
@@ -167,7 +177,7 @@ class Live:
                 horizon = min(horizon, mine[-1])  # what it has behind that is not known yet
                 continue
             timed = self._timed(feed.read())
-            if len(timed) >= MOST:
+            if feed.behind and timed:
                 horizon = min(horizon, timed[-1][0])
             found += timed
         return found, horizon
@@ -178,20 +188,33 @@ class Live:
         last = 0
         for item in items:
             if item.kind != "r":
-                last = max(last, self._market.read(item).time_ns)
-            elif told := _TIME.search(item.data):
-                last = max(last, int(told[1]))
+                last = max(last, self._told(item, last).time_ns)
+            elif told := told_at(item.data):
+                last = max(last, told)
             elif not last:
-                last = sys.maxsize  # a FIX log: when all that came in with it has been taken
+                last = sys.maxsize  # when all that came in with it has been taken
             found.append((last, item))
         return found
+
+    def _told(self, item: Item, after_ns: int = 0) -> Told:
+        """What an item of market data says; where it says a time that cannot be yet, only that."""
+        told = self._market.read(item)
+        before = max(after_ns, self._now)
+        if before and told.time_ns > before + _FAR_NS:
+            return Told(0, problem=f"market data of {(told.time_ns - before) // 86_400_000_000_000} days ahead")
+        return told
 
     def _hear(self, items: Sequence[Item]) -> None:
         """Which components are alive, and what time it is at the most timely event."""
         mono = self.monotonic()
         if any(item.kind == "r" for item in items) and "incumbent" in self.life.components.names:
             self.life.components.heard("incumbent", mono)
-        times = [told for item in items if item.kind != "r" and (told := self._market.read(item).time_ns)]
+        times: list[int] = []
+        latest = 0
+        for item in items:
+            if item.kind != "r" and (told := self._told(item, latest).time_ns):
+                times.append(told)
+                latest = max(latest, told)
         if times:
             self.life.components.heard("market data", mono)
             ahead = max(times) - mono
@@ -204,13 +227,13 @@ class Live:
     def _until_the_end(self, items: list[Item]) -> list[Item]:
         """The items of the running day: up to the first event after its end."""
         for number, item in enumerate(items):
-            if item.kind != "r" and self._market.read(item).time_ns >= self._end:
+            if item.kind != "r" and self._told(item).time_ns >= self._end:
                 return items[: max(number, 1)] if number else self._ended_before(item)
         return items
 
     def _ended_before(self, item: Item) -> list[Item]:
         """The running day is over and nothing more of it has come: it ends, and the item is one of the next."""
-        time_ns = self._market.read(item).time_ns
+        time_ns = self._told(item).time_ns
         while time_ns >= self._end:
             self._take([], {}, now_ns=self._end)
         return [item]
@@ -241,7 +264,7 @@ class Live:
             self._end_day()
 
     def _event(self, item: Item) -> None:
-        told = self._market.read(item)
+        told = self._told(item)
         if told.problem:
             self._into.fault("gap", told.problem, "market data")
         self._now = max(self._now, told.time_ns)
@@ -269,7 +292,7 @@ class Live:
             found = self._incumbent.line(item.data)
         except BadReport as problem:
             self._into.fault("gap", f"a line of the incumbent's cannot be read: {problem}"[:300], "incumbent")
-            return
+            found = problem.reports
         if not found:
             return
         self._now = max(self._now, min(found[0].time_ns, now_ns))
@@ -312,7 +335,12 @@ class Live:
         told = self.config.candidate.snapshot
         names: list[str] = []
         for arm in self.arms if told else ():
-            state = Snapshot.open(self.config.path(told))
+            state = _begins_with(self.config, self.instruments)
+            if state.about.trade_date >= self.trade_date:
+                raise BadShadow(
+                    f"[candidate] snapshot {told} was taken at the end of {state.about.trade_date}; what comes in is "
+                    f"of {self.trade_date}, which should be a later day"
+                )
             state.save(arm.root / "snapshots")
             names.append(state.name)
         return Began(snapshots=names, incumbent=self._incumbent.dump())
@@ -563,15 +591,16 @@ def run_live(
 ) -> Life:
     """Run until `stop` is set, or for so many seconds. `wall` is the host's clock, ns."""
     stop = stop or threading.Event()
-    live = Live(config, factory, wall=wall)
-    end = live.monotonic() + round(seconds * 1e9) if seconds else None
-    try:
-        while not (stop.is_set() or (end is not None and live.monotonic() >= end)):
-            if not live.once():
-                stop.wait(0.02)
-    finally:
-        live.close()
-    return live.life
+    with alone(config.directory):
+        live = Live(config, factory, wall=wall)
+        end = live.monotonic() + round(seconds * 1e9) if seconds else None
+        try:
+            while not (stop.is_set() or (end is not None and live.monotonic() >= end)):
+                if not live.once():
+                    stop.wait(0.02)
+        finally:
+            live.close()
+        return live.life
 
 
 def _instruments(config: ShadowConfig) -> list[Instrument]:
@@ -579,7 +608,26 @@ def _instruments(config: ShadowConfig) -> list[Instrument]:
     calendars = sorted({one.calendar for one in found})
     if len(calendars) > 1:
         raise BadShadow(f"[input] instruments are of {' and '.join(calendars)}: a session has one calendar")
+    symbols = [one.symbol for one in found]
+    if len(set(symbols)) < len(symbols):
+        raise BadShadow(f"[input] instruments are {', '.join(symbols)}: each should be there once")
     return found
+
+
+def _begins_with(config: ShadowConfig, instruments: Sequence[Instrument]) -> Snapshot:
+    """The state that the candidate begins with."""
+    told = config.candidate.snapshot
+    state = Snapshot.open(config.path(told))
+    symbols = [one.symbol for one in instruments]
+    if state.about.symbols != symbols:
+        raise BadShadow(
+            f"[candidate] snapshot {told} is of {', '.join(state.about.symbols)}, [input] instruments are "
+            f"{', '.join(symbols)}; they should be the same, in the same order"
+        )
+    if state.about.phase != "night" or state.about.redacted:
+        what = "redacted" if state.about.redacted else f"taken when its session was {state.about.phase}"
+        raise BadShadow(f"[candidate] snapshot {told} was {what}; it should be whole, and taken at the end of a day")
+    return state
 
 
 def _traded(config: ShadowConfig, instruments: Sequence[Instrument]) -> dict[str, tuple[int, int]]:
@@ -616,6 +664,8 @@ def _tried(
     """What is wrong with the subject's own settings is said before anything begins."""
     told = config.candidate
     metas = [days.get(one.symbol, day).meta for one in instruments]
+    if told.snapshot and not (config.directory / INPUTS).exists():
+        _begins_with(config, instruments)
     factory(Plan(days=metas, seed=told.seed, faults=tuple(told.faults), settings=told.settings))
 
 

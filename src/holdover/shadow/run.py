@@ -24,7 +24,7 @@ from holdover.shadow.components import ComponentTable
 from holdover.shadow.config import BadShadow, ShadowConfig
 from holdover.shadow.divergence import BadComparison, Told, Window, compare, orders_of
 from holdover.shadow.incumbent import BadReport, Incumbent
-from holdover.shadow.life import Journalled, Life
+from holdover.shadow.life import Journalled, Life, alone
 from holdover.shadow.probe import Probes
 from holdover.shadow.state import Compared
 from holdover.watch.tail import Tail
@@ -63,8 +63,23 @@ def run_recordings(
         raise BadShadow(
             f"[[component]] {unknown[0]}: a run over recordings has {' and '.join(VIRTUAL)}, and knows of no other"
         )
+    with alone(config.directory):
+        return _laps(config, factory, recordings, symbols, days, hours, catalogue, schedule, progress)
+
+
+def _laps(
+    config: ShadowConfig,
+    factory: Factory,
+    recordings: RecordingStore,
+    symbols: Sequence[str],
+    days: Sequence[str],
+    hours: float,
+    catalogue: Catalogue | None,
+    schedule: Schedule,
+    progress: Progress,
+) -> Life:
     now = [0]
-    life = Life(config, monotonic=lambda: now[0], wall=lambda: now[0], virtual=True)
+    life = Life(config, monotonic=lambda: now[0], wall=lambda: now[0], virtual=True, kind="run over recordings")
     life.state.subject = config.candidate.subject
     wanted = life.state.clock.ever_ns + round(hours * 3.6e12)
     lap = 0
@@ -221,7 +236,7 @@ class Following:
         if config.incumbent.journal and "incumbent" not in [one.name for one in config.components]:
             own.append(ComponentTable(name="incumbent", deadline_s=deadline_s))
         self.config = config
-        self.life = life or Life(config, components=[*own, *config.components])
+        self.life = life or Life(config, components=[*own, *config.components], kind="followed")
         self.store = guard_at(config.path(config.candidate.guard)).open_store()
         places = self.life.state.places
         self._tails = {
@@ -297,16 +312,17 @@ class Following:
 def follow(config: ShadowConfig, *, seconds: float = 0.0, stop: threading.Event | None = None) -> Life:
     """Follow until `stop` is set, or for so many seconds."""
     stop = stop or threading.Event()
-    following = Following(config)
-    life = following.life
-    end = life.monotonic() + round(seconds * 1e9) if seconds else None
-    try:
-        while True:
-            following.once()
-            if (end is not None and life.monotonic() >= end) or stop.wait(config.clock.tick_s):
-                return life
-    finally:
-        following.close()
+    with alone(config.directory):
+        following = Following(config)
+        life = following.life
+        end = life.monotonic() + round(seconds * 1e9) if seconds else None
+        try:
+            while True:
+                following.once()
+                if (end is not None and life.monotonic() >= end) or stop.wait(config.clock.tick_s):
+                    return life
+        finally:
+            following.close()
 
 
 def compared(

@@ -76,13 +76,16 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 class State(msgspec.Struct, kw_only=True):
     """Times in ns; `told_ns` is the last look by the host's clock; `virtual` says which clock counts.
 
-    Of a candidate that is run live: `since_ns` is when it began by the time of the feed, `batch` the last of what came
-    in, `lines` how many lines of the journal of the day `lines_of` are counted in this.
+    `kind` says how the candidate is run: over recordings, live, or by itself and followed. Of one that is run live:
+    `instruments` are those that it gets, `since_ns` is when it began by the time of the feed, `batch` the last of what
+    came in, `lines` how many lines of the journal of the day `lines_of` are counted in this.
     """
 
     magic: str = _MAGIC
     version: int = VERSION
     virtual: bool = False
+    kind: str = ""
+    instruments: list[str] = []
     began_ns: int = 0
     told_ns: int = 0
     stopped: bool = False

@@ -101,6 +101,11 @@ class Stream:
         """Whether what the stream held when it was first looked at has been given."""
         return self._until is not None and (self.place.sequence >= self._until or not self._pending)
 
+    @property
+    def behind(self) -> bool:
+        """Whether the stream holds more, as far as is known, than it has given."""
+        return self._pull is not None and self._pending > 0
+
     def lines(self, most: int = 5000) -> list[bytes]:
         """The lines of whole messages, at most so many messages; waits a moment when there are none."""
         return self._runner.run(self._read(most))

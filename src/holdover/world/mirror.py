@@ -3,7 +3,8 @@
 The candidate's orders go to this venue and nowhere else. Each of its requests waits for the report that the incumbent
 was sent of the same request, and is answered so: accepted, rejected, replaced, cancelled, refused. Trades, busts and
 corrections of the incumbent's order are those of the candidate's. What the incumbent did not ask for is answered by the
-venue's own rules when `patience_ns` is over, and such an order is matched against the market like any other.
+venue's own rules when `patience_ns` is over. An order that has no counterpart, or whose counterpart is over, is matched
+against the market like any other. A question waits until what was asked before it has been answered.
 
 Which order is whose is told by the ClOrdID with which its chain began, or (`sequence`) by its place among the orders of
 one account, symbol and side. A report that finds no request or order within the patience is left out and counted.
@@ -34,14 +35,22 @@ from holdover.world.venue import Venue
 
 _OWNER: Final = "mirror"
 _NEVER_RESTS: Final = (TimeInForce.IOC, TimeInForce.FOK)
+_CHANGES: Final = (MsgType.ORDER_CANCEL_REQUEST, MsgType.ORDER_CANCEL_REPLACE_REQUEST)
 
-What = Literal["sent", "new", "rejected", "trade", "replaced", "canceled", "expired", "refused", "bust", "correct"]
+What = Literal[
+    "sent", "new", "rejected", "trade", "filled", "replaced", "canceled", "expired", "refused", "bust", "correct"
+]
+_NOTICES: Final = ("sent", "filled")
+"""They say how the counterpart stands, and ask nothing of the candidate's order."""
+_LAST: Final = ("rejected", "filled", "canceled", "expired")
+"""After these the counterpart is over."""
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of an order of the incumbent's: lots and ticks; `order` is the ClOrdID with which its chain began.
 
-    `sent` is the order's first sight, before any report. `asked` says of `canceled` that a request had asked for it.
+    `sent` is the order's first sight, before any report; `filled` says after a trade that nothing is left to fill.
+    `asked` says of `canceled` that a request had asked for it.
     """
 
     what: What
@@ -71,6 +80,13 @@ class Followed(msgspec.Struct, kw_only=True):
     alone: int = 0
 
 
+class _Held(msgspec.Struct, kw_only=True):
+    """A request or a question of the candidate's that has not been answered yet."""
+
+    number: int
+    message: Outbound
+
+
 class _Waiting(msgspec.Struct, kw_only=True):
     number: int
     report: Reported
@@ -80,13 +96,15 @@ class _Kept(msgspec.Struct, kw_only=True):
     """All that a mirror knows beside what a venue knows."""
 
     followed: Followed = msgspec.field(default_factory=Followed)
-    held: dict[str, list[Request]] = {}
+    held: dict[str, list[_Held]] = {}
+    questions: list[_Held] = []
     waiting: dict[str, list[_Waiting]] = {}
     number: int = 0
     keys: dict[str, str] = {}
     theirs: dict[str, str] = {}
     counts: dict[str, int] = {}
     known: list[str] = []
+    over: dict[str, str] = {}
     execs: dict[str, tuple[str, str]] = {}
 
 
@@ -106,7 +124,8 @@ class Mirror(Venue):
         super().__init__(clock, instruments, policy, name)
         self.match, self.patience_ns = match, patience_ns
         self.followed = Followed()
-        self._held: dict[str, deque[Request]] = {}
+        self._held: dict[str, deque[_Held]] = {}
+        self._questions: deque[_Held] = deque()
         self._waiting: dict[str, deque[_Waiting]] = {}
         self._number = 0
         self._keys: dict[str, str] = {}
@@ -115,7 +134,11 @@ class Mirror(Venue):
         self._theirs: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._known: set[str] = set()
+        """Whose counterpart may still be filled: the market fills none of these."""
+        self._over: dict[str, str] = {}
+        """Whose counterpart is over, and how it came to its end."""
         self._execs: dict[str, tuple[str, str]] = {}
+        self._theirs_taken = False
         clock.register(_OWNER, self._timer)
 
     # -- what the incumbent was told ----------------------------------------------------------------------------
@@ -124,13 +147,15 @@ class Mirror(Venue):
         """The incumbent was told this, now."""
         self.followed.reports += 1
         key = self._their_key(report)
-        if key not in self._known:
-            self._known.add(key)
-            self._leave_the_book(self._order_of(key))
+        if key not in self._known and key not in self._over:
+            self._is_followed(key)
         self._number += 1
-        self._waiting.setdefault(key, deque()).append(_Waiting(number=self._number, report=report))
-        self.clock.at(self.clock.now_ns + self.patience_ns, _OWNER, "report", key, self._number)
+        number = self._number
+        waiting = self._waiting.setdefault(key, deque())
+        waiting.append(_Waiting(number=number, report=report))
         self._work(key)
+        if waiting and waiting[-1].number == number:
+            self.clock.at(self.clock.now_ns + self.patience_ns, _OWNER, "report", key, number)
 
     def _their_key(self, report: Reported) -> str:
         if self.match == "id":
@@ -150,37 +175,47 @@ class Mirror(Venue):
     @property
     def holding(self) -> int:
         """How many requests wait for an answer: as long, what a client believes and this venue knows may differ."""
-        return sum(len(held) for held in self._held.values())
+        return sum(len(held) for held in self._held.values()) + len(self._questions)
 
     def receive(self, message: Outbound) -> None:
-        """A message of the candidate has arrived. A question is answered when what was asked before it has been."""
+        """A message of the candidate has arrived."""
+        self._number += 1
         if isinstance(message, Query):
-            self._settle()
-            super().receive(message)
+            self._questions.append(_Held(number=self._number, message=message))
+            self._answer_questions()
             return
         root = message.cl_ord_id
         if message.msg_type != MsgType.NEW_ORDER_SINGLE:
             orig = message.orig_cl_ord_id
             root = self._chain.get(orig) or self.roots.get(orig, orig)
         elif root in self._chain:
-            return  # sent again while the first of it waits: one answer is enough
+            if not (message.poss_resend and self._chain[root] == root):  # else one answer is enough
+                self._reject(message, 6, f"duplicate order: ClOrdID {root}")
+            return
         elif self.find(root) is not None:
             super().receive(message)
             return
         key = self._own_key(root, message)
         self._chain[message.cl_ord_id] = root
-        self._held.setdefault(key, deque()).append(message)
-        self.clock.at(self.clock.now_ns + self.patience_ns, _OWNER, "request", key, message.cl_ord_id)
+        number = self._number
+        self._held.setdefault(key, deque()).append(_Held(number=number, message=message))
         self._work(key)
+        if any(one.number == number for one in self._held.get(key, ())):
+            self.clock.at(self.clock.now_ns + self.patience_ns, _OWNER, "request", key, number)
 
     def _own_key(self, root: str, request: Request) -> str:
         known = self._keys.get(root)
         if known is None:
             known = root
+            if request.msg_type != MsgType.NEW_ORDER_SINGLE:
+                return known  # it changes an order that nobody knows
             if self.match == "sequence":
                 known = self._next("own", request.account, request.symbol, request.side.value)
             self._keys[root], self._own[known] = known, root
         return known
+
+    def _key_of(self, order: Working) -> str:
+        return self._keys.get(order.root_cl_ord_id, order.root_cl_ord_id)
 
     def _order_of(self, key: str) -> Working | None:
         return self.orders.get(self._own.get(key, key))
@@ -188,32 +223,69 @@ class Mirror(Venue):
     def _answer(self, key: str, *, alone: bool = False) -> None:
         """The first request that waits is answered by the venue's own rules."""
         self.followed.alone += alone
+        self._theirs_taken = not alone
         super().receive(self._take_request(key))
+        self._theirs_taken = False
         if key in self._known:
             self._leave_the_book(self._order_of(key))
 
     def _take_request(self, key: str) -> Request:
         held = self._held[key]
-        request = held.popleft()
+        request = held.popleft().message
+        assert isinstance(request, Request)
         if not held:
             del self._held[key]
         self._chain.pop(request.cl_ord_id, None)
         return request
 
-    def _leave_the_book(self, order: Working | None) -> None:
+    def _answer_questions(self) -> None:
+        for question in list(self._questions):
+            account = question.message.account
+            held = (one for requests in self._held.values() for one in requests if one.number < question.number)
+            if all(one.message.account != account for one in held):
+                self._questions.remove(question)
+                super().receive(question.message)
+
+    def _shut(self, book: Book) -> str:
+        # The incumbent's order was taken: whether the book was open is not for the order of two feeds to say.
+        return "" if self._theirs_taken and self.is_open else super()._shut(book)
+
+    # -- whom the market fills --------------------------------------------------------------------------------------
+
+    def _is_followed(self, key: str) -> None:
         """What the incumbent's executions fill, the market does not."""
+        self._known.add(key)
+        self._over.pop(key, None)
+        self._leave_the_book(self._order_of(key))
+
+    def _stands_alone(self, key: str, how: str) -> None:
+        """The counterpart is over: what is open still of the candidate's order is matched against the market."""
+        self._known.discard(key)
+        self._over[key] = how
+        order = self._order_of(key)
+        if order is None or not order.is_open:
+            return
+        book = self.books[order.symbol]
+        book.remove(order)
+        if not order.triggered:
+            book.stops.append(order)
+        elif order.time_in_force in _NEVER_RESTS:
+            self._enter(book, order)
+        else:
+            book.rest(order)
+
+    def _leave_the_book(self, order: Working | None) -> None:
         if order is not None:
             self.books[order.symbol].remove(order)
 
     def _enter(self, book: Book, order: Working) -> None:
-        if self._keys.get(order.root_cl_ord_id, order.root_cl_ord_id) not in self._known:
+        if self._key_of(order) not in self._known:
             super()._enter(book, order)
 
     def _amend(self, exec_id: str, trade_date: str, to: tuple[int, int] | None) -> bool:
         done = super()._amend(exec_id, trade_date, to)
-        named = next((one for one in self.trades if one.exec_ref_id == exec_id), None)
-        order = self.find(named.cl_ord_id) if named else None
-        if order is not None and self._keys.get(order.root_cl_ord_id) in self._known:
+        order = self.find(self.trades[-1].cl_ord_id) if done else None
+        if order is not None and self._key_of(order) in self._known:
             self._leave_the_book(order)
         return done
 
@@ -223,21 +295,27 @@ class Mirror(Venue):
         """Apply what can be applied, in its order."""
         waiting = self._waiting.get(key)
         while waiting and self._applied(key, waiting[0].report):
-            waiting.popleft()
+            done = waiting.popleft().report
+            if done.what in _LAST:
+                self._stands_alone(key, done.what)
         if waiting is not None and not waiting:
-            del self._waiting[key]
+            self._waiting.pop(key, None)
+        self._answer_questions()
 
     def _asks(self, key: str, *kinds: MsgType) -> Request | None:
         held = self._held.get(key)
-        return held[0] if held and held[0].msg_type in kinds else None
+        first = held[0].message if held else None
+        return first if isinstance(first, Request) and first.msg_type in kinds else None
 
     def _applied(self, key: str, report: Reported) -> bool:
         """Whether a report has been done with: False where it has to wait for the candidate."""
-        if report.what == "sent":
+        if report.what in _NOTICES:
             return True
         order = self._order_of(key)
         if report.what == "rejected":
             return self._rejected(key, order, report)
+        if report.what == "refused":
+            return self._refused(key, order)
         if order is None:
             if self._asks(key, MsgType.NEW_ORDER_SINGLE) is None:
                 return False
@@ -248,16 +326,14 @@ class Mirror(Venue):
         if report.what == "new":
             return True
         if report.what in ("trade", "bust", "correct"):
-            self._traded(order, report)
+            self._traded(key, order, report)
             return True
-        if report.what == "refused":
-            return self._refused(key, order)
         if report.what == "replaced":
             if self._asks(key, MsgType.ORDER_CANCEL_REPLACE_REQUEST) is None:
                 return False
             self._answer(key)
             return True
-        return self._ended(key, order, report)
+        return self._canceled(key, order) if report.asked else self._ended(order, report)
 
     def _rejected(self, key: str, order: Working | None, report: Reported) -> bool:
         request = self._asks(key, MsgType.NEW_ORDER_SINGLE)
@@ -270,46 +346,68 @@ class Mirror(Venue):
         self._reject(request, 99, report.text or "rejected, as the incumbent's was")
         return True
 
-    def _traded(self, order: Working, report: Reported) -> None:
-        if report.what == "trade":
-            quantity = min(report.last_qty, order.leaves_qty)
-            if quantity < report.last_qty:
-                self.followed.left_out += 1
-                self.followed.left_out_qty += report.last_qty - quantity
-            if quantity > 0:
-                self._fill(order, quantity, report.last_px)
-                if report.exec_id:
-                    self._execs[report.exec_id] = (self.last_exec_id, self.trade_date)
+    def _traded(self, key: str, order: Working, report: Reported) -> None:
+        if (report.symbol or order.symbol, report.side or order.side) != (order.symbol, order.side):
+            self._count_out(report)  # another order under the same name
             return
+        if report.what == "trade":
+            self._trade(key, order, report)
+            return
+        if self._over.get(key) == "filled":
+            self._is_followed(key)  # what is taken back is open again
         exec_id, trade_date = self._execs.get(report.exec_ref_id, ("", ""))
-        done = bool(exec_id) and (
-            self.bust(exec_id, trade_date)
-            if report.what == "bust"
-            else self.correct(exec_id, report.last_qty, report.last_px, trade_date)
-        )
+        named = next((one for one in self.trades if (one.exec_id, one.trade_date) == (exec_id, trade_date)), None)
+        done = False
+        if named is not None and report.what == "bust":
+            done = self.bust(exec_id, trade_date)
+        elif named is not None:
+            room = named.last_qty + max(order.order_qty - order.cum_qty, 0)
+            done = self.correct(exec_id, max(min(report.last_qty, room), 0), report.last_px, trade_date)
         if done and report.exec_id:
             self._execs[report.exec_id] = (self.last_exec_id, self.trade_date)
         self.followed.left_out += not done
 
-    def _refused(self, key: str, order: Working) -> bool:
-        request = self._asks(key, MsgType.ORDER_CANCEL_REQUEST, MsgType.ORDER_CANCEL_REPLACE_REQUEST)
+    def _trade(self, key: str, order: Working, report: Reported) -> None:
+        # A fill that had crossed the cancel is told after it; both are the incumbent's.
+        late = order.ord_status == OrdStatus.CANCELED and self._over.get(key) == "canceled"
+        room = order.order_qty - order.cum_qty if late else order.leaves_qty
+        quantity = max(min(report.last_qty, room), 0)
+        if quantity < report.last_qty:
+            self.followed.left_out += 1
+            self.followed.left_out_qty += report.last_qty - quantity
+        if not quantity:
+            return
+        if late:
+            self.fill_late(order.cl_ord_id, quantity, report.last_px)
+        else:
+            self._fill(order, quantity, report.last_px)
+        if report.exec_id:
+            self._execs[report.exec_id] = (self.last_exec_id, self.trade_date)
+
+    def _refused(self, key: str, order: Working | None) -> bool:
+        request = self._asks(key, *_CHANGES)
         if request is None:
             return False
         self._take_request(key)
         self._refuse(request, order, "1" if request.msg_type == MsgType.ORDER_CANCEL_REQUEST else "2")
         return True
 
-    def _ended(self, key: str, order: Working, report: Reported) -> bool:
-        """Cancelled or expired. What a request of the incumbent's asked for, only one of the candidate's brings."""
-        if self._asks(key, MsgType.ORDER_CANCEL_REQUEST) is not None:
-            self._answer(key)
-            return True
-        if report.asked and order.is_open:
-            return False
-        if report.what == "expired" and order.time_in_force not in _NEVER_RESTS:
-            return True  # this venue's own close and its own begin see to that
-        if order.is_open:
-            expired = report.what == "expired"
+    def _canceled(self, key: str, order: Working) -> bool:
+        """What a request of the incumbent's asked for, only one of the candidate's brings."""
+        kinds = [one.message.msg_type for one in self._held.get(key, ())]
+        if MsgType.ORDER_CANCEL_REQUEST not in kinds:
+            return not order.is_open
+        # What the candidate asked before its cancel, the incumbent was not granted.
+        while self._asks(key, MsgType.ORDER_CANCEL_REQUEST) is None:
+            self._refuse(self._take_request(key), order, "2")
+        self._answer(key)
+        return True
+
+    def _ended(self, order: Working, report: Reported) -> bool:
+        """Cancelled or expired unasked. What the candidate asks of it still, it asks too late."""
+        expired = report.what == "expired"
+        at_the_close = self.clock.now_ns >= self.close_ns and order.time_in_force not in _NEVER_RESTS
+        if order.is_open and not (expired and at_the_close):  # the close itself is this venue's own
             self._close(
                 order,
                 OrdStatus.EXPIRED if expired else OrdStatus.CANCELED,
@@ -320,41 +418,40 @@ class Mirror(Venue):
     # -- when nothing comes -----------------------------------------------------------------------------------------
 
     def _timer(self, name: str, args: tuple[Any, ...]) -> None:
-        key, which = args
+        key, number = args
         if name == "request":
-            while any(one.cl_ord_id == which for one in self._held.get(key, ())):
+            while key in self._held and self._held[key][0].number <= number:
                 self._answer(key, alone=True)
         else:
-            waiting = self._waiting.get(key)
-            while waiting and waiting[0].number <= which:
-                self._leave_out(key, waiting.popleft().report)
-            if waiting is not None and not waiting:
-                self._waiting.pop(key, None)
+            self._leave_out(key, number)
         self._work(key)
 
-    def _leave_out(self, key: str, report: Reported) -> None:
+    def _leave_out(self, key: str, number: int) -> None:
+        """The patience with the reports up to this one is over."""
+        waiting = self._waiting.get(key)
+        while waiting and waiting[0].number <= number:
+            report = waiting.popleft().report
+            if report.what not in _NOTICES:
+                self._count_out(report)
+            if report.what in _LAST:
+                self._stands_alone(key, report.what)
+        if waiting is not None and not waiting:
+            self._waiting.pop(key, None)
+
+    def _count_out(self, report: Reported) -> None:
         self.followed.left_out += 1
         if report.what == "trade":
-            self.followed.left_out_qty += report.last_qty
-        order = self._order_of(key)
-        if report.what == "canceled" and order is not None and order.is_open:
-            # The incumbent has taken its order back and the candidate has not: from here on it stands alone.
-            self._known.discard(key)
-            self.books[order.symbol].rest(order)
+            self.followed.left_out_qty += max(report.last_qty, 0)
 
-    def _settle(self) -> None:
+    def end(self) -> None:
+        """The close: nothing waits any more; what the incumbent was told of the day has been told."""
         for key in list(self._held):
             while key in self._held:
                 self._answer(key, alone=True)
             self._work(key)
-
-    def end(self) -> None:
-        """The close: nothing waits any more; what the incumbent was told of the day has been told."""
-        self._settle()
-        for key, waiting in self._waiting.items():
-            for one in waiting:
-                self._leave_out(key, one.report)
-        self._waiting.clear()
+        for key in list(self._waiting):
+            self._leave_out(key, self._number)
+        self._answer_questions()
         super().end()
 
     # -- memory -------------------------------------------------------------------------------------------------
@@ -364,12 +461,14 @@ class Mirror(Venue):
             _Kept(
                 followed=self.followed,
                 held={key: list(held) for key, held in self._held.items()},
+                questions=list(self._questions),
                 waiting={key: list(waiting) for key, waiting in self._waiting.items()},
                 number=self._number,
                 keys=self._keys,
                 theirs=self._theirs,
                 counts=self._counts,
                 known=sorted(self._known),
+                over=self._over,
                 execs=self._execs,
             )
         )
@@ -378,11 +477,14 @@ class Mirror(Venue):
         kept = msgspec.msgpack.decode(mine, type=_Kept)
         self.followed, self._number = kept.followed, kept.number
         self._held = {key: deque(held) for key, held in kept.held.items()}
+        self._questions = deque(kept.questions)
         self._waiting = {key: deque(waiting) for key, waiting in kept.waiting.items()}
         self._keys, self._theirs, self._counts = kept.keys, kept.theirs, kept.counts
-        self._known, self._execs = set(kept.known), kept.execs
+        self._known, self._over, self._execs = set(kept.known), kept.over, kept.execs
         self._own = {key: root for root, key in self._keys.items()}
-        self._chain = {one.cl_ord_id: self._own[key] for key, held in self._held.items() for one in held}
+        self._chain = {
+            one.message.cl_ord_id: self._own.get(key, key) for key, held in self._held.items() for one in held
+        }
 
     def keep(self) -> Any:
         """What may change from here on, for `put_back` in the same process."""
@@ -404,5 +506,7 @@ class Mirror(Venue):
         if isinstance(held, list):
             super().load(held[0])
             self._take_up(held[1])
-        else:
-            super().load(state)
+            return
+        super().load(state)
+        for root in self.orders:  # both have begun with these: they are told by their names
+            self._keys[root] = self._own[root] = self._theirs[root] = root

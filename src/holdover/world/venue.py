@@ -345,10 +345,8 @@ class Venue:
             return 1, f"unknown symbol {request.symbol}"
         if request.cl_ord_id in self.roots:
             return 6, f"duplicate order: ClOrdID {request.cl_ord_id}"
-        if not self.is_open:
-            return 2, "exchange closed"
-        if not book.trading and self.clock.now_ns >= self.open_ns:
-            return 2, f"{request.symbol} takes no orders: {book.reason}"
+        if shut := self._shut(book):
+            return 2, shut
         if request.order_qty <= 0:
             return 13, f"incorrect quantity {request.order_qty}"
         limited = request.ord_type in (OrdType.LIMIT, OrdType.STOP_LIMIT)
@@ -357,6 +355,14 @@ class Venue:
         if request.price is not None and request.price % book.instrument.price_increment:
             return 99, f"price {request.price} is no multiple of {book.instrument.price_increment} ticks"
         return None
+
+    def _shut(self, book: Book) -> str:
+        """Why a book takes no new order now; empty when it does."""
+        if not self.is_open:
+            return "exchange closed"
+        if not book.trading and self.clock.now_ns >= self.open_ns:
+            return f"{book.instrument.symbol} takes no orders: {book.reason}"
+        return ""
 
     def _reject(self, request: Request, reason: int, text: str) -> None:
         self._send(
@@ -423,8 +429,10 @@ class Venue:
         self._order_number += 1
         order.entered = self._order_number
         self._tell(order, ExecType.REPLACED)
-        if order.leaves_qty:
+        if order.leaves_qty and order.triggered:
             self._enter(book, order)
+        elif order.leaves_qty:
+            book.stops.append(order)  # it waits for its trigger still
 
     def _refuse(self, request: Request, order: Working | None, response_to: str) -> None:
         self._send(
@@ -475,22 +483,23 @@ class Venue:
         self._fill(order, quantity, price)
         return order.cl_ord_id
 
-    def fill_late(self, cl_ord_id: str, quantity: int) -> bool:
+    def fill_late(self, cl_ord_id: str, quantity: int, price: int | None = None) -> bool:
         """Tell of a fill only after the cancel that it had crossed; False when the order is not a cancelled one.
 
-        The order stays cancelled and its CumQty grows.
+        The order stays cancelled and its CumQty grows; without a price (ticks) it fills at its own.
         Source: FIX 4.4 volume 4, order state change matrices, a fill that crosses the cancel.
         """
         order = self.find(cl_ord_id)
-        if order is None or order.ord_status != OrdStatus.CANCELED or order.price is None:
+        price = price if price is not None or order is None else order.price
+        if order is None or order.ord_status != OrdStatus.CANCELED or price is None:
             return False
         quantity = min(quantity, order.order_qty - order.cum_qty)
         if quantity <= 0:
             return False
         order.cum_qty += quantity
-        order.notional += quantity * order.price
+        order.notional += quantity * price
         self._move(order, quantity)
-        self.trades.append(self._tell(order, ExecType.TRADE, last_qty=quantity, last_px=order.price))
+        self.trades.append(self._tell(order, ExecType.TRADE, last_qty=quantity, last_px=price))
         return True
 
     def bust(self, exec_id: str, trade_date: str = "") -> bool:
@@ -524,6 +533,8 @@ class Venue:
             order.ord_status = _standing(order)
             if reopened:
                 self.books[order.symbol].rest(order)
+            elif not order.is_open:
+                self.books[order.symbol].remove(order)
         self._move(order, quantity - named.last_qty)
         report = self._tell(
             order,
