@@ -287,7 +287,7 @@ def _wrong_input(tables: dict[str, Any]) -> list[str]:
         if not candidate.subject:
             found.append("[input] is what a candidate gets that is run here: [candidate] should say subject")
         if bool(told.market) != bool(told.instruments) or not (told.market or told.reports):
-            found.append("[input] should say market and instruments (TOML files); over recordings reports alone")
+            found.append("[input] should say market, and instruments (TOML files); over recordings reports alone")
     if not told.market and (divergence.copy or candidate.snapshot):
         found.append("[divergence] copy and [candidate] snapshot are for a candidate run here live: say [input]")
     if (told.open is None) != (told.close is None) or (told.open and told.close and told.open >= told.close):
