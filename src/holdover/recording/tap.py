@@ -143,7 +143,8 @@ class Recorder:
             return None
         self._file.close()
         self._file = None
-        return seal(self._part(self._day), self.instrument, self._day)
+        day, self._day = self._day, ""  # what comes of this day still opens it again
+        return seal(self._part(day), self.instrument, day)
 
     def _add(self, ts_ns: int, rtype: int, flags: int, price: int, size: int) -> None:
         if ts_ns < self._last_ns:
@@ -252,15 +253,17 @@ class TapReader:
     def _new_of_part(self, day: str, count: int, most: int) -> list[MarketEvent]:
         _, offset, counted, seen = self._part if self._part[0] == day else (day, 0, 0, -1)
         found: list[MarketEvent] = []
+        first = True
         with open(self._folder / f"{day}.part", "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size == seen:
                 return []
             while len(found) < most and offset < size:
                 whole, records = _whole_at(file, offset, (most + BLOCK) * WIDTH)
-                if not whole and counted:  # a block that is being written; or another file, and the day begun anew
+                if not whole and first:  # a block that is being written; or another file, and the day begun anew
                     offset = counted = 0
                     whole, records = _whole_at(file, 0, size)
+                first = False
                 if not whole:
                     break
                 found += RECORD.iter_unpack(records[max(count + len(found) - counted, 0) * WIDTH :])

@@ -81,14 +81,15 @@ class _Seen(msgspec.Struct, array_like=True):
 class _Memory(msgspec.Struct, kw_only=True):
     """`orders` by the ClOrdID with which a chain began. The rest is of a FIX log.
 
-    `roots` leads from any ClOrdID to the one with which its chain began, `current` from that to the one that stands,
-    `seen` and `execs` are ExecIDs with their date.
+    `roots` leads from any ClOrdID to the one with which its chain began, `current` from that to the one that stands;
+    `asking` are those whose cancel waits, `seen` and `execs` are ExecIDs with their date.
     """
 
     orders: dict[str, _Seen] = {}
     roots: dict[str, str] = {}
     current: dict[str, str] = {}
-    seen: set[str] = set()
+    asking: dict[str, bool] = {}
+    seen: dict[str, bool] = {}
     execs: dict[str, str] = {}
 
 
@@ -178,11 +179,13 @@ class Incumbent:
         before = self._memory.orders.get(order.key)
         if before is None and order.ord_status not in _OPEN_AT_VENUE and not order.is_pending:
             return []  # it was over before anybody looked
-        was = before or _Seen(cl_ord_id=order.cl_ord_id)
+        # One that was filled, and of which a trade has been taken back or corrected, is no new order.
+        again = before is None and order.exec_type in (ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT)
+        was = before or _Seen(cl_ord_id=order.cl_ord_id, taken=again)
         now = _seen(order, was)
         what = _told(order, was, now)
-        if before is None and order.exec_type not in (ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT):
-            what.insert(0, "sent")  # else it is one of before that has been opened again
+        if before is None and not again:
+            what.insert(0, "sent")
         if order.is_open or order.is_pending:
             self._memory.orders[order.key] = now
         else:
@@ -215,15 +218,20 @@ class Incumbent:
         current = memory.current.setdefault(root, root)
         what: list[What] = [] if known else ["sent"]
         more: dict[str, Any] = {}
+        if kind == b"F":
+            memory.asking[root] = True
         if kind == b"9":
             what.append("refused")
+            if fields.get(b"434") != b"2":
+                memory.asking.pop(root, None)
         elif kind == b"8" and (told := self._reported(fields)) is not None:
             what.append(told)
             more = self._more(fields, told)
             if told in ("new", "replaced"):
                 memory.current[root] = name
             elif told == "canceled":
-                more["asked"] = name != current
+                # By its own ClOrdID, as FIX has it; or by the order's, where the venue gives that back.
+                more["asked"] = name != current or root in memory.asking
             if told in ("trade", "correct") and _is_filled(fields):
                 what.append("filled")
         base = Reported(
@@ -245,7 +253,7 @@ class Incumbent:
             what = _TRANSACTED[fields[b"20"]]
         if what is None or (again and exec_id in self._memory.seen):
             return None
-        self._memory.seen.add(exec_id)
+        self._memory.seen[exec_id] = True
         return what
 
     def _more(self, fields: Fields, what: What) -> dict[str, Any]:
