@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +13,7 @@ from holdover.harness.subject import Factory, Plan, factory_named
 from holdover.model import Instrument
 from holdover.recording import MarketEvent, bundled
 from holdover.recording.format import QUOTE, TRADE
+from holdover.recording.tap import Recorder
 from holdover.shadow import Live, read_shadow
 
 S = 1_000_000_000
@@ -24,9 +25,9 @@ CONFIG = """
 subject = "desk"
 {candidate}
 [input]
-market = "feed.jsonl"
+market = {market}
 reports = "incumbent/journal.jsonl"
-instruments = ["acme.toml"]
+instruments = {instruments}
 {more}
 [incumbent]
 journal = "incumbent/journal.jsonl"
@@ -59,23 +60,49 @@ def instrument_toml(instrument: Instrument) -> str:
 
 
 class Incumbent:
-    """Trades the bundled days in steps. Before each it writes what the feed says in it, and then its journal."""
+    """Trades the bundled days in steps. Before each it writes what the feed says in it, and then its journal.
 
-    def __init__(self, place: Path, *, candidate: str = "", more: str = "", days: int = 2) -> None:
-        self.place, self.store = place, bundled()
+    With `tap` the feed is no lines, but is recorded into a folder.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        *,
+        candidate: str = "",
+        more: str = "",
+        days: int = 2,
+        symbols: Sequence[str] = (SYMBOL,),
+        tap: bool = False,
+    ) -> None:
+        self.place, self.store, self.symbols = place, bundled(), list(symbols)
         self.days = self.store.days(SYMBOL)[:days]
-        self.instrument = self.store.get(SYMBOL, self.days[0]).meta.instrument
-        (place / "acme.toml").write_text(instrument_toml(self.instrument))
+        self.instruments = [self.store.get(symbol, self.days[0]).meta.instrument for symbol in symbols]
+        names = [f"{symbol.lower()}.toml" for symbol in symbols]
+        for name, instrument in zip(names, self.instruments, strict=True):
+            (place / name).write_text(instrument_toml(instrument))
         candidate = f"recordings = {json.dumps(str(self.store.directory))}\n{candidate}"
-        (place / "shadow.toml").write_text(CONFIG.format(candidate=candidate, more=more))
-        self.session = Session(factory_named("desk"), self.store, [SYMBOL], place / "incumbent", days=self.days)
+        market = json.dumps("tap" if tap else "feed.jsonl")
+        text = CONFIG.format(candidate=candidate, more=more, market=market, instruments=json.dumps(names))
+        (place / "shadow.toml").write_text(text)
+        self.session = Session(factory_named("desk"), self.store, self.symbols, place / "incumbent", days=self.days)
         # What a plan may suppose of a day is the same for both.
-        metas = [self.store.get(SYMBOL, day).meta for day in self.store.days(SYMBOL)]
-        mean = tuple(sum(told) // len(metas) for told in zip(*((m.traded_qty, m.trades) for m in metas), strict=True))
-        meta = DaysToCome([self.instrument], {SYMBOL: mean}).get(SYMBOL, self.days[0]).meta
-        self.session.plan = Plan(days=[meta])
+        means = {symbol: self.mean(symbol) for symbol in symbols}
+        to_come = DaysToCome(self.instruments, means)
+        self.session.plan = Plan(days=[to_come.get(symbol, self.days[0]).meta for symbol in symbols])
+        self.recorders: list[Recorder] = []
+        if tap:
+            (place / "tap").mkdir()
+            self.recorders = [Recorder(place / "tap", one) for one in self.instruments]
         self.feed: IO[bytes] = open(place / "feed.jsonl", "ab", buffering=0)  # noqa: SIM115 - as long as the test
         self.seq = 0
+        self.seqs: dict[int, int] = {}
+
+    def mean(self, symbol: str) -> tuple[int, int]:
+        """Lots and trades of a day, as the bundled days have them."""
+        metas = [self.store.get(symbol, day).meta for day in self.store.days(symbol)]
+        traded_qty, trades = zip(*((meta.traded_qty, meta.trades) for meta in metas), strict=True)
+        return sum(traded_qty) // len(metas), sum(trades) // len(metas)
 
     def steps(self, day: str, step_s: float = 60.0, *, minutes: float = 1e6) -> Iterator[int]:
         """A day step by step, after some minutes the rest of it in one: the ns that each took. `night` ends the day."""
@@ -88,15 +115,37 @@ class Incumbent:
                 after = meta.close_ns
             if after > self.session.clock.now_ns:
                 self.session.run(after)
-            self.feed.write(b"".join(self.told(day, at, after)) + b'{"ts_event": %d}\n' % after)
+            self.say(day, at, after)
             yield after - at
             at = after
 
-    def told(self, day: str, begin_ns: int, end_ns: int) -> Iterator[bytes]:
-        """What the feed says in a part of a day."""
-        for event in self.store.get(SYMBOL, day).events(begin_ns, end_ns):
+    def say(self, day: str, begin_ns: int, end_ns: int) -> None:
+        """The feed says what happens in a part of a day."""
+        found: list[tuple[int, int, MarketEvent]] = []
+        for number, symbol in enumerate(self.symbols):
+            found += [(event[0], number, event) for event in self.store.get(symbol, day).events(begin_ns, end_ns)]
+        found.sort(key=lambda one: one[:2])
+        if not self.recorders:
+            lines = (self.line(number, event) for _, number, event in found)
+            self.feed.write(b"".join(lines) + b'{"ts_event": %d}\n' % end_ns)
+        for _, number, event in found if self.recorders else ():
             self.seq += 1
-            yield told(event, self.instrument, seq=self.seq, symbol=SYMBOL)
+            ts_ns, _, rtype, flags, _, price, size, bid_px, ask_px, bid_sz, ask_sz = event
+            if rtype == QUOTE:
+                self.recorders[number].quote(ts_ns, bid_px, bid_sz, ask_px, ask_sz)
+            elif rtype == TRADE:
+                self.recorders[number].trade(ts_ns, price, size)
+            else:
+                self.recorders[number].status(ts_ns, flags)
+        for recorder in self.recorders:
+            recorder.flush()
+
+    def line(self, number: int, event: MarketEvent) -> bytes:
+        """An event as a line, with a number that grows by one for each instrument."""
+        self.seq += 1
+        self.seqs[number] = self.seqs.get(number, 0) + 1
+        seq = self.seq if len(self.symbols) == 1 else self.seqs[number]
+        return told(event, self.instruments[number], seq=seq, symbol=self.symbols[number])
 
     def night(self) -> None:
         """The close and the night."""
@@ -105,6 +154,8 @@ class Incumbent:
 
     def close(self) -> None:
         """Let go of everything."""
+        for recorder in self.recorders:
+            recorder.close()
         self.feed.close()
         self.session.close()
 

@@ -33,8 +33,9 @@ class Published:
         """What is new."""
         for subject, tail in (("market", self.feed), ("journal", self.journal)):
             while lines := tail.lines():
-                # Several lines in a message, as a publisher may.
-                messages = [b"".join(lines[at : at + 20]) for at in range(0, len(lines), 20)]
+                # Now several lines in a message, now one, so that a backlog is longer than what is asked for at once.
+                size = 1 + self.lines[subject] % 2 * 9
+                messages = [b"".join(lines[at : at + size]) for at in range(0, len(lines), size)]
                 self.server.publish(messages, f"{subject}.one")
                 self.lines[subject] += len(lines)
 
@@ -114,7 +115,7 @@ def test_nothing_is_lost_and_nothing_twice(
                 host.kill()
                 host.live.once()
             server.start()
-        if number < 20 or number > 45:  # between them the host sleeps
+        if number < 18 or number > 47:  # between them the host sleeps
             host.mono += late
             host.wall += late
             late = 0

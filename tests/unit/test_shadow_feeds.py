@@ -159,7 +159,7 @@ def test_a_journal_and_a_fix_log_of_a_day_tell_the_same(day: Day) -> None:
         assert by_order(read(log)) == by_order(expected), name
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_what_a_fix_log_repeats_changes_nothing(day: Day, data: st.DataObject) -> None:
     """Any reports again with PossDupFlag or PossResend: told once."""
@@ -370,7 +370,7 @@ class Taps:
             self.begin()
 
 
-@settings(deadline=None)  # a calendar is loaded on the way
+@settings(max_examples=40, deadline=None)  # a calendar is loaded on the way
 @given(STEPS, st.integers(1, 5))
 def test_a_reader_of_a_tap_gives_every_record_once(steps: list[str], most: int) -> None:
     """Flushed, killed, torn, closed and opened again on the same day, over midnights; resumed from any place."""

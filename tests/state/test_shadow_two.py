@@ -1,0 +1,62 @@
+"""Two instruments live beside an incumbent, out of a tap or in lines, over the night between two days."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.beside import Host, Incumbent, S
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Iterator[Any]:
+    """Makes an incumbent of two instruments and the candidate's host."""
+    made: list[Any] = []
+
+    def make(**told: Any) -> tuple[Incumbent, Host]:
+        incumbent = Incumbent(tmp_path, symbols=("ACME", "BOLT"), **told)
+        host = Host(tmp_path)
+        made[:] = incumbent, host.live
+        return incumbent, host
+
+    yield make
+    made[0].close()
+
+
+@pytest.mark.parametrize("tap", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_two_instruments_over_a_night(beside: Any, tap: bool) -> None:
+    """Killed in either day and in the night: the candidate's orders in both are the incumbent's."""
+    incumbent, host = beside(tap=tap)
+    for number, passed in enumerate(incumbent.steps(incumbent.days[0], 120.0, minutes=20)):
+        host.on(passed)
+        if number == 7:
+            host.kill()
+    incumbent.night()
+    for second in range(20):
+        host.on(S)
+        if second == 15:
+            host.kill()
+    for number, passed in enumerate(islice(incumbent.steps(incumbent.days[1], 120.0), 15)):
+        host.on(passed)
+        if number == 9:
+            host.kill()
+    host.live.compare()
+    state = host.live.life.state
+    assert state.market_events == incumbent.seq
+    assert state.faults == {}
+    assert state.compared is not None
+    assert state.compared.orders > 50
+    assert state.compared.differing == 0
+    assert state.followed is not None
+    assert (state.followed.left_out, state.followed.alone) == (0, 0)
+    (night,) = state.nights
+    (theirs,) = incumbent.session.carried
+    assert (night["open_orders"], night["positions"]) == (theirs["open_orders"], theirs["positions"])
+    assert {key.rpartition("/")[2] for key, quantity in night["positions"].items() if quantity} == {"ACME", "BOLT"}
+    journal = b"".join(one.read_bytes() for one in host.live.arms[0].journals)
+    assert b'"symbol":"BOLT"' in journal
+    host.live.close()
