@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,16 +22,24 @@ import msgspec
 from holdover.catalogue import Catalogue
 from holdover.harness.live import DaysToCome, LiveSession
 from holdover.harness.snapshot import Snapshot, take
-from holdover.harness.subject import Factory, Plan
+from holdover.harness.subject import Factory
 from holdover.model import Instrument
-from holdover.recording import MarketEvent, RecordingStore
-from holdover.recording.calendar import Hours, hours, session_at
+from holdover.recording import MarketEvent
+from holdover.recording.calendar import session_at
 from holdover.recording.format import QUOTE
-from holdover.recording.tap import read_instrument
-from holdover.shadow.components import ComponentTable
 from holdover.shadow.config import BadShadow, ShadowConfig
 from holdover.shadow.divergence import BadComparison, Window
-from holdover.shadow.feeds import Feed, LineFeed, MarketReader, TapFeed, Told
+from holdover.shadow.feeds import MarketReader, Told
+from holdover.shadow.ground import (
+    INPUTS,
+    begins_with,
+    components_of,
+    feeds_of,
+    hours_of,
+    instruments_of,
+    traded,
+    try_subject,
+)
 from holdover.shadow.incumbent import BadReport, Incumbent, told_at
 from holdover.shadow.inputs import Began, Inputs, Item, Timed
 from holdover.shadow.life import Counts, Journalled, Life, Uncounted, alone
@@ -44,13 +51,10 @@ from holdover.world import Clock, Mirror, Venue, VenuePolicy
 
 DAYS: Final = "days"
 COPY: Final = "copy"
-INPUTS: Final = "inputs.db"
 _LEAD_NS: Final = 30_000_000_000
 _FAR_NS: Final = 30 * 86_400_000_000_000
 """No exchange is shut for so long: what tells a time so far ahead tells a wrong one."""
 _COMPARE_EVERY_S: Final = 3600.0
-_QUIET_S: Final = 600.0
-"""How long an incumbent may have nothing to say of its orders, where the configuration does not say."""
 
 
 class _Arm:
@@ -91,12 +95,17 @@ class Live:
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
         self.config, self.factory, self.catalogue, self.monotonic = config, factory, catalogue, monotonic
-        self.instruments = _instruments(config)
-        self.days = DaysToCome(self.instruments, _traded(config, self.instruments), partial(_hours, config))
-        _tried(config, factory, self.days, self.instruments, self._session_at(wall()))
+        self.instruments = instruments_of(config)
+        self.days = DaysToCome(self.instruments, traded(config, self.instruments), partial(hours_of, config))
+        try_subject(config, factory, self.days, self.instruments, self._session_at(wall()))
         symbols = [one.symbol for one in self.instruments]
         self.life = Life(
-            config, components=_components(config), monotonic=monotonic, wall=wall, kind="run live", instruments=symbols
+            config,
+            components=components_of(config),
+            monotonic=monotonic,
+            wall=wall,
+            kind="run live",
+            instruments=symbols,
         )
         self.life.state.subject = config.candidate.subject
         self.inputs = Inputs(config.directory / INPUTS)
@@ -128,7 +137,7 @@ class Live:
         self._notes = Tail(config.directory / NOTES, self.life.state.places.get("notes"))
         places = self.inputs.places()
         try:
-            self.feeds = _feeds(config, self.instruments, places)
+            self.feeds = feeds_of(config, self.instruments, places)
         except msgspec.MsgspecError as problem:
             raise BadState(
                 f"{config.directory / INPUTS}: where a source of [input] stood cannot be read ({problem}): it was "
@@ -335,7 +344,7 @@ class Live:
         told = self.config.candidate.snapshot
         names: list[str] = []
         for arm in self.arms if told else ():
-            state = _begins_with(self.config, self.instruments)
+            state = begins_with(self.config, self.instruments)
             if state.about.trade_date >= self.trade_date:
                 raise BadShadow(
                     f"[candidate] snapshot {told} was taken at the end of {state.about.trade_date}; what comes in is "
@@ -601,99 +610,6 @@ def run_live(
         finally:
             live.close()
         return live.life
-
-
-def _instruments(config: ShadowConfig) -> list[Instrument]:
-    found = [read_instrument(config.path(told)) for told in config.input.instruments]
-    calendars = sorted({one.calendar for one in found})
-    if len(calendars) > 1:
-        raise BadShadow(f"[input] instruments are of {' and '.join(calendars)}: a session has one calendar")
-    symbols = [one.symbol for one in found]
-    if len(set(symbols)) < len(symbols):
-        raise BadShadow(f"[input] instruments are {', '.join(symbols)}: each should be there once")
-    return found
-
-
-def _begins_with(config: ShadowConfig, instruments: Sequence[Instrument]) -> Snapshot:
-    """The state that the candidate begins with."""
-    told = config.candidate.snapshot
-    state = Snapshot.open(config.path(told))
-    symbols = [one.symbol for one in instruments]
-    if state.about.symbols != symbols:
-        raise BadShadow(
-            f"[candidate] snapshot {told} is of {', '.join(state.about.symbols)}, [input] instruments are "
-            f"{', '.join(symbols)}; they should be the same, in the same order"
-        )
-    if state.about.phase != "night" or state.about.redacted:
-        what = "redacted" if state.about.redacted else f"taken when its session was {state.about.phase}"
-        raise BadShadow(f"[candidate] snapshot {told} was {what}; it should be whole, and taken at the end of a day")
-    return state
-
-
-def _traded(config: ShadowConfig, instruments: Sequence[Instrument]) -> dict[str, tuple[int, int]]:
-    """What a plan may suppose of a day: the mean of the recorded days that the configuration names."""
-    if not config.candidate.recordings:
-        return {}
-    store = RecordingStore(config.path(config.candidate.recordings))
-    found: dict[str, tuple[int, int]] = {}
-    for one in instruments:
-        metas = [store.get(one.symbol, day).meta for day in store.days(one.symbol)]
-        if metas:
-            found[one.symbol] = (
-                sum(meta.traded_qty for meta in metas) // len(metas),
-                sum(meta.trades for meta in metas) // len(metas),
-            )
-    return found
-
-
-def _hours(config: ShadowConfig, calendar: str, trade_date: str) -> Hours:
-    """A session's hours: those of the configuration, where it has any."""
-    found, told = hours(calendar, trade_date), config.input
-    if told.open is None or told.close is None:
-        return found
-    day = date.fromisoformat(trade_date)
-    open_ns, close_ns = (
-        int(datetime.combine(day, at, UTC).timestamp()) * 1_000_000_000 for at in (told.open, told.close)
-    )
-    return msgspec.structs.replace(found, open_ns=open_ns, close_ns=close_ns)
-
-
-def _tried(
-    config: ShadowConfig, factory: Factory, days: DaysToCome, instruments: Sequence[Instrument], day: str
-) -> None:
-    """What is wrong with the subject's own settings is said before anything begins."""
-    told = config.candidate
-    metas = [days.get(one.symbol, day).meta for one in instruments]
-    if told.snapshot and not (config.directory / INPUTS).exists():
-        _begins_with(config, instruments)
-    factory(Plan(days=metas, seed=told.seed, faults=tuple(told.faults), settings=told.settings))
-
-
-def _components(config: ShadowConfig) -> list[ComponentTable]:
-    deadlines = {"incumbent": max(config.clock.deadline_s, _QUIET_S)}
-    named = [one.name for one in config.components]
-    own = ["candidate", "market data", *(["incumbent"] if config.input.reports else [])]
-    return [
-        *(
-            ComponentTable(name=name, deadline_s=deadlines.get(name, config.clock.deadline_s))
-            for name in own
-            if name not in named
-        ),
-        *config.components,
-    ]
-
-
-def _feeds(config: ShadowConfig, instruments: Sequence[Instrument], places: dict[str, bytes]) -> dict[str, Feed]:
-    told = config.input
-    market = config.path(told.market)
-    found: dict[str, Feed] = {
-        "market data": TapFeed(market, instruments, places.get("market data"))
-        if market.is_dir()
-        else LineFeed("m", told.market, market, places.get("market data"))
-    }
-    if told.reports:
-        found["incumbent"] = LineFeed("r", told.reports, config.path(told.reports), places.get("incumbent"))
-    return found
 
 
 def _same(one: Path, other: Path) -> bool:
