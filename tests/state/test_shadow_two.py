@@ -1,4 +1,4 @@
-"""Two instruments live beside an incumbent, out of a tap or in lines, over the night between two days."""
+"""Two instruments live beside an incumbent, out of a tap or in lines, over a night; and lines of another time."""
 
 from __future__ import annotations
 
@@ -59,4 +59,27 @@ def test_two_instruments_over_a_night(beside: Any, tap: bool) -> None:
     assert {key.rpartition("/")[2] for key, quantity in night["positions"].items() if quantity} == {"ACME", "BOLT"}
     journal = b"".join(one.read_bytes() for one in host.live.arms[0].journals)
     assert b'"symbol":"BOLT"' in journal
+    host.live.close()
+
+
+def test_a_time_that_cannot_be_yet_is_a_gap_and_moves_nothing(beside: Any) -> None:
+    """A line of months ahead, a heartbeat of the next century: neither ends the day."""
+    incumbent, host = beside()
+    for number, passed in enumerate(islice(incumbent.steps(incumbent.days[0]), 12)):
+        if number in (4, 6):
+            ahead = incumbent.session.clock.now_ns + (60 if number == 4 else 36_500) * 86_400 * S
+            incumbent.feed.write(b'{"ts_event": %d}\n' % ahead)
+        host.on(passed)
+        if number == 8:
+            host.kill()
+    state = host.live.life.state
+    assert host.live.trade_date == incumbent.days[0]
+    assert [one.detail for one in state.faults["gap"].last] == [
+        "market data of 60 days ahead",
+        "market data of 36500 days ahead",
+    ]
+    assert state.market_events == incumbent.seq
+    host.live.compare()
+    assert state.compared is not None
+    assert state.compared.differing == 0
     host.live.close()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdover.catalogue import Catalogue
 from holdover.model import (
     CancelReject,
     ExecType,
@@ -27,6 +29,7 @@ from holdover.model import (
     TimeInForce,
 )
 from holdover.recording.format import QUOTE, STATUS, TRADE, UNDEF_PRICE
+from holdover.runtime import FreezeStore, Guard
 from holdover.world import Clock, Link, Mirror, Reported, Venue
 from holdover.world.mirror import What
 
@@ -35,6 +38,7 @@ OPEN, CLOSE = 1_000 * S, 5_000 * S
 DAY = 100_000 * S
 INSTRUMENTS = (Instrument(symbol="ACME"), Instrument(symbol="BOLT"))
 A = "A"
+CATALOGUE = Catalogue.load()
 
 
 def new(name: str, quantity: int = 100, price: int | None = 1000, **more: Any) -> Request:
@@ -829,10 +833,15 @@ def merged(data: st.DataObject, *streams: Sequence[Any]) -> Iterator[Any]:
         yield data.draw(st.sampled_from([one for one in left if one])).pop()
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whoever_asks_the_same_is_answered_the_same(data: st.DataObject) -> None:
-    """Any story, any interleaving within the patience, two days: every order ends as the incumbent's did."""
+    """Any story, any interleaving within the patience, two days: every order ends as the incumbent's did.
+
+    A guard that is told of the candidate's venue finds nothing wrong with it.
+    """
     theirs, ours = Theirs(), World()
+    guard = judge(ours)
     story = Story(theirs, count())
     for day in (0, 1):
         reports, requests, market = len(theirs.reports), len(story.requests), len(story.market)
@@ -849,6 +858,8 @@ def test_whoever_asks_the_same_is_answered_the_same(data: st.DataObject) -> None
         assert ours.mirror.holding == 0
         assert fields(ours.mirror) == fields(theirs.venue)
         assert held(ours.mirror) == held(theirs.venue)
+        assert guard.breaches == []
+        assert guard.monitor.checks or not ours.mirror.orders
         ours.on(3)
         assert ours.followed == (0, 0, 0)
         if day:
@@ -860,6 +871,19 @@ def test_whoever_asks_the_same_is_answered_the_same(data: st.DataObject) -> None
             clock.run_until(OPEN + DAY)
             venue.begin("2024-01-03", OPEN + DAY, CLOSE + DAY)
         assert fields(ours.mirror) == fields(theirs.venue)
+
+
+def judge(world: World) -> Guard:
+    """A guard that hears what the mirror says of its orders, positions and books, and judges it at every word."""
+    guard = Guard(
+        Path("unused"),
+        catalogue=CATALOGUE,
+        clock=lambda: world.clock.now_ns,
+        channels=[],
+        store=FreezeStore.in_memory(),
+    )
+    world.mirror.observe = lambda record: guard.record("venue", record)
+    return guard
 
 
 def held(venue: Venue) -> dict[str, int]:
