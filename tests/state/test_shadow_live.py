@@ -151,7 +151,7 @@ def test_a_candidate_that_dies_stays_dead(beside: Any) -> None:
     assert ask(read_shadow(host.place / "shadow.toml"), host.wall).eligible is False
 
 
-@pytest.mark.parametrize("at", [(3, 40, 41, 61), (17, 60)])
+@pytest.mark.parametrize("at", [(3, 40, 41, 61), pytest.param((17, 60), marks=pytest.mark.slow)])
 def test_a_killed_shadow_plays_its_day_again_and_goes_on(beside: Any, at: tuple[int, ...]) -> None:
     """Killed at any moment, in the night, too: what is counted and what the candidate did are as without a kill."""
     incumbent, host = beside()
