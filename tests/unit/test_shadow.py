@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdover.cli import main
+from holdover.recording.calendar import hours
 from holdover.report.style import STYLE
 from holdover.runtime import FreezeStore
 from holdover.runtime.heartbeat import Beat, Limits
@@ -588,3 +589,21 @@ def test_following_by_command_line(tmp_path: Path, clocks: Clocks, capsys: pytes
     with open(journal, "a") as file:
         file.write('{"seq":9,"time_ns":9,"what":"breach","detail":"x does not hold"}\n')
     assert main(run) == 1
+
+
+def test_nothing_is_expected_of_a_component_out_of_its_calendar_s_sessions(tmp_path: Path) -> None:
+    """However the candidate is run: silent over the night it is healthy, silent in a session it is not."""
+    config = tmp_path / "shadow.toml"
+    config.write_text("[candidate]\njournal = 'journal.jsonl'\nguard = 'guard'\n")
+    opens = hours("XNYS", "2024-11-27").open_ns
+    now = [opens - 3600 * S]
+    tables = [ComponentTable(name="desk", deadline_s=60, calendar="XNYS")]
+    one = Life(read_shadow(config), components=tables, monotonic=lambda: now[0], wall=lambda: now[0])
+    assert one.look() is True
+    now[0] = opens - S
+    assert one.look() is True
+    now[0] = opens + 30 * S
+    assert one.look() is True
+    now[0] = opens + 90 * S
+    assert one.look() is False
+    assert one.state.faults["silence"].count == 1

@@ -48,7 +48,7 @@ from holdover.recording.format import (
 from holdover.recording.store import path_for
 
 _FRAME: Final = struct.Struct("<II")
-_STATUS: Final = {"open": TRADING, "halt": HALT, "disabled": DISABLED, "closed": CLOSED}
+STATUSES: Final = {"open": TRADING, "halt": HALT, "disabled": DISABLED, "closed": CLOSED}
 
 
 def market_event(told: dict[str, Any], instrument: Instrument) -> MarketEvent:
@@ -63,7 +63,7 @@ def market_event(told: dict[str, Any], instrument: Instrument) -> MarketEvent:
     try:
         ts_ns = int(told["ts_event"])
         if "status" in told:
-            return ts_ns, 0, STATUS, _STATUS[told["status"]], 0, 0, 0, UNDEF_PRICE, UNDEF_PRICE, 0, 0
+            return ts_ns, 0, STATUS, STATUSES[told["status"]], 0, 0, 0, UNDEF_PRICE, UNDEF_PRICE, 0, 0
         if "price" in told:
             price, size = ticks(told["price"]), instrument.lots(Decimal(str(told["size"])))
             return ts_ns, 0, TRADE, 0, 0, price, size, UNDEF_PRICE, UNDEF_PRICE, 0, 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def read_toml(path: Path, bad: type[Exception]) -> dict[str, Any]:
@@ -36,3 +37,14 @@ def sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def held_alone(path: Path) -> IO[bytes] | None:
+    """A lock file, held until what is returned is closed or its process ends; None when another process has it."""
+    file = open(path, "ab")  # noqa: SIM115 - lives as long as whoever holds it
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -155,9 +156,10 @@ class MarketReader:
         self._instruments = list(instruments)
         self._numbers = {one.symbol: number for number, one in enumerate(instruments)}
         self._decode = msgspec.json.Decoder(dict[str, Any]).decode
+        self.read = lru_cache(maxsize=4 * MOST)(self._read)
+        """One item of market data. It is asked for several times on an item's way, and read once."""
 
-    def read(self, item: Item) -> Told:
-        """One item of market data."""
+    def _read(self, item: Item) -> Told:
         if item.kind == "t":
             event: MarketEvent = RECORD.unpack(item.data)
             return Told(event[0], (event[0], item.number, *event[2:]))

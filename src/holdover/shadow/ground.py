@@ -18,6 +18,7 @@ from holdover.recording.tap import read_instrument
 from holdover.shadow.components import ComponentTable
 from holdover.shadow.config import BadShadow, ShadowConfig
 from holdover.shadow.feeds import Feed, LineFeed, TapFeed
+from holdover.world import Clock, Mirror, Venue, VenuePolicy
 
 INPUTS: Final = "inputs.db"
 _QUIET_S: Final = 600.0
@@ -118,3 +119,11 @@ def feeds_of(config: ShadowConfig, instruments: Sequence[Instrument], places: di
     if told.reports:
         found["incumbent"] = LineFeed("r", told.reports, config.path(told.reports), places.get("incumbent"))
     return found
+
+
+def venue_of(config: ShadowConfig, clock: Clock, instruments: Sequence[Instrument], policy: VenuePolicy) -> Venue:
+    """The simulated venue: one that follows the incumbent's reports, where the configuration names any."""
+    if not config.input.reports:
+        return Venue(clock, instruments, policy)
+    patience_ns = round(config.input.patience_ms * 1e6)
+    return Mirror(clock, instruments, policy, match=config.divergence.match, patience_ns=patience_ns)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,9 +11,12 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from holdover.model import OrdStatus
+from holdover.recording.calendar import is_session
+from holdover.runtime.files import held_alone
 from holdover.shadow.clock import HealthyClock
 from holdover.shadow.components import FAULTS, Components, ComponentTable, Fault, Faults, fault_of
 from holdover.shadow.config import ShadowConfig
+from holdover.shadow.probe import Probes
 from holdover.shadow.state import BREACHES_KEPT, NIGHTS_KEPT, BadState, Broke, Compared, Heard, State, read_state
 
 _CLOSED: Final = frozenset({"2", "4", "8", "C"})
@@ -24,13 +26,10 @@ _CLOSED: Final = frozenset({"2", "4", "8", "C"})
 def alone(directory: Path) -> Iterator[None]:
     """Hold a shadow's directory: two would both write there. Raises `BadState` when another process has it."""
     directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / "shadow.lock", "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadState(
-                f"{directory}: another shadow runs on this directory; stop it first, or take another"
-            ) from None
+    file = held_alone(directory / "shadow.lock")
+    if file is None:
+        raise BadState(f"{directory}: another shadow runs on this directory; stop it first, or take another")
+    with file:
         yield
 
 
@@ -97,6 +96,9 @@ class Life:
     def look(self, *, save: bool = True) -> bool:
         """Look at everything once: silence, the host's clock, the healthy clock; whether all is healthy now."""
         now, wall = self.monotonic(), self.wall()
+        for name, table in self._tables.items():
+            if table.calendar and not is_session(table.calendar, wall):
+                self.components.heard(name, now)
         silent = self.components.silent(now)
         for name in self.components.newly_silent(silent):
             self.fault("silence", f"nothing for {silent[name]:.0f} s", name)
@@ -120,6 +122,15 @@ class Life:
         if save:
             self.save()
         return healthy
+
+    def ask(self, probes: Probes) -> None:
+        """What the venues that are asked have answered since it was asked last."""
+        for component, fault, detail in probes.found():
+            if fault:
+                self.fault(fault, detail, component)
+            else:
+                self.components.heard(component, self.monotonic())
+        self.components.ailing = {one.table.name for one in probes.probes if one.refusing}
 
     def save(self) -> None:
         """Keep it, whole and synced."""

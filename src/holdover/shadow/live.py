@@ -23,7 +23,6 @@ from holdover.catalogue import Catalogue
 from holdover.harness.live import DaysToCome, LiveSession
 from holdover.harness.snapshot import Snapshot, take
 from holdover.harness.subject import Factory
-from holdover.model import Instrument
 from holdover.recording import MarketEvent
 from holdover.recording.calendar import session_at
 from holdover.recording.format import QUOTE
@@ -39,22 +38,22 @@ from holdover.shadow.ground import (
     instruments_of,
     traded,
     try_subject,
+    venue_of,
 )
 from holdover.shadow.incumbent import BadReport, Incumbent, told_at
 from holdover.shadow.inputs import Began, Inputs, Item, Timed
 from holdover.shadow.life import Counts, Journalled, Life, Uncounted, alone
 from holdover.shadow.probe import Probes
-from holdover.shadow.run import NOTES, compared
+from holdover.shadow.run import COMPARE_EVERY_S, NOTES, compared
 from holdover.shadow.state import BadState, Compared
 from holdover.watch.tail import Tail
-from holdover.world import Clock, Mirror, Venue, VenuePolicy
+from holdover.world import Mirror
 
 DAYS: Final = "days"
 COPY: Final = "copy"
 _LEAD_NS: Final = 30_000_000_000
 _FAR_NS: Final = 30 * 86_400_000_000_000
 """No exchange is shut for so long: what tells a time so far ahead tells a wrong one."""
-_COMPARE_EVERY_S: Final = 3600.0
 
 
 class _Arm:
@@ -237,7 +236,7 @@ class Live:
         """The items of the running day: up to the first event after its end."""
         for number, item in enumerate(items):
             if item.kind != "r" and self._told(item).time_ns >= self._end:
-                return items[: max(number, 1)] if number else self._ended_before(item)
+                return items[:number] if number else self._ended_before(item)
         return items
 
     def _ended_before(self, item: Item) -> list[Item]:
@@ -381,8 +380,7 @@ class Live:
             self._problem = ""
             if not self.life.state.since_ns:
                 self.life.state.since_ns = self._now
-            if "market data" in self.life.components.names:
-                self.life.components.heard("market data", self.monotonic())
+            self.life.components.heard("market data", self.monotonic())
             self._say_crash()
 
     def _session(self, number: int, arm: _Arm) -> LiveSession:
@@ -397,7 +395,7 @@ class Live:
             faults=told.faults,
             catalogue=self.catalogue,
             settings=told.settings,
-            venue=self._venue,
+            venue=partial(venue_of, self.config),
         )
         if self._began.snapshots:
             state = Snapshot.open(arm.root / "snapshots" / f"{self._began.snapshots[number]}.hsnap")
@@ -406,17 +404,6 @@ class Live:
         session.before = [self._early[one] for one in sorted(self._early)]
         session.begin(self.trade_date)
         return session
-
-    def _venue(self, clock: Clock, instruments: Sequence[Instrument], policy: VenuePolicy) -> Venue:
-        if not self.config.input.reports:
-            return Venue(clock, instruments, policy)
-        return Mirror(
-            clock,
-            instruments,
-            policy,
-            match=self.config.divergence.match,
-            patience_ns=round(self.config.input.patience_ms * 1e6),
-        )
 
     def _end_day(self) -> None:
         """The close and the night: the state goes into a snapshot, the next day begins with nothing else."""
@@ -500,12 +487,7 @@ class Live:
             for line in lines:
                 life.note(line)
         life.state.places["notes"] = self._notes.place
-        for component, fault, detail in self._probes.found():
-            if fault:
-                life.fault(fault, detail, component)
-            else:
-                life.components.heard(component, life.monotonic())
-        life.components.ailing = {one.table.name for one in self._probes.probes if one.refusing}
+        life.ask(self._probes)
         for name, feed in self.feeds.items():
             for said in feed.told():
                 life.fault("gap", said, name)
@@ -542,7 +524,7 @@ class Live:
                 self.life.state.compared = None
             self._comparison = None
         now = self.monotonic()
-        due = self._compared is None or now - self._compared >= _COMPARE_EVERY_S * 1e9
+        due = self._compared is None or now - self._compared >= COMPARE_EVERY_S * 1e9
         busy = self._comparing is not None and self._comparing.is_alive()
         if self.config.incumbent.journal and due and not busy and self.arms[0].session is not None:
             self._compared = now

@@ -13,9 +13,7 @@ from holdover.catalogue import Catalogue
 from holdover.harness.schedule import FRESH, Schedule, perform
 from holdover.harness.session import Session
 from holdover.harness.subject import Factory
-from holdover.model import Instrument
 from holdover.recording import RecordingStore
-from holdover.recording.calendar import is_session
 from holdover.runtime import StoreProblem
 from holdover.runtime.heartbeat import Health, look
 from holdover.runtime.journal import put_aside
@@ -23,17 +21,18 @@ from holdover.runtime.thawing import guard_at
 from holdover.shadow.components import ComponentTable
 from holdover.shadow.config import BadShadow, ShadowConfig
 from holdover.shadow.divergence import BadComparison, Told, Window, compare, orders_of
+from holdover.shadow.ground import venue_of
 from holdover.shadow.incumbent import BadReport, Incumbent
 from holdover.shadow.life import Journalled, Life, alone
 from holdover.shadow.probe import Probes
 from holdover.shadow.state import Compared
 from holdover.watch.tail import Tail
-from holdover.world import Clock, Mirror, Reported, Venue, VenuePolicy
+from holdover.world import Mirror, Reported
 
 NOTES: Final = "notes.jsonl"
 VIRTUAL: Final = ("market data", "venue")
 """The components that a run over recordings knows of itself."""
-_COMPARE_EVERY_S: Final = 3600.0
+COMPARE_EVERY_S: Final = 3600.0
 
 Progress = Callable[[str], None]
 
@@ -97,7 +96,7 @@ def _laps(
             faults=config.candidate.faults,
             settings=config.candidate.settings,
             catalogue=catalogue,
-            venue=partial(_mirror, config) if config.input.reports else Venue,
+            venue=partial(venue_of, config),
         )
         try:
             frozen = _lap(life, session, days, schedule, now, wanted, progress)
@@ -170,11 +169,6 @@ def _lap(
             state.followed = session.venue.followed
         state.checks += session.guard.monitor.checks - checks
     return bool(session.guard.frozen_scopes())
-
-
-def _mirror(config: ShadowConfig, clock: Clock, instruments: Sequence[Instrument], policy: VenuePolicy) -> Venue:
-    patience_ns = round(config.input.patience_ms * 1e6)
-    return Mirror(clock, instruments, policy, match=config.divergence.match, patience_ns=patience_ns)
 
 
 class _Reports:
@@ -262,17 +256,9 @@ class Following:
                 for line in lines if name != "incumbent" else ():
                     self._journal.line(line) if name == "candidate" else life.note(line)
             life.state.places[name] = tail.place
-        for component, fault, detail in self._probes.found():
-            if fault:
-                life.fault(fault, detail, component)
-            else:
-                life.components.heard(component, life.monotonic())
-        life.components.ailing = {one.table.name for one in self._probes.probes if one.refusing}
-        for table in self.config.components:
-            if table.calendar and not is_session(table.calendar, life.wall()):
-                life.components.heard(table.name, life.monotonic())
+        life.ask(self._probes)
         self._signs()
-        every = round(_COMPARE_EVERY_S * 1e9)
+        every = round(COMPARE_EVERY_S * 1e9)
         now = life.monotonic()
         if self.config.incumbent.journal and (self._compared_ns is None or now - self._compared_ns >= every):
             self._compared_ns = now

@@ -7,7 +7,6 @@ counts them; what a killed process wrote after its last state is cut off, and fo
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.runtime import Breach, StoreProblem
-from holdover.runtime.files import write_whole
+from holdover.runtime.files import held_alone, write_whole
 from holdover.runtime.metrics import Figures, backlog_of, by_scope
 from holdover.watch.hooks import FreezeHook, Hook, HookFailed
 from holdover.watch.judges import Judge
@@ -261,10 +260,7 @@ class Watch:
 
 def _locked(directory: Path) -> IO[bytes]:
     """Hold the folder for as long as this process watches. Raises `BadState` when another one does."""
-    file = open(directory / "watch.lock", "ab")  # noqa: SIM115 - lives as long as the watch
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as problem:
-        file.close()
-        raise BadState(f"{directory}: another watch uses this folder") from problem
+    file = held_alone(directory / "watch.lock")
+    if file is None:
+        raise BadState(f"{directory}: another watch uses this folder")
     return file

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 from pathlib import Path
 from typing import Any
+
+from holdover.runtime.files import held_alone
 
 
 class Occupied(RuntimeError):
@@ -14,10 +15,7 @@ class Occupied(RuntimeError):
 def alone(directory: Path, what: str) -> Any:
     """Hold the directory for one `what`, until the file that is returned is closed. Raises `Occupied`."""
     directory.mkdir(parents=True, exist_ok=True)
-    file = open(directory / f"{what}.lock", "w")  # noqa: SIM115 - held as long as the daemon lives
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise Occupied(f"{directory}: another {what} runs there") from None
+    file = held_alone(directory / f"{what}.lock")
+    if file is None:
+        raise Occupied(f"{directory}: another {what} runs there")
     return file

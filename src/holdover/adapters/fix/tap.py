@@ -14,11 +14,10 @@ from typing import Final, NamedTuple
 
 from holdover.model import Instrument
 from holdover.recording import BadRecording
-from holdover.recording.format import CLOSED, DISABLED, HALT, TRADING, UNDEF_PRICE
-from holdover.recording.tap import Recorder
+from holdover.recording.format import HALT, TRADING, UNDEF_PRICE
+from holdover.recording.tap import STATUSES, Recorder
 
 log = logging.getLogger("holdover.tap")
-_STATUS: Final = {"open": TRADING, "halt": HALT, "disabled": DISABLED, "closed": CLOSED}
 _GATHER_S: Final = 0.05
 _BEAT_NS: Final = 1_000_000_000
 
@@ -86,7 +85,7 @@ class Tap:
         recorder = self._recorders[heard.symbol]
         time_ns = self._last_ns = max(self._last_ns, heard.time_ns)
         if heard.status:
-            self._status[heard.symbol] = _STATUS.get(heard.status, HALT)
+            self._status[heard.symbol] = STATUSES.get(heard.status, HALT)
             recorder.status(time_ns, self._status[heard.symbol])
             return
         quiet_ns = time_ns - self._wrote.setdefault(heard.symbol, time_ns)
