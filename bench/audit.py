@@ -1,12 +1,13 @@
-"""How many messages of a FIX log `holdover audit` judges in a second.
+"""Measure how many messages of a FIX log `holdover audit` judges per second.
 
     python bench/audit.py [--messages 200000] [--rounds 3]
 
-Three logs, written here: `fills`, orders filled in five executions each, both directions, with heartbeats; `drop copy`,
-the execution reports of the same alone; `decimals`, the first with quantities and prices in many decimals, | between
-the fields and a time stamp before each message. The whole audit is measured, from the bytes of the log to the verdict,
-by the wall clock and by the processor's time of the process (which other work on the machine does not lengthen); the
-medians of the rounds are printed.
+The script writes three logs. `fills` holds orders that are filled in five executions each, both directions,
+with heartbeats. `drop copy` holds only the execution reports of `fills`. `decimals` is `fills` with
+quantities and prices in many decimals, `|` between the fields, and a time stamp before each message. A
+measurement covers the whole audit, from the bytes of the log to the verdict, in wall-clock time and in
+processor time (other work on the machine does not lengthen the latter). The script prints the medians of the
+rounds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from decimal import Decimal
 from pathlib import Path
 
-from table import told_machine
+from table import print_machine
 
 from holdover.audit import Audit
 from holdover.catalogue import Catalogue
@@ -40,17 +41,17 @@ class Log:
         self.lines: list[bytes] = []
         self.seq = {"C": 0, "V": 0}
 
-    def add(self, who: str, kind: str, **fields: object) -> None:
+    def add(self, party: str, kind: str, **fields: object) -> None:
         """One message more."""
-        if who == "C" and not self.requests:
+        if party == "C" and not self.requests:
             return
-        self.seq[who] += 1
+        self.seq[party] += 1
         number = len(self.lines)
         clock = (
             f"{number // 3_600_000 % 24:02d}:{number // 60_000 % 60:02d}:{number // 1000 % 60:02d}.{number % 1000:03d}"
         )
-        parties = ("CLIENT", "VENUE") if who == "C" else ("VENUE", "CLIENT")
-        head = {"_35": kind, "_34": self.seq[who], "_49": parties[0], "_52": f"20240102-{clock}", "_56": parties[1]}
+        parties = ("CLIENT", "VENUE") if party == "C" else ("VENUE", "CLIENT")
+        head = {"_35": kind, "_34": self.seq[party], "_49": parties[0], "_52": f"20240102-{clock}", "_56": parties[1]}
         self.lines.append(message(self.separator, self.prefix, **head, **fields))
 
 
@@ -70,10 +71,10 @@ def write(kind: str, messages: int) -> bytes:
         for fill in range(6):
             execution += 1
             cum = lot * fill
-            told = {"_37": f"V{number}", "_17": f"E{execution}", "_150": "F" if fill else "0"}
-            told |= {"_39": "0" if not fill else "2" if fill == 5 else "1", "_14": cum, "_151": quantity - cum}
-            told |= {"_32": lot, "_31": price, "_30": "XNAS"} if fill else {}
-            log.add("V", "8", **told, **order, _6=price if fill else 0, _60="20240102-09:30:00.123")
+            fields = {"_37": f"V{number}", "_17": f"E{execution}", "_150": "F" if fill else "0"}
+            fields |= {"_39": "0" if not fill else "2" if fill == 5 else "1", "_14": cum, "_151": quantity - cum}
+            fields |= {"_32": lot, "_31": price, "_30": "XNAS"} if fill else {}
+            log.add("V", "8", **fields, **order, _6=price if fill else 0, _60="20240102-09:30:00.123")
         if number % 5 == 0:
             log.add("C", "0")
             log.add("V", "0")
@@ -86,10 +87,10 @@ def measure(log: bytes, catalogue: Catalogue) -> tuple[int, float, float]:
     wall, processor = time.perf_counter(), time.process_time()
     audit.read("log", io.BytesIO(log))
     audit.end()
-    found = (audit.messages, time.perf_counter() - wall, time.process_time() - processor)
+    figures = (audit.messages, time.perf_counter() - wall, time.process_time() - processor)
     assert audit.verdict == "holds", audit.breaches[:3]
     assert not audit.skipped, audit.skipped[:3]
-    return found
+    return figures
 
 
 def main() -> None:
@@ -98,20 +99,22 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("out/bench/audit.json"))
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     catalogue = Catalogue.load()
     rows = []
     print(f"{'log':<12}{'messages':>10}{'MB':>7}{'messages/s':>12}{'messages/s of processor':>26}")
     for kind in ("fills", "drop copy", "decimals"):
-        log = write(kind, told.messages)
-        found = [measure(log, catalogue) for _ in range(told.rounds)]
-        count = found[0][0]
-        wall, processor = (count / statistics.median(one[place] for one in found) for place in (1, 2))
+        log = write(kind, arguments.messages)
+        measurements = [measure(log, catalogue) for _ in range(arguments.rounds)]
+        count = measurements[0][0]
+        wall, processor = (
+            count / statistics.median(measurement[place] for measurement in measurements) for place in (1, 2)
+        )
         rows.append({"log": kind, "messages": count, "bytes": len(log), "per_s": wall, "per_processor_s": processor})
         print(f"{kind:<12}{count:>10,}{len(log) / 1e6:>7.1f}{wall:>12,.0f}{processor:>26,.0f}", flush=True)
-    told.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = told_machine()
-    told.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    machine = print_machine()
+    arguments.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""The case study: a simulated year of operating the desk, half without Holdover and half with it.
+"""Run the case study: a simulated year of operations, half without Holdover and half with it.
 
     python bench/casestudy.py [--lives 2] [--years 400] [--recordings DIR] [--quick]
 
-Each seeded fault is given lives: the real desk on recorded days, under operations that a stated model draws, from a
-healthy carried state on until somebody finds out. Each merge gate is run on each fault. Years are composed of these.
-What has been run is kept in --out, and not run again for the same code: a study that was stopped goes on. The table
-goes to standard output; figures, seeds and plots to --out. The model is in docs/casestudy.md.
+For each seeded fault the study runs the real desk on recorded days, with operations drawn from a stated
+model, from a healthy carried state until somebody detects the fault. It runs each merge gate on each fault,
+and composes years of these runs. `--out` stores every run; the study does not repeat a run for the same code
+and continues where it was stopped. The table goes to standard output; figures, seeds and plots go to `--out`.
+The model is described in docs/casestudy.md.
 """
 
 from __future__ import annotations
@@ -24,71 +25,78 @@ import msgspec
 import scipy
 from argument import FRESH, measure
 from casestudy import model
-from casestudy.bank import ROOT, Bank, Ground
+from casestudy.bank import ROOT, RunStore, StudySpec
 from casestudy.figures import Figures, figures
 from casestudy.gates import ARMS
-from casestudy.page import into_page, markdown, novel_plot, ratio_plot, text
-from casestudy.year import Lives
+from casestudy.page import markdown, novel_plot, ratio_plot, text, write_into_page
+from casestudy.year import FaultRuns
 from tqdm import tqdm
 
 from holdover import __version__
 from holdover.catalogue import Catalogue
 from holdover.desk.faults import FAULTS
-from holdover.recording import BadRecording
+from holdover.recording import RecordingError
 from holdover.runtime.files import write_whole
 
-_LINES_UNDER = 90.0
+_LINE_COVERAGE_MIN = 90.0
 """The line coverage that the first half's gate asks for."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is missing, live the years, say what came of it. 0, or 2 for bad input."""
-    asked = _parser().parse_args(arguments)
-    if asked.quick:
-        asked.lives, asked.days, asked.long, asked.plays, asked.years = 1, 2, 2, 2, 50
-    unknown = [name for name in asked.fault if name not in FAULTS]
+    options = _parser().parse_args(arguments)
+    if options.quick:
+        options.lives, options.days, options.long, options.plays, options.years = 1, 2, 2, 2, 50
+    unknown = [name for name in options.fault if name not in FAULTS]
     if unknown:
         print(f"no seeded fault is called {unknown[0]!r}; there are {', '.join(FAULTS)}", file=sys.stderr)
         return 2
     for name in ("lives", "days", "long", "plays", "years", "workers"):
-        if getattr(asked, name) < 1:
-            print(f"--{name} is {getattr(asked, name)}, should be 1 or more", file=sys.stderr)
+        if getattr(options, name) < 1:
+            print(f"--{name} is {getattr(options, name)}, should be 1 or more", file=sys.stderr)
             return 2
     began = time.monotonic()
     try:
-        bank = _bank(asked)
+        run_store = _open_store(options)
         tasks = 0
 
         with tqdm(unit=" run", disable=None, file=sys.stderr, leave=False) as bar:
 
-            def said(task: Any) -> None:
+            def on_task_done(task: Any) -> None:
                 nonlocal tasks
                 tasks += 1
                 bar.set_description(f"{task.kind} {task.fault or 'healthy'}")
                 bar.update(1)
 
-            bank.fill(asked.lives, asked.workers, said)
-        problems = false_alarms(bank, asked.lives)
-        shown = frozenset(fault for fault in bank.faults if bank.shows(fault, asked.lives))
-        told = figures(composed(bank, asked.lives), shown, asked.seed, asked.years)
-    except (BadRecording, ValueError) as problem:
+            run_store.fill(options.lives, options.workers, on_task_done)
+        problems = false_alarms(run_store, options.lives)
+        shown = frozenset(fault for fault in run_store.faults if run_store.is_shown(fault, options.lives))
+        case_figures = figures(compose_runs(run_store, options.lives), shown, options.seed, options.years)
+    except (RecordingError, ValueError) as problem:
         print(problem, file=sys.stderr)
         return 2
-    asked.out.mkdir(parents=True, exist_ok=True)
-    lines = None if asked.quick else measure("fresh", [FRESH], asked.out)["lines"]
-    first_gate = bool(lines is None or lines >= _LINES_UNDER)
-    result = _result(asked, bank, told, lines, problems)
+    options.out.mkdir(parents=True, exist_ok=True)
+    lines = None if options.quick else measure("fresh", [FRESH], options.out)["lines"]
+    first_gate = bool(lines is None or lines >= _LINE_COVERAGE_MIN)
+    result = _result(options, run_store, case_figures, lines, problems)
     result["seconds"], result["run"] = round(time.monotonic() - began, 1), tasks
-    write_whole(asked.out / "casestudy.json", json.dumps(result, indent=1).encode() + b"\n")
-    for name, plot in (("casestudy-ratio.svg", ratio_plot(told)), ("casestudy-novel.svg", novel_plot(told))):
-        write_whole(asked.out / name, plot.encode())
-        if asked.docs is not None:
-            write_whole(asked.docs.parent / "images" / name, plot.encode())
-    if asked.docs is not None:
-        into_page(asked.docs, markdown(told) + "\n\n" + "\n".join(f"- {line}" for line in _notes(result)))
-    print(text(told))
+    write_whole(options.out / "casestudy.json", json.dumps(result, indent=1).encode() + b"\n")
+    for name, plot in (
+        ("casestudy-ratio.svg", ratio_plot(case_figures)),
+        ("casestudy-novel.svg", novel_plot(case_figures)),
+    ):
+        write_whole(options.out / name, plot.encode())
+        if options.docs is not None:
+            write_whole(options.docs.parent / "images" / name, plot.encode())
+    if options.docs is not None:
+        write_into_page(
+            options.docs, markdown(case_figures) + "\n\n" + "\n".join(f"- {line}" for line in _notes(result))
+        )
+    print(text(case_figures))
     print("\n".join(_notes(result)))
-    print(f"{asked.out / 'casestudy.json'}, {asked.out / 'casestudy-ratio.svg'}, {asked.out / 'casestudy-novel.svg'}")
+    print(
+        f"{options.out / 'casestudy.json'}, {options.out / 'casestudy-ratio.svg'}, {options.out / 'casestudy-novel.svg'}"
+    )
     return 0 if first_gate and not problems else 1
 
 
@@ -112,54 +120,60 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _bank(asked: argparse.Namespace) -> Bank:
-    ground = Ground(
-        str(asked.recordings.resolve()) if asked.recordings else "", (), asked.days, asked.plays, asked.long
+def _open_store(options: argparse.Namespace) -> RunStore:
+    spec = StudySpec(
+        str(options.recordings.resolve()) if options.recordings else "", (), options.days, options.plays, options.long
     )
-    at_hand = ground.store().symbols()
-    if not at_hand or (asked.instrument and asked.instrument not in at_hand):
-        raise BadRecording(
-            f"{ground.recordings or 'the bundled recordings'}: no recording of {asked.instrument or 'anything'}; "
+    at_hand = spec.store().symbols()
+    if not at_hand or (options.instrument and options.instrument not in at_hand):
+        raise RecordingError(
+            f"{spec.recordings or 'the bundled recordings'}: no recording of {options.instrument or 'anything'}; "
             f"at hand: {', '.join(at_hand) or 'nothing'}"
         )
-    return Bank(asked.out, ground._replace(symbols=(asked.instrument or at_hand[0],)), asked.fault)
+    return RunStore(options.out, spec._replace(symbols=(options.instrument or at_hand[0],)), options.fault)
 
 
-def composed(bank: Bank, lives: int) -> Lives:
+def compose_runs(run_store: RunStore, run_count: int) -> FaultRuns:
     """The bank as the years take it; what an arm's gate was not asked about makes no incident."""
     caught = {}
     for arm in ("fresh", *ARMS):
-        asked = bank.faults if arm in ("fresh", ARMS[0]) else [one for one in bank.faults if bank.shows(one, lives)]
-        caught[arm] = frozenset(fault for fault in asked if bank.gate(fault, arm).found)
-    return Lives({fault: [bank.life(fault, number) for number in range(lives)] for fault in bank.faults}, caught)
+        faults = (
+            run_store.faults
+            if arm in ("fresh", ARMS[0])
+            else [fault for fault in run_store.faults if run_store.is_shown(fault, run_count)]
+        )
+        caught[arm] = frozenset(fault for fault in faults if run_store.gate(fault, arm).found)
+    return FaultRuns(
+        {fault: [run_store.life(fault, number) for number in range(run_count)] for fault in run_store.faults}, caught
+    )
 
 
-def false_alarms(bank: Bank, lives: int) -> list[str]:
+def false_alarms(run_store: RunStore, run_count: int) -> list[str]:
     """What was said of the desk without any fault; there should be nothing."""
-    found = [
-        f"healthy life {number}: {one.breach or one.found}"
-        for number in range(lives)
-        if (one := bank.life("", number)).breach is not None or one.found is not None
+    alarms = [
+        f"healthy life {number}: {run.breach or run.found}"
+        for number in range(run_count)
+        if (run := run_store.life("", number)).breach is not None or run.found is not None
     ]
-    return found + [f"gate {arm}: {bank.gate('', arm).by}" for arm in ARMS if bank.gate("", arm).found]
+    return alarms + [f"gate {arm}: {run_store.gate('', arm).by}" for arm in ARMS if run_store.gate("", arm).found]
 
 
 def _result(
-    asked: argparse.Namespace, bank: Bank, told: Figures, lines: float | None, problems: list[str]
+    options: argparse.Namespace, run_store: RunStore, case_figures: Figures, lines: float | None, problems: list[str]
 ) -> dict[str, Any]:
     """Everything: what was asked for, on what, each fault, each figure."""
     faults = {}
-    for fault in bank.faults:
-        each = [bank.life(fault, number) for number in range(asked.lives)]
-        number = bank.guarded_number(fault, asked.lives)
-        shown = bank.shows(fault, asked.lives)
+    for fault in run_store.faults:
+        runs = [run_store.life(fault, number) for number in range(options.lives)]
+        number = run_store.guarded_number(fault, options.lives)
+        shown = run_store.is_shown(fault, options.lives)
         faults[fault] = {
             "category": FAULTS[fault].category,
-            "gates": {arm: bank.gate(fault, arm).by or None for arm in ("fresh", *(ARMS if shown else ARMS[:1]))},
-            "breached": sum(one.breach is not None for one in each),
-            "found": sum(one.found is not None for one in each),
-            "lives": msgspec.to_builtins(each),
-            "left_a_frozen_scope": None if number is None else bank.life(fault, number, guarded=True).sent_after,
+            "gates": {arm: run_store.gate(fault, arm).by or None for arm in ("fresh", *(ARMS if shown else ARMS[:1]))},
+            "breached": sum(run.breach is not None for run in runs),
+            "found": sum(run.found is not None for run in runs),
+            "lives": msgspec.to_builtins(runs),
+            "left_a_frozen_scope": None if number is None else run_store.life(fault, number, guarded=True).sent_after,
         }
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -171,56 +185,56 @@ def _result(
             "scipy": scipy.__version__,
         },
         "catalogue": Catalogue.load().digest,
-        "code": bank.code,
-        "recordings": bank.ground.recordings or "bundled",
-        "instruments": list(bank.ground.symbols),
-        "simulated": any(one.meta.simulated for one in bank.ground.store().list()),
-        "lives": asked.lives,
-        "days": asked.days,
-        "days_of_long_lives": asked.long,
-        "plays": asked.plays,
+        "code": run_store.code,
+        "recordings": run_store.ground.recordings or "bundled",
+        "instruments": list(run_store.ground.symbols),
+        "simulated": any(recording.meta.simulated for recording in run_store.ground.store().list()),
+        "lives": options.lives,
+        "days": options.days,
+        "days_of_long_lives": options.long,
+        "plays": options.plays,
         "seeds": {
             "lives": "'FAULT N', 'reel N', 'healthy N', N from 0 to lives - 1",
             "gate": "'gate N', N from 0 to plays - 1",
-            "years": f"'year {asked.seed} N', N from 0 to years - 1",
+            "years": f"'year {options.seed} N', N from 0 to years - 1",
         },
         "model": {
             "rates": [
                 {"name": r.name, "a_day": r.a_day, "kinds": dict(r.kinds), "source": r.source} for r in model.RATES
             ],
             "category_weights": model.CATEGORY_WEIGHTS,
-            "again": model.AGAIN,
+            "again": model.REPEAT_SHARE,
             "fix_days": model.FIX_DAYS,
             "days_a_half": model.DAYS_A_HALF,
         },
         "line_coverage": lines,
         "false_alarms": problems,
-        "figures": msgspec.to_builtins(told),
+        "figures": msgspec.to_builtins(case_figures),
         "faults": faults,
     }
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
     """What a reader must know beside the table."""
-    faults, told = result["faults"], result["figures"]
-    shown = {name: one for name, one in faults.items() if one["breached"] or one["found"]}
-    passed = [name for name, one in shown.items() if not one["gates"]["holdover"]]
-    silent = [name for name, one in shown.items() if not one["found"]]
-    people = [name for name, one in shown.items() if one["found"] and not one["breached"]]
+    faults, figure_values = result["faults"], result["figures"]
+    shown = {name: entry for name, entry in faults.items() if entry["breached"] or entry["found"]}
+    passed = [name for name, entry in shown.items() if not entry["gates"]["holdover"]]
+    silent = [name for name, entry in shown.items() if not entry["found"]]
+    people = [name for name, entry in shown.items() if entry["found"] and not entry["breached"]]
     never = [name for name in faults if name not in shown]
-    guarded = [one["left_a_frozen_scope"] for one in faults.values() if one["left_a_frozen_scope"] is not None]
-    fresh = sum(one["gates"]["fresh"] is not None for one in faults.values())
-    gate = sum(one["gates"]["holdover"] is not None for one in faults.values())
+    guarded = [entry["left_a_frozen_scope"] for entry in faults.values() if entry["left_a_frozen_scope"] is not None]
+    fresh = sum(entry["gates"]["fresh"] is not None for entry in faults.values())
+    gate = sum(entry["gates"]["holdover"] is not None for entry in faults.values())
     lines = "not measured" if result["line_coverage"] is None else f"{result['line_coverage']:.1f} %"
-    a_day = told["changes_a_day"]
+    a_day = figure_values["changes_a_day"]
     return [
         f"{len(faults)} faults, {result['lives']} lives each, of {result['days']} days, and of "
         f"{result['days_of_long_lives']} for what Holdover's gate lets pass; {result['plays']} plays a gate, "
-        f"{told['years']} years from seed {told['seed']}; recordings: {result['recordings']}"
+        f"{figure_values['years']} years from seed {figure_values['seed']}; recordings: {result['recordings']}"
         f"{' (simulated)' if result['simulated'] else ''}, {', '.join(result['instruments'])}",
         f"faulty changes a day, set by calibration: {a_day:.3f}; at {model.CHANGES_A_DAY:g} change a day "
         f"{a_day / model.CHANGES_A_DAY:.0%} of them carry a fault and "
-        f"{told['rows'][0]['mean'] / model.DAYS_A_HALF / model.CHANGES_A_DAY:.0%} end in an incident of the first half "
+        f"{figure_values['rows'][0]['mean'] / model.DAYS_A_HALF / model.CHANGES_A_DAY:.0%} end in an incident of the first half "
         f"(DORA's change failure rate: up to 5 % elite, 10 % high, 15 % medium)",
         f"first half's gate: {fresh} of {len(faults)} faults found, line coverage {lines}; "
         f"Holdover's: {gate} of {len(faults)}",

@@ -1,4 +1,4 @@
-"""What comparing two journals costs as the orders grow: seconds and peak memory.
+"""Measure the time and peak memory of comparing two journals.
 
 python bench/divergence.py --orders 1000000
 """
@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from holdover.shadow import compare
+from holdover.shadow import compare_orders
 
 
 def write(path: Path, orders: int, differs: int) -> None:
@@ -34,15 +34,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--orders", type=int, default=1_000_000)
     orders = parser.parse_args().orders
-    with tempfile.TemporaryDirectory() as place:
-        one, other = Path(place) / "one.jsonl", Path(place) / "other.jsonl"
-        write(one, orders, 0)
-        write(other, orders, 1000)
+    with tempfile.TemporaryDirectory() as directory:
+        reference_path, changed_path = Path(directory) / "one.jsonl", Path(directory) / "other.jsonl"
+        write(reference_path, orders, 0)
+        write(changed_path, orders, 1000)
         began = time.perf_counter()
-        found = compare(one, other)
+        comparison = compare_orders(reference_path, changed_path)
         seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{found.orders:,} orders, {found.differing:,} differ: {seconds:.1f} s, {peak:.0f} MiB at most")
+    print(f"{comparison.orders:,} orders, {comparison.differing:,} differ: {seconds:.1f} s, {peak:.0f} MiB at most")
 
 
 if __name__ == "__main__":

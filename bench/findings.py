@@ -1,11 +1,12 @@
-"""Plays the stories of docs/findings/SUBJECT and writes the table, for one release of a foreign system or several.
+"""Play the schedules in docs/findings/SUBJECT and write a table of the results by release.
 
     python bench/findings.py nautilus --markdown docs/findings/nautilus.md [--python 1.211.0=/path/to/python ...]
     python bench/findings.py freqtrade --markdown docs/findings/freqtrade.md
 
-Another release is asked by its own interpreter, which needs what the subject's extra has beside it. A release "holds" a
-story that was played to its end there without any breach. `about.toml` beside the stories says of each what it shows,
-where it comes from and how a mistake of the adapter was excluded, and under `page` what the page says of the system.
+To test another release, name its interpreter with `--python`; the interpreter needs the packages of the
+subject's extra. A release "holds" a schedule when the schedule plays to its end without a breach. The file
+`about.toml` in the same folder describes each schedule: what it shows, where it comes from, and why the
+adapter is not the cause. Its table `page` holds the text about the system.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-HOUSE = Path(__file__).parent.parent
-FINDINGS = HOUSE / "docs" / "findings"
+ROOT = Path(__file__).parent.parent
+FINDINGS = ROOT / "docs" / "findings"
 SUBJECTS = sorted(path.parent.name for path in FINDINGS.glob("*/about.toml"))
 UNDISTURBED = "undisturbed"
 
@@ -36,67 +37,70 @@ def main() -> int:
     parser.add_argument("--here", action="store_true", help="only this interpreter's release, as JSON")
     arguments = parser.parse_args()
     if arguments.here:
-        print(json.dumps(played(arguments.subject)))
+        print(json.dumps(play_stories(arguments.subject)))
         return 0
-    found = {importlib.metadata.version(about(arguments.subject)["page"]["package"]): played(arguments.subject)}
-    for one in arguments.python:
-        release, _, path = one.partition("=")
-        found[release] = elsewhere(path, arguments.subject)
+    results = {
+        importlib.metadata.version(load_about(arguments.subject)["page"]["package"]): play_stories(arguments.subject)
+    }
+    for option in arguments.python:
+        release, _, path = option.partition("=")
+        results[release] = play_stories_with(path, arguments.subject)
     text = table(
-        arguments.subject, dict(sorted(found.items(), key=lambda item: [int(part) for part in item[0].split(".")]))
+        arguments.subject, dict(sorted(results.items(), key=lambda item: [int(part) for part in item[0].split(".")]))
     )
     if arguments.markdown:
         arguments.markdown.write_text(text, encoding="utf-8")
     else:
         print(text)
-    return 3 if any("could not" in told for release in found.values() for told in release.values()) else 0
+    return 3 if any("could not" in outcome for release in results.values() for outcome in release.values()) else 0
 
 
-def about(subject: str) -> dict[str, Any]:
+def load_about(subject: str) -> dict[str, Any]:
     """What there is to say of a system, and of each story."""
     return tomllib.loads((FINDINGS / subject / "about.toml").read_text(encoding="utf-8"))
 
 
-def played(subject: str) -> dict[str, str]:
+def play_stories(subject: str) -> dict[str, str]:
     """What each story comes to here: the first breach, or that it holds."""
-    from holdover.explore.play import Player, store_for
+    from holdover.explore.player import Player, open_store_for
     from holdover.explore.schedule import read_schedule
 
-    found: dict[str, str] = {}
+    outcomes: dict[str, str] = {}
     stories = {path.stem: read_schedule(path) for path in sorted((FINDINGS / subject).glob("*.json"))}
     first = next(iter(stories.values()))
     stories[UNDISTURBED] = first.replace(operations=[], settings={}, name=UNDISTURBED, expect="")
     for name, schedule in stories.items():
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory() as directory:
             player = Player(
-                schedule, store_for(schedule, None), Path(place), journal=False, scratch=True, to_breach=True
+                schedule, open_store_for(schedule, None), Path(directory), journal=False, scratch=True, to_breach=True
             )
-            told = about(subject)
-            player.until = (0, told.get(name, {}).get("minutes", told["page"]["minutes"]) * 60)
+            notes = load_about(subject)
+            player.end_at = (0, notes.get(name, {}).get("minutes", notes["page"]["minutes"]) * 60)
             shown = player.play()
             player.close()
-        found[name] = shown.crash[:120] if shown.crash else shown.mark or "holds"
-    return found
+        outcomes[name] = shown.crash[:120] if shown.crash else shown.mark or "holds"
+    return outcomes
 
 
-def elsewhere(path: str, subject: str) -> dict[str, str]:
+def play_stories_with(path: str, subject: str) -> dict[str, str]:
     """The same by another interpreter."""
-    environment = {**os.environ, "PYTHONPATH": str(HOUSE / "src")}
-    asked = subprocess.run(
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    completed = subprocess.run(
         [path, __file__, subject, "--here"], capture_output=True, text=True, env=environment, check=False
     )
-    if asked.returncode:
-        last = (asked.stderr.strip().splitlines() or ["no word"])[-1]
+    if completed.returncode:
+        last = (completed.stderr.strip().splitlines() or ["no word"])[-1]
         return dict.fromkeys(
-            [*(one.stem for one in (FINDINGS / subject).glob("*.json")), UNDISTURBED], f"could not say: {last[:100]}"
+            [*(story_path.stem for story_path in (FINDINGS / subject).glob("*.json")), UNDISTURBED],
+            f"could not say: {last[:100]}",
         )
-    answer: dict[str, str] = json.loads(asked.stdout.strip().splitlines()[-1])
+    answer: dict[str, str] = json.loads(completed.stdout.strip().splitlines()[-1])
     return answer
 
 
-def table(subject: str, found: dict[str, dict[str, str]]) -> str:
+def table(subject: str, results: dict[str, dict[str, str]]) -> str:
     """The page."""
-    stories = about(subject)
+    stories = load_about(subject)
     page = stories.pop("page")
     from holdover.explore.schedule import read_schedule
 
@@ -108,24 +112,26 @@ def table(subject: str, found: dict[str, dict[str, str]]) -> str:
         f"the folder `{subject}/`:",
         "`holdover replay` shows it. A cell is the first breach that a release has shown, or that it holds.",
         "",
-        "| story | operations | " + " | ".join(found) + " |",
-        "|---|---|" + "---|" * len(found),
+        "| story | operations | " + " | ".join(results) + " |",
+        "|---|---|" + "---|" * len(results),
     ]
     for name in [UNDISTURBED, *stories]:
         words = "-"
         if name != UNDISTURBED:
             schedule = read_schedule(FINDINGS / subject / f"{name}.json")
-            words = "; ".join(schedule.story())
+            words = "; ".join(schedule.describe())
             if schedule.settings:
                 words += f" ({json.dumps(schedule.settings)})"
         lines.append(
-            f"| {name} | {words} | " + " | ".join(one.get(name, "not played") for one in found.values()) + " |"
+            f"| {name} | {words} | "
+            + " | ".join(outcomes.get(name, "not played") for outcomes in results.values())
+            + " |"
         )
-    if "undisturbed" in page and any(one[UNDISTURBED] != "holds" for one in found.values()):
+    if "undisturbed" in page and any(outcomes[UNDISTURBED] != "holds" for outcomes in results.values()):
         lines += ["", f"## {UNDISTURBED}", "", page["undisturbed"]]
-    for name, told in stories.items():
-        lines += ["", f"## {name}", "", told["what"], "", f"Where: {told['where']}.", ""]
-        lines.append(f"Not the adapter: {told['excluded']}")
+    for name, story in stories.items():
+        lines += ["", f"## {name}", "", story["what"], "", f"Where: {story['where']}.", ""]
+        lines.append(f"Not the adapter: {story['excluded']}")
     lines += ["", "## What it has no word for", "", page["unspoken"], ""]
     return "\n".join(lines)
 

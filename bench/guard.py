@@ -1,16 +1,17 @@
-"""What the guard costs on the desk's own mutations, with the whole catalogue on, as the number of open orders grows.
+"""Measure the guard's cost per execution report, with the whole catalogue, by the number of open orders.
 
     python bench/guard.py [--steps 4000] [--rounds 5]
 
-One step is one execution report: execution, order, position, balance, exposure and parent change. Two subjects:
+One step is one execution report: it changes the execution, order, position, balance, exposure and parent.
+There are two subjects:
 
-- `desk`: the desk itself takes the report from its link, books it and commits it to its store (not synced, so that the
-  disk is not what is measured);
-- `records`: nothing but the making and keeping of the six records, the least that any system could do. No system is
-  that lean; it shows what the guard costs where there is nothing else to pay for.
+- `desk`: the desk takes the report from its link, books it and commits it to its store. The store does not
+  sync, so that the measurement leaves out the disk.
+- `records`: only the six records are made and stored. No real system does as little; this shows the guard's
+  cost without any other work.
 
-Both sides of each run in turn in one process; the medians of the rounds and their ratio are printed, and the added
-cost against that at 100 open orders.
+The guarded and the unguarded side take turns in one process. The script prints the medians of the rounds,
+their ratio, and the added cost relative to the added cost at 100 open orders.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
-from table import told_machine
+from table import print_machine
 
 from holdover.desk import Desk, DeskConfig, Strategy
 from holdover.model import (
@@ -50,7 +51,7 @@ from holdover.runtime import Guard
 DAY = "2024-01-02"
 
 
-class Books:
+class BookRecords:
     """The desk's books in memory: what one execution report does to them, without a store."""
 
     def __init__(self, record: Callable[[str, Any], None], open_orders: int) -> None:
@@ -81,8 +82,13 @@ class Books:
 
     def records(self) -> list[tuple[str, Any]]:
         """What stands at the beginning."""
-        own = [("orders", self.parent), ("positions", self.position), ("ledger", self.balance), ("risk", self.exposure)]
-        return [*own, *(("orders", order) for order in self.orders.values())]
+        book_records = [
+            ("orders", self.parent),
+            ("positions", self.position),
+            ("ledger", self.balance),
+            ("risk", self.exposure),
+        ]
+        return [*book_records, *(("orders", order) for order in self.orders.values())]
 
     def fill(self, number: int, key: str) -> None:
         """One execution report of one lot, applied to all the books."""
@@ -122,8 +128,8 @@ class Books:
         record("positions", self.position)
         self.balance = replace(self.balance, cash=self.balance.cash + execution.cash_delta)
         record("ledger", self.balance)
-        held = self.exposure
-        self.exposure = replace(held, net_qty=held.net_qty + 1, open_buy_qty=held.open_buy_qty - 1)
+        exposure = self.exposure
+        self.exposure = replace(exposure, net_qty=exposure.net_qty + 1, open_buy_qty=exposure.open_buy_qty - 1)
         record("risk", self.exposure)
         parent = self.parent
         self.parent = replace(parent, filled_qty=parent.filled_qty + 1, working_qty=parent.working_qty - 1)
@@ -132,13 +138,13 @@ class Books:
 
 def measure(open_orders: int, steps: int, rounds: int) -> tuple[float, float, int]:
     """(unguarded, guarded) microseconds a step, medians of the rounds, and the breaches found (none)."""
-    with tempfile.TemporaryDirectory() as place:
-        guard = Guard(Path(place), clock=time.time_ns, channels=[])
-        guard.quiet = True
-        bare = Books(lambda subsystem, record: None, open_orders)
-        kept = Books(guard.record, open_orders)
+    with tempfile.TemporaryDirectory() as directory:
+        guard = Guard(Path(directory), clock=time.time_ns, channels=[])
+        guard.is_quiet = True
+        bare = BookRecords(lambda subsystem, record: None, open_orders)
+        guarded = BookRecords(guard.record, open_orders)
         with guard.step("load"):
-            for subsystem, record in kept.records():
+            for subsystem, record in guarded.records():
                 guard.record(subsystem, record)
         keys = list(bare.orders)
         times: dict[str, list[float]] = {"bare": [], "kept": []}
@@ -154,7 +160,7 @@ def measure(open_orders: int, steps: int, rounds: int) -> tuple[float, float, in
                     step = guard.step
                     for at in range(number, number + steps):
                         with step("execution-report"):
-                            kept.fill(at, keys[at % open_orders])
+                            guarded.fill(at, keys[at % open_orders])
                 times[name].append((time.perf_counter() - began) / steps * 1e6)
             number += steps
         breaches = len(guard.breaches)
@@ -192,13 +198,13 @@ class NoGuard:
         """Nothing is compared."""
 
 
-class Outside:
+class DeskPorts:
     """Clock, link and market of a desk that is only fed."""
 
     def __init__(self) -> None:
-        self.now_ns, self.up, self.epoch, self.seq = time.time_ns(), True, 1, 0
+        self.now_ns, self.is_up, self.epoch, self.seq = time.time_ns(), True, 1, 0
 
-    def call_at(self, *told: Any) -> None:
+    def call_at(self, *args: Any) -> None:
         """No timer runs."""
 
     def on_timer(self, handler: Any) -> None:
@@ -207,7 +213,7 @@ class Outside:
     def listen(self, listener: Any) -> None:
         """The bench feeds the desk itself."""
 
-    def connect(self, *told: Any) -> None:
+    def connect(self, *args: Any) -> None:
         """It is up."""
 
     def resend(self, begin_seq: int) -> None:
@@ -226,7 +232,7 @@ class Outside:
         raise KeyError(symbol)
 
 
-def make_desk(place: Path, guard: Any, open_orders: int) -> tuple[Desk, list[str]]:
+def make_desk(directory: Path, guard: Any, open_orders: int) -> tuple[Desk, list[str]]:
     """A desk with that many open orders, and their ClOrdIDs."""
     instrument = Instrument(symbol="X")
     strategy = Strategy(
@@ -235,11 +241,11 @@ def make_desk(place: Path, guard: Any, open_orders: int) -> tuple[Desk, list[str
     config = DeskConfig(
         instruments=[instrument], strategies=[strategy], position_max=2**61, open_qty_max=2**61, synced=False
     )
-    outside: Any = Outside()
-    desk = Desk(config, clock=outside, link=outside, market=outside, directory=place, guard=guard)
+    ports: Any = DeskPorts()
+    desk = Desk(config, clock=ports, link=ports, market=ports, directory=directory, guard=guard)
     desk.start(DAY, 0, 2**62)
-    desk.reconciler.done = True
-    guard.record("reconciler", Reconciliation(link="VENUE", epoch=outside.epoch, done=True))
+    desk.reconciler.is_done = True
+    guard.record("reconciler", Reconciliation(link="VENUE", epoch=ports.epoch, is_complete=True))
     keys = [f"S-0-{number}" for number in range(open_orders)]
     with guard.step("load"), desk.store.transaction():
         for key in keys:
@@ -285,17 +291,17 @@ def feed(desk: Desk, keys: list[str], first: int, steps: int) -> float:
 
 def measure_desk(open_orders: int, steps: int, rounds: int) -> tuple[float, float, int]:
     """As `measure`, of the desk itself."""
-    with tempfile.TemporaryDirectory() as place:
-        guard = Guard(Path(place) / "guard", clock=time.time_ns, channels=[])
-        guard.quiet = True
-        bare, keys = make_desk(Path(place) / "bare", NoGuard(), open_orders)
-        kept, _ = make_desk(Path(place) / "kept", guard, open_orders)
+    with tempfile.TemporaryDirectory() as directory:
+        guard = Guard(Path(directory) / "guard", clock=time.time_ns, channels=[])
+        guard.is_quiet = True
+        bare, keys = make_desk(Path(directory) / "bare", NoGuard(), open_orders)
+        guarded_desk, _ = make_desk(Path(directory) / "kept", guard, open_orders)
         times: dict[str, list[float]] = {"bare": [], "kept": []}
         for number in range(rounds + 1):
             times["bare"].append(feed(bare, keys, number * steps, steps))
-            times["kept"].append(feed(kept, keys, number * steps, steps))
+            times["kept"].append(feed(guarded_desk, keys, number * steps, steps))
         breaches = len(guard.breaches)
-        for desk in (bare, kept):
+        for desk in (bare, guarded_desk):
             desk.store.close()
         guard.close()
     return statistics.median(times["bare"][1:]), statistics.median(times["kept"][1:]), breaches
@@ -307,23 +313,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("out/bench/guard.json"))
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     rows = []
     head = f"{'unguarded us':>14}{'guarded us':>12}{'ratio':>8}{'added us':>10}{'added / at 100':>16}"
     print(f"{'subject':<10}{'open orders':>12}{head}")
     for subject, run in (("desk", measure_desk), ("records", measure)):
-        found = {number: run(number, told.steps, told.rounds) for number in (10, 100, 1_000, 100_000)}
-        at_100 = found[100][1] - found[100][0]
-        for number, (bare, kept, breaches) in found.items():
+        results = {number: run(number, arguments.steps, arguments.rounds) for number in (10, 100, 1_000, 100_000)}
+        at_100 = results[100][1] - results[100][0]
+        for number, (bare, guarded, breaches) in results.items():
             assert breaches == 0, "the bench itself breaks an invariant"
-            added = kept - bare
-            row = {"subject": subject, "open_orders": number, "unguarded_us": bare, "guarded_us": kept}
-            rows.append({**row, "ratio": kept / bare, "added_to_100": added / at_100})
-            figures = f"{bare:>14.2f}{kept:>12.2f}{kept / bare:>8.2f}{added:>10.2f}{added / at_100:>16.2f}"
+            added = guarded - bare
+            row = {"subject": subject, "open_orders": number, "unguarded_us": bare, "guarded_us": guarded}
+            rows.append({**row, "ratio": guarded / bare, "added_to_100": added / at_100})
+            figures = f"{bare:>14.2f}{guarded:>12.2f}{guarded / bare:>8.2f}{added:>10.2f}{added / at_100:>16.2f}"
             print(f"{subject:<10}{number:>12,}{figures}", flush=True)
-    told.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = told_machine()
-    told.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    machine = print_machine()
+    arguments.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""The guard's parts one by one on the desk's own mutations, and what else could check them, in one table.
+"""Measure each part of the guard on the desk's mutations, next to other tools that could check them.
 
     python bench/guard_stack.py [--open 100] [--steps 3000] [--rounds 7]
 
-Each row is a desk of its own that takes the same execution reports (execution, order, position, balance, exposure and
-parent change in one step) and commits them to its store; the rows take turns in one process, and medians of the rounds
-are compared with the desk unguarded.
+Each row is a separate desk that takes the same execution reports (execution, order, position, balance,
+exposure and parent change in one step) and commits them to its store. The rows take turns in one process; the
+medians of the rounds are compared with the unguarded desk.
 
-- `catalogue`: the whole catalogue, nothing else;
-- `stack`: what production runs: catalogue, flight recorder, state coverage counter, journal handed over at each step,
-  freezes followed with a bound of 500 ms, heartbeat, pager, and every report followed by `permits` on an order;
-- `branch tracing`: the unguarded desk under coverage.py with branches, its C tracer;
-- `icontract`, `deal`: those invariants of the catalogue that read one record and what stood there before, as
-  preconditions of a function that is called with each mutation; and the guard with just these beside them.
+- `catalogue`: the whole catalogue and nothing else.
+- `stack`: the production configuration: catalogue, flight recorder, state coverage counter, a journal write
+  at each step, freezes followed with a bound of 500 ms, heartbeat and pager. `permits` is called on an order
+  after each report.
+- `branch tracing`: the unguarded desk under coverage.py with branches, its C tracer.
+- `icontract`, `deal`: the invariants that read one record and its former version, as preconditions of a
+  function that is called at each mutation. `guard, same checks` is the guard with only these invariants.
 
-icontract and deal are installed by `pip install icontract deal`; without them their rows are left out.
+To install the two libraries, run `pip install icontract deal`. Without them their rows are left out.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 
 import coverage
 from guard import DAY, NoGuard, feed, make_desk
-from table import told_machine
+from table import print_machine
 
 from holdover.catalogue import Catalogue, Invariant
 from holdover.model import MsgType, Request, Side
@@ -58,33 +59,33 @@ class Contracts(NoGuard):
         self._before[mark] = record
 
 
-def alone(catalogue: Catalogue) -> Catalogue:
+def select_single_record(catalogue: Catalogue) -> Catalogue:
     """Those invariants that a mutation can be judged by alone: the record, and the one that stood before it."""
-    kept = {}
-    for name, one in catalogue.invariants.items():
+    invariants = {}
+    for name, invariant in catalogue.invariants.items():
         fits = tuple(
             bound
-            for bound in one.predicates
-            if (bound.asserted or one.entry.asserted) == "on-mutation"
-            and all(read.what in ("anchor", "before") for read in bound.reads)
+            for bound in invariant.predicates
+            if (bound.asserted or invariant.entry.asserted) == "on-mutation"
+            and all(read.source in ("anchor", "before") for read in bound.reads)
         )
         if fits:
-            kept[name] = Invariant(one.entry, fits)
-    return Catalogue(kept)
+            invariants[name] = Invariant(invariant.entry, fits)
+    return Catalogue(invariants)
 
 
-def predicates(catalogue: Catalogue) -> dict[tuple[str, type], list[Callable[[Any, Any], bool]]]:
+def group_checks(catalogue: Catalogue) -> dict[tuple[str, type], list[Callable[[Any, Any], bool]]]:
     """For each kind of record what has to hold of it, as functions of the record and the one before."""
-    found: dict[tuple[str, type], list[Callable[[Any, Any], bool]]] = {}
-    for one in catalogue:
-        for bound in one.predicates:
+    checks_by_kind: dict[tuple[str, type], list[Callable[[Any, Any], bool]]] = {}
+    for invariant in catalogue:
+        for bound in invariant.predicates:
             function = bound.function
             if len(bound.reads) == 2:
 
-                def both(record: Any, before: Any, function: Any = function) -> bool:
+                def check_with_before(record: Any, before: Any, function: Any = function) -> bool:
                     return function(record, before) is not False
 
-                check = both
+                check = check_with_before
             else:
 
                 def single(record: Any, before: Any, function: Any = function) -> bool:
@@ -92,17 +93,17 @@ def predicates(catalogue: Catalogue) -> dict[tuple[str, type], list[Callable[[An
 
                 check = single
             kind, subsystem = bound.anchor.kind, bound.anchor.subsystem
-            for known in kinds_by_name().values():
-                if kind is not None and issubclass(known, kind):
-                    for place in [subsystem] if subsystem else SUBSYSTEMS:
-                        found.setdefault((place, known), []).append(check)
-    return found
+            for record_kind in kinds_by_name().values():
+                if kind is not None and issubclass(record_kind, kind):
+                    for record_subsystem in [subsystem] if subsystem else SUBSYSTEMS:
+                        checks_by_kind.setdefault((record_subsystem, record_kind), []).append(check)
+    return checks_by_kind
 
 
-def contracts(catalogue: Catalogue, library: str) -> Contracts:
+def make_contracts(catalogue: Catalogue, library: str) -> Contracts:
     """The same as preconditions of icontract or deal."""
     checked: dict[tuple[str, type], Callable[[Any, Any], None]] = {}
-    for mark, checks in predicates(catalogue).items():
+    for mark, checks in group_checks(catalogue).items():
 
         def mutated(record: Any, before: Any) -> None:
             return None
@@ -121,11 +122,11 @@ def contracts(catalogue: Catalogue, library: str) -> Contracts:
     return Contracts(checked)
 
 
-class Asking:
+class PermissionAsker:
     """Every report is followed by the question whether the next order may leave."""
 
     def __init__(self, desk: Any, guard: Guard) -> None:
-        self._heard = desk.on_message
+        self._on_message = desk.on_message
         self._permits = guard.permits
         self._next = Request(
             msg_type=MsgType.NEW_ORDER_SINGLE,
@@ -140,9 +141,9 @@ class Asking:
         )
         desk.on_message = self.on_message
 
-    def on_message(self, *told: Any) -> None:
+    def on_message(self, *args: Any) -> None:
         """As the desk's own, and ask."""
-        self._heard(*told)
+        self._on_message(*args)
         assert self._permits(self._next)
 
 
@@ -153,40 +154,40 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("out/bench/guard_stack.json"))
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     whole = Catalogue.load()
-    some = alone(whole)
+    single_record_catalogue = select_single_record(whole)
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+        directory = Path(folder)
 
         def plain(name: str, catalogue: Catalogue) -> Guard:
-            guard = Guard(place / name, catalogue=catalogue, channels=[], axes=(), recorder_size=0)
-            guard.quiet = True
+            guard = Guard(directory / name, catalogue=catalogue, channels=[], axes=(), recorder_size=0)
+            guard.is_quiet = True
             return guard
 
-        stack = Guard.open(GuardConfig(directory=place / "stack", pages_log=False))
+        stack = Guard.open(GuardConfig(directory=directory / "stack", pages_log=False))
         guards: dict[str, Any] = {
             "unguarded": NoGuard(),
             "catalogue": plain("catalogue", whole),
             "stack": stack,
             "branch tracing": NoGuard(),
-            "guard, same checks": plain("same", some),
+            "guard, same checks": plain("same", single_record_catalogue),
         }
         for library in ("icontract", "deal"):
             with suppress(ImportError):
-                guards[library] = contracts(some, library)
+                guards[library] = make_contracts(single_record_catalogue, library)
         desks = {}
         for name, guard in guards.items():
-            desks[name] = make_desk(place / f"desk-{name}", guard, told.open)
-        Asking(desks["stack"][0], stack)
+            desks[name] = make_desk(directory / f"desk-{name}", guard, arguments.open)
+        PermissionAsker(desks["stack"][0], stack)
         tracer = coverage.Coverage(branch=True, data_file=None, source=["holdover"], config_file=False)
         times: dict[str, list[float]] = {name: [] for name in guards}
-        for number in range(told.rounds + 1):
+        for number in range(arguments.rounds + 1):
             for name, (desk, keys) in desks.items():
                 gc.collect()
                 if name == "branch tracing":
                     tracer.start()
-                times[name].append(feed(desk, keys, number * told.steps, told.steps))
+                times[name].append(feed(desk, keys, number * arguments.steps, arguments.steps))
                 if name == "branch tracing":
                     tracer.stop()
         for guard in guards.values():
@@ -196,35 +197,37 @@ def main() -> None:
         for guard in guards.values():
             if isinstance(guard, Guard):
                 guard.close()
-    table(told, times, whole, some)
+    print_table(arguments, times, whole, single_record_catalogue)
 
 
-def table(told: argparse.Namespace, times: dict[str, list[float]], whole: Catalogue, some: Catalogue) -> None:
+def print_table(
+    arguments: argparse.Namespace, times: dict[str, list[float]], whole: Catalogue, single_record_catalogue: Catalogue
+) -> None:
     """Print and write."""
-    middle = {name: statistics.median(found[1:]) for name, found in times.items()}
+    middle = {name: statistics.median(durations[1:]) for name, durations in times.items()}
     checks = {
         "catalogue": len(whole.invariants),
         "stack": len(whole.invariants),
-        **dict.fromkeys(("guard, same checks", "icontract", "deal"), len(some.invariants)),
+        **dict.fromkeys(("guard, same checks", "icontract", "deal"), len(single_record_catalogue.invariants)),
     }
-    print(f"{told.open:,} open orders, {told.steps:,} reports a round, medians of {told.rounds} rounds")
+    print(f"{arguments.open:,} open orders, {arguments.steps:,} reports a round, medians of {arguments.rounds} rounds")
     print(f"{'row':<22}{'invariants':>11}{'us a report':>13}{'to unguarded':>14}")
-    for name, found in middle.items():
-        print(f"{name:<22}{checks.get(name, 0):>11}{found:>13.1f}{found / middle['unguarded']:>14.2f}")
+    for name, duration_us in middle.items():
+        print(f"{name:<22}{checks.get(name, 0):>11}{duration_us:>13.1f}{duration_us / middle['unguarded']:>14.2f}")
     catalogue, stack = middle["catalogue"] / middle["unguarded"], middle["stack"] / middle["unguarded"]
     traced = middle["stack"] / middle["branch tracing"]
-    for what, ratio, limit in (
+    for label, ratio, limit in (
         ("catalogue to unguarded", catalogue, 2.5),
         ("stack to unguarded", stack, 5.0),
         ("stack to branch tracing", traced, 1.0),
     ):
-        print(f"{what:<26}{ratio:>8.2f}  at most {limit:g}  {'met' if ratio <= limit else 'missed'}")
+        print(f"{label:<26}{ratio:>8.2f}  at most {limit:g}  {'met' if ratio <= limit else 'missed'}")
     rows = [
         {"way": name, "us a report": us, "times unguarded": us / middle["unguarded"]} for name, us in middle.items()
     ]
-    machine = told_machine("icontract", "deal", "coverage")
-    told.out.parent.mkdir(parents=True, exist_ok=True)
-    told.out.write_text(json.dumps({"machine": machine, "rows": rows, "us": middle}, indent=1))
+    machine = print_machine("icontract", "deal", "coverage")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps({"machine": machine, "rows": rows, "us": middle}, indent=1))
 
 
 if __name__ == "__main__":

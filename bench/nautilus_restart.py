@@ -1,11 +1,11 @@
-"""What a restart of NautilusTrader costs under the harness, beside the bare stack in the same world.
+"""Compare a restart of NautilusTrader under the harness with a restart of the bare stack in the same world.
 
     python bench/nautilus_restart.py [--rounds 15]
 
-A cycle is: stop the trader in good order, build its live stack anew on what its cache database holds, start it, log
-on, and let its own start-up reconciliation come to its end against the simulated venue. `bare` is that with a guard
-that does nothing: nothing is kept, restored, checked or compared. `holdover` has the whole catalogue on. Two sessions
-in one process take turns, with one resting order each and with a hundred; medians.
+One cycle stops the trader cleanly, rebuilds its live stack from its cache database, starts it, logs on, and
+waits until its start-up reconciliation against the simulated venue ends. `bare` has a guard that does
+nothing: it stores, restores, checks and compares nothing. `guarded` has the whole catalogue. Two sessions in
+one process take turns, with one resting order each and with a hundred. The script prints medians.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from table import machine, show
+from table import machine, report_table
 
 from holdover.harness import Session
 from holdover.harness.subject import Plan
-from holdover.recording import bundled
+from holdover.recording import bundled_store
 
 DAY = "2024-11-27"
 
@@ -32,45 +32,50 @@ def resting(plan: Plan) -> list[Any]:
     """A strategy that does nothing by itself."""
     from nautilus_trader.model.identifiers import InstrumentId, Symbol, Venue
 
-    from holdover.adapters.nautilus.strategy import Restless, RestlessConfig
+    from holdover.adapters.nautilus.strategy import RestlessConfig, RestlessStrategy
 
-    one = plan.instruments()[0]
-    instrument_id = InstrumentId(Symbol(one.symbol), Venue(one.venue))
-    return [Restless(RestlessConfig(strategy_id="Rest-001", instrument_id=instrument_id, quantity=1, hours=[]))]
+    instrument = plan.instruments()[0]
+    instrument_id = InstrumentId(Symbol(instrument.symbol), Venue(instrument.venue))
+    return [RestlessStrategy(RestlessConfig(strategy_id="Rest-001", instrument_id=instrument_id, quantity=1, hours=[]))]
 
 
-class Nothing:
+class NullGuardMethod:
     """Stands in for every method of a guard that would do something."""
 
-    def __enter__(self) -> Nothing:
+    def __enter__(self) -> NullGuardMethod:
         return self
 
     def __exit__(self, *raised: object) -> None:
         return None
 
-    def __call__(self, *told: Any, **named: Any) -> Nothing:
+    def __call__(self, *args: Any, **named: Any) -> NullGuardMethod:
         return self
 
 
-def session_with(place: Path, orders: int) -> Session:
+def make_session(directory: Path, orders: int) -> Session:
     """A session in the middle of a day, with that many orders resting far from the market."""
     from holdover.adapters.nautilus import NautilusSubject
 
     session = Session(
-        NautilusSubject, bundled(), ["ACME"], place, days=[DAY], settings={"strategy": "nautilus_restart:resting"}
+        NautilusSubject,
+        bundled_store(),
+        ["ACME"],
+        directory,
+        days=[DAY],
+        settings={"strategy": "nautilus_restart:resting"},
     )
     session.begin(DAY)
-    forward(session, 60)
+    advance(session, 60)
     for number in range(orders):
         assert session.subject is not None
-        session.subject.act("submit", 0, 1, -1000 - number)
-        forward(session, 1)
+        session.subject.perform("submit", 0, 1, -1000 - number)
+        advance(session, 1)
     live = [order for order in session.venue.orders.values() if order.is_open]
     assert len(live) == orders, f"{len(live)} orders rest, {orders} should"
     return session
 
 
-def forward(session: Session, seconds: float) -> None:
+def advance(session: Session, seconds: float) -> None:
     """Let the day run on."""
     session.run(session.clock.now_ns + int(seconds * 1e9))
 
@@ -78,10 +83,10 @@ def forward(session: Session, seconds: float) -> None:
 def unguard(session: Session) -> None:
     """From here on its guard does nothing."""
     for name in ("record", "restore", "boundary", "quiescent", "reconciled", "tick", "reload", "subject_gone", "step"):
-        setattr(session.guard, name, Nothing())
+        setattr(session.guard, name, NullGuardMethod())
 
 
-def cycle(session: Session) -> float:
+def time_restart(session: Session) -> float:
     """Seconds of one restart, until it trades again."""
     gc.collect()
     began = time.perf_counter()
@@ -98,19 +103,19 @@ def main() -> None:
     """Print the table and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     rows = []
     for orders in (1, 100):
-        with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
-            guarded, bare = (session_with(Path(place) / name, orders) for name in ("guarded", "bare"))
+        with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+            guarded, bare = (make_session(Path(directory) / name, orders) for name in ("guarded", "bare"))
             stack.callback(guarded.close)
             unguard(bare)
-            pairs = [(cycle(guarded), cycle(bare)) for _ in range(told.rounds + 2)][2:]
+            pairs = [(time_restart(guarded), time_restart(bare)) for _ in range(arguments.rounds + 2)][2:]
             assert guarded.breaches == [], guarded.breaches[0]
-            mine, theirs = (statistics.median(side) * 1e3 for side in zip(*pairs, strict=True))
-            ratio = statistics.median(one / other for one, other in pairs)
-            rows.append({"open orders": orders, "bare ms": theirs, "guarded ms": mine, "ratio": ratio})
-    show("nautilus_restart", rows, machine("nautilus_trader"))
+            guarded_ms, bare_ms = (statistics.median(side) * 1e3 for side in zip(*pairs, strict=True))
+            ratio = statistics.median(guarded_s / bare_s for guarded_s, bare_s in pairs)
+            rows.append({"open orders": orders, "bare ms": bare_ms, "guarded ms": guarded_ms, "ratio": ratio})
+    report_table("nautilus_restart", rows, machine("nautilus_trader"))
 
 
 if __name__ == "__main__":

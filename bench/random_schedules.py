@@ -1,8 +1,9 @@
-"""Random schedules of many faults, two short days each: the correct desk must hold under all of them.
+"""Play random schedules of many faults over two short days; the correct desk must hold under all of them.
 
     python bench/random_schedules.py [FIRST [COUNT [FAULT]]]
 
-Prints every seed that breaches with its story, and the rate. A seed is a schedule for ever: the same in any process.
+The script prints every seed that breaches, with its schedule, and the totals. The same seed gives the same
+schedule in every process.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from holdover.catalogue import Catalogue
-from holdover.explore.play import Played, Player
-from holdover.explore.schedule import Operation, Schedule, schedule_on
-from holdover.harness import Killed
-from holdover.recording import bundled
+from holdover.explore.player import Player, PlayResult
+from holdover.explore.schedule import Operation, Schedule, make_schedule
+from holdover.harness import SubjectKilledError
+from holdover.recording import bundled_store
 
 DAYS: Final = ("2024-11-27", "2024-11-29")
 _RESTARTS: Final = ("kill", "kill-unsynced", "torn", "stale", "kill-during-recovery", "clean", "upgrade")
@@ -42,8 +43,8 @@ def random_schedule(seed: int, catalogue: Catalogue, *faults: str) -> Schedule:
         else:
             # The last day goes on for a while after the last operation, and is not played to its close.
             operations.append(Operation(day=day, at="second", n=seconds + 300, do="overnight"))
-    return schedule_on(
-        bundled(),
+    return make_schedule(
+        bundled_store(),
         [symbol],
         DAYS,
         catalogue,
@@ -95,10 +96,12 @@ def _integers(rng: random.Random, do: str) -> list[int]:
     return []
 
 
-def play_seed(seed: int, catalogue: Catalogue, place: Path, *faults: str) -> Played:
+def play_seed(seed: int, catalogue: Catalogue, directory: Path, *faults: str) -> PlayResult:
     """Play one seed's schedule to its end or its first breach."""
     schedule = random_schedule(seed, catalogue, *faults)
-    player = Player(schedule, bundled(), place, catalogue=catalogue, journal=False, scratch=True, to_breach=True)
+    player = Player(
+        schedule, bundled_store(), directory, catalogue=catalogue, journal=False, scratch=True, to_breach=True
+    )
     try:
         return player.play()
     finally:
@@ -114,20 +117,20 @@ def main() -> None:
     catalogue = Catalogue.load()
     marks: Counter[str] = Counter()
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as directory:
         for seed in range(first, first + count):
             try:
-                played = play_seed(seed, catalogue, Path(place) / "session", *faults)
-            except Killed:
+                played = play_seed(seed, catalogue, Path(directory) / "session", *faults)
+            except SubjectKilledError:
                 marks["killed in an operator's act"] += 1
                 continue
             marks[played.mark or "holds"] += 1
             if played.mark:
-                told = played.breaches[0].explanation if played.breaches else played.crash
-                print(f"{seed}: {told}")
+                explanation = played.breaches[0].explanation if played.breaches else played.crash
+                print(f"{seed}: {explanation}")
                 print(f"   {played.schedule.operations}", flush=True)
-    took = time.perf_counter() - began
-    print(f"{count} seeds in {took:.0f} s: {dict(marks)}")
+    duration_s = time.perf_counter() - began
+    print(f"{count} seeds in {duration_s:.0f} s: {dict(marks)}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
-"""Events a second of a recorded day into a handler, beside other ways of reading the same events.
+"""Measure events per second of replaying a recorded day, next to other formats and a backtest engine.
 
     python bench/replay.py [--events 200000] [--rounds 5]
 
-The handler takes one event and reads its time and price. Into it, each from its own file on disk but the first:
+The handler takes one event and reads its time and price. The sources, each from its own file on disk except
+the first:
 
-- `floor`: a list of tuples that is in memory already, `for event in events: handler(event)`;
-- `holdover`: `Recording.events()`, opened anew, every block proved by its checksum;
-- `parquet`: the same columns written by pyarrow, read in batches and zipped to tuples;
-- `dbn`: DBN records decoded by databento-dbn to its objects;
-- `nautilus`: NautilusTrader's BacktestEngine, quote and trade ticks of one instrument to an actor's handlers. It does
-  more on the way (a message bus, a cache, an exchange simulated from the quotes), and that is what a day through it
-  costs; its ticks are made before the clock starts, and only `engine.run()` is timed.
+- `floor`: a list of tuples in memory, `for event in events: handler(event)`.
+- `holdover`: `Recording.events()`, opened anew, with the checksum of every block verified.
+- `parquet`: the same columns written by pyarrow, read in batches and zipped to tuples.
+- `dbn`: DBN records decoded by databento-dbn to its objects.
+- `nautilus`: NautilusTrader's BacktestEngine, quote and trade ticks of one instrument to the handlers of an
+  actor. It also runs a message bus, a cache and an exchange simulated from the quotes, which is part of the
+  cost of a day. Its ticks are made before the clock starts; only `engine.run()` is timed.
 
-All in one run, in turns; medians. A way whose library is not installed is left out and said so.
+All methods take turns in one run; the script prints medians. It leaves out a library that is not installed
+and says so.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from table import machine, show
+from table import machine, report_table
 
-from holdover.recording import bundled
+from holdover.recording import bundled_store
 from holdover.recording.format import QUOTE, TRADE, UNDEF_PRICE, Recording, RecordingWriter
 
 FIELDS = ["ts", "id", "rtype", "flags", "seq", "price", "size", "bid_px", "ask_px", "bid_sz", "ask_sz"]
@@ -48,24 +50,26 @@ class Handler:
         self.top = event[7]
 
 
-def long_day(into: Path, wanted: int) -> Recording:
+def write_long_day(directory: Path, event_count: int) -> Recording:
     """The bundled day's quotes and trades over and over, a nanosecond further each time, until there are enough."""
-    whole = bundled().get("ACME", "2024-11-27")
-    events = [one for one in whole.events() if one[2] == TRADE or (one[2] == QUOTE and UNDEF_PRICE not in one[7:9])]
+    whole = bundled_store().get("ACME", "2024-11-27")
+    events = [
+        event for event in whole.events() if event[2] == TRADE or (event[2] == QUOTE and UNDEF_PRICE not in event[7:9])
+    ]
     span = events[-1][0] - events[0][0] + 1
-    laps = -(-wanted // len(events))
+    laps = -(-event_count // len(events))
     blank = dict.fromkeys(("records", "body_bytes", "quotes", "trades", "statuses", "traded_qty", "first_ns"), 0)
     meta = msgspec.structs.replace(
         whole.meta, encoding="raw", close_ns=whole.meta.close_ns + laps * span, last_ns=0, **blank
     )
-    writer = RecordingWriter(into / "day.hrec", meta)
+    writer = RecordingWriter(directory / "day.hrec", meta)
     for lap in range(laps):
         for event in events:
-            writer.raw((event[0] + lap * span, *event[1:]))
+            writer.copy_event((event[0] + lap * span, *event[1:]))
     return writer.close()
 
 
-def of_parquet(path: Path, events: list[Any]) -> Callable[[Handler], None]:
+def make_parquet_reader(path: Path, events: list[Any]) -> Callable[[Handler], None]:
     """Write it; returns the way back."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -81,7 +85,7 @@ def of_parquet(path: Path, events: list[Any]) -> Callable[[Handler], None]:
     return read
 
 
-def of_dbn(path: Path, events: list[Any]) -> Callable[[Handler], None]:
+def make_dbn_reader(path: Path, events: list[Any]) -> Callable[[Handler], None]:
     """Write it; returns the way back."""
     import databento_dbn as dbn
 
@@ -92,10 +96,10 @@ def of_dbn(path: Path, events: list[Any]) -> Callable[[Handler], None]:
         file.write(bytes(meta.encode()))
         for event in events:
             levels = dbn.BidAskPair(event[7], event[8], event[9] % 2**32, event[10] % 2**32)
-            told = dbn.MBP1Msg(
+            message = dbn.MBP1Msg(
                 1, 1, event[0], event[5], event[6], dbn.Action.TRADE, dbn.Side.NONE, 0, event[0], levels=levels
             )
-            file.write(bytes(told))
+            file.write(bytes(message))
 
     def read(handler: Handler) -> None:
         decoder = dbn.DBNDecoder()
@@ -111,7 +115,7 @@ def of_dbn(path: Path, events: list[Any]) -> Callable[[Handler], None]:
     return read
 
 
-def of_nautilus(events: list[Any]) -> Callable[[Handler], float]:
+def make_nautilus_runner(events: list[Any]) -> Callable[[Handler], float]:
     """Make its ticks; returns a run, which says what `engine.run()` took."""
     from nautilus_trader.backtest.engine import BacktestEngine, BacktestEngineConfig
     from nautilus_trader.common.actor import Actor
@@ -166,14 +170,14 @@ def of_nautilus(events: list[Any]) -> Callable[[Handler], float]:
         engine.add_actor(Sink(handler))
         began = time.perf_counter()
         engine.run()
-        took = time.perf_counter() - began
+        duration_s = time.perf_counter() - began
         engine.dispose()
-        return took
+        return duration_s
 
     return run
 
 
-def loop(events: Iterable[Any], handler: Handler) -> None:
+def feed_events(events: Iterable[Any], handler: Handler) -> None:
     """The floor."""
     for event in events:
         handler(event)
@@ -184,41 +188,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
-    told = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        recording = long_day(Path(place), told.events)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        recording = write_long_day(Path(directory), arguments.events)
         events = list(recording.events())
-        ways: dict[str, Callable[[Handler], Any]] = {
-            "floor": lambda handler: loop(events, handler),
-            "holdover": lambda handler: loop(Recording.open(recording.path).events(), handler),
+        methods: dict[str, Callable[[Handler], Any]] = {
+            "floor": lambda handler: feed_events(events, handler),
+            "holdover": lambda handler: feed_events(Recording.open(recording.path).events(), handler),
         }
         for name, make in (
-            ("parquet", lambda: of_parquet(Path(place) / "day.parquet", events)),
-            ("dbn", lambda: of_dbn(Path(place) / "day.dbn", events)),
-            ("nautilus", lambda: of_nautilus(events)),
+            ("parquet", lambda: make_parquet_reader(Path(directory) / "day.parquet", events)),
+            ("dbn", lambda: make_dbn_reader(Path(directory) / "day.dbn", events)),
+            ("nautilus", lambda: make_nautilus_runner(events)),
         ):
             try:
-                ways[name] = make()
+                methods[name] = make()
             except ImportError as problem:
                 print(f"{name} is left out: {problem}")
-        found: dict[str, list[float]] = {name: [] for name in ways}
-        for at in range(told.rounds + 1):
-            for name, way in ways.items():
+        durations: dict[str, list[float]] = {name: [] for name in methods}
+        for at in range(arguments.rounds + 1):
+            for name, method in methods.items():
                 handler = Handler()
                 gc.collect()
                 began = time.perf_counter()
-                own = way(handler)
-                took = own if isinstance(own, float) else time.perf_counter() - began
+                measured_s = method(handler)
+                duration_s = measured_s if isinstance(measured_s, float) else time.perf_counter() - began
                 assert handler.events == len(events), (name, handler.events, len(events))
                 if at:
-                    found[name].append(took)
+                    durations[name].append(duration_s)
     rows = []
-    for name, seconds in found.items():
-        to_floor = statistics.median(one / floor for one, floor in zip(seconds, found["floor"], strict=True))
-        to_ours = statistics.median(one / ours for one, ours in zip(seconds, found["holdover"], strict=True))
+    for name, seconds in durations.items():
+        to_floor = statistics.median(
+            method_s / floor for method_s, floor in zip(seconds, durations["floor"], strict=True)
+        )
+        to_holdover = statistics.median(
+            method_s / holdover_s for method_s, holdover_s in zip(seconds, durations["holdover"], strict=True)
+        )
         per_second = len(events) / statistics.median(seconds)
-        rows.append({"way": name, "events/s": per_second, "times floor": to_floor, "times holdover": to_ours})
-    show("replay", rows, machine("pyarrow", "databento-dbn", "nautilus_trader"))
+        rows.append({"way": name, "events/s": per_second, "times floor": to_floor, "times holdover": to_holdover})
+    report_table("replay", rows, machine("pyarrow", "databento-dbn", "nautilus_trader"))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""Random schedules, each played again and again: run, run again and replay in a new process give the same journal.
+"""Check that a schedule gives the same journal when it is repeated, run in a new process, and replayed.
 
     python bench/same_journal.py --seeds 0:10000 --workers 2 --out out/same
 
-A seed is a schedule for ever: one or two instruments, the first minutes of one recorded day or of two with the night
-between them, up to six operations of every kind. It is played twice in one process, and once more in a process that was
-started anew, with another order of hashes (`PYTHONHASHSEED`), another folder, another working directory and another
-time zone. Such a process plays the seeds of one piece (`--piece`) and ends; one seed in `--alone` is played by
-`holdover replay` besides, in a process that plays nothing else. The journals are compared byte for byte, by their
-SHA-256; what is found and how far it came is compared too.
+A seed always gives the same schedule: one or two instruments, the first minutes of one recorded day or of two
+with the night between them, and up to six operations of every kind. One process plays it twice. A new process
+plays it once more, with another hash seed (`PYTHONHASHSEED`), another folder, another working directory and
+another time zone. Such a process plays the seeds of one piece (`--piece`) and ends. In addition, `holdover
+replay` plays one seed in `--alone` in a process of its own. The script compares the SHA-256 of the journals,
+the findings, and the number of operations done.
 
-`--out` keeps a line for each seed. The same command goes on where it was stopped; other seeds go to the same file from
-another machine or later. The table at the end is of everything in the file. Exit code 1 when anything differs.
+`--out` stores one line for each seed. The same command continues where it was stopped; other seeds can be
+added to the same file later or from another machine. The table covers everything in the file. The script
+exits with 1 when anything differs.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from holdover.catalogue import Catalogue
-from holdover.explore.play import play
-from holdover.explore.schedule import AT_MESSAGES, KINDS, Operation, Schedule, schedule_on
-from holdover.explore.search import LOSSY, LOST_MAX
-from holdover.recording import bundled
+from holdover.explore.player import play
+from holdover.explore.schedule import KINDS, MESSAGE_OPERATIONS, Operation, Schedule, make_schedule
+from holdover.explore.search import LOSSY_KINDS, LOST_MAX
+from holdover.recording import bundled_store
 
 DAYS: Final = ("2024-11-27", "2024-11-29")
 _NUMBERS: Final[dict[str, tuple[int, ...]]] = {
@@ -62,43 +63,43 @@ def random_schedule(seed: int, catalogue: Catalogue) -> Schedule:
     symbols = ["ACME", "BOLT"] if rng.random() < 0.1 else [rng.choice(("ACME", "BOLT"))]
     last = 1 if rng.random() < 0.25 else 0
     seconds = [rng.randint(60, 400) for _ in range(last + 1)]
-    operations = _within([_operation(rng, rng.randint(0, last), seconds) for _ in range(rng.randint(0, 6))])
+    operations = _limit_losses([_operation(rng, rng.randint(0, last), seconds) for _ in range(rng.randint(0, 6))])
     # A day that ends early: what is recorded after it is left out, and the night comes all the same.
     operations += [Operation(day=day, at="second", n=length, do="overnight") for day, length in enumerate(seconds)]
-    return schedule_on(
-        bundled(), symbols, DAYS[: last + 1], catalogue, name=f"random {seed}", seed=seed, operations=operations
+    return make_schedule(
+        bundled_store(), symbols, DAYS[: last + 1], catalogue, name=f"random {seed}", seed=seed, operations=operations
     )
 
 
 def _operation(rng: random.Random, day: int, seconds: list[int]) -> Operation:
     do = rng.choice(list(KINDS))
     at, n = "second", rng.randint(1, seconds[day])
-    if do in AT_MESSAGES:
+    if do in MESSAGE_OPERATIONS:
         at, n = rng.choice(("in", "out")), rng.choice((rng.randint(1, 8), rng.randint(1, 40)))
     elif rng.random() < 0.6:
         at = rng.choice(("mutation", "mutation", "delivered", "sent", "instant"))
         n = rng.choice((rng.randint(1, 40), rng.randint(1, 400))) if at == "mutation" else rng.randint(1, 30)
-    with_ = [rng.choice(_NUMBERS.get(name, _ORDINALS)) for name, _ in KINDS[do].takes]
+    with_ = [rng.choice(_NUMBERS.get(name, _ORDINALS)) for name, _ in KINDS[do].parameters]
     return Operation(day=day, at=at, n=n, do=do, with_=with_)  # type: ignore[arg-type]
 
 
-def _within(operations: list[Operation]) -> list[Operation]:
+def _limit_losses(operations: list[Operation]) -> list[Operation]:
     """Without the losses after the second: no patience gets through one after the other (see `explore.search`)."""
-    lost = [one for one in operations if one.do in LOSSY]
-    return [one for one in operations if one not in lost[LOST_MAX:]]
+    lossy = [operation for operation in operations if operation.do in LOSSY_KINDS]
+    return [operation for operation in operations if operation not in lossy[LOST_MAX:]]
 
 
-def played(seed: int, catalogue: Catalogue, place: Path) -> list[Any]:
+def play_seed(seed: int, catalogue: Catalogue, directory: Path) -> list[Any]:
     """What playing a seed gives: the journal's SHA-256, how much was done, and what was found."""
-    told = play(random_schedule(seed, catalogue), place, catalogue=catalogue, scratch=True)
-    found = [one.explanation for one in told.breaches] + [told.crash]
+    result = play(random_schedule(seed, catalogue), directory, catalogue=catalogue, scratch=True)
+    findings = [breach.explanation for breach in result.breaches] + [result.crash]
     return [
-        told.journal_digest(),
-        told.mutations,
-        told.market_events,
-        told.done,
-        told.mark,
-        hashlib.sha256("\n".join(found).encode()).hexdigest()[:16],
+        result.journal_digest(),
+        result.mutations,
+        result.market_events,
+        result.operations_done,
+        result.mark,
+        hashlib.sha256("\n".join(findings).encode()).hexdigest()[:16],
     ]
 
 
@@ -106,11 +107,11 @@ def play_piece(seeds: list[int], times: int) -> list[list[list[Any]]]:
     """Each of some seeds played so many times in this process, each time in another folder."""
     logging.getLogger("holdover").setLevel(logging.CRITICAL + 1)
     catalogue = Catalogue.load()
-    with tempfile.TemporaryDirectory(dir=_MEMORY) as place:
-        return [[played(seed, catalogue, Path(place) / f"{turn}") for turn in range(times)] for seed in seeds]
+    with tempfile.TemporaryDirectory(dir=_MEMORY) as directory:
+        return [[play_seed(seed, catalogue, Path(directory) / f"{turn}") for turn in range(times)] for seed in seeds]
 
 
-def _started(seeds: list[int], times: int, number: int) -> list[list[list[Any]]]:
+def _play_in_new_process(seeds: list[int], times: int, number: int) -> list[list[list[Any]]]:
     """The same in a process that is started for it."""
     hash_seed, zone, folder = _ENVIRONMENTS[number % len(_ENVIRONMENTS)]
     ended = subprocess.run(
@@ -123,54 +124,68 @@ def _started(seeds: list[int], times: int, number: int) -> list[list[list[Any]]]
     )
     if ended.returncode:
         raise RuntimeError(f"a process that plays seeds {seeds[0]} to {seeds[-1]} has failed: {ended.stderr}")
-    told: list[list[list[Any]]] = json.loads(ended.stdout)
-    return told
+    answers: list[list[list[Any]]] = json.loads(ended.stdout)
+    return answers
 
 
-def _alone(seed: int) -> str:
+def _replay_digest(seed: int) -> str:
     """The SHA-256 of the journal that `holdover replay` writes of a seed's schedule file, from a process of its own."""
-    with tempfile.TemporaryDirectory(dir=_MEMORY) as place:
-        path = random_schedule(seed, Catalogue.load()).save(Path(place) / "one.json")
-        command = [sys.executable, "-m", "holdover", "replay", str(path), "--out", str(Path(place) / "out"), "--json"]
+    with tempfile.TemporaryDirectory(dir=_MEMORY) as directory:
+        path = random_schedule(seed, Catalogue.load()).save(Path(directory) / "one.json")
+        command = [
+            sys.executable,
+            "-m",
+            "holdover",
+            "replay",
+            str(path),
+            "--out",
+            str(Path(directory) / "out"),
+            "--json",
+        ]
         ended = subprocess.run(
             command, env={**os.environ, "PYTHONHASHSEED": str(seed)}, capture_output=True, text=True, check=False
         )
         return str(json.loads(ended.stdout)["journal_sha256"]) if ended.stdout else ended.stderr
 
 
-def piece(seeds: list[int], alone: int) -> list[dict[str, Any]]:
+def compare_piece(seeds: list[int], replay_every: int) -> list[dict[str, Any]]:
     """One line for each seed: what it gave, and how often it was played to the same and in how many processes."""
     lines = []
-    here, there = _started(seeds, 2, seeds[0]), _started(seeds, 1, seeds[0] + 1)
-    for seed, (first, second), (new,) in zip(seeds, here, there, strict=True):
+    first_answers, second_answers = (
+        _play_in_new_process(seeds, 2, seeds[0]),
+        _play_in_new_process(seeds, 1, seeds[0] + 1),
+    )
+    for seed, (first, second), (new,) in zip(seeds, first_answers, second_answers, strict=True):
         line: dict[str, Any] = {"seed": seed, "journal": first[0], "mutations": first[1], "events": first[2]}
         line |= {"operations": first[3], "mark": first[4], "again": second == first, "new process": new == first}
-        if alone and seed % alone == 0:
-            line["alone"] = _alone(seed) == first[0]
+        if replay_every and seed % replay_every == 0:
+            line["alone"] = _replay_digest(seed) == first[0]
         lines.append(line)
     return lines
 
 
-def run(first: int, last: int, out: Path, *, workers: int, size: int, alone: int) -> list[dict[str, Any]]:
+def run(first: int, last: int, directory: Path, *, workers: int, size: int, replay_every: int) -> list[dict[str, Any]]:
     """Every seed that is not in the file yet; returns all the lines of the file."""
-    path = out / "seeds.jsonl"
-    out.mkdir(parents=True, exist_ok=True)
-    known = read(path)
-    left = iter([seed for seed in range(first, last) if seed not in known])
-    pieces = iter(lambda: list(islice(left, size)), [])
+    path = directory / "seeds.jsonl"
+    directory.mkdir(parents=True, exist_ok=True)
+    lines_by_seed = read(path)
+    remaining = iter([seed for seed in range(first, last) if seed not in lines_by_seed])
+    pieces = iter(lambda: list(islice(remaining, size)), [])
     with (
         ThreadPoolExecutor(workers) as pool,
         open(path, "a", encoding="utf-8") as file,
-        tqdm(total=last - first, initial=sum(first <= one < last for one in known), disable=None, unit="seed") as bar,
+        tqdm(
+            total=last - first, initial=sum(first <= seed < last for seed in lines_by_seed), disable=None, unit="seed"
+        ) as bar,
     ):
-        for lines in pool.map(lambda seeds: piece(seeds, alone), list(pieces)):
+        for lines in pool.map(lambda seeds: compare_piece(seeds, replay_every), list(pieces)):
             file.write("".join(f"{json.dumps(line)}\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
             bar.update(len(lines))
-            known.update({line["seed"]: line for line in lines})
-            bar.set_postfix_str(f"{sum(not _equal(one) for one in known.values())} differ")
-    return [known[seed] for seed in sorted(known)]
+            lines_by_seed.update({line["seed"]: line for line in lines})
+            bar.set_postfix_str(f"{sum(not _equal(line) for line in lines_by_seed.values())} differ")
+    return [lines_by_seed[seed] for seed in sorted(lines_by_seed)]
 
 
 def read(path: Path) -> dict[int, dict[str, Any]]:
@@ -188,7 +203,7 @@ def _equal(line: dict[str, Any]) -> bool:
 
 def table(lines: list[dict[str, Any]]) -> str:
     """What the file says, a line a number."""
-    alone = [line["alone"] for line in lines if "alone" in line]
+    replays = [line["alone"] for line in lines if "alone" in line]
     rows = [
         ("seeds", len(lines)),
         ("different journals among them", len({line["journal"] for line in lines})),
@@ -197,12 +212,12 @@ def table(lines: list[dict[str, Any]]) -> str:
         ("market events", sum(line["events"] for line in lines)),
         ("equal when run again", sum(line["again"] for line in lines)),
         ("equal in a new process", sum(line["new process"] for line in lines)),
-        (f"equal by holdover replay, of {len(alone)}", sum(alone)),
+        (f"equal by holdover replay, of {len(replays)}", sum(replays)),
         ("differ", sum(not _equal(line) for line in lines)),
-        *((f"found: {mark}", count) for mark, count in sorted(Counter(one["mark"] for one in lines).items()) if mark),
+        *((f"found: {mark}", count) for mark, count in sorted(Counter(line["mark"] for line in lines).items()) if mark),
     ]
-    told = [f"{name:<56}{number:>14,}" for name, number in rows]
-    return "\n".join([*told, *(f"DIFFERS seed {line['seed']}" for line in lines if not _equal(line))][:60])
+    text_lines = [f"{name:<56}{number:>14,}" for name, number in rows]
+    return "\n".join([*text_lines, *(f"DIFFERS seed {line['seed']}" for line in lines if not _equal(line))][:60])
 
 
 def main() -> int:
@@ -230,7 +245,7 @@ def main() -> int:
         arguments.out,
         workers=arguments.workers,
         size=arguments.piece,
-        alone=arguments.alone,
+        replay_every=arguments.alone,
     )
     print(table(lines))
     print(f"{time.perf_counter() - began:,.0f} s")

@@ -1,16 +1,18 @@
-"""Timers a second of the virtual clock, beside asyncio loops on virtual time.
+"""Compare timers per second of the virtual clock with asyncio loops on virtual time.
 
     python bench/scheduler.py [--chains 100] [--timers 20000] [--rounds 3]
 
-So many chains of timers run at once, each timer setting the next one of its chain, a little later each. On ours
-(`holdover.world.Clock`) a timer is data and a handler is called; on a loop of asyncio it is `call_at` with a callback,
-the cheapest that asyncio has, and beside it a coroutine that sleeps, which is how programs mostly use one. The loops:
+Many chains of timers run at once; each timer sets the next one of its chain, a little later each time. On
+Holdover's virtual clock (`holdover.world.clock`) a timer is data and a handler is called. On an asyncio loop
+the script measures `call_at` with a callback, the cheapest timer of asyncio, and a coroutine that sleeps, the
+most common one. The loops:
 
-- `async-solipsism`: a loop without a selector whose time jumps to the next timer;
-- `looptime`: a loop whose time is its own;
-- `aiotools`: VirtualClock, which puts a time of its own into a selector loop.
+- `async-solipsism`: a loop without a selector whose time jumps to the next timer.
+- `looptime`: a loop with its own time.
+- `aiotools`: `VirtualClock`, which patches the time of a selector loop.
 
-All in one run, in turns; medians. A way whose library is not installed is left out and said so.
+All methods take turns in one run; the script prints medians. It leaves out a library that is not installed
+and says so.
 """
 
 from __future__ import annotations
@@ -23,55 +25,55 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from table import machine, show
+from table import machine, report_table
 
-from holdover.world.clock import Clock
+from holdover.world.clock import VirtualClock
 
 
-def ours(chains: int, timers: int) -> float:
+def time_virtual_clock(chains: int, timers: int) -> float:
     """Seconds of our clock."""
-    clock = Clock(0)
+    clock = VirtualClock(0)
     ran = 0
 
     def handler(name: str, args: tuple[Any, ...]) -> None:
         nonlocal ran
         ran += 1
-        (chain, left) = args
-        if left:
-            clock.at(clock.now_ns + 1_000 + chain, "bench", name, chain, left - 1)
+        (chain, remaining) = args
+        if remaining:
+            clock.set_timer(clock.now_ns + 1_000 + chain, "bench", name, chain, remaining - 1)
 
     clock.register("bench", handler)
     began = time.perf_counter()
     for chain in range(chains):
-        clock.at(chain, "bench", "tick", chain, timers // chains - 1)
+        clock.set_timer(chain, "bench", "tick", chain, timers // chains - 1)
     clock.run_until(2**62)
-    took = time.perf_counter() - began
+    duration_s = time.perf_counter() - began
     assert ran == timers
-    return took
+    return duration_s
 
 
-async def callbacks(chains: int, timers: int) -> float:
+async def time_callbacks(chains: int, timers: int) -> float:
     """Seconds of chains of `call_at` on the running loop."""
     loop = asyncio.get_running_loop()
-    done = loop.create_future()
+    future = loop.create_future()
     ran = 0
 
-    def tick(chain: int, left: int) -> None:
+    def tick(chain: int, remaining: int) -> None:
         nonlocal ran
         ran += 1
-        if left:
-            loop.call_at(loop.time() + 1.0 + chain / 1000, tick, chain, left - 1)
+        if remaining:
+            loop.call_at(loop.time() + 1.0 + chain / 1000, tick, chain, remaining - 1)
         elif ran == timers:
-            done.set_result(None)
+            future.set_result(None)
 
     began = time.perf_counter()
     for chain in range(chains):
         loop.call_later(chain / 1000, tick, chain, timers // chains - 1)
-    await done
+    await future
     return time.perf_counter() - began
 
 
-async def sleepers(chains: int, timers: int) -> float:
+async def time_sleepers(chains: int, timers: int) -> float:
     """Seconds of coroutines that sleep."""
 
     async def chain(number: int) -> None:
@@ -86,7 +88,7 @@ async def sleepers(chains: int, timers: int) -> float:
 Work = Callable[[int, int], Any]
 
 
-def solipsism() -> Callable[[Work, int, int], float]:
+def make_solipsism_runner() -> Callable[[Work, int, int], float]:
     """A way to run on it."""
     import async_solipsism
 
@@ -97,7 +99,7 @@ def solipsism() -> Callable[[Work, int, int], float]:
     return run
 
 
-def its_own_time() -> Callable[[Work, int, int], float]:
+def make_looptime_runner() -> Callable[[Work, int, int], float]:
     """A way to run on looptime."""
     import looptime
 
@@ -108,7 +110,7 @@ def its_own_time() -> Callable[[Work, int, int], float]:
     return run
 
 
-def patched() -> Callable[[Work, int, int], float]:
+def make_aiotools_runner() -> Callable[[Work, int, int], float]:
     """A way to run on aiotools' clock."""
     from aiotools import VirtualClock
 
@@ -128,29 +130,35 @@ def main() -> None:
     parser.add_argument("--chains", type=int, default=100)
     parser.add_argument("--timers", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
-    told = parser.parse_args()
-    timers = told.timers - told.timers % told.chains
-    ways: dict[str, Callable[[], float]] = {"holdover": lambda: ours(told.chains, timers)}
-    for name, make in (("async-solipsism", solipsism), ("looptime", its_own_time), ("aiotools", patched)):
+    arguments = parser.parse_args()
+    timers = arguments.timers - arguments.timers % arguments.chains
+    methods: dict[str, Callable[[], float]] = {"holdover": lambda: time_virtual_clock(arguments.chains, timers)}
+    for name, make in (
+        ("async-solipsism", make_solipsism_runner),
+        ("looptime", make_looptime_runner),
+        ("aiotools", make_aiotools_runner),
+    ):
         try:
             run = make()
         except ImportError as problem:
             print(f"{name} is left out: {problem}")
             continue
-        for kind, work in (("call_at", callbacks), ("sleep", sleepers)):
-            ways[f"{name}, {kind}"] = lambda run=run, work=work: run(work, told.chains, timers)  # type: ignore[misc]
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    for at in range(told.rounds + 1):
-        for name, way in ways.items():
+        for kind, work in (("call_at", time_callbacks), ("sleep", time_sleepers)):
+            methods[f"{name}, {kind}"] = lambda run=run, work=work: run(work, arguments.chains, timers)  # type: ignore[misc]
+    durations: dict[str, list[float]] = {name: [] for name in methods}
+    for at in range(arguments.rounds + 1):
+        for name, method in methods.items():
             gc.collect()
-            took = way()
+            duration_s = method()
             if at:
-                found[name].append(took)
+                durations[name].append(duration_s)
     rows = []
-    for name, seconds in found.items():
-        times = statistics.median(one / mine for one, mine in zip(seconds, found["holdover"], strict=True))
+    for name, seconds in durations.items():
+        times = statistics.median(
+            method_s / holdover_s for method_s, holdover_s in zip(seconds, durations["holdover"], strict=True)
+        )
         rows.append({"way": name, "timers/s": timers / statistics.median(seconds), "times holdover": times})
-    show("scheduler", rows, machine("async-solipsism", "looptime", "aiotools"))
+    report_table("scheduler", rows, machine("async-solipsism", "looptime", "aiotools"))
 
 
 if __name__ == "__main__":

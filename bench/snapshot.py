@@ -1,18 +1,19 @@
-"""Snapshot and restore of a state with many open orders, beside pickle and deepcopy; bytes an order; a delta's cost.
+"""Compare snapshot and restore of a state with many open orders to pickle and deepcopy; measure a checkpoint.
 
     python bench/snapshot.py [--orders 20000] [--rounds 5]
 
-The state is what a guard's monitor remembers: that many open orders, each partly filled. Saving is to one file, synced:
+The state is the memory of a guard's monitor with that many open orders, each partly filled. Saving writes one
+synced file:
 
-- `snapshot`: the records encoded, the content's SHA-256, compressed, written (`holdover.harness.snapshot`); with zlib
-  where `isal` is not installed, and `snapshot, zlib` is that in any case;
-- `pickle`: `pickle.dumps` of the same records, SHA-256, compressed by zlib at level 1 as a snapshot without `isal` is,
-  written. `pickle, bare` is neither hashed nor compressed;
-- `deepcopy`: `copy.deepcopy` of the records, which is neither hashed nor written.
+- `snapshot`: encodes the records, hashes (SHA-256), compresses and writes them (`holdover.harness.snapshot`),
+  with zlib when `isal` is not installed. `snapshot, zlib` always uses zlib.
+- `pickle`: `pickle.dumps` of the same records, SHA-256, zlib at level 1 as in a snapshot without `isal`, and
+  a write. `pickle, bare` neither hashes nor compresses.
+- `deepcopy`: `copy.deepcopy` of the records; it neither hashes nor writes.
 
-Restoring reads, proves the hash, and gives the records back. `monitor` is a snapshot taken up by a monitor: totals and
-indexes are there again. A delta is a checkpoint in the process, ten mutations, and the way back (`Monitor.keep` and
-`put_back`), which every trial of a sweep pays: dictionaries of references are copied, and no record is.
+Restoring reads the file, checks the hash and returns the records. `monitor` restores a snapshot into a
+monitor, with its totals and indexes. `delta` is a checkpoint in the process, ten mutations and a rollback,
+the cost of every trial of a sweep: it copies dictionaries of references and no record.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from guard import DAY, Books
+from guard import DAY, BookRecords
 from msgspec.structs import replace
-from table import machine, show
+from table import machine, report_table
 
 from holdover.harness import snapshot as snapshots
-from holdover.harness.snapshot import About, Snapshot
+from holdover.harness.snapshot import Snapshot, SnapshotInfo
 from holdover.model import Execution, Order, TimeInForce
 from holdover.runtime import Guard
 from holdover.runtime.monitor import kinds_by_name
 
 
-def state(place: Path, orders: int) -> tuple[Guard, list[Any]]:
+def make_state(directory: Path, orders: int) -> tuple[Guard, list[Any]]:
     """A guard that remembers that many open orders, each with one fill; and its records."""
-    guard = Guard(place, clock=time.time_ns, channels=[])
-    guard.quiet = True
-    books = Books(guard.record, orders)
+    guard = Guard(directory, clock=time.time_ns, channels=[])
+    guard.is_quiet = True
+    books = BookRecords(guard.record, orders)
     with guard.step("load"):
         for subsystem, record in books.records():
             if isinstance(record, Order):
@@ -66,11 +67,11 @@ def state(place: Path, orders: int) -> tuple[Guard, list[Any]]:
     for number, key in enumerate(list(books.orders)):
         with guard.step("execution-report"):
             books.fill(number, key)
-    kept = [record for held in guard.monitor.layout.tables.values() for record in held.values()]
-    return guard, kept
+    records = [record for table in guard.monitor.layout.tables.values() for record in table.values()]
+    return guard, records
 
 
-def written(path: Path, data: bytes) -> None:
+def write_synced(path: Path, data: bytes) -> None:
     """Write and sync."""
     with open(path, "wb") as file:
         file.write(data)
@@ -86,10 +87,10 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def measure(place: Path, orders: int, rounds: int) -> list[dict[str, Any]]:
+def measure(directory: Path, orders: int, rounds: int) -> list[dict[str, Any]]:
     """The rows of saving and restoring."""
-    guard, records = state(place / "guard", orders)
-    about = About(trade_date=DAY, phase="open", time_ns=0, catalogue=guard.catalogue.digest)
+    guard, records = make_state(directory / "guard", orders)
+    about = SnapshotInfo(trade_date=DAY, phase="open", time_ns=0, catalogue=guard.catalogue.digest)
     by_kind: dict[str, list[Any]] = {}
     for record in records:
         by_kind.setdefault(type(record).__name__, []).append(record)
@@ -97,88 +98,90 @@ def measure(place: Path, orders: int, rounds: int) -> list[dict[str, Any]]:
     encode = msgspec.msgpack.Encoder().encode
     files: dict[str, Path] = {}
 
-    def snapshot() -> None:
-        files["snapshot"] = Snapshot(about, {"records": encode(by_kind)}).save(place / "snapshots")
+    def save_snapshot() -> None:
+        files["snapshot"] = Snapshot(about, {"records": encode(by_kind)}).save(directory / "snapshots")
 
-    def pickled() -> None:
+    def save_pickle() -> None:
         data = pickle.dumps(by_kind, pickle.HIGHEST_PROTOCOL)
-        written(place / "pickle", hashlib.sha256(data).digest() + zlib.compress(data, 1))
+        write_synced(directory / "pickle", hashlib.sha256(data).digest() + zlib.compress(data, 1))
 
-    def pickled_bare() -> None:
-        written(place / "bare", pickle.dumps(by_kind, pickle.HIGHEST_PROTOCOL))
+    def save_bare_pickle() -> None:
+        write_synced(directory / "bare", pickle.dumps(by_kind, pickle.HIGHEST_PROTOCOL))
 
-    def unpickled() -> Any:
-        data = (place / "pickle").read_bytes()
+    def load_pickle() -> Any:
+        data = (directory / "pickle").read_bytes()
         body = zlib.decompress(data[32:])
         assert hashlib.sha256(body).digest() == data[:32]
         return pickle.loads(body)
 
-    def restored() -> Any:
+    def load_snapshot() -> Any:
         part = Snapshot.open(files["snapshot"]).parts["records"]
         raw = msgspec.msgpack.decode(part, type=dict[str, msgspec.Raw])
-        return {name: msgspec.msgpack.decode(told, type=list[kinds[name]]) for name, told in raw.items()}  # type: ignore[misc]
+        return {name: msgspec.msgpack.decode(encoded, type=list[kinds[name]]) for name, encoded in raw.items()}  # type: ignore[misc]
 
-    def monitored() -> None:
-        monitor = Guard(place / "other", clock=time.time_ns, channels=[]).monitor
-        monitor.load(Snapshot.open(files["monitor"]).parts["memory"])
+    def load_monitor() -> None:
+        monitor = Guard(directory / "other", clock=time.time_ns, channels=[]).monitor
+        monitor.restore_bytes(Snapshot.open(files["monitor"]).parts["memory"])
 
-    def with_zlib() -> None:
+    def save_with_zlib() -> None:
         fast, snapshots._fast = snapshots._fast, zlib.compress
         try:
-            Snapshot(about, {"records": encode(by_kind)}).save(place / "zlib")
+            Snapshot(about, {"records": encode(by_kind)}).save(directory / "zlib")
         finally:
             snapshots._fast = fast
 
     saving = {
-        "snapshot": snapshot,
-        "snapshot, zlib": with_zlib,
+        "snapshot": save_snapshot,
+        "snapshot, zlib": save_with_zlib,
         "monitor": lambda: files.__setitem__(
-            "monitor", Snapshot(about, {"memory": guard.monitor.dump()}).save(place / "memories")
+            "monitor", Snapshot(about, {"memory": guard.monitor.to_bytes()}).save(directory / "memories")
         ),
-        "pickle": pickled,
-        "pickle, bare": pickled_bare,
+        "pickle": save_pickle,
+        "pickle, bare": save_bare_pickle,
         "deepcopy": lambda: copy.deepcopy(by_kind),
     }
-    back = {"snapshot": restored, "monitor": monitored, "pickle": unpickled}
+    restoring = {"snapshot": load_snapshot, "monitor": load_monitor, "pickle": load_pickle}
     times: dict[tuple[str, str], list[float]] = {}
     for at in range(rounds + 1):
-        for act, ways in (("save", saving), ("restore", back)):
+        for operation, ways in (("save", saving), ("restore", restoring)):
             for name, work in ways.items():
                 seconds = timed(work)
                 if at:
-                    times.setdefault((act, name), []).append(seconds)
-    assert restored() == by_kind == unpickled(), "what comes back is what was there"
+                    times.setdefault((operation, name), []).append(seconds)
+    assert load_snapshot() == by_kind == load_pickle(), "what comes back is what was there"
     sizes = {"snapshot": files["snapshot"].stat().st_size, "monitor": files["monitor"].stat().st_size}
-    sizes |= {"pickle": (place / "pickle").stat().st_size, "pickle, bare": (place / "bare").stat().st_size}
+    sizes |= {"pickle": (directory / "pickle").stat().st_size, "pickle, bare": (directory / "bare").stat().st_size}
     rows = []
-    for (act, name), seconds in times.items():
-        of_snapshot = [one / mine for one, mine in zip(seconds, times[act, "snapshot"], strict=True)]
-        row: dict[str, Any] = {"act": act, "way": name, "us an order": statistics.median(seconds) / orders * 1e6}
+    for (operation, name), seconds in times.items():
+        of_snapshot = [
+            method_s / snapshot_s for method_s, snapshot_s in zip(seconds, times[operation, "snapshot"], strict=True)
+        ]
+        row: dict[str, Any] = {"act": operation, "way": name, "us an order": statistics.median(seconds) / orders * 1e6}
         row["times snapshot"] = statistics.median(of_snapshot)
-        row["bytes an order"] = sizes[name] / orders if act == "save" and name in sizes else ""
+        row["bytes an order"] = sizes[name] / orders if operation == "save" and name in sizes else ""
         rows.append(row)
     guard.close()
     return rows
 
 
-def delta(place: Path, orders: int, rounds: int, mutations: int = 10) -> float:
+def measure_delta(directory: Path, orders: int, rounds: int, mutations: int = 10) -> float:
     """Microseconds of a checkpoint, that many fills, and the way back."""
-    guard, records = state(place / f"delta-{orders}", orders)
+    guard, records = make_state(directory / f"delta-{orders}", orders)
     monitor = guard.monitor
-    open_orders = [one for one in records if isinstance(one, Order)][:mutations]
-    known = sum(isinstance(one, Execution) for one in records)
-    found: list[float] = []
+    open_orders = [record for record in records if isinstance(record, Order)][:mutations]
+    execution_count = sum(isinstance(record, Execution) for record in records)
+    durations_us: list[float] = []
     for _ in range(rounds + 1):
         gc.collect()
         began = time.perf_counter()
-        kept = monitor.keep()
+        checkpoint = monitor.checkpoint()
         for number, order in enumerate(open_orders):
             monitor.mutate("orders", replace(order, transact_time_ns=order.transact_time_ns + number + 1), 0, {})
-        monitor.put_back(kept)
-        found.append((time.perf_counter() - began) * 1e6)
-    assert known == orders
+        monitor.rollback(checkpoint)
+        durations_us.append((time.perf_counter() - began) * 1e6)
+    assert execution_count == orders
     guard.close()
-    return statistics.median(found[1:])
+    return statistics.median(durations_us[1:])
 
 
 def main() -> None:
@@ -186,14 +189,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--orders", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
-    told = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        rows = measure(Path(place), told.orders, told.rounds)
-        for orders in (100, told.orders):
-            cost = delta(Path(place), orders, told.rounds)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        rows = measure(Path(directory), arguments.orders, arguments.rounds)
+        for orders in (100, arguments.orders):
+            cost = measure_delta(Path(directory), orders, arguments.rounds)
             row = {"act": "delta", "way": f"checkpoint of {orders:,} orders and back", "us an order": cost / orders}
             rows.append(row | {"us": cost})
-    show("snapshot", rows, machine("isal"))
+    report_table("snapshot", rows, machine("isal"))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""A day's worth of mutations, time compressed, through a guard and a sidecar that follows its journal: is memory flat,
-and is anything dropped?
+"""Soak test: a day of mutations, time compressed, through a guard and a sidecar; no growth, no loss.
 
     python bench/soak.py [--hours 24] [--rate 1000] [--sessions 240]
 
-One process trades by a script (new, partly filled, filled; five mutations a step) at `rate` mutations a second of its
-own clock, and records all of it with a guard as production runs it: journal put aside every 64 MB, five kept. Another
-is `holdover watch` on that journal. The clock is the mutations' own: the run is as fast as the machine is, and waits
-where the sidecar is four files behind. The day is cut into sessions with a night between two, as memory is held for
-what is open and for the last day. Resident memory is read at each night.
+One process trades by a script (new, partly filled, filled; five mutations a step) at `rate` mutations per
+second of its own clock. A guard records all mutations as in production: it rotates the journal every 64 MB
+and keeps five files. A second process is `holdover watch` on that journal. The clock is driven by the
+mutations, so the run is as fast as the machine; it waits when the sidecar is four files behind. The day is
+cut into sessions with a night between two, because memory holds what is open and the last day. The script
+reads the resident memory at each night.
 
-Said at the end: whether the sidecar holds the very books of the guard (a position and a balance are sums over every
-execution: one that was dropped is seen in them), breaches, and how far memory at the end is above its median in the
-second quarter of the run.
+At the end it prints whether the sidecar's books equal the guard's (a lost execution would change the position
+and the balance), the breaches, and how far memory at the end is above its median in the second quarter of the
+run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
-from table import told_machine
+from table import print_machine
 
 from holdover.model import (
     Balance,
@@ -44,14 +44,14 @@ from holdover.model import (
     Side,
 )
 from holdover.runtime import Guard, Journal
-from holdover.runtime.journal import put_aside
-from holdover.watch.watch import Kept
+from holdover.runtime.journal import rotated_files
+from holdover.watch.watch import WatchState
 
-FILE_MB, KEPT, BEHIND = 64, 5, 4
+FILE_MB, JOURNAL_FILES_MAX, FILES_BEHIND_MAX = 64, 5, 4
 OPEN = 100  # orders at a time
 
 
-def resident(pid: int) -> float:
+def resident_mb(pid: int) -> float:
     """Megabytes that a process holds in memory."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
@@ -59,7 +59,7 @@ def resident(pid: int) -> float:
     raise LookupError(f"process {pid} has no resident memory")
 
 
-class Trading:
+class TradingScript:
     """A script of trading that never ends: each order is filled in two parts, and the next takes its place."""
 
     def __init__(self, guard: Guard, rate: int) -> None:
@@ -81,7 +81,7 @@ class Trading:
         self.recorded += 1
         self.guard.record(subsystem, record)  # type: ignore[arg-type]
 
-    def new(self) -> None:
+    def open_order(self) -> None:
         """One order more."""
         self.number += 1
         key = f"C{self.number}"
@@ -105,12 +105,12 @@ class Trading:
         self.open.append(order)
 
     def _expose(self, net: int, buy: int, sell: int) -> None:
-        held = self.exposure
+        exposure = self.exposure
         self.exposure = replace(
-            held,
-            net_qty=held.net_qty + net,
-            open_buy_qty=held.open_buy_qty + buy,
-            open_sell_qty=held.open_sell_qty + sell,
+            exposure,
+            net_qty=exposure.net_qty + net,
+            open_buy_qty=exposure.open_buy_qty + buy,
+            open_sell_qty=exposure.open_sell_qty + sell,
         )
         self.record("risk", self.exposure)
 
@@ -136,13 +136,13 @@ class Trading:
             cash_delta=-sign * 10_000,
         )
         cum_qty = order.cum_qty + 100
-        over = cum_qty == order.order_qty
+        is_filled = cum_qty == order.order_qty
         order = replace(
             order,
             cum_qty=cum_qty,
             leaves_qty=order.order_qty - cum_qty,
             notional=order.notional + 10_000,
-            ord_status=OrdStatus.FILLED if over else OrdStatus.PARTIALLY_FILLED,
+            ord_status=OrdStatus.FILLED if is_filled else OrdStatus.PARTIALLY_FILLED,
             exec_type=ExecType.TRADE,
             exec_id=execution.exec_id,
         )
@@ -154,17 +154,17 @@ class Trading:
             self.balance = replace(self.balance, cash=self.balance.cash + execution.cash_delta)
             self.record("ledger", self.balance)
             self._expose(sign * 100, -100 if sign > 0 else 0, -100 if sign < 0 else 0)
-        if not over:
+        if not is_filled:
             self.open.append(order)
 
-    def session(self, mutations: int) -> None:
+    def run_session(self, mutations: int) -> None:
         """One session of that many mutations, and the night after it."""
-        guard, until = self.guard, self.guard.monitor.mutations + mutations
+        guard, mutations_end = self.guard, self.guard.monitor.mutations + mutations
         today = self.day.isoformat()
         guard.boundary("begin", today)
-        while self.recorded < until:
+        while self.recorded < mutations_end:
             while len(self.open) < OPEN:
-                self.new()
+                self.open_order()
             self.fill()
         guard.boundary("end", today)
         guard.boundary("overnight", today)
@@ -177,7 +177,7 @@ class Trading:
             self.record("ledger", self.balance)
 
 
-class Seen(NamedTuple):
+class SidecarState(NamedTuple):
     """What the sidecar had seen when it last wrote its state."""
 
     mutations: int
@@ -185,18 +185,18 @@ class Seen(NamedTuple):
     books: dict[tuple[str, str], list[object]]
 
 
-def seen(state: Path) -> Seen:
+def read_sidecar_state(state: Path) -> SidecarState:
     """The sidecar's state: how much it has judged, what it holds of the trading process's books."""
     try:
-        kept = msgspec.msgpack.decode((state / "watch.state").read_bytes(), type=Kept)
+        watch_state = msgspec.msgpack.decode((state / "watch.state").read_bytes(), type=WatchState)
     except FileNotFoundError:
-        return Seen(0, 0, {})
+        return SidecarState(0, 0, {})
     # What the judge keeps beside the monitor's memory comes before it.
-    memory = msgspec.msgpack.decode(msgspec.msgpack.decode(kept.memory)[-1])
-    return Seen(memory["counts"][0], kept.breaches, books(memory))
+    memory = msgspec.msgpack.decode(msgspec.msgpack.decode(watch_state.memory)[-1])
+    return SidecarState(memory["counts"][0], watch_state.breaches, read_books(memory))
 
 
-def books(memory: dict[str, Any]) -> dict[tuple[str, str], list[object]]:
+def read_books(memory: dict[str, Any]) -> dict[tuple[str, str], list[object]]:
     """The records that a monitor holds, but for those that it has made itself: a guard makes more than a sidecar."""
     return {(place, kind): records for place, kind, records in memory["tables"] if place != "guard"}
 
@@ -208,63 +208,67 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--sessions", type=int, default=240)
     parser.add_argument("--out", type=Path, default=Path("out/bench/soak.json"))
-    told = parser.parse_args()
-    total = round(told.hours * 3600 * told.rate)
+    arguments = parser.parse_args()
+    total = round(arguments.hours * 3600 * arguments.rate)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        path, state = place / "guard" / "journal.jsonl", place / "state"
-        journal = Journal(path, FILE_MB * 1_000_000, KEPT)
-        guard = Guard(place / "guard", clock=lambda: trading.now_ns, channels=[], journal=journal)
-        trading = Trading(guard, told.rate)
+        directory = Path(folder)
+        path, state = directory / "guard" / "journal.jsonl", directory / "state"
+        journal = Journal(path, FILE_MB * 1_000_000, JOURNAL_FILES_MAX)
+        guard = Guard(directory / "guard", clock=lambda: trading.now_ns, channels=[], journal=journal)
+        trading = TradingScript(guard, arguments.rate)
         watch = subprocess.Popen(
             [sys.executable, "-m", "holdover", "watch", str(path), "--format", "journal", "--state", str(state)],
-            stderr=(place / "watch.err").open("wb"),
+            stderr=(directory / "watch.err").open("wb"),
         )
         memory: list[tuple[float, float]] = []
         nap = threading.Event()
-        for _ in range(told.sessions):
-            trading.session(total // told.sessions)
-            memory.append((resident(os.getpid()), resident(watch.pid)))
-            while len(put_aside(path)) >= BEHIND and _behind(path, state) >= BEHIND:
+        for _ in range(arguments.sessions):
+            trading.run_session(total // arguments.sessions)
+            memory.append((resident_mb(os.getpid()), resident_mb(watch.pid)))
+            while len(rotated_files(path)) >= FILES_BEHIND_MAX and _count_behind(path, state) >= FILES_BEHIND_MAX:
                 nap.wait(0.05)
-        recorded, own = trading.recorded, len(guard.breaches)
-        held = books(msgspec.msgpack.decode(guard.monitor.dump()))
+        recorded, guard_breaches = trading.recorded, len(guard.breaches)
+        guard_books = read_books(msgspec.msgpack.decode(guard.monitor.to_bytes()))
         guard.close()
-        error = place / "watch.err"
-        while seen(state).books != held and watch.poll() is None and not error.stat().st_size:
+        error = directory / "watch.err"
+        while read_sidecar_state(state).books != guard_books and watch.poll() is None and not error.stat().st_size:
             nap.wait(0.5)
-        last = seen(state)
+        last = read_sidecar_state(state)
         watch.terminate()
         watch.wait()
         complaints = error.read_text().strip()
-    equal = last.books == held
+    equal = last.books == guard_books
     seconds = time.monotonic() - began
-    print(f"{told.hours:g} hours at {told.rate:,} a second in {seconds:,.0f} s, {told.sessions} sessions")
+    print(
+        f"{arguments.hours:g} hours at {arguments.rate:,} a second in {seconds:,.0f} s, {arguments.sessions} sessions"
+    )
     print(f"recorded {recorded:,}; books of guard and sidecar {'equal' if equal else 'DIFFER'} at the end")
-    print(f"breaches: guard {own}, sidecar {last.breaches}; complaints of the sidecar: {complaints or 'none'}")
+    print(
+        f"breaches: guard {guard_breaches}, sidecar {last.breaches}; complaints of the sidecar: {complaints or 'none'}"
+    )
     rows = {}
     quarter = max(len(memory) // 4, 1)
     for number, name in enumerate(("guard", "sidecar")):
-        early = statistics.median(one[number] for one in memory[quarter : 2 * quarter])
-        late = statistics.median(one[number] for one in memory[-quarter:])
+        early = statistics.median(sample[number] for sample in memory[quarter : 2 * quarter])
+        late = statistics.median(sample[number] for sample in memory[-quarter:])
         rows[name] = {"early_mb": early, "late_mb": late, "growth": late / early - 1}
         print(f"{name:<8} resident {early:8.1f} MB early {late:8.1f} MB late {100 * (late / early - 1):+6.1f} %")
-    machine = told_machine()
-    told.out.parent.mkdir(parents=True, exist_ok=True)
-    told.out.write_text(
+    machine = print_machine()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(
         json.dumps({"machine": machine, "recorded": recorded, "books_equal": equal, "memory": rows}, indent=1)
     )
-    sys.exit(0 if equal and not own and not last.breaches else 1)
+    sys.exit(0 if equal and not guard_breaches and not last.breaches else 1)
 
 
-def _behind(path: Path, state: Path) -> int:
+def _count_behind(path: Path, state: Path) -> int:
     """How many of the files put aside the sidecar has not finished."""
     try:
-        inode = msgspec.msgpack.decode((state / "watch.state").read_bytes(), type=Kept).place.inode
+        inode = msgspec.msgpack.decode((state / "watch.state").read_bytes(), type=WatchState).offset.inode
     except FileNotFoundError:
-        return len(put_aside(path))
-    aside = [one.stat().st_ino for one in put_aside(path)]
+        return len(rotated_files(path))
+    aside = [aside_path.stat().st_ino for aside_path in rotated_files(path)]
     return len(aside) - aside.index(inode) if inode in aside else 0
 
 

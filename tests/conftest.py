@@ -1,9 +1,10 @@
-"""What every test may use."""
+"""Fixtures for every test."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,11 @@ from holdover.runtime import Guard
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# A script's background job ignores SIGINT, and everything that it starts inherits that. Tests send SIGINT to what they
+# start, so the signal is handled again here: with a handler in this process, a started program has the default action.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
 def catalogue() -> Catalogue:
@@ -29,7 +35,7 @@ def _quiet_log() -> None:
     logging.getLogger("holdover").setLevel(logging.CRITICAL + 1)
 
 
-class Time:
+class SettableClock:
     """A clock that a test sets."""
 
     def __init__(self) -> None:
@@ -40,13 +46,13 @@ class Time:
 
 
 @pytest.fixture
-def time_ns() -> Time:
+def time_ns() -> SettableClock:
     """The guard's clock."""
-    return Time()
+    return SettableClock()
 
 
 @pytest.fixture
-def make_guard(tmp_path: Path, catalogue: Catalogue, time_ns: Time) -> Callable[..., Guard]:
+def make_guard(tmp_path: Path, catalogue: Catalogue, time_ns: SettableClock) -> Callable[..., Guard]:
     """A guard in a directory of its own."""
 
     def make(**options: object) -> Guard:
@@ -58,17 +64,17 @@ def make_guard(tmp_path: Path, catalogue: Catalogue, time_ns: Time) -> Callable[
     return make
 
 
-def recordings_folder() -> Path | None:
-    """Real recorded days in the Lean layout, where they are at hand."""
+def find_recordings() -> Path | None:
+    """Return the directory of real recorded days in the Lean layout, or None when there is none."""
     named = os.environ.get("HOLDOVER_RECORDINGS")
-    place = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "recordings"
-    return place / "lean" if (place / "lean").is_dir() else None
+    directory = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "recordings"
+    return directory / "lean" if (directory / "lean").is_dir() else None
 
 
 @pytest.fixture(scope="session")
 def lean() -> Path:
-    """The folder of real recorded days; a test that needs it is left out where there is none."""
-    found = recordings_folder()
-    if found is None:
+    """Return the directory of real recorded days; skip the test when there is none."""
+    folder = find_recordings()
+    if folder is None:
         pytest.skip("no real recordings at hand: set HOLDOVER_RECORDINGS")
-    return found
+    return folder

@@ -1,4 +1,4 @@
-"""A desk with an outside that the test plays by hand: clock, link, market."""
+"""A desk whose clock, link and market are controlled by the test."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SELLER = Strategy(
     participation_bp=10_000,
     position_effect=PositionEffect.CLOSE,
 )
-STANDING = Strategy(
+STANDING_SELLER = Strategy(
     name="standing",
     account="B",
     symbol="X",
@@ -69,39 +69,42 @@ STANDING = Strategy(
 
 
 @dataclass
-class Outside:
-    """Clock, link and market of one desk; what it sends is in `sent`, what is said to it is numbered."""
+class ScriptedPorts:
+    """The clock, the link and the market of one desk, controlled by the test.
+
+    `sent_messages` holds what the desk sends. `deliver` numbers what the desk receives.
+    """
 
     now_ns: int = OPEN_NS
-    up: bool = False
+    is_up: bool = False
     epoch: int = 0
-    refuses: bool = False
-    sent: list[Any] = field(default_factory=list)
+    refuses_logon: bool = False
+    sent_messages: list[Any] = field(default_factory=list)
     resends: list[int] = field(default_factory=list)
     listener: Any = None
     seq: int = 0
     out_seq: int = 0
     exec_number: int = 0
     tops: dict[str, SimpleNamespace] = field(default_factory=dict)
-    known: list[ExecutionReport] = field(default_factory=list)
+    order_reports: list[ExecutionReport] = field(default_factory=list)
     positions: list[PositionReport] = field(default_factory=list)
     executions: list[ExecutionReport] = field(default_factory=list)
     _timers: list[tuple[int, int, str, tuple[Any, ...]]] = field(default_factory=list)
     _handler: Callable[[str, tuple[Any, ...]], None] | None = None
-    _answered: int = 0
+    _answered_count: int = 0
 
     # -- the clock and the market -------------------------------------------------------------------------------
 
     def call_at(self, time_ns: int, name: str, *args: Any) -> None:
-        """A timer."""
+        """Set a timer."""
         heapq.heappush(self._timers, (time_ns, len(self._timers), name, args))
 
     def on_timer(self, handler: Callable[[str, tuple[Any, ...]], None]) -> None:
-        """Who is called."""
+        """Set the handler of due timers."""
         self._handler = handler
 
-    def wait(self, seconds: float) -> None:
-        """Let time pass, timers in their order."""
+    def advance(self, seconds: float) -> None:
+        """Advance the clock and run the due timers in order."""
         end_ns = self.now_ns + int(seconds * SECOND)
         while self._timers and self._timers[0][0] <= end_ns:
             due, _, name, args = heapq.heappop(self._timers)
@@ -111,7 +114,7 @@ class Outside:
         self.now_ns = end_ns
 
     def top(self, symbol: str) -> SimpleNamespace:
-        """The market."""
+        """Return the market of an instrument."""
         return self.tops.setdefault(
             symbol,
             SimpleNamespace(
@@ -130,80 +133,84 @@ class Outside:
     # -- the link -----------------------------------------------------------------------------------------------
 
     def listen(self, listener: Any) -> None:
-        """Who hears."""
+        """Set the listener of the link."""
         self.listener = listener
 
     def connect(self, next_in_seq: int, next_out_seq: int) -> None:
-        """A logon, granted unless the test says otherwise."""
-        if self.refuses:
+        """Log on, unless `refuses_logon` is set."""
+        if self.refuses_logon:
             self.listener.on_down("refused")
             return
-        self.up, self.epoch = True, self.epoch + 1
+        self.is_up, self.epoch = True, self.epoch + 1
         self.listener.on_up(self.epoch, self.out_seq + 1)
 
     def send(self, message: Any) -> int:
-        """Onto the wire."""
-        assert self.up
-        self.sent.append(message)
+        """Record a message of the desk. Returns its sequence number."""
+        assert self.is_up
+        self.sent_messages.append(message)
         self.out_seq += 1
         return self.out_seq
 
     def resend(self, begin_seq: int) -> None:
-        """What the desk asks for again."""
+        """Record a resend request of the desk."""
         self.resends.append(begin_seq)
 
     def disconnect(self) -> None:
-        """Logged out."""
-        self.up = False
+        """Log out."""
+        self.is_up = False
 
-    def cut(self) -> None:
-        """The link goes down."""
-        self.up = False
+    def drop_link(self) -> None:
+        """Drop the link."""
+        self.is_up = False
         self.listener.on_down("cut")
 
     # -- the venue ----------------------------------------------------------------------------------------------
 
-    def say(self, message: Inbound, *, seq: int | None = None) -> None:
-        """The venue says something."""
+    def deliver(self, message: Inbound, *, seq: int | None = None) -> None:
+        """Deliver a message of the venue to the desk."""
         if seq is None:
             self.seq += 1
         self.listener.on_message(self.seq if seq is None else seq, False, message)
 
-    def answer(self) -> None:
-        """Answer every question of the desk from what the test says is so."""
-        while self._answered < len(self.sent):
-            asked = self.sent[self._answered]
-            self._answered += 1
-            if isinstance(asked, Query):
-                for message in self._answers(asked):
-                    self.say(message)
+    def answer_queries(self) -> None:
+        """Answer every query of the desk from `order_reports`, `positions` and `executions`."""
+        while self._answered_count < len(self.sent_messages):
+            query = self.sent_messages[self._answered_count]
+            self._answered_count += 1
+            if isinstance(query, Query):
+                for message in self._answers_to(query):
+                    self.deliver(message)
 
-    def _answers(self, asked: Query) -> list[Inbound]:
-        told: list[Any] = []
-        if asked.msg_type == MsgType.REQUEST_FOR_POSITIONS:
-            told = [one for one in self.positions if one.account == asked.account]
-            told = told or [PositionReport(req_id="", account=asked.account, symbol="", net_qty=0)]
-        elif asked.msg_type == MsgType.TRADE_CAPTURE_REPORT_REQUEST:
-            told = [one for one in self.executions if one.account == asked.account]
-        elif asked.msg_type == MsgType.ORDER_MASS_STATUS_REQUEST:
-            told = [one for one in self.known if one.account == asked.account and one.leaves_qty]
+    def _answers_to(self, query: Query) -> list[Inbound]:
+        answers: list[Any] = []
+        if query.msg_type == MsgType.REQUEST_FOR_POSITIONS:
+            answers = [report for report in self.positions if report.account == query.account]
+            answers = answers or [PositionReport(req_id="", account=query.account, symbol="", net_qty=0)]
+        elif query.msg_type == MsgType.TRADE_CAPTURE_REPORT_REQUEST:
+            answers = [report for report in self.executions if report.account == query.account]
+        elif query.msg_type == MsgType.ORDER_MASS_STATUS_REQUEST:
+            answers = [report for report in self.order_reports if report.account == query.account and report.leaves_qty]
         else:
-            told = [one for one in self.known if one.cl_ord_id == asked.cl_ord_id]
-            told = told or [status(asked.cl_ord_id, OrdStatus.REJECTED, ord_rej_reason=5, account=asked.account)]
-        if not told:
-            told = [status("", OrdStatus.NEW, tot_num_reports=0, account=asked.account)]
-        named = [_with(one, req_id=asked.req_id, last_rpt_requested=False) for one in told]
-        return [*named[:-1], _with(named[-1], last_rpt_requested=True)]
+            answers = [report for report in self.order_reports if report.cl_ord_id == query.cl_ord_id]
+            answers = answers or [
+                status_report(query.cl_ord_id, OrdStatus.REJECTED, ord_rej_reason=5, account=query.account)
+            ]
+        if not answers:
+            answers = [status_report("", OrdStatus.NEW, tot_num_reports=0, account=query.account)]
+        named = [_with_fields(report, req_id=query.req_id, last_rpt_requested=False) for report in answers]
+        return [*named[:-1], _with_fields(named[-1], last_rpt_requested=True)]
 
     @property
     def requests(self) -> list[Request]:
-        """Orders, cancels and replaces that left."""
-        return [one for one in self.sent if isinstance(one, Request)]
+        """Orders, cancels and replaces that the desk has sent."""
+        return [message for message in self.sent_messages if isinstance(message, Request)]
 
-    def report(self, request: Request, exec_type: ExecType, ord_status: OrdStatus, **fields: Any) -> ExecutionReport:
-        """Say an execution report of an order, and return it."""
+    def deliver_report(
+        self, request: Request, exec_type: ExecType, ord_status: OrdStatus, **fields: Any
+    ) -> ExecutionReport:
+        """Deliver an execution report of an order. Returns the report."""
         self.exec_number += 1
-        told = {
+        report_fields = {
             "exec_type": exec_type,
             "ord_status": ord_status,
             "cl_ord_id": request.cl_ord_id,
@@ -220,18 +227,18 @@ class Outside:
             "transact_time_ns": self.now_ns,
             **fields,
         }
-        report = ExecutionReport(**told)
-        self.say(report)
+        report = ExecutionReport(**report_fields)
+        self.deliver(report)
         return report
 
     def accept(self, request: Request) -> ExecutionReport:
-        """New, acknowledged."""
-        return self.report(request, ExecType.NEW, OrdStatus.NEW, leaves_qty=request.order_qty)
+        """Deliver the acknowledgement of a new order."""
+        return self.deliver_report(request, ExecType.NEW, OrdStatus.NEW, leaves_qty=request.order_qty)
 
     def fill(self, request: Request, quantity: int, price: int, cum_qty: int, **fields: Any) -> ExecutionReport:
-        """A trade."""
+        """Deliver a trade."""
         full = cum_qty >= request.order_qty
-        return self.report(
+        return self.deliver_report(
             request,
             ExecType.TRADE,
             OrdStatus.FILLED if full else OrdStatus.PARTIALLY_FILLED,
@@ -243,85 +250,88 @@ class Outside:
         )
 
 
-def status(cl_ord_id: str, ord_status: OrdStatus, **fields: Any) -> ExecutionReport:
-    """A status answer."""
-    told = {"exec_id": "0", "symbol": "X", "trade_date": DAY, **fields}
-    return ExecutionReport(exec_type=ExecType.ORDER_STATUS, ord_status=ord_status, cl_ord_id=cl_ord_id, **told)
+def status_report(cl_ord_id: str, ord_status: OrdStatus, **fields: Any) -> ExecutionReport:
+    """Return an order status report."""
+    report_fields = {"exec_id": "0", "symbol": "X", "trade_date": DAY, **fields}
+    return ExecutionReport(exec_type=ExecType.ORDER_STATUS, ord_status=ord_status, cl_ord_id=cl_ord_id, **report_fields)
 
 
-def order(bench: Bench) -> str:
-    """The first order of the desk, as it prints."""
-    return repr(bench.desk.orders.all()[0])
+def first_order_text(bench: DeskBench) -> str:
+    """Return the repr of the desk's first order."""
+    return repr(bench.desk.orders.all_orders()[0])
 
 
-def _with(report: Any, **fields: Any) -> Any:
+def _with_fields(report: Any, **fields: Any) -> Any:
     return replace(report, **fields)
 
 
 @dataclass
-class Bench:
-    """A desk, its outside and its guard."""
+class DeskBench:
+    """A desk, its ports and its guard."""
 
     desk: Desk
-    outside: Outside
+    ports: ScriptedPorts
     guard: Guard
-    come_up: Callable[[], Desk]
+    create_desk: Callable[[], Desk]
 
-    def up(self) -> None:
+    def start(self) -> None:
         """Start the desk and answer its questions: it is reconciled and may trade."""
         self.desk.start(DAY, OPEN_NS, CLOSE_NS)
-        self.outside.answer()
-        assert self.desk.reconciler.done
+        self.ports.answer_queries()
+        assert self.desk.reconciler.is_done
 
     def restart(self) -> None:
-        """The desk goes down and another life of it comes up on the same store; its questions are answered."""
+        """Close the store, create another desk on it, start that desk and answer its queries."""
         self.desk.store.close()
-        self.outside.up = False
-        self.outside._timers.clear()
+        self.ports.is_up = False
+        self.ports._timers.clear()
         self.guard.boundary("restart", DAY)
-        self.desk = self.come_up()
-        self.up()
+        self.desk = self.create_desk()
+        self.start()
 
     def first_order(self, seconds: float = 31) -> Request:
-        """Let the first strategy send its first slice."""
-        self.outside.wait(seconds)
-        return self.outside.requests[-1]
+        """Advance the clock until the first strategy has sent its first slice. Returns the request."""
+        self.ports.advance(seconds)
+        return self.ports.requests[-1]
 
 
 @pytest.fixture
-def make_bench(tmp_path: Path, catalogue: Catalogue) -> Iterator[Callable[..., Bench]]:
-    """A bench with the strategies that a test wants; at its end no invariant may have been breached.
+def make_bench(tmp_path: Path, catalogue: Catalogue) -> Iterator[Callable[..., DeskBench]]:
+    """Return a function that makes a bench with the given strategies.
 
-    `venue=False` where the test does not play the venue's own books, with which some invariants compare.
+    The teardown asserts that no invariant was breached. Pass `venue=False` when the test does not play the
+    venue's books, with which some invariants compare.
     """
-    made: list[Bench] = []
+    benches: list[DeskBench] = []
 
-    def make(*strategies: Strategy, venue: bool = True, **config: Any) -> Bench:
-        outside = Outside()
-        guard = Guard(tmp_path / f"guard{len(made)}", catalogue=catalogue, clock=lambda: outside.now_ns, channels=[])
-        guard.quiet = True
+    def make(*strategies: Strategy, venue: bool = True, **config: Any) -> DeskBench:
+        ports = ScriptedPorts()
+        guard = Guard(tmp_path / f"guard{len(benches)}", catalogue=catalogue, clock=lambda: ports.now_ns, channels=[])
+        guard.is_quiet = True
         config.setdefault("position_max", 100_000)
-        told = DeskConfig(instruments=[Instrument(symbol="X")], strategies=list(strategies), synced=False, **config)
+        desk_config = DeskConfig(
+            instruments=[Instrument(symbol="X")], strategies=list(strategies), synced=False, **config
+        )
         faults = [name for name in os.environ.get("HOLDOVER_FAULTS", "").split(",") if name]
-        directory = tmp_path / f"desk{len(made)}"
+        directory = tmp_path / f"desk{len(benches)}"
 
-        def come_up() -> Desk:
+        def create_desk() -> Desk:
             return Desk(
-                told,
-                clock=outside,
-                link=outside,  # type: ignore[arg-type]
-                market=outside,  # type: ignore[arg-type]
+                desk_config,
+                clock=ports,
+                link=ports,  # type: ignore[arg-type]
+                market=ports,  # type: ignore[arg-type]
                 directory=directory,
                 guard=guard,
                 parts=parts_with(faults),
             )
 
-        bench = Bench(come_up(), outside, guard, come_up)
+        bench = DeskBench(create_desk(), ports, guard, create_desk)
         if venue:
-            made.append(bench)
+            benches.append(bench)
         return bench
 
     yield make
-    for bench in made:
-        assert [one.explanation for one in bench.guard.breaches] == []
+    for bench in benches:
+        assert [breach.explanation for breach in bench.guard.breaches] == []
         bench.guard.close()

@@ -1,4 +1,4 @@
-"""Other people's servers for the tests: a PostgreSQL of its own, from a wheel, on a socket in a folder."""
+"""Servers for the tests: a PostgreSQL from a wheel, on a socket in a directory."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 
 
 def free_port() -> int:
-    """A port of loopback that nobody has now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Return a free port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
-class Postgres:
-    """A PostgreSQL server that a test may stop, start again, and hold still."""
+class PostgresServer:
+    """A PostgreSQL server that a test can stop, start and suspend."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, directory: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import pgserver
 
         self._pgserver = pgserver
-        self._server: Any = pgserver.get_server(place)
+        self._server: Any = pgserver.get_server(directory)
         self.url = str(self._server.get_uri())
         # The tests end its processes, and never the machine: what it has handed to the kernel is there afterwards.
         self._server.psql("ALTER SYSTEM SET fsync = off")
@@ -38,18 +38,18 @@ class Postgres:
         first = psutil.Process(self._server.get_pid())
         return [first.pid, *(child.pid for child in first.children(recursive=True))]
 
-    def hold(self) -> None:
-        """Stop it in its tracks: connections stay open, nothing is answered."""
+    def suspend(self) -> None:
+        """Suspend its processes: connections stay open, and the server answers nothing."""
         for process in self._processes():
             os.kill(process, signal.SIGSTOP)
 
-    def let_go(self) -> None:
-        """Let it run on."""
+    def resume(self) -> None:
+        """Resume its processes."""
         for process in self._processes():
             os.kill(process, signal.SIGCONT)
 
     def stop(self) -> None:
-        """Stop it as a crash would."""
+        """Stop it in immediate mode, as a crash would."""
         self._pgserver.pg_ctl(
             ["stop", "-w", "-m", "immediate"], pgdata=self._server.pgdata, user=self._server.system_user
         )
@@ -60,5 +60,5 @@ class Postgres:
         self.url = str(self._server.get_uri())
 
     def close(self) -> None:
-        """Stop it for good."""
+        """Stop it permanently."""
         self._server.cleanup()

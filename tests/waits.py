@@ -1,4 +1,4 @@
-"""Waiting for what another process or thread brings about, with an end."""
+"""Waits with a timeout, for conditions that another process or thread brings about."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 
 
-def waiting(within_s: float = 20.0, look_s: float = 0.005) -> Callable[..., None]:
-    """A wait that looks every so often, and fails when the condition does not come about in time."""
+def make_wait(timeout_s: float = 20.0, poll_s: float = 0.005) -> Callable[..., None]:
+    """Return a wait function that polls a condition every `poll_s` seconds and fails after `timeout_s` seconds."""
 
-    def wait(holds: Callable[[], object], within_s: float = within_s) -> None:
-        event, end_s = threading.Event(), time.monotonic() + within_s
-        while not holds():
+    def wait(condition: Callable[[], object], timeout_s: float = timeout_s) -> None:
+        event, end_s = threading.Event(), time.monotonic() + timeout_s
+        while not condition():
             assert time.monotonic() < end_s, "it did not come about in time"
-            event.wait(look_s)
+            event.wait(poll_s)
 
     return wait

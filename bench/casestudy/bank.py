@@ -1,7 +1,8 @@
-"""The bank: lives and gates that were really run, one file each, written whole; what is there is not run again.
+"""Store of the runs and gate results: one file each, written atomically, never run twice.
 
-A file counts for one state of the code: its folder is named after a digest of the package, of this study's own running
-parts, of the recorded days and of what was asked for. What was stopped, by whatever, goes on from there.
+A file is valid for one state of the code: its folder is named after a digest of the package, of the study's
+own modules, of the recorded days and of the parameters. A study that was stopped continues from the stored
+files.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from casestudy.gates import ARMS, Gate, fresh_gate, holdover_gate
-from casestudy.life import Life, Stage, run_life
+from casestudy.gates import ARMS, GateResult, fresh_gate, holdover_gate
+from casestudy.life import FaultRun, RunContext, run_life
 from holdover.desk.faults import FAULTS
-from holdover.recording import RecordingStore, bundled
+from holdover.recording import RecordingStore, bundled_store
 from holdover.runtime.files import write_whole
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-T = TypeVar("T", Life, Gate)
-_MADE_BY: Final = ("reel.py", "model.py", "life.py", "gates.py")
+T = TypeVar("T", FaultRun, GateResult)
+_STUDY_FILES: Final = ("reel.py", "model.py", "life.py", "gates.py")
 
 
-class Ground(NamedTuple):
+class StudySpec(NamedTuple):
     """What a bank is made on: a folder of recordings (empty: the bundled ones), instruments, days of a life, plays.
 
     `long` is how many days a life has whose fault Holdover's gate lets pass: it may be rare, and is what the second
@@ -41,7 +42,7 @@ class Ground(NamedTuple):
 
     def store(self) -> RecordingStore:
         """The recordings."""
-        return RecordingStore(self.recordings) if self.recordings else bundled()
+        return RecordingStore(self.recordings) if self.recordings else bundled_store()
 
 
 class Task(NamedTuple):
@@ -59,119 +60,129 @@ class Task(NamedTuple):
         return f"{self.kind}-{self.fault or 'healthy'}-{self.arm or self.number}.json"
 
 
-class Bank:
+class RunStore:
     """A folder of what has been run."""
 
-    def __init__(self, out: Path, ground: Ground, faults: Sequence[str] = ()) -> None:
-        self.ground, self.faults = ground, list(faults or FAULTS)
-        self.out, self.code = out, code_digest()
+    def __init__(self, directory: Path, spec: StudySpec, faults: Sequence[str] = ()) -> None:
+        self.spec, self.faults = spec, list(faults or FAULTS)
+        self.directory, self.code = directory, code_digest()
         self._keys: dict[tuple[str, int], str] = {}
 
     def _key(self, kind: str, days: int) -> str:
-        told: list[object] = [self.code, kind]
+        parts: list[object] = [self.code, kind]
         if kind == "fresh":
-            told += [_digest([*_files("tests/unit/desk_fresh", ".py"), ROOT / "tests" / "desk_bench.py"])]
+            parts += [_digest([*_files("tests/unit/desk_fresh", ".py"), ROOT / "tests" / "desk_bench.py"])]
         else:
-            store = self.ground.store()
-            told += [self.ground.symbols, [store.get(s, d).digest for s in self.ground.symbols for d in store.days(s)]]
-            told.append(self.ground.plays if kind == "gate" else days)
-        return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
+            store = self.spec.store()
+            parts += [self.spec.symbols, [store.get(s, d).digest for s in self.spec.symbols for d in store.days(s)]]
+            parts.append(self.spec.plays if kind == "gate" else days)
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
 
     def path(self, task: Task) -> Path:
         """Where its file is."""
-        known = (task.kind, task.days)
-        if known not in self._keys:
-            self._keys[known] = self._key(*known)
-        return self.out / f"{task.kind}-{self._keys[known]}" / task.name
+        key = (task.kind, task.days)
+        if key not in self._keys:
+            self._keys[key] = self._key(*key)
+        return self.directory / f"{task.kind}-{self._keys[key]}" / task.name
 
-    def run(self, tasks: Iterable[Task], workers: int, said: Callable[[Task], None] = lambda task: None) -> None:
+    def run(
+        self, tasks: Iterable[Task], workers: int, on_task_done: Callable[[Task], None] = lambda task: None
+    ) -> None:
         """Run what is not there yet. Raises what a task raises."""
         waiting = [task for task in tasks if not self.path(task).exists()]
         if not waiting:
             return
         if workers == 1:
             for task in waiting:
-                do(self.ground, task, str(self.path(task)))
-                said(task)
+                run_task(self.spec, task, str(self.path(task)))
+                on_task_done(task)
             return
         with ProcessPoolExecutor(max_workers=workers) as pool:
-            done = {pool.submit(do, self.ground, task, str(self.path(task))): task for task in waiting}
+            futures = {pool.submit(run_task, self.spec, task, str(self.path(task))): task for task in waiting}
             try:
-                for future in as_completed(done):
+                for future in as_completed(futures):
                     future.result()
-                    said(done[future])
+                    on_task_done(futures[future])
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
 
     def task(self, kind: str, fault: str, number: int) -> Task:
         """A life, as long as its fault asks for."""
-        rare = bool(fault) and not self.gate(fault, ARMS[0]).found
-        return Task(kind, fault, number, days=self.ground.long if rare else self.ground.days)
+        rare = bool(fault) and not self.gate(fault, ARMS[0]).is_caught
+        return Task(kind, fault, number, days=self.spec.long if rare else self.spec.days)
 
-    def life(self, fault: str, number: int, *, guarded: bool = False) -> Life:
+    def read_run(self, fault: str, number: int, *, guarded: bool = False) -> FaultRun:
         """A life that was run."""
-        return self._read(self.task("guarded" if guarded else "life", fault, number), Life)
+        return self._read(self.task("guarded" if guarded else "life", fault, number), FaultRun)
 
-    def gate(self, fault: str, arm: str) -> Gate:
+    def gate(self, fault: str, arm: str) -> GateResult:
         """What a gate said; the arm `fresh` is the first half's."""
-        return self._read(Task("fresh", fault) if arm == "fresh" else Task("gate", fault, arm=arm), Gate)
+        return self._read(Task("fresh", fault) if arm == "fresh" else Task("gate", fault, arm=arm), GateResult)
 
-    def fill(self, lives: int, workers: int, said: Callable[[Task], None] = lambda task: None) -> None:
+    def run_missing(
+        self, run_count: int, workers: int, on_task_done: Callable[[Task], None] = lambda task: None
+    ) -> None:
         """Run everything that a case study needs and is not there: so many lives a fault, and what each gate says.
 
         An arm's gate is asked about the faults that any life shows: the others make no incident, whatever it says.
         """
         faults = ["", *self.faults]
-        self.run([Task("gate", fault, arm=ARMS[0]) for fault in faults], workers, said)
-        self.run([self.task("life", fault, number) for number in range(lives) for fault in faults], workers, said)
-        shown = [fault for fault in self.faults if self.shows(fault, lives)]
-        self.run([Task("gate", fault, arm=arm) for arm in ARMS[1:] for fault in ["", *shown]], workers, said)
-        first = [(fault, self.guarded_number(fault, lives)) for fault in shown]
-        self.run([self.task("guarded", fault, number) for fault, number in first if number is not None], workers, said)
-        self.run([Task("fresh", fault) for fault in self.faults], workers, said)
+        self.run([Task("gate", fault, arm=ARMS[0]) for fault in faults], workers, on_task_done)
+        self.run(
+            [self.task("life", fault, number) for number in range(run_count) for fault in faults], workers, on_task_done
+        )
+        shown = [fault for fault in self.faults if self.is_shown(fault, run_count)]
+        self.run([Task("gate", fault, arm=arm) for arm in ARMS[1:] for fault in ["", *shown]], workers, on_task_done)
+        first = [(fault, self.guarded_number(fault, run_count)) for fault in shown]
+        self.run(
+            [self.task("guarded", fault, number) for fault, number in first if number is not None],
+            workers,
+            on_task_done,
+        )
+        self.run([Task("fresh", fault) for fault in self.faults], workers, on_task_done)
 
-    def shows(self, fault: str, lives: int) -> bool:
+    def is_shown(self, fault: str, run_count: int) -> bool:
         """Whether anybody finds the fault in any of its lives."""
-        each = [self.life(fault, number) for number in range(lives)]
-        return any(one.breach is not None or one.found is not None for one in each)
+        runs = [self.read_run(fault, number) for number in range(run_count)]
+        return any(run.breach is not None or run.discovery is not None for run in runs)
 
-    def guarded_number(self, fault: str, lives: int) -> int | None:
+    def guarded_number(self, fault: str, run_count: int) -> int | None:
         """Which life of a fault is run again with a guard that acts: the first that it breaches in."""
-        return next((number for number in range(lives) if self.life(fault, number).breach is not None), None)
+        return next((number for number in range(run_count) if self.read_run(fault, number).breach is not None), None)
 
     def _read(self, task: Task, kind: type[T]) -> T:
         return msgspec.json.decode(self.path(task).read_bytes(), type=kind)
 
 
-_STAGES: dict[tuple[Ground, int], Stage] = {}
+_CONTEXTS: dict[tuple[StudySpec, int], RunContext] = {}
 
 
-def do(ground: Ground, task: Task, path: str) -> None:
+def run_task(spec: StudySpec, task: Task, path: str) -> None:
     """Run one task and write it down; on the disk on return."""
     with tempfile.TemporaryDirectory(prefix="holdover-casestudy-") as scratch:
-        done = _done(ground, task, Path(scratch))
+        result = _run_task(spec, task, Path(scratch))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(Path(path), msgspec.json.format(msgspec.json.encode(done), indent=1))
+    write_whole(Path(path), msgspec.json.format(msgspec.json.encode(result), indent=1))
 
 
-def _done(ground: Ground, task: Task, scratch: Path) -> Life | Gate:
+def _run_task(spec: StudySpec, task: Task, scratch: Path) -> FaultRun | GateResult:
     if task.kind == "fresh":
         return fresh_gate(ROOT, task.fault)
     if task.kind == "gate":
-        return holdover_gate(ground.store(), ground.symbols, scratch, task.fault, task.arm, ground.plays)
-    known = (ground, task.days)
-    if known not in _STAGES:
-        _STAGES[known] = Stage(ground.store(), ground.symbols, task.days, scratch)
-    stage = _STAGES[known]
-    stage.place = scratch
-    return run_life(stage, task.fault, task.number, guarded=task.kind == "guarded")
+        return holdover_gate(spec.store(), spec.symbols, scratch, task.fault, task.arm, spec.plays)
+    key = (spec, task.days)
+    if key not in _CONTEXTS:
+        _CONTEXTS[key] = RunContext(spec.store(), spec.symbols, task.days, scratch)
+    context = _CONTEXTS[key]
+    context.directory = scratch
+    return run_life(context, task.fault, task.number, guarded=task.kind == "guarded")
 
 
 def code_digest() -> str:
     """SHA-256 of everything that a life or a gate depends on."""
-    own = [Path(__file__).parent / name for name in _MADE_BY]
-    return _digest([*_files("src/holdover", ".py"), *_files("src/holdover/catalogue", ".toml"), *own])
+    own_files = [Path(__file__).parent / name for name in _STUDY_FILES]
+    return _digest([*_files("src/holdover", ".py"), *_files("src/holdover/catalogue", ".toml"), *own_files])
 
 
 def _files(folder: str, suffix: str) -> list[Path]:
@@ -179,10 +190,10 @@ def _files(folder: str, suffix: str) -> list[Path]:
 
 
 def _digest(paths: Sequence[Path]) -> str:
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in paths:
-        told.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
-    return told.hexdigest()
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
-__all__ = ["Bank", "Ground", "Task", "code_digest"]
+__all__ = ["RunStore", "StudySpec", "Task", "code_digest"]

@@ -1,8 +1,9 @@
 """The merge gates: does a gate fail on a change that carries a fault?
 
-The gate of the first half is the desk's fresh-state unit tests and line coverage. Holdover's is small and of one
-stated size: the cycle's schedule on two recorded days, then drawn schedules of three to ten operations over two short
-days, each played from the fresh beginning to its first breach. An ablation is the same with one part taken out.
+The gate of the first half-year is the desk's fresh-state unit tests and line coverage. Holdover's gate has a
+fixed size: the cycle's schedule on two recorded days, then drawn schedules of three to ten operations over
+two short days, each played from a fresh start to its first breach. An ablation is the same gate without one
+part.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from typing import Final
 
 import msgspec
 
-from casestudy.reel import mock_store, ordered_reel
+from casestudy.reel import make_ordered_reel, write_mock_store
 from holdover.catalogue import Catalogue
-from holdover.explore.play import play
-from holdover.explore.schedule import KINDS, Operation, schedule_on
-from holdover.harness import Session, factory_named
-from holdover.harness.schedule import DEFAULT, perform
-from holdover.harness.schedule import Schedule as CycleSchedule
+from holdover.explore.player import play
+from holdover.explore.schedule import KINDS, Operation, make_schedule
+from holdover.harness import Session, resolve_factory
+from holdover.harness.schedule import DEFAULT_SCHEDULE, perform_operation
+from holdover.harness.schedule import CycleSchedule as CycleSchedule
 from holdover.recording import RecordingStore
 
 ARMS: Final = ("holdover", "no-recorded", "no-restarts", "no-overnight")
@@ -54,20 +55,20 @@ _CHOICES: Final[dict[str, tuple[int, ...]]] = {
 }
 
 
-class Gate(msgspec.Struct, kw_only=True):
+class GateResult(msgspec.Struct, kw_only=True):
     """What a gate has said of a fault: whether it failed, by what, after how many plays; the cycle counts as one."""
 
     fault: str
     arm: str
-    found: bool
+    is_caught: bool
     by: str = ""
     plays: int = 0
 
 
-def fresh_gate(root: Path, fault: str) -> Gate:
+def fresh_gate(root: Path, fault: str) -> GateResult:
     """The desk's fresh-state unit tests with the fault on. Raises `RuntimeError` when they could not be run."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(
+    completed = subprocess.run(
         [
             sys.executable,
             "-m",
@@ -86,33 +87,35 @@ def fresh_gate(root: Path, fault: str) -> Gate:
         text=True,
         check=False,
     )
-    if done.returncode not in (0, 1):
+    if completed.returncode not in (0, 1):
         raise RuntimeError(
-            f"the fresh-state tests could not be run with {fault}: {done.stdout[-400:]}{done.stderr[-400:]}"
+            f"the fresh-state tests could not be run with {fault}: {completed.stdout[-400:]}{completed.stderr[-400:]}"
         )
-    failed = [line.split("::")[-1].split(" ")[0] for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    return Gate(fault=fault, arm="fresh", found=bool(done.returncode), by=", ".join(failed[:1]), plays=1)
+    failed = [line.split("::")[-1].split(" ")[0] for line in completed.stdout.splitlines() if line.startswith("FAILED")]
+    return GateResult(fault=fault, arm="fresh", is_caught=bool(completed.returncode), by=", ".join(failed[:1]), plays=1)
 
 
-def holdover_gate(store: RecordingStore, symbols: Sequence[str], place: Path, fault: str, arm: str, plays: int) -> Gate:
+def holdover_gate(
+    store: RecordingStore, symbols: Sequence[str], directory: Path, fault: str, arm: str, plays: int
+) -> GateResult:
     """Holdover's gate, or what is left of it in an arm, on a fault; an empty name is the desk without any."""
     catalogue = Catalogue.load()
     days = 1 if arm == "no-overnight" else 2
     if arm == "no-recorded":
-        like = store.get(symbols[0], store.days(symbols[0])[0]).meta.instrument
+        instrument = store.get(symbols[0], store.days(symbols[0])[0]).meta.instrument
         symbols = symbols[:1]
-        store = mock_store(place / "mock", like)
-    reel = ordered_reel(store, symbols, days)
+        store = write_mock_store(directory / "mock", instrument)
+    reel = make_ordered_reel(store, symbols, days)
     faults = [fault] if fault else []
-    by = _cycled(reel, symbols, place / "cycle", faults, catalogue, arm)
+    by = _run_cycle(reel, symbols, directory / "cycle", faults, catalogue, arm)
     if by:
-        return Gate(fault=fault, arm=arm, found=True, by=by, plays=1)
+        return GateResult(fault=fault, arm=arm, is_caught=True, by=by, plays=1)
     for number in range(plays):
-        operations = drawn(random.Random(f"gate {number}"), arm, days)
-        schedule = schedule_on(reel, symbols, reel.days(symbols[0]), catalogue, faults=faults, operations=operations)
+        operations = draw_operations(random.Random(f"gate {number}"), arm, days)
+        schedule = make_schedule(reel, symbols, reel.days(symbols[0]), catalogue, faults=faults, operations=operations)
         played = play(
             schedule,
-            place / "play",
+            directory / "play",
             store=reel,
             catalogue=catalogue,
             journal=False,
@@ -120,22 +123,22 @@ def holdover_gate(store: RecordingStore, symbols: Sequence[str], place: Path, fa
             to_breach=True,
         )
         if played.verdict == "breach":
-            return Gate(fault=fault, arm=arm, found=True, by=played.mark.rpartition("/")[2], plays=number + 2)
-    shutil.rmtree(place, ignore_errors=True)
-    return Gate(fault=fault, arm=arm, found=False, plays=plays + 1)
+            return GateResult(fault=fault, arm=arm, is_caught=True, by=played.mark.rpartition("/")[2], plays=number + 2)
+    shutil.rmtree(directory, ignore_errors=True)
+    return GateResult(fault=fault, arm=arm, is_caught=False, plays=plays + 1)
 
 
-def _cycled(
-    reel: RecordingStore, symbols: Sequence[str], place: Path, faults: Sequence[str], catalogue: Catalogue, arm: str
+def _run_cycle(
+    reel: RecordingStore, symbols: Sequence[str], directory: Path, faults: Sequence[str], catalogue: Catalogue, arm: str
 ) -> str:
     """What the carried arm of the cycle breaches first on these days; empty when it holds."""
     days = reel.days(symbols[0])
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)
     session = Session(
-        factory_named("desk"),
+        resolve_factory("desk"),
         reel,
         symbols,
-        place,
+        directory,
         days=days,
         faults=faults,
         catalogue=catalogue,
@@ -146,7 +149,7 @@ def _cycled(
     try:
         for number, day in enumerate(days):
             for operation in _cycle(arm).operations(number):
-                perform(session, operation, day=day)
+                perform_operation(session, operation, day=day)
                 if session.breaches:
                     return session.breaches[0].invariant
     except Exception as problem:  # the desk raised: that fails a gate as well
@@ -159,28 +162,30 @@ def _cycled(
 def _cycle(arm: str) -> CycleSchedule:
     """The cycle's own schedule; without its kill where there are no restarts."""
     if arm != "no-restarts":
-        return DEFAULT
-    kept = [one for one in DEFAULT.every_day if not one.kill and one.op != "restart"]
-    return msgspec.structs.replace(DEFAULT, name="no restart", every_day=kept)
+        return DEFAULT_SCHEDULE
+    operations = [
+        operation for operation in DEFAULT_SCHEDULE.every_day if not operation.kill and operation.op != "restart"
+    ]
+    return msgspec.structs.replace(DEFAULT_SCHEDULE, name="no restart", every_day=operations)
 
 
-def drawn(rng: random.Random, arm: str, days: int) -> list[Operation]:
+def draw_operations(rng: random.Random, arm: str, days: int) -> list[Operation]:
     """Three to ten operations over short days. The same draws in every arm, but for what the arm has not."""
-    found: list[Operation] = []
+    operations: list[Operation] = []
     for day in range(days):
         seconds = rng.randint(900, 4000)
         for _ in range(rng.randint(1, 5)):
             kind = rng.choice(rng.choice(_FAMILIES))
             operation = _operation(rng, kind, day, seconds)
             if not (arm == "no-restarts" and operation.kind.family == "restart"):
-                found.append(operation)
-        found.append(Operation(day=day, at="second", n=seconds + (300 if day else 0), do="overnight"))
-    return found
+                operations.append(operation)
+        operations.append(Operation(day=day, at="second", n=seconds + (300 if day else 0), do="overnight"))
+    return operations
 
 
 def _operation(rng: random.Random, do: str, day: int, seconds: int) -> Operation:
     mutations, messages = max(seconds // 4, 10), max(seconds // 30, 5)
-    numbers = [_number(rng, name, default, do) for name, default in KINDS[do].takes]
+    numbers = [_number(rng, name, default, do) for name, default in KINDS[do].parameters]
     at, n = "second", rng.randint(1, seconds)
     if do in _FAMILIES[2]:
         at, n = rng.choice(("in", "out")), rng.randint(1, messages)
@@ -198,4 +203,4 @@ def _number(rng: random.Random, name: str, default: int, do: str) -> int:
     return rng.choice(_CHOICES.get(name, (default,)))
 
 
-__all__ = ["ARMS", "Gate", "drawn", "fresh_gate", "holdover_gate"]
+__all__ = ["ARMS", "GateResult", "draw_operations", "fresh_gate", "holdover_gate"]

@@ -1,6 +1,7 @@
-"""The model: how often what happens to a desk, how its developers ship, how often they are wrong; each with its source.
+"""The model: how often operations happen, how often changes ship, and how often they carry a fault, with the
+sources.
 
-Nothing here is a result. `ASSUMED` marks a rate for which no public source was found.
+No rate here is a result. `ASSUMED` marks a rate without a public source.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ DAYS_A_HALF: Final = 126
 """Trading days of a half-year."""
 FORTNIGHT: Final = 10
 """Trading days of two weeks."""
-AGAIN: Final = 0.2
+REPEAT_SHARE: Final = 0.2
 """ASSUMED: the share of faulty changes that bring back a fault that an earlier change had."""
 FIX_DAYS: Final = 5
 """ASSUMED, the same in both halves: trading days from an incident to its resolution."""
@@ -95,18 +96,18 @@ def poisson(rng: random.Random, mean: float) -> int:
     return count
 
 
-def day_of(rng: random.Random, day: int, length_s: int) -> list[Operation]:
+def draw_day_operations(rng: random.Random, day: int, length_s: int) -> list[Operation]:
     """The operations of one trading day of so many seconds, the last quarter of an hour left alone.
 
     A time is uniform over the day. A restart or a cut comes half of the time at a mutation instead: what fails
     under load fails where something is going on. A message is any of the first thousand of the day.
     """
-    found: list[Operation] = []
+    operations: list[Operation] = []
     for rate in RATES:
         for _ in range(poisson(rng, rate.a_day)):
             kind = rng.choices(list(rate.kinds), list(rate.kinds.values()))[0]
-            found += _operations(rng, kind, day, length_s)
-    return found
+            operations += _operations(rng, kind, day, length_s)
+    return operations
 
 
 def _operations(rng: random.Random, kind: str, day: int, length_s: int) -> list[Operation]:
@@ -145,7 +146,7 @@ def _numbers(rng: random.Random, kind: str) -> list[int]:
         "replace": ((0, 1, 2, 3), (-3, 1, 5)),
         "submit": ((0, 1, 2), (1, 100), (0, 1)),
     }
-    return [rng.choice(one) for one in choices.get(kind, ())]
+    return [rng.choice(values) for values in choices.get(kind, ())]
 
 
-__all__ = ["CATEGORY_WEIGHTS", "RATES", "Rate", "day_of", "poisson"]
+__all__ = ["CATEGORY_WEIGHTS", "RATES", "Rate", "draw_day_operations", "poisson"]

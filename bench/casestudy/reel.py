@@ -1,7 +1,7 @@
-"""A reel: recorded days drawn from a set, laid out on consecutive sessions of the exchange's calendar.
+"""A reel: recorded days drawn from a set and placed on consecutive sessions of the exchange's calendar.
 
-A drawn day keeps its events, its length and its prices; only its date is another. So holidays, weekends and daylight
-saving between two days are the calendar's, and what the market does inside a day is the recording's.
+A drawn day keeps its events, its length and its prices; only its date changes. Holidays, weekends and
+daylight saving come from the calendar; the market within a day comes from the recording.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Final
 import msgspec
 
 from holdover.model import Instrument
-from holdover.recording import BadRecording, Recording, RecordingStore
-from holdover.recording.calendar import Hours, hours
+from holdover.recording import Recording, RecordingError, RecordingStore
+from holdover.recording.calendar import SessionHours, hours
 from holdover.recording.format import BLOCK, RECORD, TRADING, WIDTH, Meta, Provenance, RecordingWriter
-from holdover.recording.store import path_for
+from holdover.recording.store import recording_path
 
 YEAR: Final = "2025"
 """The calendar year in which every life and gate begins."""
@@ -37,13 +37,13 @@ class Reel(RecordingStore):
     def __init__(self, store: RecordingStore, symbols: Sequence[str], first: str, drawn: Sequence[str]) -> None:
         self.store, self.directory, self.problems = store, store.directory, []
         self._symbols = sorted(symbols)
-        self._kept: dict[tuple[str, str], Recording] = {}
-        self._laid: dict[str, tuple[str, Hours]] = {}
+        self._recordings: dict[tuple[str, str], Recording] = {}
+        self._sessions: dict[str, tuple[str, SessionHours]] = {}
         calendar = store.get(self._symbols[0], drawn[0]).meta.instrument.calendar or "XNYS"
         date = first
         for source in drawn:
             session = hours(calendar, date)
-            self._laid[date] = source, session
+            self._sessions[date] = source, session
             date = session.next_session
 
     def symbols(self) -> list[str]:
@@ -52,30 +52,30 @@ class Reel(RecordingStore):
 
     def days(self, symbol: str) -> list[str]:
         """The sessions, in their order."""
-        return list(self._laid) if symbol in self._symbols else []
+        return list(self._sessions) if symbol in self._symbols else []
 
     def source(self, trade_date: str) -> str:
         """Which recorded day runs on a session."""
-        return self._laid[trade_date][0]
+        return self._sessions[trade_date][0]
 
     def get(self, symbol: str, trade_date: str) -> Recording:
         """One session's recording. Raises `BadRecording` for another."""
-        if trade_date not in self._laid or symbol not in self._symbols:
-            raise BadRecording(f"no recording of {symbol} on {trade_date} on this reel")
+        if trade_date not in self._sessions or symbol not in self._symbols:
+            raise RecordingError(f"no recording of {symbol} on {trade_date} on this reel")
         key = (symbol, trade_date)
-        if key not in self._kept:
-            source, session = self._laid[trade_date]
-            self._kept[key] = _redated(self.store.get(symbol, source), trade_date, session)
-        return self._kept[key]
+        if key not in self._recordings:
+            source, session = self._sessions[trade_date]
+            self._recordings[key] = _redated(self.store.get(symbol, source), trade_date, session)
+        return self._recordings[key]
 
 
-def _redated(source: Recording, trade_date: str, session: Hours) -> Recording:
+def _redated(source: Recording, trade_date: str, session: SessionHours) -> Recording:
     """A recorded day on another date."""
     shift_ns = session.open_ns - source.meta.open_ns
     whole = bytearray(_body(str(source.path), source.digest))
     times = memoryview(whole).cast("q")
-    for place in range(0, len(times), WIDTH // 8):
-        times[place] += shift_ns
+    for index in range(0, len(times), WIDTH // 8):
+        times[index] += shift_ns
     times.release()
     body = bytes(whole)
     meta = msgspec.structs.replace(
@@ -99,7 +99,7 @@ def _body(path: str, digest: str) -> bytes:
     return b"".join(RECORD.pack(*event) for event in Recording.open(path).events())
 
 
-def drawn_reel(store: RecordingStore, symbols: Sequence[str], rng: random.Random, count: int) -> Reel:
+def draw_reel(store: RecordingStore, symbols: Sequence[str], rng: random.Random, count: int) -> Reel:
     """A reel of `count` sessions that begins anywhere in the year, its days drawn with replacement."""
     days = store.days(symbols[0])
     calendar = store.get(symbols[0], days[0]).meta.instrument.calendar or "XNYS"
@@ -109,13 +109,13 @@ def drawn_reel(store: RecordingStore, symbols: Sequence[str], rng: random.Random
     return Reel(store, symbols, date, [rng.choice(days) for _ in range(count)])
 
 
-def ordered_reel(store: RecordingStore, symbols: Sequence[str], count: int) -> Reel:
+def make_ordered_reel(store: RecordingStore, symbols: Sequence[str], count: int) -> Reel:
     """A reel of the first recorded days in their order, going round: the days of a gate."""
     days = store.days(symbols[0])
     return Reel(store, symbols, f"{YEAR}-01-02", [days[number % len(days)] for number in range(count)])
 
 
-def mock_store(place: Path, like: Instrument) -> RecordingStore:
+def write_mock_store(directory: Path, instrument: Instrument) -> RecordingStore:
     """Two days of a mock market, as a test without recordings would have it: always there, always enough.
 
     A quote every ten seconds, 10,000 lots on either side, a spread of two ticks, a mid that walks by a tick; a print of
@@ -123,9 +123,9 @@ def mock_store(place: Path, like: Instrument) -> RecordingStore:
     """
     rng = random.Random(0)
     for day in ("2025-01-02", "2025-01-03"):
-        session = hours(like.calendar or "XNYS", day)
+        session = hours(instrument.calendar or "XNYS", day)
         meta = Meta(
-            instrument=like,
+            instrument=instrument,
             trade_date=day,
             open_ns=session.open_ns,
             close_ns=session.close_ns,
@@ -134,9 +134,9 @@ def mock_store(place: Path, like: Instrument) -> RecordingStore:
             simulated=True,
             provenance=Provenance(source="a mock market, made by bench/casestudy"),
         )
-        writer = RecordingWriter(path_for(place, like.venue or "MOCK", like.symbol, day), meta)
+        writer = RecordingWriter(recording_path(directory, instrument.venue or "MOCK", instrument.symbol, day), meta)
         mid, now_ns = 10_000, session.open_ns - 60 * _SECOND_NS
-        tick = max(like.price_increment, 1)
+        tick = max(instrument.price_increment, 1)
         writer.quote(now_ns, mid - tick, 10_000, mid + tick, 10_000)
         writer.status(session.open_ns, TRADING)
         for step in range((session.close_ns - session.open_ns) // (10 * _SECOND_NS)):
@@ -146,7 +146,7 @@ def mock_store(place: Path, like: Instrument) -> RecordingStore:
             if step % 3 == 0:
                 writer.trade(now_ns, mid + rng.choice((-1, 1)) * tick, 100)
         writer.close()
-    return RecordingStore(place)
+    return RecordingStore(directory)
 
 
-__all__ = ["Reel", "drawn_reel", "mock_store", "ordered_reel"]
+__all__ = ["Reel", "draw_reel", "write_mock_store", "make_ordered_reel"]

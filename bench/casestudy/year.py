@@ -1,8 +1,8 @@
-"""The year: changes are merged, faults ship, are found, fixed and come back; incidents are those of lives really run.
+"""Simulate a year: changes merge, faults ship, are detected, fixed and come back; incidents come from real runs.
 
-A half-year takes its changes as they come. A change whose fault the merge gate finds never ships. What ships lives one
-of its fault's lives, and another one when that one ended without anybody finding out, until somebody does or the half
-is over. A fault that is at work already cannot be shipped a second time. Faults do not act on one another.
+A change whose fault the merge gate catches never ships. A shipped fault takes one of its recorded runs; when
+that run ends without a detection it takes another, until somebody detects it or the half-year ends. A fault
+that is already active cannot ship a second time. Faults do not affect one another.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from casestudy.life import Life, Seen
-from casestudy.model import AGAIN, CATEGORY_WEIGHTS, DAYS_A_HALF, FIX_DAYS, FORTNIGHT, UNSEEN_OF_103, poisson
+from casestudy.life import Detection, FaultRun
+from casestudy.model import CATEGORY_WEIGHTS, DAYS_A_HALF, FIX_DAYS, FORTNIGHT, REPEAT_SHARE, UNSEEN_OF_103, poisson
 from holdover.desk.faults import FAULTS
-from holdover.incidents.classes import same_class
+from holdover.incidents.classes import is_same_class
 
-_MOST_A_DAY: Final = 5.0
+_CHANGES_A_DAY_MAX: Final = 5.0
 Mark = tuple[str, str]
 """An invariant and a cell class: what two incidents must share to be the same thing again."""
 TARGET: Final = DAYS_A_HALF / FORTNIGHT
@@ -51,13 +51,13 @@ class Change(NamedTuple):
 
     day: int
     fault: str
-    like: str
+    seeded_fault: str
     seed: str
 
     @property
-    def unseen(self) -> bool:
+    def is_unseen(self) -> bool:
         """Whether neither gate nor guard can see it, being of a kind that the catalogue has nothing to say of."""
-        return self.fault != self.like
+        return self.fault != self.seeded_fault
 
 
 @dataclass
@@ -73,8 +73,8 @@ class Incident:
     records: int
     sent_after: int
     waited: int
-    recurrent: bool = False
-    joined: bool = False
+    is_recurrent: bool = False
+    is_joined: bool = False
 
 
 @dataclass
@@ -90,112 +90,114 @@ class Half:
     @property
     def counted(self) -> list[Incident]:
         """The incidents, without those that joined an open one."""
-        return [one for one in self.incidents if not one.joined]
+        return [incident for incident in self.incidents if not incident.is_joined]
 
 
-class Lives:
+class FaultRuns:
     """The lives of each fault and what each gate finds."""
 
-    def __init__(self, lives: Mapping[str, Sequence[Life]], caught: Mapping[str, frozenset[str]]) -> None:
-        self.lives, self.caught = lives, caught
-        self.faults = list(lives)
-        self.weights = weights(self.faults)
+    def __init__(self, runs_by_fault: Mapping[str, Sequence[FaultRun]], caught: Mapping[str, frozenset[str]]) -> None:
+        self.runs_by_fault, self.caught = runs_by_fault, caught
+        self.faults = list(runs_by_fault)
+        self.weights = fault_weights(self.faults)
 
-    def resampled(self, rng: random.Random) -> Lives:
+    def resample(self, rng: random.Random) -> FaultRuns:
         """Another bank as it might have been: of each fault as many of its lives, drawn with replacement."""
-        again = {name: rng.choices(list(lives), k=len(lives)) for name, lives in self.lives.items()}
-        return Lives(again, self.caught)
+        samples = {name: rng.choices(list(runs), k=len(runs)) for name, runs in self.runs_by_fault.items()}
+        return FaultRuns(samples, self.caught)
 
     def catches(self, gate: str, change: Change) -> bool:
         """Whether a gate finds the fault of a change."""
-        return not change.unseen and change.fault in self.caught[gate]
+        return not change.is_unseen and change.fault in self.caught[gate]
 
 
-def weights(faults: Sequence[str]) -> list[float]:
+def fault_weights(faults: Sequence[str]) -> list[float]:
     """How often each fault is the one that a faulty change carries: by category, alike inside it."""
-    of = [FAULTS[name].category for name in faults]
-    return [CATEGORY_WEIGHTS[category] / of.count(category) for category in of]
+    categories = [FAULTS[name].category for name in faults]
+    return [CATEGORY_WEIGHTS[category] / categories.count(category) for category in categories]
 
 
-def stream(
-    rng: random.Random, lives: Lives, a_day: float, unseen: float, earlier: Sequence[Change], seed: str
+def draw_changes(
+    rng: random.Random, fault_runs: FaultRuns, a_day: float, unseen: float, earlier: Sequence[Change], seed: str
 ) -> list[Change]:
     """The faulty changes of a half-year, `a_day` of them, a share `unseen` of a kind that nothing here can see."""
-    known = list(earlier)
+    changes = list(earlier)
     for day in range(DAYS_A_HALF):
         for _ in range(poisson(rng, a_day)):
-            like = rng.choices(lives.faults, lives.weights)[0]
-            fault = f"unseen-{rng.randrange(UNSEEN_OF_103)}" if rng.random() < unseen else like
-            if known and rng.random() < AGAIN:
-                before = rng.choice(known)
-                fault, like = before.fault, before.like
-            known.append(Change(day, fault, like, f"{seed} {len(known)}"))
-    return known[len(earlier) :]
+            seeded_fault = rng.choices(fault_runs.faults, fault_runs.weights)[0]
+            fault = f"unseen-{rng.randrange(UNSEEN_OF_103)}" if rng.random() < unseen else seeded_fault
+            if changes and rng.random() < REPEAT_SHARE:
+                before = rng.choice(changes)
+                fault, seeded_fault = before.fault, before.seeded_fault
+            changes.append(Change(day, fault, seeded_fault, f"{seed} {len(changes)}"))
+    return changes[len(earlier) :]
 
 
-def half(changes: Sequence[Change], lives: Lives, arm: Arm, start: int = 0) -> Half:
+def simulate_half(changes: Sequence[Change], fault_runs: FaultRuns, arm: Arm, start: int = 0) -> Half:
     """Live a half-year that begins on day `start` of the year; days of changes count from there."""
-    told = Half(changes=len(changes))
+    result = Half(changes=len(changes))
     at_work: dict[str, int] = {}
     regressions: dict[str, int] = {}
-    for change in sorted(changes, key=lambda one: one.day):
-        kept = change.fault in regressions and regressions[change.fault] <= change.day
-        if kept or lives.catches(arm.gate, change):
-            told.caught += 1
+    for change in sorted(changes, key=lambda entry: entry.day):
+        has_regression = change.fault in regressions and regressions[change.fault] <= change.day
+        if has_regression or fault_runs.catches(arm.gate, change):
+            result.caught += 1
             continue
         if at_work.get(change.fault, -1) > change.day:
             continue
-        told.shipped += 1
-        lived = _lived(change, lives, arm.guard)
-        if lived is None:
-            told.latent.append(change)
+        result.shipped += 1
+        outcome = _find_detection(change, fault_runs, arm.guard)
+        if outcome is None:
+            result.latent.append(change)
             at_work[change.fault] = DAYS_A_HALF
             continue
-        day, life, seen = lived
+        day, fault_run, detection = outcome
         resolved = day + FIX_DAYS
         at_work[change.fault] = resolved
-        if arm.guard and arm.gate != BEFORE.gate and not change.unseen and seen is life.breach:
+        if arm.guard and arm.gate != BEFORE.gate and not change.is_unseen and detection is fault_run.breach:
             regressions[change.fault] = resolved  # its bundle is played by the gate from then on
-        told.incidents.append(_incident(change, life, seen, start + day, day - change.day))
-    told.incidents.sort(key=lambda one: one.opened)
-    return told
+        result.incidents.append(_incident(change, fault_run, detection, start + day, day - change.day))
+    result.incidents.sort(key=lambda incident: incident.opened)
+    return result
 
 
-def _lived(change: Change, lives: Lives, guard: bool) -> tuple[int, Life, Seen] | None:
+def _find_detection(change: Change, fault_runs: FaultRuns, guard: bool) -> tuple[int, FaultRun, Detection] | None:
     """On which day of the half somebody finds out, in which life and how; None when nobody does."""
     rng = random.Random(change.seed)
     day = change.day
     while day < DAYS_A_HALF:
-        life = rng.choice(lives.lives[change.like])
-        seen = life.breach if guard and not change.unseen and life.breach is not None else life.found
-        if seen is not None:
-            return (day + seen.day, life, seen) if day + seen.day < DAYS_A_HALF else None
-        day += life.days
+        fault_run = rng.choice(fault_runs.runs_by_fault[change.seeded_fault])
+        detection = (
+            fault_run.breach if guard and not change.is_unseen and fault_run.breach is not None else fault_run.discovery
+        )
+        if detection is not None:
+            return (day + detection.day, fault_run, detection) if day + detection.day < DAYS_A_HALF else None
+        day += fault_run.days
     return None
 
 
-def _incident(change: Change, life: Life, seen: Seen, opened: int, waited: int) -> Incident:
-    if change.unseen:
+def _incident(change: Change, fault_run: FaultRun, detection: Detection, opened: int, waited: int) -> Incident:
+    if change.is_unseen:
         mark = (change.fault, "outside the catalogue")
     else:
         # What people found is classified afterwards, by what the catalogue says of the same life.
-        classed = life.breach or seen
+        classed = fault_run.breach or detection
         mark = (classed.by, classed.cell_class)
-    sent_after = 0 if seen is life.breach else life.sent_after
-    return Incident(opened, opened + FIX_DAYS, change.fault, mark, seen.by, seen.records, sent_after, waited)
+    sent_after = 0 if detection is fault_run.breach else fault_run.sent_after
+    return Incident(opened, opened + FIX_DAYS, change.fault, mark, detection.by, detection.records, sent_after, waited)
 
 
-def judge(incidents: Sequence[Incident]) -> None:
+def mark_recurrence(incidents: Sequence[Incident]) -> None:
     """Holdover's own rule over a whole year: an incident joins an open one of its mark; it is recurrent when one of
     its mark had been resolved before it was opened."""
-    taken: dict[str, list[Incident]] = {}
-    for one in sorted(incidents, key=lambda one: one.opened):
-        known = taken.setdefault(one.mark[0], [])
-        before = [other for other in known if same_class(other.mark[1], one.mark[1])]
-        one.joined = any(other.opened <= one.opened < other.resolved for other in before)
-        one.recurrent = any(other.resolved <= one.opened for other in before)
-        if not one.joined:
-            known.append(one)
+    incidents_by_invariant: dict[str, list[Incident]] = {}
+    for incident in sorted(incidents, key=lambda entry: entry.opened):
+        earlier = incidents_by_invariant.setdefault(incident.mark[0], [])
+        before = [previous for previous in earlier if is_same_class(previous.mark[1], incident.mark[1])]
+        incident.is_joined = any(previous.opened <= incident.opened < previous.resolved for previous in before)
+        incident.is_recurrent = any(previous.resolved <= incident.opened for previous in before)
+        if not incident.is_joined:
+            earlier.append(incident)
 
 
 @dataclass
@@ -205,32 +207,32 @@ class Year:
     first: Half
     second: dict[str, Half]
     unchanged: Half
-    alone: Half
+    without_history: Half
     """The second half with Holdover, judged as if nothing had been known of before it: for the share of novel."""
 
 
-def live(lives: Lives, a_day: float, unseen: float, seed: str, *, arms: Sequence[Arm] = ARMS) -> Year:
+def simulate_year(fault_runs: FaultRuns, a_day: float, unseen: float, seed: str, *, arms: Sequence[Arm] = ARMS) -> Year:
     """One year. The same seed gives the same year."""
     rng = random.Random(f"year {seed}")
-    lives = lives.resampled(rng)
-    early = stream(rng, lives, a_day, unseen, (), f"{seed} life")
-    late = stream(rng, lives, a_day, unseen, early, f"{seed} life")
-    first = half(early, lives, BEFORE)
-    judge(first.incidents)
-    carried = [one._replace(day=0, seed=f"{one.seed} on") for one in first.latent]
+    fault_runs = fault_runs.resample(rng)
+    early = draw_changes(rng, fault_runs, a_day, unseen, (), f"{seed} life")
+    late = draw_changes(rng, fault_runs, a_day, unseen, early, f"{seed} life")
+    first = simulate_half(early, fault_runs, BEFORE)
+    mark_recurrence(first.incidents)
+    carried = [change._replace(day=0, seed=f"{change.seed} on") for change in first.latent]
 
     def second(arm: Arm) -> Half:
-        told = half([*carried, *late], lives, arm, DAYS_A_HALF)
-        judge([*first.incidents, *told.incidents])
-        return told
+        result = simulate_half([*carried, *late], fault_runs, arm, DAYS_A_HALF)
+        mark_recurrence([*first.incidents, *result.incidents])
+        return result
 
-    found = {arm.name: second(arm) for arm in arms}
-    alone = half([*carried, *late], lives, HOLDOVER, DAYS_A_HALF)
-    judge(alone.incidents)
-    return Year(first, found, second(BEFORE), alone)
+    second_halves = {arm.name: second(arm) for arm in arms}
+    without_history = simulate_half([*carried, *late], fault_runs, HOLDOVER, DAYS_A_HALF)
+    mark_recurrence(without_history.incidents)
+    return Year(first, second_halves, second(BEFORE), without_history)
 
 
-def calibrated(lives: Lives, unseen: float, seed: str, years: int = 200) -> float:
+def calibrate(fault_runs: FaultRuns, unseen: float, seed: str, years: int = 200) -> float:
     """How many faulty changes a day make as many incidents of the first half as were published, on average.
 
     An input, set by bisection over the same years. Raises `ValueError` when no rate up to some a day does.
@@ -240,15 +242,17 @@ def calibrated(lives: Lives, unseen: float, seed: str, years: int = 200) -> floa
         counts = []
         for number in range(years):
             rng = random.Random(f"calibrate {seed} {number}")
-            told = half(stream(rng, lives, a_day, unseen, (), f"{seed} {number}"), lives, BEFORE)
-            judge(told.incidents)
-            counts.append(len(told.counted))
+            result = simulate_half(
+                draw_changes(rng, fault_runs, a_day, unseen, (), f"{seed} {number}"), fault_runs, BEFORE
+            )
+            mark_recurrence(result.incidents)
+            counts.append(len(result.counted))
         return statistics.fmean(counts)
 
     low, high = 0.0, 0.05
     while incidents(high) < TARGET:
         low, high = high, high * 2
-        if high > _MOST_A_DAY:
+        if high > _CHANGES_A_DAY_MAX:
             raise ValueError(
                 f"people find too few of these faults: at {low:g} faulty changes a day there are fewer incidents than "
                 f"were published; give each fault more lives or longer ones"
@@ -278,7 +282,10 @@ def interval(values: Sequence[float]) -> Interval:
 
 def ratios(before: Sequence[Half], after: Sequence[Half]) -> list[float]:
     """The ratio of incidents, year by year; a year without any before has none."""
-    counts = [(len(one.counted), len(other.counted)) for one, other in zip(before, after, strict=True)]
+    counts = [
+        (len(first_half.counted), len(second_half.counted))
+        for first_half, second_half in zip(before, after, strict=True)
+    ]
     return [second / first for first, second in counts if first]
 
 
@@ -290,9 +297,9 @@ __all__ = [
     "Change",
     "Half",
     "Incident",
-    "Lives",
+    "FaultRuns",
     "Year",
-    "calibrated",
+    "calibrate",
     "interval",
     "ratios",
 ]

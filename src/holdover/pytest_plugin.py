@@ -5,12 +5,12 @@
         session.begin("2024-11-27")
         ...
 
-`session` runs the desk, or the subject that the marker or `--holdover-subject` names, on the recordings that the
-marker or `--holdover-recordings` names (without either the bundled simulated ones). A breach that the test has not
-expected (`session.expected`) fails it. Nothing heavy is imported before a fixture is used.
+`session` runs the desk, or the subject that the marker or `--holdover-subject` names, on the recordings that
+the marker or `--holdover-recordings` names (the default is the bundled simulated recordings). A breach that
+`session.expected` does not name fails the test. The plugin imports nothing heavy before a fixture is used.
 
-`--state-cov` measures state coverage: every guard made during the run is counted, also over the workers of
-pytest-xdist, and what was seen is written to `.state-coverage.json` and `.state-results.json`.
+`--state-cov` measures state coverage: it counts every guard of the run, also over the workers of
+pytest-xdist, and writes the result to `.state-coverage.json` and `.state-results.json`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from holdover.coverage.data import Data
-    from holdover.coverage.numbers import Numbers
-    from holdover.coverage.results import Results
+    from holdover.coverage.data import CoverageData
+    from holdover.coverage.numbers import CoverageNumbers
+    from holdover.coverage.results import StateTestResults
     from holdover.harness.session import Session
     from holdover.harness.snapshot import Snapshot
     from holdover.recording import Recording, RecordingStore
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
+    """Add the command-line options."""
     group = parser.getgroup("holdover")
     group.addoption("--holdover-subject", default="desk", help="the subject of `session`: desk, or MODULE:NAME")
     group.addoption("--holdover-recordings", default=None, help="a folder of recordings for `session`")
@@ -54,36 +54,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker."""
+    """Declare the marker and start the coverage measurement if an option requests it."""
     config.addinivalue_line(
         "markers",
         "state(instrument=..., subject=..., recordings=..., days=..., faults=..., recovery=..., logic=False): "
         "a state-persistent test on recorded days; logic=True where it replays none on purpose",
     )
-    wanted = ("report", "fail_under", "gap", "base")
-    if config.getoption("state_cov") or any(config.getoption(f"state_cov_{name}") for name in wanted):
+    option_names = ("report", "fail_under", "gap", "base")
+    if config.getoption("state_cov") or any(config.getoption(f"state_cov_{name}") for name in option_names):
         config.pluginmanager.register(StateCoverage(config), "holdover-state-coverage")
 
 
-def _told(node: pytest.Item) -> dict[str, Any]:
-    """What the `state` markers of a test say, the closest last."""
-    told: dict[str, Any] = {}
+def _marker_arguments(node: pytest.Item) -> dict[str, Any]:
+    """Return the arguments of a test's `state` markers; the closest marker wins."""
+    arguments: dict[str, Any] = {}
     for marker in reversed(list(node.iter_markers("state"))):
-        told.update(marker.kwargs)
-    return told
+        arguments.update(marker.kwargs)
+    return arguments
 
 
-def _store(request: pytest.FixtureRequest) -> RecordingStore:
-    from holdover.recording import RecordingStore, bundled
+def _open_store(request: pytest.FixtureRequest) -> RecordingStore:
+    from holdover.recording import RecordingStore, bundled_store
 
-    place = _told(request.node).get("recordings") or request.config.getoption("--holdover-recordings")
-    return RecordingStore(place) if place else bundled()
+    directory = _marker_arguments(request.node).get("recordings") or request.config.getoption("--holdover-recordings")
+    return RecordingStore(directory) if directory else bundled_store()
 
 
 @pytest.fixture
 def recording(request: pytest.FixtureRequest) -> Callable[..., Recording]:
-    """A recorded day by instrument and date: `recording("ACME", "2024-11-27")`."""
-    store = _store(request)
+    """Return a recorded day by instrument and date: `recording("ACME", "2024-11-27")`."""
+    store = _open_store(request)
 
     def get(symbol: str, trade_date: str) -> Recording:
         return store.get(symbol, trade_date)
@@ -93,179 +93,183 @@ def recording(request: pytest.FixtureRequest) -> Callable[..., Recording]:
 
 @pytest.fixture
 def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session]:
-    """A session of the subject over recorded days; a breach that `session.expected` does not name fails the test."""
+    """A session of the subject over recorded days. A breach that `session.expected` does not name fails the test."""
     from holdover.harness.session import Session
-    from holdover.harness.subject import factory_named
+    from holdover.harness.subject import resolve_factory
     from holdover.world import VenuePolicy
 
-    told = _told(request.node)
-    store = _store(request)
-    instrument = told.get("instrument") or store.symbols()[0]
+    arguments = _marker_arguments(request.node)
+    store = _open_store(request)
+    instrument = arguments.get("instrument") or store.symbols()[0]
     symbols = instrument.split(",") if isinstance(instrument, str) else list(instrument)
     measuring: StateCoverage | None = request.config.pluginmanager.get_plugin("holdover-state-coverage")
-    made = Session(
-        factory_named(told.get("subject") or request.config.getoption("--holdover-subject")),
+    test_session = Session(
+        resolve_factory(arguments.get("subject") or request.config.getoption("--holdover-subject")),
         store,
         symbols,
         tmp_path / "session",
-        days=told.get("days") or store.days(symbols[0]),
-        faults=told.get("faults", ()),
-        policy=VenuePolicy(recovery=told.get("recovery", "replay")),
+        days=arguments.get("days") or store.days(symbols[0]),
+        faults=arguments.get("faults", ()),
+        policy=VenuePolicy(recovery=arguments.get("recovery", "replay")),
         catalogue=measuring.catalogue if measuring is not None else None,
     )
     try:
-        yield made
+        yield test_session
     finally:
-        made.close()
-    unexpected = [one for one in made.breaches if one.invariant not in made.expected]
+        test_session.close()
+    unexpected = [breach for breach in test_session.breaches if breach.invariant not in test_session.expected]
     if unexpected:
-        pytest.fail("\n".join(one.explanation for one in unexpected[:5]), pytrace=False)
+        pytest.fail("\n".join(breach.explanation for breach in unexpected[:5]), pytrace=False)
 
 
 @pytest.fixture
 def snapshot() -> Callable[..., Snapshot]:
-    """Takes the full state of a session: `snapshot(session)`."""
-    from holdover.harness.snapshot import take
+    """Take the full state of a session: `snapshot(session)`."""
+    from holdover.harness.snapshot import take_snapshot
 
-    def taken(of: Session, *, redact: tuple[str, ...] = ()) -> Snapshot:
-        return take(of, redact=redact)
-
-    return taken
+    return take_snapshot
 
 
 class StateCoverage:
-    """Measures one run: in every worker by itself, joined by whoever controls them."""
+    """Measures one run: each worker measures itself, and the controller joins the results."""
 
     def __init__(self, config: pytest.Config) -> None:
         from holdover.catalogue import Catalogue
-        from holdover.coverage import Collector, find_lock, read, read_lock
+        from holdover.coverage import CoverageCollector, find_lock, read_coverage, read_lock
 
         self.config = config
-        given = config.getoption("state_cov_lock")
+        lock_path = config.getoption("state_cov_lock")
         try:
-            self.lock = read_lock(Path(given) if given else find_lock(config.rootpath))
+            self.lock = read_lock(Path(lock_path) if lock_path else find_lock(config.rootpath))
             self.catalogue = Catalogue.load(*self.lock.catalogue)
             gap, base = (config.getoption(f"state_cov_{name}") for name in ("gap", "base"))
-            self.profile = read(Path(gap)) if gap else None
-            self.base = read(Path(base)) if base else None
-            told = config.getoption("state_cov_today")
-            self.today = date.fromisoformat(told) if told else date.today()
-            self.reports = [_report(kind) for kind in config.getoption("state_cov_report")] or [("term", None)]
+            self.profile = read_coverage(Path(gap)) if gap else None
+            self.base = read_coverage(Path(base)) if base else None
+            today_text = config.getoption("state_cov_today")
+            self.today = date.fromisoformat(today_text) if today_text else date.today()
+            self.reports = [_parse_report(kind) for kind in config.getoption("state_cov_report")] or [("term", None)]
         except ValueError as problem:
             raise pytest.UsageError(str(problem)) from problem
-        place = config.getoption("state_cov_file")
-        self.file = Path(place) if place else config.rootpath / ".state-coverage.json"
-        self.collector = Collector(self.catalogue).open()
+        file_name = config.getoption("state_cov_file")
+        self.file = Path(file_name) if file_name else config.rootpath / ".state-coverage.json"
+        self.collector = CoverageCollector(self.catalogue).open()
         self.outcomes: dict[str, str] = {}
         self.marked: dict[str, bool] = {}
-        self.played: dict[str, int] = {}
-        self.parts: list[tuple[Data, Results]] = []
+        self.event_counts: dict[str, int] = {}
+        self.parts: list[tuple[CoverageData, StateTestResults]] = []
         self.lost_workers = 0
-        self.numbers: Numbers | None = None
+        self.numbers: CoverageNumbers | None = None
         self.reasons: list[str] = []
 
     # -- every test ---------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, None]:
-        """What the guards of a test have seen is counted under its name, once its fixtures are gone."""
+        """Count the guards of a test under its name after its fixtures are torn down."""
         if item.get_closest_marker("state") is not None:
-            self.marked[item.nodeid] = bool(_told(item).get("logic", False))
+            self.marked[item.nodeid] = bool(_marker_arguments(item).get("logic", False))
         yield
-        self.played[item.nodeid] = self.collector.take(item.nodeid)
+        self.event_counts[item.nodeid] = self.collector.collect(item.nodeid)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, None]:
-        """Keep the worst that became of each test."""
-        made = yield
-        report: pytest.TestReport = made.get_result()
+        """Keep the worst outcome of each test."""
+        outcome = yield
+        report: pytest.TestReport = outcome.get_result()
         if report.when == "call" or report.outcome != "passed":
-            known = self.outcomes.get(item.nodeid, "passed")
-            self.outcomes[item.nodeid] = known if known == "failed" else report.outcome
+            previous = self.outcomes.get(item.nodeid, "passed")
+            self.outcomes[item.nodeid] = previous if previous == "failed" else report.outcome
 
     # -- the end of the run -------------------------------------------------------------------------------------
 
-    def _results(self) -> Results:
-        from holdover.coverage.results import Results, StateTest
+    def _make_results(self) -> StateTestResults:
+        from holdover.coverage.results import StateTest, StateTestResults
 
         tests = [
-            StateTest(name, self.outcomes.get(name, "passed"), self.played.get(name, 0), logic)
+            StateTest(name, self.outcomes.get(name, "passed"), self.event_counts.get(name, 0), logic)
             for name, logic in self.marked.items()
         ]
-        others = [name for name, told in self.outcomes.items() if told == "failed" and name not in self.marked]
-        return Results(catalogue=self.catalogue.digest, tests=sorted(tests), others_failed=sorted(others))
+        unmarked_failures = [
+            name for name, outcome in self.outcomes.items() if outcome == "failed" and name not in self.marked
+        ]
+        return StateTestResults(
+            catalogue=self.catalogue.digest, tests=sorted(tests), failed_other_tests=sorted(unmarked_failures)
+        )
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """A worker has ended: take what it has seen."""
+        """Take the results of a worker that has ended."""
         import msgspec
 
-        from holdover.coverage import decode
-        from holdover.coverage.results import Results
+        from holdover.coverage import decode_coverage
+        from holdover.coverage.results import StateTestResults
 
-        told = getattr(node, "workeroutput", {}).get("holdover_state")
-        if told is None:
+        output = getattr(node, "workeroutput", {}).get("holdover_state")
+        if output is None:
             self.lost_workers += 1
             return
-        data = decode(told["data"].encode(), "a worker")
-        self.parts.append((data, msgspec.json.decode(told["results"], type=Results)))
+        data = decode_coverage(output["data"].encode(), "a worker")
+        self.parts.append((data, msgspec.json.decode(output["results"], type=StateTestResults)))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Join, write, compare; a reason to fail makes the run fail."""
+        """Join, write and compare the results; fail the run if there is a reason to."""
         import msgspec
 
-        from holdover.coverage import Numbers, combine
-        from holdover.coverage.results import join, results_beside
+        from holdover.coverage import CoverageNumbers, combine_coverage
+        from holdover.coverage.results import join_results, results_path
 
         self.collector.close()
-        self.collector.take("(outside of any test)")
-        mine = self._results()
+        self.collector.collect("(outside of any test)")
+        own_results = self._make_results()
         if hasattr(self.config, "workeroutput"):
-            told = {"data": self.collector.data.encode().decode(), "results": msgspec.json.encode(mine).decode()}
-            self.config.workeroutput["holdover_state"] = told
+            output = {
+                "data": self.collector.data.encode().decode(),
+                "results": msgspec.json.encode(own_results).decode(),
+            }
+            self.config.workeroutput["holdover_state"] = output
             return
-        data = combine([self.collector.data, *(part for part, _ in self.parts)])
-        results = join([mine, *(part for _, part in self.parts)], self.catalogue.digest)
+        data = combine_coverage([self.collector.data, *(part for part, _ in self.parts)])
+        results = join_results([own_results, *(part for _, part in self.parts)], self.catalogue.digest)
         results.lost_workers = self.lost_workers
         data.write(self.file)
-        results.write(results_beside(self.file))
-        self.numbers = Numbers(data, self.lock, self.catalogue, profile=self.profile, base=self.base)
-        self.reasons = self._reasons(self.numbers)
+        results.write(results_path(self.file))
+        self.numbers = CoverageNumbers(data, self.lock, self.catalogue, profile=self.profile, base=self.base)
+        self.reasons = self._find_reasons(self.numbers)
         self._write_reports(self.numbers)
         if self.reasons and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def _reasons(self, numbers: Numbers) -> list[str]:
-        wanted = self.config.getoption("state_cov_fail_under")
-        found = [str(one) for one in numbers.wrong]
-        if wanted is not None and numbers.c1.percent < wanted:
-            found.append(f"C1 is {numbers.c1.percent:.2f}%, should be at least {wanted:g}%")
-        open_, expired = numbers.unwaived(self.today)
-        found += [f"production has seen and no test has: {gap.name}" for gap in open_]
-        found += expired
-        found += [f"this change loses {lost}" for lost in numbers.lost]
+    def _find_reasons(self, numbers: CoverageNumbers) -> list[str]:
+        percent_min = self.config.getoption("state_cov_fail_under")
+        reasons = [str(problem) for problem in numbers.rule_violations]
+        if percent_min is not None and numbers.c1.percent < percent_min:
+            reasons.append(f"C1 is {numbers.c1.percent:.2f}%, should be at least {percent_min:g}%")
+        open_, expired = numbers.unwaived_gaps(self.today)
+        reasons += [f"production has seen and no test has: {gap.name}" for gap in open_]
+        reasons += expired
+        reasons += [f"this change loses {lost_cell}" for lost_cell in numbers.lost_places]
         if self.lost_workers:
-            found.append(f"workers died ({self.lost_workers}), and what they had seen is lost")
-        return found
+            reasons.append(f"workers died ({self.lost_workers}), and what they had seen is lost")
+        return reasons
 
-    def _write_reports(self, numbers: Numbers) -> None:
+    def _write_reports(self, numbers: CoverageNumbers) -> None:
         import json
 
         from holdover.report import coverage_page
 
-        for kind, place in self.reports:
+        for kind, file_name in self.reports:
             if kind == "html":
-                path = Path(place or self.config.rootpath / "out" / "state-coverage.html")
+                path = Path(file_name or self.config.rootpath / "out" / "state-coverage.html")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(coverage_page(numbers, self.today), encoding="utf-8")
             elif kind == "json":
-                path = Path(place or self.config.rootpath / "out" / "state-coverage.json")
+                path = Path(file_name or self.config.rootpath / "out" / "state-coverage.json")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(numbers.as_json(self.today), indent=1) + "\n", encoding="utf-8")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """The table, and the reasons to fail."""
+        """Print the table and the reasons to fail."""
         from holdover.report import coverage_text
 
         if self.numbers is None:
@@ -278,10 +282,10 @@ class StateCoverage:
             terminalreporter.write_line(f"FAIL state coverage: {reason}", red=True)
 
 
-def _report(kind: str) -> tuple[str, str | None]:
-    name, _, place = kind.partition(":")
+def _parse_report(kind: str) -> tuple[str, str | None]:
+    name, _, file_name = kind.partition(":")
     if name not in ("term", "term-missing", "html", "json", "none"):
         raise ValueError(
             f"--state-cov-report {kind}: no report is called so; there are term, term-missing, html, json, none"
         )
-    return name, place or None
+    return name, file_name or None

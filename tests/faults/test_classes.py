@@ -10,32 +10,32 @@ from msgspec.structs import replace
 
 from holdover.catalogue import Catalogue
 from holdover.desk.faults import FAULTS
-from holdover.harness import Fill, Session, factory_named, first
-from holdover.incidents import Incident, Ledger, cell_class
+from holdover.harness import Fill, Session, first, resolve_factory
+from holdover.incidents import Incident, IncidentLedger, cell_class
 from holdover.model import OrdStatus
-from holdover.recording import bundled
+from holdover.recording import bundled_store
 from holdover.runtime import Breach, FreezeStore
-from tests.faults.stories import STORIES, minutes, night
+from tests.faults.stories import STORIES, pass_night, run_minutes
 
 DAYS = ("2024-11-27", "2024-11-29")
 
 
-def session_on(place: Path, catalogue: Catalogue, symbol: str, fault: str) -> Session:
+def make_session(directory: Path, catalogue: Catalogue, symbol: str, fault: str) -> Session:
     """A session of the desk with a fault on one instrument: other prices, other quantities, another day's tape."""
-    desk = factory_named("desk")
+    desk = resolve_factory("desk")
     options = {"days": DAYS, "faults": (fault,), "catalogue": catalogue, "settings": STORIES[fault].settings}
-    return Session(desk, bundled(), [symbol], place / symbol, journal=False, **options)  # type: ignore[arg-type]
+    return Session(desk, bundled_store(), [symbol], directory / symbol, journal=False, **options)  # type: ignore[arg-type]
 
 
-def breaches(place: Path, catalogue: Catalogue, symbol: str, fault: str) -> dict[str, Breach]:
+def play_story(directory: Path, catalogue: Catalogue, symbol: str, fault: str) -> dict[str, Breach]:
     """The first breach of each invariant as a fault's story is told on an instrument."""
-    session = session_on(place, catalogue, symbol, fault)
-    STORIES[fault].tell(session)
-    found: dict[str, Breach] = {}
-    for one in session.breaches:
-        found.setdefault(one.invariant, one)
+    session = make_session(directory, catalogue, symbol, fault)
+    STORIES[fault].play(session)
+    first_breaches: dict[str, Breach] = {}
+    for breach in session.breaches:
+        first_breaches.setdefault(breach.invariant, breach)
     session.close()
-    return found
+    return first_breaches
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_one_defect_is_one_class_wherever_it_comes(
     tmp_path: Path, catalogue: Catalogue, fault: str, invariant: str, counts: str
 ) -> None:
     """On two instruments nothing is alike but what the fault does, and the state in which it does it."""
-    acme, bolt = (breaches(tmp_path, catalogue, symbol, fault)[invariant] for symbol in ("ACME", "BOLT"))
+    acme, bolt = (play_story(tmp_path, catalogue, symbol, fault)[invariant] for symbol in ("ACME", "BOLT"))
     assert acme.key != bolt.key
     assert acme.explanation != bolt.explanation
     assert cell_class(acme) == cell_class(bolt)
@@ -79,24 +79,24 @@ ACME_ALONE = {
 @pytest.mark.parametrize("fault", [name for name in FAULTS if name not in ACME_ALONE])
 def test_the_cell_takes_no_defect_apart(tmp_path: Path, catalogue: Catalogue, fault: str) -> None:
     """Where two occurrences are the same by all but the cell, they are the same with it."""
-    acme, bolt = (breaches(tmp_path, catalogue, symbol, fault) for symbol in ("ACME", "BOLT"))
-    both = [name for name in acme if name in bolt]
-    assert both
-    for name in both:
-        without = [cell_class(replace(one, cell={}, after="")) for one in (acme[name], bolt[name])]
+    acme, bolt = (play_story(tmp_path, catalogue, symbol, fault) for symbol in ("ACME", "BOLT"))
+    shared_invariants = [name for name in acme if name in bolt]
+    assert shared_invariants
+    for name in shared_invariants:
+        without = [cell_class(replace(breach, cell={}, after="")) for breach in (acme[name], bolt[name])]
         if without[0] == without[1]:
             assert cell_class(acme[name]) == cell_class(bolt[name])
 
 
 def test_a_breach_carries_the_cell_of_its_session(tmp_path: Path, catalogue: Catalogue) -> None:
     """What is said of orders, positions, link, session and restart is how it stood in the session."""
-    session = session_on(tmp_path, catalogue, "ACME", "risk-starts-flat")
+    session = make_session(tmp_path, catalogue, "ACME", "risk-starts-flat")
     session.begin()
     session.run(0.2)
     session.run(until=first(Fill))
-    minutes(session, 0.1)
+    run_minutes(session, 0.1)
     working = [order for order in session.orders() if order.is_open]
-    assert session.guard.cells.here()["link"] == "up"
+    assert session.guard.cells.known_values()["link"] == "up"
     session.restart("kill")
     breach = session.breaches[0]
     assert breach.after == "restart:kill"
@@ -106,7 +106,7 @@ def test_a_breach_carries_the_cell_of_its_session(tmp_path: Path, catalogue: Cat
     assert (breach.cell["in-flight"] == "none") == all(
         order.ord_status not in (OrdStatus.PENDING_CANCEL, OrdStatus.PENDING_REPLACE) for order in working
     )
-    page = next(page for page in session.guard.store.outbox() if page.invariant == breach.invariant)
+    page = next(page for page in session.guard.store.all_pages() if page.invariant == breach.invariant)
     assert f"State: {breach.state}\n" in page.text()
     assert breach.state.endswith("link down, not reconciled; after restart:kill")
     session.close()
@@ -115,31 +115,31 @@ def test_a_breach_carries_the_cell_of_its_session(tmp_path: Path, catalogue: Cat
 def test_the_same_story_tells_the_same_cell(tmp_path: Path, catalogue: Catalogue) -> None:
     """Byte for byte, however often it is told."""
     fault = "forget-carried-partial"
-    once, again = (
-        [msgspec.json.encode(one) for one in breaches(tmp_path / place, catalogue, "ACME", fault).values()]
+    first_run, second_run = (
+        [msgspec.json.encode(breach) for breach in play_story(tmp_path / place, catalogue, "ACME", fault).values()]
         for place in ("once", "again")
     )
-    assert once == again
-    assert b'"after":"begin"' in once[0]
+    assert first_run == second_run
+    assert b'"after":"begin"' in first_run[0]
 
 
 def test_fresh_and_over_a_night_are_two_classes(tmp_path: Path, catalogue: Catalogue) -> None:
     """The same fault breaches the same invariant on its first day and in the morning: the second is novel."""
-    found = {}
-    for symbol, over in (("ACME", False), ("BOLT", True)):
-        session = session_on(tmp_path, catalogue, symbol, "snapshot-then-fills-again")
+    classes = {}
+    for symbol, is_overnight in (("ACME", False), ("BOLT", True)):
+        session = make_session(tmp_path, catalogue, symbol, "snapshot-then-fills-again")
         session.begin()
         session.run(0.2)
         session.run(until=first(Fill))
-        minutes(session, 0.1)
-        if over:
-            night(session)
+        run_minutes(session, 0.1)
+        if is_overnight:
+            pass_night(session)
         else:
             session.restart("kill")
-        minutes(session, 1)
-        found[over] = next(b for b in session.breaches if b.invariant == "position-equals-carried-plus-fills")
+        run_minutes(session, 1)
+        classes[is_overnight] = next(b for b in session.breaches if b.invariant == "position-equals-carried-plus-fills")
         session.close()
-    fresh, carried = cell_class(found[False]), cell_class(found[True])
+    fresh, carried = cell_class(classes[False]), cell_class(classes[True])
     assert fresh.endswith("after=restart")
     assert carried.endswith("after=begin")
     assert fresh.split("/")[:3] == carried.split("/")[:3]  # but for the state they are the same
@@ -149,9 +149,11 @@ def test_one_invariant_breached_by_two_faults_is_two_incidents(tmp_path: Path, c
     """An execution is booked twice: after a night by one defect, after a cut by another; each recurs as itself."""
     nightly, cut = "exec-id-set-cleared-nightly", "resent-fill-booked-again"
     order = [(nightly, "ACME"), (cut, "ACME"), (nightly, "BOLT"), (cut, "BOLT")]
-    told = [breaches(tmp_path / fault, catalogue, symbol, fault)["execution-booked-once"] for fault, symbol in order]
-    ledger = _ledger_of(tmp_path, told)
-    assert [(one.recurrence, one.recurs) for one in ledger] == [
+    breach_list = [
+        play_story(tmp_path / fault, catalogue, symbol, fault)["execution-booked-once"] for fault, symbol in order
+    ]
+    ledger = _ledger_of(tmp_path, breach_list)
+    assert [(incident.recurrence, incident.recurs) for incident in ledger] == [
         ("novel", 0),
         ("novel", 0),
         ("recurrent", 1),
@@ -159,12 +161,12 @@ def test_one_invariant_breached_by_two_faults_is_two_incidents(tmp_path: Path, c
     ]
 
 
-def _ledger_of(place: Path, told: list[Breach]) -> list[Incident]:
+def _ledger_of(directory: Path, ordered_breaches: list[Breach]) -> list[Incident]:
     """The incidents of breaches that came one after the other, each resolved before the next."""
-    ledger = Ledger(FreezeStore(place / "incidents" / "guard.db", "desk"))
-    for number, breach in enumerate(told, 1):
-        ledger.store.note(replace(breach, time_ns=number * 10))
-        assert ledger.take() == 1
+    ledger = IncidentLedger(FreezeStore(directory / "incidents" / "guard.db", "desk"))
+    for number, breach in enumerate(ordered_breaches, 1):
+        ledger.store.record_repeated_breach(replace(breach, time_ns=number * 10))
+        assert ledger.import_breaches() == 1
         ledger.diagnose(number, "olga", "booked-twice", "It was booked twice.", number * 10 + 1)
         ledger.resolve(number, "olga", number * 10 + 2)
-    return ledger.all()
+    return ledger.list_incidents()

@@ -18,7 +18,7 @@ from holdover.desk.faults import FAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
 FRESH = ROOT / "tests" / "unit" / "desk_fresh"
-SOME = (
+SAMPLE_FAULTS = (
     "trust-local-when-flat",
     "lost-unsent-order",
     "freeze-in-memory",
@@ -27,7 +27,7 @@ SOME = (
 )
 """Those that come nearest to what a fresh state shows."""
 
-_ALL_OF_THEM = """
+_SUITE_SCRIPT = """
 import json, os, sys
 import pytest
 told = {}
@@ -38,25 +38,25 @@ print("TOLD " + json.dumps(told))
 """
 
 
-def outcomes(*names: str) -> dict[str, int]:
+def run_fresh_suite(*names: str) -> dict[str, int]:
     """The exit code of the fresh-state suite with each fault on; 0 is green, 1 is a test that failed."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    done = subprocess.run(
-        [sys.executable, "-c", _ALL_OF_THEM, str(FRESH), *names],
+    result = subprocess.run(
+        [sys.executable, "-c", _SUITE_SCRIPT, str(FRESH), *names],
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    told = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
-    assert told, done.stdout[-2000:] + done.stderr[-2000:]
-    found: dict[str, int] = json.loads(told[0].removeprefix("TOLD "))
-    return found
+    output_lines = [line for line in result.stdout.splitlines() if line.startswith("TOLD ")]
+    assert output_lines, result.stdout[-2000:] + result.stderr[-2000:]
+    exit_codes: dict[str, int] = json.loads(output_lines[0].removeprefix("TOLD "))
+    return exit_codes
 
 
 @pytest.mark.slow
 def test_the_fresh_suite_is_green_with_a_fault_on() -> None:
     """Not one test fails; and the switch is heard, for with a fault that there is not none can come up."""
-    assert set(SOME) <= set(FAULTS)
-    assert outcomes(*SOME, "no-such-fault") == {**dict.fromkeys(SOME, 0), "no-such-fault": 1}
+    assert set(SAMPLE_FAULTS) <= set(FAULTS)
+    assert run_fresh_suite(*SAMPLE_FAULTS, "no-such-fault") == {**dict.fromkeys(SAMPLE_FAULTS, 0), "no-such-fault": 1}

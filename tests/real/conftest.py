@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from ..servers import Postgres
-from ..waits import waiting
+from ..servers import PostgresServer
+from ..waits import make_wait
 
 _SCHEMAS = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server, in a folder outside of pytest's own: those are closed again to the server's user."""
     with tempfile.TemporaryDirectory(prefix="holdover-postgres-", ignore_cleanup_errors=True) as folder:
-        server = Postgres(Path(folder) / "data")
+        server = PostgresServer(Path(folder) / "data")
         yield server
         server.close()
 
@@ -33,4 +33,4 @@ def schema() -> str:
 @pytest.fixture
 def wait_until() -> Callable[..., None]:
     """Wait for a condition of another process or thread; fails when it does not come about."""
-    return waiting()
+    return make_wait()

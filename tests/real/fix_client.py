@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import quickfix
 
-EVERY = 3
+FILLS_PER_ORDER = 3
 """So many fills of the order that stays bring one order of the day."""
 
 
@@ -34,8 +34,8 @@ class Store(Protocol):
 class SqliteStore:
     """A table in a file."""
 
-    def __init__(self, where: str) -> None:
-        self._db = sqlite3.connect(where, check_same_thread=False, isolation_level=None)
+    def __init__(self, path: str) -> None:
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("CREATE TABLE IF NOT EXISTS book (name TEXT PRIMARY KEY, value INTEGER)")
         self._db.execute("CREATE TABLE IF NOT EXISTS login (user TEXT, password TEXT)")
@@ -53,13 +53,13 @@ class SqliteStore:
 class PostgresStore:
     """A table of a database."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, address: str) -> None:
         import psycopg
 
-        base, _, name = where.rpartition("|")
+        base, _, name = address.rpartition("|")
         with psycopg.connect(base, autocommit=True) as server:
-            known = server.execute("SELECT 1 FROM pg_database WHERE datname=%s", (name,)).fetchone()
-            if known is None:
+            row = server.execute("SELECT 1 FROM pg_database WHERE datname=%s", (name,)).fetchone()
+            if row is None:
                 server.execute(f'CREATE DATABASE "{name}"')
         self._db = psycopg.connect(base, dbname=name, autocommit=True)
         self._db.execute("CREATE TABLE IF NOT EXISTS book (name text PRIMARY KEY, value bigint)")
@@ -79,10 +79,10 @@ class PostgresStore:
 class RedisStore:
     """A hash."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, url: str) -> None:
         import redis
 
-        self._client: Any = redis.Redis.from_url(where)
+        self._client: Any = redis.Redis.from_url(url)
 
     def get(self, name: str) -> int:
         """From the hash."""
@@ -112,9 +112,9 @@ class Client(quickfix.Application):
         print("logon", flush=True)
         if not self.store.get("open"):
             self.store.set("open", 1)
-            self.order(session, 60_000, "1", self.price)
+            self.send_order(session, 60_000, "1", self.price)
         elif self.store.get("number") != self.number:
-            self.order(session, 10, "0", "")  # the day goes on, under a name that has been
+            self.send_order(session, 10, "0", "")  # the day goes on, under a name that has been
 
     def onLogout(self, session: Any) -> None:
         """Nothing."""
@@ -136,10 +136,10 @@ class Client(quickfix.Application):
             self.store.set("filled", int(message.getField(14)))
             count = self.store.get("fills") + 1
             self.store.set("fills", count)
-            if count % EVERY == 0:
-                self.order(session, 10, "0", "")
+            if count % FILLS_PER_ORDER == 0:
+                self.send_order(session, 10, "0", "")
 
-    def order(self, session: Any, quantity: int, tif: str, price: str) -> None:
+    def send_order(self, session: Any, quantity: int, tif: str, price: str) -> None:
         """A new order; its name is counted before it leaves."""
         self.number += 1
         self.store.set("number", max(self.number, self.store.get("number")))
@@ -154,7 +154,7 @@ class Client(quickfix.Application):
         quickfix.Session.sendToTarget(message, session)
 
 
-def main(port: str, where: str, price: str, *more: str) -> None:
+def main(port: str, store_spec: str, price: str, *options: str) -> None:
     """Run until SIGTERM."""
     lines = [
         "[DEFAULT]",
@@ -174,13 +174,16 @@ def main(port: str, where: str, price: str, *more: str) -> None:
         "",
     ]
     Path("session").mkdir(exist_ok=True)
-    kind, _, place = where.partition(":")
+    kind, _, address = store_spec.partition(":")
     settings = quickfix.SessionSettings()
     settings.setFromString("\n".join(lines))
-    client, stores = Client(STORES[kind](place), price, forget="--forget" in more), quickfix.FileStoreFactory(settings)
+    client, stores = (
+        Client(STORES[kind](address), price, forget="--forget" in options),
+        quickfix.FileStoreFactory(settings),
+    )
     engine = quickfix.SocketInitiator(client, stores, settings)
     ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *told: ended.set())
+    signal.signal(signal.SIGTERM, lambda *arguments: ended.set())
     engine.start()
     while not ended.wait(0.1):
         pass

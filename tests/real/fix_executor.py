@@ -42,17 +42,17 @@ class Executor(quickfix.Application):
         """An order is filled, a subscription answered, anything else not supported."""
         kind = message.getHeader().getField(35)
         if kind == "V":
-            told = quickfix.Message()
-            told.getHeader().setField(35, "W")
-            told.setField(262, message.getField(262))
-            told.setField(55, "ACME")
+            snapshot = quickfix.Message()
+            snapshot.getHeader().setField(35, "W")
+            snapshot.setField(262, message.getField(262))
+            snapshot.setField(55, "ACME")
             for entry, price in (("0", "100.00"), ("1", "100.02")):
                 group = quickfix.Group(268, 269)
                 group.setField(269, entry)
                 group.setField(270, price)
                 group.setField(271, "500")
-                told.addGroup(group)
-            quickfix.Session.sendToTarget(told, session)
+                snapshot.addGroup(group)
+            quickfix.Session.sendToTarget(snapshot, session)
             return
         if kind != "D":
             refused = quickfix.Message()

@@ -17,7 +17,7 @@ import quickfix
 VERSIONS = {"4.2": "FIX.4.2", "4.4": "FIX.4.4", "5.0": "FIXT.1.1"}
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """One line in one write: the engine's threads speak, too."""
     os.write(1, f"{line}\n".encode())
 
@@ -31,11 +31,11 @@ class Venue(quickfix.Application):
 
     def onLogon(self, session: Any) -> None:
         """Somebody has logged on."""
-        say("logon")
+        print_line("logon")
 
     def onLogout(self, session: Any) -> None:
         """Somebody is gone."""
-        say("logout")
+        print_line("logout")
 
     def toAdmin(self, message: Any, session: Any) -> None:
         """Nothing to add."""
@@ -43,15 +43,15 @@ class Venue(quickfix.Application):
     def toApp(self, message: Any, session: Any) -> None:
         """Something is sent again when it has PossDupFlag."""
         if message.getHeader().isSetField(43):
-            say("again")
+            print_line("again")
 
     def fromAdmin(self, message: Any, session: Any) -> None:
         """A ResendRequest is told, with what it asks from, and a Logon's user."""
         kind = message.getHeader().getField(35)
         if kind == "2":
-            say(f"resend {message.getField(7)}")
+            print_line(f"resend {message.getField(7)}")
         if kind == "A" and message.isSetField(554):
-            say(f"user {message.getField(553)} {message.getField(554)}")
+            print_line(f"user {message.getField(553)} {message.getField(554)}")
 
     def fromApp(self, message: Any, session: Any) -> None:
         """A drop copy takes nothing."""
@@ -59,7 +59,7 @@ class Venue(quickfix.Application):
 
 def main(port: str, store: str, version: str, kind: str) -> None:
     """Run until standard input ends."""
-    told = {
+    options = {
         "ConnectionType": kind,
         "BeginString": VERSIONS[version],
         "SenderCompID": "VENUE",
@@ -75,23 +75,23 @@ def main(port: str, store: str, version: str, kind: str) -> None:
         "SocketConnectPort": port,
     }
     if version == "5.0":
-        told["DefaultApplVerID"] = "FIX.5.0"
+        options["DefaultApplVerID"] = "FIX.5.0"
     settings = quickfix.SessionSettings()
     # How soon to call again is read of the defaults only.
     default = "[DEFAULT]\nReconnectInterval=1\n[SESSION]\n"
-    settings.setFromString(default + "".join(f"{name}={value}\n" for name, value in told.items()))
+    settings.setFromString(default + "".join(f"{name}={value}\n" for name, value in options.items()))
     venue, stores = Venue(), quickfix.FileStoreFactory(settings)
-    made = quickfix.SocketAcceptor if kind == "acceptor" else quickfix.SocketInitiator
-    engine = made(venue, stores, settings)
+    engine_class = quickfix.SocketAcceptor if kind == "acceptor" else quickfix.SocketInitiator
+    engine = engine_class(venue, stores, settings)
     engine.start()
-    say("ready")
+    print_line("ready")
     for line in sys.stdin:
         message = quickfix.Message()
         for tag, value in json.loads(line):
             (message.getHeader() if tag == 35 else message).setField(tag, str(value))
         faulthandler.dump_traceback_later(30)  # where it hangs, if it ever does
         quickfix.Session.sendToTarget(message, venue.session)
-        say("sent")
+        print_line("sent")
         faulthandler.cancel_dump_traceback_later()
     engine.stop()
 

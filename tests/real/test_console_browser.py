@@ -18,7 +18,7 @@ import pytest
 
 from holdover.runtime import Guard
 
-from ..unit.console_bench import FAST, PASSWORD
+from ..unit.console_bench import FAST_HASHER, PASSWORD
 from ..unit.orders import BAD, GOOD
 
 CHROMIUM, DRIVER = shutil.which("chromium") or "", shutil.which("chromedriver") or ""
@@ -45,26 +45,26 @@ SWITCHES = (
 )
 
 
-def axe() -> str:
+def load_axe() -> str:
     """The source of axe-core, as the wheel that carries it has it."""
-    found = importlib.util.find_spec("axe_playwright_python")
-    assert found is not None
-    assert found.origin is not None
-    return (Path(found.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+    spec = importlib.util.find_spec("axe_playwright_python")
+    assert spec is not None
+    assert spec.origin is not None
+    return (Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
 class Desk:
     """A guard that runs, and a console over its store as an operator starts it."""
 
     def __init__(self, folder: Path) -> None:
-        from holdover.console import Users
+        from holdover.console import ConsoleUsers
 
         self.toml = folder / "desk.toml"
         self.toml.write_text('[guard]\ndirectory = "guard"\nname = "desk"\nobey_within_ms = 50\n[pages]\nlog = false\n')
         self.guard = Guard.open(self.toml)
-        self.users = Users(self.guard.store, FAST)
+        self.users = ConsoleUsers(self.guard.store, FAST_HASHER)
         for name, role in (("vera", "viewer"), ("olga", "operator"), ("amir", "approver")):
-            self.users.add(name, role, PASSWORD, by="test", time_ns=time.time_ns())
+            self.users.add_user(name, role, PASSWORD, by="test", time_ns=time.time_ns())
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -103,15 +103,15 @@ class Screen:
         """Go to a page."""
         self.driver.get(self.desk.url + path)
 
-    def until(self, what: Callable[[], Any], within_s: float = 20) -> Any:
+    def wait_until(self, condition: Callable[[], Any], within_s: float = 20) -> Any:
         """Wait on a condition."""
-        return WebDriverWait(self.driver, within_s, poll_frequency=0.02).until(lambda driver: what())
+        return WebDriverWait(self.driver, within_s, poll_frequency=0.02).until(lambda driver: condition())
 
     def text(self, css: str) -> str:
         """What a part of the page says."""
         return str(self.driver.execute_script("return document.querySelector(arguments[0])?.innerText || ''", css))
 
-    def script(self, source: str) -> Any:
+    def run_script(self, source: str) -> Any:
         """What a script says."""
         return self.driver.execute_script(source)
 
@@ -120,44 +120,44 @@ class Screen:
         self.open(path)
         self.driver.find_element(By.ID, "name").send_keys(name)
         self.driver.find_element(By.ID, "password").send_keys(PASSWORD, Keys.ENTER)
-        self.until(lambda: self.driver.find_elements(By.CSS_SELECTOR, ".who"))
+        self.wait_until(lambda: self.driver.find_elements(By.CSS_SELECTOR, ".who"))
 
-    def until_live(self) -> None:
+    def wait_until_live(self) -> None:
         """The stream is open."""
-        self.until(lambda: self.text("#live-words").startswith("Live"))
+        self.wait_until(lambda: self.text("#live-words").startswith("Live"))
 
-    def look(self, width: int, height: int = 740, *, dark: bool = False) -> None:
+    def set_viewport(self, width: int, height: int = 740, *, dark: bool = False) -> None:
         """The screen's size, and whether the person wants it dark."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         wish = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [wish]})
 
-    def press(self, *keys: str) -> None:
+    def press_keys(self, *keys: str) -> None:
         """On the keyboard, to whatever has the focus."""
         ActionChains(self.driver).send_keys(*keys).perform()
 
-    def tab_to(self, wanted: str) -> None:
+    def tab_to(self, selector: str) -> None:
         """Tab until the element that the selector names has the focus; it must be seen to have it."""
-        seen = []
+        elements = []
         for _ in range(120):
-            self.press(Keys.TAB)
-            here, outline = self.script(
-                f"const e = document.activeElement; return [e.matches({wanted!r}), getComputedStyle(e).outlineStyle]"
+            self.press_keys(Keys.TAB)
+            has_focus, outline = self.run_script(
+                f"const e = document.activeElement; return [e.matches({selector!r}), getComputedStyle(e).outlineStyle]"
             )
-            seen.append(self.script("return document.activeElement.outerHTML.slice(0, 60)"))
-            if here:
-                assert outline != "none", wanted
+            elements.append(self.run_script("return document.activeElement.outerHTML.slice(0, 60)"))
+            if has_focus:
+                assert outline != "none", selector
                 return
-        raise AssertionError(f"{wanted} is not reached by tabbing: {seen}")
+        raise AssertionError(f"{selector} is not reached by tabbing: {elements}")
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     """A guard and a console of its own."""
-    made = Desk(tmp_path)
-    yield made
-    made.close()
+    new_desk = Desk(tmp_path)
+    yield new_desk
+    new_desk.close()
 
 
 @pytest.fixture(scope="module")
@@ -178,31 +178,31 @@ def screen(chromium: Any, desk: Desk) -> Iterator[Screen]:
     """The browser, on a desktop's screen, with no cookie and no complaint of an earlier test."""
     chromium.delete_all_cookies()
     chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-    made = Screen(chromium, desk)
-    made.look(1100, 900)
+    new_screen = Screen(chromium, desk)
+    new_screen.set_viewport(1100, 900)
     chromium.get_log("browser")
-    yield made
+    yield new_screen
     chromium.get("about:blank")
 
 
 def test_a_freeze_appears_within_a_second(screen: Screen, desk: Desk) -> None:
     """Without a reload, said to a screen reader, and gone again with the thaw."""
     screen.log_in("olga")
-    screen.until_live()
-    screen.script("window.mark = 1")
-    took = []
+    screen.wait_until_live()
+    screen.run_script("window.mark = 1")
+    durations_s = []
     for scope in ("account:A", "account:B", "account:C"):
         began = time.monotonic()
         desk.guard.freeze(scope, operator="olga", reason="test")
-        screen.until(lambda scope=scope: scope in screen.text("#frozen"))
-        took.append(time.monotonic() - began)
-    assert sorted(took)[1] < 1.0, took
+        screen.wait_until(lambda scope=scope: scope in screen.text("#frozen"))
+        durations_s.append(time.monotonic() - began)
+    assert sorted(durations_s)[1] < 1.0, durations_s
     assert "3 freezes in force" in screen.text("#verdict")
     assert "account:C" in screen.text("#news")
     for scope in ("account:A", "account:B", "account:C"):
         desk.guard.thaw(scope, operator="olga", reason="r", evidence="e")
-    screen.until(lambda: "Nothing is frozen" in screen.text("#verdict"))
-    assert screen.script("return window.mark") == 1
+    screen.wait_until(lambda: "Nothing is frozen" in screen.text("#verdict"))
+    assert screen.run_script("return window.mark") == 1
     assert screen.driver.get_log("browser") == []
 
 
@@ -210,36 +210,40 @@ def test_from_page_to_thaw_by_keyboard_alone(screen: Screen, desk: Desk) -> None
     """Log in, open the card, acknowledge, tick every step, thaw: by Tab, Enter and letters."""
     desk.guard.record("orders", BAD)
     screen.open("/")
-    screen.until(lambda: screen.script("return document.activeElement.id") == "name")
-    screen.press("olga", Keys.TAB, PASSWORD, Keys.ENTER)
-    screen.until_live()
-    screen.press(Keys.TAB)
-    assert screen.script("return document.activeElement.className") == "skip"
-    screen.press(Keys.ENTER)
-    screen.until(lambda: screen.script("return document.activeElement.id") == "main")
+    screen.wait_until(lambda: screen.run_script("return document.activeElement.id") == "name")
+    screen.press_keys("olga", Keys.TAB, PASSWORD, Keys.ENTER)
+    screen.wait_until_live()
+    screen.press_keys(Keys.TAB)
+    assert screen.run_script("return document.activeElement.className") == "skip"
+    screen.press_keys(Keys.ENTER)
+    screen.wait_until(lambda: screen.run_script("return document.activeElement.id") == "main")
     screen.tab_to("#frozen a.button")
-    screen.press(Keys.ENTER)
-    screen.until(lambda: "/breach/" in screen.driver.current_url)
+    screen.press_keys(Keys.ENTER)
+    screen.wait_until(lambda: "/breach/" in screen.driver.current_url)
     number = int(screen.driver.current_url.rpartition("/")[2])
-    screen.until_live()
+    screen.wait_until_live()
     screen.tab_to("#ack-here")
-    screen.press(Keys.ENTER)
-    screen.until(lambda: "Acknowledged by olga" in screen.text("#taken"))
+    screen.press_keys(Keys.ENTER)
+    screen.wait_until(lambda: "Acknowledged by olga" in screen.text("#taken"))
     desk.guard.record("orders", GOOD)
     steps = len(screen.driver.find_elements(By.CSS_SELECTOR, ".steps > li"))
     for step in range(1, steps + 1):
         screen.tab_to(f"#tick-{step}")
-        screen.press(Keys.ENTER)
-        screen.until(lambda step=step: f"{step} of {steps} done" in screen.text("#todo"))
-    assert set(desk.guard.store.ticks(number)) == set(range(1, steps + 1))
+        screen.press_keys(Keys.ENTER)
+        screen.wait_until(lambda step=step: f"{step} of {steps} done" in screen.text("#todo"))
+    assert set(desk.guard.store.done_steps(number)) == set(range(1, steps + 1))
     screen.tab_to("#reason")
-    screen.press("the venue busted the fill", Keys.TAB, "ticket 7")
+    screen.press_keys("the venue busted the fill", Keys.TAB, "ticket 7")
     screen.tab_to("button.strong")
-    screen.press(Keys.ENTER)
-    screen.until(lambda: "Nothing is frozen" in screen.text("#verdict"))
-    assert not desk.guard.frozen
-    acts = [act for _, _, act, _ in desk.guard.store.audit()]
-    assert [act for act in acts if act in ("login", "acknowledge", "thaw")] == ["login", "acknowledge", "thaw"]
+    screen.press_keys(Keys.ENTER)
+    screen.wait_until(lambda: "Nothing is frozen" in screen.text("#verdict"))
+    assert not desk.guard.active_freezes
+    actions = [action for _, _, action, _ in desk.guard.store.audit_rows()]
+    assert [action for action in actions if action in ("login", "acknowledge", "thaw")] == [
+        "login",
+        "acknowledge",
+        "thaw",
+    ]
 
 
 def test_a_refused_thaw_is_forced_by_a_second_person(screen: Screen, desk: Desk) -> None:
@@ -249,48 +253,48 @@ def test_a_refused_thaw_is_forced_by_a_second_person(screen: Screen, desk: Desk)
     screen.driver.find_element(By.ID, "reason").send_keys("close is near")
     screen.driver.find_element(By.ID, "evidence").send_keys("ticket 8")
     screen.driver.find_element(By.CSS_SELECTOR, "button.strong").click()
-    screen.until(lambda: "still does not hold" in screen.text("#problem"))
-    screen.until(lambda: screen.script("return document.activeElement.id") == "problem")
+    screen.wait_until(lambda: "still does not hold" in screen.text("#problem"))
+    screen.wait_until(lambda: screen.run_script("return document.activeElement.id") == "problem")
     assert screen.driver.find_element(By.ID, "reason").get_attribute("value") == "close is near"
     screen.driver.find_element(By.ID, "second_name").send_keys("amir")
     screen.driver.find_element(By.ID, "second_password").send_keys(PASSWORD, Keys.ENTER)
-    screen.until(lambda: "Nothing is frozen" in screen.text("#verdict"))
-    told = next(detail for _, _, act, detail in desk.guard.store.audit() if act == "thaw")
-    assert '"operator":"olga"' in told
-    assert '"forced_by":"amir"' in told
+    screen.wait_until(lambda: "Nothing is frozen" in screen.text("#verdict"))
+    thaw_detail = next(detail for _, _, action, detail in desk.guard.store.audit_rows() if action == "thaw")
+    assert '"operator":"olga"' in thaw_detail
+    assert '"forced_by":"amir"' in thaw_detail
 
 
 def test_what_is_typed_stays_while_the_page_lives(screen: Screen, desk: Desk) -> None:
     """Another freeze comes in and a step is ticked elsewhere; form and focus are not touched."""
     desk.guard.record("orders", BAD)
     screen.log_in("olga", "/breach/1")
-    screen.until_live()
+    screen.wait_until_live()
     screen.driver.find_element(By.ID, "reason").send_keys("half a sen")
-    desk.guard.store.tick(1, 1, "amir", time.time_ns())
-    screen.until(lambda: "Done by amir" in screen.text("#todo"))
+    desk.guard.store.mark_step_done(1, 1, "amir", time.time_ns())
+    screen.wait_until(lambda: "Done by amir" in screen.text("#todo"))
     assert screen.driver.find_element(By.ID, "reason").get_attribute("value") == "half a sen"
-    assert screen.script("return document.activeElement.id") == "reason"
+    assert screen.run_script("return document.activeElement.id") == "reason"
 
 
 def test_a_dead_console_says_so_and_comes_back(screen: Screen, desk: Desk) -> None:
     """The page does not go on as if it were live."""
     screen.log_in("vera")
-    screen.until_live()
+    screen.wait_until_live()
     desk.stop()
-    screen.until(lambda: screen.text("#live-words").startswith("Not live"))
+    screen.wait_until(lambda: screen.text("#live-words").startswith("Not live"))
     desk.guard.freeze("account:Z", operator="olga", reason="test")
     desk.start()
-    screen.until(lambda: "account:Z" in screen.text("#frozen"))
-    screen.until_live()
+    screen.wait_until(lambda: "account:Z" in screen.text("#frozen"))
+    screen.wait_until_live()
 
 
 def test_a_session_that_ends_ends_the_page(screen: Screen, desk: Desk) -> None:
     """With another password the open page goes to the door by itself, as soon as anything changes."""
     screen.log_in("vera")
-    screen.until_live()
+    screen.wait_until_live()
     desk.users.set_password("vera", "another password", by="test", time_ns=time.time_ns())
     desk.guard.freeze("account:Z", operator="olga", reason="test")
-    screen.until(lambda: "/login" in screen.driver.current_url)
+    screen.wait_until(lambda: "/login" in screen.driver.current_url)
 
 
 def test_it_works_without_script(screen: Screen, desk: Desk) -> None:
@@ -301,21 +305,21 @@ def test_it_works_without_script(screen: Screen, desk: Desk) -> None:
     screen.open("/breach/1")
     find(By.ID, "name").send_keys("olga")
     find(By.ID, "password").send_keys(PASSWORD, Keys.ENTER)
-    screen.until(lambda: "Reload the page" in find(By.ID, "live-words").text)
+    screen.wait_until(lambda: "Reload the page" in find(By.ID, "live-words").text)
     find(By.ID, "ack-here").click()
-    screen.until(lambda: "Acknowledged by olga" in find(By.ID, "taken").text)
+    screen.wait_until(lambda: "Acknowledged by olga" in find(By.ID, "taken").text)
     desk.guard.record("orders", GOOD)
     find(By.ID, "tick-1").click()
-    screen.until(lambda: "Done by olga" in find(By.ID, "todo").text)
+    screen.wait_until(lambda: "Done by olga" in find(By.ID, "todo").text)
     find(By.ID, "reason").send_keys("r")
     find(By.ID, "evidence").send_keys("e")
     find(By.CSS_SELECTOR, "button.strong").click()
-    screen.until(lambda: "Nothing is frozen" in find(By.ID, "verdict").text)
+    screen.wait_until(lambda: "Nothing is frozen" in find(By.ID, "verdict").text)
 
 
-def paths(desk: Desk) -> list[str]:
+def page_paths(desk: Desk) -> list[str]:
     """Every page that a person can come to."""
-    hand = next(freeze.number for freeze in desk.guard.store.in_force() if not freeze.breach)
+    hand = next(freeze.number for freeze in desk.guard.store.active_freezes() if not freeze.breach)
     return [
         "/",
         "/breach/1",
@@ -332,27 +336,27 @@ def paths(desk: Desk) -> list[str]:
 
 
 @pytest.fixture
-def full(screen: Screen, desk: Desk) -> Screen:
+def populated_screen(screen: Screen, desk: Desk) -> Screen:
     """Something of everything is there to be shown, also long words."""
     with desk.guard.step("execution-report"):
         desk.guard.record("orders", GOOD)
     with desk.guard.step("execution-report"):
         desk.guard.record("orders", BAD)
     desk.guard.freeze("account:" + "LONG" * 30, operator="olga", reason="w" * 200)
-    desk.guard.store.tick(1, 1, "amir", time.time_ns())
+    desk.guard.store.mark_step_done(1, 1, "amir", time.time_ns())
     return screen
 
 
-def test_a_phone_needs_no_sideways_scrolling(full: Screen, desk: Desk) -> None:
+def test_a_phone_needs_no_sideways_scrolling(populated_screen: Screen, desk: Desk) -> None:
     """At 360 pixels, on every page; what is pressed is large enough for a thumb."""
-    full.look(360)
-    full.open("/")
-    widths = {"/login": full.script("return document.documentElement.scrollWidth")}
-    full.log_in("olga")
-    for path in paths(desk):
-        full.open(path)
-        widths[path] = full.script("return document.documentElement.scrollWidth")
-        low = full.script(
+    populated_screen.set_viewport(360)
+    populated_screen.open("/")
+    widths = {"/login": populated_screen.run_script("return document.documentElement.scrollWidth")}
+    populated_screen.log_in("olga")
+    for path in page_paths(desk):
+        populated_screen.open(path)
+        widths[path] = populated_screen.run_script("return document.documentElement.scrollWidth")
+        low = populated_screen.run_script(
             "return [...document.querySelectorAll('button, a.button, nav a')]"
             ".filter(e => e.getBoundingClientRect().height < 43).map(e => e.outerHTML)"
         )
@@ -361,56 +365,60 @@ def test_a_phone_needs_no_sideways_scrolling(full: Screen, desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("dark", [pytest.param(False, marks=pytest.mark.slow), True], ids=["light", "dark"])
-def test_axe_finds_nothing(full: Screen, desk: Desk, dark: bool) -> None:
+def test_axe_finds_nothing(populated_screen: Screen, desk: Desk, dark: bool) -> None:
     """Labels, names, landmarks, headings, order, contrast AA: every page, narrow in the light and wide in the dark."""
-    source = axe()
-    found: dict[str, list[str]] = {}
-    ground = []
+    source = load_axe()
+    violations: dict[str, list[str]] = {}
+    backgrounds = []
 
-    def look(path: str) -> None:
+    def check_page(path: str) -> None:
         """Let axe look at the page that is open."""
-        full.script(source)
-        told = full.driver.execute_async_script(
+        populated_screen.run_script(source)
+        page_violations = populated_screen.driver.execute_async_script(
             "const done = arguments[arguments.length - 1];"
             "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
             ".then(r => done(r.violations.map(v => v.id + ': ' + v.nodes.map(n => n.html).join(' '))))"
             ".catch(e => done(['failed: ' + e]))"
         )
-        if told:
-            found[path] = told
-        ground.append(full.script("return getComputedStyle(document.body).backgroundColor"))
+        if page_violations:
+            violations[path] = page_violations
+        backgrounds.append(populated_screen.run_script("return getComputedStyle(document.body).backgroundColor"))
 
     for width in (1100,) if dark else (360,):
-        full.look(width, dark=dark)
-        full.driver.delete_all_cookies()
-        full.open("/login")
-        look(f"/login {width}")
-        full.log_in("olga")
-        for path in paths(desk):
-            full.open(path)
-            look(f"{path} {width}")
-        full.open("/nowhere")
-        look(f"/nowhere {width}")
-    assert found == {}
-    full.script("document.getElementById('main').append(document.createElement('input'))")
-    look("an input without a label")
-    assert "label" in found["an input without a label"][0]
-    light = [sum(int(part) for part in re.findall(r"\d+", colour)[:3]) for colour in set(ground)]
+        populated_screen.set_viewport(width, dark=dark)
+        populated_screen.driver.delete_all_cookies()
+        populated_screen.open("/login")
+        check_page(f"/login {width}")
+        populated_screen.log_in("olga")
+        for path in page_paths(desk):
+            populated_screen.open(path)
+            check_page(f"{path} {width}")
+        populated_screen.open("/nowhere")
+        check_page(f"/nowhere {width}")
+    assert violations == {}
+    populated_screen.run_script("document.getElementById('main').append(document.createElement('input'))")
+    check_page("an input without a label")
+    assert "label" in violations["an input without a label"][0]
+    light = [sum(int(part) for part in re.findall(r"\d+", colour)[:3]) for colour in set(backgrounds)]
     assert len(light) == 1
     assert (light[0] < 150) if dark else (light[0] > 700)
 
 
-def test_the_policy_holds_in_the_browser(full: Screen, desk: Desk) -> None:
+def test_the_policy_holds_in_the_browser(populated_screen: Screen, desk: Desk) -> None:
     """No page breaks its own Content-Security-Policy, and a script put into one does not run."""
-    full.log_in("olga")
-    for path in paths(desk):
-        full.open(path)
-        full.until_live()
-    assert full.driver.get_log("browser") == []
-    full.script(
+    populated_screen.log_in("olga")
+    for path in page_paths(desk):
+        populated_screen.open(path)
+        populated_screen.wait_until_live()
+    assert populated_screen.driver.get_log("browser") == []
+    populated_screen.run_script(
         "const s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.body.append(s);"
         "const d = document.createElement('div'); d.innerHTML = '<img src=x onerror=\"window.ran = 1\">';"
         "document.body.append(d);"
     )
-    full.until(lambda: any("Content Security Policy" in one["message"] for one in full.driver.get_log("browser")))
-    assert full.script("return window.ran") is None
+    populated_screen.wait_until(
+        lambda: any(
+            "Content Security Policy" in entry["message"] for entry in populated_screen.driver.get_log("browser")
+        )
+    )
+    assert populated_screen.run_script("return window.ran") is None

@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from holdover.console import Users
+from holdover.console import ConsoleUsers
 from holdover.runtime import Guard
 
-from ..servers import Postgres, free_port
-from ..unit.console_bench import FAST, PASSWORD
+from ..servers import PostgresServer, free_port
+from ..unit.console_bench import FAST_HASHER, PASSWORD
 from ..unit.orders import BAD, GOOD
 
 trustme = pytest.importorskip("trustme")
@@ -35,14 +35,14 @@ log = false
 
 
 @pytest.fixture
-def console(tmp_path: Path, postgres: Postgres, schema: str) -> Iterator[tuple[str, ssl.SSLContext, Guard]]:
+def console(tmp_path: Path, postgres: PostgresServer, schema: str) -> Iterator[tuple[str, ssl.SSLContext, Guard]]:
     """A console that serves, whom to trust, and the guard whose store it shares."""
     (tmp_path / "store.url").touch(0o600)
     (tmp_path / "store.url").write_text(postgres.url)
     path = tmp_path / "desk.toml"
     path.write_text(CONFIG.format(schema=schema))
     guard = Guard.open(path)
-    Users(guard.store, FAST).add("olga", "operator", PASSWORD, by="test", time_ns=time.time_ns())
+    ConsoleUsers(guard.store, FAST_HASHER).add_user("olga", "operator", PASSWORD, by="test", time_ns=time.time_ns())
     authority = trustme.CA()
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
     port = free_port()
@@ -71,9 +71,9 @@ def test_from_login_to_acknowledged_over_tls(console: tuple[str, ssl.SSLContext,
         assert "max-age" in door.headers["strict-transport-security"]
 
         def token(text: str) -> str:
-            found = re.search(r'name="csrf" value="([^"]*)"', text)
-            assert found
-            return found[1]
+            match = re.search(r'name="csrf" value="([^"]*)"', text)
+            assert match
+            return match[1]
 
         entered = browser.post("/login", data={"csrf": token(door.text), "name": "olga", "password": PASSWORD})
         assert entered.status_code == 303
@@ -86,7 +86,7 @@ def test_from_login_to_acknowledged_over_tls(console: tuple[str, ssl.SSLContext,
         shown = browser.get("/")
         assert "FROZEN" in shown.text
         assert "order-quantity-conserved" in shown.text
-        page = guard.store.outbox()[0]
+        page = guard.store.all_pages()[0]
         answer = browser.post("/acknowledge", data={"csrf": token(shown.text), "key": page.dedup_key})
         assert answer.status_code == 303, answer.text
-        assert any(act == "acknowledge" for _, _, act, _ in guard.store.audit())
+        assert any(action == "acknowledge" for _, _, action, _ in guard.store.audit_rows())

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from holdover.cli import main
-from holdover.explore.pool import BadPool, dask, processes
-from holdover.explore.sweep import Swept, sweep
-from holdover.explore.walk import Ground
-from tests.days import short_days
+from holdover.explore.pool import PoolError, connect_dask, make_process_pool
+from holdover.explore.sweep import SweepResult, sweep
+from holdover.explore.walk import SweepSpec
+from tests.days import write_short_days
 
 distributed = pytest.importorskip("distributed")
 
@@ -24,41 +24,41 @@ def cluster() -> Iterator[Any]:
     """Two workers, each a process of its own."""
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
-    ) as made:
-        yield made
+    ) as local_cluster:
+        yield local_cluster
 
 
 @pytest.fixture(scope="module")
 def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of very short days."""
-    return short_days(tmp_path_factory.mktemp("days"), minutes=3).directory
+    return write_short_days(tmp_path_factory.mktemp("days"), minutes=3).directory
 
 
 def test_a_worker_of_the_cluster_is_killed_and_nothing_is_lost(cluster: Any, days: Path, tmp_path: Path) -> None:
     """The sweep counts what it counts with processes of this machine; each piece once."""
-    ground = Ground(
+    spec = SweepSpec(
         symbols=["BOLT"],
         days=["2024-11-27"],
         day="2024-11-27",
         kinds=["kill", "lose"],
-        until=0.3,
+        end_fraction=0.3,
         recordings=str(days),
     )
     killed: list[int] = []
 
-    def kill_one(swept: Swept, whole: int, said: str) -> None:
-        if swept.done >= 3 and not killed:
+    def kill_one(swept: SweepResult, whole: int, message: str) -> None:
+        if swept.pieces_done >= 3 and not killed:
             killed.append(next(iter(client.run(os.getpid).values())))
             os.kill(killed[0], signal.SIGKILL)
 
-    with dask(cluster.scheduler_address) as client:
-        swept = sweep(ground, tmp_path / "dask", lambda: client.get_executor(pure=False), workers=2, progress=kill_one)
-    calm = sweep(ground, tmp_path / "calm", lambda: processes(2), workers=2)
+    with connect_dask(cluster.scheduler_address) as client:
+        swept = sweep(spec, tmp_path / "dask", lambda: client.get_executor(pure=False), workers=2, progress=kill_one)
+    calm = sweep(spec, tmp_path / "calm", lambda: make_process_pool(2), workers=2)
     assert killed
     assert swept.counts == calm.counts
-    assert swept.exhaustive
+    assert swept.is_exhaustive
     lines = (tmp_path / "dask" / "sweep.jsonl").read_bytes().split(b"\n")[1:-1]
-    assert len(lines) == swept.pieces == swept.done
+    assert len(lines) == swept.pieces == swept.pieces_done
 
 
 def test_the_verb_hands_its_pieces_to_a_cluster(
@@ -74,5 +74,5 @@ def test_the_verb_hands_its_pieces_to_a_cluster(
 
 def test_a_scheduler_that_does_not_answer_is_told() -> None:
     """A sentence, not a traceback."""
-    with pytest.raises(BadPool, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        dask("tcp://127.0.0.1:9")
+    with pytest.raises(PoolError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        connect_dask("tcp://127.0.0.1:9")

@@ -19,34 +19,34 @@ from holdover.audit import Audit
 from holdover.catalogue import Catalogue
 from holdover.cli import main
 from holdover.runtime import FreezeStore
-from holdover.watch import BadSource, FixConfig, FixJudge, Place, Spool
+from holdover.watch import FixConfig, FixJudge, Offset, SourceError, Spool
 from holdover.watch import watch as watching
 
 from ..servers import free_port
-from ..state.test_watch import stories, told_in, wait_until
-from ..unit.fixlog import TAGS, _in_42, frame
+from ..state.test_watch import make_stories, read_breaches, wait_until
+from ..unit.fixlog import TAGS, _as_fix42, frame
 
 ROOT = Path(__file__).resolve().parents[2]
 Fields = list[list[Any]]
 
 
-def reports(version: str = "4.4") -> list[Fields]:
+def venue_messages(version: str = "4.4") -> list[Fields]:
     """What a venue says in all stories of one day, the two wrong ones among them."""
-    found = []
-    for story in stories():
-        told_ids = [told["exec_id"] for told in story if "exec_id" in told]
-        if len(set(told_ids)) < len(told_ids):
+    messages = []
+    for story in make_stories():
+        exec_ids = [report["exec_id"] for report in story if "exec_id" in report]
+        if len(set(exec_ids)) < len(exec_ids):
             continue  # numbers begin anew with another day, or something is told again: here nothing is, by itself
-        for told in story:
-            told = {"symbol": "ABC", **told}
-            kind = told.pop("msg_type")
+        for report in story:
+            report = {"symbol": "ABC", **report}
+            kind = report.pop("msg_type")
             if kind not in "89":
                 continue
-            told.pop("day", None)
-            told = _in_42(told) if kind == "8" and version == "4.2" else told
-            fields = [[int(TAGS.get(name, name.lstrip("_"))), value] for name, value in told.items()]
-            found.append([[35, kind], *fields])
-    return found
+            report.pop("day", None)
+            report = _as_fix42(report) if kind == "8" and version == "4.2" else report
+            fields = [[int(TAGS.get(name, name.lstrip("_"))), value] for name, value in report.items()]
+            messages.append([[35, kind], *fields])
+    return messages
 
 
 class Process:
@@ -63,12 +63,12 @@ class Process:
         )
         self.out: list[str] = []
         self.errors: list[str] = []
-        for stream, kept in ((self.process.stdout, self.out), (self.process.stderr, self.errors)):
-            threading.Thread(target=self._read, args=(stream, kept), daemon=True).start()
+        for stream, lines in ((self.process.stdout, self.out), (self.process.stderr, self.errors)):
+            threading.Thread(target=self._read, args=(stream, lines), daemon=True).start()
 
     @staticmethod
-    def _read(stream: Any, kept: list[str]) -> None:
-        kept.extend(line.decode() for line in stream)
+    def _read(stream: Any, lines: list[str]) -> None:
+        lines.extend(line.decode() for line in stream)
 
     def kill(self) -> None:
         """With -9."""
@@ -87,7 +87,7 @@ class Venue(Process):
         """Hand over messages; they are sent, or kept for a ResendRequest, on return."""
         before = self.out.count("sent\n")
         assert self.process.stdin is not None
-        self.process.stdin.write("".join(json.dumps(one) + "\n" for one in messages).encode())
+        self.process.stdin.write("".join(json.dumps(message) + "\n" for message in messages).encode())
         self.process.stdin.flush()
         wait_until(lambda: self.out.count("sent\n") == before + len(messages) or bool(self.errors))
         assert not self.errors
@@ -99,18 +99,18 @@ Start = Callable[..., Any]
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts processes and kills them at the end."""
-    made: list[Process] = []
+    processes: list[Process] = []
 
-    def starting(kind: type[Process], *given: Any, **named: Any) -> Process:
-        made.append(kind(*given, **named))
-        return made[-1]
+    def start_process(kind: type[Process], *arguments: Any, **named: Any) -> Process:
+        processes.append(kind(*arguments, **named))
+        return processes[-1]
 
-    yield starting
-    for one in made:
-        one.kill()
+    yield start_process
+    for process in processes:
+        process.kill()
 
 
-def watching_of(port: int, state: Path, *options: str, scheme: str = "fix") -> tuple[str, ...]:
+def watch_command(port: int, state: Path, *options: str, scheme: str = "fix") -> tuple[str, ...]:
     """The command."""
     host = "127.0.0.1" if scheme == "fix" else "0.0.0.0"
     source = f"{scheme}://{host}:{port}"
@@ -129,61 +129,63 @@ def watching_of(port: int, state: Path, *options: str, scheme: str = "fix") -> t
     )
 
 
-def spooled(state: Path) -> list[bytes]:
+def read_spool(state: Path) -> list[bytes]:
     """Every message in the spool, read without touching it."""
-    found, path = [], state / "spool" / "000001.fix"
+    messages, path = [], state / "spool" / "000001.fix"
     rest = path.read_bytes() if path.exists() else b""
     while len(rest) > 9 and len(rest) >= 10 + int(rest[:8]):
         size = int(rest[:8])
-        found.append(rest[9 : 9 + size])
+        messages.append(rest[9 : 9 + size])
         rest = rest[10 + size :]
-    return found
+    return messages
 
 
-def applied(state: Path) -> int:
+def count_applied(state: Path) -> int:
     """How many different application messages are in the spool."""
-    found = [dict(one.split(b"=", 1) for one in line.split(b"\x01") if b"=" in one) for line in spooled(state)]
-    return len({one[b"34"] for one in found if one[b"35"] in (b"8", b"9")})
+    messages = [
+        dict(field.split(b"=", 1) for field in line.split(b"\x01") if b"=" in field) for line in read_spool(state)
+    ]
+    return len({message[b"34"] for message in messages if message[b"35"] in (b"8", b"9")})
 
 
-def kept_in(state: Path) -> watching.Kept | None:
+def read_watch_state(state: Path) -> watching.WatchState | None:
     """The state."""
     path = state / watching.STATE
-    return msgspec.msgpack.decode(path.read_bytes(), type=watching.Kept) if path.exists() else None
+    return msgspec.msgpack.decode(path.read_bytes(), type=watching.WatchState) if path.exists() else None
 
 
-def begun(state: Path) -> bool:
+def has_progress(state: Path) -> bool:
     """Whether a state with something judged has been written."""
-    kept = kept_in(state)
-    return kept is not None and kept.place.offset > 0
+    watch_state = read_watch_state(state)
+    return watch_state is not None and watch_state.offset.byte_offset > 0
 
 
-def finished(state: Path, messages: list[Fields]) -> bool:
+def is_finished(state: Path, messages: list[Fields]) -> bool:
     """Whether all the messages have come, and all that has come is judged and kept."""
-    if applied(state) < len(messages):
+    if count_applied(state) < len(messages):
         return False
-    kept = kept_in(state)
-    return kept is not None and kept.place.offset == (state / "spool" / "000001.fix").stat().st_size
+    watch_state = read_watch_state(state)
+    return watch_state is not None and watch_state.offset.byte_offset == (state / "spool" / "000001.fix").stat().st_size
 
 
-def mutations_of(state: Path, catalogue: Catalogue) -> int:
+def count_mutations(state: Path, catalogue: Catalogue) -> int:
     """How many mutations a state has judged."""
-    kept = kept_in(state)
-    assert kept is not None
+    watch_state = read_watch_state(state)
+    assert watch_state is not None
     judge = FixJudge(catalogue, "state")
-    judge.load(kept.memory)
+    judge.restore_bytes(watch_state.memory)
     return judge.mutations
 
 
-def marks(found: Iterable[Any]) -> list[tuple[str, str]]:
+def breach_marks(breaches: Iterable[Any]) -> list[tuple[str, str]]:
     """Breaches by invariant and key; the keys without the day on which they were sent."""
-    return [(one.invariant, re.sub(r"\d{4}-\d\d-\d\d", "DAY", one.key)) for one in found]
+    return [(breach.invariant, re.sub(r"\d{4}-\d\d-\d\d", "DAY", breach.key)) for breach in breaches]
 
 
-def audited(messages: list[Fields], catalogue: Catalogue, version: str) -> tuple[list[tuple[str, str]], int]:
+def audit_messages(messages: list[Fields], catalogue: Catalogue, version: str) -> tuple[list[tuple[str, str]], int]:
     """The audit's breaches of the same messages as a log of one session, and its mutations."""
     audit = Audit(catalogue)
-    audit.begin("log")
+    audit.begin_log("log")
     begin = {"4.2": "FIX.4.2", "4.4": "FIX.4.4", "5.0": "FIXT.1.1"}[version]
     for number, fields in enumerate(messages, 2):
         kind = fields[0]
@@ -194,19 +196,21 @@ def audited(messages: list[Fields], catalogue: Catalogue, version: str) -> tuple
             [52, f"20240102-10:{number // 60:02d}:{number % 60:02d}"],
             [56, "WATCH"],
         ]
-        audit.lines([frame(begin, [(str(tag), value) for tag, value in [*head, *fields[1:]]])], number)
-    return marks(audit.breaches), audit.monitor.mutations
+        audit.read_lines([frame(begin, [(str(tag), value) for tag, value in [*head, *fields[1:]]])], number)
+    return breach_marks(audit.breaches), audit.monitor.mutations
 
 
-@pytest.mark.parametrize("version", ["4.4", *(pytest.param(other, marks=pytest.mark.slow) for other in ("4.2", "5.0"))])
+@pytest.mark.parametrize(
+    "version", ["4.4", *(pytest.param(version, marks=pytest.mark.slow) for version in ("4.2", "5.0"))]
+)
 def test_killed_again_and_again_in_the_middle(version: str, start: Start, tmp_path: Path, catalogue: Catalogue) -> None:
     """Missed messages are had again, what comes twice is judged once: the audit's breaches, after as many mutations."""
-    messages = reports(version)
-    expected, mutations = audited(messages, catalogue, version)
+    messages = venue_messages(version)
+    expected, mutations = audit_messages(messages, catalogue, version)
     assert len(expected) >= 2
     port, state = free_port(), tmp_path / "state"
     venue = start(Venue, port, tmp_path / "venue", version)
-    command = watching_of(port, state, "--fix-version", version)
+    command = watch_command(port, state, "--fix-version", version)
     first = len(messages) // 4
     for count in (first, 2 * first, 3 * first):
         before = venue.out.count("logon\n")
@@ -214,88 +218,88 @@ def test_killed_again_and_again_in_the_middle(version: str, start: Start, tmp_pa
         wait_until(lambda: venue.out.count("logon\n") > before)  # noqa: B023
         venue.send(messages[count - first : count])
         if count == 2 * first:
-            wait_until(lambda: begun(state))
+            wait_until(lambda: has_progress(state))
         else:
-            wait_until(lambda: applied(state) > count - first)  # noqa: B023
+            wait_until(lambda: count_applied(state) > count - first)  # noqa: B023
         watch.kill()
     venue.send(messages[3 * first :])  # while nobody watches
     watch = start(Process, *command)
-    wait_until(lambda: finished(state, messages))
+    wait_until(lambda: is_finished(state, messages))
     watch.kill()
-    assert any(one.startswith("resend ") for one in venue.out)
-    assert marks(told_in(state)) == expected
-    assert mutations_of(state, catalogue) == mutations
-    assert not any("Traceback" in one for one in watch.errors)
+    assert any(line.startswith("resend ") for line in venue.out)
+    assert breach_marks(read_breaches(state)) == expected
+    assert count_mutations(state, catalogue) == mutations
+    assert not any("Traceback" in line for line in watch.errors)
 
 
 def test_an_engine_that_is_behind_the_spool(start: Start, tmp_path: Path, catalogue: Catalogue) -> None:
     """Its store put back by ten messages, as a lost disk cache would: they come again and change nothing."""
-    messages = reports()
-    expected, mutations = audited(messages, catalogue, "4.4")
+    messages = venue_messages()
+    expected, mutations = audit_messages(messages, catalogue, "4.4")
     port, state = free_port(), tmp_path / "state"
     venue = start(Venue, port, tmp_path / "venue")
-    watch = start(Process, *watching_of(port, state))
+    watch = start(Process, *watch_command(port, state))
     wait_until(lambda: "logon\n" in venue.out)
     venue.send(messages)
-    wait_until(lambda: finished(state, messages))
+    wait_until(lambda: is_finished(state, messages))
     watch.kill()
     numbers = next((state / "session").glob("*.seqnums"))
-    ours, theirs = (int(one) for one in numbers.read_text().split(":"))
-    numbers.write_text(f"{ours:010d} : {theirs - 10:010d}")
-    before = len(spooled(state))
-    watch = start(Process, *watching_of(port, state))
-    wait_until(lambda: len(spooled(state)) >= before + 10)
-    wait_until(lambda: finished(state, messages))
+    out_number, in_number = (int(number) for number in numbers.read_text().split(":"))
+    numbers.write_text(f"{out_number:010d} : {in_number - 10:010d}")
+    before = len(read_spool(state))
+    watch = start(Process, *watch_command(port, state))
+    wait_until(lambda: len(read_spool(state)) >= before + 10)
+    wait_until(lambda: is_finished(state, messages))
     watch.kill()
-    assert marks(told_in(state)) == expected
-    assert mutations_of(state, catalogue) == mutations
+    assert breach_marks(read_breaches(state)) == expected
+    assert count_mutations(state, catalogue) == mutations
 
 
 def test_a_cut_connection_and_a_freeze(start: Start, tmp_path: Path, catalogue: Catalogue) -> None:
     """The venue dies and comes back; it is said once each way; the wrong report freezes in the guard's store."""
-    messages = reports()
-    expected, _ = audited(messages, catalogue, "4.4")
+    messages = venue_messages()
+    expected, _ = audit_messages(messages, catalogue, "4.4")
     port, state, guard = free_port(), tmp_path / "state", tmp_path / "guard"
     venue = start(Venue, port, tmp_path / "venue")
-    watch = start(Process, *watching_of(port, state, "--guard", str(guard), "--json"))
+    watch = start(Process, *watch_command(port, state, "--guard", str(guard), "--json"))
     wait_until(lambda: "logon\n" in venue.out)
     venue.send(messages[:7])
-    wait_until(lambda: applied(state) == 7)
+    wait_until(lambda: count_applied(state) == 7)
     venue.kill()
-    wait_until(lambda: any("the session has ended" in one for one in watch.errors))
+    wait_until(lambda: any("the session has ended" in line for line in watch.errors))
     venue = start(Venue, port, tmp_path / "venue")
     venue.send(messages[7:])
-    wait_until(lambda: finished(state, messages))
+    wait_until(lambda: is_finished(state, messages))
     store = FreezeStore(guard / "guard.db")
     wait_until(lambda: len(store.breaches()) == len(expected))
-    assert [json.loads(line)["invariant"] for line in watch.out] == [one for one, _ in expected]
-    assert {one.scope for one in store.in_force()} == {"instrument:ABC"}
-    assert {one.invariant for one in store.in_force()} == {one for one, _ in expected}
+    assert [json.loads(line)["invariant"] for line in watch.out] == [invariant for invariant, _ in expected]
+    assert {freeze.scope for freeze in store.active_freezes()} == {"instrument:ABC"}
+    assert {invariant.invariant for invariant in store.active_freezes()} == {one for one, _ in expected}
     store.close()
-    assert len([one for one in watch.errors if "the session has ended" in one]) == 1
-    assert len([one for one in watch.errors if "logged on again" in one]) == 1
+    assert len([line for line in watch.errors if "the session has ended" in line]) == 1
+    assert len([line for line in watch.errors if "logged on again" in line]) == 1
 
 
 def test_the_watch_listens(start: Start, tmp_path: Path) -> None:
     """As acceptor: the venue calls; a stranger is refused and told; the log keeps no message a second time."""
-    messages = reports()
+    messages = venue_messages()
     port, state = free_port(), tmp_path / "state"
-    watch = start(Process, *watching_of(port, state, scheme="fix-listen"))
+    watch = start(Process, *watch_command(port, state, scheme="fix-listen"))
     venue = start(Venue, port, tmp_path / "venue", "4.4", "initiator")
     wait_until(lambda: "logon\n" in venue.out)
     venue.send(messages)
-    wait_until(lambda: finished(state, messages))
-    start(Process, *watching_of(port, tmp_path / "stranger", "--sender", "STRANGER"))
+    wait_until(lambda: is_finished(state, messages))
+    start(Process, *watch_command(port, tmp_path / "stranger", "--sender", "STRANGER"))
     wait_until(lambda: bool(watch.errors))
     assert "a Logon from STRANGER to VENUE was refused; expected is one from VENUE to WATCH" in watch.errors[0]
-    assert not any(one.is_file() and not one.is_symlink() for one in (state / "events").glob("*.messages.*"))
+    assert not any(path.is_file() and not path.is_symlink() for path in (state / "events").glob("*.messages.*"))
 
 
 def test_a_wrong_name_is_said_in_a_sentence(start: Start, tmp_path: Path) -> None:
     """The venue knows no WOTCH: one sentence, however often it is tried."""
     port = free_port()
     start(Venue, port, tmp_path / "venue")
-    watch = start(Process, *watching_of(port, tmp_path / "state", "--sender", "WOTCH"))
+    watch = start(Process, *watch_command(port, tmp_path / "state", "--sender", "WOTCH"))
     wait_until(lambda: bool(watch.errors))
     numbers = tmp_path / "state" / "session" / "FIX.4.4-WOTCH-VENUE.seqnums"
     wait_until(lambda: int(numbers.read_text().split(":")[0] or 0) >= 3)
@@ -321,27 +325,27 @@ def test_user_and_password(start: Start, tmp_path: Path) -> None:
 
 def test_problems_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot be used is named, with what would be right, and exits with 2."""
-    who = ["--sender", "A", "--target", "B"]
+    session_options = ["--sender", "A", "--target", "B"]
     state = ["--state", str(tmp_path / "state")]
     config = tmp_path / "drop.toml"
     config.write_text("[fix]\nsendr = 'A'\n")
-    for given, reason in (
-        (["fix://127.0.0.1:1", *who], "needs --state DIR"),
-        (["fix://127.0.0.1:1", *who, *state, "--once"], "has no end"),
+    for arguments, reason in (
+        (["fix://127.0.0.1:1", *session_options], "needs --state DIR"),
+        (["fix://127.0.0.1:1", *session_options, *state, "--once"], "has no end"),
         (["fix://127.0.0.1:1", *state], "needs SenderCompID and TargetCompID"),
-        (["fix://127.0.0.1", *who, *state], "it should be fix://HOST:PORT"),
-        (["fix-listen://127.0.0.1:1", *who, *state], "listens on every interface"),
-        (["fix://127.0.0.1:1", *who, *state, "--fix-version", "3.9"], "is none of 4.2, 4.4, 5.0"),
-        (["fix://127.0.0.1:1", *who, *state, "--fix-config", str(config)], "unknown field `sendr`"),
-        (["fix://127.0.0.1:1", *who, *state, "--fix-config", str(tmp_path / "no")], "No such file"),
+        (["fix://127.0.0.1", *session_options, *state], "it should be fix://HOST:PORT"),
+        (["fix-listen://127.0.0.1:1", *session_options, *state], "listens on every interface"),
+        (["fix://127.0.0.1:1", *session_options, *state, "--fix-version", "3.9"], "is none of 4.2, 4.4, 5.0"),
+        (["fix://127.0.0.1:1", *session_options, *state, "--fix-config", str(config)], "unknown field `sendr`"),
+        (["fix://127.0.0.1:1", *session_options, *state, "--fix-config", str(tmp_path / "no")], "No such file"),
     ):
-        assert main(["watch", *given]) == 2
-        said = capsys.readouterr().err
-        assert reason in said
-        assert said.count("\n") == 1
+        assert main(["watch", *arguments]) == 2
+        stderr = capsys.readouterr().err
+        assert reason in stderr
+        assert stderr.count("\n") == 1
     config.write_text("[fix]\nsender = 'A'\ntarget = 'B'\npassword_env = 'NOT_SET_HERE'\n")
-    with pytest.raises(BadSource, match="does not set NOT_SET_HERE"):
-        FixConfig.of(config)
+    with pytest.raises(SourceError, match="does not set NOT_SET_HERE"):
+        FixConfig.load(config)
     for wrong, reason in (
         ("start = 'noon'", "matching regex"),
         ("[fix.settings]\nStartTime = '07:00:00'", "StartTime has a name of its own in"),
@@ -354,23 +358,23 @@ def test_problems_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_spool_keeps_what_it_took(tmp_path: Path) -> None:
     """Line ends inside, several files, a message cut off by a kill, a reader that begins anew at its place."""
-    spool = Spool(tmp_path, longest=40)
-    told = [b"8=FIX one\nhalf", b"8=FIX two", b"8=FIX three", b"", b"8=FIX four"]
-    for one in told[:4]:
-        spool.append(one)
-    assert spool.lines(2) == [b"8=FIX one\nhalf\n", b"8=FIX two\n"]
-    place = msgspec.msgpack.decode(msgspec.msgpack.encode(spool.place), type=Place)
+    spool = Spool(tmp_path, size_max=40)
+    messages = [b"8=FIX one\nhalf", b"8=FIX two", b"8=FIX three", b"", b"8=FIX four"]
+    for message in messages[:4]:
+        spool.append(message)
+    assert spool.read_lines(2) == [b"8=FIX one\nhalf\n", b"8=FIX two\n"]
+    offset = msgspec.msgpack.decode(msgspec.msgpack.encode(spool.offset), type=Offset)
     spool.close()
     last = sorted(tmp_path.iterdir())[-1]
     assert last.name > "000001.fix"
     with open(last, "ab") as file:
         file.write(b"00000099 8=FIX cut")
-    again = Spool(tmp_path, place, longest=40)
-    assert again.lines() == [b"8=FIX three\n", b"\n"]
-    assert again.lines() == []
-    again.append(told[4])
-    assert again.lines() == [b"8=FIX four\n"]
-    assert Spool(tmp_path).lines() == [one + b"\n" for one in told]
-    place.offset = 10_000
-    with pytest.raises(BadSource, match="is shorter than what was judged of it"):
-        Spool(tmp_path, place)
+    second_spool = Spool(tmp_path, offset, size_max=40)
+    assert second_spool.read_lines() == [b"8=FIX three\n", b"\n"]
+    assert second_spool.read_lines() == []
+    second_spool.append(messages[4])
+    assert second_spool.read_lines() == [b"8=FIX four\n"]
+    assert Spool(tmp_path).read_lines() == [message + b"\n" for message in messages]
+    offset.byte_offset = 10_000
+    with pytest.raises(SourceError, match="is shorter than what was judged of it"):
+        Spool(tmp_path, offset)

@@ -15,11 +15,11 @@ pytest.importorskip("time_machine", reason="needs the extra freqtrade")
 
 from holdover.adapters.freqtrade import FreqtradeSubject, subject
 from holdover.adapters.freqtrade.configuration import FILE
-from holdover.explore.play import Player, store_for
+from holdover.explore.player import Player, open_store_for
 from holdover.explore.schedule import read_schedule
 from holdover.harness import Session
 from holdover.model import Order, OrdStatus, Side
-from holdover.recording import bundled
+from holdover.recording import bundled_store
 
 STORIES = Path(__file__).parents[2] / "docs" / "findings" / "freqtrade"
 DAYS = ["2024-11-27", "2024-11-29"]
@@ -28,74 +28,74 @@ MINUTE_NS = 60_000_000_000
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
-    made = Session(FreqtradeSubject, bundled(), ["ACME"], tmp_path, days=DAYS)
-    made.begin(DAYS[0])
-    yield made
-    made.close()
+    new_session = Session(FreqtradeSubject, bundled_store(), ["ACME"], tmp_path, days=DAYS)
+    new_session.begin(DAYS[0])
+    yield new_session
+    new_session.close()
 
 
-def minutes(session: Session, count: float) -> None:
+def run_minutes(session: Session, count: float) -> None:
     session.run(session.clock.now_ns + int(count * MINUTE_NS))
 
 
-def known(session: Session) -> list[Order]:
+def verify_orders(session: Session) -> list[Order]:
     """Its orders; each of them is what the venue has of it."""
-    found = session.orders()
-    for order in found:
-        truth = session.venue.order(order.cl_ord_id)
+    orders = session.orders()
+    for order in orders:
+        truth = session.venue.order_record(order.cl_ord_id)
         assert truth is not None
         assert (order.cum_qty, order.ord_status) == (truth.cum_qty, truth.ord_status)
-    return found
+    return orders
 
 
 def test_a_few_minutes_a_kill_a_cut_and_a_night_hold(session: Session) -> None:
-    minutes(session, 9)
-    before = known(session)
-    assert {one.side for one in before} == {Side.BUY, Side.SELL}
-    assert {one.ord_status for one in before} >= {OrdStatus.FILLED, OrdStatus.CANCELED}
+    run_minutes(session, 9)
+    before = verify_orders(session)
+    assert {order.side for order in before} == {Side.BUY, Side.SELL}
+    assert {order.ord_status for order in before} >= {OrdStatus.FILLED, OrdStatus.CANCELED}
     session.restart(kill=True)
-    minutes(session, 3)
-    assert len(known(session)) > len(before)
+    run_minutes(session, 3)
+    assert len(verify_orders(session)) > len(before)
     session.disconnect()
-    minutes(session, 1)
+    run_minutes(session, 1)
     session.reconnect()
-    minutes(session, 4)
-    held = session.position("A1", "ACME")
-    assert held == session.venue.positions["A1/ACME"].net_qty != 0
-    session.end(now=True)
+    run_minutes(session, 4)
+    position = session.position("A1", "ACME")
+    assert position == session.venue.positions["A1/ACME"].net_qty != 0
+    session.end(immediately=True)
     session.overnight()
     session.begin()
-    assert session.position("A1", "ACME") == held
-    minutes(session, 4)
-    known(session)
+    assert session.position("A1", "ACME") == position
+    run_minutes(session, 4)
+    verify_orders(session)
     assert session.breaches == []
 
 
 def test_what_it_believes_is_what_is_in_its_own_database(session: Session) -> None:
-    minutes(session, 6)
+    run_minutes(session, 6)
     with closing(sqlite3.connect(session.subject_directory / FILE)) as database:
         stored = dict(database.execute("SELECT order_id, filled FROM orders"))
         (fills,) = database.execute("SELECT COUNT(*) FROM holdover_fill").fetchone()
-    assert {one.key: float(one.cum_qty) for one in session.orders() if one.key in stored} == stored
-    assert fills >= sum(1 for one in session.orders() if one.cum_qty)
+    assert {order.key: float(order.cum_qty) for order in session.orders() if order.key in stored} == stored
+    assert fills >= sum(1 for order in session.orders() if order.cum_qty)
 
 
 def test_the_adapter_is_under_sixty_lines() -> None:
     """Hooks, record, restore: the lines that do something, without documentation."""
-    lines, told = inspect.getsource(subject.FreqtradeSubject).splitlines(), False
+    lines, in_docstring = inspect.getsource(subject.FreqtradeSubject).splitlines(), False
     count = 0
-    for line in (one.strip() for one in lines):
+    for line in (raw_line.strip() for raw_line in lines):
         quotes = line.count('"""')
-        count += bool(line) and not told and not quotes and not line.startswith("#")
-        told = told != (quotes == 1)
+        count += bool(line) and not in_docstring and not quotes and not line.startswith("#")
+        in_docstring = in_docstring != (quotes == 1)
     assert 30 < count < 60
 
 
 @pytest.mark.parametrize("story", sorted(STORIES.glob("*.json")), ids=lambda path: path.stem)
 def test_what_was_found_is_found_again(story: Path, tmp_path: Path) -> None:
     schedule = read_schedule(story)
-    player = Player(schedule, store_for(schedule, None), tmp_path, journal=False, scratch=True, to_breach=True)
-    player.until = (0, 480)
-    told = player.play()
+    player = Player(schedule, open_store_for(schedule, None), tmp_path, journal=False, scratch=True, to_breach=True)
+    player.end_at = (0, 480)
+    result = player.play()
     player.close()
-    assert told.mark == schedule.expect
+    assert result.mark == schedule.expect

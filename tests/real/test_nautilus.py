@@ -17,46 +17,46 @@ pytest.importorskip("nautilus_trader", reason="needs the extra nautilus")
 from nautilus_trader.model.enums import TradingState
 
 from holdover.adapters.nautilus import NautilusSubject
-from holdover.adapters.nautilus.backing import Backing
-from holdover.adapters.nautilus.database import database_on
+from holdover.adapters.nautilus.backing import SqliteBacking
+from holdover.adapters.nautilus.database import open_cache_database
 from holdover.adapters.nautilus.stack import TRADER
-from holdover.explore.play import Player, store_for
+from holdover.explore.player import Player, open_store_for
 from holdover.explore.schedule import read_schedule
 from holdover.harness import Condition, Session
 from holdover.model import Order, OrdStatus, Position, Request, Side, TimeInForce
-from holdover.recording import bundled
+from holdover.recording import bundled_store
 
 STORIES = Path(__file__).parents[2] / "docs" / "findings" / "nautilus"
 DAYS = ["2024-11-27", "2024-11-29"]
 MINUTE_NS = 60_000_000_000
 
 
-def session_in(place: Path, **settings: Any) -> Session:
-    return Session(NautilusSubject, bundled(), ["ACME"], place, days=DAYS, settings=settings)
+def make_session(directory: Path, **settings: Any) -> Session:
+    return Session(NautilusSubject, bundled_store(), ["ACME"], directory, days=DAYS, settings=settings)
 
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
-    made = session_in(tmp_path)
-    made.begin(DAYS[0])
-    yield made
-    made.close()
+    new_session = make_session(tmp_path)
+    new_session.begin(DAYS[0])
+    yield new_session
+    new_session.close()
 
 
-def minutes(session: Session, count: float) -> None:
+def run_minutes(session: Session, count: float) -> None:
     session.run(session.clock.now_ns + int(count * MINUTE_NS))
 
 
 def test_two_short_days_with_a_night_between_them_hold(session: Session) -> None:
     """Orders are amended, cancelled, filled in parts and carried; the books are the venue's throughout."""
-    minutes(session, 12)
-    seen = session.orders()
-    assert {one.ord_status for one in seen} >= {OrdStatus.FILLED, OrdStatus.NEW}
-    assert {one.time_in_force for one in seen} == {TimeInForce.GTC, TimeInForce.DAY}
-    session.end(now=True)
+    run_minutes(session, 12)
+    orders = session.orders()
+    assert {order.ord_status for order in orders} >= {OrdStatus.FILLED, OrdStatus.NEW}
+    assert {order.time_in_force for order in orders} == {TimeInForce.GTC, TimeInForce.DAY}
+    session.end(immediately=True)
     session.overnight()
     session.begin()
-    minutes(session, 4)
+    run_minutes(session, 4)
     assert session.breaches == []
     assert session.env is not None
     assert session.position("A1", "ACME") == session.venue.positions["A1/ACME"].net_qty
@@ -64,21 +64,21 @@ def test_two_short_days_with_a_night_between_them_hold(session: Session) -> None
 
 def test_a_restart_brings_orders_and_positions_back_from_the_cache_database(session: Session) -> None:
     """What the restarted process holds before the venue has said anything is what was written."""
-    minutes(session, 8)
-    orders = {one.key: one for one in session.orders()}
-    held = session.position("A1", "ACME")
-    assert held != 0
+    run_minutes(session, 8)
+    orders = {order.key: order for order in session.orders()}
+    net_qty = session.position("A1", "ACME")
+    assert net_qty != 0
     session.restart(kill=True)
     subject = session.subject
     assert isinstance(subject, NautilusSubject)
     assert subject.stack is not None
     assert not subject.stack.running  # it has not reconciled yet
-    back = {subject.names.key(one): subject.names.order(one) for one in subject.stack.cache.orders()}
-    assert {key: (one.cum_qty, one.ord_status, one.price) for key, one in back.items()} == {
-        key: (one.cum_qty, one.ord_status, one.price) for key, one in orders.items()
+    restored_orders = {subject.names.key(order): subject.names.order(order) for order in subject.stack.cache.orders()}
+    assert {key: (order.cum_qty, order.ord_status, order.price) for key, order in restored_orders.items()} == {
+        key: (order.cum_qty, order.ord_status, order.price) for key, order in orders.items()
     }
-    assert sum(int(one.signed_qty) for one in subject.stack.cache.positions()) == held
-    minutes(session, 2)
+    assert sum(int(position.signed_qty) for position in subject.stack.cache.positions()) == net_qty
+    run_minutes(session, 2)
     assert subject.stack.running
     assert session.breaches == []
 
@@ -87,24 +87,24 @@ def test_a_position_flips_and_comes_back_the_same(session: Session) -> None:
     """A netting position goes through flat under one id; its stored events are replayed to the same figure."""
     signs: list[int] = []
     session.on_record = lambda subsystem, record: signs.append(record.net_qty) if isinstance(record, Position) else None
-    minutes(session, 10)
+    run_minutes(session, 10)
     assert min(signs) < 0 < max(signs)
     session.on_record = None
-    held = session.position("A1", "ACME")
+    net_qty = session.position("A1", "ACME")
     session.restart("clean")
     subject = session.subject
     assert isinstance(subject, NautilusSubject)
     assert subject.stack is not None
-    assert sum(int(one.signed_qty) for one in subject.stack.cache.positions()) == held
-    minutes(session, 0.5)
+    assert sum(int(position.signed_qty) for position in subject.stack.cache.positions()) == net_qty
+    run_minutes(session, 0.5)
     assert session.breaches == []
 
 
 def test_a_trade_by_hand_at_the_venue_becomes_an_external_order(session: Session) -> None:
-    minutes(session, 2)
+    run_minutes(session, 2)
     price = session.venue.top("ACME").ask_px
-    name = session.venue.trade_by_hand("A1", "ACME", Side.BUY, 100, price)
-    minutes(session, 1)
+    name = session.venue.manual_trade("A1", "ACME", Side.BUY, 100, price)
+    run_minutes(session, 1)
     adopted = session.order(name)
     assert adopted.foreign
     assert adopted.cum_qty == 100
@@ -113,16 +113,16 @@ def test_a_trade_by_hand_at_the_venue_becomes_an_external_order(session: Session
 
 def test_a_trade_by_hand_while_it_was_down_is_found_by_its_own_reconciliation(session: Session) -> None:
     session.run(Condition("an order", lambda subsystem, record: isinstance(record, Request), 6), kill=True)
-    name = session.venue.trade_by_hand("A1", "ACME", Side.SELL, 100, session.venue.top("ACME").bid_px)
+    name = session.venue.manual_trade("A1", "ACME", Side.SELL, 100, session.venue.top("ACME").bid_px)
     session.restart("kill")
-    minutes(session, 1)
+    run_minutes(session, 1)
     assert session.order(name).foreign
     assert session.position("A1", "ACME") == session.venue.positions["A1/ACME"].net_qty
 
 
 def test_a_freeze_is_in_force_before_a_restarted_one_does_anything(session: Session) -> None:
     """Its own trading state is ACTIVE after every start; the guard's freeze is not forgotten."""
-    minutes(session, 2)
+    run_minutes(session, 2)
     session.guard.freeze("account:A1", operator="ops", reason="test")
     session.restart(kill=True)
     subject = session.subject
@@ -130,18 +130,18 @@ def test_a_freeze_is_in_force_before_a_restarted_one_does_anything(session: Sess
     assert subject.stack is not None
     assert subject.stack.risk.is_bypassed is False
     assert subject.stack.risk.trading_state == TradingState.HALTED
-    sent = len(session.venue.orders)
-    minutes(session, 5)
-    assert len(session.venue.orders) == sent
+    order_count = len(session.venue.orders)
+    run_minutes(session, 5)
+    assert len(session.venue.orders) == order_count
     assert session.leaked == []
 
 
 def test_hedging_and_cash_hold_undisturbed(tmp_path: Path) -> None:
     """Virtual positions sum to the venue's net one; the cash account's ledger is the fills' to the cent."""
     for settings in ({"oms": "hedging"}, {"account": "cash"}):
-        session = session_in(tmp_path / "-".join(settings), **settings)
+        session = make_session(tmp_path / "-".join(settings), **settings)
         session.begin(DAYS[0])
-        minutes(session, 6)
+        run_minutes(session, 6)
         assert session.breaches == []
         assert session.venue.trades
         session.close()
@@ -149,34 +149,34 @@ def test_hedging_and_cash_hold_undisturbed(tmp_path: Path) -> None:
 
 def test_settings_that_it_does_not_know_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="oms is 'both', should be one of netting, hedging"):
-        session_in(tmp_path, oms="both")
+        make_session(tmp_path, oms="both")
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in STORIES.glob("*.json")))
 def test_a_known_finding_shows(name: str, tmp_path: Path) -> None:
     """Each story still ends in the breach that it is told for; when a release mends it, the page has to say so."""
     schedule = read_schedule(STORIES / f"{name}.json")
-    player = Player(schedule, store_for(schedule, None), tmp_path, journal=False, scratch=True, to_breach=True)
+    player = Player(schedule, open_store_for(schedule, None), tmp_path, journal=False, scratch=True, to_breach=True)
     about = tomllib.loads((STORIES / "about.toml").read_text())
-    player.until = (0, about[name].get("minutes", 15) * 60)
+    player.end_at = (0, about[name].get("minutes", 15) * 60)
     played = player.play()
     player.close()
     assert bool(played.crash) == schedule.expect.startswith("crash/")
     assert played.mark == schedule.expect
 
 
-def _run_until_killed(place: Path) -> None:
-    session = session_in(place)
+def _run_until_killed(directory: Path) -> None:
+    session = make_session(directory)
     session.begin(DAYS[0])
-    seen = [0]
+    count = [0]
 
     def on_record(subsystem: str, record: Any) -> None:
-        seen[0] += isinstance(record, Order)
-        if seen[0] == 40:
+        count[0] += isinstance(record, Order)
+        if count[0] == 40:
             os.kill(os.getpid(), signal.SIGKILL)
 
     session.on_record = on_record
-    minutes(session, 30)
+    run_minutes(session, 30)
 
 
 def test_what_a_killed_process_has_written_is_read_by_another(tmp_path: Path) -> None:
@@ -185,12 +185,12 @@ def test_what_a_killed_process_has_written_is_read_by_another(tmp_path: Path) ->
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    backing = Backing(tmp_path / "subject", TRADER)
-    database = database_on(backing, TRADER)
+    backing = SqliteBacking(tmp_path / "subject", TRADER)
+    database = open_cache_database(backing, TRADER)
     orders, positions = database.load_orders(), database.load_positions()
     assert len(orders) == len(backing.keys("orders:*")) > 5
-    filled = sum(int(one.filled_qty) * (1 if one.is_buy else -1) for one in orders.values())
+    filled = sum(int(order.filled_qty) * (1 if order.is_buy else -1) for order in orders.values())
     last = next(reversed(orders.values()))
     unwritten = int(last.filled_qty)  # the kill may stand between the write of a fill to its order and to its position
-    assert abs(filled - sum(int(one.signed_qty) for one in positions.values())) <= unwritten
+    assert abs(filled - sum(int(position.signed_qty) for position in positions.values())) <= unwritten
     backing.close()

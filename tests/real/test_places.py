@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdover.adapters.process.directory import Directory
-from holdover.adapters.process.place import BadPlace
-from holdover.adapters.process.postgresql import PostgresPlace
-from holdover.adapters.process.redis import RedisPlace
-from holdover.adapters.process.sqlite import SqlitePlace
-from holdover.runtime.redaction import Rules
+from holdover.adapters.process.directory import DirectoryStore
+from holdover.adapters.process.postgresql import PostgresStore
+from holdover.adapters.process.redis import RedisStore
+from holdover.adapters.process.sqlite import SqliteStore
+from holdover.adapters.process.state_store import StateStoreError
+from holdover.runtime.redaction import RedactionRules
 
-from ..servers import Postgres
+from ..servers import PostgresServer
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def fill(cursor: Any) -> None:
     )
 
 
-def psycopg_of(url: str, database: str) -> Any:
+def connect(url: str, database: str) -> Any:
     """A connection."""
     import psycopg
 
@@ -67,30 +67,30 @@ def psycopg_of(url: str, database: str) -> Any:
 
 
 @pytest.fixture
-def book(postgres: Postgres, schema: str) -> Iterator[tuple[PostgresPlace, str, str]]:
+def book(postgres: PostgresServer, schema: str) -> Iterator[tuple[PostgresStore, str, str]]:
     """A filled database, its server's URL, its name."""
     name = f"book_{schema}"
-    place = PostgresPlace("book", postgres.url, name)
-    place.empty()
-    with psycopg_of(postgres.url, name) as connection:
+    state_store = PostgresStore("book", postgres.url, name)
+    state_store.create_empty()
+    with connect(postgres.url, name) as connection:
         fill(connection)
-    yield place, postgres.url, name
-    place.clear()
+    yield state_store, postgres.url, name
+    state_store.clear()
 
 
-def test_a_database_is_dumped_and_put_back(book: tuple[PostgresPlace, str, str]) -> None:
+def test_a_database_is_dumped_and_put_back(book: tuple[PostgresStore, str, str]) -> None:
     """Twice put back it is twice the same, with keys, sequences and views; what was changed is undone."""
-    place, url, name = book
-    before = place.capture(None)
-    assert place.capture(None) == before
-    with psycopg_of(url, name) as connection:
+    state_store, url, name = book
+    before = state_store.capture(None)
+    assert state_store.capture(None) == before
+    with connect(url, name) as connection:
         connection.execute("DELETE FROM orders WHERE number > 50")
         connection.execute("INSERT INTO log VALUES ('new')")
-    assert place.capture(None) != before
+    assert state_store.capture(None) != before
     for _ in range(2):
-        place.restore(before)
-        assert place.capture(None) == before
-    with psycopg_of(url, name) as connection:
+        state_store.restore(before)
+        assert state_store.capture(None) == before
+    with connect(url, name) as connection:
         assert connection.execute("SELECT nextval('apart')").fetchone() == (9,)
         assert connection.execute("SELECT sum FROM sums WHERE account = 2").fetchone() is not None
         assert connection.execute("INSERT INTO orders (account, price) VALUES (2, 1) RETURNING number").fetchone() == (
@@ -101,68 +101,68 @@ def test_a_database_is_dumped_and_put_back(book: tuple[PostgresPlace, str, str])
         assert connection.execute("SELECT raw FROM orders WHERE number = 1").fetchone() == (b"\x10\x01",)
 
 
-def test_it_is_put_back_over_one_that_others_have_open(book: tuple[PostgresPlace, str, str]) -> None:
+def test_it_is_put_back_over_one_that_others_have_open(book: tuple[PostgresStore, str, str]) -> None:
     """A process that was killed leaves connections; they end."""
-    place, url, name = book
-    before = place.capture(None)
-    left = psycopg_of(url, name)
-    left.execute("SELECT 1")
-    place.restore(before)
-    assert place.capture(None) == before
+    state_store, url, name = book
+    before = state_store.capture(None)
+    connection = connect(url, name)
+    connection.execute("SELECT 1")
+    state_store.restore(before)
+    assert state_store.capture(None) == before
     with pytest.raises(Exception, match=r"terminating connection|closed"):
-        left.execute("SELECT 1")
+        connection.execute("SELECT 1")
 
 
-def test_a_template_stays_on_its_server(book: tuple[PostgresPlace, str, str]) -> None:
+def test_a_template_stays_on_its_server(book: tuple[PostgresStore, str, str]) -> None:
     """The snapshot has the name of what it holds; the same content has the same; elsewhere it is not to be had."""
-    place, url, name = book
-    kept = PostgresPlace("book", url, name, template=True)
-    parts = kept.capture(None)
-    assert kept.capture(None) == parts
+    state_store, url, name = book
+    template_store = PostgresStore("book", url, name, template=True)
+    parts = template_store.capture(None)
+    assert template_store.capture(None) == parts
     assert set(parts) == {"template"}
     assert len(parts["template"]) < 200
-    whole = place.capture(None)
-    with psycopg_of(url, name) as connection:
+    whole = state_store.capture(None)
+    with connect(url, name) as connection:
         connection.execute("DROP TABLE log")
-    kept.restore(parts)
-    assert place.capture(None) == whole
-    assert kept.capture(None) == parts
-    with pytest.raises(BadPlace, match="is not redacted"):
-        kept.capture(Rules.usual(["name"]))
+    template_store.restore(parts)
+    assert state_store.capture(None) == whole
+    assert template_store.capture(None) == parts
+    with pytest.raises(StateStoreError, match="is not redacted"):
+        template_store.capture(RedactionRules.with_defaults(["name"]))
     strange = msgspec.msgpack.encode({"database": "holdover_0", "content": "0" * 64})
-    with pytest.raises(BadPlace, match="the server has no template"):
-        kept.restore({"template": strange})
+    with pytest.raises(StateStoreError, match="the server has no template"):
+        template_store.restore({"template": strange})
 
 
-def test_a_database_is_redacted_by_field_and_by_pattern(book: tuple[PostgresPlace, str, str]) -> None:
+def test_a_database_is_redacted_by_field_and_by_pattern(book: tuple[PostgresStore, str, str]) -> None:
     """Columns that are secrets, texts that hold one; the rest is as it was, and it can be put back."""
-    place, url, name = book
-    before = place.capture(Rules.usual())
+    state_store, url, name = book
+    before = state_store.capture(RedactionRules.with_defaults())
     assert b"hunter2" not in b"".join(before.values())
     assert b"s3cretvalue" not in b"".join(before.values())
-    place.restore(before)
-    with psycopg_of(url, name) as connection:
+    state_store.restore(before)
+    with connect(url, name) as connection:
         row = connection.execute("SELECT password, name FROM account WHERE id = 2").fetchone()
         assert row[0].startswith("redacted-")
         assert row[1] == 'tab\there\nline \\ "q"'
         assert connection.execute("SELECT count(*) FROM orders WHERE note = 'token=[redacted]'").fetchone() == (160,)
 
 
-def test_what_a_server_cannot_give_is_said(postgres: Postgres, schema: str) -> None:
+def test_what_a_server_cannot_give_is_said(postgres: PostgresServer, schema: str) -> None:
     """No database, no server, large objects: each a sentence."""
-    with pytest.raises(BadPlace, match="nobody_has_this"):
-        PostgresPlace("book", postgres.url, "nobody_has_this").capture(None)
-    with pytest.raises(BadPlace, match="book: elsewhere:"):
-        PostgresPlace("book", "postgresql://127.0.0.1:1/elsewhere").capture(None)
-    with pytest.raises(BadPlace, match="neither the URL nor"):
-        PostgresPlace("book", "postgresql://127.0.0.1:1")
-    place = PostgresPlace("book", postgres.url, f"large_{schema}")
-    place.empty()
-    with psycopg_of(postgres.url, place.database) as connection:
+    with pytest.raises(StateStoreError, match="nobody_has_this"):
+        PostgresStore("book", postgres.url, "nobody_has_this").capture(None)
+    with pytest.raises(StateStoreError, match="book: elsewhere:"):
+        PostgresStore("book", "postgresql://127.0.0.1:1/elsewhere").capture(None)
+    with pytest.raises(StateStoreError, match="neither the URL nor"):
+        PostgresStore("book", "postgresql://127.0.0.1:1")
+    state_store = PostgresStore("book", postgres.url, f"large_{schema}")
+    state_store.create_empty()
+    with connect(postgres.url, state_store.database) as connection:
         connection.execute("SELECT lo_create(0)")
-    with pytest.raises(BadPlace, match="large objects"):
-        place.capture(None)
-    place.clear()
+    with pytest.raises(StateStoreError, match="large objects"):
+        state_store.capture(None)
+    state_store.clear()
 
 
 def test_keys_are_dumped_and_put_back(redis_url: str) -> None:
@@ -179,41 +179,41 @@ def test_keys_are_dumped_and_put_back(redis_url: str) -> None:
     client.sadd("desk:set", "b", "a")
     client.zadd("desk:scores", {"m": 1.5, "n": -2})
     client.set("other", "stays")
-    place = RedisPlace("cache", redis_url, ["desk:*"])
-    before = place.capture(None)
+    state_store = RedisStore("cache", redis_url, ["desk:*"])
+    before = state_store.capture(None)
     client.delete("desk:text")
     client.set("desk:new", "y")
     client.set("other", "moved on")
     for _ in range(2):
-        place.restore(before)
-        assert place.capture(None) == before
+        state_store.restore(before)
+        assert state_store.capture(None) == before
     assert sorted(client.keys("desk:*")) == [
-        b"desk:" + one for one in (b"list", b"login", b"raw", b"scores", b"set", b"short", b"text")
+        b"desk:" + key for key in (b"list", b"login", b"raw", b"scores", b"set", b"short", b"text")
     ]
     assert client.get("other") == b"moved on"
     assert 99_000 <= client.pttl("desk:short") <= 100_000
     assert client.pttl("desk:text") == -1
-    told = place.capture(Rules.usual())
-    assert b"hunter2" not in told["keys"]
-    assert b"s3cretvalue" not in told["keys"]
-    place.restore(told)
-    once = place.capture(None)
-    place.restore(told)
-    assert place.capture(None) == once
+    redacted_parts = state_store.capture(RedactionRules.with_defaults())
+    assert b"hunter2" not in redacted_parts["keys"]
+    assert b"s3cretvalue" not in redacted_parts["keys"]
+    state_store.restore(redacted_parts)
+    first_capture = state_store.capture(None)
+    state_store.restore(redacted_parts)
+    assert state_store.capture(None) == first_capture
     assert client.hget("desk:login", "user") == b"u"
     assert client.hget("desk:login", "password").startswith(b"redacted-")
     assert client.get("desk:raw") == b"\xff\x00"
     assert client.zscore("desk:scores", "n") == -2
     client.xadd("desk:stream", {"a": "b"})
-    with pytest.raises(BadPlace, match="desk:stream is a stream, which cannot be redacted"):
-        place.capture(Rules.usual())
-    before = place.capture(None)
-    place.clear()
+    with pytest.raises(StateStoreError, match="desk:stream is a stream, which cannot be redacted"):
+        state_store.capture(RedactionRules.with_defaults())
+    before = state_store.capture(None)
+    state_store.clear()
     assert client.keys("desk:*") == []
-    place.restore(before)
+    state_store.restore(before)
     assert client.xlen("desk:stream") == 1
-    with pytest.raises(BadPlace, match="cache: "):
-        RedisPlace("cache", "redis://127.0.0.1:1").capture(None)
+    with pytest.raises(StateStoreError, match="cache: "):
+        RedisStore("cache", "redis://127.0.0.1:1").capture(None)
 
 
 def test_a_database_file_is_taken_while_it_is_written(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_database_file_is_taken_while_it_is_written(tmp_path: Path) -> None:
     writer = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     writer.execute("PRAGMA journal_mode=WAL")
     writer.execute("CREATE TABLE pair (name TEXT PRIMARY KEY, value INTEGER)")
-    ended, wrote = threading.Event(), threading.Event()
+    ended, committed = threading.Event(), threading.Event()
 
     def write() -> None:
         number = 0
@@ -232,28 +232,28 @@ def test_a_database_file_is_taken_while_it_is_written(tmp_path: Path) -> None:
             writer.execute("INSERT OR REPLACE INTO pair VALUES ('left', ?)", (number,))
             writer.execute("INSERT OR REPLACE INTO pair VALUES ('right', ?)", (number,))
             writer.execute("COMMIT")
-            wrote.set()
+            committed.set()
 
     thread = threading.Thread(target=write)
     thread.start()
-    assert wrote.wait(10)
-    place = SqlitePlace("book", path)
-    taken = [place.capture(None)]
+    assert committed.wait(10)
+    state_store = SqliteStore("book", path)
+    captures = [state_store.capture(None)]
     for _ in range(19):
-        wrote.clear()
-        assert wrote.wait(10)
-        taken.append(place.capture(None))
+        committed.clear()
+        assert committed.wait(10)
+        captures.append(state_store.capture(None))
     ended.set()
     thread.join()
     writer.close()
-    for parts in taken:
-        place.restore(parts)
-        assert place.capture(None) == parts
+    for parts in captures:
+        state_store.restore(parts)
+        assert state_store.capture(None) == parts
         reader = sqlite3.connect(path)
-        left, right = (row[0] for row in reader.execute("SELECT value FROM pair ORDER BY name"))
-        assert left == right
+        left_value, right_value = (row[0] for row in reader.execute("SELECT value FROM pair ORDER BY name"))
+        assert left_value == right_value
         reader.close()
-    assert taken[0] != taken[-1]
+    assert captures[0] != captures[-1]
 
 
 def test_a_restore_leaves_no_log_of_what_stood_there(tmp_path: Path) -> None:
@@ -262,18 +262,18 @@ def test_a_restore_leaves_no_log_of_what_stood_there(tmp_path: Path) -> None:
     old = sqlite3.connect(path, isolation_level=None)
     old.execute("PRAGMA journal_mode=WAL")
     old.execute("CREATE TABLE t (a)")
-    place = SqlitePlace("book", path)
-    before = place.capture(None)
+    state_store = SqliteStore("book", path)
+    before = state_store.capture(None)
     old.execute("INSERT INTO t VALUES (1)")
     assert path.with_name("book.db-wal").exists()
-    place.restore(before)
+    state_store.restore(before)
     reader = sqlite3.connect(path)
     assert reader.execute("SELECT count(*) FROM t").fetchone() == (0,)
     reader.close()
-    place.clear()
+    state_store.clear()
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(BadPlace, match="is not there"):
-        place.capture(None)
+    with pytest.raises(StateStoreError, match="is not there"):
+        state_store.capture(None)
 
 
 def test_a_directory(tmp_path: Path) -> None:
@@ -287,51 +287,51 @@ def test_a_directory(tmp_path: Path) -> None:
     book.execute("PRAGMA journal_mode=WAL")
     book.execute("CREATE TABLE t (a)")
     book.execute("INSERT INTO t VALUES (1)")
-    place = Directory("home", home, ["*.lock"])
-    before = place.capture(None)
+    state_store = DirectoryStore("home", home, ["*.lock"])
+    before = state_store.capture(None)
     assert sorted(before) == ["book.db", "deep/a.txt"]
     (home / "deep" / "b.txt").write_text("x")
-    place.restore(before)
-    assert place.capture(None) == before
+    state_store.restore(before)
+    assert state_store.capture(None) == before
     assert not (home / "deep" / "b.txt").exists()
     assert sqlite3.connect(home / "book.db").execute("SELECT a FROM t").fetchone() == (1,)
-    assert place.capture(Rules.usual())["deep/a.txt"] == b"password=[redacted] and more"
-    with pytest.raises(BadPlace, match="which leads out of its directory"):
-        place.restore({"../out.txt": b""})
-    place.clear()
-    with pytest.raises(BadPlace, match="is no directory"):
-        place.capture(None)
+    assert state_store.capture(RedactionRules.with_defaults())["deep/a.txt"] == b"password=[redacted] and more"
+    with pytest.raises(StateStoreError, match="which leads out of its directory"):
+        state_store.restore({"../out.txt": b""})
+    state_store.clear()
+    with pytest.raises(StateStoreError, match="is no directory"):
+        state_store.capture(None)
 
 
 def test_the_store_of_an_engine_is_redacted_and_stays_readable(tmp_path: Path) -> None:
     """A Logon with a password among the messages: it is taken out, and what comes after it is found where it is."""
     home = tmp_path / "session"
     home.mkdir()
-    texts = [_message("35=A|553=u|554=hunter2"), _message("35=D|11=C1"), _message("35=D|11=C2|58=token=s3cretvalue")]
+    texts = [_frame("35=A|553=u|554=hunter2"), _frame("35=D|11=C1"), _frame("35=D|11=C2|58=token=s3cretvalue")]
     offset, header = 0, ""
     for number, text in enumerate(texts, 1):
         header += f"{number},{offset},{len(text)} "
         offset += len(text)
     (home / "S.body").write_bytes(b"".join(texts))
     (home / "S.header").write_text(header)
-    parts = Directory("session", home).capture(Rules.usual())
+    parts = DirectoryStore("session", home).capture(RedactionRules.with_defaults())
     assert b"hunter2" not in parts["S.body"]
     assert b"s3cretvalue" not in parts["S.body"]
-    entries = [tuple(map(int, one.split(","))) for one in parts["S.header"].decode().split()]
-    found = [parts["S.body"][begin : begin + size] for _, begin, size in entries]
-    assert found[0] == _message("35=A|553=u|554=[redacted]")
-    assert found[1] == texts[1]
-    assert found[2].startswith(b"8=FIX.4.4\x019=")
+    entries = [tuple(map(int, item.split(","))) for item in parts["S.header"].decode().split()]
+    messages = [parts["S.body"][begin : begin + size] for _, begin, size in entries]
+    assert messages[0] == _frame("35=A|553=u|554=[redacted]")
+    assert messages[1] == texts[1]
+    assert messages[2].startswith(b"8=FIX.4.4\x019=")
     assert entries[-1][1] + entries[-1][2] == len(parts["S.body"])
 
 
-def _message(body: str) -> bytes:
-    said = body.replace("|", "\x01").encode() + b"\x01"
-    whole = b"8=FIX.4.4\x019=%d\x01" % len(said) + said
+def _frame(body: str) -> bytes:
+    encoded = body.replace("|", "\x01").encode() + b"\x01"
+    whole = b"8=FIX.4.4\x019=%d\x01" % len(encoded) + encoded
     return whole + b"10=%03d\x01" % (sum(whole) % 256)
 
 
-KILLED = """
+RESTORE_SCRIPT = """
 import sys
 from pathlib import Path
 from holdover.adapters.process.directory import Directory
@@ -348,11 +348,13 @@ while True:
 
 def test_a_restore_that_is_killed_leaves_it_whole_or_absent(tmp_path: Path, wait_until: Callable[..., None]) -> None:
     """SIGKILL in the middle of restores, again and again: never half of it."""
-    seen = set()
-    for life in range(5):
-        child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    outcomes = set()
+    for attempt in range(5):
+        child = subprocess.Popen(
+            [sys.executable, "-c", RESTORE_SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
         assert child.stdout is not None
-        for _ in range(2 + life % 3):
+        for _ in range(2 + attempt % 3):
             child.stdout.readline()
         child.kill()
         child.wait()
@@ -361,8 +363,8 @@ def test_a_restore_that_is_killed_leaves_it_whole_or_absent(tmp_path: Path, wait
             assert {path.name: path.read_bytes() for path in home.iterdir()} == {
                 f"{n}.bin": bytes([n]) * 50_000 for n in range(20)
             }
-        seen.add(home.exists())
-        Directory("home", home).restore({"0.bin": b"x"})
+        outcomes.add(home.exists())
+        DirectoryStore("home", home).restore({"0.bin": b"x"})
         assert [path.name for path in home.iterdir()] == ["0.bin"]
-        Directory("home", home).clear()
-    assert True in seen
+        DirectoryStore("home", home).clear()
+    assert True in outcomes

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 
 from holdover.catalogue import Catalogue
-from holdover.explore import Schedule, play, schedule_on
+from holdover.explore import Schedule, make_schedule, play
 from holdover.explore.bridge import examples_of, schedules
 from holdover.explore.corpus import Corpus
-from holdover.explore.schedule import Operation, check
-from holdover.recording import RecordingStore, bundled
-from tests.days import short_days
+from holdover.explore.schedule import Operation, check_schedule
+from holdover.recording import RecordingStore, bundled_store
+from tests.days import write_short_days
 
 DAY = "2024-11-27"
 FAULT = "forget-carried-partial"
@@ -32,17 +32,17 @@ QUICK = settings(
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> RecordingStore:
     """A very short day."""
-    return short_days(tmp_path_factory.mktemp("days"), minutes=3)
+    return write_short_days(tmp_path_factory.mktemp("days"), minutes=3)
 
 
 def test_hypothesis_finds_a_seeded_fault_and_shrinks_it(
     store: RecordingStore, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     """Down to one operation, a plain one."""
-    known: dict[str, bool] = {}
+    verdicts: dict[str, bool] = {}
 
     def breaches(schedule: Schedule) -> bool:
-        if schedule.digest not in known:
+        if schedule.digest not in verdicts:
             played = play(
                 schedule,
                 tmp_path / "played",
@@ -52,23 +52,29 @@ def test_hypothesis_finds_a_seeded_fault_and_shrinks_it(
                 scratch=True,
                 to_breach=True,
             )
-            known[schedule.digest] = played.verdict == "breach"
-        return known[schedule.digest]
+            verdicts[schedule.digest] = played.verdict == "breach"
+        return verdicts[schedule.digest]
 
     drawn = schedules(
-        store, ["BOLT"], [DAY], kinds=("kill", "torn", "disconnect"), furthest=120, catalogue=catalogue, faults=[FAULT]
+        store,
+        ["BOLT"],
+        [DAY],
+        kinds=("kill", "torn", "disconnect"),
+        position_max=120,
+        catalogue=catalogue,
+        faults=[FAULT],
     )
-    found = find(drawn, breaches, settings=QUICK)
-    assert [one.do for one in found.operations] == ["kill"]
-    assert found.operations[0].with_ == [0]
-    assert len(known) < 200
+    minimal_schedule = find(drawn, breaches, settings=QUICK)
+    assert [operation.do for operation in minimal_schedule.operations] == ["kill"]
+    assert minimal_schedule.operations[0].with_ == [0]
+    assert len(verdicts) < 200
 
 
 @settings(max_examples=60, deadline=None)
-@given(schedule=schedules(bundled(), ["BOLT"], [DAY, "2024-11-29"]))
+@given(schedule=schedules(bundled_store(), ["BOLT"], [DAY, "2024-11-29"]))
 def test_whatever_is_drawn_is_a_schedule(schedule: Schedule) -> None:
     """It can be run, and stays within what was asked for."""
-    assert check(schedule) == []
+    assert check_schedule(schedule) == []
     assert len(schedule.operations) <= 4
 
 
@@ -78,18 +84,18 @@ def test_a_corpus_is_tried_first(store: RecordingStore, catalogue: Catalogue, tm
     for number in (2, 1):
         kill = Operation(at="mutation", n=number, do="kill")
         corpus.add(
-            schedule_on(store, ["BOLT"], [DAY], catalogue, operations=[kill]), f"regressions/{number}.json", "a test"
+            make_schedule(store, ["BOLT"], [DAY], catalogue, operations=[kill]), f"regressions/{number}.json", "a test"
         )
-    seen: list[int] = []
+    mutation_numbers: list[int] = []
 
     @examples_of(tmp_path)
     @settings(QUICK, phases=[Phase.explicit])
     @given(schedules(store, ["BOLT"], [DAY], catalogue=catalogue))
     def try_it(schedule: Schedule) -> None:
-        seen.append(schedule.operations[0].n)
+        mutation_numbers.append(schedule.operations[0].n)
 
     try_it()
-    assert seen == [1, 2]
+    assert mutation_numbers == [1, 2]
 
 
 def test_a_kind_that_there_is_not_is_refused(store: RecordingStore) -> None:
@@ -101,5 +107,5 @@ def test_a_kind_that_there_is_not_is_refused(store: RecordingStore) -> None:
 def test_exploration_does_without_hypothesis() -> None:
     """It is imported only when a strategy is asked for."""
     code = "import sys, holdover.explore.bridge, holdover.cli.explore; print('hypothesis' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "False"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "False"

@@ -51,14 +51,17 @@ for number in range(100_000):
 """
 
 
-def seeds(few: int, all_of_them: int) -> list[Any]:
+def seeds(default_count: int, all_of_them: int) -> list[Any]:
     """Some moments to kill at by default, and the rest of them beside it."""
-    return [*range(few), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, all_of_them))]
+    return [
+        *range(default_count),
+        *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(default_count, all_of_them)),
+    ]
 
 
-def killed(code: str, place: Path, after_s: float, *, lines: int = 0) -> list[str]:
+def run_until_killed(code: str, directory: Path, after_s: float, *, lines: int = 0) -> list[str]:
     """Run, kill a while after so many lines beside its first, and return the lines that it had said."""
-    running = subprocess.Popen([sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE, text=True)
+    running = subprocess.Popen([sys.executable, "-c", code, str(directory)], stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None
     assert running.stdout.readline() == "ready\n"
     first = [running.stdout.readline().strip() for _ in range(lines)]
@@ -66,35 +69,35 @@ def killed(code: str, place: Path, after_s: float, *, lines: int = 0) -> list[st
     while time.monotonic() < end:
         pass
     running.send_signal(signal.SIGKILL)
-    said = first + running.stdout.read().splitlines()
+    output = first + running.stdout.read().splitlines()
     running.wait()
-    return said
+    return output
 
 
 @pytest.mark.parametrize("seed", seeds(2, 4))
 def test_no_freeze_and_no_page_is_lost(tmp_path: Path, seed: int) -> None:
     """Whatever was said to be frozen is frozen after the kill, with its breach, its page and its audit row."""
     rng = random.Random(seed)
-    said: list[str] = []
+    scopes: list[str] = []
     for _ in range(5):
-        said += killed(FREEZES, tmp_path, rng.random() * 0.05, lines=rng.randrange(1, 4))
+        scopes += run_until_killed(FREEZES, tmp_path, rng.random() * 0.05, lines=rng.randrange(1, 4))
         store = FreezeStore(tmp_path / "guard.db")
-        frozen = {freeze.scope for freeze in store.in_force()}
-        assert set(said) <= frozen
+        frozen = {freeze.scope for freeze in store.active_freezes()}
+        assert set(scopes) <= frozen
         assert store.verify_audit() == ""
-        assert {page.scope for page in store.outbox()} == frozen
+        assert {page.scope for page in store.all_pages()} == frozen
         assert {breach.scope for breach in store.breaches()} == frozen
         store.close()
-    assert said
+    assert scopes
 
 
 def test_no_snapshot_is_half_written(tmp_path: Path) -> None:
     """Every snapshot file that has its name opens, and every one that was reported is there."""
     rng = random.Random(1)
     for _ in range(8):
-        said = killed(SNAPSHOTS, tmp_path, rng.random() * 0.1)
-        kept = sorted(path.name for path in tmp_path.glob("*.hsnap"))
-        assert set(said) <= set(kept)
+        names = run_until_killed(SNAPSHOTS, tmp_path, rng.random() * 0.1)
+        file_names = sorted(path.name for path in tmp_path.glob("*.hsnap"))
+        assert set(names) <= set(file_names)
         for path in tmp_path.glob("*.hsnap"):
             assert Snapshot.open(path).name == path.stem
 
@@ -103,8 +106,8 @@ DESK = """
 import sys
 from pathlib import Path
 from holdover.harness import Session, factory_named
-from holdover.recording import bundled
-session = Session(factory_named("desk"), bundled(), ["BOLT"], Path(sys.argv[1]), days=["2024-11-27"], journal=False)
+from holdover.recording import bundled_store
+session = Session(factory_named("desk"), bundled_store(), ["BOLT"], Path(sys.argv[1]), days=["2024-11-27"], journal=False)
 print("ready", flush=True)
 session.begin()
 session.run()
@@ -114,17 +117,17 @@ session.run()
 @pytest.mark.parametrize("seed", seeds(4, 12))
 def test_the_desks_store_is_whole_after_a_kill(tmp_path: Path, seed: int) -> None:
     """Orders, executions and positions on the disk tell one story: a step is there as a whole or not at all."""
-    killed(DESK, tmp_path, random.Random(seed).random() * 0.5)
+    run_until_killed(DESK, tmp_path, random.Random(seed).random() * 0.5)
     store = Store(tmp_path / "subject", synced=False)
-    orders = {order.key: order for order in store.all(Order)}
+    orders = {order.key: order for order in store.load_all(Order)}
     filled: dict[str, int] = {}
-    held: dict[str, int] = {}
-    for execution in store.all(Execution):
+    net_qty_by_key: dict[str, int] = {}
+    for execution in store.load_all(Execution):
         filled[execution.root_cl_ord_id] = filled.get(execution.root_cl_ord_id, 0) + execution.qty_delta
-        held[execution.book_key] = held.get(execution.book_key, 0) + execution.signed_qty
+        net_qty_by_key[execution.book_key] = net_qty_by_key.get(execution.book_key, 0) + execution.signed_qty
     assert {key: order.cum_qty for key, order in orders.items() if order.cum_qty} == filled
-    assert {position.key: position.net_qty for position in store.all(Position) if position.net_qty} == {
-        key: net_qty for key, net_qty in held.items() if net_qty
+    assert {position.key: position.net_qty for position in store.load_all(Position) if position.net_qty} == {
+        key: net_qty for key, net_qty in net_qty_by_key.items() if net_qty
     }
     store.close()
 
@@ -133,17 +136,17 @@ def test_the_desks_store_is_whole_after_a_kill(tmp_path: Path, seed: int) -> Non
 def test_a_full_disk_is_a_sentence(tmp_path: Path, size: int) -> None:
     """Where a file cannot grow any more: exit code 2, one sentence, no traceback."""
 
-    def small() -> None:
+    def limit_file_size() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-    told = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "holdover", "cycle", "--out", str(tmp_path)],
         capture_output=True,
         text=True,
-        preexec_fn=small,
+        preexec_fn=limit_file_size,
         check=False,
     )
-    assert told.returncode == 2
-    assert told.stderr.startswith("holdover: ")
-    assert "Traceback" not in told.stderr
+    assert completed.returncode == 2
+    assert completed.stderr.startswith("holdover: ")
+    assert "Traceback" not in completed.stderr

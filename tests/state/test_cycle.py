@@ -19,12 +19,12 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[
 
 def test_the_desk_holds_with_yesterday_carried_along(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Both arms hold on the bundled sessions; orders really trade and are carried over the night."""
-    code, told = run(capsys, "--out", str(tmp_path))
-    assert (code, told["verdict"], told["breaches"]) == (0, "holds", [])
-    carried = told["arms"]["carried"]
+    code, result = run(capsys, "--out", str(tmp_path))
+    assert (code, result["verdict"], result["breaches"]) == (0, "holds", [])
+    carried = result["arms"]["carried"]
     assert carried["partially_filled_orders"] > 100
     assert carried["carried"][0]["open_orders"] >= 1
-    assert {one["what"] for one in carried["transitions"]} >= {
+    assert {transition["what"] for transition in carried["transitions"]} >= {
         "begin",
         "disconnect",
         "reconnect",
@@ -33,9 +33,9 @@ def test_the_desk_holds_with_yesterday_carried_along(capsys: pytest.CaptureFixtu
         "end",
         "overnight",
     }
-    assert told["catalogue"]["invariants"] >= 24
-    assert told["divergences"][-1]["cause"] == "begin"
-    page = Path(told["report"]).read_text()
+    assert result["catalogue"]["invariants"] >= 24
+    assert result["divergences"][-1]["cause"] == "begin"
+    page = Path(result["report"]).read_text()
     assert "simulated recordings" in page
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
@@ -43,13 +43,13 @@ def test_the_desk_holds_with_yesterday_carried_along(capsys: pytest.CaptureFixtu
 
 def test_real_days_hold(capsys: pytest.CaptureFixture[str], tmp_path: Path, lean: Path) -> None:
     """Two real IBM days, all ticks, the whole catalogue: holds, with hundreds of partial fills a day."""
-    place = str(tmp_path / "days")
-    assert main(["recording", "import", "lean", str(lean), "--into", place, "--symbol", "IBM", "--json"]) == 0
+    directory = str(tmp_path / "days")
+    assert main(["recording", "import", "lean", str(lean), "--into", directory, "--symbol", "IBM", "--json"]) == 0
     capsys.readouterr()
-    code, told = run(
+    code, result = run(
         capsys,
         "--recordings",
-        place,
+        directory,
         "--instrument",
         "IBM",
         "--from",
@@ -59,9 +59,9 @@ def test_real_days_hold(capsys: pytest.CaptureFixture[str], tmp_path: Path, lean
         "--out",
         str(tmp_path / "o"),
     )
-    assert (code, told["verdict"]) == (0, "holds")
-    assert told["arms"]["carried"]["fills"] > 1000
-    assert not told["simulated"]
+    assert (code, result["verdict"]) == (0, "holds")
+    assert result["arms"]["carried"]["fills"] > 1000
+    assert not result["simulated"]
 
 
 def schedule(tmp_path: Path, *operations: dict[str, Any]) -> list[str]:
@@ -81,14 +81,18 @@ def test_a_schedule_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         {"op": "end"},
         {"op": "overnight"},
     )
-    code, told = run(capsys, *arguments, "--arm", "carried", "--instrument", "BOLT")
+    code, result = run(capsys, *arguments, "--arm", "carried", "--instrument", "BOLT")
     assert code == 0
-    kinds = [one["detail"] for one in told["arms"]["carried"]["transitions"] if one["what"] == "restart"]
+    kinds = [
+        transition["detail"]
+        for transition in result["arms"]["carried"]["transitions"]
+        if transition["what"] == "restart"
+    ]
     assert kinds == ["torn", "torn"]
 
 
 @pytest.mark.parametrize(
-    ("operations", "said"),
+    ("operations", "reason"),
     [
         ([{"op": "begin"}, {"op": "overnight"}], "not legal when the session is open"),
         ([{"op": "begin"}, {"op": "dance"}], "no operation is called so"),
@@ -100,18 +104,18 @@ def test_a_schedule_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     ],
 )
 def test_a_bad_schedule_is_a_sentence(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, operations: list[dict[str, Any]], said: str
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, operations: list[dict[str, Any]], reason: str
 ) -> None:
     """An operation that makes no sense is named before anything runs; exit code 2, no traceback."""
     assert main(["cycle", *schedule(tmp_path, *operations)]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("holdover: schedule.json")
-    assert said in told
-    assert "Traceback" not in told
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("holdover: schedule.json")
+    assert reason in stderr
+    assert "Traceback" not in stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "reason"),
     [
         (["--instrument", "NOPE"], "no recording of NOPE"),
         (["--from", "2024-11-28"], "no recording of ACME on 2024-11-28"),
@@ -126,10 +130,10 @@ def test_a_bad_schedule_is_a_sentence(
     ],
 )
 def test_bad_input_is_a_sentence(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], said: str
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], reason: str
 ) -> None:
     """What is wrong, where, and what would be right; exit code 2."""
     assert main(["cycle", "--out", str(tmp_path), *arguments]) == 2
-    told = capsys.readouterr().err
-    assert said in told
-    assert "Traceback" not in told
+    stderr = capsys.readouterr().err
+    assert reason in stderr
+    assert "Traceback" not in stderr

@@ -8,78 +8,80 @@ import msgspec
 import pytest
 
 from holdover.cli import main
-from holdover.explore.pairs import Pairs, crossings
-from holdover.explore.play import play
+from holdover.explore.pairs import PairRunner, split_crossings
+from holdover.explore.player import play
 from holdover.explore.schedule import read_schedule
-from holdover.explore.sweep import schedule_of
-from holdover.explore.trial import Tried
-from holdover.explore.walk import Ground, survey
-from holdover.recording import bundled
+from holdover.explore.sweep import schedule_from_result
+from holdover.explore.trial import TrialResult
+from holdover.explore.walk import SweepSpec, survey_day
+from holdover.recording import bundled_store
 
 DAYS = ["2024-11-27", "2024-11-29"]
 SECOND_NS = 1_000_000_000
-WINDOW = Ground(
+WINDOW = SweepSpec(
     symbols=["ACME"],
     days=DAYS,
     day=DAYS[0],
-    within_ns=2 * SECOND_NS,
-    since=0.5,
-    until=0.5002,
+    pair_window_ns=2 * SECOND_NS,
+    begin_fraction=0.5,
+    end_fraction=0.5002,
     prove_every=0,
-    every=False,
+    every_mutation=False,
 )
 
 
-def tried(place: Path, kinds: list[str], then: list[str], faults: list[str] | None = None) -> list[Tried]:
+def run_pairs(
+    directory: Path, kinds: list[str], second_kinds: list[str], faults: list[str] | None = None
+) -> list[TrialResult]:
     """Every pair of some kinds in the window."""
-    ground = msgspec.structs.replace(WINDOW, kinds=kinds, pairs=then, faults=faults or [])
-    found = survey(ground, place / "survey", None)
-    pairs = Pairs(ground, place / "pairs", None, found, 1, found.total + 1)
+    spec = msgspec.structs.replace(WINDOW, kinds=kinds, pairs=second_kinds, faults=faults or [])
+    survey_map = survey_day(spec, directory / "survey", None)
+    pairs = PairRunner(spec, directory / "pairs", None, survey_map, 1, survey_map.point_count + 1)
     try:
-        pairs.go()
+        pairs.run()
     finally:
         pairs.session.close()
-    return pairs.tried
+    return pairs.results
 
 
 @pytest.mark.slow
 def test_a_crash_during_the_recovery_from_a_crash_is_tried_at_every_class_of_it(tmp_path: Path) -> None:
-    found = tried(tmp_path, ["kill"], ["kill"])
-    assert found
-    assert {one.verdict for one in found} <= {"transparent", "converged"}
-    first = next(one for one in found if one.place == "mutation")
-    recovery = [one.then for one in found if (one.place, one.n) == (first.place, first.n)]
+    results = run_pairs(tmp_path, ["kill"], ["kill"])
+    assert results
+    assert {result.verdict for result in results} <= {"transparent", "converged"}
+    first = next(result for result in results if result.at == "mutation")
+    recovery = [result.second for result in results if (result.at, result.n) == (first.at, first.n)]
     # Between the first crash and the end of the reconciliation there are the begin, the logon and four questions.
-    assert len({(one.at, one.n) for one in recovery if one is not None}) > 20
+    assert len({(operation.at, operation.n) for operation in recovery if operation is not None}) > 20
 
 
 @pytest.mark.slow
 def test_the_correct_desk_holds_over_pairs_of_every_family(tmp_path: Path) -> None:
-    found = tried(tmp_path / "torn", ["torn"], ["kill", "hold"])
-    found += tried(tmp_path / "clean", ["clean"], ["kill", "clean", "disconnect"])
-    named = {one.named for one in found}
+    results = run_pairs(tmp_path / "torn", ["torn"], ["kill", "hold"])
+    results += run_pairs(tmp_path / "clean", ["clean"], ["kill", "clean", "disconnect"])
+    named = {result.kind_name for result in results}
     assert {"torn+kill", "torn+hold", "clean+kill", "clean+clean", "clean+disconnect"} <= named
-    assert [one for one in found if one.verdict not in ("transparent", "converged")] == []
+    assert [result for result in results if result.verdict not in ("transparent", "converged")] == []
 
 
 @pytest.mark.slow
 def test_what_a_pair_finds_its_schedule_finds_again(tmp_path: Path) -> None:
     """Each pair does both of its faults, and comes to what the trial came to, in a session of its own."""
     faults = ["position-before-order"]
-    found = tried(tmp_path, ["overnight-down"], ["kill"], faults)
-    breaches = [one for one in found if one.verdict == "breach"]
+    results = run_pairs(tmp_path, ["overnight-down"], ["kill"], faults)
+    breaches = [result for result in results if result.verdict == "breach"]
     assert breaches, "the kill between two writes on the morning after was not found"
-    held = [one for one in found if one.verdict != "breach"][::25]
-    ground = msgspec.structs.replace(WINDOW, faults=faults)
-    for one in [*breaches[:2], *held]:
-        played = play(schedule_of(ground, one), tmp_path / "play", journal=False, scratch=True)
-        assert played.done == 2
-        assert played.mark == (f"{one.subsystem}/{one.invariant}" if one.verdict == "breach" else "")
+    sound_results = [result for result in results if result.verdict != "breach"][::25]
+    spec = msgspec.structs.replace(WINDOW, faults=faults)
+    for result in [*breaches[:2], *sound_results]:
+        played = play(schedule_from_result(spec, result), tmp_path / "play", journal=False, scratch=True)
+        assert played.operations_done == 2
+        assert played.mark == (f"{result.subsystem}/{result.invariant}" if result.verdict == "breach" else "")
 
 
 def test_transitions_of_the_lifecycle_are_crossed_first() -> None:
-    ground = msgspec.structs.replace(WINDOW, kinds=["lose", "kill", "clean"], pairs=["hold", "kill"])
-    crossed = [(one.kinds, one.pairs) for one in crossings(ground)]
+    spec = msgspec.structs.replace(WINDOW, kinds=["lose", "kill", "clean"], pairs=["hold", "kill"])
+    crossed = [(crossing.kinds, crossing.pairs) for crossing in split_crossings(spec)]
     assert crossed == [
         (["kill", "clean"], ["kill"]),
         (["kill", "clean"], ["hold"]),
@@ -92,18 +94,18 @@ def test_transitions_of_the_lifecycle_are_crossed_first() -> None:
 def test_the_command_tells_the_pairs_and_goes_on_from_its_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    told = f"sweep --instrument ACME --kinds overnight-down --pairs kill --within 2 --out {out}"
-    told += " --since 0.05 --until 0.0502 --fault position-before-order --workers 1"
-    assert main(told.split()) == 1
+    out_directory = tmp_path / "out"
+    command = f"sweep --instrument ACME --kinds overnight-down --pairs kill --within 2 --out {out_directory}"
+    command += " --since 0.05 --until 0.0502 --fault position-before-order --workers 1"
+    assert main(command.split()) == 1
     text = capsys.readouterr().out
     assert "overnight-down, then kill" in text
     assert "every pair" in text
-    schedule = read_schedule(out / "found-0.json")
-    assert play(schedule, tmp_path / "again", store=bundled(), journal=False).mark == schedule.expect
-    logs = [path.read_bytes() for path in out.glob("crossing-*/sweep.jsonl")]
-    assert main(told.split()) == 1
-    assert [path.read_bytes() for path in out.glob("crossing-*/sweep.jsonl")] == logs
+    schedule = read_schedule(out_directory / "found-0.json")
+    assert play(schedule, tmp_path / "again", store=bundled_store(), journal=False).mark == schedule.expect
+    logs = [path.read_bytes() for path in out_directory.glob("crossing-*/sweep.jsonl")]
+    assert main(command.split()) == 1
+    assert [path.read_bytes() for path in out_directory.glob("crossing-*/sweep.jsonl")] == logs
 
 
 def test_a_window_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from holdover.harness.session import Session
-from holdover.harness.subject import factory_named
-from holdover.recording import bundled
-from holdover.shadow import Life, ask, read_shadow, read_state, run_recordings
+from holdover.harness.subject import resolve_factory
+from holdover.recording import bundled_store
+from holdover.shadow import ShadowRun, check_cutover, read_shadow_config, read_state, run_recordings
 from holdover.shadow.components import ComponentTable
-from holdover.world import Book, Venue
+from holdover.world import TopOfBook, Venue
 
 S = 1_000_000_000
 TICK = 300
@@ -43,38 +43,40 @@ class Host:
     def __init__(self, config: Path) -> None:
         self.config = config
         self.mono, self.wall = 0, 1_700_000_000 * S
-        self.life = self.begin()
+        self.shadow_run = self.begin()
 
-    def begin(self) -> Life:
+    def begin(self) -> ShadowRun:
         """Another life of the shadow."""
         tables = [ComponentTable(name="feed", deadline_s=400)]
-        return Life(read_shadow(self.config), components=tables, monotonic=lambda: self.mono, wall=lambda: self.wall)
+        return ShadowRun(
+            read_shadow_config(self.config), components=tables, monotonic=lambda: self.mono, wall=lambda: self.wall
+        )
 
     def look(self, *, feed: bool = True) -> None:
         """One look, with the feed heard or not."""
         if feed:
-            self.life.components.heard("feed", self.mono)
-        self.life.look()
+            self.shadow_run.components.mark_alive("feed", self.mono)
+        self.shadow_run.check()
 
-    def on(self, seconds: int, *, feed: bool = True) -> None:
+    def advance(self, seconds: int, *, feed: bool = True) -> None:
         """Time passes, looked at every tick and at its end."""
         while seconds:
             step = min(TICK, seconds)
-            self.pass_by(step)
+            self.elapse(step)
             self.look(feed=feed)
             seconds -= step
 
-    def pass_by(self, seconds: int) -> None:
+    def elapse(self, seconds: int) -> None:
         """Time passes, and nobody looks."""
         self.mono += seconds * S
         self.wall += seconds * S
 
-    def kill(self, down: int, *, boot: bool) -> None:
+    def kill(self, down_s: int, *, boot: bool) -> None:
         """The shadow is killed and comes back later, on the same boot or on another."""
-        self.pass_by(down)
+        self.elapse(down_s)
         if boot:
             self.mono = 7 * S
-        self.life = self.begin()
+        self.shadow_run = self.begin()
 
 
 def test_153_healthy_hours_to_the_second(tmp_path: Path) -> None:
@@ -82,28 +84,28 @@ def test_153_healthy_hours_to_the_second(tmp_path: Path) -> None:
     (tmp_path / "shadow.toml").write_text(SOAK)
     host = Host(tmp_path / "shadow.toml")
     host.look()
-    host.on(50 * 3600)
-    host.pass_by(123)  # not looked at before the kill
+    host.advance(50 * 3600)
+    host.elapse(123)  # not looked at before the kill
     host.kill(1800, boot=False)
     host.look()
-    host.on(40 * 3600 + 17)
-    host.on(7200, feed=False)  # silent: only its first tick lies within the deadline
+    host.advance(40 * 3600 + 17)
+    host.advance(7200, feed=False)  # silent: only its first tick lies within the deadline
     host.look()
     host.wall += 3600 * S
-    host.on(20 * 3600)
+    host.advance(20 * 3600)
     host.wall -= 9000 * S
     host.kill(60, boot=True)
     host.look()
-    host.on(30 * 3600)
-    host.pass_by(5000)  # stood still
+    host.advance(30 * 3600)
+    host.elapse(5000)  # stood still
     host.look()
-    host.on(13 * 3600 - 17 - TICK)
-    counted = read_state(read_shadow(host.config).state).clock
+    host.advance(13 * 3600 - 17 - TICK)
+    counted = read_state(read_shadow_config(host.config).state_path).clock
     assert counted.healthy_ns == 153 * 3600 * S
-    assert counted.lives == 3
+    assert counted.run_count == 3
     assert counted.watched_ns == 153 * 3600 * S + (7200 - TICK) * S
-    told = read_state(read_shadow(host.config).state).faults
-    assert {name: one.count for name, one in told.items()} == {"silence": 1, "clock-skew": 1}
+    faults = read_state(read_shadow_config(host.config).state_path).faults
+    assert {name: fault.count for name, fault in faults.items()} == {"silence": 1, "clock-skew": 1}
 
 
 _TICKER = """
@@ -122,7 +124,7 @@ def test_a_kill_at_any_moment_leaves_the_state_whole(tmp_path: Path) -> None:
     """Killed in the middle of writing, again and again: it can be read, and nothing is ever lost or added."""
     config = tmp_path / "shadow.toml"
     config.write_text(SOAK)
-    state = read_shadow(config).state
+    state = read_shadow_config(config).state_path
     before = 0
     for kill in range(3):
         process = subprocess.Popen([sys.executable, "-c", _TICKER, str(config)])
@@ -133,7 +135,7 @@ def test_a_kill_at_any_moment_leaves_the_state_whole(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         counted = read_state(state).clock
-        assert counted.lives == kill + 1
+        assert counted.run_count == kill + 1
         assert counted.healthy_ns >= before + (kill + 2) * S
         assert counted.healthy_ns % S == 0
         before = counted.healthy_ns
@@ -161,14 +163,14 @@ gate = "gate.json"
 @pytest.mark.parametrize("fault", ["", "forget-carried-partial"])
 def test_the_desk_over_recordings_in_the_shadow_of_itself(tmp_path: Path, fault: str) -> None:
     """Both days' open hours are counted and no order differs; with a fault it breaks, freezes and differs."""
-    store = bundled()
+    store = bundled_store()
     days = store.days("ACME")[:2]
     config = tmp_path / "shadow.toml"
     incumbent = tmp_path / "incumbent"
     incumbent.mkdir()
     (incumbent / "shadow.toml").write_text(RECORDED.format(faults="").replace("[incumbent]\njournal", "[shadow]\n#"))
     first = run_recordings(
-        read_shadow(incumbent / "shadow.toml"), factory_named("desk"), store, ["ACME"], days, hours=10
+        read_shadow_config(incumbent / "shadow.toml"), resolve_factory("desk"), store, ["ACME"], days, hours=10
     )
     hours = sum(m.close_ns - m.open_ns for m in (store.get("ACME", day).meta for day in days))
     assert first.state.clock.healthy_ns == hours
@@ -176,55 +178,55 @@ def test_the_desk_over_recordings_in_the_shadow_of_itself(tmp_path: Path, fault:
     assert first.state.nights[0]["open_orders"] > 0
     shutil.copy(incumbent / "shadow" / "lap-0" / "journal.jsonl", tmp_path / "incumbent.jsonl")
     config.write_text(RECORDED.format(faults=f'"{fault}"' if fault else ""))
-    run = run_recordings(read_shadow(config), factory_named("desk"), store, ["ACME"], days, hours=10)
+    run = run_recordings(read_shadow_config(config), resolve_factory("desk"), store, ["ACME"], days, hours=10)
     compared = run.state.compared
     assert compared is not None
-    answer = ask(read_shadow(config), 0)
-    stands = {one.name: one.met for one in answer.conditions}
+    answer = check_cutover(read_shadow_config(config), 0)
+    is_met_by_name = {condition.name: condition.met for condition in answer.conditions}
     if not fault:
         assert (compared.orders, compared.differing) == (first.state.orders, 0)
-        assert stands["healthy clock"] is True
-        assert stands["no unresolved freeze"] is True
+        assert is_met_by_name["healthy clock"] is True
+        assert is_met_by_name["no unresolved freeze"] is True
         assert run.state.faults == {}
     else:
         assert run.state.breach_count > 0
         assert compared.unexplained > 0
-        assert stands["no unresolved freeze"] is False
-        assert stands["healthy clock"] is False
+        assert is_met_by_name["no unresolved freeze"] is False
+        assert is_met_by_name["healthy clock"] is False
         assert answer.exit_code == 1
 
 
-class Thin(Venue):
+class ThinVenue(Venue):
     """A venue in which half of every trade goes to somebody else."""
 
-    def _on_trade(self, book: Book, price: int, size: int) -> None:
+    def _on_trade(self, book: TopOfBook, price: int, size: int) -> None:
         super()._on_trade(book, price, size // 2)
 
 
 def test_over_recordings_the_incumbent_s_executions_make_the_difference(tmp_path: Path) -> None:
     """The incumbent's venue fills otherwise: alone the candidate comes out otherwise, with its reports not."""
-    store = bundled()
+    store = bundled_store()
     days = store.days("ACME")[:2]
-    incumbent = Session(factory_named("desk"), store, ["ACME"], tmp_path / "incumbent", days=days, venue=Thin)
+    incumbent = Session(resolve_factory("desk"), store, ["ACME"], tmp_path / "incumbent", days=days, venue=ThinVenue)
     for day in days:
         incumbent.begin(day)
         incumbent.run()
         incumbent.end()
         incumbent.overnight()
     incumbent.close()
-    found = []
-    for name, more in (("alone", ""), ("beside", '[input]\nreports = "incumbent/journal.jsonl"\n')):
-        told = RECORDED.format(faults="").replace("incumbent.jsonl", "incumbent/journal.jsonl")
-        (tmp_path / f"{name}.toml").write_text(f'{more}{told}\n[shadow]\ndirectory = "{name}"\n')
+    states = []
+    for name, input_table in (("alone", ""), ("beside", '[input]\nreports = "incumbent/journal.jsonl"\n')):
+        text = RECORDED.format(faults="").replace("incumbent.jsonl", "incumbent/journal.jsonl")
+        (tmp_path / f"{name}.toml").write_text(f'{input_table}{text}\n[shadow]\ndirectory = "{name}"\n')
         run = run_recordings(
-            read_shadow(tmp_path / f"{name}.toml"), factory_named("desk"), store, ["ACME"], days, hours=10
+            read_shadow_config(tmp_path / f"{name}.toml"), resolve_factory("desk"), store, ["ACME"], days, hours=10
         )
         assert run.state.compared is not None
-        found.append(run.state)
-    alone, beside = found
-    assert alone.followed is None
-    assert alone.compared.differing > 0
-    assert beside.followed.reports > beside.orders > 100
-    assert beside.compared.orders == beside.orders
-    assert beside.compared.differing <= alone.compared.differing / 10
-    assert (beside.breach_count, beside.faults.get("breach")) == (0, None)
+        states.append(run.state)
+    without_reports, with_reports = states
+    assert without_reports.followed is None
+    assert without_reports.compared.differing > 0
+    assert with_reports.followed.reports > with_reports.orders > 100
+    assert with_reports.compared.orders == with_reports.orders
+    assert with_reports.compared.differing <= without_reports.compared.differing / 10
+    assert (with_reports.breach_count, with_reports.faults.get("breach")) == (0, None)

@@ -20,46 +20,46 @@ from holdover.desk.config import Strategy
 from holdover.desk.parents import Parents
 from holdover.harness.subject import Env, Plan
 from holdover.model import ParentOrder
-from holdover.shadow import ask, read_shadow, read_state
-from tests.beside import Host, Incumbent, S
-from tests.waits import waiting
+from holdover.shadow import check_cutover, read_shadow_config, read_state
+from tests.incumbent_desk import CandidateHost, IncumbentDesk, S
+from tests.waits import make_wait
 
 KILLS = int(os.environ.get("HOLDOVER_KILLS", "5"))
 
 
 @pytest.fixture
-def beside(tmp_path: Path) -> Iterator[Any]:
+def make_shadow(tmp_path: Path) -> Iterator[Any]:
     """Makes an incumbent and the candidate's host."""
-    made: list[Any] = []
+    resources: list[Any] = []
 
-    def make(factory: Any = None, **told: Any) -> tuple[Incumbent, Host]:
-        incumbent = Incumbent(tmp_path, **told)
-        made.append(incumbent)
-        host = Host(tmp_path, factory)
-        made.append(host)
+    def make(factory: Any = None, **options: Any) -> tuple[IncumbentDesk, CandidateHost]:
+        incumbent = IncumbentDesk(tmp_path, **options)
+        resources.append(incumbent)
+        host = CandidateHost(tmp_path, factory)
+        resources.append(host)
         return incumbent, host
 
     yield make
-    for one in made:
-        one.close() if isinstance(one, Incumbent) else one.live.close()
+    for resource in resources:
+        resource.close() if isinstance(resource, IncumbentDesk) else resource.live.close()
 
 
-def through(incumbent: Incumbent, host: Host, day: str, *, minutes: float = 60.0) -> None:
+def play_day(incumbent: IncumbentDesk, host: CandidateHost, day: str, *, minutes: float = 60.0) -> None:
     """A day beside each other."""
     for passed in incumbent.steps(day, minutes=minutes):
-        host.on(passed)
+        host.advance(passed)
 
 
-def some(incumbent: Incumbent, steps: int) -> Iterator[int]:
+def first_steps(incumbent: IncumbentDesk, steps: int) -> Iterator[int]:
     """The first steps of the first day."""
     return islice(incumbent.steps(incumbent.days[0]), steps)
 
 
-def test_an_identical_candidate_is_not_called_different(beside: Any) -> None:
+def test_an_identical_candidate_is_not_called_different(make_shadow: Any) -> None:
     """Two days and the night between: every order the same, the same carried, and none of it by chance."""
-    incumbent, host = beside(more="", candidate="")
+    incumbent, host = make_shadow(more="", candidate="")
     for day in incumbent.days:
-        through(incumbent, host, day)
+        play_day(incumbent, host, day)
         incumbent.night()
         for _ in range(20):
             host.on(S)
@@ -72,19 +72,19 @@ def test_an_identical_candidate_is_not_called_different(beside: Any) -> None:
     assert state.followed.reports > state.orders
     assert (state.followed.left_out, state.followed.alone) == (0, 0)
     assert [night["after"] for night in state.nights] == incumbent.days
-    for ours, theirs in zip(state.nights, incumbent.session.carried, strict=True):
-        assert ours["open_orders"] == theirs["open_orders"] > 0
-        assert ours["positions"] == theirs["positions"]
+    for night, incumbent_night in zip(state.nights, incumbent.session.carried, strict=True):
+        assert night["open_orders"] == incumbent_night["open_orders"] > 0
+        assert night["positions"] == incumbent_night["positions"]
     assert state.nights[0]["partially_filled"] > 0
     assert (state.faults, state.breach_count, state.sessions) == ({}, 0, 2)
     assert not state.virtual
     assert host.live.days.get("ACME", host.live.trade_date).meta.previous_session == incumbent.days[-1]
 
 
-def test_a_second_copy_of_the_candidate_shows_what_differs_by_chance(beside: Any) -> None:
+def test_a_second_copy_of_the_candidate_shows_what_differs_by_chance(make_shadow: Any) -> None:
     """Both copies get the same; the desk does the same on the same input."""
-    incumbent, host = beside(more="[divergence]\ncopy = true", days=1)
-    for passed in some(incumbent, 60):
+    incumbent, host = make_shadow(more="[divergence]\ncopy = true", days=1)
+    for passed in first_steps(incumbent, 60):
         host.on(passed)
     host.live.compare()
     compared = host.live.life.state.compared
@@ -93,23 +93,23 @@ def test_a_second_copy_of_the_candidate_shows_what_differs_by_chance(beside: Any
     assert compared.noise_orders >= compared.orders > 10
 
 
-def test_a_candidate_that_rounds_one_order_another_way_is_found(beside: Any) -> None:
+def test_a_candidate_that_rounds_one_order_another_way_is_found(make_shadow: Any) -> None:
     """One lot less on one order: that order differs, in its quantity first, and no other order before it does."""
 
-    class Rounding(Parents):
-        sent = 0
+    class RoundingParents(Parents):
+        slice_count = 0
 
         def _send_slice(self, strategy: Strategy, parent: ParentOrder, quantity: int, price: int) -> None:
-            self.sent += 1
-            super()._send_slice(strategy, parent, quantity - (self.sent == 8), price)
+            self.slice_count += 1
+            super()._send_slice(strategy, parent, quantity - (self.slice_count == 8), price)
 
-    def rounding(plan: Plan) -> DeskSubject:
+    def make_rounding_desk(plan: Plan) -> DeskSubject:
         subject = DeskSubject(plan)
-        subject.parts = replace(subject.parts, parents=Rounding)
+        subject.parts = replace(subject.parts, parents=RoundingParents)
         return subject
 
-    incumbent, host = beside(rounding, days=1)
-    for passed in some(incumbent, 90):
+    incumbent, host = make_shadow(make_rounding_desk, days=1)
+    for passed in first_steps(incumbent, 90):
         host.on(passed)
     host.live.compare()
     compared = host.live.life.state.compared
@@ -120,24 +120,24 @@ def test_a_candidate_that_rounds_one_order_another_way_is_found(beside: Any) -> 
     assert host.live.life.state.faults["divergence"].count == 1
 
 
-def test_a_candidate_that_dies_stays_dead(beside: Any) -> None:
+def test_a_candidate_that_dies_stays_dead(make_shadow: Any) -> None:
     """It raises in the middle of a day: one fault, and a restart of the shadow heals nothing."""
 
-    class Dying(DeskSubject):
+    class DyingSubject(DeskSubject):
         def start(self, env: Env) -> None:
-            sent, send = [0], env.link.send
+            sent_count, send = [0], env.link.send
 
-            def counted(message: Any) -> int:
-                sent[0] += 1
-                if sent[0] == 30:
+            def count_sends(message: Any) -> int:
+                sent_count[0] += 1
+                if sent_count[0] == 30:
                     raise RuntimeError("told to die")
                 return send(message)
 
-            env.link.send = counted  # type: ignore[method-assign]
+            env.link.send = count_sends  # type: ignore[method-assign]
             super().start(env)
 
-    incumbent, host = beside(Dying, days=1)
-    for number, passed in enumerate(some(incumbent, 60)):
+    incumbent, host = make_shadow(DyingSubject, days=1)
+    for number, passed in enumerate(first_steps(incumbent, 60)):
         host.on(passed)
         if number == 45:
             host.kill()
@@ -146,15 +146,15 @@ def test_a_candidate_that_dies_stays_dead(beside: Any) -> None:
     assert "told to die" in state.faults["crash"].last[0].detail
     assert host.live.arms[0].session is not None
     assert host.live.arms[0].session.subject is None
-    assert not next(one for one in state.components if one.name == "candidate").healthy
+    assert not next(component for component in state.components if component.name == "candidate").healthy
     assert state.clock.healthy_ns == 0
-    assert ask(read_shadow(host.place / "shadow.toml"), host.wall).eligible is False
+    assert check_cutover(read_shadow_config(host.place / "shadow.toml"), host.wall).eligible is False
 
 
 @pytest.mark.parametrize("at", [(3, 40, 41, 61), pytest.param((17, 60), marks=pytest.mark.slow)])
-def test_a_killed_shadow_plays_its_day_again_and_goes_on(beside: Any, at: tuple[int, ...]) -> None:
+def test_a_killed_shadow_plays_its_day_again_and_goes_on(make_shadow: Any, at: tuple[int, ...]) -> None:
     """Killed at any moment, in the night, too: what is counted and what the candidate did are as without a kill."""
-    incumbent, host = beside()
+    incumbent, host = make_shadow()
     for number, passed in enumerate(incumbent.steps(incumbent.days[0], minutes=60)):
         host.on(passed)
         if number in at:
@@ -183,10 +183,10 @@ def test_a_killed_shadow_plays_its_day_again_and_goes_on(beside: Any, at: tuple[
     assert (state.followed.left_out, state.followed.alone) == (0, 0)
 
 
-def test_a_feed_that_skips_and_lines_that_nobody_can_read_are_gaps(beside: Any) -> None:
+def test_a_feed_that_skips_and_lines_that_nobody_can_read_are_gaps(make_shadow: Any) -> None:
     """Each is one fault, and is not counted again when its day is played again."""
-    incumbent, host = beside(days=1)
-    for number, passed in enumerate(some(incumbent, 30)):
+    incumbent, host = make_shadow(days=1)
+    for number, passed in enumerate(first_steps(incumbent, 30)):
         if number == 10:
             incumbent.feed.write(b'{"symbol": "ACME", "ts_event": 1, "price": "twelve"}\n')
         if number == 12:
@@ -201,10 +201,10 @@ def test_a_feed_that_skips_and_lines_that_nobody_can_read_are_gaps(beside: Any) 
     assert state.clock.reset_count == 2
 
 
-def test_what_an_operator_does_to_a_freeze_is_an_input_like_any_other(beside: Any) -> None:
+def test_what_an_operator_does_to_a_freeze_is_an_input_like_any_other(make_shadow: Any) -> None:
     """A fault freezes; thawed from outside it stays thawed when the shadow has been killed and plays its day again."""
-    incumbent, host = beside(candidate='faults = ["forget-carried-partial"]')
-    through(incumbent, host, incumbent.days[0])
+    incumbent, host = make_shadow(candidate='faults = ["forget-carried-partial"]')
+    play_day(incumbent, host, incumbent.days[0])
     incumbent.night()
     for _ in range(20):
         host.on(S)
@@ -229,10 +229,10 @@ def test_what_an_operator_does_to_a_freeze_is_an_input_like_any_other(beside: An
     assert host.live.life.state.breach_count == breaches
 
 
-def test_a_jump_of_the_host_s_clock_is_a_fault_and_moves_nothing(beside: Any) -> None:
+def test_a_jump_of_the_host_s_clock_is_a_fault_and_moves_nothing(make_shadow: Any) -> None:
     """The candidate's time is the feed's."""
-    incumbent, host = beside(days=1)
-    for number, passed in enumerate(some(incumbent, 40)):
+    incumbent, host = make_shadow(days=1)
+    for number, passed in enumerate(first_steps(incumbent, 40)):
         if number == 15:
             host.wall += 86_400 * S
         if number == 25:
@@ -247,45 +247,47 @@ def test_a_jump_of_the_host_s_clock_is_a_fault_and_moves_nothing(beside: Any) ->
     assert state.clock.reset_count == 0
 
 
-def test_a_silent_feed_stops_the_healthy_clock_and_not_the_day(beside: Any) -> None:
+def test_a_silent_feed_stops_the_healthy_clock_and_not_the_day(make_shadow: Any) -> None:
     """Time goes on for the candidate, its timers with it; healthy it is not, until the feed is back."""
-    incumbent, host = beside(days=1, more="[[component]]\nname = 'market data'\ndeadline_s = 120")
-    for passed in some(incumbent, 20):
+    incumbent, host = make_shadow(days=1, more="[[component]]\nname = 'market data'\ndeadline_s = 120")
+    for passed in first_steps(incumbent, 20):
         host.on(passed)
     session = host.live.arms[0].session
     assert session is not None
-    stood = session.clock.now_ns
+    before_ns = session.clock.now_ns
     for _ in range(10):
         host.on(60 * S)
-    assert session.clock.now_ns - stood == pytest.approx(600 * S, abs=2 * S)
+    assert session.clock.now_ns - before_ns == pytest.approx(600 * S, abs=2 * S)
     assert host.live.life.state.faults["silence"].count == 1
     assert host.live.life.state.clock.healthy_ns == 0
 
 
-def _has_come(state: Path, events: int, written_ns: int) -> bool:
+def _has_counted(state: Path, events: int, written_ns: int) -> bool:
     """Whether a shadow has counted so many events, and has written since."""
     return state.exists() and state.stat().st_mtime_ns > written_ns and read_state(state).market_events >= events
 
 
 def test_a_shadow_that_is_killed_again_and_again_as_a_process(tmp_path: Path) -> None:
     """SIGKILL at random moments of a day that comes in: at the end nothing is missing, twice, or different."""
-    incumbent = Incumbent(tmp_path, days=1)
+    incumbent = IncumbentDesk(tmp_path, days=1)
     config = tmp_path / "shadow.toml"
-    told = config.read_text().replace("tick_s = 1\n", "tick_s = 0.05\n")
-    config.write_text(told.replace("[input]", '[input]\nbegin = "start"'))
-    state = read_shadow(config).state
-    draw, wait = random.Random(7), waiting(60.0)
+    text = config.read_text().replace("tick_s = 1\n", "tick_s = 0.05\n")
+    config.write_text(text.replace("[input]", '[input]\nbegin = "start"'))
+    state = read_shadow_config(config).state_path
+    draw, wait = random.Random(7), make_wait(60.0)
     command = [sys.executable, "-m", "holdover", "shadow", "run", "--config", str(config)]
 
     def begin() -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
-    process, kills, written = begin(), 0, 0
+    process, kills, written_ns = begin(), 0, 0
     try:
-        for number, _ in enumerate(some(incumbent, 90)):
+        for number, _ in enumerate(first_steps(incumbent, 90)):
             if number % max(80 // KILLS, 1) == 0 and number:
-                wait(partial(_has_come, state, draw.randrange(incumbent.seq), written if draw.randrange(2) else 0))
-                written = state.stat().st_mtime_ns
+                wait(
+                    partial(_has_counted, state, draw.randrange(incumbent.seq), written_ns if draw.randrange(2) else 0)
+                )
+                written_ns = state.stat().st_mtime_ns
                 process.kill()
                 process.wait()
                 process, kills = begin(), kills + 1
@@ -295,11 +297,11 @@ def test_a_shadow_that_is_killed_again_and_again_as_a_process(tmp_path: Path) ->
     finally:
         process.kill()
         incumbent.close()
-    found = read_state(state)
-    assert 1 + kills // 4 <= found.clock.lives <= kills + 1
-    assert found.compared is not None
-    assert found.compared.orders + found.compared.moving == found.orders > 10
-    assert found.compared.differing == 0
-    assert {name: faults.count for name, faults in found.faults.items()} == {}
-    assert found.followed is not None
-    assert (found.followed.left_out, found.followed.alone) == (0, 0)
+    final_state = read_state(state)
+    assert 1 + kills // 4 <= final_state.clock.run_count <= kills + 1
+    assert final_state.compared is not None
+    assert final_state.compared.orders + final_state.compared.moving == final_state.orders > 10
+    assert final_state.compared.differing == 0
+    assert {name: faults.count for name, faults in final_state.faults.items()} == {}
+    assert final_state.followed is not None
+    assert (final_state.followed.discarded, final_state.followed.unmatched_requests) == (0, 0)

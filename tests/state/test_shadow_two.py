@@ -9,28 +9,28 @@ from typing import Any
 
 import pytest
 
-from tests.beside import Host, Incumbent, S
+from tests.incumbent_desk import CandidateHost, IncumbentDesk, S
 
 
 @pytest.fixture
-def beside(tmp_path: Path) -> Iterator[Any]:
+def make_shadow(tmp_path: Path) -> Iterator[Any]:
     """Makes an incumbent of two instruments and the candidate's host."""
-    made: list[Any] = []
+    resources: list[Any] = []
 
-    def make(**told: Any) -> tuple[Incumbent, Host]:
-        incumbent = Incumbent(tmp_path, symbols=("ACME", "BOLT"), **told)
-        host = Host(tmp_path)
-        made[:] = incumbent, host.live
+    def make(**options: Any) -> tuple[IncumbentDesk, CandidateHost]:
+        incumbent = IncumbentDesk(tmp_path, symbols=("ACME", "BOLT"), **options)
+        host = CandidateHost(tmp_path)
+        resources[:] = incumbent, host.live
         return incumbent, host
 
     yield make
-    made[0].close()
+    resources[0].close()
 
 
 @pytest.mark.parametrize("tap", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_two_instruments_over_a_night(beside: Any, tap: bool) -> None:
+def test_two_instruments_over_a_night(make_shadow: Any, tap: bool) -> None:
     """Killed in either day and in the night: the candidate's orders in both are the incumbent's."""
-    incumbent, host = beside(tap=tap)
+    incumbent, host = make_shadow(tap=tap)
     for number, passed in enumerate(incumbent.steps(incumbent.days[0], 120.0, minutes=20)):
         host.on(passed)
         if number == 7:
@@ -54,17 +54,17 @@ def test_two_instruments_over_a_night(beside: Any, tap: bool) -> None:
     assert state.followed is not None
     assert (state.followed.left_out, state.followed.alone) == (0, 0)
     (night,) = state.nights
-    (theirs,) = incumbent.session.carried
-    assert (night["open_orders"], night["positions"]) == (theirs["open_orders"], theirs["positions"])
+    (incumbent_night,) = incumbent.session.carried
+    assert (night["open_orders"], night["positions"]) == (incumbent_night["open_orders"], incumbent_night["positions"])
     assert {key.rpartition("/")[2] for key, quantity in night["positions"].items() if quantity} == {"ACME", "BOLT"}
-    journal = b"".join(one.read_bytes() for one in host.live.arms[0].journals)
+    journal = b"".join(path.read_bytes() for path in host.live.arms[0].journals)
     assert b'"symbol":"BOLT"' in journal
     host.live.close()
 
 
-def test_a_time_that_cannot_be_yet_is_a_gap_and_moves_nothing(beside: Any) -> None:
+def test_a_time_that_cannot_be_yet_is_a_gap_and_moves_nothing(make_shadow: Any) -> None:
     """A line of months ahead, a heartbeat of the next century: neither ends the day."""
-    incumbent, host = beside()
+    incumbent, host = make_shadow()
     for number, passed in enumerate(islice(incumbent.steps(incumbent.days[0]), 12)):
         if number in (4, 6):
             ahead = incumbent.session.clock.now_ns + (60 if number == 4 else 36_500) * 86_400 * S
@@ -74,7 +74,7 @@ def test_a_time_that_cannot_be_yet_is_a_gap_and_moves_nothing(beside: Any) -> No
             host.kill()
     state = host.live.life.state
     assert host.live.trade_date == incumbent.days[0]
-    assert [one.detail for one in state.faults["gap"].last] == [
+    assert [event.detail for event in state.faults["gap"].last] == [
         "market data of 60 days ahead",
         "market data of 36500 days ahead",
     ]

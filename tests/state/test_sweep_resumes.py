@@ -16,11 +16,11 @@ import pytest
 
 from holdover.adapters.desk import DeskSubject
 from holdover.cli import main
-from holdover.explore.pool import processes
-from holdover.explore.sweep import BadSweep, Log, Piece, Swept, scratch, sweep
-from holdover.explore.walk import Ground
-from tests.days import short_days
-from tests.waits import waiting
+from holdover.explore.pool import make_process_pool
+from holdover.explore.sweep import PieceLog, PieceResult, SweepError, SweepResult, scratch_directory, sweep
+from holdover.explore.walk import SweepSpec
+from tests.days import write_short_days
+from tests.waits import make_wait
 
 
 class Deadly(DeskSubject):
@@ -28,43 +28,43 @@ class Deadly(DeskSubject):
 
     def __init__(self, plan: Any) -> None:
         super().__init__(plan)
-        place = Path(os.environ["HOLDOVER_TEST_DEADLY"])
-        lives = place / f"lives-{os.getpid()}"
-        with open(lives, "ab") as file:
+        directory = Path(os.environ["HOLDOVER_TEST_DEADLY"])
+        starts_path = directory / f"lives-{os.getpid()}"
+        with open(starts_path, "ab") as file:
             file.write(b".")
-        if lives.stat().st_size > 40 and not (place / "mark").exists():
-            (place / "mark").touch()
+        if starts_path.stat().st_size > 40 and not (directory / "mark").exists():
+            (directory / "mark").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
 def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of very short days."""
-    return short_days(tmp_path_factory.mktemp("days"), minutes=3).directory
+    return write_short_days(tmp_path_factory.mktemp("days"), minutes=3).directory
 
 
-def ground(days: Path, **fields: Any) -> Ground:
+def make_spec(days: Path, **fields: Any) -> SweepSpec:
     """Kills on a very short day."""
-    told: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "symbols": ["BOLT"],
         "days": ["2024-11-27"],
         "day": "2024-11-27",
         "kinds": ["kill"],
         "until": 0.6,
     }
-    return Ground(**(told | {"recordings": str(days)} | fields))
+    return SweepSpec(**(defaults | {"recordings": str(days)} | fields))
 
 
-def pieces_in(out: Path) -> list[dict[str, Any]]:
+def read_pieces(directory: Path) -> list[dict[str, Any]]:
     """What a log holds, in the order of the points."""
-    lines = (out / "sweep.jsonl").read_bytes().split(b"\n")[1:-1]
+    lines = (directory / "sweep.jsonl").read_bytes().split(b"\n")[1:-1]
     return sorted((json.loads(line) for line in lines), key=lambda piece: piece["low"])
 
 
-wait_until = waiting(within_s=60.0, look_s=0.01)
+wait_until = make_wait(timeout_s=60.0, poll_s=0.01)
 
 
-def options(days: Path) -> list[str]:
+def sweep_options(days: Path) -> list[str]:
     """A sweep of the whole of a very short day, told as JSON."""
     return ["--recordings", str(days), "--instrument", "BOLT", "--kinds", "kill", "--workers", "2", "--json"]
 
@@ -72,47 +72,62 @@ def options(days: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def calm(days: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same sweep, left alone."""
-    out = tmp_path_factory.mktemp("calm")
-    assert main(["sweep", *options(days), "--out", str(out)]) == 0
-    return out
+    directory = tmp_path_factory.mktemp("calm")
+    assert main(["sweep", *sweep_options(days), "--out", str(directory)]) == 0
+    return directory
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_that_was_stopped_goes_on_where_it_was(
-    days: Path, calm: Path, tmp_path: Path, how: signal.Signals
+    days: Path, calm: Path, tmp_path: Path, stop_signal: signal.Signals
 ) -> None:
     """Ctrl-C says where it is kept; killed it says nothing. The same command ends as one that was left alone."""
-    out = tmp_path / "out"
+    out_directory = tmp_path / "out"
     # One worker: when its first piece is done the rest is still to do, however quick the machine is.
-    run = [sys.executable, "-m", "holdover", "sweep", *options(days), "--workers", "1", "--out", str(out)]
-    log = out / "sweep.jsonl"
+    run = [
+        sys.executable,
+        "-m",
+        "holdover",
+        "sweep",
+        *sweep_options(days),
+        "--workers",
+        "1",
+        "--out",
+        str(out_directory),
+    ]
+    log = out_directory / "sweep.jsonl"
     for _ in range(5):  # one that ends by itself before it is stopped shows nothing
-        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(out_directory, ignore_errors=True)
         first = subprocess.Popen(
-            run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0 if how == signal.SIGINT else None
+            run,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0 if stop_signal == signal.SIGINT else None,
         )
         wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") >= 2)
-        if how == signal.SIGINT:
-            os.killpg(first.pid, how)  # as a terminal does: to the workers too
+        if stop_signal == signal.SIGINT:
+            os.killpg(first.pid, stop_signal)  # as a terminal does: to the workers too
         else:
             first.kill()
-        _, said = first.communicate(timeout=60)
+        _, stderr = first.communicate(timeout=60)
         if first.returncode:
             break
-    shm = Path(scratch(out, 0)).parent
-    if how == signal.SIGINT:
-        assert first.returncode == 3, said
-        assert b"pieces are kept in" in said
-        assert said.count(b"\n") == 1
+    shm = Path(scratch_directory(out_directory, 0)).parent
+    if stop_signal == signal.SIGINT:
+        assert first.returncode == 3, stderr
+        assert b"pieces are kept in" in stderr
+        assert stderr.count(b"\n") == 1
         assert not shm.exists()
-    done = len(pieces_in(out))
+    piece_count = len(read_pieces(out_directory))
     with open(log, "ab") as file:
         file.write(b'{"low":1,"hi')  # cut off in the middle of a write
-    again = subprocess.run(run, capture_output=True, check=True)
-    assert 1 <= done < len(pieces_in(calm))
-    assert pieces_in(out) == pieces_in(calm)
-    assert f"{done} of {len(pieces_in(calm))} pieces were done before".encode() in again.stderr
-    assert (msgspec.json.decode(again.stdout)["by_kind"]) == json.loads((calm / "sweep.json").read_text())["by_kind"]
+    completed = subprocess.run(run, capture_output=True, check=True)
+    assert 1 <= piece_count < len(read_pieces(calm))
+    assert read_pieces(out_directory) == read_pieces(calm)
+    assert f"{piece_count} of {len(read_pieces(calm))} pieces were done before".encode() in completed.stderr
+    assert (
+        (msgspec.json.decode(completed.stdout)["by_kind"]) == json.loads((calm / "sweep.json").read_text())["by_kind"]
+    )
     assert not shm.exists()
 
 
@@ -121,25 +136,25 @@ def test_a_worker_that_dies_is_told_and_its_points_run_again(
 ) -> None:
     """Killed in the middle of a trial; the sweep ends as if nothing had been."""
     monkeypatch.setenv("HOLDOVER_TEST_DEADLY", str(tmp_path))
-    told: list[str] = []
+    messages: list[str] = []
     deadly = sweep(
-        ground(days, subject="tests.state.test_sweep_resumes:Deadly", until=0.35),
+        make_spec(days, subject="tests.state.test_sweep_resumes:Deadly", until=0.35),
         tmp_path / "deadly",
-        lambda: processes(2),
+        lambda: make_process_pool(2),
         workers=2,
-        progress=lambda swept, whole, said: told.append(said),
+        progress=lambda swept, whole, message: messages.append(message),
     )
-    calm = sweep(ground(days, until=0.35), tmp_path / "calm", lambda: processes(2), workers=2)
+    calm = sweep(make_spec(days, until=0.35), tmp_path / "calm", lambda: make_process_pool(2), workers=2)
     assert (tmp_path / "mark").exists()
-    assert deadly.died == 1
-    assert any(said.startswith("a worker died; points") for said in told)
-    assert same(deadly) == same(calm)
-    assert deadly.exhaustive
+    assert deadly.worker_deaths == 1
+    assert any(message.startswith("a worker died; points") for message in messages)
+    assert common_counts(deadly) == common_counts(calm)
+    assert deadly.is_exhaustive
 
 
-def same(swept: Swept) -> tuple[Any, ...]:
+def common_counts(swept: SweepResult) -> tuple[Any, ...]:
     """What two sweeps of the same day have in common."""
-    return swept.counts, swept.done, swept.pieces, swept.points
+    return swept.counts, swept.pieces_done, swept.pieces, swept.points
 
 
 def test_the_log_of_another_sweep_is_refused(days: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,27 +171,27 @@ def test_the_log_of_another_sweep_is_refused(days: Path, tmp_path: Path, capsys:
 
 def test_a_torn_line_is_cut_off(tmp_path: Path) -> None:
     """What was written whole before it is kept, and what is written after it can be read."""
-    log = Log(tmp_path / "log", "key")
-    one, two = Piece(low=1, high=5, counts={"kill/transparent": 3}), Piece(low=5, high=9)
-    log.add(one)
+    log = PieceLog(tmp_path / "log", "key")
+    first_piece, second_piece = PieceResult(low=1, high=5, counts={"kill/transparent": 3}), PieceResult(low=5, high=9)
+    log.add(first_piece)
     with open(log.path, "ab") as file:
-        file.write(msgspec.json.encode(two)[:-3])
-    again = Log(tmp_path / "log", "key")
-    assert list(again.pieces.values()) == [one]
-    again.add(two)
-    assert list(Log(tmp_path / "log", "key").pieces.values()) == [one, two]
-    with pytest.raises(BadSweep, match="another sweep"):
-        Log(tmp_path / "log", "other")
+        file.write(msgspec.json.encode(second_piece)[:-3])
+    reopened_log = PieceLog(tmp_path / "log", "key")
+    assert list(reopened_log.pieces.values()) == [first_piece]
+    reopened_log.add(second_piece)
+    assert list(PieceLog(tmp_path / "log", "key").pieces.values()) == [first_piece, second_piece]
+    with pytest.raises(SweepError, match="another sweep"):
+        PieceLog(tmp_path / "log", "other")
 
 
 def test_two_sweeps_in_one_folder_are_refused(days: Path, tmp_path: Path) -> None:
     """The second one says that the first is at it."""
     hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
-    other = subprocess.Popen(
+    other_process = subprocess.Popen(
         [sys.executable, "-c", hold, str(tmp_path / "sweep.lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert other.stdout is not None
-    other.stdout.readline()
-    with pytest.raises(BadSweep, match="another process sweeps in it"):
-        sweep(ground(days), tmp_path, lambda: processes(1))
-    other.communicate(b"\n")
+    assert other_process.stdout is not None
+    other_process.stdout.readline()
+    with pytest.raises(SweepError, match="another process sweeps in it"):
+        sweep(make_spec(days), tmp_path, lambda: make_process_pool(1))
+    other_process.communicate(b"\n")

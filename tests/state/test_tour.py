@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from holdover.coverage import find_lock, read_lock
-from holdover.coverage.numbers import Product
+from holdover.coverage.numbers import AxisProduct
 from holdover.harness import Condition, PartialFill, Pending, Session, first
 from holdover.harness.session import RESTARTS
 from holdover.model import Record
 
-from .test_session import DAYS, make
+from .test_session import DAYS, make_session
 
 pytestmark = pytest.mark.state(instrument="ACME")
 # A day is toured after a kill here; after the other restarts beside the default run, and in the gate.
@@ -29,27 +29,27 @@ class Tour:
 
     def __init__(self, session: Session, pytestconfig: pytest.Config) -> None:
         self.session, self.cells = session, session.guard.cells
-        product = Product(read_lock(find_lock(pytestconfig.rootpath)))
+        product = AxisProduct(read_lock(find_lock(pytestconfig.rootpath)))
         self._places = [number for number, axis in enumerate(self.cells.axes) if axis.name in product.names]
-        self.done: set[str] = set()
+        self.visited_cells: set[str] = set()
 
     def move(self, session: Session) -> None:
         """Go on in another session, with what has been done."""
         self.session, self.cells = session, session.guard.cells
 
-    def here(self) -> str:
+    def current_cell(self) -> str:
         """The cell in which the session is."""
-        code = self.cells.code(self.cells.cell)
+        code = self.cells.encode_cell(self.cells.cell)
         return "".join(code[place] for place in self._places)
 
-    def go(self, transition: Callable[[], None], *, kill: bool = False) -> None:
+    def run_transitions(self, transition: Callable[[], None], *, kill: bool = False) -> None:
         """Run the day to its close, with the transition in each cell that is new."""
         while self.session.run(until=Condition("a cell not yet toured", self._arrives), kill=kill):
             transition()
 
     def _arrives(self, subsystem: str, record: Record) -> bool:
-        new = self.here() not in self.done
-        self.done.add(self.here())
+        new = self.current_cell() not in self.visited_cells
+        self.visited_cells.add(self.current_cell())
         return new
 
 
@@ -58,9 +58,9 @@ def test_a_restart_in_every_cell_of_a_day(session: Session, pytestconfig: pytest
     """Wherever the day is when it comes, books and venue agree again afterwards, and nothing is breached."""
     session.begin(DAYS[0])
     tour = Tour(session, pytestconfig)
-    tour.go(lambda: session.restart(kind), kill=kind not in ("clean", "upgrade"))
+    tour.run_transitions(lambda: session.restart(kind), kill=kind not in ("clean", "upgrade"))
     session.end()
-    assert len(tour.done) > 5
+    assert len(tour.visited_cells) > 5
     assert session.breaches == []
 
 
@@ -75,9 +75,9 @@ def test_a_cut_in_every_cell_of_a_day(session: Session, pytestconfig: pytest.Con
 
     session.begin(DAYS[0])
     tour = Tour(session, pytestconfig)
-    tour.go(cut)
+    tour.run_transitions(cut)
     session.end()
-    assert len(tour.done) > 5
+    assert len(tour.visited_cells) > 5
     assert session.breaches == []
 
 
@@ -94,19 +94,19 @@ def test_a_restart_while_the_link_is_cut(session: Session, pytestconfig: pytest.
 
     session.begin(DAYS[0])
     tour = Tour(session, pytestconfig)
-    tour.go(cut)
+    tour.run_transitions(cut)
     session.end()
-    assert len(tour.done) > 5
+    assert len(tour.visited_cells) > 5
     assert session.breaches == []
 
 
-@pytest.mark.parametrize("until", [Pending, PartialFill])
+@pytest.mark.parametrize("condition", [Pending, PartialFill])
 @pytest.mark.parametrize("kind", [pytest.param("clean", marks=pytest.mark.slow), "kill"])
-def test_a_night_after_a_cut_that_nobody_mended(session: Session, until: Callable[..., bool], kind: str) -> None:
+def test_a_night_after_a_cut_that_nobody_mended(session: Session, condition: Callable[..., bool], kind: str) -> None:
     """The link is cut late in the day and stays so over the close; the desk is restarted in the dark."""
     session.begin(DAYS[0])
     session.run(0.9)
-    session.run(first(until))
+    session.run(first(condition))
     session.disconnect()
     session.restart(kind)
     session.end()
@@ -126,7 +126,7 @@ def test_a_night_from_every_cell_of_a_morning(tmp_path: Path, pytestconfig: pyte
     """The venue closes early, wherever the morning is; what is open is carried over the night as it stands."""
     tour: Tour | None = None
     for number in range(24):
-        session = make(tmp_path / str(number), journal=False)
+        session = make_session(tmp_path / str(number), journal=False)
         if tour is None:
             tour = Tour(session, pytestconfig)
         tour.move(session)
@@ -135,16 +135,16 @@ def test_a_night_from_every_cell_of_a_morning(tmp_path: Path, pytestconfig: pyte
         if arrived:
             if cut:
                 session.disconnect()
-            session.end(now=True)
+            session.end(immediately=True)
             session.overnight()
             session.begin(DAYS[1])
             if cut:
                 session.reconnect()
             session.run(0.01)
-            session.end(now=True)
+            session.end(immediately=True)
         session.close()
         assert session.breaches == []
         if not arrived:
             break
     assert tour is not None
-    assert len(tour.done) > 5
+    assert len(tour.visited_cells) > 5

@@ -23,33 +23,33 @@ from holdover.catalogue import Catalogue
 from holdover.cli import main
 from holdover.harness import Session
 from holdover.model import Order, OrdStatus, Side
-from holdover.recording import bundled
+from holdover.recording import bundled_store
 from holdover.runtime import Breach, FreezeStore, Guard, Journal, ReportReader
-from holdover.watch import FixJudge, Judge, MutationJudge, Place, Tail, Watch
+from holdover.watch import FixJudge, Judge, MutationJudge, Offset, Tail, Watch
 from holdover.watch import watch as watching
-from tests.unit.fixlog import Writer
+from tests.unit.fixlog import FixLogWriter
 from tests.unit.test_fix_scenarios import LEGAL
-from tests.waits import waiting
+from tests.waits import make_wait
 
 MakeGuard = Callable[..., Guard]
 WRONG: list[tuple[int, dict[str, Any]]] = [(3, {"cum_qty": 4_000, "leaves_qty": 6_000}), (2, {"leaves_qty": 1})]
 
-wait_until = waiting(within_s=60.0, look_s=0.01)
+wait_until = make_wait(timeout_s=60.0, poll_s=0.01)
 
 
-def stories() -> list[list[dict[str, Any]]]:
+def make_stories() -> list[list[dict[str, Any]]]:
     """Every legal story under a name of its own, and two with something wrong in them."""
-    found = [[dict(told) for told in story] for story in LEGAL.values()]
-    for place, fields in WRONG:
-        story = [dict(told) for told in LEGAL["filled in three"]]
-        story[place].update(fields)
-        found.insert(len(found) // 2, story)
-    for number, story in enumerate(found):
-        for told in story:
+    all_stories = [[dict(report) for report in story] for story in LEGAL.values()]
+    for index, fields in WRONG:
+        story = [dict(report) for report in LEGAL["filled in three"]]
+        story[index].update(fields)
+        all_stories.insert(len(all_stories) // 2, story)
+    for number, story in enumerate(all_stories):
+        for report in story:
             for name in ("cl_ord_id", "orig_cl_ord_id", "exec_id", "exec_ref_id"):
-                if name in told:
-                    told[name] = f"{told[name]}/{number}"
-    return found
+                if name in report:
+                    report[name] = f"{report[name]}/{number}"
+    return all_stories
 
 
 @pytest.fixture
@@ -58,42 +58,42 @@ def journal(make_guard: MakeGuard, tmp_path: Path) -> tuple[Path, list[Breach]]:
     path = tmp_path / "journal.jsonl"
     guard = make_guard(journal=Journal(path))
     reader = ReportReader(guard, account="A", symbol="X")
-    for story in stories():
-        for told in story:
-            reader.read(told)
+    for story in make_stories():
+        for report in story:
+            reader.read_message(report)
     guard.close()
-    return path, [one for one in guard.breaches if one.invariant != "nothing-leaves-a-frozen-scope"]
+    return path, [breach for breach in guard.breaches if breach.invariant != "nothing-leaves-a-frozen-scope"]
 
 
 @pytest.fixture
 def fix_log(tmp_path: Path) -> Path:
     """The same stories as a FIX log."""
-    writer = Writer(separator=b"|")
-    for story in stories():
-        for told in story:
-            writer.say({**told, "day": 1} if told["msg_type"] != "8" else told)
+    writer = FixLogWriter(separator=b"|")
+    for story in make_stories():
+        for report in story:
+            writer.write_order_message({**report, "day": 1} if report["msg_type"] != "8" else report)
     path = tmp_path / "fix.log"
     path.write_bytes(b"".join(writer.log()))
     return path
 
 
-def run(source: Path, state: Path | None, judge: Judge, catalogue: Catalogue, batch: int = 5000) -> Watch:
+def watch_file(source: Path, state: Path | None, judge: Judge, catalogue: Catalogue, batch: int = 5000) -> Watch:
     """Watch a file to the end of what is there, `batch` lines at a time."""
-    said: list[Breach] = []
-    watch = Watch(str(source), judge, catalogue.digest, [], said.append, lambda told: None, state)
-    tail = Tail(source, watch.place)
-    lines = tail.lines(batch)
+    breaches: list[Breach] = []
+    watch = Watch(str(source), judge, catalogue.digest, [], breaches.append, lambda warning: None, state)
+    tail = Tail(source, watch.offset)
+    lines = tail.read_lines(batch)
     while lines:
-        watch.lines(lines, tail.place.line - len(lines) + 1)
-        watch.keep(tail.place)
-        lines = tail.lines(batch if watch.settled else 1)
-    watch.keep(tail.place, now=True)
+        watch.judge_lines(lines, tail.offset.line - len(lines) + 1)
+        watch.save(tail.offset)
+        lines = tail.read_lines(batch if watch.is_settled else 1)
+    watch.save(tail.offset, force=True)
     tail.close()
     watch.close()
     return watch
 
 
-def told_in(state: Path) -> list[Breach]:
+def read_breaches(state: Path) -> list[Breach]:
     """The breaches that a state holds."""
     lines = (state / watching.BREACHES).read_bytes().splitlines()
     return [msgspec.json.decode(line, type=Breach) for line in lines]
@@ -105,18 +105,22 @@ def test_a_journal_is_judged_as_its_guard_judged(
     """The same breaches, with the same explanations, after the same mutations."""
     path, breaches = journal
     judge = MutationJudge(catalogue)
-    run(path, tmp_path / "state", judge, catalogue)
+    watch_file(path, tmp_path / "state", judge, catalogue)
     assert len(breaches) >= 2
-    seen = [(one.identity, one.scope, one.cell, one.after) for one in told_in(tmp_path / "state")]
-    known = [{name: value for name, value in one.cell.items() if name != "freeze"} for one in breaches]
-    assert all(known)
-    assert seen == [(one.identity, one.scope, cell, one.after) for one, cell in zip(breaches, known, strict=True)]
+    actual = [
+        (breach.identity, breach.scope, breach.cell, breach.after) for breach in read_breaches(tmp_path / "state")
+    ]
+    cells = [{name: value for name, value in breach.cell.items() if name != "freeze"} for breach in breaches]
+    assert all(cells)
+    assert actual == [
+        (breach.identity, breach.scope, cell, breach.after) for breach, cell in zip(breaches, cells, strict=True)
+    ]
     assert judge.mutations == path.read_bytes().count(b'"record"')
 
 
 def test_a_day_with_restarts_is_judged_as_its_guard_judged(tmp_path: Path, catalogue: Catalogue) -> None:
     """The desk's own journal, two days with kills and a night between them: as silent as the guard was."""
-    session = Session(DeskSubject, bundled(), ["BOLT"], tmp_path / "s", days=["2024-11-27", "2024-11-29"])
+    session = Session(DeskSubject, bundled_store(), ["BOLT"], tmp_path / "s", days=["2024-11-27", "2024-11-29"])
     session.begin()
     session.run(0.3)
     session.restart(kill=True)
@@ -133,34 +137,34 @@ def test_a_day_with_restarts_is_judged_as_its_guard_judged(tmp_path: Path, catal
     mutations, cells = session.guard.monitor.mutations, session.guard.cells
     session.close()
     judge = MutationJudge(catalogue)
-    watch = run(tmp_path / "s" / "journal.jsonl", None, judge, catalogue)
+    watch = watch_file(tmp_path / "s" / "journal.jsonl", None, judge, catalogue)
     assert session.breaches == []
     assert (watch.breaches, watch.verdict) == (0, "holds")
     assert judge.mutations > 0.5 * mutations
-    assert {**judge.monitor.cells.here(), "freeze": "nothing"} == cells.here()
-    assert judge.monitor.cells.last == cells.last == "restart:clean"
+    assert {**judge.monitor.cells.known_values(), "freeze": "nothing"} == cells.known_values()
+    assert judge.monitor.cells.last_transition == cells.last_transition == "restart:clean"
 
 
-def killed_at(event: int, make: Callable[[], Judge], go: Callable[[Judge], object]) -> bool:
+def kill_at_event(event: int, make: Callable[[], Judge], run_watch: Callable[[Judge], object]) -> bool:
     """Watch in a process that is killed at its n-th event: a line judged, a file synced, a file put in place."""
     child = os.fork()
     if child == 0:
-        left = [event]
+        remaining = [event]
 
-        def counted(act: Callable[..., Any]) -> Callable[..., Any]:
-            def counting(*given: Any, **named: Any) -> Any:
-                left[0] -= 1
-                if left[0] < 0:
+        def count_events(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call_counted(*arguments: Any, **named: Any) -> Any:
+                remaining[0] -= 1
+                if remaining[0] < 0:
                     os.kill(os.getpid(), signal.SIGKILL)
-                return act(*given, **named)
+                return function(*arguments, **named)
 
-            return counting
+            return call_counted
 
-        os.fsync, os.replace = counted(os.fsync), counted(os.replace)
+        os.fsync, os.replace = count_events(os.fsync), count_events(os.replace)
         judge = make()
-        judge.line = counted(judge.line)  # type: ignore[method-assign]
+        judge.judge_line = count_events(judge.judge_line)  # type: ignore[method-assign]
         try:
-            go(judge)
+            run_watch(judge)
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -182,22 +186,22 @@ def test_a_kill_anywhere_changes_nothing(
     def make() -> Judge:
         return MutationJudge(catalogue) if kind == "journal" else FixJudge(catalogue, "log")
 
-    monkeypatch.setattr(watching, "_EVERY", 5)
+    monkeypatch.setattr(watching, "_SAVE_EVERY_LINES", 5)
     calm = make()
-    run(source, tmp_path / "calm", calm, catalogue)
-    expected = told_in(tmp_path / "calm")
+    watch_file(source, tmp_path / "calm", calm, catalogue)
+    expected = read_breaches(tmp_path / "calm")
     assert len(expected) >= 2
     kills = 0
     for event in range(2, 122, 4):
         state = tmp_path / f"state-{event}"
-        go = partial(run, source, state, catalogue=catalogue, batch=7)
-        while killed_at(event, make, go):
+        run_watch = partial(watch_file, source, state, catalogue=catalogue, batch=7)
+        while kill_at_event(event, make, run_watch):
             kills += 1
             if event != 50:
                 break
         last = make()
-        run(source, state, last, catalogue)
-        assert told_in(state) == expected, event
+        watch_file(source, state, last, catalogue)
+        assert read_breaches(state) == expected, event
         assert last.mutations == calm.mutations, event
     assert kills >= 20
 
@@ -206,32 +210,32 @@ def test_rotation_and_truncation(tmp_path: Path) -> None:
     """Renamed, cut short, written anew: every whole line once, a half one when it is whole."""
     path = tmp_path / "log"
     tail = Tail(path)
-    assert tail.lines() == []
+    assert tail.read_lines() == []
     path.write_bytes(b"1\n2\n3")
-    assert tail.lines() == [b"1\n", b"2\n"]
+    assert tail.read_lines() == [b"1\n", b"2\n"]
     with open(path, "ab") as file:
         file.write(b"3\n4\n")
     path.rename(tmp_path / "log.1")
     path.write_bytes(b"5\n")
-    assert tail.lines() == [b"33\n", b"4\n"]
-    assert (tail.lines(), tail.place.line) == ([b"5\n"], 1)
-    kept = msgspec.msgpack.decode(msgspec.msgpack.encode(tail.place), type=Place)
+    assert tail.read_lines() == [b"33\n", b"4\n"]
+    assert (tail.read_lines(), tail.offset.line) == ([b"5\n"], 1)
+    saved_offset = msgspec.msgpack.decode(msgspec.msgpack.encode(tail.offset), type=Offset)
     with open(path, "ab") as file:
         file.write(b"6\n")
     path.rename(tmp_path / "log.2")
     path.write_bytes(b"7\n")
-    again = Tail(path, kept)
-    assert again.lines() + again.lines() == [b"6\n", b"7\n"]
+    reopened_tail = Tail(path, saved_offset)
+    assert reopened_tail.read_lines() + reopened_tail.read_lines() == [b"6\n", b"7\n"]
     path.write_bytes(b"")
-    assert again.lines() == []
+    assert reopened_tail.read_lines() == []
     with open(path, "ab") as file:
         file.write(b"8\n")
-    assert again.lines() == [b"8\n"]
-    assert "cut short" in again.told[0]
+    assert reopened_tail.read_lines() == [b"8\n"]
+    assert "cut short" in reopened_tail.notices[0]
     (tmp_path / "log.2").unlink()
-    lost = Tail(path, kept)
-    assert "is gone" in lost.told[0]
-    assert lost.lines() == [b"8\n"]
+    late_tail = Tail(path, saved_offset)
+    assert "is gone" in late_tail.notices[0]
+    assert late_tail.read_lines() == [b"8\n"]
 
 
 def test_it_follows_what_is_written(journal: tuple[Path, list[Breach]], tmp_path: Path) -> None:
@@ -256,32 +260,32 @@ def test_it_follows_what_is_written(journal: tuple[Path, list[Breach]], tmp_path
     finally:
         second.kill()
         second.wait()
-    assert [one.invariant for one in told_in(state)] == [one.invariant for one in journal[1]]
+    assert [breach.invariant for breach in read_breaches(state)] == [one.invariant for one in journal[1]]
 
 
-class Receiver(http.server.BaseHTTPRequestHandler):
+class HookReceiver(http.server.BaseHTTPRequestHandler):
     """Takes a breach at the second attempt."""
 
-    seen: ClassVar[list[tuple[str, str]]] = []
+    requests: ClassVar[list[tuple[str, str]]] = []
 
     def do_POST(self) -> None:
         """Refuse the first time."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.seen.append((self.headers["Idempotency-Key"], json.loads(body)["invariant"]))
-        self.send_response(503 if len(self.seen) == 1 else 204)
+        self.requests.append((self.headers["Idempotency-Key"], json.loads(body)["invariant"]))
+        self.send_response(503 if len(self.requests) == 1 else 204)
         self.end_headers()
 
-    def log_message(self, *told: object) -> None:
+    def log_message(self, *args: object) -> None:
         """Say nothing."""
 
 
 def test_it_acts(journal: tuple[Path, list[Breach]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The guard's store is frozen, the hook is called until it answers, the command gets the breach; all of it once."""
-    Receiver.seen.clear()
-    server = http.server.HTTPServer(("127.0.0.1", 0), Receiver)
+    HookReceiver.requests.clear()
+    server = http.server.HTTPServer(("127.0.0.1", 0), HookReceiver)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    guard, out = tmp_path / "acted", tmp_path / "told.json"
-    command = f"{sys.executable} -c \"import sys; open(r'{out}', 'a').write(sys.stdin.read())\""
+    guard, out_path = tmp_path / "acted", tmp_path / "told.json"
+    command = f"{sys.executable} -c \"import sys; open(r'{out_path}', 'a').write(sys.stdin.read())\""
     options = ["--state", str(tmp_path / "state"), "--guard", str(guard), "--hook-command", command]
     options += ["--hook-url", f"http://127.0.0.1:{server.server_port}/", "--once", "--json"]
     for _ in range(2):
@@ -290,14 +294,14 @@ def test_it_acts(journal: tuple[Path, list[Breach]], tmp_path: Path, capsys: pyt
     server.server_close()
     breaches = journal[1]
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [one["invariant"] for one in lines] == [one.invariant for one in breaches]
+    assert [breach["invariant"] for breach in lines] == [one.invariant for one in breaches]
     store = FreezeStore(guard / "guard.db")
-    assert {one.scope for one in store.in_force()} == {one.scope for one in breaches}
+    assert {breach.scope for breach in store.active_freezes()} == {one.scope for one in breaches}
     assert len(store.breaches()) == len(breaches)
     store.close()
-    assert len(set(Receiver.seen)) == len(breaches)
-    assert Receiver.seen[0] in Receiver.seen[1:]
-    assert out.read_text().count('"invariant"') == len(breaches)
+    assert len(set(HookReceiver.requests)) == len(breaches)
+    assert HookReceiver.requests[0] in HookReceiver.requests[1:]
+    assert out_path.read_text().count('"invariant"') == len(breaches)
     assert main(["status", "--guard", str(guard)]) == 1
 
 
@@ -315,18 +319,18 @@ def test_lines_of_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     )
     good = {"seq": 1, "subsystem": "orders", "kind": "Order", "record": order}
     wrong = {**good, "seq": 2, "record": msgspec.structs.replace(order, leaves_qty=9)}
-    lines = [msgspec.json.encode(one) for one in (good, {"record": 1}, wrong)]
+    lines = [msgspec.json.encode(entry) for entry in (good, {"record": 1}, wrong)]
 
-    def fed(*given: bytes) -> int:
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n".join(given) + b"\n")))
+    def feed_lines(*input_lines: bytes) -> int:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n".join(input_lines) + b"\n")))
         return main(["watch", "-", "--state", str(tmp_path / "state")])
 
-    assert fed(lines[0]) == 0
-    assert fed(*lines) == 1
-    told = capsys.readouterr()
-    assert "BREACH order-quantity-conserved" in told.out
-    assert "line 3 is no mutation" in told.err
-    assert fed(*lines) == 1
+    assert feed_lines(lines[0]) == 0
+    assert feed_lines(*lines) == 1
+    captured = capsys.readouterr()
+    assert "BREACH order-quantity-conserved" in captured.out
+    assert "line 3 is no mutation" in captured.err
+    assert feed_lines(*lines) == 1
     assert capsys.readouterr().out == ""
 
 

@@ -1,4 +1,4 @@
-"""Writes FIX logs for tests: stories in the terms of FIX 4.4, in any version, framing and style of prefix."""
+"""FIX logs for tests: messages in FIX 4.4 terms, written in any version, framing and prefix."""
 
 from __future__ import annotations
 
@@ -46,8 +46,11 @@ def frame(begin: str, fields: list[tuple[str, Any]], separator: bytes = b"\x01",
     return prefix + text.replace(b"\x01", separator) + b"\n"
 
 
-class Writer:
-    """A log of one session, with the numbers of both directions. `told` messages are mappings as in FIX 4.4."""
+class FixLogWriter:
+    """A log of one FIX session with the sequence numbers of both directions.
+
+    Messages are mappings of FIX 4.4 field names to values.
+    """
 
     def __init__(
         self,
@@ -63,47 +66,54 @@ class Writer:
         self.clock = 0
         self.lines: list[bytes] = []
 
-    def raw(self, who: str, kind: str, fields: list[tuple[str, Any]], day: int = 1, **header: Any) -> None:
-        """One message of the client (C) or the venue (V); `header` may set seq, dup."""
+    def write_message(self, party: str, kind: str, fields: list[tuple[str, Any]], day: int = 1, **header: Any) -> None:
+        """Write one message of the client (C) or the venue (V); `header` may set seq, sent and dup."""
         seq = header.get("seq")
         if seq is None:
-            self.seq[who] += 1
-            seq = self.seq[who]
+            self.seq[party] += 1
+            seq = self.seq[party]
         self.clock += 1
-        sender, target = (self.client, self.venue) if who == "C" else (self.venue, self.client)
-        sent = f"202401{day + 1:02d}-{9 + self.clock // 3600:02d}:{self.clock // 60 % 60:02d}:{self.clock % 60:02d}.000"
-        head: list[tuple[str, Any]] = [("35", kind), ("34", seq), ("49", sender), ("52", header.get("sent", sent))]
+        sender, target = (self.client, self.venue) if party == "C" else (self.venue, self.client)
+        sending_time = (
+            f"202401{day + 1:02d}-{9 + self.clock // 3600:02d}:{self.clock // 60 % 60:02d}:{self.clock % 60:02d}.000"
+        )
+        head: list[tuple[str, Any]] = [
+            ("35", kind),
+            ("34", seq),
+            ("49", sender),
+            ("52", header.get("sent", sending_time)),
+        ]
         head += [("56", target)]
         head += [("1128", "9")] if self.version == "FIXT.1.1" and kind in "D89FG" else []
         head += [("43", "Y")] if header.get("dup") else []
         self.lines.append(frame(self.version, head + fields, self.separator, self.prefix))
 
-    def say(self, told: dict[str, Any], **header: Any) -> None:
-        """One order message."""
-        told = {"symbol": "ABC", **told}
-        kind = told.pop("msg_type")
-        day = told.pop("day", 1)
-        who = "V" if kind in "89" else "C"
-        if told.pop("poss_dup", "") == "Y":
-            header = {"seq": self.seq[who], "dup": True, **header}
+    def write_order_message(self, message: dict[str, Any], **header: Any) -> None:
+        """Write one order message."""
+        message = {"symbol": "ABC", **message}
+        kind = message.pop("msg_type")
+        day = message.pop("day", 1)
+        party = "V" if kind in "89" else "C"
+        if message.pop("poss_dup", "") == "Y":
+            header = {"seq": self.seq[party], "dup": True, **header}
         if kind == "8" and self.version == "FIX.4.2":
-            told = _in_42(told)
-        fields = [(TAGS.get(name, name.lstrip("_")), value) for name, value in told.items()]
-        self.raw(who, kind, fields, day, **header)
+            message = _as_fix42(message)
+        fields = [(TAGS.get(name, name.lstrip("_")), value) for name, value in message.items()]
+        self.write_message(party, kind, fields, day, **header)
 
     def log(self) -> list[bytes]:
-        """What has been written."""
+        """Return the lines."""
         return self.lines
 
 
-def _in_42(told: dict[str, Any]) -> dict[str, Any]:
-    """An execution report as FIX 4.2 says it."""
-    told = dict(told)
-    kind = told["exec_type"]
-    whole = told["cum_qty"] == told.get("order_qty")
-    told["_20"] = {"H": "1", "G": "2", "I": "3"}.get(kind, "0")
+def _as_fix42(report: dict[str, Any]) -> dict[str, Any]:
+    """Return an execution report in the terms of FIX 4.2."""
+    report = dict(report)
+    kind = report["exec_type"]
+    is_filled = report["cum_qty"] == report.get("order_qty")
+    report["_20"] = {"H": "1", "G": "2", "I": "3"}.get(kind, "0")
     if kind in ("F", "G", "H", "I"):
-        told["exec_type"] = "2" if whole else "1"
-    if kind == "5" and told["ord_status"] == "0":
-        told["ord_status"] = "5"
-    return told
+        report["exec_type"] = "2" if is_filled else "1"
+    if kind == "5" and report["ord_status"] == "0":
+        report["ord_status"] = "5"
+    return report

@@ -1,4 +1,4 @@
-"""Orders and requests as the tests of the guard need them; processes that the tests start import nothing else."""
+"""Orders and requests for the tests of the guard. Processes that the tests start import nothing else."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from holdover.model import ExecType, MsgType, Order, OrdStatus, Request, Side
 
 
 def order(**fields: object) -> Order:
-    """An order with what a test does not care about filled in."""
-    told: dict[str, object] = {
+    """Return an order; `fields` replace the defaults."""
+    order_fields: dict[str, object] = {
         "root_cl_ord_id": "A1",
         "cl_ord_id": "A1",
         "symbol": "IBM",
@@ -18,7 +18,7 @@ def order(**fields: object) -> Order:
         "leaves_qty": 60,
         **fields,
     }
-    return Order(**told)  # type: ignore[arg-type]
+    return Order(**order_fields)  # type: ignore[arg-type]
 
 
 GOOD = order(account="A", strategy="S")
@@ -27,7 +27,7 @@ BAD = order(account="A", strategy="S", cum_qty=40, ord_status=OrdStatus.PARTIALL
 
 def request(kind: MsgType = MsgType.NEW_ORDER_SINGLE, **fields: Any) -> Request:
     """A request in account A, instrument IBM."""
-    told = {
+    request_fields = {
         "cl_ord_id": "B1",
         "symbol": "IBM",
         "side": Side.BUY,
@@ -36,4 +36,4 @@ def request(kind: MsgType = MsgType.NEW_ORDER_SINGLE, **fields: Any) -> Request:
         "strategy": "S",
         **fields,
     }
-    return Request(msg_type=kind, **told)
+    return Request(msg_type=kind, **request_fields)

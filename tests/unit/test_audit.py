@@ -1,4 +1,4 @@
-"""The audit: what FIX allows is silent in any framing, a corruption trips its invariant, rubbish is named."""
+"""The audit: legal FIX passes in any framing, a corruption breaches its invariant, unreadable lines are listed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 from holdover.audit import Audit
 from holdover.catalogue import Catalogue
 from holdover.cli import main
-from tests.unit.fixlog import PREFIXES, SEPARATORS, VERSIONS, Writer, frame
+from tests.unit.fixlog import PREFIXES, SEPARATORS, VERSIONS, FixLogWriter, frame
 from tests.unit.test_fix_scenarios import LEGAL, fill, new, report
 
-MORE: dict[str, list[dict[str, Any]]] = {
+EXTRA_STORIES: dict[str, list[dict[str, Any]]] = {
     "two cancels, the first refused": [
         new(),
         report("E1", "0", "0", 0, 10_000),
@@ -106,18 +106,18 @@ MORE: dict[str, list[dict[str, Any]]] = {
         fill("E2", "1", 10, 9_990, 10, order_id="V2", day=2),
     ],
 }
-STORIES = {**LEGAL, **MORE}
+STORIES = {**LEGAL, **EXTRA_STORIES}
 
 
-def written(story: Iterable[dict[str, Any]], **style: Any) -> list[bytes]:
+def write_log(story: Iterable[dict[str, Any]], **style: Any) -> list[bytes]:
     """A story as a log."""
-    writer = Writer(**style)
-    for told in story:
-        writer.say(told)
+    writer = FixLogWriter(**style)
+    for message in story:
+        writer.write_order_message(message)
     return writer.log()
 
 
-def audited(lines: list[bytes], catalogue: Catalogue) -> Audit:
+def run_audit(lines: list[bytes], catalogue: Catalogue) -> Audit:
     """The audit of a log."""
     audit = Audit(catalogue)
     audit.read("log", io.BytesIO(b"".join(lines)))
@@ -125,27 +125,27 @@ def audited(lines: list[bytes], catalogue: Catalogue) -> Audit:
     return audit
 
 
-def found(lines: list[bytes], catalogue: Catalogue) -> list[str]:
+def breached_invariants(lines: list[bytes], catalogue: Catalogue) -> list[str]:
     """What a log breaches; nothing in it may be unreadable."""
-    audit = audited(lines, catalogue)
+    audit = run_audit(lines, catalogue)
     assert audit.skipped == []
-    return [one.invariant for one in audit.breaches]
+    return [breach.invariant for breach in audit.breaches]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("story", STORIES)
 def test_a_legal_story_is_silent(story: str, version: str, catalogue: Catalogue) -> None:
     """Whole, as a drop copy, from any message on, as requests only, and logged twice."""
-    lines = written(STORIES[story], version=version)
+    lines = write_log(STORIES[story], version=version)
     reports = [line for line in lines if b"\x0135=8\x01" in line]
-    assert found(lines, catalogue) == []
-    assert found(reports, catalogue) == []
-    assert found([line for line in lines if line not in reports], catalogue) == []
-    assert found([*lines, *lines], catalogue) == []
-    assert found([line for line in lines for _ in range(2)], catalogue) == []
+    assert breached_invariants(lines, catalogue) == []
+    assert breached_invariants(reports, catalogue) == []
+    assert breached_invariants([line for line in lines if line not in reports], catalogue) == []
+    assert breached_invariants([*lines, *lines], catalogue) == []
+    assert breached_invariants([line for line in lines for _ in range(2)], catalogue) == []
     for cut in range(1, len(lines)):
-        assert found(lines[cut:], catalogue) == []
-        assert found(reports[cut:], catalogue) == []
+        assert breached_invariants(lines[cut:], catalogue) == []
+        assert breached_invariants(reports[cut:], catalogue) == []
 
 
 @pytest.mark.parametrize("separator", SEPARATORS)
@@ -153,18 +153,21 @@ def test_a_legal_story_is_silent(story: str, version: str, catalogue: Catalogue)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_any_framing_reads_the_same(prefix: str, separator: bytes, version: str, catalogue: Catalogue) -> None:
     """The counts and the breach of one corrupted story do not depend on how it was written down."""
-    story = [dict(told) for told in LEGAL["filled in three"]]
+    story = [dict(message) for message in LEGAL["filled in three"]]
     story[3]["cum_qty"], story[3]["leaves_qty"] = 4_000, 6_000
-    audit = audited(written(story, version=version, separator=separator, prefix=PREFIXES[prefix]), catalogue)
-    told = audit.as_json()
-    assert [told[name] for name in ("verdict", "messages", "executions", "orders", "sessions")] == [
+    audit = run_audit(write_log(story, version=version, separator=separator, prefix=PREFIXES[prefix]), catalogue)
+    audit_json = audit.as_json()
+    assert [audit_json[name] for name in ("verdict", "messages", "executions", "orders", "sessions")] == [
         "breach",
         5,
         4,
         1,
         1,
     ]
-    assert (told["breaches"][0]["invariant"], told["breaches"][0]["line"]) == ("cumulative-equals-executions", 4)
+    assert (audit_json["breaches"][0]["invariant"], audit_json["breaches"][0]["line"]) == (
+        "cumulative-equals-executions",
+        4,
+    )
     assert audit.skipped == []
 
 
@@ -199,11 +202,11 @@ def test_a_corruption_trips_its_invariant(
     story: str, place: int, fields: dict[str, Any], expected: str, version: str, catalogue: Catalogue
 ) -> None:
     """On the line that was corrupted, and nothing before it."""
-    told = [dict(one) for one in STORIES[story]]
-    told[place].update(fields)
-    audit = audited(written(told, version=version), catalogue)
-    assert expected in [one.invariant for one in audit.breaches if one.line == place + 1]
-    assert min(one.line for one in audit.breaches) == place + 1
+    messages = [dict(message) for message in STORIES[story]]
+    messages[place].update(fields)
+    audit = run_audit(write_log(messages, version=version), catalogue)
+    assert expected in [breach.invariant for breach in audit.breaches if breach.line == place + 1]
+    assert min(breach.line for breach in audit.breaches) == place + 1
 
 
 @pytest.mark.parametrize("separator", SEPARATORS)
@@ -215,10 +218,10 @@ def test_decimals_are_exact(separator: bytes, catalogue: Catalogue) -> None:
         fill("E2", "1", "0.01", "0.005", "0.010", px="101", order_qty="0.0150", symbol="BTC"),
         fill("E3", "2", "0.015", "0", "0.005", px="101.255", order_qty="0.015", symbol="BTC", avg_px="101.09"),
     ]
-    assert found(written(story, separator=separator), catalogue) == []
+    assert breached_invariants(write_log(story, separator=separator), catalogue) == []
     story[3]["last_qty"] = "0.00500001"
-    audit = audited(written(story, separator=separator), catalogue)
-    assert next(one.invariant for one in audit.breaches) == "cumulative-equals-executions"
+    audit = run_audit(write_log(story, separator=separator), catalogue)
+    assert next(breach.invariant for breach in audit.breaches) == "cumulative-equals-executions"
     assert audit.monitor.instruments["BTC"].lot_size == "0.00000001"
 
 
@@ -230,110 +233,110 @@ def test_a_rounded_average_is_no_breach(avg_px: str, catalogue: Catalogue) -> No
         fill("E1", "1", 2, 1, 2, px=33, order_qty=3),
         fill("E2", "2", 3, 0, 1, px=34, order_qty=3, avg_px=avg_px),
     ]
-    assert found(written(story), catalogue) == []
+    assert breached_invariants(write_log(story), catalogue) == []
 
 
 # -- sessions ---------------------------------------------------------------------------------------------------
 
 
-def conversation() -> Writer:
+def start_session() -> FixLogWriter:
     """A session with its Logons and an order that is acknowledged."""
-    writer = Writer()
-    for who in "CV":
-        writer.raw(who, "A", [("98", 0), ("108", 30)])
-    writer.say(new())
-    writer.say(report("E1", "0", "0", 0, 10_000))
+    writer = FixLogWriter()
+    for party in "CV":
+        writer.write_message(party, "A", [("98", 0), ("108", 30)])
+    writer.write_order_message(new())
+    writer.write_order_message(report("E1", "0", "0", 0, 10_000))
     return writer
 
 
-def beat(writer: Writer, count: int = 1) -> None:
+def write_heartbeats(writer: FixLogWriter, count: int = 1) -> None:
     """Heartbeats of both."""
     for _ in range(count):
-        writer.raw("C", "0", [])
-        writer.raw("V", "0", [])
+        writer.write_message("C", "0", [])
+        writer.write_message("V", "0", [])
 
 
 def test_a_gap_that_is_asked_for_and_resent_is_silent(catalogue: Catalogue) -> None:
     """What came behind the gap counts only when the gap is closed; a gap fill closes it too."""
-    writer = conversation()
+    writer = start_session()
     writer.seq["V"] += 2  # a fill and a heartbeat are lost
-    writer.say(fill("E3", "2", 10_000, 0, 6_000))
-    writer.raw("C", "2", [("7", 3), ("16", 0)])
-    writer.say(fill("E2", "1", 4_000, 6_000, 4_000), seq=3, dup=True)
-    writer.raw("V", "4", [("123", "Y"), ("36", 5)], seq=4, dup=True)
-    writer.say(fill("E3", "2", 10_000, 0, 6_000), seq=5, dup=True)
-    beat(writer, 3)
-    assert found(writer.log(), catalogue) == []
+    writer.write_order_message(fill("E3", "2", 10_000, 0, 6_000))
+    writer.write_message("C", "2", [("7", 3), ("16", 0)])
+    writer.write_order_message(fill("E2", "1", 4_000, 6_000, 4_000), seq=3, dup=True)
+    writer.write_message("V", "4", [("123", "Y"), ("36", 5)], seq=4, dup=True)
+    writer.write_order_message(fill("E3", "2", 10_000, 0, 6_000), seq=5, dup=True)
+    write_heartbeats(writer, 3)
+    assert breached_invariants(writer.log(), catalogue) == []
 
 
 def test_a_gap_that_is_passed_over_is_a_breach(catalogue: Catalogue) -> None:
     """Both directions are in the log with their Heartbeats, and nobody asks for what is missing."""
-    writer = conversation()
+    writer = start_session()
     writer.seq["V"] += 1
-    beat(writer, 3)
-    audit = audited(writer.log(), catalogue)
-    assert [(one.invariant, one.line) for one in audit.breaches] == [("sequence-continuous", 6)]
+    write_heartbeats(writer, 3)
+    audit = run_audit(writer.log(), catalogue)
+    assert [(breach.invariant, breach.line) for breach in audit.breaches] == [("sequence-continuous", 6)]
 
 
 def test_a_gap_of_the_logs_own_is_not_judged(catalogue: Catalogue) -> None:
     """One direction, a line that cannot be read, another file: what is missing may never have been missing."""
-    writer = conversation()
-    writer.say(fill("E2", "1", 4_000, 6_000, 4_000))
-    writer.say(fill("E3", "2", 10_000, 0, 6_000))
-    beat(writer, 3)
+    writer = start_session()
+    writer.write_order_message(fill("E2", "1", 4_000, 6_000, 4_000))
+    writer.write_order_message(fill("E3", "2", 10_000, 0, 6_000))
+    write_heartbeats(writer, 3)
     lines = writer.log()
     without = [*lines[:4], *lines[5:]]
-    assert found([line for line in without if b"\x0149=VENUE" in line], catalogue) == []
-    assert audited([*lines[:4], lines[4][:40] + b"\n", *lines[5:]], catalogue).breaches == []
+    assert breached_invariants([line for line in without if b"\x0149=VENUE" in line], catalogue) == []
+    assert run_audit([*lines[:4], lines[4][:40] + b"\n", *lines[5:]], catalogue).breaches == []
     audit = Audit(catalogue)
     for part in (lines[:4], lines[5:]):
         audit.read("part", io.BytesIO(b"".join(part)))
     audit.end()
     assert audit.breaches == []
-    assert "cumulative-equals-executions" in found(without, catalogue)
+    assert "cumulative-equals-executions" in breached_invariants(without, catalogue)
 
 
 def test_numbers_may_begin_again(catalogue: Catalogue) -> None:
     """By a Logon on the next day, by a plain reset, and by nothing but the day in a log without Logons."""
-    writer = conversation()
-    beat(writer, 5)
+    writer = start_session()
+    write_heartbeats(writer, 5)
     for day in (2, 3):
         writer.seq = {"C": 0, "V": 0}
-        for who in "CV":
-            writer.raw(who, "A", [("141", "Y")], day)
-        writer.raw("C", "0", [], day)
-        writer.raw("V", "0", [], day)
-    writer.raw("V", "4", [("36", 50)], 3)
+        for party in "CV":
+            writer.write_message(party, "A", [("141", "Y")], day)
+        writer.write_message("C", "0", [], day)
+        writer.write_message("V", "0", [], day)
+    writer.write_message("V", "4", [("36", 50)], 3)
     writer.seq["V"] = 49
-    writer.raw("V", "0", [], 3)
-    assert found(writer.log(), catalogue) == []
-    assert found([line for line in writer.log() if b"\x0135=A" not in line], catalogue) == []
+    writer.write_message("V", "0", [], 3)
+    assert breached_invariants(writer.log(), catalogue) == []
+    assert breached_invariants([line for line in writer.log() if b"\x0135=A" not in line], catalogue) == []
 
 
 def test_a_number_that_has_been_before(catalogue: Catalogue) -> None:
     """Without PossDupFlag and without a Logon it is a breach; with it, it is not."""
     for dup, expected in ((False, ["sequence-continuous"]), (True, [])):
-        writer = conversation()
-        beat(writer, 2)
-        writer.raw("V", "0", [("112", "x")], seq=3, dup=dup)
-        assert found(writer.log(), catalogue) == expected
+        writer = start_session()
+        write_heartbeats(writer, 2)
+        writer.write_message("V", "0", [("112", "x")], seq=3, dup=dup)
+        assert breached_invariants(writer.log(), catalogue) == expected
 
 
 def test_several_sessions_keep_apart(catalogue: Catalogue) -> None:
     """The same identifiers on two sessions, their lines mixed."""
-    one = written(STORIES["filled in three"])
-    other = written(STORIES["busted and corrected"], client="OTHER")
-    mixed = [line for pair in zip(one, other, strict=False) for line in pair] + other[len(one) :]
-    audit = audited(mixed, catalogue)
-    assert (audit.breaches, len(audit.sessions.named), len(audit.orders.lives)) == ([], 2, 2)
+    first_log = write_log(STORIES["filled in three"])
+    second_log = write_log(STORIES["busted and corrected"], client="OTHER")
+    mixed = [line for pair in zip(first_log, second_log, strict=False) for line in pair] + second_log[len(first_log) :]
+    audit = run_audit(mixed, catalogue)
+    assert (audit.breaches, len(audit.sessions.by_name), len(audit.orders.order_states)) == ([], 2, 2)
 
 
 # -- what cannot be used ----------------------------------------------------------------------------------------
 
 
-def broken(change: Callable[[bytes], bytes]) -> list[bytes]:
+def corrupted_log(change: Callable[[bytes], bytes]) -> list[bytes]:
     """A legal log whose third line was changed."""
-    lines = written(LEGAL["filled in three"], separator=b"|")
+    lines = write_log(LEGAL["filled in three"], separator=b"|")
     lines[2] = change(lines[2])
     return lines
 
@@ -361,8 +364,8 @@ def test_rubbish_is_named_and_not_held_against_anybody(
     change: Callable[[bytes], bytes], reason: str, catalogue: Catalogue
 ) -> None:
     """One line that cannot be used: it is told with its number, and the fill that it hid is nobody's breach."""
-    audit = audited(broken(change), catalogue)
-    assert [one.line for one in audit.skipped] == [3]
+    audit = run_audit(corrupted_log(change), catalogue)
+    assert [skip.line for skip in audit.skipped] == [3]
     assert reason in audit.skipped[0].reason
     assert audit.breaches == []
     assert audit.verdict == "holds"
@@ -370,43 +373,43 @@ def test_rubbish_is_named_and_not_held_against_anybody(
 
 def test_a_log_without_checksums_is_read(catalogue: Catalogue) -> None:
     """It is said once that nothing could be proved; BodyLength may be gone too."""
-    lines = [line[: line.rindex(b"10=")] + b"\n" for line in written(LEGAL["filled in three"], separator=b"|")]
+    lines = [line[: line.rindex(b"10=")] + b"\n" for line in write_log(LEGAL["filled in three"], separator=b"|")]
     for log in (lines, [line[:10] + line[line.index(b"35=") :] for line in lines]):
-        audit = audited(log, catalogue)
-        assert (audit.verdict, audit.skipped, len(audit.notes())) == ("holds", [], 1)
-        assert "5 messages came without" in audit.notes()[0]
+        audit = run_audit(log, catalogue)
+        assert (audit.verdict, audit.skipped, len(audit.list_notes())) == ("holds", [], 1)
+        assert "5 messages came without" in audit.list_notes()[0]
 
 
 def test_messages_without_line_ends(catalogue: Catalogue) -> None:
     """A raw stream is one line with many messages."""
-    stream = b"".join(written(LEGAL["filled in three"])).replace(b"\n", b"")
-    assert audited([stream], catalogue).messages == 5
+    stream = b"".join(write_log(LEGAL["filled in three"])).replace(b"\n", b"")
+    assert run_audit([stream], catalogue).messages == 5
 
 
 # -- the verb ---------------------------------------------------------------------------------------------------
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+def read_json_output(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """The one object on standard output."""
-    out: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return out
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit codes 0, 1, 2, 3; gzip by content; standard input; several files."""
-    lines = written(LEGAL["filled in three"])
+    lines = write_log(LEGAL["filled in three"])
     good, bad, empty = tmp_path / "good.log", tmp_path / "bad.log", tmp_path / "empty.log"
     good.write_bytes(gzip.compress(b"".join(lines)))
-    bad.write_bytes(b"".join(written([*LEGAL["filled in three"][:3], fill("E2", "1", 3_000, 7_000, 1_000)])))
+    bad.write_bytes(b"".join(write_log([*LEGAL["filled in three"][:3], fill("E2", "1", 3_000, 7_000, 1_000)])))
     empty.write_bytes(b"no message at all\n\n")
     assert main(["audit", str(good), "--json"]) == 0
-    assert told(capsys)["verdict"] == "holds"
+    assert read_json_output(capsys)["verdict"] == "holds"
     assert main(["audit", str(bad)]) == 1
     assert "line 4  execution-booked-once" in capsys.readouterr().out
     assert main(["audit", str(empty), "--json"]) == 3
-    assert told(capsys)["skipped"] == [{"line": 1, "reason": "no FIX message: 'no message at all'"}]
+    assert read_json_output(capsys)["skipped"] == [{"line": 1, "reason": "no FIX message: 'no message at all'"}]
     assert main(["audit", str(empty), str(bad), "--json"]) == 1
-    assert {one["file"] for one in told(capsys)["breaches"]} == {str(bad)}
+    assert {breach["file"] for breach in read_json_output(capsys)["breaches"]} == {str(bad)}
     assert main(["audit", str(tmp_path / "none")]) == 2
     assert "none: cannot be read" in capsys.readouterr().err
     good.write_bytes(good.read_bytes()[:-20])
@@ -414,4 +417,4 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     assert "cannot be read after line" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"".join(lines))))
     assert main(["audit", "-", "--json"]) == 0
-    assert told(capsys)["executions"] == 4
+    assert read_json_output(capsys)["executions"] == 4

@@ -1,4 +1,4 @@
-"""What a breach leaves behind: one file that shows it again, and nothing in it that must not leave the machine."""
+"""Breach bundles: a bundle reproduces its breach and contains no secret."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from holdover.catalogue import Catalogue
 from holdover.cli import main
 from holdover.model import ExecType, Execution, OrdStatus, Side
 from holdover.runtime import Guard
-from holdover.runtime.bundle import BadBundle, Bundle, replay
-from holdover.runtime.redaction import BadRule, Rules
+from holdover.runtime.bundle import Bundle, BundleError, replay
+from holdover.runtime.redaction import RedactionRuleError, RedactionRules
 
 from .orders import order
 
@@ -32,15 +32,15 @@ FILLED = replace(
 )  # fmt: skip
 
 
-def guarded(place: Path, catalogue: Catalogue, rules: Rules | None = None) -> Guard:
+def make_bundling_guard(place: Path, catalogue: Catalogue, rules: RedactionRules | None = None) -> Guard:
     """A guard that leaves bundles."""
-    now = iter(range(1_000, 10**9, 1_000))
+    times_ns = iter(range(1_000, 10**9, 1_000))
     return Guard(
-        place, catalogue=catalogue, clock=lambda: next(now), channels=[], bundles=place / "bundles", rules=rules
+        place, catalogue=catalogue, clock=lambda: next(times_ns), channels=[], bundles=place / "bundles", rules=rules
     )
 
 
-def breached(guard: Guard, bad: object) -> Bundle:
+def make_breach_bundle(guard: Guard, bad: object) -> Bundle:
     """Trade for a while, then record what cannot be."""
     for number in range(5):
         with guard.step("new"):
@@ -68,26 +68,26 @@ BAD = [
 def test_the_last_mutations_done_again_come_to_the_same_breach(
     tmp_path: Path, catalogue: Catalogue, bad: object, invariant: str
 ) -> None:
-    bundle = breached(guarded(tmp_path, catalogue), bad)
-    assert bundle.about.mark == f"orders/{invariant}"
-    assert bundle.about.catalogue == catalogue.digest
-    found = replay(bundle, catalogue)
-    assert (found[0].invariant, found[0].key) == (invariant, bundle.about.key)
-    assert found[0].explanation == bundle.about.explanation
-    assert bundle.about.cell["orders"] == "both"
+    bundle = make_breach_bundle(make_bundling_guard(tmp_path, catalogue), bad)
+    assert bundle.info.mark == f"orders/{invariant}"
+    assert bundle.info.catalogue == catalogue.digest
+    breaches = replay(bundle, catalogue)
+    assert (breaches[0].invariant, breaches[0].key) == (invariant, bundle.info.key)
+    assert breaches[0].explanation == bundle.info.explanation
+    assert bundle.info.cell["orders"] == "both"
     # The memory was taken after the breach: its freeze is in force when the mutations are done again.
-    assert found[0].cell == {**bundle.about.cell, "freeze": "part"}
+    assert breaches[0].cell == {**bundle.info.cell, "freeze": "part"}
 
 
 def test_a_bundle_of_before_is_read(tmp_path: Path, catalogue: Catalogue) -> None:
     """One that tells no state, neither of itself nor in its breach, comes to the same breach."""
-    bundle = breached(guarded(tmp_path, catalogue), BAD[0][0])
-    into = io.BytesIO()
+    bundle = make_breach_bundle(make_bundling_guard(tmp_path, catalogue), BAD[0][0])
+    buffer = io.BytesIO()
     breach = json.loads(bundle.parts["breach.json"])
     del breach["cell"], breach["after"]
     parts = {**bundle.parts, "breach.json": json.dumps(breach).encode()}
-    now = io.BytesIO(Bundle(bundle.about, parts).encode())
-    with zipfile.ZipFile(now) as whole, zipfile.ZipFile(into, "w") as archive:
+    bundle_file = io.BytesIO(Bundle(bundle.info, parts).encode())
+    with zipfile.ZipFile(bundle_file) as whole, zipfile.ZipFile(buffer, "w") as archive:
         for name in whole.namelist():
             content = whole.read(name)
             if name == "bundle.json":
@@ -95,9 +95,9 @@ def test_a_bundle_of_before_is_read(tmp_path: Path, catalogue: Catalogue) -> Non
                 del about["cell"], about["after"]
                 content = json.dumps(about).encode()
             archive.writestr(name, content)
-    (tmp_path / "old.hbundle").write_bytes(into.getvalue())
+    (tmp_path / "old.hbundle").write_bytes(buffer.getvalue())
     old = Bundle.open(tmp_path / "old.hbundle")
-    assert (old.about.cell, old.about.after) == ({}, "")
+    assert (old.info.cell, old.info.after) == ({}, "")
     assert replay(old, catalogue)[0].identity == replay(bundle, catalogue)[0].identity
 
 
@@ -105,35 +105,35 @@ def test_a_life_that_came_up_on_a_memory_leaves_a_bundle_that_can_be_done_again(
     tmp_path: Path, catalogue: Catalogue
 ) -> None:
     """What was recorded in an earlier life is in the memory, and judges what comes after."""
-    first = guarded(tmp_path, catalogue)
+    first = make_bundling_guard(tmp_path, catalogue)
     with first.step("new"):
         first.record("orders", GOOD)
     with first.step("execution-report"):
         first.record("orders", FILL)
         first.record("orders", FILLED)
-    first.remember()
+    first.save_memory()
     first.close()
-    second = guarded(tmp_path, catalogue)
-    second.recall()
+    second = make_bundling_guard(tmp_path, catalogue)
+    second.load_memory()
     with second.step("restore"):
         second.restore("orders", [FILLED, FILL])
     with second.step("execution-report"):
         second.record("orders", replace(FILLED, cum_qty=0, leaves_qty=GOOD.order_qty, ord_status=OrdStatus.NEW))
     second.close()
     bundle = Bundle.open(tmp_path / "bundles" / "breach-1.hbundle")
-    assert [one.invariant for one in replay(bundle, catalogue)][:1] == [second.breaches[0].invariant]
+    assert [breach.invariant for breach in replay(bundle, catalogue)][:1] == [second.breaches[0].invariant]
 
 
 def test_the_command_does_it_again_and_says_so(
     tmp_path: Path, catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    breached(guarded(tmp_path, catalogue), BAD[0][0])
+    make_breach_bundle(make_bundling_guard(tmp_path, catalogue), BAD[0][0])
     path = str(tmp_path / "bundles" / "breach-1.hbundle")
     assert main(["reproduce", path, "--out", str(tmp_path / "again"), "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert (told["verdict"], told["found"]) == ("breach", "orders/order-quantity-conserved")
-    assert told["same_catalogue"] is True
-    assert told["cell"]["carried-partial"] == "no"
+    result = json.loads(capsys.readouterr().out)
+    assert (result["verdict"], result["found"]) == ("breach", "orders/order-quantity-conserved")
+    assert result["same_catalogue"] is True
+    assert result["cell"]["carried-partial"] == "no"
     assert main(["reproduce", path, "--out", str(tmp_path / "again")]) == 1
     assert "\n      state: no partial fill to carry\n" in capsys.readouterr().out
 
@@ -152,15 +152,15 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("what", PLANTED)
-def test_no_planted_secret_is_in_any_part(tmp_path: Path, catalogue: Catalogue, what: str) -> None:
+@pytest.mark.parametrize("kind", PLANTED)
+def test_no_planted_secret_is_in_any_part(tmp_path: Path, catalogue: Catalogue, kind: str) -> None:
     """Planted in a record, in its key, in the cause and in the breach's own words; hunted in every part, unpacked."""
-    said, secret = PLANTED[what]
-    guard = guarded(tmp_path, catalogue)
-    planted = replace(GOOD, order_id=said, strategy=said, cl_ord_link_id=said)
-    with guard.step(f"from {said}"):
+    text, secret = PLANTED[kind]
+    guard = make_bundling_guard(tmp_path, catalogue)
+    planted = replace(GOOD, order_id=text, strategy=text, cl_ord_link_id=text)
+    with guard.step(f"from {text}"):
         guard.record("orders", planted)
-        guard.record("orders", replace(planted, leaves_qty=GOOD.order_qty + 1, root_cl_ord_id=said, cl_ord_id=said))
+        guard.record("orders", replace(planted, leaves_qty=GOOD.order_qty + 1, root_cl_ord_id=text, cl_ord_id=text))
     guard.close()
     path = tmp_path / "bundles" / "breach-1.hbundle"
     with zipfile.ZipFile(path) as archive:
@@ -170,15 +170,17 @@ def test_no_planted_secret_is_in_any_part(tmp_path: Path, catalogue: Catalogue, 
 
 
 def test_a_named_field_is_a_mark_that_still_replays(tmp_path: Path, catalogue: Catalogue) -> None:
-    bundle = breached(guarded(tmp_path, catalogue, Rules.usual(fields=["account"])), BAD[0][0])
+    bundle = make_breach_bundle(
+        make_bundling_guard(tmp_path, catalogue, RedactionRules.with_defaults(fields=["account"])), BAD[0][0]
+    )
     assert b'"account":"redacted-' in bundle.parts["mutations.jsonl"]
     assert replay(bundle, catalogue)[0].invariant == "order-quantity-conserved"
 
 
 def test_a_pattern_of_ones_own_and_one_that_is_none() -> None:
-    assert Rules(patterns=["ACC-[0-9]+"]).text("of ACC-123") == "of [redacted]"
-    with pytest.raises(BadRule, match=r"\[unclosed"):
-        Rules(patterns=["[unclosed"])
+    assert RedactionRules(patterns=["ACC-[0-9]+"]).redact_text("of ACC-123") == "of [redacted]"
+    with pytest.raises(RedactionRuleError, match=r"\[unclosed"):
+        RedactionRules(patterns=["[unclosed"])
 
 
 @given(
@@ -187,38 +189,38 @@ def test_a_pattern_of_ones_own_and_one_that_is_none() -> None:
     )
 )
 def test_what_no_rule_concerns_stays_as_it_is(value: object) -> None:
-    assert Rules(fields=["never"]).value(value) == value
+    assert RedactionRules(fields=["never"]).redact_value(value) == value
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_content_is_the_same_file(tmp_path: Path, catalogue: Catalogue) -> None:
-    bundle = breached(guarded(tmp_path, catalogue), BAD[0][0])
-    assert Bundle(bundle.about, bundle.parts).encode() == bundle.encode()
+    bundle = make_breach_bundle(make_bundling_guard(tmp_path, catalogue), BAD[0][0])
+    assert Bundle(bundle.info, bundle.parts).encode() == bundle.encode()
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "taken out", "no bundle", "missing"])
 def test_a_damaged_bundle_is_refused_in_a_sentence(
     tmp_path: Path, catalogue: Catalogue, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
-    bundle = breached(guarded(tmp_path, catalogue), BAD[0][0])
+    bundle = make_breach_bundle(make_bundling_guard(tmp_path, catalogue), BAD[0][0])
     path = tmp_path / "bad.hbundle"
     if damage == "cut":
         path.write_bytes(bundle.encode()[:200])
     elif damage == "no bundle":
         path.write_bytes(b"something else")
     elif damage != "missing":
-        into = io.BytesIO()
-        with zipfile.ZipFile(io.BytesIO(bundle.encode())) as whole, zipfile.ZipFile(into, "w") as archive:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(bundle.encode())) as whole, zipfile.ZipFile(buffer, "w") as archive:
             for name in whole.namelist():
                 if name == "mutations.jsonl" and damage == "taken out":
                     continue
                 archive.writestr(
                     name, whole.read(name).replace(b"NEW", b"OLD") + (b"x" if name == "breach.json" else b"")
                 )
-        path.write_bytes(into.getvalue())
-    with pytest.raises(BadBundle):
+        path.write_bytes(buffer.getvalue())
+    with pytest.raises(BundleError):
         Bundle.open(path)
     assert main(["reproduce", str(path), "--out", str(tmp_path / "o")]) == 2
     assert "bad.hbundle" in capsys.readouterr().err

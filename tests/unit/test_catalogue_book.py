@@ -10,29 +10,29 @@ import pytest
 
 from holdover import __version__
 from holdover.catalogue import Catalogue
-from holdover.catalogue.book import book
+from holdover.catalogue.book import render_book
 
 BUILTIN = Catalogue.load()
-HTML = book(BUILTIN, form="html")
-MARKDOWN = book(BUILTIN, form="markdown")
+HTML = render_book(BUILTIN, form="html")
+MARKDOWN = render_book(BUILTIN, form="markdown")
 _VOID = {"meta", "br", "hr", "img", "link", "input"}
 _CODE = re.compile(r"`([^`]+)`")
 
 
-class Page(HTMLParser):
-    """Reads a page: which elements do not close where they should, ids, links, headings and text."""
+class BookParser(HTMLParser):
+    """Parse a page: unclosed elements, ids, attributes, headings and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
         self.open: list[str] = []
-        self.wrong: list[str] = []
+        self.errors: list[str] = []
         self.ids: list[str] = []
         self.attributes: list[tuple[str, str, str]] = []
         self.headings: list[int] = []
-        self.said: list[str] = []
+        self.texts: list[str] = []
         self.feed(text)
         self.close()
-        self.text = " ".join("".join(self.said).split())
+        self.text = " ".join("".join(self.texts).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """An element begins."""
@@ -48,20 +48,20 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         """An element ends, which must be the last one begun."""
         if not self.open or self.open.pop() != tag:
-            self.wrong.append(f"</{tag}> at {self.getpos()}")
+            self.errors.append(f"</{tag}> at {self.getpos()}")
 
     def handle_data(self, data: str) -> None:
         """Text; styles are none."""
         if "style" not in self.open:
-            self.said.append(data)
+            self.texts.append(data)
 
 
-PAGE = Page(HTML)
+PAGE = BookParser(HTML)
 
 
 def test_the_page_is_well_formed() -> None:
     """Every element is closed where it was opened, and no id is given twice."""
-    assert PAGE.wrong == []
+    assert PAGE.errors == []
     assert PAGE.open == []
     assert len(PAGE.ids) == len(set(PAGE.ids))
 
@@ -104,12 +104,19 @@ def test_the_page_is_for_light_dark_and_paper() -> None:
 def test_every_word_of_every_entry_is_in_the_book(form: str) -> None:
     """Names, texts, steps, categories, evidence, source: nothing that an entry says is left out."""
     text = PAGE.text if form == "html" else " ".join(MARKDOWN.split())
-    for one in BUILTIN:
-        entry = one.entry
-        said = [entry.name, entry.statement, entry.description, entry.implication, entry.severity, entry.source]
-        said += [part for step in entry.response for part in (step.step, step.done_when)]
-        said += entry.evidence.seeded_faults + [bound.function.__name__ for bound in one.predicates]
-        for words in said:
+    for invariant in BUILTIN:
+        entry = invariant.entry
+        expected_texts = [
+            entry.name,
+            entry.statement,
+            entry.description,
+            entry.implication,
+            entry.severity,
+            entry.source,
+        ]
+        expected_texts += [part for step in entry.response for part in (step.step, step.done_when)]
+        expected_texts += entry.evidence.seeded_faults + [bound.function.__name__ for bound in invariant.predicates]
+        for words in expected_texts:
             assert (_CODE.sub(r"\1", words) if form == "html" else words) in text
 
 
@@ -131,13 +138,13 @@ def test_an_invariant_has_its_anchor() -> None:
 
 def test_the_same_catalogue_gives_the_same_book() -> None:
     """There is no date and no chance in it."""
-    assert book(Catalogue.load(), form="html") == HTML
+    assert render_book(Catalogue.load(), form="html") == HTML
 
 
 def test_another_form_is_refused() -> None:
     """A form that there is not is told with those that there are."""
     with pytest.raises(ValueError, match="form is 'pdf', should be html or markdown"):
-        book(BUILTIN, form="pdf")  # type: ignore[arg-type]
+        render_book(BUILTIN, form="pdf")  # type: ignore[arg-type]
 
 
 def test_a_users_words_are_text_and_never_markup(tmp_path: Path) -> None:
@@ -153,10 +160,10 @@ def test_a_users_words_are_text_and_never_markup(tmp_path: Path) -> None:
         '@predicate("odd-lots")\ndef odd_lots(order: Order) -> bool:\n    return True\n',
         encoding="utf-8",
     )
-    page = book(Catalogue.load(tmp_path, builtin=False), form="html")
+    page = render_book(Catalogue.load(tmp_path, builtin=False), form="html")
     assert "a &lt; b &amp; &lt;script&gt;c&lt;/script&gt;" in page
     assert "<script" not in page
     assert "House rules" in page
     assert "1 in 1 family" in page
     assert "at every boundary" in page
-    assert Page(page).wrong == []
+    assert BookParser(page).errors == []

@@ -19,13 +19,13 @@ TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
-def written(place: Path) -> list[str]:
+def write_example_files(directory: Path) -> list[str]:
     """Write the blocks that begin with a file's name into that file; returns the Python of the others, in order."""
     rest = []
     for language, block in BLOCKS:
         named = re.match(r"# (\S+\.(?:toml|py))\n", block)
         if named:
-            path = place / named[1]
+            path = directory / named[1]
             path.parent.mkdir(exist_ok=True)
             path.write_text(block, encoding="utf-8")
         elif language == "python":
@@ -36,7 +36,7 @@ def written(place: Path) -> list[str]:
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Entry and predicate load, the guard freezes and is thawed, and what is printed is what the page shows."""
     monkeypatch.chdir(tmp_path)
-    for block in written(tmp_path):
+    for block in write_example_files(tmp_path):
         exec(compile(block, str(PAGE), "exec"), {"__name__": "docs_invariants"})
     shown = next(block for language, block in BLOCKS if language == "text")
     assert capsys.readouterr().out == shown
@@ -44,7 +44,7 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_the_example_stands_beside_the_built_in_catalogue(tmp_path: Path) -> None:
     """The configuration on the page names the folder, and both catalogues load as one."""
-    written(tmp_path)
+    write_example_files(tmp_path)
     config = read_config(tmp_path / "desk.toml")
     assert len(Catalogue.load(*config.catalogue)) == len(Catalogue.load()) + 1
 

@@ -21,10 +21,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from holdover.adapters.desk import DeskSubject
 from holdover.catalogue import Catalogue
 from holdover.desk import DeskConfig, Strategy
-from holdover.harness.subject import Env, Market, Plan, SubjectClock, SubjectGuard
+from holdover.harness.subject import Env, Plan, RecordedMarket, SubjectClock, SubjectGuard
 from holdover.model import Instrument, Order, PositionEffect, Side, TimeInForce
 from holdover.runtime import Guard
-from holdover.world import Clock, Link, Venue
+from holdover.world import SimulatedLink, Venue, VirtualClock
 
 DATE, OPEN_NS = "2024-11-27", 1_732_717_800_000_000_000
 CLOSE_NS = OPEN_NS + 6 * 3_600_000_000_000
@@ -53,7 +53,7 @@ CONFIG = DeskConfig(
 )
 
 
-class Found(AssertionError):
+class BreachFoundError(AssertionError):
     """The guard has found a breach."""
 
 
@@ -67,19 +67,19 @@ class DeskMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         type(self).runs += 1
-        self.place = Path(tempfile.mkdtemp(prefix="stateful-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="stateful-"))
         self.steps = 0
-        self.clock = Clock(OPEN_NS - 30 * SECOND_NS)
+        self.clock = VirtualClock(OPEN_NS - 30 * SECOND_NS)
         self.venue = Venue(self.clock, [INSTRUMENT])
-        self.link = Link(self.clock, self.venue, CONFIG.accounts())
+        self.link = SimulatedLink(self.clock, self.venue, CONFIG.accounts())
         self.guard = Guard(
-            self.place / "guard",
+            self.directory / "guard",
             catalogue=CATALOGUE,
             clock=lambda: self.clock.now_ns,
             channels=[],
             instruments=[INSTRUMENT],
         )
-        self.guard.quiet = True
+        self.guard.is_quiet = True
         self.venue.observe = lambda record: self.guard.record("venue", record)
         self.mid, self.traded = 10_000, 0
         self.env: Env | None = None
@@ -89,15 +89,15 @@ class DeskMachine(RuleBasedStateMachine):
         """The venue opens, the desk comes up, a first quote."""
         self.venue.begin(DATE, OPEN_NS, CLOSE_NS)
         self._start()
-        self._pass(31)
+        self._advance(31)
         self.quote(0, 1, 300)
 
     def _start(self) -> None:
         self.env = Env(
             clock=SubjectClock(self.clock),
             link=self.link.attach(),
-            market=Market(self.venue),
-            directory=self.place / "desk",
+            market=RecordedMarket(self.venue),
+            directory=self.directory / "desk",
             guard=SubjectGuard(self.guard, lambda subsystem, record: None),
             trade_date=DATE,
             open_ns=OPEN_NS,
@@ -107,14 +107,18 @@ class DeskMachine(RuleBasedStateMachine):
         self.desk = DeskSubject(Plan(days=[], faults=type(self).faults, settings={"desk": CONFIG}))
         self.desk.start(self.env)
 
-    def _pass(self, seconds: int) -> None:
+    def _advance(self, seconds: int) -> None:
         end_ns = self.clock.now_ns + seconds * SECOND_NS
         while self.clock.next_ns <= end_ns:
             self.clock.run_until(self.clock.next_ns)
-            if self.link.quiet and self.env is not None:
-                told = self.env.guard
-                if told.reconciled_date:
-                    recovered, told.recovered, told.reconciled_date = told.recovered, [], ""
+            if self.link.is_quiet and self.env is not None:
+                subject_guard = self.env.guard
+                if subject_guard.reconciled_date:
+                    recovered, subject_guard.recovered_subsystems, subject_guard.reconciled_date = (
+                        subject_guard.recovered_subsystems,
+                        [],
+                        "",
+                    )
                     self.guard.reconciled(DATE, recovered)
                 else:
                     self.guard.quiescent()
@@ -125,7 +129,7 @@ class DeskMachine(RuleBasedStateMachine):
     @rule(seconds=st.integers(1, 120))
     def tick(self, seconds: int) -> None:
         """Time passes."""
-        self._pass(seconds)
+        self._advance(seconds)
 
     @rule(move=st.integers(-3, 3), spread=st.integers(1, 4), size=st.integers(1, 400))
     def quote(self, move: int, spread: int, size: int) -> None:
@@ -133,39 +137,43 @@ class DeskMachine(RuleBasedStateMachine):
         self.mid += move
         now_ns = self.clock.now_ns
         self.venue.on_market((now_ns, 0, _QUOTE, 0, 0, 0, 0, self.mid, self.mid + spread, size, size))
-        self._pass(1)
+        self._advance(1)
 
     @rule(offset=st.integers(-3, 4), size=st.integers(1, 900))
     def trade(self, offset: int, size: int) -> None:
         """Somebody trades."""
         self.venue.on_market((self.clock.now_ns, 0, _TRADE, 0, 0, self.mid + offset, size, 0, 0, 0, 0))
-        self._pass(1)
+        self._advance(1)
 
     # -- the strategies and the venue -----------------------------------------------------------------------------
 
     @rule(strategy=st.integers(0, 2), lots=st.integers(1, 200), ticks=st.integers(-2, 3))
     def submit(self, strategy: int, lots: int, ticks: int) -> None:
         """A strategy sends a slice."""
-        self.desk.act("submit", strategy, lots, ticks)
+        self.desk.perform("submit", strategy, lots, ticks)
 
     @rule(number=st.integers(0, 5), move=st.integers(-3, 3))
     def change(self, number: int, move: int) -> None:
         """A strategy cancels an order, or reprices it."""
-        kept = self.guard.monitor.layout.tables.get(("orders", Order), {})
-        live = [one for one in kept.values() if isinstance(one, Order) and one.is_open and not one.is_pending]
+        orders = self.guard.monitor.layout.tables.get(("orders", Order), {})
+        live = [
+            record
+            for record in orders.values()
+            if isinstance(record, Order) and record.is_open and not record.is_pending
+        ]
         if live:
             order = live[number % len(live)]
             if move and order.price is not None:
-                self.desk.act("replace", order.key, order.price + move)
+                self.desk.perform("replace", order.key, order.price + move)
             else:
-                self.desk.act("cancel", order.key)
+                self.desk.perform("cancel", order.key)
 
     @rule(number=st.integers(0, 5))
     def venue_cancels(self, number: int) -> None:
         """The venue cancels an order unasked."""
         live = [order for order in self.venue.orders.values() if order.is_open]
         if live:
-            self.venue.cancel(live[number % len(live)].cl_ord_id)
+            self.venue.cancel_order(live[number % len(live)].cl_ord_id)
 
     # -- transitions ----------------------------------------------------------------------------------------------
 
@@ -179,7 +187,7 @@ class DeskMachine(RuleBasedStateMachine):
     def reconnect(self, seconds: int) -> None:
         """Connections are possible again."""
         self.link.reconnect()
-        self._pass(seconds)
+        self._advance(seconds)
 
     @rule(seconds=st.integers(0, 60))
     def restart(self, seconds: int) -> None:
@@ -189,13 +197,13 @@ class DeskMachine(RuleBasedStateMachine):
         self.desk.stop()
         self.env.kill()
         self.env = None
-        self.guard.subject_gone()
+        self.guard.mark_subject_down()
         self.link.detach()
         self.clock.cancel_owner("subject")
-        self._pass(seconds)
+        self._advance(seconds)
         self.guard.reload()
         self._start()
-        self._pass(2)
+        self._advance(2)
 
     # -- what must hold -------------------------------------------------------------------------------------------
 
@@ -207,12 +215,12 @@ class DeskMachine(RuleBasedStateMachine):
             # Shrinking tries longer ones again at its end: what it hands back is the shortest that it has met.
             shortest = min(self.steps - 1, type(self).last.get("steps", self.steps))
             type(self).last = {"invariant": self.guard.breaches[0].invariant, "steps": shortest}
-            raise Found(self.guard.breaches[0].explanation)
+            raise BreachFoundError(self.guard.breaches[0].explanation)
 
     def teardown(self) -> None:
         """Let go of everything."""
         self.guard.close()
-        shutil.rmtree(self.place, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def run_stateful(fault: str | None, examples: int, *, shrink: bool = True) -> tuple[str | None, int, float, int]:
@@ -223,7 +231,7 @@ def run_stateful(fault: str | None, examples: int, *, shrink: bool = True) -> tu
     """
     machine = type("Machine", (DeskMachine,), {"faults": (fault,) if fault else (), "last": {}, "runs": 0})
     began = time.perf_counter()
-    with contextlib.suppress(Found):
+    with contextlib.suppress(BreachFoundError):
         run_state_machine_as_test(
             machine,
             settings=settings(
@@ -238,18 +246,18 @@ def run_stateful(fault: str | None, examples: int, *, shrink: bool = True) -> tu
                 suppress_health_check=list(HealthCheck),
             ),
         )
-    took = time.perf_counter() - began
-    return machine.last.get("invariant"), machine.runs, took, machine.last.get("steps", 0)
+    elapsed_s = time.perf_counter() - began
+    return machine.last.get("invariant"), machine.runs, elapsed_s, machine.last.get("steps", 0)
 
 
 def test_the_desk_holds_on_a_made_up_market() -> None:
     """From fresh states, with cuts and restarts between events, nothing is breached."""
-    found, runs, _, _ = run_stateful(None, 25)
-    assert found is None
+    invariant, runs, _, _ = run_stateful(None, 25)
+    assert invariant is None
     assert runs >= 25
 
 
 def test_a_fault_in_a_restart_is_found_by_it() -> None:
     """It is no straw man: a fault that needs no more than a fill and a restart is found."""
-    found, _, _, _ = run_stateful("risk-starts-flat", 100, shrink=False)
-    assert found == "positions-agree"
+    invariant, _, _, _ = run_stateful("risk-starts-flat", 100, shrink=False)
+    assert invariant == "positions-agree"

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from holdover.recording import bundled_store
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def blocks(name: str, language: str) -> list[str]:
+def code_blocks(name: str, language: str) -> list[str]:
     """The fenced blocks of one language in a page."""
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
 
@@ -40,14 +42,14 @@ def test_the_first_hour_runs_as_written(
             assert not missing
         else:
             for line in block.splitlines():
-                command, _, said = line.partition("#")
+                command, _, expected = line.partition("#")
                 if command.startswith("holdover"):
                     code = main(command.split()[1:])
                     shown = capsys.readouterr().out
                     printed += shown
-                    assert shown.startswith(said.strip()), shown
-                    assert code == {"HOLDS": 0, "BREACH": 1}[said.strip()]
-                    verdicts.append(said.strip())
+                    assert shown.startswith(expected.strip()), shown
+                    assert code == {"HOLDS": 0, "BREACH": 1}[expected.strip()]
+                    verdicts.append(expected.strip())
     assert tests == 1
     assert verdicts == ["HOLDS", "BREACH", "HOLDS", "BREACH", "BREACH", "HOLDS"]
 
@@ -67,19 +69,19 @@ def test_an_unexpected_breach_fails_a_test(pytester: pytest.Pytester) -> None:
             session.run(0.5)
         """
     )
-    told = pytester.runpytest_inprocess("-p", "no:cacheprovider")
-    told.assert_outcomes(passed=1, errors=1)
-    assert "order-quantity-conserved" in told.stdout.str()
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, errors=1)
+    assert "order-quantity-conserved" in result.stdout.str()
 
 
 def test_the_smallest_adapter_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example of docs/adapters.md survives a day with a restart."""
-    from holdover.harness import Session, factory_named
-    from holdover.recording import bundled
+    from holdover.harness import Session, resolve_factory
 
-    (tmp_path / "smallest.py").write_text(blocks("docs/adapters.md", "python")[0])
+    (tmp_path / "smallest.py").write_text(code_blocks("docs/adapters.md", "python")[0])
     monkeypatch.syspath_prepend(str(tmp_path))
-    session = Session(factory_named("smallest:Watcher"), bundled(), ["BOLT"], tmp_path / "s", days=["2024-11-27"])
+    factory = resolve_factory("smallest:Watcher")
+    session = Session(factory, bundled_store(), ["BOLT"], tmp_path / "s", days=["2024-11-27"])
     session.begin()
     session.run(0.5)
     session.restart(kill=True)
@@ -92,7 +94,7 @@ def test_the_production_file_is_read(tmp_path: Path) -> None:
     """The configuration of docs/production.md is one that loads."""
     from holdover.runtime import read_config
 
-    (tmp_path / "desk.toml").write_text(blocks("docs/production.md", "toml")[0])
+    (tmp_path / "desk.toml").write_text(code_blocks("docs/production.md", "toml")[0])
     assert read_config(tmp_path / "desk.toml").instruments[0].symbol == "IBM"
 
 
@@ -122,7 +124,7 @@ def test_the_axis_of_the_docs_works(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     from holdover.runtime import Guard
 
     monkeypatch.setattr("holdover.runtime.axes._REGISTERED", {})
-    exec(blocks("docs/coverage.md", "python")[0], {"__name__": "example"})
+    exec(code_blocks("docs/coverage.md", "python")[0], {"__name__": "example"})
     guard = Guard(tmp_path, channels=[])
     guard.record("gateway", Book(symbol="X", trading=False))
     halted = guard.cells.axes[-1]
@@ -132,18 +134,18 @@ def test_the_axis_of_the_docs_works(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_audit_of_the_docs_finds_its_breach(capsys: pytest.CaptureFixture[str]) -> None:
     """The example of docs/audit.md prints what the page says."""
-    exec(blocks("docs/audit.md", "python")[0], {"__name__": "example"})
-    said = capsys.readouterr().out.strip()
-    assert f"prints `{said}`" in (ROOT / "docs/audit.md").read_text()
+    exec(code_blocks("docs/audit.md", "python")[0], {"__name__": "example"})
+    output = capsys.readouterr().out.strip()
+    assert f"prints `{output}`" in (ROOT / "docs/audit.md").read_text()
 
 
 def test_every_option_of_state_coverage_is_in_the_docs(pytester: pytest.Pytester) -> None:
     """What the code names, the docs name: options, axes, parts of the verb."""
     from holdover.runtime.axes import BUILT_IN
 
-    told = "".join((ROOT / "docs" / name).read_text() for name in ("coverage.md", "ci.md"))
+    docs_text = "".join((ROOT / "docs" / name).read_text() for name in ("coverage.md", "ci.md"))
     helped = pytester.runpytest_inprocess("--help", "-p", "no:cacheprovider").stdout.str()
-    assert set(re.findall(r"--state-cov[a-z-]*", helped)) <= set(re.findall(r"--state-cov[a-z-]*", told))
+    assert set(re.findall(r"--state-cov[a-z-]*", helped)) <= set(re.findall(r"--state-cov[a-z-]*", docs_text))
     assert all(axis.words and axis.title for axis in BUILT_IN)
 
 
@@ -156,7 +158,10 @@ def test_commands_of_state_coverage_in_the_docs_are_understood(
 
     from holdover.cli import coverage, gate, main
 
-    for module, runs in ((coverage, [one for one in vars(coverage) if one.startswith("run_")]), (gate, ["run"])):
+    for module, runs in (
+        (coverage, [attribute for attribute in vars(coverage) if attribute.startswith("run_")]),
+        (gate, ["run"]),
+    ):
         for run in runs:
             monkeypatch.setattr(module, run, lambda arguments: 0)
     lines = re.findall(
@@ -174,13 +179,13 @@ def test_the_schedule_of_the_docs_plays(
     from holdover.cli import main
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "one.json").write_text(blocks("docs/exploration.md", "json")[0])
-    exec(blocks("docs/exploration.md", "python")[0], {"__name__": "example"})
+    (tmp_path / "one.json").write_text(code_blocks("docs/exploration.md", "json")[0])
+    exec(code_blocks("docs/exploration.md", "python")[0], {"__name__": "example"})
     assert main(["replay", "one.json"]) == 0
     assert "2 operations done" in capsys.readouterr().out
 
 
 def test_the_strategy_of_the_docs_works(pytester: pytest.Pytester) -> None:
     """The example of docs/exploration.md with Hypothesis, copied into a file, passes."""
-    pytester.makepyfile(blocks("docs/exploration.md", "python")[1])
+    pytester.makepyfile(code_blocks("docs/exploration.md", "python")[1])
     pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)

@@ -15,12 +15,12 @@ from holdover.runtime import Guard, ReportReader
 MakeGuard = Callable[..., Guard]
 
 
-def new(cl_ord_id: str = "X", order_qty: int = 10_000, **more: Any) -> dict[str, Any]:
+def new(cl_ord_id: str = "X", order_qty: int = 10_000, **fields: Any) -> dict[str, Any]:
     """A new order single."""
-    return {"msg_type": "D", "cl_ord_id": cl_ord_id, "order_qty": order_qty, **more}
+    return {"msg_type": "D", "cl_ord_id": cl_ord_id, "order_qty": order_qty, **fields}
 
 
-def report(exec_id: str, exec_type: str, status: str, cum: int, leaves: int, **more: Any) -> dict[str, Any]:
+def report(exec_id: str, exec_type: str, status: str, cum: int, leaves: int, **fields: Any) -> dict[str, Any]:
     """An execution report of order X over 10,000."""
     return {
         "msg_type": "8",
@@ -31,13 +31,13 @@ def report(exec_id: str, exec_type: str, status: str, cum: int, leaves: int, **m
         "order_qty": 10_000,
         "cum_qty": cum,
         "leaves_qty": leaves,
-        **more,
+        **fields,
     }
 
 
-def fill(exec_id: str, status: str, cum: int, leaves: int, last: int, px: int = 100, **more: Any) -> dict[str, Any]:
+def fill(exec_id: str, status: str, cum: int, leaves: int, last: int, px: int = 100, **fields: Any) -> dict[str, Any]:
     """A trade."""
-    return report(exec_id, "F", status, cum, leaves, last_qty=last, last_px=px, **more)
+    return report(exec_id, "F", status, cum, leaves, last_qty=last, last_px=px, **fields)
 
 
 GTC = {"time_in_force": "1"}
@@ -113,12 +113,12 @@ LEGAL: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def read(make_guard: MakeGuard, messages: list[dict[str, Any]]) -> list[str]:
+def breached_invariants(make_guard: MakeGuard, messages: list[dict[str, Any]]) -> list[str]:
     """The invariants that a story breaches."""
     guard = make_guard()
     reader = ReportReader(guard, account="A", symbol="X")
     for message in messages:
-        reader.read(message)
+        reader.read_message(message)
     guard.close()
     return [breach.invariant for breach in guard.breaches]
 
@@ -126,10 +126,10 @@ def read(make_guard: MakeGuard, messages: list[dict[str, Any]]) -> list[str]:
 @pytest.mark.parametrize("story", LEGAL)
 def test_a_legal_story_is_silent(make_guard: MakeGuard, story: str) -> None:
     """No invariant fires on what FIX allows."""
-    assert read(make_guard, LEGAL[story]) == []
+    assert breached_invariants(make_guard, LEGAL[story]) == []
 
 
-def corrupted(story: str, place: int, **fields: Any) -> list[dict[str, Any]]:
+def corrupt_story(story: str, place: int, **fields: Any) -> list[dict[str, Any]]:
     """A story with one message changed, up to that message."""
     messages = [dict(message) for message in LEGAL[story]]
     messages[place].update(fields)
@@ -168,12 +168,12 @@ def test_a_corruption_trips_its_invariant(
     make_guard: MakeGuard, story: str, place: int, fields: dict[str, Any], expected: str
 ) -> None:
     """The invariant that the catalogue names for it is among those that fire; nothing fires where nothing is wrong."""
-    found = read(make_guard, corrupted(story, place, **fields))
-    assert expected in found if expected else found == []
+    invariants = breached_invariants(make_guard, corrupt_story(story, place, **fields))
+    assert expected in invariants if expected else invariants == []
 
 
 def test_a_client_order_id_used_twice(make_guard: MakeGuard) -> None:
     """A second new order under the same ClOrdID is a breach, unless it is marked as a possible resend."""
     story = [new(), report("E1", "0", "0", 0, 10_000)]
-    assert read(make_guard, [*story, new()]) == ["client-order-id-unique"]
-    assert read(lambda: make_guard(name="second"), [*story, new(poss_resend="Y")]) == []
+    assert breached_invariants(make_guard, [*story, new()]) == ["client-order-id-unique"]
+    assert breached_invariants(lambda: make_guard(name="second"), [*story, new(poss_resend="Y")]) == []

@@ -28,13 +28,13 @@ from holdover.model import (
     Side,
 )
 from holdover.runtime import (
-    BadConfig,
     FileChannel,
     FreezeStore,
     Guard,
+    GuardConfigError,
     Journal,
-    StoreProblem,
-    ThawRefused,
+    StoreError,
+    ThawRefusedError,
     ThawRequest,
     read_journal,
 )
@@ -44,7 +44,7 @@ from .orders import BAD, GOOD, order, request
 MakeGuard = Callable[..., Guard]
 
 
-def names(guard: Guard) -> list[str]:
+def breached_invariants(guard: Guard) -> list[str]:
     """The invariants breached, in order."""
     return [breach.invariant for breach in guard.breaches]
 
@@ -65,7 +65,9 @@ def test_a_breach_freezes_before_the_step_returns(make_guard: MakeGuard) -> None
     with guard.step("fill"):
         guard.record("orders", BAD)
         assert not guard.permits(request())
-        assert [one.scope for one in FreezeStore(guard.directory / "guard.db").in_force()] == ["instrument:IBM"]
+        assert [freeze.scope for freeze in FreezeStore(guard.directory / "guard.db").active_freezes()] == [
+            "instrument:IBM"
+        ]
 
 
 def test_a_freeze_lets_through_what_its_entry_allows(make_guard: MakeGuard) -> None:
@@ -103,11 +105,11 @@ def test_settled_invariants_wait_for_the_step(make_guard: MakeGuard) -> None:
     guard = make_guard()
     with guard.step("fill"):
         guard.record("positions", Position(account="A", symbol="IBM", net_qty=5, carried_qty=5))
-        assert names(guard) == []
+        assert breached_invariants(guard) == []
         guard.record("risk", Exposure(account="A", symbol="IBM", net_qty=5))
-    assert names(guard) == []
+    assert breached_invariants(guard) == []
     guard.record("risk", Exposure(account="A", symbol="IBM", net_qty=6))
-    assert names(guard) == ["positions-agree"]
+    assert breached_invariants(guard) == ["positions-agree"]
 
 
 def test_an_inner_step_joins_the_outer_one(make_guard: MakeGuard) -> None:
@@ -116,9 +118,9 @@ def test_an_inner_step_joins_the_outer_one(make_guard: MakeGuard) -> None:
     with guard.step("outer"):
         with guard.step("inner"):
             guard.record("positions", Position(account="A", symbol="IBM", net_qty=5, carried_qty=5))
-        assert names(guard) == []
+        assert breached_invariants(guard) == []
         guard.record("risk", Exposure(account="A", symbol="IBM", net_qty=5))
-    assert names(guard) == []
+    assert breached_invariants(guard) == []
 
 
 def test_a_key_touched_by_two_threads_settles_with_the_last(make_guard: MakeGuard) -> None:
@@ -138,10 +140,10 @@ def test_a_key_touched_by_two_threads_settles_with_the_last(make_guard: MakeGuar
     inside.wait(10)
     with guard.step("second"):
         guard.record("positions", Position(account="A", symbol="IBM", net_qty=5, carried_qty=5))
-    assert names(guard) == []
+    assert breached_invariants(guard) == []
     leave.set()
     thread.join(10)
-    assert names(guard) == []
+    assert breached_invariants(guard) == []
 
 
 def test_steps_of_asyncio_tasks_are_their_own(make_guard: MakeGuard) -> None:
@@ -154,11 +156,11 @@ def test_steps_of_asyncio_tasks_are_their_own(make_guard: MakeGuard) -> None:
             await asyncio.sleep(0)
             guard.record("risk", Exposure(account="A", symbol=symbol, net_qty=5))
 
-    async def both() -> None:
+    async def run_tasks() -> None:
         await asyncio.gather(task("IBM"), task("BAC"))
 
-    asyncio.run(both())
-    assert names(guard) == []
+    asyncio.run(run_tasks())
+    assert breached_invariants(guard) == []
 
 
 def test_a_predicate_that_raises_is_a_breach(make_guard: MakeGuard, tmp_path: Path) -> None:
@@ -173,7 +175,7 @@ def test_a_predicate_that_raises_is_a_breach(make_guard: MakeGuard, tmp_path: Pa
     )
     guard = make_guard(catalogue=Catalogue.load(place))
     guard.record("orders", GOOD)
-    assert names(guard) == ["always-raises"]
+    assert breached_invariants(guard) == ["always-raises"]
     assert "the predicate raised AttributeError" in guard.breaches[0].explanation
 
 
@@ -182,9 +184,9 @@ def test_the_same_breach_is_paged_once(make_guard: MakeGuard, tmp_path: Path) ->
     guard = make_guard(channels=[FileChannel(tmp_path / "pages.jsonl")])
     for _ in range(5):
         guard.record("orders", BAD)
-    told = [page.invariant for page in guard.store.outbox()]
-    assert told == ["order-quantity-conserved", "cumulative-equals-executions"]
-    assert max(guard.repeated.values()) == 5
+    invariants = [page.invariant for page in guard.store.all_pages()]
+    assert invariants == ["order-quantity-conserved", "cumulative-equals-executions"]
+    assert max(guard.repeat_counts.values()) == 5
 
 
 def test_a_freeze_that_cannot_be_written_freezes_everything(make_guard: MakeGuard, tmp_path: Path) -> None:
@@ -205,16 +207,16 @@ def test_a_thaw_needs_a_name_a_reason_and_evidence(make_guard: MakeGuard) -> Non
     guard.record("orders", BAD)
     scope = "instrument:IBM"
     for missing in ("operator", "reason", "evidence"):
-        told = {"operator": "op", "reason": "why", "evidence": "what", missing: " "}
-        with pytest.raises(ThawRefused, match=missing):
-            guard.thaw(scope, **told)
-    with pytest.raises(ThawRefused, match="still does not hold"):
+        thaw_arguments = {"operator": "op", "reason": "why", "evidence": "what", missing: " "}
+        with pytest.raises(ThawRefusedError, match=missing):
+            guard.thaw(scope, **thaw_arguments)
+    with pytest.raises(ThawRefusedError, match="still does not hold"):
         guard.thaw(scope, operator="op", reason="why", evidence="what")
-    with pytest.raises(ThawRefused, match="second person"):
+    with pytest.raises(ThawRefusedError, match="second person"):
         guard.thaw(scope, operator="op", reason="why", evidence="what", forced_by="op")
     assert guard.thaw(scope, operator="op", reason="why", evidence="what", forced_by="other") == 2
     assert guard.permits(request())
-    with pytest.raises(ThawRefused, match="is not frozen"):
+    with pytest.raises(ThawRefusedError, match="is not frozen"):
         guard.thaw(scope, operator="op", reason="why", evidence="what")
 
 
@@ -227,7 +229,7 @@ def test_a_thaw_passes_once_the_invariant_holds(make_guard: MakeGuard) -> None:
             "orders", replace(GOOD, exec_type=ExecType.TRADE_CANCEL, exec_ref_id="E1", ord_status=OrdStatus.NEW)
         )
     assert guard.thaw("instrument:IBM", operator="op", reason="busted", evidence="ticket 7") >= 1
-    assert '"operator":"op"' in guard.store.audit()[-1][3]
+    assert '"operator":"op"' in guard.store.audit_rows()[-1][3]
 
 
 def test_a_changed_audit_row_is_found(make_guard: MakeGuard) -> None:
@@ -251,7 +253,7 @@ def test_a_freeze_taken_from_the_store_is_a_breach(make_guard: MakeGuard) -> Non
         db.execute("DELETE FROM freeze")
     guard.reload()
     guard.boundary("restart", "2024-01-02")
-    assert "freeze-survives" in names(guard)
+    assert "freeze-survives" in breached_invariants(guard)
     assert not guard.permits(request())
 
 
@@ -270,23 +272,23 @@ def test_memory_outlives_the_process(make_guard: MakeGuard) -> None:
     with first.step("report"):
         first.record("orders", GOOD)
         first.record("orders", execution)
-    first.remember()
+    first.save_memory()
     first.close()
     second = make_guard()
-    assert second.recall()
+    assert second.load_memory()
     second.record("orders", execution)
-    assert names(second) == ["execution-booked-once"]
+    assert breached_invariants(second) == ["execution-booked-once"]
 
 
 def test_what_a_restart_lost_is_missed(make_guard: MakeGuard) -> None:
     """An acknowledged order that does not come back is a breach once recovery is declared complete."""
     guard = make_guard()
-    held = replace(GOOD, ord_status=OrdStatus.NEW, order_id="O1")
-    guard.record("orders", held)
+    acknowledged_order = replace(GOOD, ord_status=OrdStatus.NEW, order_id="O1")
+    guard.record("orders", acknowledged_order)
     guard.restore("orders", [])
-    assert names(guard) == []
+    assert breached_invariants(guard) == []
     guard.reconciled("2024-01-02", ["orders"])
-    assert "store-agrees-with-memory" in names(guard)
+    assert "store-agrees-with-memory" in breached_invariants(guard)
 
 
 def test_time_that_goes_back_is_a_breach_unless_declared(make_guard: MakeGuard, time_ns: Any) -> None:
@@ -294,12 +296,12 @@ def test_time_that_goes_back_is_a_breach_unless_declared(make_guard: MakeGuard, 
     guard = make_guard()
     guard.record("orders", GOOD)
     time_ns.now_ns -= 10
-    guard.declare_jump()
+    guard.declare_clock_jump()
     guard.record("orders", GOOD)
-    assert names(guard) == []
+    assert breached_invariants(guard) == []
     time_ns.now_ns -= 10
     guard.record("orders", GOOD)
-    assert names(guard) == ["clock-monotone"]
+    assert breached_invariants(guard) == ["clock-monotone"]
 
 
 def test_an_unanswered_request_is_a_breach_after_its_time(make_guard: MakeGuard, time_ns: Any) -> None:
@@ -307,19 +309,19 @@ def test_an_unanswered_request_is_a_breach_after_its_time(make_guard: MakeGuard,
     from holdover.model import Link
 
     guard = make_guard()
-    guard.record("gateway", Link(name="L", up=True, epoch=1))
+    guard.record("gateway", Link(name="L", is_up=True, epoch=1))
     guard.record("orders", replace(GOOD, link="L"))
     time_ns.now_ns += 29_000_000_000
     guard.tick()
-    assert names(guard) == []
-    guard.record("gateway", Link(name="L", up=False, epoch=1, change="logout"))
+    assert breached_invariants(guard) == []
+    guard.record("gateway", Link(name="L", is_up=False, epoch=1, change="logout"))
     time_ns.now_ns += 2_000_000_000
     guard.tick()
-    assert names(guard) == []
-    guard.record("gateway", Link(name="L", up=True, epoch=2, change="reset"))
+    assert breached_invariants(guard) == []
+    guard.record("gateway", Link(name="L", is_up=True, epoch=2, change="reset"))
     time_ns.now_ns += 31_000_000_000
     guard.tick()
-    assert "acknowledged-within" in names(guard)
+    assert "acknowledged-within" in breached_invariants(guard)
 
 
 def test_what_a_step_has_handed_over_is_soon_on_the_disk(
@@ -337,13 +339,13 @@ def test_what_a_step_has_handed_over_is_soon_on_the_disk(
         synced.put(size)
 
     monkeypatch.setattr("holdover.runtime.journal.os.fsync", fsync)
-    journal.keep_synced(0.001)
+    journal.start_syncing(0.001)
     for number in range(3):
-        journal.say(number, 0, "begin", "2024-11-27")
+        journal.write_event(number, 0, "begin", "2024-11-27")
         journal.flush()
         while synced.get(timeout=10) < path.stat().st_size:
             pass
-    journal.say(3, 0, "end")
+    journal.write_event(3, 0, "end")
     journal.close()
     while not synced.empty():
         last = synced.get()
@@ -365,12 +367,12 @@ def test_a_guard_opens_from_its_file(tmp_path: Path) -> None:
     (tmp_path / "desk.toml").write_text('[guard]\ndirectory = "g"\n[pages]\nlog = false\n')
     guard = Guard.open(tmp_path / "desk.toml")
     guard.record("orders", BAD)
-    assert guard.frozen
+    assert guard.active_freezes
     guard.close()
     (tmp_path / "bad.toml").write_text('[guard]\ndirectoy = "g"\n[pages]\nfiles = 1\n')
-    with pytest.raises(BadConfig) as told:
+    with pytest.raises(GuardConfigError) as error:
         Guard.open(tmp_path / "bad.toml")
-    assert len(str(told.value).splitlines()) == 2
+    assert len(str(error.value).splitlines()) == 2
 
 
 def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -378,7 +380,7 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     FreezeStore(tmp_path / "guard.db").close()
     with sqlite3.connect(tmp_path / "guard.db") as db:
         db.execute("UPDATE meta SET value='99'")
-    with pytest.raises(StoreProblem, match="version 99"):
+    with pytest.raises(StoreError, match="version 99"):
         FreezeStore(tmp_path / "guard.db")
 
 
@@ -387,63 +389,63 @@ def test_cost_does_not_grow_with_the_orders(make_guard: MakeGuard) -> None:
     guard = make_guard()
 
     def cost() -> int:
-        before = guard.monitor.checks
+        before = guard.monitor.check_count
         guard.record("orders", GOOD)
-        return guard.monitor.checks - before
+        return guard.monitor.check_count - before
 
     for number in range(10):
         guard.record("orders", order(root_cl_ord_id=f"X{number}", cl_ord_id=f"X{number}", strategy="S", account="A"))
-    few = cost()
+    baseline_cost = cost()
     for number in range(10_000):
         guard.record("orders", order(root_cl_ord_id=f"Y{number}", cl_ord_id=f"Y{number}", strategy="S", account="A"))
-    assert cost() == few
+    assert cost() == baseline_cost
 
 
 def test_totals_agree_with_a_recompute(make_guard: MakeGuard) -> None:
     """After retirements the running totals are what a recompute gives; a wrong one is a breach."""
     guard = make_guard()
-    done: Order = replace(
+    filled_order: Order = replace(
         GOOD, ord_status=OrdStatus.FILLED, cum_qty=60, leaves_qty=0, trade_date="2024-01-01", foreign=False
     )
-    guard.record("orders", replace(done, root_cl_ord_id="Z", cl_ord_id="Z", foreign=True, strategy=""))
-    guard.monitor.retire("2024-01-02")
+    guard.record("orders", replace(filled_order, root_cl_ord_id="Z", cl_ord_id="Z", foreign=True, strategy=""))
+    guard.monitor.retire_orders("2024-01-02")
     guard.boundary("end", "2024-01-02")
-    assert names(guard) == []
+    assert breached_invariants(guard) == []
     totals = next(iter(guard.monitor.layout.totals.values()))
     totals["nonsense"] = 5
     guard.boundary("end", "2024-01-02")
-    assert names(guard) == ["recompute-agrees"]
+    assert breached_invariants(guard) == ["recompute-agrees"]
 
 
 def test_a_journal_is_put_aside_and_followed_through(tmp_path: Path) -> None:
     """Past its size a new file is begun between two steps; a slow follower reads all of them in their order."""
-    from holdover.runtime.journal import put_aside
+    from holdover.runtime.journal import rotated_files
     from holdover.watch.tail import Tail
 
     path = tmp_path / "journal.jsonl"
-    journal = Journal(path, max_bytes=2_000, keep=4)
+    journal = Journal(path, max_bytes=2_000, rotated_max=4)
     tail = Tail(path)
-    journal.mutation(0, 0, "orders", GOOD, "first")
+    journal.write_mutation(0, 0, "orders", GOOD, "first")
     journal.flush()
-    seen = [line for line in tail.lines() if line]
+    tail_lines = [line for line in tail.read_lines() if line]
     for number in range(1, 24):
-        journal.mutation(number, number, "orders", GOOD, "later")
-        journal.mutation(number, number, "orders", GOOD, "later")
+        journal.write_mutation(number, number, "orders", GOOD, "later")
+        journal.write_mutation(number, number, "orders", GOOD, "later")
         journal.flush()
-    aside = put_aside(path)
+    aside = rotated_files(path)
     assert 2 <= len(aside) <= 4
     assert sorted(aside) == aside
     first = [line["seq"] for line in read_journal(aside[0])]
     assert first == sorted(first)
-    while lines := tail.lines(3):
-        seen += lines
+    while lines := tail.read_lines(3):
+        tail_lines += lines
     journal.close()
-    kept = [line["seq"] for file in (*aside, path) for line in read_journal(file)]
-    told = [msgspec.json.decode(line)["seq"] for line in seen]
+    journal_seqs = [line["seq"] for file in (*aside, path) for line in read_journal(file)]
+    tail_seqs = [msgspec.json.decode(line)["seq"] for line in tail_lines]
     if len(aside) < 4:
-        assert told == kept
-    assert told[-1] == kept[-1] == 23
-    assert told == sorted(told)
+        assert tail_seqs == journal_seqs
+    assert tail_seqs[-1] == journal_seqs[-1] == 23
+    assert tail_seqs == sorted(tail_seqs)
 
 
 def test_each_night_lets_go_of_what_is_over(make_guard: MakeGuard) -> None:
@@ -470,15 +472,15 @@ def test_each_night_lets_go_of_what_is_over(make_guard: MakeGuard) -> None:
                 )
         guard.boundary("end", day)
         guard.boundary("overnight", day)
-    assert names(guard) == []
-    kept = sorted(guard.monitor.layout.tables["orders", Order])
-    assert kept == ["C2", "O0", "O1", "O2"]
+    assert breached_invariants(guard) == []
+    order_keys = sorted(guard.monitor.layout.tables["orders", Order])
+    assert order_keys == ["C2", "O0", "O1", "O2"]
 
 
 def test_a_freeze_on_any_scope_of_a_message_holds_it(make_guard: MakeGuard) -> None:
     """System, subsystem, account, strategy, instrument, both, order and link: the children of each, no others."""
     inside = request(link="VENUE", root_cl_ord_id="R1")
-    others = {
+    outside_requests = {
         "account:A": request(account="B", symbol="ZZZ"),
         "instrument:IBM": request(symbol="ZZZ"),
         "account:A/instrument:IBM": request(account="A", symbol="ZZZ"),
@@ -487,12 +489,12 @@ def test_a_freeze_on_any_scope_of_a_message_holds_it(make_guard: MakeGuard) -> N
         "order:R1": request(link="VENUE", root_cl_ord_id="R2"),
     }
     guard = make_guard()
-    for scope in ("system", "subsystem:positions", *others):
+    for scope in ("system", "subsystem:positions", *outside_requests):
         guard.freeze(scope, operator="ann", reason="to see")
         assert not guard.permits(inside), scope
         assert guard.permits(Query(msg_type=MsgType.ORDER_STATUS_REQUEST, req_id="Q")), scope
-        if scope in others:
-            assert guard.permits(others[scope]), scope
+        if scope in outside_requests:
+            assert guard.permits(outside_requests[scope]), scope
         guard.thaw(scope, operator="ann", reason="seen", evidence="this test")
         assert guard.permits(inside), scope
 
@@ -519,7 +521,7 @@ def test_a_store_of_the_first_version_is_taken_up(tmp_path: Path) -> None:
             """
         )
     store = FreezeStore(tmp_path / "guard.db")
-    assert [freeze.scope for freeze in store.in_force()] == ["instrument:IBM"]
+    assert [freeze.scope for freeze in store.active_freezes()] == ["instrument:IBM"]
     assert store.verify_audit() == ""
     assert store.thaw("instrument:IBM", "ann", "r", "e", "", 6) == 1
     assert store.verify_audit() == ""
@@ -532,19 +534,19 @@ def test_a_thaw_asked_for_is_judged_by_the_running_guard(make_guard: MakeGuard, 
     guard = make_guard()
     guard.record("orders", BAD)
     (scope, *_) = guard.frozen_scopes()
-    asked = ThawRequest(number=0, scope=scope, operator="ann", reason="mended", evidence="ticket 7")
-    first = guard.store.ask_thaw(asked, guard.name, time_ns())
-    guard._look()
-    assert "still does not hold" in str(guard.store.answered(first))
+    thaw_request = ThawRequest(number=0, scope=scope, operator="ann", reason="mended", evidence="ticket 7")
+    first = guard.store.request_thaw(thaw_request, guard.name, time_ns())
+    guard._follow_store()
+    assert "still does not hold" in str(guard.store.find_answer(first))
     assert scope in guard.frozen_scopes()
-    forced = replace(asked, forced_by="bob")
-    withdrawn = guard.store.ask_thaw(forced, guard.name, time_ns())
-    assert guard.store.withdraw(withdrawn, time_ns()) is None
-    guard._look()
+    forced = replace(thaw_request, forced_by="bob")
+    withdrawn = guard.store.request_thaw(forced, guard.name, time_ns())
+    assert guard.store.withdraw_request(withdrawn, time_ns()) is None
+    guard._follow_store()
     assert scope in guard.frozen_scopes()
-    second = guard.store.ask_thaw(forced, guard.name, time_ns())
-    guard._look()
-    assert guard.store.answered(second) == ""
+    second = guard.store.request_thaw(forced, guard.name, time_ns())
+    guard._follow_store()
+    assert guard.store.find_answer(second) == ""
     assert scope not in guard.frozen_scopes()
 
 
@@ -560,8 +562,8 @@ def test_a_sidecars_freeze_is_obeyed_and_paged_by_the_running_guard(tmp_path: Pa
     hook = FreezeHook(config, catalogue)
     assert guard.permits(request())
     for breach in judged.breaches:
-        hook.act(breach, "key")
-        hook.act(breach, "key")
+        hook.run(breach, "key")
+        hook.run(breach, "key")
     assert not guard.permits(request())
     scopes = {breach.scope for breach in judged.breaches}
     assert set(guard.frozen_scopes()) == scopes
@@ -613,10 +615,10 @@ def test_what_closed_orders_came_to_is_let_go_of_some_nights_later(make_guard: M
             guard.record("orders", filled)
         guard.boundary("overnight", day)
         layout = guard.monitor.layout
-        by_order = [len(kept) for summed, kept in layout.totals.items() if summed.by == "root_cl_ord_id"]
-        sizes.append((sum(by_order), sum(len(kept) for kept in layout.tables.values())))
-    assert not [name for name in names(guard) if name in ("cumulative-equals-executions", "totals-agree")]
+        by_order = [len(sums) for summed, sums in layout.totals.items() if summed.by == "root_cl_ord_id"]
+        sizes.append((sum(by_order), sum(len(table) for table in layout.tables.values())))
+    assert not [name for name in breached_invariants(guard) if name in ("cumulative-equals-executions", "totals-agree")]
     assert sizes[-1] == sizes[-2] == sizes[-3]
-    again = make_guard(name="again")
-    again.monitor.load(guard.monitor.dump())
-    assert again.monitor._over == guard.monitor._over != []
+    restored_guard = make_guard(name="again")
+    restored_guard.monitor.restore_bytes(guard.monitor.to_bytes())
+    assert restored_guard.monitor._retired_orders == guard.monitor._retired_orders != []

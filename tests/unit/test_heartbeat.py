@@ -9,25 +9,33 @@ from typing import Any
 
 import pytest
 
-from holdover.runtime import Guard, StoreProblem
-from holdover.runtime.heartbeat import Health, Heartbeat, Limits, judge, look, page_silence, ping
+from holdover.runtime import Guard, StoreError
+from holdover.runtime.heartbeat import (
+    Health,
+    Heartbeat,
+    HeartbeatLimits,
+    judge_health,
+    page_unhealthy_process,
+    ping,
+    read_health,
+)
 
 from .orders import BAD, GOOD
 
 MakeGuard = Callable[..., Guard]
-LIMITS = Limits(silent_after_s=10, wedged_after_s=30, progress_within_s=60)
+LIMITS = HeartbeatLimits(silent_after_s=10, wedged_after_s=30, progress_within_s=60)
 
 
-def seconds(time_ns: Any, count: float) -> None:
+def advance_clock(time_ns: Any, count: float) -> None:
     """Let time pass."""
     time_ns.now_ns += round(count * 1e9)
 
 
-def health(guard: Guard, time_ns: Any) -> Health:
+def current_health(guard: Guard, time_ns: Any) -> Health:
     """How the one process stands."""
-    (seen,) = look(guard.store, time_ns())
-    assert seen.why
-    return seen.health
+    (process,) = read_health(guard.store, time_ns())
+    assert process.reason
+    return process.health
 
 
 def test_the_five_states(make_guard: MakeGuard, time_ns: Any) -> None:
@@ -35,18 +43,18 @@ def test_the_five_states(make_guard: MakeGuard, time_ns: Any) -> None:
     guard = make_guard()
     heart = Heartbeat(guard, LIMITS)
     guard.record("orders", GOOD)
-    heart.once()
-    assert health(guard, time_ns) == Health.HEALTHY
+    heart.write_beat()
+    assert current_health(guard, time_ns) == Health.HEALTHY
     guard.record("orders", BAD)
-    heart.once()
-    assert health(guard, time_ns) == Health.FROZEN
-    seconds(time_ns, 11)
-    assert health(guard, time_ns) == Health.SILENT
-    heart.once()
-    assert health(guard, time_ns) == Health.FROZEN
+    heart.write_beat()
+    assert current_health(guard, time_ns) == Health.FROZEN
+    advance_clock(time_ns, 11)
+    assert current_health(guard, time_ns) == Health.SILENT
+    heart.write_beat()
+    assert current_health(guard, time_ns) == Health.FROZEN
     heart.stop()
-    seconds(time_ns, 1000)
-    assert health(guard, time_ns) == Health.STOPPED
+    advance_clock(time_ns, 1000)
+    assert current_health(guard, time_ns) == Health.STOPPED
 
 
 def test_an_open_step_and_standing_still_are_wedged(make_guard: MakeGuard, time_ns: Any) -> None:
@@ -54,38 +62,38 @@ def test_an_open_step_and_standing_still_are_wedged(make_guard: MakeGuard, time_
     guard = make_guard()
     heart = Heartbeat(guard, LIMITS)
     with guard.step("stuck"):
-        seconds(time_ns, 31)
-        heart.once()
-        assert health(guard, time_ns) == Health.WEDGED
-    heart.once()
-    assert health(guard, time_ns) == Health.HEALTHY
-    seconds(time_ns, 61)
-    heart.once()
-    assert health(guard, time_ns) == Health.WEDGED
+        advance_clock(time_ns, 31)
+        heart.write_beat()
+        assert current_health(guard, time_ns) == Health.WEDGED
+    heart.write_beat()
+    assert current_health(guard, time_ns) == Health.HEALTHY
+    advance_clock(time_ns, 61)
+    heart.write_beat()
+    assert current_health(guard, time_ns) == Health.WEDGED
     guard.tick()
-    heart.once()
-    assert health(guard, time_ns) == Health.HEALTHY
+    heart.write_beat()
+    assert current_health(guard, time_ns) == Health.HEALTHY
 
 
 def test_a_held_lock_does_not_hold_the_beat(make_guard: MakeGuard, time_ns: Any) -> None:
     """The sign of life takes no lock that a stuck process may hold."""
     guard = make_guard()
     heart = Heartbeat(guard, LIMITS)
-    held, done = threading.Event(), threading.Event()
+    lock_event, release_event = threading.Event(), threading.Event()
 
     def hold() -> None:
         with guard._lock:
-            held.set()
-            done.wait(10)
+            lock_event.set()
+            release_event.wait(10)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    held.wait(10)
+    lock_event.wait(10)
     try:
-        heart.once()
-        assert health(guard, time_ns) == Health.HEALTHY
+        heart.write_beat()
+        assert current_health(guard, time_ns) == Health.HEALTHY
     finally:
-        done.set()
+        release_event.set()
         thread.join()
 
 
@@ -93,14 +101,14 @@ def test_silence_is_paged_once_and_resolves_itself(make_guard: MakeGuard, time_n
     """However often somebody looks there is one page as long as it lasts, and a new one the next time."""
     guard = make_guard()
     heart = Heartbeat(guard, LIMITS)
-    heart.once()
+    heart.write_beat()
     pages = []
     for gap, beats in ((0, True), (20, False), (5, False), (5, True), (20, False)):
-        seconds(time_ns, gap)
+        advance_clock(time_ns, gap)
         if beats:
-            heart.once()
-        (seen,) = look(guard.store, time_ns())
-        pages.append(page_silence(guard.store, seen, ["log"], time_ns()))
+            heart.write_beat()
+        (process,) = read_health(guard.store, time_ns())
+        pages.append(page_unhealthy_process(guard.store, process, ["log"], time_ns()))
     assert pages == [False, True, False, False, True]
     titles = [pending.page.headline() for pending in guard.store.backlog()]
     assert titles == ["SILENT guard", "RESOLVED by itself: SILENT guard", "SILENT guard"]
@@ -110,26 +118,26 @@ def test_a_lost_store_is_part_of_the_beat(make_guard: MakeGuard) -> None:
     """What the process itself knows to be wrong it says."""
     guard = make_guard()
     guard.problem = "the freeze could not be written"
-    beat = Heartbeat(guard, LIMITS).beat()
-    assert judge(beat, beat.time_ns) == (Health.FROZEN, "the freeze could not be written")
+    beat = Heartbeat(guard, LIMITS).current_beat()
+    assert judge_health(beat, beat.time_ns) == (Health.FROZEN, "the freeze could not be written")
 
 
 def test_the_switch_is_called_only_while_the_process_is_not_wedged(
     make_guard: MakeGuard, time_ns: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its silence is the alarm: a wedged process must not keep it quiet."""
-    called: list[str] = []
-    monkeypatch.setattr("holdover.runtime.heartbeat.ping", lambda url: called.append(url))
+    urls: list[str] = []
+    monkeypatch.setattr("holdover.runtime.heartbeat.ping", lambda url: urls.append(url))
     guard = make_guard()
     heart = Heartbeat(guard, LIMITS, "http://127.0.0.1:1/switch")
     heart._ping()
     heart._ping()
-    assert len(called) == 1
-    heart._pinged = float("-inf")
+    assert len(urls) == 1
+    heart._last_ping_s = float("-inf")
     with guard.step("stuck"):
-        seconds(time_ns, 31)
+        advance_clock(time_ns, 31)
         heart._ping()
-    assert len(called) == 1
+    assert len(urls) == 1
 
 
 def test_a_switch_that_is_not_there_is_said_without_its_url(caplog: pytest.LogCaptureFixture) -> None:
@@ -141,6 +149,6 @@ def test_a_switch_that_is_not_there_is_said_without_its_url(caplog: pytest.LogCa
 def test_a_beat_that_cannot_be_read_is_said(make_guard: MakeGuard, time_ns: Any) -> None:
     """Not a traceback."""
     guard = make_guard()
-    guard.store.beat("other", 1, b"{")
-    with pytest.raises(StoreProblem, match="the sign of life of other"):
-        look(guard.store, time_ns())
+    guard.store.write_heartbeat("other", 1, b"{")
+    with pytest.raises(StoreError, match="the sign of life of other"):
+        read_health(guard.store, time_ns())

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from holdover.model import (
     Instrument,
+    InstrumentUnitError,
     OrdStatus,
     Position,
     Request,
     Side,
     TimeInForce,
-    Unfit,
+    enclosing_scopes,
     scope_of,
-    scopes_around,
 )
 
 from .orders import order
@@ -26,8 +26,8 @@ from .orders import order
 
 def test_an_order_reads_as_its_state() -> None:
     """The repr is one line that says id, status, filled of ordered, and what is left."""
-    held = order(cum_qty=40, ord_status=OrdStatus.PARTIALLY_FILLED)
-    assert repr(held) == "<Order A1 PARTIALLY_FILLED 40/60 leaves 60>"
+    partial_order = order(cum_qty=40, ord_status=OrdStatus.PARTIALLY_FILLED)
+    assert repr(partial_order) == "<Order A1 PARTIALLY_FILLED 40/60 leaves 60>"
 
 
 def test_records_cannot_be_changed() -> None:
@@ -61,7 +61,7 @@ def test_decimals_and_ticks_are_opposites(ticks: int) -> None:
 @pytest.mark.parametrize("price", ["0.00005", "abc", "NaN", "Infinity"])
 def test_what_does_not_fit_is_refused(price: str) -> None:
     """A price between two ticks, or none at all, is refused and never rounded."""
-    with pytest.raises(Unfit, match="X: price"):
+    with pytest.raises(InstrumentUnitError, match="X: price"):
         Instrument(symbol="X", tick_size="0.0001").ticks(price)
 
 
@@ -72,8 +72,8 @@ def test_cash_is_whole() -> None:
 
 def test_a_scope_is_never_narrower_than_known() -> None:
     """A record without an account cannot narrow a freeze to one: the whole system is frozen."""
-    held = Position(account="A", symbol="IBM", net_qty=1)
-    assert scope_of("account+instrument", "positions", held) == "account:A/instrument:IBM"
+    position = Position(account="A", symbol="IBM", net_qty=1)
+    assert scope_of("account+instrument", "positions", position) == "account:A/instrument:IBM"
     assert scope_of("account", "orders", order()) == "system"
     assert scope_of("link", "orders", order(link="VENUE")) == "link:VENUE"
 
@@ -90,6 +90,6 @@ def test_a_request_lies_in_all_its_scopes() -> None:
         strategy="S",
         link="L",  # type: ignore[arg-type]
     )
-    around = scopes_around(request)
+    around = enclosing_scopes(request)
     assert around[0] == "system"
     assert {"account:A", "instrument:IBM", "account:A/instrument:IBM", "strategy:S", "link:L"} <= set(around)

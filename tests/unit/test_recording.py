@@ -16,25 +16,25 @@ from holdover.cli import main
 from holdover.model import Instrument
 from holdover.recording import (
     UNDEF_PRICE,
-    BadRecording,
     Meta,
     Provenance,
     Recording,
+    RecordingError,
     RecordingStore,
     RecordingWriter,
-    bundled,
+    bundled_store,
 )
 from holdover.recording.calendar import hours
-from holdover.recording.choose import choose
 from holdover.recording.generate import generate
+from holdover.recording.selection import choose_days
 from holdover.recording.tap import Recorder
 
 X = Instrument(symbol="XYZ")
 
 
-def meta(**fields: object) -> Meta:
+def make_meta(**fields: object) -> Meta:
     """A header with what a test does not care about filled in."""
-    told: dict[str, object] = {
+    meta_fields: dict[str, object] = {
         "instrument": X,
         "trade_date": "2024-01-02",
         "open_ns": 0,
@@ -44,7 +44,7 @@ def meta(**fields: object) -> Meta:
         "provenance": Provenance(source="a test"),
         **fields,
     }
-    return Meta(**told)  # type: ignore[arg-type]
+    return Meta(**meta_fields)  # type: ignore[arg-type]
 
 
 quotes = st.tuples(
@@ -55,14 +55,14 @@ quotes = st.tuples(
 @given(st.lists(quotes, min_size=1, max_size=40), st.sampled_from(["raw", "zlib"]))
 @settings(max_examples=40, deadline=None)
 def test_write_and_read_are_opposites(
-    tmp_path_factory: pytest.TempPathFactory, made: list[tuple[int, ...]], encoding: str
+    tmp_path_factory: pytest.TempPathFactory, records: list[tuple[int, ...]], encoding: str
 ) -> None:
     """Whatever was written comes back, field by field, whatever the encoding."""
     path = tmp_path_factory.mktemp("r") / "x.hrec"
-    writer = RecordingWriter(path, meta(encoding=encoding))
+    writer = RecordingWriter(path, make_meta(encoding=encoding))
     time = 0
     expected = []
-    for gap, bid_px, bid_sz, ask_px, ask_sz in made:
+    for gap, bid_px, bid_sz, ask_px, ask_sz in records:
         time += gap
         writer.quote(time, bid_px, bid_sz, ask_px, ask_sz)
         expected.append((time, bid_px, ask_px, bid_sz, ask_sz))
@@ -76,7 +76,7 @@ def test_write_and_read_are_opposites(
 def test_no_damage_is_read_silently(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """A flipped bit or a cut anywhere in the file is refused, or found by verify."""
     path = tmp_path_factory.mktemp("r") / "x.hrec"
-    writer = RecordingWriter(path, meta())
+    writer = RecordingWriter(path, make_meta())
     for number in range(20):
         writer.trade(number, 100, 5)
     whole = bytearray(writer.close().path.read_bytes())
@@ -87,19 +87,19 @@ def test_no_damage_is_read_silently(tmp_path_factory: pytest.TempPathFactory, da
         del whole[data.draw(st.integers(0, len(whole) - 1)) :]
     path.write_bytes(whole)
     try:
-        found = [problem for problem in Recording.open(path).verify() if not problem.notable]
-    except BadRecording:
-        found = []
-        with pytest.raises(BadRecording, match=r"x\.hrec"):
+        problems = [problem for problem in Recording.open(path).verify() if not problem.notable]
+    except RecordingError:
+        problems = []
+        with pytest.raises(RecordingError, match=r"x\.hrec"):
             Recording.open(path)
     else:
-        assert found
+        assert problems
 
 
 def test_a_damaged_block_is_refused_before_it_is_read(tmp_path: Path) -> None:
     """Streaming names the file and the records, and gives none of the bad ones out."""
     path = tmp_path / "x.hrec"
-    writer = RecordingWriter(path, meta())
+    writer = RecordingWriter(path, make_meta())
     for number in range(5000):
         writer.trade(number, 100, 5)
     writer.close()
@@ -107,66 +107,70 @@ def test_a_damaged_block_is_refused_before_it_is_read(tmp_path: Path) -> None:
     data[-600] ^= 1
     path.write_bytes(data)
     given_out = []
-    with pytest.raises(BadRecording, match=r"x\.hrec: records 4096 to 4999"):
+    with pytest.raises(RecordingError, match=r"x\.hrec: records 4096 to 4999"):
         given_out.extend(Recording.open(path).events())
     assert len(given_out) == 4096
 
 
 def test_slices_and_seeks_agree(tmp_path: Path) -> None:
     """A time range gives exactly the records in it; several instruments keep their own number."""
-    writer = RecordingWriter(tmp_path / "x.hrec", meta())
+    writer = RecordingWriter(tmp_path / "x.hrec", make_meta())
     for number in range(9000):
         writer.trade(number // 3 * 10, 100, 5)
     recording = writer.close()
     whole = list(recording.events(instrument_id=7))
     assert {event[1] for event in whole} == {7}
     assert [e[0] for e in recording.events(100, 20_000)] == [e[0] for e in whole if 100 <= e[0] < 20_000]
-    assert recording.at(recording.index_at(500))[0] == 500
+    assert recording.event_at(recording.index_at(500))[0] == 500
 
 
 def test_verify_tells_what_is_impossible(tmp_path: Path) -> None:
     """A trade of nothing, and a long silence, are each told with their place."""
-    writer = RecordingWriter(tmp_path / "x.hrec", meta())
+    writer = RecordingWriter(tmp_path / "x.hrec", make_meta())
     writer.trade(1, 100, 5)
     writer.trade(2, 0, 5)
     writer.quote(200 * 10**9, UNDEF_PRICE, 0, 101, 5)
-    found = writer.close().verify()
-    assert [(one.record, one.notable) for one in found] == [(1, False), (2, True)]
-    with pytest.raises(BadRecording, match="goes back in time"):
+    problems = writer.close().verify()
+    assert [(problem.record, problem.notable) for problem in problems] == [(1, False), (2, True)]
+    with pytest.raises(RecordingError, match="goes back in time"):
         writer.trade(1, 100, 5)
 
 
 def test_the_generator_makes_what_is_bundled(tmp_path: Path) -> None:
     """Byte for byte, so that anyone can make the simulated sessions again."""
-    for made in generate(tmp_path):
-        kept = bundled().get(made.meta.instrument.symbol, made.meta.trade_date)
-        assert kept.path.read_bytes() == made.path.read_bytes()
-        assert kept.meta.simulated
+    for recording in generate(tmp_path):
+        bundled_recording = bundled_store().get(recording.meta.instrument.symbol, recording.meta.trade_date)
+        assert bundled_recording.path.read_bytes() == recording.path.read_bytes()
+        assert bundled_recording.meta.simulated
 
 
 @pytest.mark.parametrize("day", ["2024-11-27", "2024-11-29"])
 def test_the_bundled_hours_are_the_calendars(day: str) -> None:
     """Open, close, neighbours and the early close after the holiday are what the exchange calendar says."""
-    told, kept = bundled().get("ACME", day).meta, hours("XNYS", day)
-    assert (told.open_ns, told.close_ns) == (kept.open_ns, kept.close_ns)
-    assert (told.previous_session, told.next_session) == (kept.previous_session, kept.next_session)
-    assert told.early_close == kept.early_close
+    day_meta, session_hours = bundled_store().get("ACME", day).meta, hours("XNYS", day)
+    assert (day_meta.open_ns, day_meta.close_ns) == (session_hours.open_ns, session_hours.close_ns)
+    assert (day_meta.previous_session, day_meta.next_session) == (
+        session_hours.previous_session,
+        session_hours.next_session,
+    )
+    assert day_meta.early_close == session_hours.early_close
 
 
 def test_a_missing_day_is_named_with_what_is_there() -> None:
     """The message says which days are at hand."""
-    with pytest.raises(BadRecording, match="2024-11-27, 2024-11-29"):
-        bundled().get("ACME", "2024-11-28")
+    with pytest.raises(RecordingError, match="2024-11-27, 2024-11-29"):
+        bundled_store().get("ACME", "2024-11-28")
 
 
 def test_choose_explains_each_day() -> None:
     """The smallest set that shows every mood; both bundled days are needed, and each says why."""
-    chosen = choose(bundled().list(), 5, quiet=True)
-    acme = [one for one in chosen if one.symbol == "ACME"]
-    assert {one.trade_date for one in acme} == {"2024-11-27", "2024-11-29"}
-    assert any("halt" in one.moods for one in acme)
-    assert any("early-close" in one.moods for one in acme)
-    assert len([one for one in choose(bundled().list(), 1, quiet=True) if one.symbol == "ACME"]) == 1
+    choices = choose_days(bundled_store().list_recordings(), 5, quiet=True)
+    acme = [choice for choice in choices if choice.symbol == "ACME"]
+    assert {choice.trade_date for choice in acme} == {"2024-11-27", "2024-11-29"}
+    assert any("halt" in choice.moods for choice in acme)
+    assert any("early-close" in choice.moods for choice in acme)
+    fewest = choose_days(bundled_store().list_recordings(), 1, quiet=True)
+    assert len([choice for choice in fewest if choice.symbol == "ACME"]) == 1
 
 
 def test_csv_comes_in_by_its_mapping(tmp_path: Path) -> None:
@@ -180,8 +184,8 @@ def test_csv_comes_in_by_its_mapping(tmp_path: Path) -> None:
     )
     place = ["recording", "import", "csv", str(tmp_path / "d.csv"), "--into", str(tmp_path / "out"), "--mapping"]
     assert main([*place, str(tmp_path / "m.toml")]) == 0
-    told = RecordingStore(tmp_path / "out").get("XYZ", "2024-11-27")
-    assert [event[2] for event in told.events()] == [1, 2]
+    recording = RecordingStore(tmp_path / "out").get("XYZ", "2024-11-27")
+    assert [event[2] for event in recording.events()] == [1, 2]
     (tmp_path / "d.csv").write_text("t,px,qty,bid,bs,ask,as\n1732717801000,10.005,50,,,,\n")
     assert main([*place, str(tmp_path / "m.toml")]) == 2
 
@@ -201,19 +205,21 @@ def test_dbn_comes_in(tmp_path: Path) -> None:
         schema=dbn.Schema.MBP_1,
     )
     level = dbn.BidAskPair(bid_px=9_990_000_000, ask_px=10_010_000_000, bid_sz=100, ask_sz=200, bid_ct=1, ask_ct=1)
-    told = {"publisher_id": 1, "instrument_id": 1, "side": dbn.Side.NONE, "depth": 0}
-    quote = dbn.MBP1Msg(ts_event=at, ts_recv=at, price=0, size=0, action=dbn.Action.ADD, levels=level, **told)
-    trade = dbn.TradeMsg(ts_event=at + 5, ts_recv=at, price=10_010_000_000, size=50, action=dbn.Action.TRADE, **told)
+    common_fields = {"publisher_id": 1, "instrument_id": 1, "side": dbn.Side.NONE, "depth": 0}
+    quote = dbn.MBP1Msg(ts_event=at, ts_recv=at, price=0, size=0, action=dbn.Action.ADD, levels=level, **common_fields)
+    trade = dbn.TradeMsg(
+        ts_event=at + 5, ts_recv=at, price=10_010_000_000, size=50, action=dbn.Action.TRADE, **common_fields
+    )
     (tmp_path / "good.dbn").write_bytes(head.encode() + bytes(quote) + bytes(trade))
-    made = import_dbn(tmp_path / "good.dbn", X, "2024-11-27", tmp_path / "out")
-    assert [event[2:3] + event[5:7] for event in made.events()] == [(1, 0, 0), (2, 1001, 50)]
-    assert made.at(1)[7:] == (999, 1001, 100, 200)
-    odd = dbn.TradeMsg(ts_event=at, ts_recv=at, price=10_015_000_000, size=50, action=dbn.Action.TRADE, **told)
+    recording = import_dbn(tmp_path / "good.dbn", X, "2024-11-27", tmp_path / "out")
+    assert [event[2:3] + event[5:7] for event in recording.events()] == [(1, 0, 0), (2, 1001, 50)]
+    assert recording.event_at(1)[7:] == (999, 1001, 100, 200)
+    odd = dbn.TradeMsg(ts_event=at, ts_recv=at, price=10_015_000_000, size=50, action=dbn.Action.TRADE, **common_fields)
     (tmp_path / "odd.dbn").write_bytes(head.encode() + bytes(odd))
-    with pytest.raises(BadRecording, match="no whole number of ticks"):
+    with pytest.raises(RecordingError, match="no whole number of ticks"):
         import_dbn(tmp_path / "odd.dbn", X, "2024-11-27", tmp_path / "out")
     (tmp_path / "x.dbn").write_bytes(b"not dbn at all" * 20)
-    with pytest.raises(BadRecording, match=r"x\.dbn: not a DBN file"):
+    with pytest.raises(RecordingError, match=r"x\.dbn: not a DBN file"):
         import_dbn(tmp_path / "x.dbn", X, "2024-11-27", tmp_path / "out")
 
 
@@ -231,7 +237,7 @@ import sys
 from pathlib import Path
 from holdover.model import Instrument
 from holdover.recording.tap import Recorder
-recorder = Recorder(Path(sys.argv[1]), Instrument(symbol="XYZ", calendar="24/7"), every=5)
+recorder = Recorder(Path(sys.argv[1]), Instrument(symbol="XYZ", calendar="24/7"), sync_events=5)
 for number in range(1_000_000):
     recorder.trade(1_732_717_800_000_000_000 + number, 100 + number, 5)
     if number % 5 == 4:
@@ -256,7 +262,7 @@ def test_a_killed_recorder_loses_nothing_synced(tmp_path: Path, after: int) -> N
     prices = [event[5] for event in sealed.events()]
     assert prices[:-1] == [100 + number for number in range(len(prices) - 1)]
     assert len(prices) - 1 >= synced + 1
-    assert [one for one in sealed.verify() if not one.notable] == []
+    assert [problem for problem in sealed.verify() if not problem.notable] == []
 
 
 def test_record_reads_lines(

@@ -1,4 +1,4 @@
-"""What is wrong before a candidate is run: one sentence, exit code 2, never a traceback; and one shadow a directory."""
+"""Errors before a candidate runs: one sentence, exit code 2, no traceback; one shadow per directory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 from holdover.cli import main
 from holdover.harness.session import Session
-from holdover.harness.snapshot import take
-from holdover.harness.subject import factory_named
-from holdover.recording import bundled
-from holdover.shadow import BadState, Life, read_shadow, read_state
-from holdover.shadow.inputs import Began, Inputs, Item
-from holdover.shadow.life import alone
-from holdover.watch.source import Place
-from tests.beside import instrument_toml, told
+from holdover.harness.snapshot import take_snapshot
+from holdover.harness.subject import resolve_factory
+from holdover.recording import bundled_store
+from holdover.shadow import ShadowRun, ShadowStateError, read_shadow_config, read_state
+from holdover.shadow.input_store import InputItem, InputStore, ShadowDayStart
+from holdover.shadow.shadow_run import lock_directory
+from holdover.watch.source import Offset
+from tests.incumbent_desk import feed_line, instrument_toml
 
 LIVE = {
     "candidate": {"subject": '"desk"'},
@@ -28,7 +28,7 @@ LIVE = {
 Run = Callable[..., str]
 
 
-def written(tables: dict[str, dict[str, str]]) -> str:
+def config_text(tables: dict[str, dict[str, str]]) -> str:
     """A configuration's text."""
     return "\n".join(
         f"[{name}]\n" + "\n".join(f"{key} = {value}" for key, value in table.items()) for name, table in tables.items()
@@ -39,18 +39,18 @@ def written(tables: dict[str, dict[str, str]]) -> str:
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a live shadow that says a sentence and ends with 2; values of `**changes` change [input] and others."""
     for symbol in ("ACME", "BOLT"):
-        instrument = bundled().get(symbol, bundled().days(symbol)[0]).meta.instrument
+        instrument = bundled_store().get(symbol, bundled_store().days(symbol)[0]).meta.instrument
         (tmp_path / f"{symbol.lower()}.toml").write_text(instrument_toml(instrument))
 
     def run(changes: dict[str, dict[str, str]], *, code: int = 2, lines: int = 1) -> str:
         tables = {name: {**LIVE.get(name, {}), **changes.get(name, {})} for name in {**LIVE, **changes}}
-        (tmp_path / "shadow.toml").write_text(written(tables))
+        (tmp_path / "shadow.toml").write_text(config_text(tables))
         capsys.readouterr()
         assert main(["shadow", "run", "--config", str(tmp_path / "shadow.toml"), "--seconds", "0.001"]) == code
-        said = capsys.readouterr().err
-        assert said.count("\n") == lines, said
-        assert "Traceback" not in said
-        return said
+        error_text = capsys.readouterr().err
+        assert error_text.count("\n") == lines, error_text
+        assert "Traceback" not in error_text
+        return error_text
 
     return run
 
@@ -94,9 +94,9 @@ def test_what_is_wrong_is_one_sentence(run: Run, changes: dict[str, dict[str, st
 
 def test_input_is_for_a_candidate_that_is_run_here(run: Run, tmp_path: Path) -> None:
     """Two things are wrong, and both are said; what is for a live candidate is not for another."""
-    said = run({"input": {"market": '""'}, "candidate": {"subject": '""', "journal": '"j"'}}, lines=3)
-    assert "[candidate] with a journal should say guard" in said
-    assert "should say subject" in said
+    error_text = run({"input": {"market": '""'}, "candidate": {"subject": '""', "journal": '"j"'}}, lines=3)
+    assert "[candidate] with a journal should say guard" in error_text
+    assert "should say subject" in error_text
     (tmp_path / "shadow.toml").write_text('[candidate]\nsubject = "desk"\nsnapshot = "x"\n')
     assert main(["shadow", "run", "--config", str(tmp_path / "shadow.toml")]) == 2
 
@@ -121,26 +121,26 @@ def test_a_snapshot_that_does_not_fit(run: Run, tmp_path: Path) -> None:
     """Damaged, taken in the middle of a day, of other instruments, of a day that is not before the first."""
     (tmp_path / "bad.hsnap").write_bytes(b"HSNP nothing")
     assert "bad.hsnap" in run({"candidate": {"snapshot": '"bad.hsnap"'}})
-    days = bundled().days("ACME")[:2]
-    session = Session(factory_named("desk"), bundled(), ["ACME"], tmp_path / "session", days=days)
+    days = bundled_store().days("ACME")[:2]
+    session = Session(resolve_factory("desk"), bundled_store(), ["ACME"], tmp_path / "session", days=days)
     session.begin()
     session.run(0.01, kill=False)
-    session.end(now=True)
-    ended = take(session).save(tmp_path)
+    session.end(immediately=True)
+    ended = take_snapshot(session).save(tmp_path)
     session.overnight()
-    night = take(session).save(tmp_path)
+    night = take_snapshot(session).save(tmp_path)
     session.close()
     assert "taken when its session was ended" in run({"candidate": {"snapshot": f'"{ended.name}"'}})
-    both = '["acme.toml", "bolt.toml"]'
+    instrument_files = '["acme.toml", "bolt.toml"]'
     snapshot = {"snapshot": f'"{night.name}"'}
     assert "is of ACME, [input] instruments are ACME, BOLT" in run(
-        {"candidate": snapshot, "input": {"instruments": both}}
+        {"candidate": snapshot, "input": {"instruments": instrument_files}}
     )
-    meta = bundled().get("ACME", days[0]).meta
-    event = next(bundled().get("ACME", days[0]).events(meta.open_ns, meta.close_ns))
-    (tmp_path / "feed.jsonl").write_bytes(told(event, meta.instrument))
-    said = run({"candidate": snapshot, "input": {"begin": '"start"'}})
-    assert f"what comes in is of {days[0]}, which should be a later day" in said
+    meta = bundled_store().get("ACME", days[0]).meta
+    event = next(bundled_store().get("ACME", days[0]).events(meta.open_ns, meta.close_ns))
+    (tmp_path / "feed.jsonl").write_bytes(feed_line(event, meta.instrument))
+    error_text = run({"candidate": snapshot, "input": {"begin": '"start"'}})
+    assert f"what comes in is of {days[0]}, which should be a later day" in error_text
 
 
 def test_damaged_inputs(run: Run, tmp_path: Path) -> None:
@@ -150,21 +150,27 @@ def test_damaged_inputs(run: Run, tmp_path: Path) -> None:
     place.write_bytes(b"nothing that anybody can read, at length" * 100)
     assert "inputs.db: what has come in cannot be used" in run({})
     place.unlink()
-    inputs = Inputs(place)
-    inputs.begin("2024-11-27", Began(), 5)
-    inputs.add(
+    inputs = InputStore(place)
+    inputs.begin_day("2024-11-27", ShadowDayStart(), 5)
+    inputs.add_batch(
         "2024-11-27",
         5,
-        [Item("m", 0, b"{}")],
-        {"market data": msgspec.msgpack.encode(Place())},
-        [(1, Item("m", 0, b"{}"))],
+        [InputItem("m", 0, b"{}")],
+        {"market data": msgspec.msgpack.encode(Offset())},
+        [(1, InputItem("m", 0, b"{}"))],
     )
-    for what, table in (("place", "body"), ("waiting", "body"), ("batch", "body"), ("day", "began")):
-        inputs._database.write(lambda go, what=what, table=table: go(f"UPDATE {what} SET {table} = ?", b"\xc1"))
-        said = run({})
-        assert ("where a source" if what == "place" else "inputs.db: what has come in is damaged") in said
+    for table_name, column in (("place", "body"), ("waiting", "body"), ("batch", "body"), ("day", "began")):
         inputs._database.write(
-            lambda go, what=what: go(f"DELETE FROM {what}")  # the next thing that is damaged is found
+            lambda execute, table_name=table_name, column=column: execute(
+                f"UPDATE {table_name} SET {column} = ?", b"\xc1"
+            )
+        )
+        error_text = run({})
+        assert ("where a source" if table_name == "place" else "inputs.db: what has come in is damaged") in error_text
+        inputs._database.write(
+            lambda execute, table_name=table_name: execute(
+                f"DELETE FROM {table_name}"
+            )  # the next thing that is damaged is found
         )
     inputs.close()
 
@@ -175,12 +181,12 @@ def test_a_state_of_another_kind_or_other_instruments(run: Run, tmp_path: Path) 
     run({}, code=0, lines=0)
     state = read_state(tmp_path / "shadow" / "shadow.json")
     assert (state.kind, state.instruments) == ("run live", ["ACME"])
-    said = run({"input": {"instruments": '["acme.toml", "bolt.toml"]'}})
-    assert "was counted on ACME, and [input] says ACME, BOLT" in said
+    error_text = run({"input": {"instruments": '["acme.toml", "bolt.toml"]'}})
+    assert "was counted on ACME, and [input] says ACME, BOLT" in error_text
     (tmp_path / "shadow.toml").write_text('[candidate]\njournal = "j"\nguard = "g"\n')
-    config = read_shadow(tmp_path / "shadow.toml")
-    with pytest.raises(BadState, match="was run live, this one is followed"):
-        Life(config, kind="followed")
+    config = read_shadow_config(tmp_path / "shadow.toml")
+    with pytest.raises(ShadowStateError, match="was run live, this one is followed"):
+        ShadowRun(config, kind="followed")
     assert main(["shadow", "run", "--config", str(tmp_path / "shadow.toml"), "--seconds", "0.001"]) == 2
     (tmp_path / "shadow.toml").write_text('[candidate]\nsubject = "desk"\n')
     assert main(["shadow", "run", "--config", str(tmp_path / "shadow.toml"), "--hours", "0.001"]) == 2
@@ -189,8 +195,8 @@ def test_a_state_of_another_kind_or_other_instruments(run: Run, tmp_path: Path) 
 HOLD = """
 import sys
 from pathlib import Path
-from holdover.shadow.life import alone
-with alone(Path(sys.argv[1])):
+from holdover.shadow.shadow_run import lock_directory
+with lock_directory(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -206,19 +212,19 @@ def test_a_second_shadow_on_the_same_directory_is_refused(
         journal = 'journal = "j.jsonl"\nguard = "guard"' if kind == "followed" else 'subject = "desk"'
         (tmp_path / "shadow.toml").write_text(f"[candidate]\n{journal}\n")
     else:
-        (tmp_path / "shadow.toml").write_text(written(LIVE))
-    go = ["shadow", "run", "--config", str(tmp_path / "shadow.toml"), "--seconds", "0.001", "--hours", "0.0001"]
+        (tmp_path / "shadow.toml").write_text(config_text(LIVE))
+    arguments = ["shadow", "run", "--config", str(tmp_path / "shadow.toml"), "--seconds", "0.001", "--hours", "0.0001"]
     command = [sys.executable, "-c", HOLD, str(tmp_path / "shadow")]
     first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert first.stdout is not None
         assert first.stdout.readline() == b"held\n"
         capsys.readouterr()
-        assert main(go) == 2
-        said = capsys.readouterr().err
-        assert (said.count("\n"), "another shadow runs on this directory" in said) == (1, True)
+        assert main(arguments) == 2
+        error_text = capsys.readouterr().err
+        assert (error_text.count("\n"), "another shadow runs on this directory" in error_text) == (1, True)
     finally:
         first.kill()
         first.communicate()
-    with alone(tmp_path / "shadow"):
+    with lock_directory(tmp_path / "shadow"):
         pass

@@ -1,1 +1,1 @@
-"""Adapters: what puts a system under test. Each knows one system and the harness's subject, and nothing else does."""
+"""Adapters: each connects one system to the harness as a subject. No other code knows both."""

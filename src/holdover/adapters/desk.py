@@ -1,4 +1,4 @@
-"""The desk as a subject: the one file that knows both."""
+"""The desk as a subject."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 
 class DeskSubject:
-    """One life of the desk. The plan's days give the instruments and how much one may trade of them.
+    """One incarnation of the desk. The plan's days determine the instruments and the order sizes.
 
-    The plan's settings may hold a whole `DeskConfig` (`desk`) or the file by which a live desk runs (`live`), fields of
-    one to be set otherwise (`limits`), the names of the only strategies that trade (`strategies`), and how many slices
+    The plan's settings may contain a whole `DeskConfig` (`desk`) or the file of a live desk (`live`), config
+    fields to override (`limits`), the names of the only strategies that trade (`strategies`), and how many slices
     of each may work at a time (`slices`).
     """
 
     def __init__(self, plan: Plan) -> None:
-        told = plan.settings.get("desk")
-        config = told if isinstance(told, DeskConfig) else _live_config(plan) or config_for(plan)
+        desk_config = plan.settings.get("desk")
+        config = desk_config if isinstance(desk_config, DeskConfig) else _live_config(plan) or config_for(plan)
         self.settings = plan.settings
-        self.config = _only(msgspec.structs.replace(config, **plan.settings.get("limits", {})), plan)
+        self.config = _restrict_config(msgspec.structs.replace(config, **plan.settings.get("limits", {})), plan)
         self.parts = parts_with(plan.faults)
         self.accounts = self.config.accounts()
         self.desk: Desk | None = None
         self._attributes: list[set[str]] = []
 
     def start(self, env: Env) -> None:
-        """Come up on what the directory holds."""
+        """Start from the state in the directory."""
         self.desk = Desk(
             self.config,
             clock=env.clock,
@@ -46,38 +46,43 @@ class DeskSubject:
             guard=env.guard,  # type: ignore[arg-type]  # the guard by shape
             parts=self.parts,
         )
-        self._attributes = [set(vars(part)) for part in self._made()]
+        self._attributes = [set(vars(part)) for part in self._part_objects()]
         self.desk.start(env.trade_date, env.open_ns, env.close_ns)
 
     def stop(self) -> None:
-        """Go down in good order."""
+        """Stop in good order."""
         if self.desk is not None:
             self.desk.stop()
 
-    # -- what exploration may ask of a subject; all of it may be left out ------------------------------------------
+    # -- optional interface for exploration ----------------------------------------------------------------------------
 
-    isolated = True
-    """One life keeps nothing outside its own objects and its directory: another may run beside it in one process."""
+    is_isolated = True
+    """An incarnation keeps nothing outside its objects and its directory, so several may run in one process."""
 
-    def volatile(self) -> Any:
-        """What it decides by that is neither recorded nor on the disk, as plain data."""
+    def volatile_state(self) -> Any:
+        """Return the in-memory state that affects decisions and is neither recorded nor stored, as plain data."""
         if self.desk is None:
             return None
-        # What a part holds beside its own attributes is a seeded fault's memory; without a fault there is none.
-        more = [
-            [(name, repr(value)) for name, value in sorted(vars(part).items()) if name not in known]
-            for part, known in zip(self._made(), self._attributes, strict=True)
+        # Attributes added after the construction are a seeded fault's memory; without a fault there are none.
+        extra_state = [
+            [(name, repr(value)) for name, value in sorted(vars(part).items()) if name not in attributes]
+            for part, attributes in zip(self._part_objects(), self._attributes, strict=True)
         ]
-        return [self.desk.reconciler.done, len(self.desk._early), sorted(self.desk._waiting_since), more]
+        return [
+            self.desk.reconciler.is_done,
+            len(self.desk._early_reports),
+            sorted(self.desk._pending_since_ns),
+            extra_state,
+        ]
 
-    def _made(self) -> list[Any]:
+    def _part_objects(self) -> list[Any]:
         desk = self.desk
         if desk is None:
             return []
         return [desk.orders, desk.positions, desk.risk, desk.parents, desk.gateway, desk.reconciler]
 
     def rows(self, directory: Path) -> Iterator[tuple[Any, ...]]:
-        """The rows of its store; of the executions, which are never changed and read back at every start, how many."""
+        """Yield the rows of the store; for executions, which never change and are read at every start, their number."""
         reader = sqlite3.connect(f"file:{directory / 'desk.db'}?mode=ro", uri=True)
         try:
             yield from reader.execute("SELECT * FROM record WHERE kind < 'Execution'")
@@ -87,67 +92,71 @@ class DeskSubject:
         finally:
             reader.close()
 
-    def normal_row(self, row: tuple[Any, ...]) -> Any:
-        """A row without what says how or when it was learnt."""
+    def normalize_row(self, row: tuple[Any, ...]) -> Any:
+        """Return a row without the fields that say how or when its content was learnt."""
         if row[0] != "Order":
             return list(row)
-        told = msgspec.msgpack.decode(row[-1])
-        return [*row[:-1], {name: told[name] for name in sorted(told) if name not in Order.told_by}]
+        record = msgspec.msgpack.decode(row[-1])
+        return [*row[:-1], {name: record[name] for name in sorted(record) if name not in Order.provenance_fields}]
 
-    def fewer(self) -> Iterator[dict[str, Any]]:
-        """Settings with which it would do less: one strategy, without one strategy, one slice of each at a time."""
-        names = [one.name for one in self.config.strategies]
+    def reduced_settings(self) -> Iterator[dict[str, Any]]:
+        """Yield settings with less activity: one strategy, all but one strategy, one slice of each at a time."""
+        names = [strategy.name for strategy in self.config.strategies]
         if len(names) > 1:
             for name in names:
                 yield {**self.settings, "strategies": [name]}
             for name in names if len(names) > 2 else ():
-                yield {**self.settings, "strategies": [one for one in names if one != name]}
-        if any(one.slices_working_max > 1 for one in self.config.strategies):
+                yield {**self.settings, "strategies": [strategy for strategy in names if strategy != name]}
+        if any(strategy.slices_working_max > 1 for strategy in self.config.strategies):
             yield {**self.settings, "slices": 1}
 
-    def act(self, what: str, *told: Any) -> None:
-        """What may be asked of it: `cancel` ROOT, `replace` ROOT PRICE, `submit` NUMBER LOTS TICKS."""
+    def perform(self, action: str, *arguments: Any) -> None:
+        """Perform an action: `cancel` ROOT, `replace` ROOT PRICE, or `submit` NUMBER LOTS TICKS."""
         if self.desk is not None:
-            acts: dict[str, Any] = {
+            actions: dict[str, Any] = {
                 "cancel": self.desk.cancel,
                 "replace": self.desk.reprice,
                 "submit": self.desk.submit,
             }
-            acts[what](*told)
+            actions[action](*arguments)
 
 
 def _live_config(plan: Plan) -> DeskConfig | None:
-    """What a live desk runs by, where the settings name its file. Raises `BadConfig`."""
+    """Return the config of a live desk when the settings name its file. Raises `GuardConfigError`."""
     if not plan.settings.get("live"):
         return None
-    from holdover.adapters.fix.config import read_live  # here, so that a desk that is not live needs none of it
+    from holdover.adapters.fix.config import read_live_config  # imported here, because only a live desk needs it
 
-    return read_live(Path(str(plan.settings["live"]))).desk
+    return read_live_config(Path(str(plan.settings["live"]))).desk
 
 
-def _only(config: DeskConfig, plan: Plan) -> DeskConfig:
-    """A config with the strategies and slices that the settings leave."""
-    names = plan.settings.get("strategies", [one.name for one in config.strategies])
-    most = plan.settings.get("slices", 0)
-    if not isinstance(names, list) or not isinstance(most, int):
+def _restrict_config(config: DeskConfig, plan: Plan) -> DeskConfig:
+    """Return the config restricted to the strategies and slices of the settings."""
+    names = plan.settings.get("strategies", [strategy.name for strategy in config.strategies])
+    slices_max = plan.settings.get("slices", 0)
+    if not isinstance(names, list) or not isinstance(slices_max, int):
         raise ValueError("settings: strategies should be a list of names, slices a number")
     strategies = [
-        msgspec.structs.replace(one, slices_working_max=min(one.slices_working_max, most or one.slices_working_max))
-        for one in config.strategies
-        if one.name in names
+        msgspec.structs.replace(
+            strategy, slices_working_max=min(strategy.slices_working_max, slices_max or strategy.slices_working_max)
+        )
+        for strategy in config.strategies
+        if strategy.name in names
     ]
     if not strategies:
-        there = ", ".join(one.name for one in config.strategies)
-        raise ValueError(f"settings: of the strategies {', '.join(names) or 'none'} the desk has none; it has {there}")
+        available = ", ".join(strategy.name for strategy in config.strategies)
+        raise ValueError(
+            f"settings: of the strategies {', '.join(names) or 'none'} the desk has none; it has {available}"
+        )
     return msgspec.structs.replace(config, strategies=strategies)
 
 
 def config_for(plan: Plan) -> DeskConfig:
-    """Three strategies an instrument in two accounts, sized by what the recorded days traded: a slice is a print.
+    """Return a config with three strategies an instrument in two accounts. A slice is about the size of a trade.
 
-    `accumulate` buys a multi-day parent in GTC slices by time, `distribute` sells out of that position by
-    participation, `short` always has a GTC order standing in an account of its own, so big that it is carried over the
-    night partly filled.
+    `accumulate` buys a multi-day parent in GTC slices by time. `distribute` sells from that position by
+    participation. `short` always has a GTC order in an account of its own, large enough to be carried overnight
+    partly filled.
     """
     strategies: list[Strategy] = []
     for instrument in plan.instruments():

@@ -1,5 +1,5 @@
-"""The audit of FIX logs that are there already: framing, sessions, orders, and the catalogue's judgement of them."""
+"""The audit of existing FIX logs: framing, sessions, orders, and their evaluation by the catalogue."""
 
-from holdover.audit.audit import Audit, BadLog, Found, Skipped
+from holdover.audit.audit import Audit, AuditBreach, FixLogError, SkippedLine
 
-__all__ = ["Audit", "BadLog", "Found", "Skipped"]
+__all__ = ["Audit", "FixLogError", "AuditBreach", "SkippedLine"]

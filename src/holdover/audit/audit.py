@@ -1,4 +1,4 @@
-"""The audit of FIX logs: every message of them in the order in which it was taken, judged by the catalogue."""
+"""The audit of FIX logs: the catalogue evaluates every message in the order in which a receiver would take it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from holdover.audit.fields import BadReport
-from holdover.audit.framing import Fields, Framing
-from holdover.audit.judged import judged_by_a_log
-from holdover.audit.orders import Orders
-from holdover.audit.sessions import Message, Sessions
-from holdover.audit.units import NoNumber
+from holdover.audit.fields import ReportError
+from holdover.audit.fix_sessions import FixSessions, LogMessage
+from holdover.audit.framing import FieldMap, FixFramer
+from holdover.audit.log_catalogue import select_log_invariants
+from holdover.audit.reported_orders import ReportedOrders
+from holdover.audit.units import NumberError
 from holdover.catalogue import Catalogue, Frozen
 from holdover.model import Link, LinkState, Request
 from holdover.runtime import Breach, CellCounter, Monitor
 from holdover.runtime.layout import Check
 
-_PLAIN: Final = frozenset((("builtins", "set"), ("msgspec._utils", "rebuild")))
+_ALLOWED_CLASSES: Final = frozenset((("builtins", "set"), ("msgspec._utils", "rebuild")))
 _GZIP: Final = b"\x1f\x8b"
 
 
-class BadLog(ValueError):
-    """A log that cannot be read; the message says which and why."""
+class FixLogError(ValueError):
+    """A log cannot be read; the message says which and why."""
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A breach and its place: the file's name and the line, counted from 1, of the message that showed it."""
+class AuditBreach(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A breach and its position: the file's name and the line, counted from 1, of the message that showed it."""
 
     invariant: str
     key: str
@@ -41,207 +41,211 @@ class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     file: str = ""
 
 
-class Skipped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A line, or a message in it, that could not be used, and why."""
+class SkippedLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A line, or a message in it, that could not be used, and the reason."""
 
     line: int
     reason: str
     file: str = ""
 
 
-class OwnUnpickler(pickle.Unpickler):
-    """Reads memories of this package: no class but Holdover's own records and readers is made."""
+class RestrictedUnpickler(pickle.Unpickler):
+    """Unpickles saved audits; it creates only the records and readers of Holdover itself."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Raises `UnpicklingError` for a class that has no place in a memory."""
-        if module.startswith(("holdover.audit.", "holdover.model.")) or (module, name) in _PLAIN:
+        """Return an allowed class. Raises `UnpicklingError` for any other."""
+        if module.startswith(("holdover.audit.", "holdover.model.")) or (module, name) in _ALLOWED_CLASSES:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a memory")
 
 
-class _NothingFrozen(Frozen):
-    """An audit freezes nothing."""
+class _AuditFreezes(Frozen):
+    """No freezes: an audit freezes nothing."""
 
     def forbids(self, request: Request) -> str:
-        """No scope is frozen."""
+        """Return an empty string: no scope is frozen."""
         return ""
 
 
 class Audit:
-    """Reads logs and keeps what it found. `breaches` and `skipped` are in the order in which they were found.
+    """Reads logs and collects the results. `breaches` and `skipped` are in the order of discovery.
 
-    A breach of one invariant by one order is told once, where it first showed.
+    A breach of one invariant by one order is reported once, where it first appears.
     """
 
     def __init__(self, catalogue: Catalogue | None = None) -> None:
         self.catalogue = catalogue if catalogue is not None else Catalogue.load()
-        self.judged = judged_by_a_log(self.catalogue)
-        self.monitor = Monitor(self.judged, self._breached, _NothingFrozen(), cells=CellCounter(()))
-        self.framing = Framing()
-        self.sessions = Sessions(self._passed_over)
-        self.orders = Orders(self.monitor)
+        self.judged_catalogue = select_log_invariants(self.catalogue)
+        self.monitor = Monitor(self.judged_catalogue, self._record_breach, _AuditFreezes(), cells=CellCounter(()))
+        self.framing = FixFramer()
+        self.sessions = FixSessions(self._report_missing_number)
+        self.orders = ReportedOrders(self.monitor)
         self.files: list[str] = []
         self.messages = 0
-        self.breaches: list[Found] = []
-        self.skipped: list[Skipped] = []
+        self.breaches: list[AuditBreach] = []
+        self.skipped: list[SkippedLine] = []
         self.on_breach: Callable[[Breach], None] | None = None
         self._line = 0
-        self._told: set[tuple[str, str, int]] = set()
+        self._reported: set[tuple[str, str, int]] = set()
 
     # -- reading ------------------------------------------------------------------------------------------------
 
     def read(self, name: str, stream: IO[bytes]) -> None:
-        """Read one log to its end; gzip is recognised by its content. Raises `BadLog`."""
-        self.begin(name)
+        """Read one log to its end; gzip is recognised by its content. Raises `FixLogError`."""
+        self.begin_log(name)
         try:
-            self.lines(_unpacked(stream))
+            self.read_lines(_unpack(stream))
         except (OSError, EOFError, zlib.error) as problem:
             reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
-            raise BadLog(f"{name}: cannot be read after line {self._line}: {reason}") from problem
+            raise FixLogError(f"{name}: cannot be read after line {self._line}: {reason}") from problem
 
     def read_file(self, path: Path) -> None:
-        """Read one file to its end. Raises `BadLog`."""
+        """Read one file to its end. Raises `FixLogError`."""
         try:
             with open(path, "rb") as stream:
                 self.read(str(path), stream)
         except OSError as problem:
-            raise BadLog(f"{path}: cannot be read: {problem.strerror or problem}") from problem
+            raise FixLogError(f"{path}: cannot be read: {problem.strerror or problem}") from problem
 
-    def begin(self, name: str) -> None:
-        """Another log begins: what is missing between the two is nobody's fault."""
+    def begin_log(self, name: str) -> None:
+        """Begin another log. Messages missing between two logs are not a fault of either party."""
         self.files.append(name)
-        self.sessions.break_off()
+        self.sessions.mark_break()
 
-    def lines(self, lines: Iterable[bytes], first: int = 1) -> None:
-        """Take lines of the log that `begin` named, from line number `first` on."""
-        take, one = self.framing.take, self._message
+    def read_lines(self, lines: Iterable[bytes], first: int = 1) -> None:
+        """Take lines of the current log, from line number `first` on."""
+        split_line, handle = self.framing.split_line, self._take_message
         file = len(self.files) - 1
         for number, line in enumerate(lines, first):
             self._line = number
-            for found in take(line):
-                if found.__class__ is dict:
-                    one(found, (file, number))
+            for message in split_line(line):
+                if message.__class__ is dict:
+                    handle(message, (file, number))
                 else:
-                    self._skip((file, number), str(found))
+                    self._skip_line((file, number), str(message))
 
     def end(self) -> None:
-        """The logs are at their end: judge what was held back for messages that never came."""
+        """Finish the logs: evaluate the messages that waited for missing numbers."""
         for message in self.sessions.end():
-            self._judge(message)
+            self._judge_message(message)
         self.orders.end(self.sessions)
 
-    def dump(self) -> bytes:
-        """Everything that the messages still to come are judged by, for `load` in another process."""
-        parts = (self.files, self.messages, self._told, self.framing, self.sessions, self.orders)
-        return pickle.dumps((self.monitor.dump(), parts))
+    def to_bytes(self) -> bytes:
+        """Return the state that later messages need, for `restore_bytes` in another process."""
+        parts = (self.files, self.messages, self._reported, self.framing, self.sessions, self.orders)
+        return pickle.dumps((self.monitor.to_bytes(), parts))
 
-    def load(self, memory: bytes) -> None:
-        """Take up a memory dumped before. Raises `ValueError` when it is none."""
+    def restore_bytes(self, memory: bytes) -> None:
+        """Restore a state that `to_bytes` returned. Raises `ValueError` when it is damaged."""
         try:
-            monitor, parts = OwnUnpickler(io.BytesIO(memory)).load()
-            self.files, self.messages, self._told, self.framing, self.sessions, self.orders = parts
+            monitor, parts = RestrictedUnpickler(io.BytesIO(memory)).load()
+            self.files, self.messages, self._reported, self.framing, self.sessions, self.orders = parts
         except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError) as problem:
             raise ValueError(f"the audit's memory is damaged: {problem}") from problem
-        self.monitor.load(monitor)
-        self.sessions.passed_over = self._passed_over
+        self.monitor.restore_bytes(monitor)
+        self.sessions.on_missing_number = self._report_missing_number
         self.orders.monitor = self.monitor
-        self.orders.show_instruments()
+        self.orders.publish_instruments()
 
     # -- what was found -----------------------------------------------------------------------------------------
 
     @property
     def verdict(self) -> str:
-        """`breach`, `holds`, or `unknown` when the logs hold no execution report that could be judged."""
+        """`breach`, `holds`, or `unknown` when the logs hold no execution report that could be evaluated."""
         if self.breaches:
             return "breach"
         return "holds" if self.orders.executions else "unknown"
 
-    def notes(self) -> list[str]:
-        """What a reader must know of the logs to know how far the verdict goes, in sentences."""
-        found = []
-        if self.framing.unproved:
-            found.append(
-                f"{self.framing.unproved} messages came without CheckSum (10) or BodyLength (9): taken as they are"
+    def list_notes(self) -> list[str]:
+        """Return the limits of the verdict that follow from the logs, in sentences."""
+        notes = []
+        if self.framing.unverified:
+            notes.append(
+                f"{self.framing.unverified} messages came without CheckSum (10) or BodyLength (9): taken as they are"
             )
-        if self.sessions.copies:
-            found.append(f"{self.sessions.copies} messages are in the logs more than once: taken once")
-        gaps = sum(one.gaps for named in self.sessions.named.values() for one in (named.one, named.other))
+        if self.sessions.copy_count:
+            notes.append(f"{self.sessions.copy_count} messages are in the logs more than once: taken once")
+        gaps = sum(
+            direction.gaps
+            for session in self.sessions.by_name.values()
+            for direction in (session.forward, session.reverse)
+        )
         if gaps:
-            found.append(f"{gaps} gaps in the message numbers may be the logs' own: what they hide is not judged")
-        return found
+            notes.append(f"{gaps} gaps in the message numbers may be the logs' own: what they hide is not judged")
+        return notes
 
     def as_json(self) -> dict[str, Any]:
-        """The result as one object."""
+        """Return the result as one object."""
         return {
             "verdict": self.verdict,
             "files": self.files,
             "messages": self.messages,
             "executions": self.orders.executions,
-            "orders": len(self.orders.lives),
-            "sessions": len(self.sessions.named),
-            "breaches": [_placed(one) for one in self.breaches],
-            "skipped": [_placed(one) for one in self.skipped],
-            "notes": self.notes(),
+            "orders": len(self.orders.order_states),
+            "sessions": len(self.sessions.by_name),
+            "breaches": [_to_dict(breach) for breach in self.breaches],
+            "skipped": [_to_dict(skipped) for skipped in self.skipped],
+            "notes": self.list_notes(),
             "catalogue": {
                 "digest": self.catalogue.digest,
                 "invariants": len(self.catalogue.invariants),
-                "judged": sorted(self.judged.invariants),
+                "judged": sorted(self.judged_catalogue.invariants),
             },
         }
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _message(self, fields: Fields | str, line: tuple[int, int]) -> None:
+    def _take_message(self, fields: FieldMap | str, line: tuple[int, int]) -> None:
         self.messages += 1
         try:
-            ready = self.sessions.take(fields, line)  # type: ignore[arg-type]
+            ready = self.sessions.take_message(fields, line)  # type: ignore[arg-type]
         except ValueError as problem:
-            self._skip(line, str(problem))
+            self._skip_line(line, str(problem))
             return
         for message in ready:
-            self._judge(message)
+            self._judge_message(message)
 
-    def _judge(self, message: Message) -> None:
+    def _judge_message(self, message: LogMessage) -> None:
         try:
             self.orders.read(message)
-        except (BadReport, NoNumber) as problem:
-            self._skip(message.line, f"{_NAMES.get(message.kind, 'message')}: {problem}")
+        except (ReportError, NumberError) as problem:
+            self._skip_line(message.line, f"{_NAMES.get(message.kind, 'message')}: {problem}")
 
-    def _skip(self, line: tuple[int, int], reason: str) -> None:
-        self.sessions.break_off()
-        self.skipped.append(Skipped(line=line[1], reason=reason, file=self._file(line)))
+    def _skip_line(self, line: tuple[int, int], reason: str) -> None:
+        self.sessions.mark_break()
+        self.skipped.append(SkippedLine(line=line[1], reason=reason, file=self._file_of(line)))
 
-    def _file(self, line: tuple[int, int]) -> str:
+    def _file_of(self, line: tuple[int, int]) -> str:
         return self.files[line[0]] if len(self.files) > 1 else ""
 
-    def _breached(self, breach: Breach, check: Check) -> None:
-        line = self.orders.at
+    def _record_breach(self, breach: Breach, check: Check) -> None:
+        line = self.orders.current_line
         mark = (breach.invariant, breach.key, line[1] if breach.kind == "Link" else 0)
-        if mark in self._told:
+        if mark in self._reported:
             return
-        self._told.add(mark)
+        self._reported.add(mark)
         self.breaches.append(
-            Found(
+            AuditBreach(
                 invariant=breach.invariant,
                 key=breach.key,
                 line=line[1],
                 explanation=breach.explanation,
-                file=self._file(line),
+                file=self._file_of(line),
             )
         )
         if self.on_breach is not None:
             self.on_breach(breach)
 
-    def _passed_over(self, message: Message, expected: int) -> None:
-        """Tell the catalogue of a number that never came: the link as it stood, and as this message found it."""
-        self.orders.at = message.line
+    def _report_missing_number(self, message: LogMessage, expected: int) -> None:
+        """Report a missing sequence number to the catalogue: the link before it, and the link after this message."""
+        self.orders.current_line = message.line
         name = message.direction.session.name
         table = ("gateway", Link)
         self.monitor.cause = "sequence"
         if name in self.monitor.layout.tables.get(table, {}):
-            self.monitor.layout.forget(table, name)
-        before = Link(name=name, up=True, in_seq=expected - 1, change=LinkState.LOGON)
-        for link in (before, Link(name=name, up=True, in_seq=message.seq or 0)):
+            self.monitor.layout.forget_record(table, name)
+        before = Link(name=name, is_up=True, in_seq=expected - 1, change=LinkState.LOGON)
+        for link in (before, Link(name=name, is_up=True, in_seq=message.seq or 0)):
             self.monitor.mutate("gateway", link, 0, {})
 
 
@@ -254,12 +258,12 @@ _NAMES: Final = {
 }
 
 
-def _placed(found: Found | Skipped) -> dict[str, Any]:
-    told: dict[str, Any] = msgspec.to_builtins(found)
-    return told
+def _to_dict(finding: AuditBreach | SkippedLine) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(finding)
+    return fields
 
 
-def _unpacked(stream: IO[bytes]) -> IO[bytes]:
+def _unpack(stream: IO[bytes]) -> IO[bytes]:
     buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]
     if buffered.peek(2)[:2] == _GZIP:
         return io.BufferedReader(gzip.GzipFile(fileobj=buffered), 1 << 20)

@@ -1,28 +1,28 @@
-"""The fields of an execution report in the terms of FIX 4.4, whichever version it was written in.
+"""Fields of an execution report in the terms of FIX 4.4, for every version.
 
-FIX 4.2 says with ExecTransType (20) what a report does (new, cancel, correct, status) and with ExecType (150) 1 and 2
-that it is a fill; its OrdStatus (39) 5, replaced, is what a later FIX calls new or partially filled. LastShares (32)
-has become LastQty. FIX 5.0 speaks as 4.4 does.
+FIX 4.2 states the purpose of a report in ExecTransType (20) (new, cancel, correct, status), marks fills with
+ExecType (150) 1 and 2, and uses OrdStatus (39) 5, replaced, where later versions report new or partially
+filled. LastShares (32) became LastQty. FIX 5.0 uses the terms of 4.4.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from holdover.audit.framing import Fields
+from holdover.audit.framing import FieldMap
 from holdover.audit.units import Units
 from holdover.model import ExecRestatementReason, ExecType, OrdStatus, Side, TimeInForce
 
 
-class BadReport(ValueError):
-    """A message that lacks what it must have, or has what FIX does not know; it says which field."""
+class ReportError(ValueError):
+    """A message lacks a required field or has a value that FIX does not define; the error names the field."""
 
 
-class Report:
-    """One execution report. Quantities in lots, prices in ticks; None where a field is not there.
+class ParsedReport:
+    """One execution report. Quantities in lots, prices in ticks; None for an absent field.
 
-    `unmodelled` marks an ExecType that says something other than an order's state, `unknown` the answer that there is
-    no such order, `duplicate` the refusal of a ClOrdID that was there before.
+    `unmodelled` marks an ExecType about something other than the order's state, `unknown` the answer that no such
+    order exists, `duplicate` the rejection of a reused ClOrdID.
     """
 
     __slots__ = (
@@ -67,60 +67,63 @@ class Report:
 
 
 _EXEC_TYPES: Final[dict[bytes, ExecType]] = {
-    **{str(one.value).encode(): one for one in ExecType},
+    **{str(exec_type.value).encode(): exec_type for exec_type in ExecType},
     b"1": ExecType.TRADE,
     b"2": ExecType.TRADE,
 }
 _TRANSACTIONS: Final = {b"1": ExecType.TRADE_CANCEL, b"2": ExecType.TRADE_CORRECT, b"3": ExecType.ORDER_STATUS}
-_LATER: Final = frozenset((b"J", b"K", b"L", b"M", b"N", b"P", b"Q", b"R", b"S"))
-"""ExecTypes of FIX 5.0 that tell of something beside the order's state: clearing, triggers, locks."""
-_STATUSES: Final = {str(one.value).encode(): one for one in OrdStatus}
-_TIFS: Final = {str(one.value).encode(): one for one in TimeInForce}
+_UNMODELLED_EXEC_TYPES: Final = frozenset((b"J", b"K", b"L", b"M", b"N", b"P", b"Q", b"R", b"S"))
+"""ExecTypes of FIX 5.0 that report something other than the order's state: clearing, triggers, locks."""
+_STATUSES: Final = {str(status.value).encode(): status for status in OrdStatus}
+_TIFS: Final = {str(tif.value).encode(): tif for tif in TimeInForce}
 _SIDES: Final = dict.fromkeys((b"2", b"4", b"6"), Side.SELL) | {b"1": Side.BUY, b"3": Side.BUY, b"5": Side.SELL_SHORT}
-_REASONS: Final = {str(one.value).encode(): one for one in ExecRestatementReason}
+_REASONS: Final = {str(reason.value).encode(): reason for reason in ExecRestatementReason}
 
 
-def text(fields: Fields, tag: bytes) -> str:
-    """A field as text; empty when it is not there."""
-    found = fields.get(tag)
-    return found.decode("utf-8", "backslashreplace") if found is not None else ""
+def field_text(fields: FieldMap, tag: bytes) -> str:
+    """Return a field as text; empty when it is absent."""
+    value = fields.get(tag)
+    return value.decode("utf-8", "backslashreplace") if value is not None else ""
 
 
-def side_of(told: bytes | None) -> Side:
-    """Side (54) as far as it says which way a position moves."""
-    return _SIDES.get(told or b"1", Side.BUY)
+def parse_side(code: bytes | None) -> Side:
+    """Parse Side (54), reduced to the direction in which it moves a position."""
+    return _SIDES.get(code or b"1", Side.BUY)
 
 
-def tif_of(told: bytes | None) -> TimeInForce | None:
-    """TimeInForce (59); what FIX knows beside the model's (at the open, at the close, ...) ends with its day."""
-    return None if told is None else _TIFS.get(told, TimeInForce.DAY)
+def parse_time_in_force(code: bytes | None) -> TimeInForce | None:
+    """Parse TimeInForce (59); values that the model lacks (at the open, at the close, ...) end with their day."""
+    return None if code is None else _TIFS.get(code, TimeInForce.DAY)
 
 
-def read_report(fields: Fields, units: Units) -> Report:
-    """An execution report. Raises `BadReport`, `NoNumber`, or `Finer` when the units do not carry its amounts."""
+def read_report(fields: FieldMap, units: Units) -> ParsedReport:
+    """Parse an execution report.
+
+    Raises `ReportError`, `NumberError`, or `FinerUnitsError` when an amount has more decimals than the units.
+    """
     get = fields.get
-    report = Report()
-    report.exec_type, report.unmodelled = _exec_type(get(b"20"), get(b"150"))
+    report = ParsedReport()
+    report.exec_type, report.unmodelled = _parse_exec_type(get(b"20"), get(b"150"))
     quantity, leaves = get(b"38"), get(b"151")
     cum, last_qty, last_px = get(b"14"), get(b"32"), get(b"31")
     if cum is None:
-        raise BadReport("there is no CumQty (14)")
+        raise ReportError("there is no CumQty (14)")
     lots = units.lots
     report.order_qty = lots(quantity) if quantity else None
     report.cum_qty = lots(cum)
     report.leaves_qty = lots(leaves) if leaves else None
     report.last_qty = lots(last_qty) if last_qty else None
     report.last_px = units.ticks(last_px) if last_px else None
-    report.status = _status(get(b"39"), report)
-    report.exec_id = text(fields, b"17")
-    report.exec_ref_id = text(fields, b"19")
+    report.status = _parse_status(get(b"39"), report)
+    report.exec_id = field_text(fields, b"17")
+    report.exec_ref_id = field_text(fields, b"19")
     report.avg_px = get(b"6", b"")
     reason = get(b"378")
     report.reason = None if reason is None else _REASONS.get(reason, ExecRestatementReason.OTHER)
-    report.side = side_of(get(b"54"))
-    report.tif = tif_of(get(b"59"))
+    report.side = parse_side(get(b"54"))
+    report.tif = parse_time_in_force(get(b"59"))
     date = get(b"75")
-    report.trade_date = _iso(date) if date is not None else ""
+    report.trade_date = _iso_date(date) if date is not None else ""
     report.resent = get(b"97") == b"Y"
     rejected = report.status == OrdStatus.REJECTED
     report.unknown = rejected and report.exec_type == ExecType.ORDER_STATUS
@@ -128,33 +131,33 @@ def read_report(fields: Fields, units: Units) -> Report:
     return report
 
 
-def _iso(date: bytes) -> str:
-    told = date.decode("ascii", "replace")
-    return f"{told[:4]}-{told[4:6]}-{told[6:]}" if len(told) == 8 and told.isdigit() else ""
+def _iso_date(date: bytes) -> str:
+    digits = date.decode("ascii", "replace")
+    return f"{digits[:4]}-{digits[4:6]}-{digits[6:]}" if len(digits) == 8 and digits.isdigit() else ""
 
 
-def _exec_type(transaction: bytes | None, told: bytes | None) -> tuple[ExecType, bool]:
-    found = _TRANSACTIONS.get(transaction) if transaction is not None else None
-    if found is not None:
-        return found, False
-    if told is None:
-        raise BadReport("there is no ExecType (150)")
-    found = _EXEC_TYPES.get(told)
-    if found is not None:
-        return found, False
-    if told in _LATER:
+def _parse_exec_type(transaction: bytes | None, code: bytes | None) -> tuple[ExecType, bool]:
+    exec_type = _TRANSACTIONS.get(transaction) if transaction is not None else None
+    if exec_type is not None:
+        return exec_type, False
+    if code is None:
+        raise ReportError("there is no ExecType (150)")
+    exec_type = _EXEC_TYPES.get(code)
+    if exec_type is not None:
+        return exec_type, False
+    if code in _UNMODELLED_EXEC_TYPES:
         return ExecType.RESTATED, True
-    raise BadReport(f"ExecType (150) is {told[:20].decode('utf-8', 'replace')!r}, which FIX does not know")
+    raise ReportError(f"ExecType (150) is {code[:20].decode('utf-8', 'replace')!r}, which FIX does not know")
 
 
-def _status(told: bytes | None, report: Report) -> OrdStatus:
-    if told is None:
-        raise BadReport("there is no OrdStatus (39)")
-    found = _STATUSES.get(told)
-    if found is None:
-        raise BadReport(f"OrdStatus (39) is {told[:20].decode('utf-8', 'replace')!r}, which FIX does not know")
-    if found != OrdStatus.REPLACED:
-        return found
+def _parse_status(code: bytes | None, report: ParsedReport) -> OrdStatus:
+    if code is None:
+        raise ReportError("there is no OrdStatus (39)")
+    status = _STATUSES.get(code)
+    if status is None:
+        raise ReportError(f"OrdStatus (39) is {code[:20].decode('utf-8', 'replace')!r}, which FIX does not know")
+    if status != OrdStatus.REPLACED:
+        return status
     if not report.cum_qty:
         return OrdStatus.NEW
     whole = report.order_qty if report.order_qty is not None else report.cum_qty + (report.leaves_qty or 0)

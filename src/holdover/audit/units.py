@@ -1,33 +1,33 @@
-"""Lots and ticks that the log itself shows: the smallest power of ten that makes every amount of a symbol whole.
+"""Lots and ticks derived from the log: the smallest power of ten that makes every amount of a symbol whole.
 
-A log says nowhere what a lot is. The decimals are found as they come: when a finer amount turns up than any before it,
-everything known of the symbol is expressed anew, by a whole factor, and nothing is ever rounded.
+A log does not state lot sizes. The units follow from the amounts: when an amount has more decimals than any
+before, everything known of the symbol is converted by a whole factor. Nothing is rounded.
 """
 
 from __future__ import annotations
 
 from holdover.model import Instrument
 
-_DIGITS = 40
-_KEPT = 50_000
+_DIGITS_MAX = 40
+_CACHE_SIZE_MAX = 50_000
 
 
-class NoNumber(ValueError):
-    """A field that should be a decimal number and is none."""
+class NumberError(ValueError):
+    """A field that must be a decimal number is not one."""
 
 
-class Finer(Exception):
-    """An amount with more decimals than the unit has: the lots or ticks (`what`) need `decimals` decimals first."""
+class FinerUnitsError(Exception):
+    """An amount has more decimals than its unit: the lots or ticks (`unit_name`) must first get `decimals` decimals."""
 
-    def __init__(self, units: Units, what: str, decimals: int) -> None:
-        super().__init__(f"{units.symbol}: {what} need {decimals} decimals")
+    def __init__(self, units: Units, unit_name: str, decimals: int) -> None:
+        super().__init__(f"{units.symbol}: {unit_name} need {decimals} decimals")
         self.units = units
-        self.what = what
+        self.unit_name = unit_name
         self.decimals = decimals
 
 
 class Units:
-    """The decimals of one symbol's quantities and prices, so far."""
+    """The decimals of one symbol's quantities and prices so far."""
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
@@ -37,58 +37,60 @@ class Units:
         self._ticks: dict[bytes, int] = {}
 
     def lots(self, text: bytes) -> int:
-        """A quantity in lots. Raises `Finer`, or `NoNumber` when it is none."""
-        found = self._lots.get(text)
-        if found is None:
-            if len(self._lots) > _KEPT:
+        """Return a quantity in lots. Raises `FinerUnitsError`, or `NumberError` when it is no number."""
+        lots = self._lots.get(text)
+        if lots is None:
+            if len(self._lots) > _CACHE_SIZE_MAX:
                 self._lots.clear()
-            found = self._lots[text] = self._whole(text, self.lot_decimals, "lots")
-        return found
+            lots = self._lots[text] = self._to_whole_units(text, self.lot_decimals, "lots")
+        return lots
 
     def ticks(self, text: bytes) -> int:
-        """A price in ticks. Raises `Finer`, or `NoNumber` when it is none."""
-        found = self._ticks.get(text)
-        if found is None:
-            if len(self._ticks) > _KEPT:
+        """Return a price in ticks. Raises `FinerUnitsError`, or `NumberError` when it is no number."""
+        ticks = self._ticks.get(text)
+        if ticks is None:
+            if len(self._ticks) > _CACHE_SIZE_MAX:
                 self._ticks.clear()
-            found = self._ticks[text] = self._whole(text, self.tick_decimals, "ticks")
-        return found
+            ticks = self._ticks[text] = self._to_whole_units(text, self.tick_decimals, "ticks")
+        return ticks
 
-    def _whole(self, text: bytes, decimals: int, what: str) -> int:
-        if text.isdigit() and len(text) <= _DIGITS:
+    def _to_whole_units(self, text: bytes, decimals: int, unit_name: str) -> int:
+        if text.isdigit() and len(text) <= _DIGITS_MAX:
             return int(text) * int(10**decimals)
-        digits, own = parts(text)
-        if own > decimals:
-            raise Finer(self, what, own)
-        return digits * int(10 ** (decimals - own))
+        digits, text_decimals = split_decimal(text)
+        if text_decimals > decimals:
+            raise FinerUnitsError(self, unit_name, text_decimals)
+        return digits * int(10 ** (decimals - text_decimals))
 
-    def refine(self, finer: Finer) -> tuple[int, int]:
-        """Take finer units; returns by which factors all lots and all ticks known before are to be multiplied."""
+    def refine(self, error: FinerUnitsError) -> tuple[int, int]:
+        """Switch to finer units. Returns the factors by which all earlier lots and ticks must be multiplied."""
         lots = ticks = 1
-        if finer.what == "lots":
-            lots = 10 ** (finer.decimals - self.lot_decimals)
-            self.lot_decimals = finer.decimals
+        if error.unit_name == "lots":
+            lots = 10 ** (error.decimals - self.lot_decimals)
+            self.lot_decimals = error.decimals
             self._lots.clear()
         else:
-            ticks = 10 ** (finer.decimals - self.tick_decimals)
-            self.tick_decimals = finer.decimals
+            ticks = 10 ** (error.decimals - self.tick_decimals)
+            self.tick_decimals = error.decimals
             self._ticks.clear()
         return lots, ticks
 
     def instrument(self) -> Instrument:
-        """The instrument as the log shows it."""
-        return Instrument(symbol=self.symbol, lot_size=_unit(self.lot_decimals), tick_size=_unit(self.tick_decimals))
+        """Return the instrument with the units so far."""
+        return Instrument(
+            symbol=self.symbol, lot_size=_unit_text(self.lot_decimals), tick_size=_unit_text(self.tick_decimals)
+        )
 
 
-def parts(text: bytes) -> tuple[int, int]:
-    """A decimal number as (digits, decimals): its value is digits / 10**decimals. Raises `NoNumber`."""
+def split_decimal(text: bytes) -> tuple[int, int]:
+    """Split a decimal number into (digits, decimals): its value is digits / 10**decimals. Raises `NumberError`."""
     whole, _, part = text.partition(b".")
     unsigned = whole[1:] if whole[:1] in (b"-", b"+") else whole
-    if len(text) > _DIGITS or not (unsigned + part).isdigit():
-        raise NoNumber(f"is {text[:_DIGITS].decode('utf-8', 'replace')!r}, it should be a decimal number")
+    if len(text) > _DIGITS_MAX or not (unsigned + part).isdigit():
+        raise NumberError(f"is {text[:_DIGITS_MAX].decode('utf-8', 'replace')!r}, it should be a decimal number")
     part = part.rstrip(b"0")
     return (int(whole + part) if unsigned + part else 0), len(part)
 
 
-def _unit(decimals: int) -> str:
+def _unit_text(decimals: int) -> str:
     return "1" if not decimals else "0." + "0" * (decimals - 1) + "1"

@@ -1,13 +1,13 @@
-"""The invariant catalogue: one TOML entry each, the predicates, the digest, the book."""
+"""The invariant catalogue: one TOML entry per invariant, the predicates, the digest and the operator's book."""
 
-from holdover.catalogue.entry import BadCatalogue, Entry, Evidence, ResponseStep
-from holdover.catalogue.load import Catalogue, Invariant
-from holdover.catalogue.predicate import BadPredicate, BoundPredicate, Read, predicate
+from holdover.catalogue.catalogue import Catalogue, Invariant
+from holdover.catalogue.entry import CatalogueError, Entry, Evidence, ResponseStep
+from holdover.catalogue.predicate import BoundPredicate, PredicateError, Read, predicate
 from holdover.catalogue.reads import Before, Boundary, Frozen, Held, Sum, Total, Via
 
 __all__ = [
-    "BadCatalogue",
-    "BadPredicate",
+    "CatalogueError",
+    "PredicateError",
     "Before",
     "BoundPredicate",
     "Boundary",

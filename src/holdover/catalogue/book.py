@@ -1,8 +1,8 @@
-"""The operator's document, made from the catalogue: generated, complete, printable.
+"""The operator's document, generated from the catalogue: complete and printable.
 
-One section an invariant, in the order in which an operator needs it: what must hold, what is frozen and what may still
-leave, what it means, what to do. What a maintainer needs (predicates, evidence, source) stands below. The same
-catalogue gives the same document, byte for byte: it carries a digest and no date.
+It has one section per invariant, in the order that an operator needs: what must hold, what is frozen and what
+may still leave, what a breach means, what to do. The maintainer's part (predicates, evidence, source)
+follows. The same catalogue gives the same document, byte for byte: it carries a digest and no date.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from itertools import groupby
 from typing import Final, Literal
 
 from holdover import __version__
+from holdover.catalogue.catalogue import Catalogue, Invariant
 from holdover.catalogue.entry import Entry
-from holdover.catalogue.load import Catalogue, Invariant
 from holdover.catalogue.predicate import BoundPredicate
 
 Form = Literal["html", "markdown"]
-"""What the document can be written as."""
+"""The output formats of the document."""
 
 TITLE: Final = "Invariant catalogue"
-_LEDE: Final = (
+_INTRODUCTION: Final = (
     "What must hold of a live execution system, what it means for the capital when it does not, and what to do then. "
     "The same catalogue is asserted in test and in production; the digest says which one this is."
 )
-_PAGED: Final = (
+_INSTRUCTIONS: Final = (
     "Find the invariant that the page names. What it freezes is frozen already, and stays so over restarts and nights.",
     "Do the steps in their order. A step is done when what stands under it is true, and not before.",
     "Put what you find into the incident as you go: the thaw asks for it as evidence.",
@@ -62,54 +62,54 @@ _CATEGORIES: Final = {
 }
 
 
-def book(catalogue: Catalogue, *, form: Form) -> str:
-    """The document as `html` (one file, nothing loaded from elsewhere) or `markdown`.
+def render_book(catalogue: Catalogue, *, form: Form) -> str:
+    """Render the document as `html` (one file without external resources) or `markdown`.
 
-    Raises `ValueError` for another form.
+    Raises `ValueError` for any other form.
     """
     if form == "html":
-        return _html(catalogue)
+        return _render_html(catalogue)
     if form == "markdown":
-        return _markdown(catalogue)
+        return _render_markdown(catalogue)
     raise ValueError(f"the book's form is {form!r}, should be html or markdown")
 
 
 # -- words for both forms ---------------------------------------------------------------------------------------------
 
 
-def asserted_words(entry: Entry, asserted: str = "") -> str:
-    """When the invariant is evaluated, as a person says it; `asserted` overrides the entry's own."""
-    told = {
+def describe_assertion(entry: Entry, asserted: str = "") -> str:
+    """Describe when the invariant is evaluated. A non-empty `asserted` overrides the entry's own."""
+    phrases = {
         "on-mutation": "on every mutation",
         "when-settled": "when a step has settled",
         "when-reconciled": "whenever nothing is in flight, and in full when a reconciliation is complete",
         "at-boundary": f"at the boundary {', '.join(entry.at)}" if entry.at else "at every boundary",
         "within": f"must come to hold within {entry.within}",
     }
-    return told[asserted or entry.asserted]
+    return phrases[asserted or entry.asserted]
 
 
-def freezes_words(entry: Entry) -> str:
-    """What a breach freezes, as a person says it."""
+def describe_freeze(entry: Entry) -> str:
+    """Describe what a breach freezes."""
     return _FREEZES.get(entry.scope, entry.scope)
 
 
-def allows_words(entry: Entry) -> str:
-    """What the freeze still lets through, as a person says it."""
-    return ", ".join(_ALLOWS.get(one, one) for one in entry.allows) or "nothing"
+def describe_allowed(entry: Entry) -> str:
+    """Describe what the freeze still allows."""
+    return ", ".join(_ALLOWS.get(action, action) for action in entry.allows) or "nothing"
 
 
-def _families(catalogue: Catalogue) -> list[tuple[str, str, str, list[Invariant]]]:
-    """Family, its title, its sentence and its invariants, in the catalogue's order."""
-    found = []
-    for family, invariants in groupby(catalogue, key=lambda one: one.entry.family):
+def _group_families(catalogue: Catalogue) -> list[tuple[str, str, str, list[Invariant]]]:
+    """Return each family with its title, its sentence and its invariants, in the catalogue's order."""
+    families = []
+    for family, invariants in groupby(catalogue, key=lambda invariant: invariant.entry.family):
         title, lede = _FAMILIES.get(family, (family.replace("-", " ").capitalize(), ""))
-        found.append((family, title, lede, list(invariants)))
-    return found
+        families.append((family, title, lede, list(invariants)))
+    return families
 
 
-def _facts(catalogue: Catalogue) -> list[tuple[str, str]]:
-    families = len(_families(catalogue))
+def _list_facts(catalogue: Catalogue) -> list[tuple[str, str]]:
+    families = len(_group_families(catalogue))
     return [
         ("Invariants", f"{len(catalogue)} in {families} {'family' if families == 1 else 'families'}"),
         ("Digest", f"`{catalogue.digest}`"),
@@ -117,18 +117,18 @@ def _facts(catalogue: Catalogue) -> list[tuple[str, str]]:
     ]
 
 
-def _background(entry: Entry) -> list[tuple[str, str]]:
-    """What stands below the steps: label and text; what an entry does not say is left out."""
-    categories = "; ".join(_CATEGORIES.get(one, one) for one in entry.categories)
-    faults = ", ".join(f"`{one}`" for one in entry.evidence.seeded_faults)
+def _list_background(entry: Entry) -> list[tuple[str, str]]:
+    """Return the label and text of each maintainer's fact; empty facts are omitted."""
+    categories = "; ".join(_CATEGORIES.get(category, category) for category in entry.categories)
+    faults = ", ".join(f"`{fault}`" for fault in entry.evidence.seeded_faults)
     rows = [("Guards", categories), ("Shown to fail by", faults), ("Source", entry.source), ("Since", entry.since)]
     return [(label, text) for label, text in rows if text]
 
 
-def _checked_by(invariant: Invariant, bound: BoundPredicate) -> str:
-    said = (inspect.getdoc(bound.function) or "").partition("\n")[0]
-    other = f"{asserted_words(invariant.entry, bound.asserted)}" if bound.asserted else ""
-    return " ".join(part for part in (f"`{bound.function.__name__}`", f"({other})" if other else "", said) if part)
+def _describe_predicate(invariant: Invariant, bound: BoundPredicate) -> str:
+    summary = (inspect.getdoc(bound.function) or "").partition("\n")[0]
+    timing = f"{describe_assertion(invariant.entry, bound.asserted)}" if bound.asserted else ""
+    return " ".join(part for part in (f"`{bound.function.__name__}`", f"({timing})" if timing else "", summary) if part)
 
 
 # -- HTML -------------------------------------------------------------------------------------------------------------
@@ -243,21 +243,23 @@ article p { margin: .25rem 0; }
 """
 
 
-def _html(catalogue: Catalogue) -> str:
-    prose = _prose_in(catalogue)
-    families = _families(catalogue)
-    facts = "\n".join(f"<dt>{escape(label)}</dt><dd>{prose(text)}</dd>" for label, text in _facts(catalogue))
-    paged = "\n".join(f"<li>{prose(one)}</li>" for one in _PAGED)
+def _render_html(catalogue: Catalogue) -> str:
+    prose = _make_prose_renderer(catalogue)
+    families = _group_families(catalogue)
+    facts = "\n".join(f"<dt>{escape(label)}</dt><dd>{prose(text)}</dd>" for label, text in _list_facts(catalogue))
+    instructions = "\n".join(f"<li>{prose(instruction)}</li>" for instruction in _INSTRUCTIONS)
     contents = "\n".join(
         f'<li><a href="#family-{escape(family)}">{escape(title)}</a>\n<ul>\n'
-        + "\n".join(f'<li><a href="#{escape(one.name)}">{escape(one.name)}</a></li>' for one in invariants)
+        + "\n".join(
+            f'<li><a href="#{escape(invariant.name)}">{escape(invariant.name)}</a></li>' for invariant in invariants
+        )
         + "\n</ul></li>"
         for family, title, _, invariants in families
     )
     sections = "\n".join(
         f'<section aria-labelledby="family-{escape(family)}">\n<h2 id="family-{escape(family)}">{escape(title)}</h2>\n'
         + (f'<p class="lede">{prose(lede)}</p>\n' if lede else "")
-        + "\n".join(_article(one, prose) for one in invariants)
+        + "\n".join(_render_article(invariant, prose) for invariant in invariants)
         + "\n</section>"
         for family, title, lede, invariants in families
     )
@@ -274,14 +276,14 @@ def _html(catalogue: Catalogue) -> str:
 <div class="page">
 <header>
 <h1>{TITLE}</h1>
-<p>{escape(_LEDE)}</p>
+<p>{escape(_INTRODUCTION)}</p>
 <dl class="facts">
 {facts}
 </dl>
 <section class="paged" aria-labelledby="paged">
 <h2 id="paged">When you have been paged</h2>
 <ol>
-{paged}
+{instructions}
 </ol>
 </section>
 </header>
@@ -300,23 +302,23 @@ def _html(catalogue: Catalogue) -> str:
 """
 
 
-def _article(invariant: Invariant, prose: Callable[[str], str]) -> str:
+def _render_article(invariant: Invariant, prose: Callable[[str], str]) -> str:
     entry = invariant.entry
     name = escape(entry.name)
     steps = "\n".join(
-        f'<li>{prose(one.step)}\n<span class="done"><b>Done when:</b> {prose(one.done_when)}</span></li>'
-        for one in entry.response
+        f'<li>{prose(step.step)}\n<span class="done"><b>Done when:</b> {prose(step.done_when)}</span></li>'
+        for step in entry.response
     )
-    checked = "".join(f"<li>{prose(_checked_by(invariant, bound))}</li>" for bound in invariant.predicates)
-    background = "\n".join(f"<dt>{escape(label)}</dt><dd>{prose(text)}</dd>" for label, text in _background(entry))
+    checked = "".join(f"<li>{prose(_describe_predicate(invariant, bound))}</li>" for bound in invariant.predicates)
+    background = "\n".join(f"<dt>{escape(label)}</dt><dd>{prose(text)}</dd>" for label, text in _list_background(entry))
     return f"""<article id="{name}" aria-labelledby="{name}-name">
 <div class="name"><h3 id="{name}-name"><a href="#{name}">{name}</a></h3>
 <span class="severity {escape(entry.severity)}">{escape(entry.severity)}</span></div>
 <p class="law">{prose(entry.statement)}</p>
 <dl class="key">
-<dt>Freezes</dt><dd>{escape(freezes_words(entry))}</dd>
-<dt>Still allowed</dt><dd>{escape(allows_words(entry))}</dd>
-<dt>Asserted</dt><dd>{escape(asserted_words(entry))}</dd>
+<dt>Freezes</dt><dd>{escape(describe_freeze(entry))}</dd>
+<dt>Still allowed</dt><dd>{escape(describe_allowed(entry))}</dd>
+<dt>Asserted</dt><dd>{escape(describe_assertion(entry))}</dd>
 </dl>
 <p>{prose(entry.description)}</p>
 <h4>What it means when it does not hold</h4>
@@ -332,12 +334,12 @@ def _article(invariant: Invariant, prose: Callable[[str], str]) -> str:
 </article>"""
 
 
-def _prose_in(catalogue: Catalogue) -> Callable[[str], str]:
-    """Text as HTML: escaped, `code` marked up, and the name of another invariant made a link to it."""
+def _make_prose_renderer(catalogue: Catalogue) -> Callable[[str], str]:
+    """Return a function that renders text as HTML: escaped, with `code` marked up and invariant names linked."""
 
-    def marked(found: re.Match[str]) -> str:
-        code = f"<code>{found[1]}</code>"
-        return f'<a href="#{found[1]}">{code}</a>' if found[1] in catalogue.invariants else code
+    def marked(match: re.Match[str]) -> str:
+        code = f"<code>{match[1]}</code>"
+        return f'<a href="#{match[1]}">{code}</a>' if match[1] in catalogue.invariants else code
 
     return lambda text: re.sub(r"`([^`]+)`", marked, escape(text))
 
@@ -345,31 +347,31 @@ def _prose_in(catalogue: Catalogue) -> Callable[[str], str]:
 # -- Markdown ---------------------------------------------------------------------------------------------------------
 
 
-def _markdown(catalogue: Catalogue) -> str:
-    families = _families(catalogue)
-    lines = [f"# {TITLE}", "", _LEDE, ""]
-    lines += [f"- {label}: {text}" for label, text in _facts(catalogue)]
+def _render_markdown(catalogue: Catalogue) -> str:
+    families = _group_families(catalogue)
+    lines = [f"# {TITLE}", "", _INTRODUCTION, ""]
+    lines += [f"- {label}: {text}" for label, text in _list_facts(catalogue)]
     lines += ["", "## When you have been paged", ""]
-    lines += [f"{number}. {one}" for number, one in enumerate(_PAGED, 1)]
+    lines += [f"{number}. {instruction}" for number, instruction in enumerate(_INSTRUCTIONS, 1)]
     lines += ["", "## Contents", ""]
     for _, title, _, invariants in families:
-        lines += [f"- {title}", *(f"  - [{one.name}](#{one.name})" for one in invariants)]
+        lines += [f"- {title}", *(f"  - [{invariant.name}](#{invariant.name})" for invariant in invariants)]
     for _, title, lede, invariants in families:
         lines += ["", f"## {title}"]
         lines += ["", lede] if lede else []
-        for one in invariants:
-            lines += ["", *_markdown_section(one)]
+        for invariant in invariants:
+            lines += ["", *_render_markdown_section(invariant)]
     return "\n".join(lines) + "\n"
 
 
-def _markdown_section(invariant: Invariant) -> list[str]:
+def _render_markdown_section(invariant: Invariant) -> list[str]:
     entry = invariant.entry
     lines = [f"### {entry.name}", "", f"**{entry.statement}**", ""]
     lines += [
         f"- Severity: {entry.severity}",
-        f"- Freezes: {freezes_words(entry)}",
-        f"- Still allowed: {allows_words(entry)}",
-        f"- Asserted: {asserted_words(entry)}",
+        f"- Freezes: {describe_freeze(entry)}",
+        f"- Still allowed: {describe_allowed(entry)}",
+        f"- Asserted: {describe_assertion(entry)}",
         "",
         entry.description,
         "",
@@ -380,8 +382,8 @@ def _markdown_section(invariant: Invariant) -> list[str]:
         "#### What to do, in this order",
         "",
     ]
-    for number, one in enumerate(entry.response, 1):
-        lines += [f"{number}. {one.step}", f"   *Done when: {one.done_when}*"]
-    lines += ["", *(f"- {label}: {text}" for label, text in _background(entry))]
-    lines += [f"- Checked by: {_checked_by(invariant, bound)}" for bound in invariant.predicates]
+    for number, step in enumerate(entry.response, 1):
+        lines += [f"{number}. {step.step}", f"   *Done when: {step.done_when}*"]
+    lines += ["", *(f"- {label}: {text}" for label, text in _list_background(entry))]
+    lines += [f"- Checked by: {_describe_predicate(invariant, bound)}" for bound in invariant.predicates]
     return lines

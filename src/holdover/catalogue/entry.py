@@ -1,4 +1,4 @@
-"""One invariant as an operator reads it: the TOML entry, its schema and its reading."""
+"""Catalogue entries: the schema of one invariant's TOML file and its reader."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ BOUNDARIES: Final = ("begin", "end", "overnight", "restart", "disconnect", "reco
 """The boundaries at which an invariant can be asserted."""
 
 ALLOWS: Final = ("cancel", "reduce", "query")
-"""What a freeze may still let through: cancels, orders that reduce the position, questions to the venue."""
+"""What a freeze may still allow: cancels, orders that reduce the position, queries to the venue."""
 
 Asserted = Literal["on-mutation", "when-settled", "when-reconciled", "at-boundary", "within"]
 _DURATION = re.compile(r"^(\d+)(ms|s|m|h)$")
 _UNIT_NS: Final = {"ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000}
 
 
-class BadCatalogue(ValueError):
-    """A catalogue that does not load; the message lists every problem, one a line."""
+class CatalogueError(ValueError):
+    """The catalogue does not load; the message lists every problem, one per line."""
 
 
 class ResponseStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One thing the operator does, and how it is known to be done."""
+    """One action of the operator, and the condition that shows it is done."""
 
     step: str
     done_when: str
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What shows that the invariant can fail: the seeded faults it must catch."""
+    """Evidence that the invariant can fail: the seeded faults that it must catch."""
 
     seeded_faults: list[str] = []
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One invariant of the catalogue, in the words that the operator gets.
+    """One invariant of the catalogue, in the operator's words.
 
-    `asserted` says when it is evaluated, `at` the boundaries (for `at-boundary`), `within` the time in which it must
-    come to hold (`30s`), `scope` what a breach freezes and `allows` what that freeze still lets through.
+    `asserted` states when it is evaluated, `at` the boundaries (for `at-boundary`), `within` the time in which it
+    must become true (`30s`), `scope` what a breach freezes and `allows` what that freeze still permits.
     """
 
     name: str
@@ -82,51 +82,51 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def within_ns(self) -> int:
-        """The time in which it must come to hold, in nanoseconds; 0 when it has none."""
-        found = _DURATION.match(self.within)
-        return int(found[1]) * _UNIT_NS[found[2]] if found else 0
+        """The time in which the invariant must become true, in nanoseconds; 0 when it has none."""
+        match = _DURATION.match(self.within)
+        return int(match[1]) * _UNIT_NS[match[2]] if match else 0
 
-    def problems(self) -> list[str]:
-        """What is wrong with the entry's content, in words; empty when it is whole."""
-        found = [
+    def find_problems(self) -> list[str]:
+        """Return what is wrong with the entry's content, in words; empty when nothing is."""
+        problems = [
             f"{field} is empty: an operator needs it"
             for field in ("name", "family", "statement", "description", "implication", "since")
             if not getattr(self, field).strip()
         ]
         if not self.response:
-            found.append("response has no step: an operator needs at least one [[response]] with step and done_when")
-        found += [
+            problems.append("response has no step: an operator needs at least one [[response]] with step and done_when")
+        problems += [
             f"response step {number} is empty: step and done_when must both say something"
             for number, step in enumerate(self.response, 1)
             if not step.step.strip() or not step.done_when.strip()
         ]
         if self.scope not in KINDS:
-            found.append(f"scope is {self.scope!r}, should be one of {', '.join(KINDS)}")
-        found += [f"allows {a!r}, should be among {', '.join(ALLOWS)}" for a in self.allows if a not in ALLOWS]
-        found += [f"at {b!r}, should be among {', '.join(BOUNDARIES)}" for b in self.at if b not in BOUNDARIES]
+            problems.append(f"scope is {self.scope!r}, should be one of {', '.join(KINDS)}")
+        problems += [f"allows {a!r}, should be among {', '.join(ALLOWS)}" for a in self.allows if a not in ALLOWS]
+        problems += [f"at {b!r}, should be among {', '.join(BOUNDARIES)}" for b in self.at if b not in BOUNDARIES]
         if self.asserted == "within" and not self.within_ns:
-            found.append(f"within is {self.within!r}, should be a time such as 500ms, 30s, 5m")
+            problems.append(f"within is {self.within!r}, should be a time such as 500ms, 30s, 5m")
         if self.asserted != "within" and self.within:
-            found.append(f"within is given, but asserted is {self.asserted!r}, should be 'within'")
+            problems.append(f"within is given, but asserted is {self.asserted!r}, should be 'within'")
         if self.tolerance != "0":
-            found.append(f"tolerance is {self.tolerance!r}, should be '0': amounts are exact integers")
-        found += [
+            problems.append(f"tolerance is {self.tolerance!r}, should be '0': amounts are exact integers")
+        problems += [
             f"category {c!r}, should be among {', '.join(CATEGORIES)}" for c in self.categories if c not in CATEGORIES
         ]
-        return found
+        return problems
 
 
 def read_entry(path: Path, text: str) -> Entry:
-    """The entry in a TOML file. Raises `BadCatalogue` naming the file and everything that is wrong in it."""
+    """Read the entry in a TOML file. Raises `CatalogueError` with the file and every problem in it."""
     try:
         entry = msgspec.convert(tomllib.loads(text), Entry)
     except tomllib.TOMLDecodeError as problem:
-        raise BadCatalogue(f"{path.name}: not a TOML file: {problem}") from problem
+        raise CatalogueError(f"{path.name}: not a TOML file: {problem}") from problem
     except msgspec.ValidationError as problem:
-        raise BadCatalogue(f"{path.name}: {problem}") from problem
-    problems = entry.problems()
+        raise CatalogueError(f"{path.name}: {problem}") from problem
+    problems = entry.find_problems()
     if path.stem != entry.name:
         problems.insert(0, f"name is {entry.name!r}, should be the file's own: {path.stem!r}")
     if problems:
-        raise BadCatalogue("\n".join(f"{path.name}: {problem}" for problem in problems))
+        raise CatalogueError("\n".join(f"{path.name}: {problem}" for problem in problems))
     return entry

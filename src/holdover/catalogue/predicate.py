@@ -1,4 +1,4 @@
-"""Binding a plain function to a name of the catalogue, and reading off its signature what it needs."""
+"""Predicates: plain functions bound to a catalogue name, with reads derived from their signatures."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from holdover.catalogue.reads import BEFORE, Boundary, Frozen, Predicate, Total,
 from holdover.model import Record
 
 
-class BadPredicate(ValueError):
-    """A predicate whose signature the monitor cannot serve; the message names the function and the parameter."""
+class PredicateError(ValueError):
+    """The monitor cannot serve a predicate's signature; the message names the function and the parameter."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """One parameter: what it reads (anchor, held, via, before, total, boundary or frozen) and from where."""
+    """One parameter of a predicate and what it reads.
+
+    `source` is anchor, held, via, before, total, boundary or frozen.
+    """
 
     parameter: str
-    what: str
+    source: str
     kind: type[Record] | None = None
     subsystem: str | None = None
     optional: bool = False
@@ -31,7 +34,7 @@ class Read:
 
 @dataclass(frozen=True)
 class BoundPredicate:
-    """A predicate with its reads; the first is the anchor. A non-empty `asserted` overrides the entry's."""
+    """A predicate with its reads; the first read is the anchor. A non-empty `asserted` overrides the entry's."""
 
     name: str
     function: Predicate
@@ -44,59 +47,61 @@ class BoundPredicate:
         return self.reads[0]
 
 
-REGISTERED: dict[str, list[BoundPredicate]] = {}
-"""Every predicate declared in this process by name, in the order of declaration."""
+REGISTERED_PREDICATES: dict[str, list[BoundPredicate]] = {}
+"""Every predicate declared in this process, by name, in the order of declaration."""
 
 
 def predicate(name: str, *, asserted: str = "") -> Callable[[Predicate], Predicate]:
-    """Declare the function below as the predicate of the invariant `name`.
+    """Declare a function as a predicate of the invariant `name`.
 
-    Several functions may carry one name: the invariant holds when each of them does (an order and an execution, say,
-    each with its own statement of the same fact). `asserted` says when this one is evaluated, where that differs from
-    the entry's: a message must be judged before it leaves, not once the step has settled. Raises `BadPredicate` when
-    the signature cannot be served.
+    Several functions may share a name; the invariant holds when each of them does. `asserted` overrides when this
+    predicate is evaluated: a message, for example, must be checked before it leaves, not when the step has
+    settled.
+
+    Raises `PredicateError` when the monitor cannot serve the signature.
     """
 
     def bind(function: Predicate) -> Predicate:
-        bound = BoundPredicate(name, function, reads_of(function), asserted)
-        others = [
-            known
-            for known in REGISTERED.get(name, [])
-            if known.function.__qualname__ != function.__qualname__ or known.function.__module__ != function.__module__
+        bound = BoundPredicate(name, function, parse_reads(function), asserted)
+        other_predicates = [
+            candidate
+            for candidate in REGISTERED_PREDICATES.get(name, [])
+            if candidate.function.__qualname__ != function.__qualname__
+            or candidate.function.__module__ != function.__module__
         ]
-        REGISTERED[name] = [*others, bound]
+        REGISTERED_PREDICATES[name] = [*other_predicates, bound]
         return function
 
     return bind
 
 
-def reads_of(function: Predicate) -> tuple[Read, ...]:
-    """What the function's parameters read. Raises `BadPredicate`."""
+def parse_reads(function: Predicate) -> tuple[Read, ...]:
+    """Return what the function's parameters read. Raises `PredicateError`."""
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError) as problem:
-        raise BadPredicate(
+        raise PredicateError(
             f"predicate {function.__qualname__}: an annotation cannot be resolved: {problem}"
         ) from problem
-    reads = tuple(_read(function, name, hints.get(name)) for name in inspect.signature(function).parameters)
-    if not reads or reads[0].what not in ("anchor", "held"):
-        raise BadPredicate(
+    reads = tuple(_parse_read(function, name, hints.get(name)) for name in inspect.signature(function).parameters)
+    if not reads or reads[0].source not in ("anchor", "held"):
+        raise PredicateError(
             f"predicate {function.__qualname__}: the first parameter must be a record (its anchor), "
             f"such as `order: Order` or `position: Held[Position, 'positions']`"
         )
     first, *rest = reads
-    if first.what == "held":
+    if first.source == "held":
         first = Read(first.parameter, "anchor", first.kind, first.subsystem, first.optional)
-    for other in rest:
-        if other.what == "anchor":
-            raise BadPredicate(
-                f"predicate {function.__qualname__}: {other.parameter} must say whose record it reads: "
-                f"Held[{other.kind.__name__ if other.kind else 'Record'}, 'subsystem']"
+    for read in rest:
+        if read.source == "anchor":
+            raise PredicateError(
+                f"predicate {function.__qualname__}: {read.parameter} must say whose record it reads: "
+                f"Held[{read.kind.__name__ if read.kind else 'Record'}, 'subsystem']"
             )
     return (first, *rest)
 
 
-def _read(function: Predicate, parameter: str, hint: object) -> Read:
+def _parse_read(function: Predicate, parameter: str, hint: object) -> Read:
     if hint is Boundary:
         return Read(parameter, "boundary")
     if hint is Frozen:
@@ -105,7 +110,7 @@ def _read(function: Predicate, parameter: str, hint: object) -> Read:
     if typing.get_origin(hint) is typing.Annotated:
         hint, *extra = typing.get_args(hint)
         notes = tuple(extra)
-    kind, optional = _kind(hint)
+    kind, optional = _record_kind(hint)
     for note in notes:
         if note is BEFORE:
             return Read(parameter, "before", kind, optional=True)
@@ -116,14 +121,14 @@ def _read(function: Predicate, parameter: str, hint: object) -> Read:
         if isinstance(note, str):
             return Read(parameter, "held", kind, note, optional)
     if kind is None:
-        raise BadPredicate(
+        raise PredicateError(
             f"predicate {function.__qualname__}: parameter {parameter} says nothing that can be read; "
             f"expected a record class, Held[...], Before[...], a total, Boundary or Frozen"
         )
     return Read(parameter, "anchor", kind, optional=optional)
 
 
-def _kind(hint: object) -> tuple[type[Record] | None, bool]:
+def _record_kind(hint: object) -> tuple[type[Record] | None, bool]:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         members = typing.get_args(hint)
         kinds = [member for member in members if isinstance(member, type) and issubclass(member, Record)]

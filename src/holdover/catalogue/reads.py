@@ -1,15 +1,15 @@
-"""What a predicate can read, said in its parameters' annotations.
+"""What a predicate can read, as annotations of its parameters.
 
     @predicate("positions-agree")
-    def positions_agree(kept: Held[Position, "positions"], risk: Held[Exposure, "risk"]) -> bool:
-        return kept.net_qty == risk.net_qty
+    def positions_agree(position: Held[Position, "positions"], risk: Held[Exposure, "risk"]) -> bool:
+        return position.net_qty == risk.net_qty
 
-The first parameter is the *anchor*: the record that the invariant is about. A bare record class reads that kind from
-whichever subsystem changed; `Held[Kind, "subsystem"]` reads one subsystem's record of the anchor's key. A parameter
-that may be `None` is passed as such; a parameter that may not be makes the predicate wait until the record exists.
+The first parameter is the *anchor*: the record that the invariant is about. A bare record class reads that
+kind from the subsystem that changed; `Held[Kind, "subsystem"]` reads one subsystem's record of the anchor's
+key. A parameter that may be `None` receives `None` when the record does not exist. Any other parameter
+postpones the predicate until the record exists.
 
-`Held` is `typing.Annotated` under the catalogue's word for it, so a type checker sees `Position` and the monitor sees
-where it comes from.
+`Held` is `typing.Annotated` under another name: a type checker sees `Position`, the monitor sees the subsystem.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from holdover.model import Record, Request
 T = TypeVar("T")
 
 
-class _Before:
-    """Marks the parameter that gets the anchor as it was before the mutation."""
+class _BeforeMarker:
+    """Marks the parameter that receives the anchor's record before the mutation."""
 
 
-BEFORE: Final = _Before()
+BEFORE: Final = _BeforeMarker()
 Before = Annotated[T | None, BEFORE]
-"""The anchor's previous record, `None` on its first appearance."""
+"""The anchor's previous record; `None` on its first appearance."""
 
 
 @dataclass(frozen=True)
 class Via:
-    """A record of another key: the one that the anchor's attribute `by` names in `subsystem`.
+    """A record of another key: the key is the anchor's attribute `by`, the record is the one in `subsystem`.
 
-    A change of that record does not bring the predicate up again; only the anchor's own mutations do.
+    A change of that record does not evaluate the predicate again; only a mutation of the anchor does.
     """
 
     subsystem: str
@@ -48,8 +48,8 @@ class Via:
 class Sum:
     """A running total over one subsystem's records of one kind.
 
-    `of` is the attribute summed (an integer), `by` the attribute that gives the total's key. The monitor keeps it at
-    each mutation, so reading it costs one look-up however many records there are.
+    `of` is the integer attribute to sum; `by` is the attribute that gives the total's key. The monitor updates
+    the total at each mutation, so a read costs one look-up however many records there are.
     """
 
     kind: type[Record]
@@ -57,15 +57,19 @@ class Sum:
     of: str
     by: str
 
-    def on(self, key: str, touches: str | None = None) -> Total:
-        """The total at the anchor's attribute `key`; `touches` is the summed record's attribute giving the anchor's
-        own key, when that differs from the total's key."""
+    def total_at(self, key: str, touches: str | None = None) -> Total:
+        """Return the total at the anchor's attribute `key`.
+
+        `touches` is the summed record's attribute that gives the anchor's own key, if it differs from the total's key.
+        """
         return Total(self, key, touches or self.by)
 
 
 @dataclass(frozen=True)
 class Total:
-    """One total read by one predicate: at the anchor's attribute `key`, and whose anchor a change `touches`."""
+    """One total that a predicate reads: at the anchor's attribute `key`; `touches` gives the anchors that a change
+    affects.
+    """
 
     sum: Sum
     key: str
@@ -82,14 +86,14 @@ class Boundary:
 
 
 class Frozen:
-    """What is frozen now, as a predicate may ask it."""
+    """The freezes in force, as predicates may query them."""
 
     def forbids(self, request: Request) -> str:
-        """The frozen scope that this message must not leave, or an empty string."""
+        """Return the frozen scope that forbids the message, or an empty string."""
         raise NotImplementedError("the guard supplies what is frozen")
 
 
 Predicate = Callable[..., "bool | None"]
-"""True: holds. False: does not. None: its precondition did not arise here."""
+"""Returns True when the invariant holds, False when it does not, None when its precondition is not met."""
 
 __all__ = ["BEFORE", "Before", "Boundary", "Frozen", "Held", "Predicate", "Sum", "Total", "Via"]

@@ -1,4 +1,7 @@
-"""The command line: one module a verb. Exit codes: 0 holds, 1 breach or gate not met, 2 bad input, 3 could not tell."""
+"""The command line: one module for each group of verbs.
+
+Exit codes: 0 holds, 1 breach or gate not met, 2 bad input, 3 undecided.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,15 @@ from holdover import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code. Bad input is one sentence a problem on standard error, never a traceback."""
+    """Run one verb and return the exit code. Bad input prints one sentence a problem on standard error, without a
+    traceback.
+    """
     parser = argparse.ArgumentParser(
         prog="holdover", description="State-persistent testing and runtime invariants for live execution systems."
     )
     parser.add_argument("--version", action="version", version=f"holdover {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in _modules(list(sys.argv[1:] if argv is None else argv)):
+    for module in _load_modules(list(sys.argv[1:] if argv is None else argv)):
         module.add_parser(verbs)
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.CRITICAL, format="%(message)s")
@@ -30,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, LookupError, OSError, RuntimeError, sqlite3.Error) as problem:
         if os.environ.get("HOLDOVER_DEBUG"):
             raise
-        return complain(problem)
+        return report_error(problem)
     except KeyboardInterrupt:
         print("holdover: stopped", file=sys.stderr)
         return 3
@@ -62,22 +67,22 @@ _VERBS = {
 """The verbs of each module, in the order of the help."""
 
 
-def _modules(argv: list[str]) -> Iterator[Any]:
-    """The module of the verb, of all verbs where none is named: nothing that comes up waits for what others import."""
-    told = argv[:1]
-    named = [module for module, verbs in _VERBS.items() if told and told[0] in verbs]
+def _load_modules(argv: list[str]) -> Iterator[Any]:
+    """Yield the module of the verb, or all modules when no verb is named, so that a verb imports only what it needs."""
+    verb_arguments = argv[:1]
+    named = [module for module, verbs in _VERBS.items() if verb_arguments and verb_arguments[0] in verbs]
     for module in named or _VERBS:
         yield importlib.import_module(f"holdover.cli.{module}")
 
 
-def complain(problem: BaseException) -> int:
-    """Say what is wrong on standard error; returns the exit code for bad input."""
-    told = str(problem) or type(problem).__name__
+def report_error(problem: BaseException) -> int:
+    """Print an error on standard error; returns the exit code for bad input."""
+    message = str(problem) or type(problem).__name__
     if isinstance(problem, OSError) and problem.strerror:
-        told = f"{problem.filename or ''}: {problem.strerror}".lstrip(": ")
-    for line in told.splitlines():
+        message = f"{problem.filename or ''}: {problem.strerror}".lstrip(": ")
+    for line in message.splitlines():
         print(f"holdover: {line}", file=sys.stderr)
     return 2
 
 
-__all__ = ["complain", "main"]
+__all__ = ["report_error", "main"]

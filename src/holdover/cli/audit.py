@@ -1,4 +1,4 @@
-"""`holdover audit`: the catalogue's judgement of FIX logs that are there already."""
+"""`holdover audit`: checks existing FIX logs against the catalogue."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read every log, in the order given, as one; returns the exit code."""
+    """Check all logs, in order, as one; returns the exit code."""
     audit = Audit(Catalogue.load(*arguments.catalogue))
     for name in arguments.files:
         if name == "-":
@@ -36,6 +36,6 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             audit.read_file(Path(name))
     audit.end()
-    told = audit.as_json()
-    print(json.dumps(told) if arguments.json else audit_text(told))
+    summary = audit.as_json()
+    print(json.dumps(summary) if arguments.json else audit_text(summary))
     return {"holds": 0, "breach": 1}.get(audit.verdict, 3)

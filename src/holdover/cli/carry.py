@@ -1,4 +1,4 @@
-"""`holdover carry`: a process behind FIX on a day from yesterday's state, beside the same day from none."""
+"""`holdover carry`: runs a process behind FIX for a day from yesterday's state, and again from an empty state."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import msgspec
 from tqdm import tqdm
 
 from holdover.catalogue import Catalogue
-from holdover.harness.snapshot import About, Snapshot, SnapshotStore
-from holdover.recording import BadRecording, Recording, RecordingStore, bundled
+from holdover.harness.snapshot import Snapshot, SnapshotInfo, SnapshotStore
+from holdover.recording import Recording, RecordingError, RecordingStore, bundled_store
 from holdover.report import carry_text
 
 if TYPE_CHECKING:
-    from holdover.adapters.process.carry import Carrier
+    from holdover.adapters.process.carry import CarryRunner
     from holdover.adapters.process.config import ProcessConfig
-    from holdover.adapters.process.day import Operation, Ran
+    from holdover.adapters.process.day import DayResult, ProcessOperation
 
 
-class NotKnown(RuntimeError):
-    """Something without which there is no verdict is not known; the message says what, and who may know it."""
+class UnknownStateError(RuntimeError):
+    """State that a verdict needs is unknown; the message says what, and who can supply it."""
 
 
 def add_parser(verbs: Any) -> None:
@@ -50,13 +50,13 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--venue-orders", type=Path, metavar="FILE", help="what the venue has open, where no snapshot says"
     )
-    for what in ("kill", "cut", "stall"):
-        way = "[:in|out]" if what == "stall" else ""
+    for action in ("kill", "cut", "stall"):
+        direction_hint = "[:in|out]" if action == "stall" else ""
         parser.add_argument(
-            f"--{what}-at",
+            f"--{action}-at",
             action="append",
             default=[],
-            metavar=f"SECONDS[:FOR{way}]",
+            metavar=f"SECONDS[:FOR{direction_hint}]",
             help="after the open; repeatedly",
         )
     parser.add_argument("--arm", choices=("both", "carried", "control"), default="both")
@@ -71,56 +71,56 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run both arms; 0 holds, 1 breach, 3 could not tell."""
-    from holdover.adapters.process.carry import AGAIN, CARRIED, CONTROL, Carrier, as_json
-    from holdover.adapters.process.config import read_process
-    from holdover.adapters.process.day import Begin
+    """Run the requested arms; returns 0 holds, 1 breach, 3 undecided."""
+    from holdover.adapters.process.carry import CARRIED, CONTROL, REPEAT, CarryRunner, to_json
+    from holdover.adapters.process.config import read_process_config
+    from holdover.adapters.process.day import DayStart
 
     if (arguments.snapshot is None) == (arguments.first is None):
         raise ValueError("say either a SNAPSHOT or --from DAY, by which one is made")
-    config = read_process(arguments.process)
+    config = read_process_config(arguments.process)
     if arguments.accelerate is not None:
         if not 0 < arguments.accelerate <= 100_000:
             raise ValueError(f"--accelerate {arguments.accelerate:g} should be above 0 and at most 100000")
         config = msgspec.structs.replace(config, accelerate=arguments.accelerate)
-    store = RecordingStore(arguments.recordings) if arguments.recordings else bundled()
-    recordings = recorded(store, config.symbols, arguments.day)
-    before = recorded(store, config.symbols, arguments.first) if arguments.first else []
+    store = RecordingStore(arguments.recordings) if arguments.recordings else bundled_store()
+    recordings = load_recordings(store, config.symbols, arguments.day)
+    before = load_recordings(store, config.symbols, arguments.first) if arguments.first else []
     if before and before[0].meta.trade_date >= recordings[0].meta.trade_date:
         raise ValueError(f"--day {arguments.day} should come after --from {arguments.first}")
-    operations = operations_of(arguments)
+    operations = parse_operations(arguments)
     arms = [CARRIED, CONTROL] if arguments.arm == "both" else [arguments.arm]
-    arms += [AGAIN] if arguments.twice and CONTROL in arms else []
+    arms += [REPEAT] if arguments.twice and CONTROL in arms else []
     total = (1 if before else 0) + len(arms)
-    with _in_good_order(), tqdm(total=total, unit="day", disable=None, file=sys.stderr, leave=False) as bar:
+    with _sigterm_as_interrupt(), tqdm(total=total, unit="day", disable=None, file=sys.stderr, leave=False) as bar:
 
-        def progress(what: str) -> None:
-            bar.set_description(what)
+        def progress(description: str) -> None:
+            bar.set_description(description)
             bar.update(1)
 
-        carrier = Carrier(
+        carrier = CarryRunner(
             config, arguments.out, Catalogue.load(*arguments.catalogue), operations=operations, progress=progress
         )
         try:
-            snapshot = first_day(carrier, config, before) if before else taken(arguments)
-            begin = begun(snapshot, config, arguments, recordings)
-        except NotKnown as problem:
+            snapshot = run_first_day(carrier, config, before) if before else load_snapshot(arguments)
+            begin = begin_from_snapshot(snapshot, config, arguments, recordings)
+        except UnknownStateError as problem:
             print(f"holdover: {problem}", file=sys.stderr)
             return 3
-        runs: dict[str, Ran] = {}
+        runs: dict[str, DayResult] = {}
         for arm in arms:
-            runs[arm], _ = carrier.run(arm, recordings, begin if arm == CARRIED else Begin())
-    told = as_json(carrier.result(recordings, snapshot.name, runs))
-    (arguments.out / "result.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-    print(json.dumps(told) if arguments.json else carry_text(told))
-    return {"holds": 0, "breach": 1}.get(told["verdict"], 3)
+            runs[arm], _ = carrier.run(arm, recordings, begin if arm == CARRIED else DayStart())
+    result = to_json(carrier.result(recordings, snapshot.name, runs))
+    (arguments.out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    print(json.dumps(result) if arguments.json else carry_text(result))
+    return {"holds": 0, "breach": 1}.get(result["verdict"], 3)
 
 
 @contextlib.contextmanager
-def _in_good_order() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: the process under test, which has a group of its own, is ended on the way."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C, so that the process under test, which has its own process group, is ended too."""
 
-    def stopped(*told: object) -> None:
+    def stopped(*signal_arguments: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stopped)
@@ -130,96 +130,107 @@ def _in_good_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def recorded(store: RecordingStore, symbols: list[str], day: str) -> list[Recording]:
-    """The recordings of a day. Raises `BadRecording` naming what is at hand instead."""
+def load_recordings(store: RecordingStore, symbols: list[str], day: str) -> list[Recording]:
+    """Return the recordings of a day. Raises `RecordingError` that lists the available days."""
     for symbol in symbols:
         if day not in store.days(symbol):
             at_hand = ", ".join(store.days(symbol)) or "none"
-            raise BadRecording(f"no recording of {symbol} on {day} in {store.directory}; at hand: {at_hand}")
+            raise RecordingError(f"no recording of {symbol} on {day} in {store.directory}; at hand: {at_hand}")
     return [store.get(symbol, day) for symbol in symbols]
 
 
-def operations_of(arguments: argparse.Namespace) -> list[Operation]:
-    """What is to be done to the process. Raises `ValueError` with every operation that cannot be read."""
-    from holdover.adapters.process.day import Operation
+def parse_operations(arguments: argparse.Namespace) -> list[ProcessOperation]:
+    """Return the operations that the options name. Raises `ValueError` with every operation that cannot be parsed."""
+    from holdover.adapters.process.day import ProcessOperation
     from holdover.adapters.process.wire import DIRECTIONS
 
-    found, problems = [], []
-    for what, default_s in (("kill", 0.0), ("cut", 5.0), ("stall", 5.0)):
-        for said in getattr(arguments, f"{what}_at"):
-            at, *more = said.split(":")
+    operations, problems = [], []
+    for action, default_s in (("kill", 0.0), ("cut", 5.0), ("stall", 5.0)):
+        for text in getattr(arguments, f"{action}_at"):
+            at, *options = text.split(":")
             try:
-                at_s, for_s = float(at), float(more[0]) if more else default_s
-                if at_s < 0 or for_s < 0 or len(more) > (2 if what == "stall" else 1):
+                at_s, for_s = float(at), float(options[0]) if options else default_s
+                if at_s < 0 or for_s < 0 or len(options) > (2 if action == "stall" else 1):
                     raise ValueError
-                if len(more) == 2 and more[1] not in DIRECTIONS:
+                if len(options) == 2 and options[1] not in DIRECTIONS:
                     raise ValueError
             except ValueError:
-                way = ", and for one direction :in or :out" if what == "stall" else ""
-                problems.append(f"--{what}-at {said} should be SECONDS or SECONDS:FOR, not below 0{way}")
+                direction_hint = ", and for one direction :in or :out" if action == "stall" else ""
+                problems.append(f"--{action}-at {text} should be SECONDS or SECONDS:FOR, not below 0{direction_hint}")
                 continue
-            directions = (more[1],) if len(more) == 2 else DIRECTIONS
-            found.append(Operation(what=what, at_s=at_s, for_s=for_s, directions=directions))
+            directions = (options[1],) if len(options) == 2 else DIRECTIONS
+            operations.append(ProcessOperation(kind=action, at_s=at_s, for_s=for_s, directions=directions))
     if problems:
         raise ValueError("\n".join(problems))
-    return found
+    return operations
 
 
-def first_day(carrier: Carrier, config: ProcessConfig, recordings: list[Recording]) -> Snapshot:
-    """Run the day before from nothing, undisturbed, and take the state that it ends with."""
-    from holdover.adapters.process.carry import FIRST, parts_of
-    from holdover.adapters.process.day import Begin
+def run_first_day(carrier: CarryRunner, config: ProcessConfig, recordings: list[Recording]) -> Snapshot:
+    """Run the day before from an empty state, without faults, and return a snapshot of its end.
 
-    ran, memory = carrier.run(FIRST, recordings, Begin())
+    Raises `UnknownStateError` when the day did not end normally.
+    """
+    from holdover.adapters.process.carry import FIRST, snapshot_parts
+    from holdover.adapters.process.day import DayStart
+
+    ran, memory = carrier.run(FIRST, recordings, DayStart())
     if ran.problems:
-        raise NotKnown(f"the day {ran.trade_date} did not come to its end, so nothing is carried: {ran.problems[0]}")
-    snapshot = made(config, recordings, parts_of(config, ran, memory), carrier.catalogue.digest)
-    snapshot.save(carrier.out / "snapshots")
+        raise UnknownStateError(
+            f"the day {ran.trade_date} did not come to its end, so nothing is carried: {ran.problems[0]}"
+        )
+    snapshot = snapshot_of(config, recordings, snapshot_parts(config, ran, memory), carrier.catalogue.digest)
+    snapshot.save(carrier.output_directory / "snapshots")
     return snapshot
 
 
-def made(config: ProcessConfig, recordings: list[Recording], parts: dict[str, bytes], digest: str) -> Snapshot:
-    """The snapshot of a process after a day."""
-    metas = [one.meta for one in recordings]
-    about = About(
+def snapshot_of(config: ProcessConfig, recordings: list[Recording], parts: dict[str, bytes], digest: str) -> Snapshot:
+    """Return the snapshot of a process after a day."""
+    metas = [recording.meta for recording in recordings]
+    about = SnapshotInfo(
         trade_date=metas[0].trade_date,
         phase="night",
-        time_ns=max(one.close_ns for one in metas),
+        time_ns=max(meta.close_ns for meta in metas),
         catalogue=digest,
         subject="process",
         symbols=list(config.symbols),
         redacted=sorted(config.redact_fields),
-        simulated=any(one.simulated for one in metas),
+        simulated=any(meta.simulated for meta in metas),
     )
     return Snapshot(about, parts)
 
 
-def taken(arguments: argparse.Namespace) -> Snapshot:
-    """The snapshot that was asked for."""
+def load_snapshot(arguments: argparse.Namespace) -> Snapshot:
+    """Load the requested snapshot."""
     path = Path(arguments.snapshot)
-    return Snapshot.open(path) if path.suffix == ".hsnap" else SnapshotStore(arguments.store).get(arguments.snapshot)
+    return Snapshot.open(path) if path.suffix == ".hsnap" else SnapshotStore(arguments.store).find(arguments.snapshot)
 
 
-def begun(snapshot: Snapshot, config: ProcessConfig, arguments: argparse.Namespace, recordings: list[Recording]) -> Any:
-    """What the carried arm begins with. Raises `NotKnown` where nobody has said what the venue has open."""
-    from holdover.adapters.process.carry import NIGHT, begin_of
-    from holdover.adapters.process.seed import night_from
+def begin_from_snapshot(
+    snapshot: Snapshot, config: ProcessConfig, arguments: argparse.Namespace, recordings: list[Recording]
+) -> Any:
+    """Return the start state of the carried arm.
 
-    if snapshot.about.subject != "process":
+    Raises `UnknownStateError` when the open orders at the venue are unknown, and `ValueError` for an unsuitable
+    snapshot.
+    """
+    from holdover.adapters.process.carry import NIGHT_PART, day_start_of
+    from holdover.adapters.process.seed import read_night_export
+
+    if snapshot.info.subject != "process":
         raise ValueError(
-            f"snapshot {snapshot.name} is of the subject {snapshot.about.subject or 'of a session'}; "
+            f"snapshot {snapshot.name} is of the subject {snapshot.info.subject or 'of a session'}; "
             "one of a process is made by holdover snapshot take --process FILE, or by --from DAY"
         )
-    if snapshot.about.trade_date >= arguments.day:
-        raise ValueError(f"snapshot {snapshot.name} is of {snapshot.about.trade_date}; --day should come after it")
-    begin = begin_of(snapshot.parts)
+    if snapshot.info.trade_date >= arguments.day:
+        raise ValueError(f"snapshot {snapshot.name} is of {snapshot.info.trade_date}; --day should come after it")
+    begin = day_start_of(snapshot.parts)
     if arguments.venue_orders is not None:
-        instruments = [one.meta.instrument for one in recordings]
-        night = night_from(arguments.venue_orders, config, instruments, snapshot.about.trade_date)
-        return msgspec.structs.replace(begin, night=night.encoded(), memory=b"", eras=[])
-    if NIGHT not in snapshot.parts:
-        raise NotKnown(
+        instruments = [recording.meta.instrument for recording in recordings]
+        night = read_night_export(arguments.venue_orders, config, instruments, snapshot.info.trade_date)
+        return msgspec.structs.replace(begin, night=night.to_bytes(), memory=b"", eras=[])
+    if NIGHT_PART not in snapshot.parts:
+        raise UnknownStateError(
             f"snapshot {snapshot.name} was taken without our venue: which orders are open and what is held at "
-            f"the venue after {snapshot.about.trade_date} is not known; its owner says so by --venue-orders FILE"
+            f"the venue after {snapshot.info.trade_date} is not known; its owner says so by --venue-orders FILE"
         )
     return begin

@@ -1,4 +1,4 @@
-"""`holdover config check`: every problem of a configuration at once, before anything runs by it."""
+"""`holdover config check`: lists every problem of a configuration before a guard uses it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from holdover.catalogue import Catalogue
-from holdover.runtime import BadConfig, StoreProblem, read_config
-from holdover.runtime.axes import BadAxis, import_axes
+from holdover.runtime import GuardConfigError, StoreError, read_config
+from holdover.runtime.axes import AxisError, import_axes
 
 
 def add_parser(verbs: Any) -> None:
@@ -29,7 +29,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 when a guard can run by it, 2 when it cannot."""
+    """Return 0 when a guard can use the configuration, else 2."""
     problems = _problems(arguments.file, connect=arguments.connect)
     name = arguments.file.name
     if arguments.json:
@@ -43,21 +43,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _problems(path: Path, *, connect: bool) -> list[str]:
     try:
-        told = read_config(path)
-    except BadConfig as problem:
+        config = read_config(path)
+    except GuardConfigError as problem:
         return [line.removeprefix(f"{path.name}: ") for line in str(problem).splitlines()]
-    problems = told.problems()
-    for what, check in (
-        ("catalogue", lambda: Catalogue.load(*told.catalogue)),
-        ("axes", lambda: import_axes(told.axes)),
+    problems = config.find_problems()
+    for name, check in (
+        ("catalogue", lambda: Catalogue.load(*config.catalogue)),
+        ("axes", lambda: import_axes(config.axes)),
     ):
         try:
             check()
-        except (ValueError, LookupError, ImportError, BadAxis) as problem:
-            problems += [f"[guard] {what}: {line}" for line in str(problem).splitlines()]
+        except (ValueError, LookupError, ImportError, AxisError) as problem:
+            problems += [f"[guard] {name}: {line}" for line in str(problem).splitlines()]
     if connect and not any(problem.startswith("[store]") for problem in problems):
         try:
-            told.open_store().close()
-        except (StoreProblem, BadConfig) as problem:
+            config.open_store().close()
+        except (StoreError, GuardConfigError) as problem:
             problems.append(f"[store] {problem}")
     return problems

@@ -1,4 +1,4 @@
-"""`holdover cutover`: may the candidate go live? Every condition, and an exit code."""
+"""`holdover cutover`: checks whether the candidate may go live; lists every condition."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from holdover.shadow import ask, cutover_text, read_shadow
+from holdover.shadow import check_cutover, cutover_text, read_shadow_config
 
 
 def add_parser(verbs: Any) -> None:
@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 eligible, 1 not, 3 cannot tell."""
-    answer = ask(read_shadow(arguments.config), time.time_ns())
-    print(json.dumps(answer.as_json()) if arguments.json else cutover_text(answer))
+    """Return 0 when eligible, 1 when not, 3 when undecided."""
+    answer = check_cutover(read_shadow_config(arguments.config), time.time_ns())
+    print(json.dumps(answer.to_json()) if arguments.json else cutover_text(answer))
     return answer.exit_code

@@ -1,4 +1,6 @@
-"""`holdover cycle`: the main job."""
+"""`holdover cycle`: runs a system over recorded days, carried from day to day, and compares it with a fresh
+start each day.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,11 @@ from typing import Any
 from tqdm import tqdm
 
 from holdover.catalogue import Catalogue
-from holdover.coverage import Collector
-from holdover.harness.cycle import Result, run_cycle
-from holdover.harness.schedule import DEFAULT, read_schedule
-from holdover.harness.subject import Plan, factory_named
-from holdover.recording import BadRecording, RecordingStore, bundled
+from holdover.coverage import CoverageCollector
+from holdover.harness.cycle import CycleResult, run_cycle
+from holdover.harness.schedule import DEFAULT_SCHEDULE, read_schedule
+from holdover.harness.subject import Plan, resolve_factory
+from holdover.recording import RecordingError, RecordingStore, bundled_store
 from holdover.report import cycle_json, cycle_page, cycle_text
 
 
@@ -41,23 +43,25 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the cycle; 0 holds, 1 breach, 3 unknown."""
-    store = RecordingStore(arguments.recordings) if arguments.recordings else bundled()
-    symbols = chosen_symbols(store, arguments.instrument)
-    days = chosen_days(store, symbols, arguments.first, arguments.days)
-    schedule = read_schedule(arguments.schedule) if arguments.schedule else DEFAULT
-    factory = factory_named(arguments.subject)
+    """Run the cycle; returns 0 holds, 1 breach, 3 undecided."""
+    store = RecordingStore(arguments.recordings) if arguments.recordings else bundled_store()
+    symbols = select_symbols(store, arguments.instrument)
+    days = select_days(store, symbols, arguments.first, arguments.days)
+    schedule = read_schedule(arguments.schedule) if arguments.schedule else DEFAULT_SCHEDULE
+    factory = resolve_factory(arguments.subject)
     catalogue = Catalogue.load(*arguments.catalogue)
     metas = [store.get(symbol, day).meta for day in days for symbol in symbols]
-    factory(Plan(days=metas, seed=arguments.seed, faults=tuple(arguments.fault)))  # bad faults are said before the run
+    factory(
+        Plan(days=metas, seed=arguments.seed, faults=tuple(arguments.fault))
+    )  # reports unknown faults before the run
     arms = ("carried", "fresh") if arguments.arm == "both" else (arguments.arm,)
     arguments.out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    collector = Collector(catalogue).open() if arguments.state_cov else None
+    collector = CoverageCollector(catalogue).open() if arguments.state_cov else None
     with tqdm(total=len(arms) * len(days), unit="day", disable=None, file=sys.stderr, leave=False) as bar:
 
-        def progress(what: str) -> None:
-            bar.set_description(what)
+        def progress(description: str) -> None:
+            bar.set_description(description)
             bar.update(1)
 
         result = run_cycle(
@@ -77,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     seconds = time.perf_counter() - began
     if collector is not None:
         collector.close()
-        collector.take(f"schedule {schedule.name}")
+        collector.collect(f"schedule {schedule.name}")
         collector.data.write(arguments.state_cov)
     report = arguments.out / "report.html"
     instruments = {meta.instrument.symbol: meta.instrument for meta in metas}
@@ -90,44 +94,50 @@ def run(arguments: argparse.Namespace) -> int:
     return exit_code(result)
 
 
-def exit_code(result: Result) -> int:
-    """0 holds, 1 breach, 3 could not tell."""
+def exit_code(result: CycleResult) -> int:
+    """Return 0 for holds, 1 for breach, 3 for undecided."""
     return {"holds": 0, "breach": 1}.get(result.verdict, 3)
 
 
-def chosen_symbols(store: RecordingStore, asked: str | None) -> list[str]:
-    """The instruments asked for, else the first at hand. Raises `BadRecording` for one that is not recorded."""
+def select_symbols(store: RecordingStore, instruments: str | None) -> list[str]:
+    """Return the requested instruments, or the first recorded one. Raises `RecordingError` for one without a
+    recording.
+    """
     at_hand = store.symbols()
     if not at_hand:
-        raise BadRecording(f"{store.directory}: no recording (*.hrec) in it; import some: holdover recording import")
-    symbols = [one.strip().upper() for one in asked.split(",") if one.strip()] if asked else at_hand[:1]
+        raise RecordingError(f"{store.directory}: no recording (*.hrec) in it; import some: holdover recording import")
+    symbols = (
+        [symbol.strip().upper() for symbol in instruments.split(",") if symbol.strip()] if instruments else at_hand[:1]
+    )
     for symbol in symbols:
         if symbol not in at_hand:
-            raise BadRecording(f"no recording of {symbol} in {store.directory}; at hand: {', '.join(at_hand)}")
+            raise RecordingError(f"no recording of {symbol} in {store.directory}; at hand: {', '.join(at_hand)}")
     return list(dict.fromkeys(symbols))
 
 
-def chosen_days(store: RecordingStore, symbols: list[str], first: str | None, count: int | None) -> list[str]:
-    """Consecutive days on which all of them are recorded. Raises `BadRecording` naming what is at hand instead."""
+def select_days(store: RecordingStore, symbols: list[str], first: str | None, count: int | None) -> list[str]:
+    """Return consecutive days on which all instruments are recorded.
+
+    Raises `RecordingError` that lists the available days.
+    """
     common = [day for day in store.days(symbols[0]) if all(day in store.days(symbol) for symbol in symbols)]
     if count is not None and count < 1:
-        raise BadRecording(f"--days is {count}, should be 1 or more")
+        raise RecordingError(f"--days is {count}, should be 1 or more")
     if first is not None and first not in common:
-        raise BadRecording(f"no recording of {', '.join(symbols)} on {first}; at hand: {', '.join(common)}")
-    chosen = common[common.index(first) if first else 0 :]
-    if count is not None and len(chosen) < count:
-        raise BadRecording(
-            f"{count} days asked for from {chosen[0] if chosen else first}, "
-            f"at hand are {len(chosen)}: {', '.join(chosen)}"
+        raise RecordingError(f"no recording of {', '.join(symbols)} on {first}; at hand: {', '.join(common)}")
+    days = common[common.index(first) if first else 0 :]
+    if count is not None and len(days) < count:
+        raise RecordingError(
+            f"{count} days asked for from {days[0] if days else first}, at hand are {len(days)}: {', '.join(days)}"
         )
-    chosen = chosen[:count]
-    if not chosen:
-        raise BadRecording(f"no day on which all of {', '.join(symbols)} are recorded")
-    for day, after in pairwise(chosen):
+    days = days[:count]
+    if not days:
+        raise RecordingError(f"no day on which all of {', '.join(symbols)} are recorded")
+    for day, after in pairwise(days):
         expected = store.get(symbols[0], day).meta.next_session
         if expected and expected < after:
-            raise BadRecording(
+            raise RecordingError(
                 f"{expected} follows {day} in the calendar and is not recorded (the next at hand is {after}); "
                 f"choose days that follow each other"
             )
-    return chosen
+    return days

@@ -1,4 +1,4 @@
-"""`holdover gate`: the merge gate in one command."""
+"""`holdover gate`: the merge gate."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from holdover.catalogue import Catalogue
-from holdover.cli.coverage import DATA
-from holdover.cli.kept import replayed
-from holdover.coverage import BadCoverage, Data, Numbers, find_lock, read, read_lock
-from holdover.coverage.gate import Gate, Kept, judge
-from holdover.coverage.lock import NAME
-from holdover.coverage.results import read_results, results_beside
-from holdover.explore.corpus import WITNESSES, Corpus
+from holdover.cli.corpus_replay import replay_with_progress
+from holdover.cli.coverage import DATA_FILE
+from holdover.coverage import CoverageData, CoverageError, CoverageNumbers, find_lock, read_coverage, read_lock
+from holdover.coverage.gate import CorpusStatus, Gate, judge_gate
+from holdover.coverage.lock import LOCK_NAME
+from holdover.coverage.results import read_results, results_path
+from holdover.explore.corpus import WITNESSES_FILE, Corpus
 from holdover.recording import RecordingStore
 from holdover.report import gate_junit, gate_markdown, gate_text
 from holdover.runtime.axes import axes_in_use
@@ -31,9 +31,9 @@ def add_parser(verbs: Any) -> None:
         help="what a merge needs: state tests, coverage, carry gap, catalogue, corpus",
         description="Judges what `pytest --state-cov` has left; with `-- ARGUMENTS` it runs pytest with them first.",
     )
-    parser.add_argument("--data", type=Path, default=DATA, help=f"the coverage file, without it {DATA}")
+    parser.add_argument("--data", type=Path, default=DATA_FILE, help=f"the coverage file, without it {DATA_FILE}")
     parser.add_argument("--results", type=Path, help="the results file, without it the one beside the coverage file")
-    parser.add_argument("--lock", type=Path, help=f"the lock file, without it {NAME} here")
+    parser.add_argument("--lock", type=Path, help=f"the lock file, without it {LOCK_NAME} here")
     parser.add_argument("--gap", type=Path, metavar="PROFILE", help="a profile of production: nothing in it uncovered")
     parser.add_argument("--base", type=Path, metavar="FILE", help="a coverage file: none of its cells lost")
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="a corpus that must be intact, and hold")
@@ -48,86 +48,89 @@ def add_parser(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace, *, check_corpus: Callable[[Path], Kept] | None = None) -> int:
-    """Judge; 0 met, 1 not. `check_corpus` says how a corpus is; without it the corpus is checked and played."""
+def run(arguments: argparse.Namespace, *, check_corpus: Callable[[Path], CorpusStatus] | None = None) -> int:
+    """Run the gate; returns 0 when it is met, else 1. `check_corpus` replaces checking and playing the corpus."""
     lock_path = arguments.lock or find_lock(Path())
     lock = read_lock(lock_path)
-    results_file = arguments.results or results_beside(arguments.data)
+    results_file = arguments.results or results_path(arguments.data)
     if arguments.pytest:
         _run_pytest(arguments, lock_path)
     catalogue = Catalogue.load(*lock.catalogue)
-    numbers = Numbers(
-        _data(arguments.data, catalogue),
+    numbers = CoverageNumbers(
+        _load_data(arguments.data, catalogue),
         lock,
         catalogue,
-        profile=read(arguments.gap) if arguments.gap else None,
-        base=read(arguments.base) if arguments.base else None,
+        profile=read_coverage(arguments.gap) if arguments.gap else None,
+        base=read_coverage(arguments.base) if arguments.base else None,
     )
-    gate = judge(
+    gate = judge_gate(
         numbers,
         read_results(results_file),
         arguments.today or date.today(),
-        corpus=_kept(arguments, catalogue, lock.axes, check_corpus) if arguments.corpus else None,
+        corpus=_corpus_status(arguments, catalogue, lock.axes, check_corpus) if arguments.corpus else None,
         fail_under=arguments.fail_under,
     )
-    _write(arguments, gate)
+    _write_reports(arguments, gate)
     print(json.dumps(gate.as_json()) if arguments.json else gate_text(gate))
-    return 0 if gate.met else 1
+    return 0 if gate.is_met else 1
 
 
-def _data(path: Path, catalogue: Catalogue) -> Data:
-    """The coverage; nothing at all where there is no file, which the gate then says."""
+def _load_data(path: Path, catalogue: Catalogue) -> CoverageData:
+    """Return the coverage; empty when there is no file, which the gate reports."""
     if not path.exists():
-        return Data.empty(catalogue.digest, axes_in_use())
-    return read(path)
+        return CoverageData.empty(catalogue.digest, axes_in_use())
+    return read_coverage(path)
 
 
 def _run_pytest(arguments: argparse.Namespace, lock: Path | None) -> None:
-    """Run pytest and keep what it says off standard output, which is the gate's. What an earlier run left is not
-    mistaken for this one's."""
-    results = arguments.results or results_beside(arguments.data)
+    """Run pytest with its output on standard error. Old results are removed first."""
+    results = arguments.results or results_path(arguments.data)
     for old in (arguments.data, results):
         old.unlink(missing_ok=True)
-    told = ["--state-cov", "--state-cov-file", str(arguments.data), "--state-cov-report", "none"]
-    told += ["--state-cov-lock", str(lock)] if lock is not None else []
-    ended = subprocess.run([sys.executable, "-m", "pytest", *told, *arguments.pytest], stdout=sys.stderr, check=False)
+    options = ["--state-cov", "--state-cov-file", str(arguments.data), "--state-cov-report", "none"]
+    options += ["--state-cov-lock", str(lock)] if lock is not None else []
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *arguments.pytest], stdout=sys.stderr, check=False
+    )
     if ended.returncode not in (0, 1, 5):
-        raise BadCoverage(f"pytest ended with exit code {ended.returncode}: it did not run the tests")
+        raise CoverageError(f"pytest ended with exit code {ended.returncode}: it did not run the tests")
 
 
-def _kept(
+def _corpus_status(
     arguments: argparse.Namespace,
     catalogue: Catalogue,
     axes: list[str],
-    check_corpus: Callable[[Path], Kept] | None,
-) -> Kept:
-    """How the corpus is: whole, and every schedule and witness of it as it should be."""
+    check_corpus: Callable[[Path], CorpusStatus] | None,
+) -> CorpusStatus:
+    """Check and play the corpus, and return its status."""
     if check_corpus is not None:
         return check_corpus(arguments.corpus)
     corpus = Corpus(arguments.corpus)
-    kept = Kept(problems=corpus.check(), counts=corpus.counts())
-    if kept.problems:
-        return kept
-    held = corpus.witnesses()
-    if held.lines and held.head.axes != axes:
-        kept.problems.append(
-            f"{WITNESSES}: tells cells by {', '.join(held.head.axes)}, and {NAME} by {', '.join(axes)}; "
+    status = CorpusStatus(problems=corpus.check(), counts=corpus.counts())
+    if status.problems:
+        return status
+    witnesses = corpus.witnesses()
+    if witnesses.lines and witnesses.head.axes != axes:
+        status.problems.append(
+            f"{WITNESSES_FILE}: tells cells by {', '.join(witnesses.head.axes)}, and {LOCK_NAME} by {', '.join(axes)}; "
             f"take it out and have holdover search --corpus make it anew"
         )
     store = RecordingStore(arguments.recordings) if arguments.recordings else None
-    done = replayed(corpus, store, catalogue, bound_s=arguments.corpus_seconds)
-    kept.problems += done.problems
-    kept.notes.append(
-        f"{done.schedules} schedules, {done.witnesses} witnesses of {len(held.cells)} cells played in "
-        f"{done.seconds:.0f} s"
+    result = replay_with_progress(corpus, store, catalogue, time_limit_s=arguments.corpus_seconds)
+    status.problems += result.problems
+    status.notes.append(
+        f"{result.schedules} schedules, {result.witnesses} witnesses of {len(witnesses.cells)} cells played in "
+        f"{result.seconds:.0f} s"
     )
-    if done.not_at_hand:
-        kept.notes.append(f"{len(done.not_at_hand)} not played: their recordings are not at hand (--recordings)")
-    return kept
+    if result.without_recordings:
+        status.notes.append(
+            f"{len(result.without_recordings)} not played: their recordings are not at hand (--recordings)"
+        )
+    return status
 
 
-def _write(arguments: argparse.Namespace, gate: Gate) -> None:
-    for path, made in ((arguments.junit, gate_junit), (arguments.summary, gate_markdown)):
+def _write_reports(arguments: argparse.Namespace, gate: Gate) -> None:
+    for path, render in ((arguments.junit, gate_junit), (arguments.summary, gate_markdown)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(made(gate), encoding="utf-8")
+            path.write_text(render(gate), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""`holdover status`, `pages`, `ack`, `freeze`, `thaw`, `health`, `audit-log`: what an operator asks and does.
+"""`holdover status`, `pages`, `ack`, `freeze`, `thaw`, `health`, `audit-log`: the operator's commands.
 
-Each takes the guard's directory or its configuration. What is done here is done as on the console: the same store, the
-same audit log, and a thaw is judged by the same guard.
+Each takes the guard's directory or configuration. They have the same effect as the console: the same store
+and audit log, and the same guard decides a thaw.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdover.model import SYSTEM
-from holdover.runtime import FreezeStore, Pager, StoreProblem, ThawRequest
-from holdover.runtime.heartbeat import Health, Seen, look, page_silence
-from holdover.runtime.thawing import guard_at, thaw
+from holdover.runtime import FreezeStore, Pager, StoreError, ThawRequest
+from holdover.runtime.heartbeat import Health, ProcessHealth, page_unhealthy_process, read_health
+from holdover.runtime.thaw_requests import find_guard_config, thaw
 
 _SCOPE: Final = re.compile(
     r"system|(subsystem|account|strategy|instrument|order|link):[^\s/]+|account:[^\s/]+/instrument:\S+"
@@ -29,8 +29,8 @@ _SCOPE: Final = re.compile(
 def add_parser(verbs: Any) -> None:
     """Add the verbs."""
 
-    def verb(name: str, run: Callable[[argparse.Namespace], int], told: str, more: str = "") -> Any:
-        parser = verbs.add_parser(name, help=told, description=more or None)
+    def verb(name: str, run: Callable[[argparse.Namespace], int], help_text: str, description: str = "") -> Any:
+        parser = verbs.add_parser(name, help=help_text, description=description or None)
         parser.add_argument(
             "--guard", type=Path, required=True, metavar="DIR|TOML", help="the guard's directory, or its configuration"
         )
@@ -54,9 +54,9 @@ def add_parser(verbs: Any) -> None:
     freezing.add_argument("--reason", required=True)
     freezing.add_argument("--allow", action="append", choices=("cancel", "reduce", "query"), help="(cancel, query)")
     verb("pages", run_pages, "the outbox: every page, with the operator's steps")
-    taking = verb("ack", run_ack, "acknowledge a page: somebody is on it, and it goes no further up")
-    taking.add_argument("key", metavar="KEY", help="as `holdover pages` shows it")
-    taking.add_argument("--operator", required=True)
+    ack_parser = verb("ack", run_ack, "acknowledge a page: somebody is on it, and it goes no further up")
+    ack_parser.add_argument("key", metavar="KEY", help="as `holdover pages` shows it")
+    ack_parser.add_argument("--operator", required=True)
     health = verb(
         "health",
         run_health,
@@ -70,34 +70,36 @@ def add_parser(verbs: Any) -> None:
     log.add_argument("--last", type=int, default=50, metavar="N", help="only the last N acts; 0 for all (50)")
 
 
-def _store(arguments: argparse.Namespace) -> FreezeStore:
-    return guard_at(arguments.guard).open_store()
+def _open_store(arguments: argparse.Namespace) -> FreezeStore:
+    return find_guard_config(arguments.guard).open_store()
 
 
-def _moment(time_ns: int) -> str:
+def _format_time(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def run_status(arguments: argparse.Namespace) -> int:
-    """0 when nothing is frozen, 1 when something is."""
-    store = _store(arguments)
-    frozen = store.in_force()
+    """Print the freezes in force; returns 0 when there is none and the audit log is intact, else 1."""
+    store = _open_store(arguments)
+    frozen = store.active_freezes()
     audit = store.verify_audit()
     if arguments.json:
-        told = [{"scope": one.scope, "invariant": one.invariant, "allows": one.allows} for one in frozen]
-        print(json.dumps({"frozen": told, "audit": audit or "whole"}))
+        freezes = [{"scope": freeze.scope, "invariant": freeze.invariant, "allows": freeze.allows} for freeze in frozen]
+        print(json.dumps({"frozen": freezes, "audit": audit or "whole"}))
     else:
-        for one in frozen:
-            by = f"by {one.invariant}" if one.breach else one.invariant  # which says that it was by hand, and whose
-            print(f"FROZEN {one.scope} {by}; still allowed: {', '.join(one.allows) or 'nothing'}")
+        for freeze in frozen:
+            by = (
+                f"by {freeze.invariant}" if freeze.breach else freeze.invariant
+            )  # a manual freeze has the operator in this field
+            print(f"FROZEN {freeze.scope} {by}; still allowed: {', '.join(freeze.allows) or 'nothing'}")
         print("nothing is frozen" if not frozen else f"{len(frozen)} freezes in force")
         print(f"audit log: {audit or 'whole'}")
     return 1 if frozen or audit else 0
 
 
 def run_thaw(arguments: argparse.Namespace) -> int:
-    """0 when thawed; a refusal is told and exits with 2."""
-    config = guard_at(arguments.guard)
+    """Thaw a scope; returns 0. A refusal raises `ThawRefusedError` (exit code 2)."""
+    config = find_guard_config(arguments.guard)
     request = ThawRequest(
         number=0,
         scope=arguments.scope,
@@ -106,17 +108,17 @@ def run_thaw(arguments: argparse.Namespace) -> int:
         evidence=arguments.evidence,
         forced_by=arguments.force_by,
     )
-    done = thaw(config, config.open_store(), request, wait_s=arguments.wait)
+    result = thaw(config, config.open_store(), request, wait_s=arguments.wait)
     if arguments.json:
-        print(json.dumps({"thawed": done.ended, "judged_by": done.judged_by}))
+        print(json.dumps({"thawed": result.ended_count, "judged_by": result.judged_by}))
     else:
-        judged = f", judged by the running guard {done.judged_by}" if done.judged_by else ""
-        print(f"thawed {arguments.scope}: {done.ended} freezes ended{judged}")
+        judged = f", judged by the running guard {result.judged_by}" if result.judged_by else ""
+        print(f"thawed {arguments.scope}: {result.ended_count} freezes ended{judged}")
     return 0
 
 
 def check_scope(scope: str) -> str:
-    """The scope, if a message can lie inside it. Raises `ValueError` with what one looks like."""
+    """Return a valid scope unchanged. Raises `ValueError` with examples for an invalid one."""
     if not _SCOPE.fullmatch(scope):
         raise ValueError(
             f"{scope!r} is no scope; it should be {SYSTEM}, or like instrument:IBM, account:A1, strategy:TWAP, "
@@ -126,13 +128,13 @@ def check_scope(scope: str) -> str:
 
 
 def run_freeze(arguments: argparse.Namespace) -> int:
-    """0: it is on the disk, and a running guard obeys it within the time it is configured to."""
-    for what in ("operator", "reason"):
-        if not getattr(arguments, what).strip():
-            raise ValueError(f"a freeze by hand needs {what}: say who and why")
+    """Freeze a scope durably; returns 0. A running guard applies it within its configured time."""
+    for name in ("operator", "reason"):
+        if not getattr(arguments, name).strip():
+            raise ValueError(f"a freeze by hand needs {name}: say who and why")
     allows = arguments.allow if arguments.allow is not None else ["cancel", "query"]
     scope = check_scope(arguments.scope)
-    freeze = _store(arguments).freeze(scope, allows, arguments.operator, arguments.reason, time.time_ns())
+    freeze = _open_store(arguments).freeze(scope, allows, arguments.operator, arguments.reason, time.time_ns())
     if arguments.json:
         print(json.dumps({"number": freeze.number, "scope": freeze.scope, "allows": freeze.allows}))
     else:
@@ -141,9 +143,9 @@ def run_freeze(arguments: argparse.Namespace) -> int:
 
 
 def run_pages(arguments: argparse.Namespace) -> int:
-    """Always 0."""
-    store = _store(arguments)
-    pages = store.outbox()
+    """Print the outbox; always returns 0."""
+    store = _open_store(arguments)
+    pages = store.all_pages()
     if arguments.json:
         print(json.dumps([{"key": page.dedup_key, "title": page.title, "steps": page.steps} for page in pages]))
         return 0
@@ -152,97 +154,103 @@ def run_pages(arguments: argparse.Namespace) -> int:
         alert = alerts.get(page.dedup_key)
         stands = "over" if alert is None or alert.page.time_ns != page.time_ns else "open, nobody has acknowledged"
         if alert is not None and stands != "over" and alert.acknowledged_ns is not None:
-            stands = f"open, acknowledged by {alert.acknowledged_by} at {_moment(alert.acknowledged_ns)}"
-        print(f"{page.title}\n{_moment(page.time_ns)}, {stands}; key {page.dedup_key}\n{page.text()}")
-    for one in store.backlog():
-        problem = f": {one.problem}" if one.problem else ""
-        print(f"not delivered yet by {one.channel}, {one.attempts} tries: {one.page.title}{problem}")
+            stands = f"open, acknowledged by {alert.acknowledged_by} at {_format_time(alert.acknowledged_ns)}"
+        print(f"{page.title}\n{_format_time(page.time_ns)}, {stands}; key {page.dedup_key}\n{page.text()}")
+    for delivery in store.backlog():
+        problem = f": {delivery.problem}" if delivery.problem else ""
+        print(f"not delivered yet by {delivery.channel}, {delivery.attempts} tries: {delivery.page.title}{problem}")
     print(f"{len(pages)} pages")
     return 0
 
 
 def run_ack(arguments: argparse.Namespace) -> int:
-    """0 when it is this operator's now. Raises `LookupError` when there is nothing to acknowledge."""
-    store = _store(arguments)
+    """Acknowledge an alert; returns 0. Raises `ValueError` when it is not open or was acknowledged before."""
+    store = _open_store(arguments)
     if not arguments.operator.strip():
         raise ValueError("an acknowledgement needs operator: say who")
-    done = store.acknowledge(arguments.key, arguments.operator, time.time_ns())
-    if not done:
-        taken = {alert.page.dedup_key: alert.acknowledged_by for alert in store.alerts()}
-        if arguments.key in taken:
-            raise ValueError(f"{arguments.key} was acknowledged before, by {taken[arguments.key]}")
-        raise ValueError(f"no page is open under {arguments.key}; open are: {', '.join(taken) or 'none'}")
-    told = f"acknowledged {arguments.key} by {arguments.operator}"
-    print(json.dumps({"acknowledged": arguments.key}) if arguments.json else told)
+    is_acknowledged = store.acknowledge(arguments.key, arguments.operator, time.time_ns())
+    if not is_acknowledged:
+        operators = {alert.page.dedup_key: alert.acknowledged_by for alert in store.alerts()}
+        if arguments.key in operators:
+            raise ValueError(f"{arguments.key} was acknowledged before, by {operators[arguments.key]}")
+        raise ValueError(f"no page is open under {arguments.key}; open are: {', '.join(operators) or 'none'}")
+    message = f"acknowledged {arguments.key} by {arguments.operator}"
+    print(json.dumps({"acknowledged": arguments.key}) if arguments.json else message)
     return 0
 
 
 def run_health(arguments: argparse.Namespace) -> int:
-    """0 HEALTHY or STOPPED, 1 FROZEN, 3 WEDGED, SILENT or nothing known."""
+    """Print the health of each guarded process.
+
+    Returns 0 for HEALTHY or STOPPED, 1 for FROZEN, 3 for WEDGED, SILENT or no known process.
+    """
     if arguments.every <= 0:
         raise ValueError(f"--every {arguments.every:g}: it should be above 0 seconds")
-    config = guard_at(arguments.guard)
+    config = find_guard_config(arguments.guard)
     store = config.open_store()
     pager = None
     if arguments.page:
-        pager = Pager(store, config.channels(), time.time_ns, config.levels, config.repeat_s)
-    told: list[tuple[str, str]] | None = None
+        pager = Pager(store, config.make_channels(), time.time_ns, config.levels, config.repeat_s)
+    last_states: list[tuple[str, str]] | None = None
     while True:
         try:
-            seen = _looked(store, pager)
-        except StoreProblem as problem:
+            processes = _check_processes(store, pager)
+        except StoreError as problem:
             if not arguments.follow:
                 raise
             print(f"holdover: {problem}", flush=True)
-            told = None
+            last_states = None
         else:
-            stands = [(one.name, str(one.health)) for one in seen]
-            if stands != told:
-                _say_health(seen, as_json=arguments.json)
-            told = stands
+            stands = [(process.name, str(process.health)) for process in processes]
+            if stands != last_states:
+                _print_health(processes, as_json=arguments.json)
+            last_states = stands
             if not arguments.follow:
-                worst = {one.health for one in seen}
-                if not worst or any(not one.is_known for one in worst):
+                worst = {process.health for process in processes}
+                if not worst or any(not health.is_known for health in worst):
                     return 3
                 return 1 if Health.FROZEN in worst else 0
         threading.Event().wait(arguments.every)
 
 
-def _looked(store: FreezeStore, pager: Pager | None) -> list[Seen]:
+def _check_processes(store: FreezeStore, pager: Pager | None) -> list[ProcessHealth]:
     now_ns = time.time_ns()
-    seen = look(store, now_ns)
+    processes = read_health(store, now_ns)
     if pager is not None:
-        for one in seen:
-            page_silence(store, one, pager.names(), now_ns)
+        for process in processes:
+            page_unhealthy_process(store, process, pager.channel_names(), now_ns)
         pager.deliver_due()
-    return seen
+    return processes
 
 
-def _say_health(seen: list[Seen], *, as_json: bool) -> None:
+def _print_health(processes: list[ProcessHealth], *, as_json: bool) -> None:
     if as_json:
-        told = [{"name": s.name, "health": s.health, "why": s.why, "age_s": round(s.age_s, 1)} for s in seen]
-        print(json.dumps(told), flush=True)
+        rows = [{"name": s.name, "health": s.health, "why": s.reason, "age_s": round(s.age_s, 1)} for s in processes]
+        print(json.dumps(rows), flush=True)
         return
-    for one in seen:
-        print(f"{one.health:8} {one.name}: {one.why} (process {one.beat.pid} on {one.beat.host})", flush=True)
-    if not seen:
+    for process in processes:
+        print(
+            f"{process.health:8} {process.name}: {process.reason} (process {process.beat.pid} on {process.beat.host})",
+            flush=True,
+        )
+    if not processes:
         print("no guarded process has ever said that it lives", flush=True)
 
 
 def run_audit_log(arguments: argparse.Namespace) -> int:
-    """0 when the log is whole, 1 when it is not."""
-    store = _store(arguments)
+    """Print the audit log; returns 0 when it is intact, else 1."""
+    store = _open_store(arguments)
     if arguments.last < 0:
         raise ValueError(f"--last {arguments.last}: it should be 0 for all, or above")
-    rows = store.audit()
+    rows = store.audit_rows()
     rows = rows[-arguments.last :] if arguments.last else rows
     head, wrong = store.audit_head(), store.verify_audit()
     if arguments.json:
-        told = [{"number": n, "time_ns": t, "act": act, "detail": detail} for n, t, act, detail in rows]
-        print(json.dumps({"acts": told, "head": head, "audit": wrong or "whole"}))
+        entries = [{"number": n, "time_ns": t, "act": action, "detail": detail} for n, t, action, detail in rows]
+        print(json.dumps({"acts": entries, "head": head, "audit": wrong or "whole"}))
     else:
-        for number, time_ns, act, detail in rows:
-            print(f"{number:6} {_moment(time_ns)} {act:12} {detail}")
+        for number, time_ns, action, detail in rows:
+            print(f"{number:6} {_format_time(time_ns)} {action:12} {detail}")
         print(f"head: {head.strip()}")
         print(f"audit log: {wrong or 'whole'}")
     return 1 if wrong else 0

@@ -1,4 +1,6 @@
-"""`holdover incidents`: the ledger in a guard's store, what an operator does with it, and its figures."""
+"""`holdover incidents`: the ledger of incidents in a guard's store, the operator's actions on it, and its
+figures.
+"""
 
 from __future__ import annotations
 
@@ -12,45 +14,45 @@ from typing import Any
 
 from holdover.incidents import (
     Incident,
-    Ledger,
-    figures,
+    IncidentLedger,
+    compute_figures,
     figures_json,
     figures_page,
     figures_text,
-    from_csv,
+    read_csv,
     to_csv,
     to_json,
 )
-from holdover.incidents.exchange import time_of, time_text
+from holdover.incidents.interchange import format_time, parse_time
 from holdover.report.style import STYLE
-from holdover.runtime.thawing import guard_at
+from holdover.runtime.thaw_requests import find_guard_config
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser("incidents", help="the ledger of incidents: each breach opens one or joins one")
-    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    subparsers = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
-    def verb(name: str, run: Callable[[argparse.Namespace], int], told: str) -> Any:
-        made = what.add_parser(name, help=told)
-        made.add_argument(
+    def verb(name: str, run: Callable[[argparse.Namespace], int], help_text: str) -> Any:
+        subparser = subparsers.add_parser(name, help=help_text)
+        subparser.add_argument(
             "--guard", type=Path, required=True, metavar="DIR|TOML", help="the guard's directory, or its configuration"
         )
-        made.add_argument("--json", action="store_true")
-        made.set_defaults(run=run)
-        return made
+        subparser.add_argument("--json", action="store_true")
+        subparser.set_defaults(run=run)
+        return subparser
 
     verb("take", run_take, "take up the breaches that are new in the store; every other verb does so first")
     listing = verb("list", run_list, "the incidents, the oldest first")
     listing.add_argument("--all", action="store_true", help="those that are resolved, too")
     listing.add_argument("--csv", type=Path, metavar="FILE", help="write all of them as CSV")
     verb("show", run_show, "one incident with all that was done").add_argument("number", type=int)
-    for name, run, told in (
+    for name, run, help_text in (
         ("acknowledge", run_acknowledge, "somebody is on it; acknowledges its pages, too"),
         ("diagnose", run_diagnose, "why it came about: a cause tag and a sentence"),
         ("resolve", run_resolve, "it is over"),
     ):
-        acting = verb(name, run, told)
+        acting = verb(name, run, help_text)
         acting.add_argument("number", type=int)
         acting.add_argument("--operator", required=True)
         if name == "diagnose":
@@ -69,126 +71,134 @@ def add_parser(verbs: Any) -> None:
     importing.add_argument("--operator", required=True)
 
 
-def _ledger(arguments: argparse.Namespace) -> Ledger:
-    return Ledger(guard_at(arguments.guard).open_store())
+def _open_ledger(arguments: argparse.Namespace) -> IncidentLedger:
+    return IncidentLedger(find_guard_config(arguments.guard).open_store())
 
 
 def run_take(arguments: argparse.Namespace) -> int:
-    """Always 0."""
-    taken = _ledger(arguments).take()
-    print(json.dumps({"taken": taken}) if arguments.json else f"{taken} new breaches taken up")
+    """Add new breaches to the ledger; always returns 0."""
+    count = _open_ledger(arguments).import_breaches()
+    print(json.dumps({"taken": count}) if arguments.json else f"{count} new breaches taken up")
     return 0
 
 
 def run_list(arguments: argparse.Namespace) -> int:
-    """0 when none is open, 1 when one is."""
-    ledger = _ledger(arguments)
-    ledger.take()
-    found = ledger.all()
+    """Print the incidents; returns 0 when none is open, else 1."""
+    ledger = _open_ledger(arguments)
+    ledger.import_breaches()
+    incidents = ledger.list_incidents()
     if arguments.csv is not None:
-        arguments.csv.write_text(to_csv(found), encoding="utf-8")
-    shown = [one for one in found if arguments.all or one.resolved_ns is None]
+        arguments.csv.write_text(to_csv(incidents), encoding="utf-8")
+    shown = [incident for incident in incidents if arguments.all or incident.resolved_ns is None]
     if arguments.json:
         print(to_json(shown))
     else:
-        for one in shown:
-            print(_line(one))
-        left = sum(one.resolved_ns is None for one in found)
-        print(f"{len(found)} incidents, {left} not resolved")
-    return 1 if any(one.resolved_ns is None for one in found) else 0
+        for incident in shown:
+            print(_format_incident(incident))
+        unresolved_count = sum(incident.resolved_ns is None for incident in incidents)
+        print(f"{len(incidents)} incidents, {unresolved_count} not resolved")
+    return 1 if any(incident.resolved_ns is None for incident in incidents) else 0
 
 
-def _line(one: Incident) -> str:
-    again = f"recurs: {one.recurs}" if one.recurs else "novel"
-    many = f", {len(one.breaches)} breaches" if len(one.breaches) > 1 else ""
-    opened = f"{time_text(one.opened_ns)[:19]}Z"
-    return f"{one.number:5} {opened} {one.state:12} {again:10} {one.invariant} {one.cell_class}{many}"
+def _format_incident(incident: Incident) -> str:
+    recurrence = f"recurs: {incident.recurs}" if incident.recurs else "novel"
+    breaches_text = f", {len(incident.breaches)} breaches" if len(incident.breaches) > 1 else ""
+    opened = f"{format_time(incident.opened_ns)[:19]}Z"
+    return (
+        f"{incident.number:5} {opened} {incident.state:12} {recurrence:10} "
+        f"{incident.invariant} {incident.cell_class}{breaches_text}"
+    )
 
 
 def run_show(arguments: argparse.Namespace) -> int:
-    """Always 0."""
-    ledger = _ledger(arguments)
-    ledger.take()
-    one = ledger.get(arguments.number)
+    """Print one incident; returns 0."""
+    ledger = _open_ledger(arguments)
+    ledger.import_breaches()
+    incident = ledger.get_incident(arguments.number)
     if arguments.json:
-        print(json.dumps(json.loads(to_json([one]))[0]))
+        print(json.dumps(json.loads(to_json([incident]))[0]))
         return 0
-    print(_line(one))
-    print(f"      {one.told or one.name}")
-    if one.found_in:
-        print(f"      state: {one.found_in}")
-    for breach in one.breaches:
+    print(_format_incident(incident))
+    print(f"      {incident.explanation or incident.name}")
+    if incident.carried_state_text:
+        print(f"      state: {incident.carried_state_text}")
+    for breach in incident.breaches:
         print(f"      breach {breach}")
-    for time_ns, told in ledger.acts(one.number):
-        print(f"      {time_text(time_ns)[:19]}Z {told}")
-    if one.diagnosis:
-        print(f"      {one.cause}: {one.diagnosis}")
+    for time_ns, action in ledger.list_actions(incident.number):
+        print(f"      {format_time(time_ns)[:19]}Z {action}")
+    if incident.diagnosis:
+        print(f"      {incident.cause}: {incident.diagnosis}")
     return 0
 
 
 def run_acknowledge(arguments: argparse.Namespace) -> int:
-    """0 when it is this operator's now."""
-    return _act(arguments, lambda ledger, now: ledger.acknowledge(arguments.number, arguments.operator, now))
+    """Acknowledge an incident; returns 0."""
+    return _apply(arguments, lambda ledger, now_ns: ledger.acknowledge(arguments.number, arguments.operator, now_ns))
 
 
 def run_diagnose(arguments: argparse.Namespace) -> int:
-    """0 when it is written down."""
-    return _act(
+    """Record the cause of an incident; returns 0."""
+    return _apply(
         arguments,
-        lambda ledger, now: ledger.diagnose(
-            arguments.number, arguments.operator, arguments.cause, arguments.diagnosis, now
+        lambda ledger, now_ns: ledger.diagnose(
+            arguments.number, arguments.operator, arguments.cause, arguments.diagnosis, now_ns
         ),
     )
 
 
 def run_resolve(arguments: argparse.Namespace) -> int:
-    """0 when it is over."""
-    return _act(arguments, lambda ledger, now: ledger.resolve(arguments.number, arguments.operator, now))
+    """Resolve an incident; returns 0."""
+    return _apply(arguments, lambda ledger, now_ns: ledger.resolve(arguments.number, arguments.operator, now_ns))
 
 
-def _act(arguments: argparse.Namespace, act: Callable[[Ledger, int], None]) -> int:
-    ledger = _ledger(arguments)
-    ledger.take()
-    act(ledger, time.time_ns())
-    one = ledger.get(arguments.number)
-    told = f"incident {one.number} is {one.state} by {arguments.operator}"
-    print(json.dumps({"number": one.number, "state": one.state}) if arguments.json else told)
+def _apply(arguments: argparse.Namespace, operation: Callable[[IncidentLedger, int], None]) -> int:
+    ledger = _open_ledger(arguments)
+    ledger.import_breaches()
+    operation(ledger, time.time_ns())
+    incident = ledger.get_incident(arguments.number)
+    message = f"incident {incident.number} is {incident.state} by {arguments.operator}"
+    print(json.dumps({"number": incident.number, "state": incident.state}) if arguments.json else message)
     return 0
 
 
 def run_import(arguments: argparse.Namespace) -> int:
-    """0 when all of the file is in the ledger."""
-    found = from_csv(arguments.file)
-    ledger = _ledger(arguments)
-    ledger.take()
-    added = ledger.add(found, arguments.operator, time.time_ns())
+    """Import incidents from CSV, all or none; returns 0."""
+    incidents = read_csv(arguments.file)
+    ledger = _open_ledger(arguments)
+    ledger.import_breaches()
+    added = ledger.add_incidents(incidents, arguments.operator, time.time_ns())
     print(json.dumps({"imported": added}) if arguments.json else f"{added} incidents imported")
     return 0
 
 
 def run_report(arguments: argparse.Namespace) -> int:
-    """0; 3 where there is no incident and no period to speak of."""
-    ledger = _ledger(arguments)
-    ledger.take()
-    found = ledger.all()
-    until = moment(arguments.until) if arguments.until else time.time_ns()
-    since = moment(arguments.since) if arguments.since else min((one.opened_ns for one in found), default=None)
-    if since is None:
+    """Print the figures of a period; returns 0, or 3 when there is neither an incident nor a period."""
+    ledger = _open_ledger(arguments)
+    ledger.import_breaches()
+    incidents = ledger.list_incidents()
+    end_ns = parse_date_or_time(arguments.until) if arguments.until else time.time_ns()
+    begin_ns = (
+        parse_date_or_time(arguments.since)
+        if arguments.since
+        else min((incident.opened_ns for incident in incidents), default=None)
+    )
+    if begin_ns is None:
         print("no incident yet; with --since DATE the rate is that of a period without any")
         return 3
-    told = figures(found, since, until, moment(arguments.before) if arguments.before else None)
+    split_ns = parse_date_or_time(arguments.before) if arguments.before else None
+    incident_figures = compute_figures(incidents, begin_ns, end_ns, split_ns)
     if arguments.html is not None:
-        arguments.html.write_text(figures_page(told, STYLE), encoding="utf-8")
+        arguments.html.write_text(figures_page(incident_figures, STYLE), encoding="utf-8")
     if arguments.csv is not None:
-        arguments.csv.write_text(to_csv(told.incidents), encoding="utf-8")
-    print(json.dumps(figures_json(told)) if arguments.json else figures_text(told))
+        arguments.csv.write_text(to_csv(incident_figures.incidents), encoding="utf-8")
+    print(json.dumps(figures_json(incident_figures)) if arguments.json else figures_text(incident_figures))
     return 0
 
 
-def moment(told: str) -> int:
-    """ns since the epoch of a date (its midnight, UTC) or a time in ISO 8601 with an offset. Raises `ValueError`."""
+def parse_date_or_time(text: str) -> int:
+    """Return ns since the epoch for a date (midnight UTC) or an ISO 8601 time with an offset. Raises `ValueError`."""
     try:
-        day = datetime.strptime(told, "%Y-%m-%d").replace(tzinfo=UTC)
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
-        return time_of(told)
+        return parse_time(text)
     return int(day.timestamp()) * 1_000_000_000

@@ -10,19 +10,19 @@ from typing import Any
 
 import msgspec
 
-from holdover.recording import BadRecording, Recording, RecordingStore, bundled
-from holdover.recording.choose import choose
+from holdover.recording import Recording, RecordingError, RecordingStore, bundled_store
 from holdover.recording.csvfile import import_csv
 from holdover.recording.dbn import import_dbn
 from holdover.recording.lean import import_lean
+from holdover.recording.selection import choose_days
 from holdover.recording.tap import Recorder, read_instrument, record_lines
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser("recording", help="recorded market days: import, list, show, verify, choose, record")
-    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    imported = what.add_parser("import", help="import days from lean, dbn or csv")
+    subparsers = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    imported = subparsers.add_parser("import", help="import days from lean, dbn or csv")
     imported.add_argument("form", choices=("lean", "dbn", "csv"))
     imported.add_argument("source", type=Path)
     imported.add_argument("--into", type=Path, required=True)
@@ -30,27 +30,27 @@ def add_parser(verbs: Any) -> None:
     imported.add_argument("--mapping", type=Path, help="csv: the mapping in TOML")
     imported.add_argument("--instrument", type=Path, help="dbn: the instrument in TOML")
     imported.add_argument("--day", help="dbn: the trading day")
-    listed = what.add_parser("list", help="what is in a folder")
-    shown = what.add_parser("show", help="one recording's header")
-    verified = what.add_parser("verify", help="read recordings whole and say what is wrong")
-    chosen = what.add_parser("choose", help="the smallest set of days that covers the market's moods")
-    chosen.add_argument("--days", type=int, required=True)
-    chosen.add_argument("--instrument")
+    listed = subparsers.add_parser("list", help="what is in a folder")
+    shown = subparsers.add_parser("show", help="one recording's header")
+    verified = subparsers.add_parser("verify", help="read recordings whole and say what is wrong")
+    choose_parser = subparsers.add_parser("choose", help="the smallest set of days that covers the market's moods")
+    choose_parser.add_argument("--days", type=int, required=True)
+    choose_parser.add_argument("--instrument")
     shown.add_argument("--instrument")
     shown.add_argument("--day")
-    for each in (listed, shown, chosen):
-        each.add_argument("place", type=Path, nargs="?", help="a folder or file; without it the bundled ones")
+    for subparser in (listed, shown, choose_parser):
+        subparser.add_argument("place", type=Path, nargs="?", help="a folder or file; without it the bundled ones")
     verified.add_argument("places", type=Path, nargs="+")
-    for each in (imported, listed, shown, verified, chosen):
-        each.add_argument("--json", action="store_true")
-    recorded = what.add_parser("record", help="record newline-delimited JSON from standard input")
+    for subparser in (imported, listed, shown, verified, choose_parser):
+        subparser.add_argument("--json", action="store_true")
+    recorded = subparsers.add_parser("record", help="record newline-delimited JSON from standard input")
     recorded.add_argument("--into", type=Path, required=True)
     recorded.add_argument("--instrument", type=Path, required=True, help="the instrument in TOML")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 done, 1 verify found something wrong."""
+    """Return 0 when done, 1 when verify found a problem, 2 when list found an unreadable file."""
     acts = {
         "import": _import,
         "list": _list,
@@ -64,62 +64,64 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _import(arguments: argparse.Namespace) -> int:
     if not arguments.source.exists():
-        raise BadRecording(f"{arguments.source}: there is no such file or folder")
+        raise RecordingError(f"{arguments.source}: there is no such file or folder")
     if arguments.form == "lean":
-        made = import_lean(arguments.source, arguments.into, arguments.symbol or None, quiet=arguments.json)
+        recordings = import_lean(arguments.source, arguments.into, arguments.symbol or None, quiet=arguments.json)
     elif arguments.form == "csv":
         if arguments.mapping is None:
-            raise BadRecording("import csv needs --mapping FILE.toml, which says what its columns are")
-        made = import_csv(arguments.source, arguments.mapping, arguments.into, quiet=arguments.json)
+            raise RecordingError("import csv needs --mapping FILE.toml, which says what its columns are")
+        recordings = import_csv(arguments.source, arguments.mapping, arguments.into, quiet=arguments.json)
     else:
         if arguments.instrument is None or arguments.day is None:
-            raise BadRecording("import dbn needs --instrument FILE.toml and --day YYYY-MM-DD")
-        made = [import_dbn(arguments.source, read_instrument(arguments.instrument), arguments.day, arguments.into)]
-    _print(made, arguments.json)
+            raise RecordingError("import dbn needs --instrument FILE.toml and --day YYYY-MM-DD")
+        recordings = [
+            import_dbn(arguments.source, read_instrument(arguments.instrument), arguments.day, arguments.into)
+        ]
+    _print_recordings(recordings, arguments.json)
     return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    store = _store(arguments.place)
-    _print(store.list(), arguments.json)
+    store = _open_store(arguments.place)
+    _print_recordings(store.list_recordings(), arguments.json)
     for problem in store.problems:
         print(f"holdover: {problem}", file=sys.stderr)
     return 2 if store.problems else 0
 
 
-def _print(recordings: list[Recording], as_json: bool) -> None:
+def _print_recordings(recordings: list[Recording], as_json: bool) -> None:
     if as_json:
-        print(json.dumps([_told(one) for one in recordings]))
+        print(json.dumps([_as_json(recording) for recording in recordings]))
         return
     print(f"{'instrument':<12}{'day':<12}{'quotes':>10}{'trades':>10}{'traded lots':>18}  digest")
-    for one in recordings:
-        meta = one.meta
-        said = "  simulated" if meta.simulated else ""
+    for recording in recordings:
+        meta = recording.meta
+        suffix = "  simulated" if meta.simulated else ""
         print(
             f"{meta.instrument.symbol:<12}{meta.trade_date:<12}{meta.quotes:>10,}{meta.trades:>10,}"
-            f"{meta.traded_qty:>18,}  {one.digest[:12]}{said}"
+            f"{meta.traded_qty:>18,}  {recording.digest[:12]}{suffix}"
         )
 
 
-def _told(one: Recording) -> dict[str, Any]:
-    told: dict[str, Any] = msgspec.to_builtins(one.meta)
-    return {**told, "digest": one.digest, "file": str(one.path)}
+def _as_json(recording: Recording) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(recording.meta)
+    return {**document, "digest": recording.digest, "file": str(recording.path)}
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    for one in _chosen(arguments):
+    for recording in _select_recordings(arguments):
         if arguments.json:
-            print(json.dumps(_told(one)))
+            print(json.dumps(_as_json(recording)))
             continue
-        for name, value in _told(one).items():
+        for name, value in _as_json(recording).items():
             print(f"{name:<18}{value}")
     return 0
 
 
-def _chosen(arguments: argparse.Namespace) -> list[Recording]:
+def _select_recordings(arguments: argparse.Namespace) -> list[Recording]:
     if arguments.place is not None and arguments.place.is_file():
         return [Recording.open(arguments.place)]
-    store = _store(arguments.place)
+    store = _open_store(arguments.place)
     symbols = [arguments.instrument.upper()] if arguments.instrument else store.symbols()
     return [
         store.get(symbol, day)
@@ -130,58 +132,61 @@ def _chosen(arguments: argparse.Namespace) -> list[Recording]:
 
 def _verify(arguments: argparse.Namespace) -> int:
     paths: list[Path] = []
-    for place in arguments.places:
-        if place.is_dir():
-            paths += sorted(place.rglob("*.hrec"))
-        elif place.exists():
-            paths.append(place)
+    for location in arguments.places:
+        if location.is_dir():
+            paths += sorted(location.rglob("*.hrec"))
+        elif location.exists():
+            paths.append(location)
         else:
-            raise BadRecording(f"{place}: there is no such file or folder")
+            raise RecordingError(f"{location}: there is no such file or folder")
     wrong = 0
-    told: list[dict[str, Any]] = []
+    reports: list[dict[str, Any]] = []
     for path in paths:
         try:
-            found = Recording.open(path).verify()
-        except BadRecording as problem:
-            told.append({"file": str(path), "verdict": "bad", "problems": [{"record": -1, "what": str(problem)}]})
+            problems = Recording.open(path).verify()
+        except RecordingError as problem:
+            reports.append({"file": str(path), "verdict": "bad", "problems": [{"record": -1, "what": str(problem)}]})
             wrong += 1
             continue
-        bad = [problem for problem in found if not problem.notable]
+        bad = [problem for problem in problems if not problem.notable]
         wrong += bool(bad)
-        told.append(
+        reports.append(
             {
                 "file": str(path),
                 "verdict": "bad" if bad else "good",
-                "problems": [{"record": one.record, "what": one.what, "notable": one.notable} for one in found[:100]],
+                "problems": [
+                    {"record": problem.record, "what": problem.description, "notable": problem.notable}
+                    for problem in problems[:100]
+                ],
             }
         )
     if arguments.json:
-        print(json.dumps(told))
+        print(json.dumps(reports))
     else:
-        for one in told:
-            print(f"{one['verdict']:<5}{one['file']}")
-            for each in one["problems"]:
-                at = f"record {each['record']}: " if each["record"] >= 0 else ""
-                print(f"     {at}{each['what']}")
+        for report in reports:
+            print(f"{report['verdict']:<5}{report['file']}")
+            for entry in report["problems"]:
+                at = f"record {entry['record']}: " if entry["record"] >= 0 else ""
+                print(f"     {at}{entry['what']}")
     return 1 if wrong else 0
 
 
 def _choose(arguments: argparse.Namespace) -> int:
-    store = _store(arguments.place)
+    store = _open_store(arguments.place)
     recordings = [
-        one
-        for one in store.list()
-        if arguments.instrument in (None, one.meta.instrument.symbol, one.meta.instrument.symbol.lower())
+        recording
+        for recording in store.list_recordings()
+        if arguments.instrument in (None, recording.meta.instrument.symbol, recording.meta.instrument.symbol.lower())
     ]
     if not recordings:
-        raise BadRecording(f"no recording to choose from; at hand: {', '.join(store.symbols()) or 'nothing'}")
-    chosen = choose(recordings, arguments.days, quiet=arguments.json)
+        raise RecordingError(f"no recording to choose from; at hand: {', '.join(store.symbols()) or 'nothing'}")
+    choices = choose_days(recordings, arguments.days, quiet=arguments.json)
     if arguments.json:
-        print(json.dumps([msgspec.to_builtins(one) for one in chosen]))
+        print(json.dumps([msgspec.to_builtins(choice) for choice in choices]))
     else:
-        for one in chosen:
-            print(f"{one.symbol:<10}{one.why}")
-        print(f"{len(chosen)} of {len(recordings)} recorded days")
+        for choice in choices:
+            print(f"{choice.symbol:<10}{choice.reason}")
+        print(f"{len(choices)} of {len(recordings)} recorded days")
     return 0
 
 
@@ -195,5 +200,5 @@ def _record(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _store(place: Path | None) -> RecordingStore:
-    return RecordingStore(place) if place is not None else bundled()
+def _open_store(path: Path | None) -> RecordingStore:
+    return RecordingStore(path) if path is not None else bundled_store()

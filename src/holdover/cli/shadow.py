@@ -1,4 +1,4 @@
-"""`holdover shadow`: run a candidate in the shadow of the incumbent, tell it of faults, compare, report."""
+"""`holdover shadow`: runs a candidate as a shadow of the incumbent, notes faults, compares and reports."""
 
 from __future__ import annotations
 
@@ -15,56 +15,58 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from holdover.cli.cycle import chosen_days, chosen_symbols
-from holdover.harness.subject import Plan, factory_named
-from holdover.recording import RecordingStore, bundled
+from holdover.cli.cycle import select_days, select_symbols
+from holdover.harness.subject import Plan, resolve_factory
+from holdover.recording import RecordingStore, bundled_store
 from holdover.report.style import STYLE
 from holdover.shadow import (
-    Life,
-    Note,
+    ComponentNote,
     ShadowConfig,
-    ask,
-    compare,
+    ShadowRun,
+    check_cutover,
+    compare_orders,
     cutover_text,
-    follow,
-    read_shadow,
+    follow_candidate,
+    healthy_time_text,
+    read_shadow_config,
     read_state,
     run_live,
     run_recordings,
     shadow_json,
     shadow_markdown,
     shadow_page,
-    since_text,
 )
 from holdover.shadow.components import FAULTS
-from holdover.shadow.run import NOTES
+from holdover.shadow.runner import NOTES_FILE
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser("shadow", help="a candidate beside the incumbent, for days, before it goes live")
-    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    subparsers = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
-    running = what.add_parser("run", help="run the candidate: live, over recordings; or follow one that runs by itself")
+    running = subparsers.add_parser(
+        "run", help="run the candidate: live, over recordings; or follow one that runs by itself"
+    )
     running.add_argument("--hours", type=float, default=72.0, help="over recordings: how many healthy hours more (72)")
     running.add_argument("--seconds", type=float, default=0.0, help="live, following: for so long (until stopped)")
     running.set_defaults(run=run_run)
 
-    report = what.add_parser("report", help="one page: may it go live? and everything behind the answer")
+    report = subparsers.add_parser("report", help="one page: may it go live? and everything behind the answer")
     report.add_argument("--html", type=Path, metavar="FILE")
     report.add_argument("--markdown", type=Path, metavar="FILE")
     report.set_defaults(run=run_report)
 
-    note = what.add_parser("note", help="tell a running shadow that a component lives, or which fault it has met")
+    note = subparsers.add_parser("note", help="tell a running shadow that a component lives, or which fault it has met")
     note.add_argument("--component", required=True)
     note.add_argument("--fault", default="", choices=["", *FAULTS], metavar="CLASS", help=", ".join(FAULTS))
     note.add_argument("--detail", default="")
     note.set_defaults(run=run_note)
-    for one in (running, report, note):
-        one.add_argument("--config", type=Path, required=True, metavar="FILE", help="the shadow's configuration")
-        one.add_argument("--json", action="store_true")
+    for subparser in (running, report, note):
+        subparser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the shadow's configuration")
+        subparser.add_argument("--json", action="store_true")
 
-    diff = what.add_parser("diff", help="order by order, from two journals or FIX logs")
+    diff = subparsers.add_parser("diff", help="order by order, from two journals or FIX logs")
     diff.add_argument("candidate", type=Path)
     diff.add_argument("incumbent", type=Path)
     diff.add_argument("--noise", type=Path, metavar="JOURNAL", help="a second copy of the candidate on the same input")
@@ -75,56 +77,62 @@ def add_parser(verbs: Any) -> None:
 
 
 def run_run(arguments: argparse.Namespace) -> int:
-    """0 when nothing broke, 1 when an invariant did."""
-    config = read_shadow(arguments.config)
-    before = read_state(config.state).breach_count if config.state.exists() else 0
-    life = _recordings(config, arguments.hours) if config.is_virtual else _in_real_time(config, arguments.seconds)
-    state = life.state
-    told = {"clock": since_text(state.clock.healthy_ns), "breaches": state.breach_count, "orders": state.orders}
+    """Run the shadow; returns 0 when no invariant was breached, else 1."""
+    config = read_shadow_config(arguments.config)
+    before = read_state(config.state_path).breach_count if config.state_path.exists() else 0
+    shadow_run = (
+        _run_recordings(config, arguments.hours) if config.is_virtual else _run_in_real_time(config, arguments.seconds)
+    )
+    state = shadow_run.state
+    summary = {
+        "clock": healthy_time_text(state.clock.healthy_ns),
+        "breaches": state.breach_count,
+        "orders": state.orders,
+    }
     if arguments.json:
-        print(json.dumps(told))
+        print(json.dumps(summary))
     else:
-        print(f"{told['clock']}, {state.sessions} sessions, {state.orders:,} orders, {state.breach_count} breaches")
+        print(f"{summary['clock']}, {state.sessions} sessions, {state.orders:,} orders, {state.breach_count} breaches")
     return 1 if state.breach_count > before else 0
 
 
-def _recordings(config: ShadowConfig, hours: float) -> Life:
+def _run_recordings(config: ShadowConfig, hours: float) -> ShadowRun:
     if hours <= 0:
         raise ValueError(f"--hours {hours:g}: it should be above 0")
-    told = config.candidate
-    store = RecordingStore(config.path(told.recordings)) if told.recordings else bundled()
-    symbols = chosen_symbols(store, ",".join(told.instruments) or None)
-    days = chosen_days(store, symbols, None, told.days or None)
-    factory = factory_named(told.subject)
+    candidate = config.candidate
+    store = RecordingStore(config.resolve_path(candidate.recordings)) if candidate.recordings else bundled_store()
+    symbols = select_symbols(store, ",".join(candidate.instruments) or None)
+    days = select_days(store, symbols, None, candidate.days or None)
+    factory = resolve_factory(candidate.subject)
     metas = [store.get(symbol, day).meta for day in days for symbol in symbols]
-    plan = Plan(days=metas, seed=told.seed, faults=tuple(told.faults), settings=told.settings)
-    factory(plan)  # bad faults are said before the run
+    plan = Plan(days=metas, seed=candidate.seed, faults=tuple(candidate.faults), settings=candidate.settings)
+    factory(plan)  # reports unknown faults before the run
     with tqdm(unit="day", disable=None, file=sys.stderr, leave=False) as bar:
 
-        def progress(what: str) -> None:
-            bar.set_description(what)
+        def progress(description: str) -> None:
+            bar.set_description(description)
             bar.update(1)
 
         return run_recordings(config, factory, store, symbols, days, hours=hours, progress=progress)
 
 
-def _in_real_time(config: ShadowConfig, seconds: float) -> Life:
-    factory = factory_named(config.candidate.subject) if config.is_live else None
+def _run_in_real_time(config: ShadowConfig, seconds: float) -> ShadowRun:
+    factory = resolve_factory(config.candidate.subject) if config.is_live else None
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         if factory is not None:
             return run_live(config, factory, seconds=seconds, stop=stop)
-        return follow(config, seconds=seconds, stop=stop)
+        return follow_candidate(config, seconds=seconds, stop=stop)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def run_report(arguments: argparse.Namespace) -> int:
-    """0 eligible, 1 not, 3 cannot tell: as `holdover cutover`."""
-    config = read_shadow(arguments.config)
-    state, answer = read_state(config.state), ask(config, time.time_ns())
+    """Write the report; returns 0 when eligible, 1 when not, 3 when undecided, like `holdover cutover`."""
+    config = read_shadow_config(arguments.config)
+    state, answer = read_state(config.state_path), check_cutover(config, time.time_ns())
     if arguments.html is not None:
         arguments.html.write_text(shadow_page(answer, state, config, STYLE), encoding="utf-8")
     if arguments.markdown is not None:
@@ -134,11 +142,11 @@ def run_report(arguments: argparse.Namespace) -> int:
 
 
 def run_note(arguments: argparse.Namespace) -> int:
-    """0: it is on the disk, and a running shadow takes it up at its next look."""
-    config = read_shadow(arguments.config)
+    """Write a note durably; returns 0. A running shadow reads it on its next poll."""
+    config = read_shadow_config(arguments.config)
     config.directory.mkdir(parents=True, exist_ok=True)
-    note = Note(component=arguments.component, fault=arguments.fault, detail=arguments.detail)
-    handle = os.open(config.directory / NOTES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    note = ComponentNote(component=arguments.component, fault=arguments.fault, detail=arguments.detail)
+    handle = os.open(config.directory / NOTES_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(handle, msgspec.json.encode(note) + b"\n")
         os.fsync(handle)
@@ -149,14 +157,14 @@ def run_note(arguments: argparse.Namespace) -> int:
 
 
 def run_diff(arguments: argparse.Namespace) -> int:
-    """0 when no order differs without an explanation, 1 when one does, 3 when there is none."""
+    """Compare orders; returns 0 when all differences are explained, 1 when one is not, 3 when there are no orders."""
     tolerance: dict[str, int] = {}
-    for told in arguments.tolerance:
-        name, _, most = told.partition("=")
-        if not most.isdigit():
-            raise ValueError(f"--tolerance {told}: it should be FIELD=N, like price=1")
-        tolerance[name] = int(most)
-    found = compare(
+    for setting in arguments.tolerance:
+        name, _, bound = setting.partition("=")
+        if not bound.isdigit():
+            raise ValueError(f"--tolerance {setting}: it should be FIELD=N, like price=1")
+        tolerance[name] = int(bound)
+    comparison = compare_orders(
         arguments.candidate,
         arguments.incumbent,
         tolerance=tolerance,
@@ -164,13 +172,19 @@ def run_diff(arguments: argparse.Namespace) -> int:
         match=arguments.match,
     )
     if arguments.json:
-        print(msgspec.json.encode(found).decode())
+        print(msgspec.json.encode(comparison).decode())
     else:
-        for one in found.first:
-            why = f" ({one.reason})" if one.reason else ""
-            print(f"{one.order} {one.field}: {one.candidate}, the incumbent {one.incumbent}{why}")
-        noise = f"; noise floor {found.noise:.4%}" if found.noise is not None else ""
-        print(f"{found.orders} orders, {found.differing} differ, {found.unexplained} without an explanation{noise}")
-    if not found.orders:
+        for difference in comparison.first:
+            reason = f" ({difference.reason})" if difference.reason else ""
+            print(
+                f"{difference.order} {difference.field}: {difference.candidate}, "
+                f"the incumbent {difference.incumbent}{reason}"
+            )
+        noise = f"; noise floor {comparison.noise:.4%}" if comparison.noise is not None else ""
+        print(
+            f"{comparison.orders} orders, {comparison.differing} differ, "
+            f"{comparison.unexplained} without an explanation{noise}"
+        )
+    if not comparison.orders:
         return 3
-    return 1 if found.unexplained else 0
+    return 1 if comparison.unexplained else 0

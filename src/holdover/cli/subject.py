@@ -1,4 +1,4 @@
-"""`holdover subject check`: whether a system can be put under the harness, with every problem at once."""
+"""`holdover subject check`: lists every problem of a subject's adapter."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from holdover.harness.contract import check_subject
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser("subject", help="check that a system can be put under test")
-    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    check = what.add_parser("check", help="list every problem of a subject's adapter at once")
+    subparsers = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    check = subparsers.add_parser("check", help="list every problem of a subject's adapter at once")
     check.add_argument("name", help="desk, or MODULE:NAME")
     check.add_argument("--json", action="store_true")
     check.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 when it keeps the contract, 1 when it does not."""
+    """Return 0 when the subject keeps the contract, else 1."""
     problems = check_subject(arguments.name)
     if arguments.json:
         print(json.dumps({"subject": arguments.name, "problems": problems}))

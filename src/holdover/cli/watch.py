@@ -1,4 +1,4 @@
-"""`holdover watch`: the same judgement from outside the process, on what it writes as it writes it."""
+"""`holdover watch`: checks the output of a process from outside, as it is written."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.runtime import Breach
-from holdover.runtime.metrics import Endpoint
+from holdover.runtime.metrics import MetricsEndpoint
 from holdover.watch import (
-    BadSource,
     CommandHook,
     DropCopy,
     FixConfig,
@@ -26,8 +25,9 @@ from holdover.watch import (
     Hook,
     Judge,
     MutationJudge,
-    Place,
+    Offset,
     Source,
+    SourceError,
     Stream,
     StreamAddress,
     Tail,
@@ -70,13 +70,13 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Watch; returns the exit code."""
+    """Watch the source; returns the exit code."""
     catalogue = Catalogue.load(*arguments.catalogue)
     if arguments.source == "-":
-        watch = _watch(arguments, catalogue, MutationJudge(catalogue, alone=True, once=True), "-")
+        watch = _make_watch(arguments, catalogue, MutationJudge(catalogue, line_is_step=True, skip_repeats=True), "-")
         source = None
     else:
-        opened = _opened(arguments, catalogue)
+        opened = _open_watch(arguments, catalogue)
         if opened is None:
             return 3
         watch, source = opened
@@ -84,81 +84,84 @@ def run(arguments: argparse.Namespace) -> int:
         if source is not None:
             stack.callback(source.close)
         if arguments.metrics:
-            read = partial(watch.figures, catalogue)
-            endpoint = Endpoint(arguments.metrics, read, beyond_loopback=arguments.metrics_beyond_loopback)
+            read = partial(watch.metrics, catalogue)
+            endpoint = MetricsEndpoint(arguments.metrics, read, beyond_loopback=arguments.metrics_beyond_loopback)
             stack.callback(endpoint.close)
             print(f"holdover: metrics at port {endpoint.port}", file=sys.stderr, flush=True)
         if source is None:
-            _from_stdin(watch)
+            _watch_stdin(watch)
         else:
-            _follow(watch, source, once=arguments.once, ends=arguments.once and arguments.state is None)
-    whole = source is None or source.place.whole
-    for seconds in watch.waits():
+            _follow(watch, source, stops_at_end=arguments.once, ends=arguments.once and arguments.state is None)
+    whole = source is None or source.offset.is_complete
+    for seconds in watch.retry_delays():
         threading.Event().wait(seconds)
-    watch.keep_acts()
+    watch.save_pending()
     watch.close()
-    for one in watch.pending:
-        print(f"holdover: breach {one.breach.number} was not taken by the hook {one.hook}", file=sys.stderr)
+    for delivery in watch.pending:
+        print(f"holdover: breach {delivery.breach.number} was not taken by the hook {delivery.hook}", file=sys.stderr)
     return {"holds": 0 if whole else 3, "breach": 1}.get(watch.verdict, 3)
 
 
-def _opened(arguments: argparse.Namespace, catalogue: Catalogue) -> tuple[Watch, Source] | None:
-    """The watch and what it reads; None where there is nothing that could tell what it is."""
-    told = arguments.source
+def _open_watch(arguments: argparse.Namespace, catalogue: Catalogue) -> tuple[Watch, Source] | None:
+    """Return the watch and its source; None when a file has no line that shows its format.
+
+    Raises `FileNotFoundError` and `SourceError` when the source cannot be opened.
+    """
+    source_text = arguments.source
     judge: Judge | None
-    opening: Callable[[Place | None], Source]
-    if told.startswith(("nats://", "tls://")):
-        address = StreamAddress.of(told)
-        name, judge = address.name, MutationJudge(catalogue, once=True)
-        opening = partial(Stream, address, once=arguments.once)
-    elif told.startswith(("fix://", "fix-listen://")):
+    opening: Callable[[Offset | None], Source]
+    if source_text.startswith(("nats://", "tls://")):
+        address = StreamAddress.parse(source_text)
+        name, judge = address.name, MutationJudge(catalogue, skip_repeats=True)
+        opening = partial(Stream, address, single_pass=arguments.once)
+    elif source_text.startswith(("fix://", "fix-listen://")):
         config = _fix_config(arguments)
-        name = f"{told} {config.sender}->{config.target}"
+        name = f"{source_text} {config.sender}->{config.target}"
         judge = FixJudge(catalogue, name)
-        opening = partial(DropCopy, told, config, arguments.state)
+        opening = partial(DropCopy, source_text, config, arguments.state)
     else:
-        path = Path(told)
+        path = Path(source_text)
         if arguments.once and not path.exists():
             raise FileNotFoundError(2, "there is no such file", str(path))
-        name, judge, opening = str(path.resolve()), _judge(arguments, path, catalogue), partial(Tail, path)
+        name, judge, opening = str(path.resolve()), _make_judge(arguments, path, catalogue), partial(Tail, path)
         if judge is None:
             return None
-    watch = _watch(arguments, catalogue, judge, name)
+    watch = _make_watch(arguments, catalogue, judge, name)
     try:
-        return watch, opening(watch.place)
-    except BadSource:
+        return watch, opening(watch.offset)
+    except SourceError:
         watch.close()
         raise
 
 
 def _fix_config(arguments: argparse.Namespace) -> FixConfig:
-    config = FixConfig.of(
+    config = FixConfig.load(
         arguments.fix_config, sender=arguments.sender, target=arguments.target, version=arguments.fix_version
     )
     if arguments.state is None:
-        raise BadSource(f"{arguments.source}: needs --state DIR, where its sequence numbers and messages are kept")
+        raise SourceError(f"{arguments.source}: needs --state DIR, where its sequence numbers and messages are kept")
     if arguments.once:
-        raise BadSource(f"{arguments.source}: a FIX session has no end; leave --once out")
+        raise SourceError(f"{arguments.source}: a FIX session has no end; leave --once out")
     return config
 
 
-def _judge(arguments: argparse.Namespace, path: Path, catalogue: Catalogue) -> Judge | None:
-    """The judge that fits the source; waits for a first line where the watch goes on."""
-    told = arguments.format
-    while told is None:
+def _make_judge(arguments: argparse.Namespace, path: Path, catalogue: Catalogue) -> Judge | None:
+    """Return the judge for a file by its first line; without `--once` wait for that line."""
+    log_format = arguments.format
+    while log_format is None:
         with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
             for line in file:
                 if line.strip() and line.endswith(b"\n"):
-                    told = "journal" if line.lstrip()[:1] == b"{" and b"8=FIX" not in line else "fix"
+                    log_format = "journal" if line.lstrip()[:1] == b"{" and b"8=FIX" not in line else "fix"
                     break
-        if told is None:
+        if log_format is None:
             if arguments.once:
                 return None
             threading.Event().wait(_POLL_S)
-    return FixJudge(catalogue, path.name) if told == "fix" else MutationJudge(catalogue)
+    return FixJudge(catalogue, path.name) if log_format == "fix" else MutationJudge(catalogue)
 
 
-def _watch(arguments: argparse.Namespace, catalogue: Catalogue, judge: Judge, source: str) -> Watch:
+def _make_watch(arguments: argparse.Namespace, catalogue: Catalogue, judge: Judge, source: str) -> Watch:
     hooks: list[Hook] = []
     if arguments.guard is not None:
         hooks.append(FreezeHook(arguments.guard, catalogue))
@@ -168,49 +171,49 @@ def _watch(arguments: argparse.Namespace, catalogue: Catalogue, judge: Judge, so
         hooks.append(CommandHook(arguments.hook_command))
 
     def say(breach: Breach) -> None:
-        told = f"BREACH {breach.explanation}" + (f"; state: {breach.state}" if breach.state else "")
-        print(msgspec.json.encode(breach).decode() if arguments.json else told, flush=True)
+        text = f"BREACH {breach.explanation}" + (f"; state: {breach.state}" if breach.state else "")
+        print(msgspec.json.encode(breach).decode() if arguments.json else text, flush=True)
 
-    def complain(told: str) -> None:
-        print(f"holdover: {told}", file=sys.stderr, flush=True)
+    def complain(message: str) -> None:
+        print(f"holdover: {message}", file=sys.stderr, flush=True)
 
     return Watch(source, judge, catalogue.digest, hooks, say, complain, arguments.state)
 
 
-def _follow(watch: Watch, source: Source, *, once: bool, ends: bool) -> None:
+def _follow(watch: Watch, source: Source, *, stops_at_end: bool, ends: bool) -> None:
     try:
         while True:
-            lines = source.lines()
+            lines = source.read_lines()
             while lines:
-                _tell(source)
-                watch.lines(lines, source.place.line - len(lines) + 1)
-                watch.keep(source.place)
-                lines = source.lines(1 if not watch.settled else 5000)
-            _tell(source)
-            if once and source.ended:
+                _print_messages(source)
+                watch.judge_lines(lines, source.offset.line - len(lines) + 1)
+                watch.save(source.offset)
+                lines = source.read_lines(1 if not watch.is_settled else 5000)
+            _print_messages(source)
+            if stops_at_end and source.is_exhausted:
                 break
-            watch.deliver()
-            watch.keep(source.place)
+            watch.run_pending()
+            watch.save(source.offset)
             source.wait(_POLL_S)
         if ends:
             watch.end()
-        watch.keep(source.place, now=True)
+        watch.save(source.offset, force=True)
     except KeyboardInterrupt:
-        watch.keep(source.place, now=True)
+        watch.save(source.offset, force=True)
         raise
 
 
-def _tell(source: Source) -> None:
-    for told in source.told:
-        print(f"holdover: {told}", file=sys.stderr, flush=True)
-    source.told.clear()
+def _print_messages(source: Source) -> None:
+    for message in source.notices:
+        print(f"holdover: {message}", file=sys.stderr, flush=True)
+    source.notices.clear()
 
 
-def _from_stdin(watch: Watch) -> None:
-    place = watch.place or Place()
+def _watch_stdin(watch: Watch) -> None:
+    offset = watch.offset or Offset()
     for line in sys.stdin.buffer:
-        place.line += 1
-        watch.lines((line,), place.line)
-        watch.keep(place)
+        offset.line += 1
+        watch.judge_lines((line,), offset.line)
+        watch.save(offset)
     watch.end()
-    watch.keep(place, now=True)
+    watch.save(offset, force=True)

@@ -1,12 +1,21 @@
-"""The console: what an operator who was paged sees and does, in a browser. Optional: needs the extra `console`.
+"""The console: what an alerted operator sees and does, in a browser. Optional: needs the extra `console`.
 
-`Console` holds what all pages share, `application` makes the ASGI application of it, and each page is one module in
-`pages`. Server-rendered; live by server-sent events; works without script as well.
+`Console` holds what all pages share, `make_application` builds the ASGI application, and each page is one module in
+`pages`. Pages are rendered on the server and updated by server-sent events; they work without scripts, too.
 """
 
-from holdover.console.application import application
+from holdover.console.application import make_application
 from holdover.console.console import Console
-from holdover.console.sessions import Session, Sessions
-from holdover.console.users import ROLES, BadUser, User, Users
+from holdover.console.sessions import ConsoleSession, ConsoleSessions
+from holdover.console.users import ROLES, ConsoleUser, ConsoleUsers, UserError
 
-__all__ = ["BadUser", "Console", "ROLES", "Session", "Sessions", "User", "Users", "application"]
+__all__ = [
+    "UserError",
+    "Console",
+    "ROLES",
+    "ConsoleSession",
+    "ConsoleSessions",
+    "ConsoleUser",
+    "ConsoleUsers",
+    "make_application",
+]

@@ -1,4 +1,4 @@
-"""What all pages share: the store, the users, the catalogue, the words, and how a page is made of a template."""
+"""What all pages share: the store, the users, the catalogue, the words and the templates."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from holdover import __version__
 from holdover.catalogue import Catalogue
-from holdover.catalogue.book import allows_words, asserted_words, freezes_words
-from holdover.console.live import Live, Picture, picture
-from holdover.console.sessions import Session, Sessions
-from holdover.console.throttle import Throttle
-from holdover.console.users import Users
+from holdover.catalogue.book import describe_allowed, describe_assertion, describe_freeze
+from holdover.console.live_updates import LiveUpdates, StatusPicture, take_picture
+from holdover.console.sessions import ConsoleSession, ConsoleSessions
+from holdover.console.throttle import LoginThrottle
+from holdover.console.users import ConsoleUsers
 from holdover.runtime import FreezeStore, GuardConfig
-from holdover.runtime.redaction import Rules
+from holdover.runtime.redaction import RedactionRules
 
-HERE: Final = Path(__file__).parent
+PACKAGE_DIRECTORY: Final = Path(__file__).parent
 NUMBER_MAX: Final = 2**53
 """No row of a store has a higher number."""
 
-SAID: Final = {
+NOTICES: Final = {
     "thawed": "Thawed. What was frozen there may leave again.",
     "acknowledged": "Acknowledged. It goes no further up.",
     "taken": "Somebody has acknowledged that before, or it is over.",
@@ -38,14 +38,15 @@ SAID: Final = {
     "incident": "Written down.",
     "out": "You are logged out.",
 }
-"""What a page may say of the act that led to it, by the word in the address."""
+"""The notices that a page may show after an action, by the word in the address."""
 
 
 class Console:
-    """One console over one store.
+    """A console for one store.
 
-    `secure` says that browsers come by TLS, `hosts` the names by which they may call it. `stream_s` is how long one
-    stream of events lasts before the browser opens the next, `wait_s` how long a thaw waits for the guard's answer.
+    `is_secure` says that browsers connect over TLS, `hosts` are the host names that it answers to. `stream_s` is
+    how long an event stream lasts before the browser opens the next, `wait_s` how long a thaw waits for the guard's
+    answer.
     """
 
     def __init__(
@@ -53,8 +54,8 @@ class Console:
         config: GuardConfig,
         *,
         store: FreezeStore | None = None,
-        users: Users | None = None,
-        throttle: Throttle | None = None,
+        users: ConsoleUsers | None = None,
+        throttle: LoginThrottle | None = None,
         secure: bool = False,
         hosts: frozenset[str] = frozenset(),
         clock: Callable[[], int] = time.time_ns,
@@ -63,93 +64,93 @@ class Console:
     ) -> None:
         self.config = config
         self.store = store or config.open_store()
-        self.users = users or Users(self.store)
-        self.sessions = Sessions(self.store, config.console.idle_s, config.console.day_s)
-        self.throttle = throttle or Throttle()
+        self.users = users or ConsoleUsers(self.store)
+        self.sessions = ConsoleSessions(self.store, config.console.idle_s, config.console.day_s)
+        self.throttle = throttle or LoginThrottle()
         self.catalogue = Catalogue.load(*config.catalogue)
-        self.rules = Rules.usual(config.redact_fields, config.redact_patterns)
-        self.secure = secure
-        own = {config.console.host, *config.console.names, "localhost", "127.0.0.1", "::1"} - {"0.0.0.0", "::"}
-        self.hosts = frozenset(f"[{name.lower()}]" if ":" in name else name.lower() for name in own) | hosts
+        self.rules = RedactionRules.with_defaults(config.redact_fields, config.redact_patterns)
+        self.is_secure = secure
+        host_names = {config.console.host, *config.console.names, "localhost", "127.0.0.1", "::1"} - {"0.0.0.0", "::"}
+        self.hosts = frozenset(f"[{name.lower()}]" if ":" in name else name.lower() for name in host_names) | hosts
         self.clock = clock
         self.wait_s = wait_s
-        self.live = Live(self.picture, stream_s)
+        self.live = LiveUpdates(self.take_picture, stream_s)
         self.cookie = "__Host-holdover" if secure else "holdover"
         self.nav: list[tuple[str, str]] = []
-        self.static = _static()
-        self._templates = _templates(self.catalogue)
+        self.static = _read_static_files()
+        self._templates = _make_templates(self.catalogue)
         digest = hashlib.sha256(b"".join(content for content, _ in self.static.values())).hexdigest()[:12]
         self._templates.globals.update(version=__version__, static=digest)
 
-    def picture(self) -> Picture:
-        """How everything stands now. Raises `StoreProblem`."""
-        return picture(self.store, self.clock())
+    def take_picture(self) -> StatusPicture:
+        """Returns the current state of everything that pages show. Raises `StoreError`."""
+        return take_picture(self.store, self.clock())
 
-    def render(self, template: str, ask: Ask | None, *, status: int = 200, **told: Any) -> HTMLResponse:
-        """A page. `ask` is what it answers; None where nobody is logged in."""
-        who = ask.who if ask is not None else None
+    def render(self, template: str, request: PageRequest | None, *, status: int = 200, **context: Any) -> HTMLResponse:
+        """Render a page. `request` is None when no user is logged in."""
+        session = request.session if request is not None else None
         now_ns = self.clock()
         shared = {
-            "who": who.user if who is not None else None,
-            "csrf": who.csrf if who is not None else "",
-            "may_act": who is not None and who.user.may("operator"),
-            "nav": self.nav if who is not None else [],
-            "path": ask.path if ask is not None else "",
+            "who": session.user if session is not None else None,
+            "csrf": session.csrf if session is not None else "",
+            "may_act": session is not None and session.user.has_role("operator"),
+            "nav": self.nav if session is not None else [],
+            "path": request.path if request is not None else "",
             "now_ns": now_ns,
-            "said": SAID.get(ask.query.get("said", "")) if ask is not None else None,
-            "picture": self.picture() if who is not None and told.get("live", True) else None,
+            "said": NOTICES.get(request.query.get("said", "")) if request is not None else None,
+            "picture": self.take_picture() if session is not None and context.get("live", True) else None,
         }
-        return HTMLResponse(self._templates.get_template(template).render({**shared, **told}), status_code=status)
+        return HTMLResponse(self._templates.get_template(template).render({**shared, **context}), status_code=status)
 
-    def problem(self, status: int, said: str, ask: Ask | None = None) -> HTMLResponse:
-        """A page that says what is wrong in a sentence, and nothing else; needs no store."""
-        return self.render("problem.html", ask, status=status, problem=said, status_code=status, live=False)
+    def error_page(self, status: int, sentence: str, request: PageRequest | None = None) -> HTMLResponse:
+        """Returns a page with one sentence about a problem; it needs no store."""
+        return self.render("problem.html", request, status=status, problem=sentence, status_code=status, live=False)
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """What a page is asked: by whom, from where, with what."""
+class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for a page: the session, the address, the parameters and the form."""
 
     console: Console
     path: str
     params: dict[str, Any]
     query: QueryParams
     address: str
-    who: Session
+    session: ConsoleSession
     form: dict[str, str] = {}
 
-    def text(self, name: str, most: int = 4000) -> str:
-        """A field of the form, without control characters and outer white space, cut to `most` characters."""
-        told = "".join(sign for sign in self.form.get(name, "") if sign.isprintable() or sign in "\n\t")
-        return told.strip()[:most]
+    def text(self, name: str, length_max: int = 4000) -> str:
+        """Returns a form field without control characters and outer white space, cut to `length_max` characters."""
+        text = "".join(sign for sign in self.form.get(name, "") if sign.isprintable() or sign in "\n\t")
+        return text.strip()[:length_max]
 
     def number(self, name: str = "number") -> int:
-        """A number in the address; 0 where it is none that a row can have."""
-        found = int(self.params.get(name, 0))
-        return found if 0 < found < NUMBER_MAX else 0
+        """Returns a number in the address; 0 when no row can have it."""
+        number = int(self.params.get(name, 0))
+        return number if 0 < number < NUMBER_MAX else 0
 
-    def before(self) -> int:
-        """From where on a list goes on; 0 from its top."""
-        told = self.query.get("before", "")
-        return int(told) if re.fullmatch(r"[0-9]{1,15}", told, re.ASCII) else 0
+    def page_start(self) -> int:
+        """Returns the number from which a list continues; 0 for its start."""
+        value = self.query.get("before", "")
+        return int(value) if re.fullmatch(r"[0-9]{1,15}", value, re.ASCII) else 0
 
-    def render(self, template: str, *, status: int = 200, **told: Any) -> HTMLResponse:
-        """The page that answers it."""
-        return self.console.render(template, self, status=status, **told)
+    def render(self, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+        """Render the response page."""
+        return self.console.render(template, self, status=status, **context)
 
-    def lost(self, said: str) -> Response:
-        """There is no such thing."""
-        return self.console.problem(404, said, self)
+    def not_found(self, sentence: str) -> Response:
+        """Returns a page for a thing that does not exist."""
+        return self.console.error_page(404, sentence, self)
 
-    def back(self, path: str, said: str) -> Response:
-        """The act is done: on to a page that says so."""
-        return RedirectResponse(f"{path}?said={said}", status_code=303)
+    def redirect(self, path: str, notice: str) -> Response:
+        """Redirect after an action to a page that shows its notice."""
+        return RedirectResponse(f"{path}?said={notice}", status_code=303)
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that the console answers: method, path, what answers, and the role that it needs."""
+class PageRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """One route of the console: path, method, handler and the required role."""
 
     path: str
-    answer: Callable[[Ask], Response]
+    answer: Callable[[PageRequest], Response]
     method: str = "GET"
     role: str = "viewer"
 
@@ -157,52 +158,54 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 # -- words and templates ------------------------------------------------------------------------------------------
 
 
-def moment(time_ns: int) -> Markup:
-    """A time for people and for programs, in UTC."""
+def time_html(time_ns: int) -> Markup:
+    """Returns a time in UTC as HTML for people and programs."""
     try:
-        told = datetime.fromtimestamp(time_ns / 1e9, UTC)
+        time_utc = datetime.fromtimestamp(time_ns / 1e9, UTC)
     except (OverflowError, ValueError, OSError):
         return escape(f"{time_ns} ns")
-    return Markup('<time datetime="{}">{}</time>').format(told.isoformat(), told.strftime("%Y-%m-%d %H:%M:%S UTC"))
+    return Markup('<time datetime="{}">{}</time>').format(
+        time_utc.isoformat(), time_utc.strftime("%Y-%m-%d %H:%M:%S UTC")
+    )
 
 
-def lasted(seconds: float) -> str:
-    """How long, as a person says it."""
-    left = max(0, round(seconds))
+def duration_text(seconds: float) -> str:
+    """Returns a duration in the words that people use."""
+    whole_seconds = max(0, round(seconds))
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if left >= size:
-            count = left // size
+        if whole_seconds >= size:
+            count = whole_seconds // size
             return f"{count} {unit}{'s' if count != 1 else ''}"
-    return f"{left} second{'s' if left != 1 else ''}"
+    return f"{whole_seconds} second{'s' if whole_seconds != 1 else ''}"
 
 
-def prose(said: str) -> Markup:
-    """A catalogue's text: escaped, and what stands between back quotes marked as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(said))))
+def prose_html(text: str) -> Markup:
+    """Returns a text of the catalogue as HTML: escaped, with text between back quotes marked as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
-def _templates(catalogue: Catalogue) -> jinja2.Environment:
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"),
+def _make_templates(catalogue: Catalogue) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PACKAGE_DIRECTORY / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(moment=moment, lasted=lasted, prose=prose)
-    made.globals.update(
+    environment.filters.update(moment=time_html, lasted=duration_text, prose=prose_html)
+    environment.globals.update(
         known=catalogue.invariants,
-        allows_words=allows_words,
-        asserted_words=asserted_words,
-        freezes_words=freezes_words,
+        allows_words=describe_allowed,
+        asserted_words=describe_assertion,
+        freezes_words=describe_freeze,
     )
-    return made
+    return environment
 
 
-def _static() -> dict[str, tuple[bytes, str]]:
+def _read_static_files() -> dict[str, tuple[bytes, str]]:
     kinds = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
     return {
         path.name: (path.read_bytes(), kinds[path.suffix])
-        for path in sorted((HERE / "static").iterdir())
+        for path in sorted((PACKAGE_DIRECTORY / "static").iterdir())
         if path.suffix in kinds
     }

@@ -1,4 +1,4 @@
-"""Logging in and out: the same answer for a name that there is not and a wrong password, and not too many tries."""
+"""Login and logout: the same response for an unknown name and a wrong password, and a limit on attempts."""
 
 from __future__ import annotations
 
@@ -13,80 +13,82 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from holdover.console.console import SAID, Console
-from holdover.console.sessions import same
-from holdover.console.users import User
+from holdover.console.console import NOTICES, Console
+from holdover.console.sessions import tokens_match
+from holdover.console.users import ConsoleUser
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 _FIELDS_MAX: Final = 50
-_WRONG: Final = "Name and password do not go together."
-_TO: Final = re.compile(r"/[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*|/", re.ASCII)
+_WRONG_PASSWORD: Final = "Name and password do not go together."
+_PATH: Final = re.compile(r"/[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*|/", re.ASCII)
 
 
-def path_within(to: str) -> str:
-    """Where a login may lead: the path as told when it is one of this console's shape, else the first page."""
-    return to if _TO.fullmatch(to) else "/"
+def safe_path(to: str) -> str:
+    """Returns the path when it has the shape of a path of this console, else `/`."""
+    return to if _PATH.fullmatch(to) else "/"
 
 
-def login_routes(console: Console, calm: Callable[[Console, Endpoint], Endpoint]) -> list[Route]:
-    """What is answered to somebody who is not logged in yet, and the way out."""
+def make_login_routes(console: Console, with_error_pages: Callable[[Console, Endpoint], Endpoint]) -> list[Route]:
+    """Returns the routes that need no login: login and logout."""
 
     async def show(request: Request) -> Response:
-        said = SAID.get(request.query_params.get("said", ""), "")
-        return _form(console, request, to=request.query_params.get("to", "/"), said=said)
+        notice = NOTICES.get(request.query_params.get("said", ""), "")
+        return _login_page(console, request, to=request.query_params.get("to", "/"), notice=notice)
 
     async def enter(request: Request) -> Response:
         form = await read_form(request)
         if form is None:
-            return console.problem(415, "A form is expected, as the pages here send it.")
+            return console.error_page(415, "A form is expected, as the pages here send it.")
         to = form.get("to", "/")
-        if not same(form.get("csrf", ""), request.cookies.get(_cookie(console), "")):
-            return _form(console, request, to=to, problem="The form was out of date. Try again.", status=403)
+        if not tokens_match(form.get("csrf", ""), request.cookies.get(_form_cookie(console), "")):
+            return _login_page(console, request, to=to, problem="The form was out of date. Try again.", status=403)
         name, password = form.get("name", "")[:64], form.get("password", "")
         address = request.client.host if request.client is not None else ""
-        user, problem, status = await run_in_threadpool(checked, console, name, password, address, "login")
+        user, problem, status = await run_in_threadpool(check_password, console, name, password, address, "login")
         if user is None:
-            return _form(console, request, to=to, problem=problem, status=status, name=name)
-        return await run_in_threadpool(_let_in, console, user, to)
+            return _login_page(console, request, to=to, problem=problem, status=status, name=name)
+        return await run_in_threadpool(_begin_session, console, user, to)
 
     async def leave(request: Request) -> Response:
         token = request.cookies.get(console.cookie, "")
-        who = await run_in_threadpool(console.sessions.find, token, console.clock())
+        session = await run_in_threadpool(console.sessions.find, token, console.clock())
         form = await read_form(request)
-        if who is None:
+        if session is None:
             return RedirectResponse("/login", status_code=303)
-        if form is None or not same(form.get("csrf", ""), who.csrf):
-            return console.problem(403, "The form is out of date. Open the page again and repeat it.")
-        await run_in_threadpool(console.sessions.end, who.key)
-        await run_in_threadpool(console.store.say, "logout", who.user.name, console.clock())
+        if form is None or not tokens_match(form.get("csrf", ""), session.csrf):
+            return console.error_page(403, "The form is out of date. Open the page again and repeat it.")
+        await run_in_threadpool(console.sessions.end, session.key)
+        await run_in_threadpool(console.store.log_action, "logout", session.user.name, console.clock())
         answer = RedirectResponse("/login?said=out", status_code=303)
-        answer.delete_cookie(console.cookie, path="/", secure=console.secure, httponly=True, samesite="strict")
+        answer.delete_cookie(console.cookie, path="/", secure=console.is_secure, httponly=True, samesite="strict")
         return answer
 
     return [
-        Route("/login", calm(console, show), methods=["GET"]),
-        Route("/login", calm(console, enter), methods=["POST"]),
-        Route("/logout", calm(console, leave), methods=["POST"]),
+        Route("/login", with_error_pages(console, show), methods=["GET"]),
+        Route("/login", with_error_pages(console, enter), methods=["POST"]),
+        Route("/logout", with_error_pages(console, leave), methods=["POST"]),
     ]
 
 
-def checked(console: Console, name: str, password: str, address: str, act: str) -> tuple[User | None, str, int]:
-    """(the user, "", 200) when name and password go together, else (None, why not, status); counted and audited."""
+def check_password(
+    console: Console, name: str, password: str, address: str, action: str
+) -> tuple[ConsoleUser | None, str, int]:
+    """Check a password. Returns (user, "", 200) or (None, the reason, status); counts and audits failures."""
     now_ns = console.clock()
     wait_s = console.throttle.wait_s(name, address, now_ns)
     if wait_s:
         return None, f"Too many tries. Wait {-(-wait_s // 60)} minutes, then try again.", 429
-    user = console.users.check(name, password)
+    user = console.users.check_password(name, password)
     if user is None:
-        console.throttle.failed(name, address, now_ns)
-        console.store.say(f"{act} failed", f"{name!r} from {address}", now_ns)
-        return None, _WRONG, 401
-    console.throttle.passed(name)
+        console.throttle.record_failure(name, address, now_ns)
+        console.store.log_action(f"{action} failed", f"{name!r} from {address}", now_ns)
+        return None, _WRONG_PASSWORD, 401
+    console.throttle.record_success(name)
     return user, "", 200
 
 
 async def read_form(request: Request) -> dict[str, str] | None:
-    """The fields of a form; None when it is none. Of a field that comes twice the first is taken."""
+    """Returns the fields of a form; None when the request has none. The first value of a repeated field counts."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         return None
@@ -100,30 +102,30 @@ async def read_form(request: Request) -> dict[str, str] | None:
     return {name: value.replace("\x00", "") for name, value in reversed(pairs)}
 
 
-def _let_in(console: Console, user: User, to: str) -> Response:
+def _begin_session(console: Console, user: ConsoleUser, to: str) -> Response:
     token = console.sessions.begin(user, console.clock())
-    console.store.say("login", user.name, console.clock())
-    answer = RedirectResponse(path_within(to), status_code=303)
-    answer.set_cookie(console.cookie, token, path="/", secure=console.secure, httponly=True, samesite="strict")
-    answer.delete_cookie(_cookie(console), path="/", secure=console.secure, httponly=True, samesite="strict")
+    console.store.log_action("login", user.name, console.clock())
+    answer = RedirectResponse(safe_path(to), status_code=303)
+    answer.set_cookie(console.cookie, token, path="/", secure=console.is_secure, httponly=True, samesite="strict")
+    answer.delete_cookie(_form_cookie(console), path="/", secure=console.is_secure, httponly=True, samesite="strict")
     return answer
 
 
-def _cookie(console: Console) -> str:
+def _form_cookie(console: Console) -> str:
     return f"{console.cookie}-form"
 
 
-def _form(
+def _login_page(
     console: Console,
     request: Request,
     *,
     to: str,
-    said: str = "",
+    notice: str = "",
     problem: str = "",
     status: int = 200,
     name: str = "",
 ) -> Response:
-    token = request.cookies.get(_cookie(console), "")
+    token = request.cookies.get(_form_cookie(console), "")
     if not re.fullmatch(r"[A-Za-z0-9_-]{43}", token):
         token = secrets.token_urlsafe(32)
     answer = console.render(
@@ -131,11 +133,13 @@ def _form(
         None,
         status=status,
         token=token,
-        to=path_within(to),
-        said=said,
+        to=safe_path(to),
+        said=notice,
         problem=problem,
         name=name,
         live=False,
     )
-    answer.set_cookie(_cookie(console), token, path="/", secure=console.secure, httponly=True, samesite="strict")
+    answer.set_cookie(
+        _form_cookie(console), token, path="/", secure=console.is_secure, httponly=True, samesite="strict"
+    )
     return answer

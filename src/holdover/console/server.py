@@ -1,4 +1,4 @@
-"""The console's HTTP server: uvicorn, with limits on how long a request takes to arrive and how many there may be."""
+"""The console's HTTP server: uvicorn with limits on the number of connections and on how long a request may take."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from holdover.console.application import application
+from holdover.console.application import make_application
 from holdover.console.console import Console
 
 _HEAD_MAX: Final = 16 * 1024
 _CONNECTIONS_MAX: Final = 200
 
 
-class BadAddress(ValueError):
-    """An address that the console does not listen at; the message says why, and what would be right."""
+class ListenAddressError(ValueError):
+    """The console cannot listen at this address; the message says why, and what would be right."""
 
 
-class Prompt(H11Protocol):
-    """Closes a connection whose request's head does not arrive whole within `head_within_s` seconds."""
+class DeadlineProtocol(H11Protocol):
+    """Closes a connection whose request head does not arrive completely within `head_timeout_s` seconds."""
 
-    head_within_s = 10.0
-    _late: asyncio.TimerHandle | None = None
+    head_timeout_s = 10.0
+    _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Somebody has connected."""
+        """A client has connected."""
         super().connection_made(transport)
-        self._watch()
+        self._start_head_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Something has come."""
+        """Data has arrived."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._unwatch()
-        elif self._late is None:
-            self._watch()
+            self._stop_head_timer()
+        elif self._head_timer is None:
+            self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
-        self._unwatch()
+        """The connection is closed."""
+        self._stop_head_timer()
         super().connection_lost(exc)
 
-    def _watch(self) -> None:
-        self._late = self.loop.call_later(self.head_within_s, self._too_late)
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_timeout_s, self._on_head_timeout)
 
-    def _unwatch(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
-    def _too_late(self) -> None:
-        self._late = None
+    def _on_head_timeout(self) -> None:
+        self._head_timer = None
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
 
 def check_address(host: str, *, tls: bool, insecure: bool) -> None:
-    """Refuse to let anybody but this machine in without TLS. Raises `BadAddress`."""
+    """Require TLS for any address but loopback. Raises `ListenAddressError`."""
     if tls or insecure or host == "localhost":
         return
     try:
@@ -70,17 +70,20 @@ def check_address(host: str, *, tls: bool, insecure: bool) -> None:
     except ValueError:
         loopback = False
     if not loopback:
-        raise BadAddress(
+        raise ListenAddressError(
             f"without TLS the console listens at loopback only, not at {host}: give --tls-cert and --tls-key, "
             f"or put a proxy that speaks TLS before it; passwords would be read on the way"
         )
 
 
-def server(console: Console, cert: Path | None = None, key: Path | None = None) -> uvicorn.Server:
-    """The server, to be run on a bound socket. Raises `BadAddress` when the files of TLS cannot be used."""
+def make_server(console: Console, cert: Path | None = None, key: Path | None = None) -> uvicorn.Server:
+    """Returns the server, to be run on a bound socket.
+
+    Raises `ListenAddressError` when the TLS files cannot be used.
+    """
     config = uvicorn.Config(
-        application(console),
-        http=Prompt,
+        make_application(console),
+        http=DeadlineProtocol,
         ws="none",
         lifespan="off",
         log_level="critical",
@@ -97,20 +100,22 @@ def server(console: Console, cert: Path | None = None, key: Path | None = None) 
     try:
         config.load()
     except (ssl.SSLError, OSError) as problem:
-        raise BadAddress(f"{cert} and {key} cannot be used for TLS: {problem.strerror or problem}") from problem
+        raise ListenAddressError(f"{cert} and {key} cannot be used for TLS: {problem.strerror or problem}") from problem
     return uvicorn.Server(config)
 
 
 def serve(console: Console, host: str, port: int, cert: Path | None, key: Path | None) -> None:
-    """Answer until stopped. Raises `BadAddress` when the port is taken, or the files of TLS cannot be used."""
-    made = server(console, cert, key)
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Serve until stopped. Raises `ListenAddressError` when the port is taken or the TLS files cannot be used."""
+    http_server = make_server(console, cert, key)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            bound.bind((host.strip("[]"), port))
+            listener.bind((host.strip("[]"), port))
         except OSError as problem:
-            raise BadAddress(f"cannot listen at {host}, port {port}: {problem.strerror or problem}") from problem
+            raise ListenAddressError(
+                f"cannot listen at {host}, port {port}: {problem.strerror or problem}"
+            ) from problem
         scheme = "https" if cert is not None else "http"
-        shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        print(f"the console is at {scheme}://{shown}:{port}/", flush=True)
-        made.run(sockets=[bound])
+        host_text = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        print(f"the console is at {scheme}://{host_text}:{port}/", flush=True)
+        http_server.run(sockets=[listener])

@@ -1,4 +1,4 @@
-"""Sessions, kept by the server: the browser has a random token, the store only that token's hash."""
+"""Console sessions, kept on the server: the browser has a random token, the store only a hash of it."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Final
 
 import msgspec
 
-from holdover.console.users import User
+from holdover.console.users import ConsoleUser
 from holdover.runtime import FreezeStore
-from holdover.runtime.database import Run
+from holdover.runtime.database import RunStatement
 
-_SEEN_EVERY_NS: Final = 30_000_000_000  # how exactly the store knows when a session was last used
+_LAST_USE_INTERVAL_NS: Final = 30_000_000_000  # how precisely the store records when a session was last used
 _TOKEN_MAX: Final = 128
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """Who acts, and the token that every form of his must carry back."""
+class ConsoleSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A logged-in user, and the token that every form of the user must carry."""
 
-    user: User
+    user: ConsoleUser
     key: str
     csrf: str
 
 
-class Sessions:
-    """The sessions of a store; one ends after `idle_s` without use and after `day_s` in any case."""
+class ConsoleSessions:
+    """The sessions of a store. A session ends after `idle_s` without use, and after `day_s` in any case."""
 
     def __init__(self, store: FreezeStore, idle_s: float, day_s: float) -> None:
         self._store = store
         self._idle_ns, self._day_ns = round(idle_s * 1e9), round(day_s * 1e9)
 
-    def begin(self, user: User, now_ns: int) -> str:
-        """A new session; returns the token for the browser. Those that have ended are swept out."""
+    def begin(self, user: ConsoleUser, now_ns: int) -> str:
+        """Start a session and delete expired ones. Returns the token for the browser."""
         token = secrets.token_urlsafe(32)
 
-        def work(run: Run) -> None:
+        def work(run: RunStatement) -> None:
             run(
                 "DELETE FROM console_session WHERE seen_ns<? OR began_ns<?",
                 now_ns - self._idle_ns,
@@ -47,8 +47,8 @@ class Sessions:
         self._store.database.write(work)
         return token
 
-    def find(self, token: str, now_ns: int, *, used: bool = True) -> Session | None:
-        """The session of a token, while it lasts. With `used` it counts as used now."""
+    def find(self, token: str, now_ns: int, *, marks_use: bool = True) -> ConsoleSession | None:
+        """Returns the session of a token, or None when it has ended. With `marks_use` this counts as use."""
         if not token or len(token) > _TOKEN_MAX:
             return None
         key = _key(token)
@@ -63,20 +63,20 @@ class Sessions:
         if now_ns - seen_ns > self._idle_ns or now_ns - began_ns > self._day_ns:
             self.end(key)
             return None
-        if used and now_ns - seen_ns > min(_SEEN_EVERY_NS, self._idle_ns // 4):
+        if marks_use and now_ns - seen_ns > min(_LAST_USE_INTERVAL_NS, self._idle_ns // 4):
             self._store.database.write(
                 lambda run: run("UPDATE console_session SET seen_ns=? WHERE hash=?", now_ns, key), durable=False
             )
-        return Session(user=User(name=name, role=role, time_ns=time_ns), key=key, csrf=_csrf(token))
+        return ConsoleSession(user=ConsoleUser(name=name, role=role, time_ns=time_ns), key=key, csrf=_csrf(token))
 
     def end(self, key: str) -> None:
-        """Log out."""
+        """End a session."""
         self._store.database.write(lambda run: run("DELETE FROM console_session WHERE hash=?", key))
 
 
-def same(told: str, expected: str) -> bool:
-    """Whether two tokens are the same, in a time that tells nothing of where they differ."""
-    return bool(expected) and hmac.compare_digest(told.encode(), expected.encode())
+def tokens_match(token: str, expected: str) -> bool:
+    """Whether two tokens are equal, in a time that does not depend on where they differ."""
+    return bool(expected) and hmac.compare_digest(token.encode(), expected.encode())
 
 
 def _key(token: str) -> str:

@@ -1,7 +1,7 @@
-"""Who may use the console: names, roles and hashes of passwords, in the store that holds the freezes.
+"""The users of the console: names, roles and password hashes, in the store that holds the freezes.
 
-A viewer sees everything and changes nothing. An operator acknowledges, ticks off steps and thaws. An approver may,
-beside that, be the second person who forces a thaw of somebody else.
+A viewer sees everything and changes nothing. An operator acknowledges, ticks off steps and thaws. An approver may also
+override the refusal of another operator's thaw.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from holdover.runtime import FreezeStore
-from holdover.runtime.database import Run
+from holdover.runtime.database import RunStatement
 
 ROLES: Final = ("viewer", "operator", "approver")
-"""The roles, each with all that the one before may do."""
+"""The roles, each with all permissions of the one before."""
 
 PASSWORD_MIN: Final = 12
 _PASSWORD_MAX: Final = 1024
@@ -30,110 +30,113 @@ CREATE TABLE IF NOT EXISTS console_user (
 CREATE TABLE IF NOT EXISTS console_session (
     hash TEXT PRIMARY KEY, name TEXT NOT NULL, began_ns INTEGER NOT NULL, seen_ns INTEGER NOT NULL);
 """
-_AT_ONCE: Final = threading.BoundedSemaphore(2)  # a password's hash takes 64 MiB
+_HASHES_AT_ONCE: Final = threading.BoundedSemaphore(2)  # hashing a password takes 64 MiB
 
 
-class BadUser(ValueError):
-    """A user that is not there, or cannot be made; the message says why."""
+class UserError(ValueError):
+    """A user does not exist or cannot be created; the message says why."""
 
 
-class User(msgspec.Struct, frozen=True, kw_only=True):
-    """A person who may use the console, since when (ns)."""
+class ConsoleUser(msgspec.Struct, frozen=True, kw_only=True):
+    """A person who may use the console, with the time of creation (ns)."""
 
     name: str
     role: str
     time_ns: int
 
-    def may(self, role: str) -> bool:
-        """Whether this user may do what `role` may."""
+    def has_role(self, role: str) -> bool:
+        """Whether this user has the permissions of `role`."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
-class Users:
-    """The users in a store. Every change is in the audit log under the name of `by`."""
+class ConsoleUsers:
+    """The users in a store. Every change is written to the audit log under the name `by`."""
 
     def __init__(self, store: FreezeStore, hasher: PasswordHasher | None = None) -> None:
         self._store = store
         self._hasher = hasher or PasswordHasher()
-        self._nobody = ""
+        self._dummy_hash = ""
         store.database.create(_SCHEMA)
 
-    def add(self, name: str, role: str, password: str, *, by: str, time_ns: int) -> None:
-        """A new user. Raises `BadUser` for a name that is taken or none, an unknown role, a short password."""
-        if not _NAME.fullmatch(name):
-            raise BadUser(f"{name!r} is no name for a user; it should be letters, digits, and . _ @ - between them")
-        if role not in ROLES:
-            raise BadUser(f"{role!r} is no role; there are {', '.join(ROLES)}")
-        if self.find(name) is not None:
-            raise BadUser(f"there is a user called {name} already")
-        hashed = self._hash(password)
-        self._store.say("user", f"{name} added as {role} by {by}", time_ns)
+    def add_user(self, name: str, role: str, password: str, *, by: str, time_ns: int) -> None:
+        """Add a user.
 
-        def work(run: Run) -> bool:
+        Raises `UserError` for a taken or invalid name, an unknown role or a password of the wrong length.
+        """
+        if not _NAME.fullmatch(name):
+            raise UserError(f"{name!r} is no name for a user; it should be letters, digits, and . _ @ - between them")
+        if role not in ROLES:
+            raise UserError(f"{role!r} is no role; there are {', '.join(ROLES)}")
+        if self.find(name) is not None:
+            raise UserError(f"there is a user called {name} already")
+        hashed = self._hash(password)
+        self._store.log_action("user", f"{name} added as {role} by {by}", time_ns)
+
+        def work(run: RunStatement) -> bool:
             values = (name, role, hashed, time_ns)
             return bool(run("INSERT INTO console_user VALUES (?,?,?,?) ON CONFLICT DO NOTHING RETURNING name", *values))
 
         if not self._store.database.write(work):
-            raise BadUser(f"there is a user called {name} already")
+            raise UserError(f"there is a user called {name} already")
 
-    def remove(self, name: str, *, by: str, time_ns: int) -> None:
-        """Take a user away, and with him his sessions. Raises `BadUser` when there is none."""
-        self._known(name)
-        self._store.say("user", f"{name} removed by {by}", time_ns)
+    def remove_user(self, name: str, *, by: str, time_ns: int) -> None:
+        """Remove a user and end the user's sessions. Raises `UserError` when there is none."""
+        self._require_user(name)
+        self._store.log_action("user", f"{name} removed by {by}", time_ns)
 
-        def work(run: Run) -> None:
+        def work(run: RunStatement) -> None:
             run("DELETE FROM console_user WHERE name=?", name)
             run("DELETE FROM console_session WHERE name=?", name)
 
         self._store.database.write(work)
 
     def set_password(self, name: str, password: str, *, by: str, time_ns: int) -> None:
-        """Another password, and all sessions of the user end. Raises `BadUser`."""
-        self._known(name)
+        """Set another password and end the user's sessions. Raises `UserError`."""
+        self._require_user(name)
         hashed = self._hash(password)
-        self._store.say("user", f"{name} has another password by {by}", time_ns)
+        self._store.log_action("user", f"{name} has another password by {by}", time_ns)
 
-        def work(run: Run) -> None:
+        def work(run: RunStatement) -> None:
             run("UPDATE console_user SET hash=? WHERE name=?", hashed, name)
             run("DELETE FROM console_session WHERE name=?", name)
 
         self._store.database.write(work)
 
-    def all(self) -> list[User]:
-        """Every user, by name."""
+    def list_users(self) -> list[ConsoleUser]:
+        """Returns every user, by name."""
         rows = self._store.database.read("SELECT name, role, time_ns FROM console_user ORDER BY name")
-        return [User(name=name, role=role, time_ns=time_ns) for name, role, time_ns in rows]
+        return [ConsoleUser(name=name, role=role, time_ns=time_ns) for name, role, time_ns in rows]
 
-    def find(self, name: str) -> User | None:
-        """The user of that name."""
+    def find(self, name: str) -> ConsoleUser | None:
+        """Returns the user with that name; None when there is none."""
         rows = self._store.database.read("SELECT name, role, time_ns FROM console_user WHERE name=?", name)
-        return User(name=rows[0][0], role=rows[0][1], time_ns=rows[0][2]) if rows else None
+        return ConsoleUser(name=rows[0][0], role=rows[0][1], time_ns=rows[0][2]) if rows else None
 
-    def check(self, name: str, password: str) -> User | None:
-        """The user, if the password is his. Takes as long for a name that there is not."""
+    def check_password(self, name: str, password: str) -> ConsoleUser | None:
+        """Returns the user if the password is right, else None. An unknown name takes equally long."""
         rows = self._store.database.read("SELECT hash, role, time_ns FROM console_user WHERE name=?", name)
-        with _AT_ONCE:
-            if not self._nobody:
-                self._nobody = self._hasher.hash("nobody's password")
+        with _HASHES_AT_ONCE:
+            if not self._dummy_hash:
+                self._dummy_hash = self._hasher.hash("nobody's password")
             try:
-                self._hasher.verify(rows[0][0] if rows else self._nobody, _normal(password)[:_PASSWORD_MAX])
+                self._hasher.verify(rows[0][0] if rows else self._dummy_hash, _normalize(password)[:_PASSWORD_MAX])
             except (VerificationError, InvalidHashError):
                 return None
-        return User(name=name, role=rows[0][1], time_ns=rows[0][2]) if rows else None
+        return ConsoleUser(name=name, role=rows[0][1], time_ns=rows[0][2]) if rows else None
 
-    def _known(self, name: str) -> None:
+    def _require_user(self, name: str) -> None:
         if self.find(name) is None:
-            there = ", ".join(user.name for user in self.all()) or "nobody"
-            raise BadUser(f"no user is called {name!r}; there is: {there}")
+            names = ", ".join(user.name for user in self.list_users()) or "nobody"
+            raise UserError(f"no user is called {name!r}; there is: {names}")
 
     def _hash(self, password: str) -> str:
-        told = _normal(password)
-        if not PASSWORD_MIN <= len(told) <= _PASSWORD_MAX:
-            raise BadUser(
-                f"a password should have {PASSWORD_MIN} to {_PASSWORD_MAX} characters, this one has {len(told)}"
+        normalized = _normalize(password)
+        if not PASSWORD_MIN <= len(normalized) <= _PASSWORD_MAX:
+            raise UserError(
+                f"a password should have {PASSWORD_MIN} to {_PASSWORD_MAX} characters, this one has {len(normalized)}"
             )
-        return self._hasher.hash(told)
+        return self._hasher.hash(normalized)
 
 
-def _normal(password: str) -> str:
+def _normalize(password: str) -> str:
     return unicodedata.normalize("NFC", password)

@@ -1,35 +1,50 @@
-"""State coverage: in which states the system was ever restarted, cut off or carried over a night."""
+"""State coverage: the states in which the system was restarted, disconnected or carried over a night."""
 
-from holdover.coverage.collect import Collector
-from holdover.coverage.data import BadCoverage, Data, Seen, Witness, combine, decode, read
-from holdover.coverage.lock import BadLock, Lock, Rule, Waiver, find_lock, read_lock
-from holdover.coverage.numbers import Gap, Line, Numbers, Product, Ratio, Wrong
-from holdover.coverage.profile import profile
-from holdover.coverage.propose import Proposal, proposal_named, propose
+from holdover.coverage.collector import CoverageCollector
+from holdover.coverage.data import (
+    CellWitness,
+    CoverageData,
+    CoverageError,
+    WitnessedCount,
+    combine_coverage,
+    decode_coverage,
+    read_coverage,
+)
+from holdover.coverage.lock import CoverageLock, LockError, Rule, Waiver, find_lock, read_lock
+from holdover.coverage.numbers import (
+    AxisProduct,
+    CarryGap,
+    CoverageNumbers,
+    CoverageRatio,
+    RuleViolation,
+    TransitionCoverage,
+)
+from holdover.coverage.profile import build_profile
+from holdover.coverage.proposal import Proposal, find_proposal, propose_rules
 
 __all__ = [
-    "BadCoverage",
-    "BadLock",
-    "Collector",
-    "Data",
-    "Gap",
-    "Line",
-    "Lock",
-    "Numbers",
-    "Product",
+    "CoverageError",
+    "LockError",
+    "CoverageCollector",
+    "CoverageData",
+    "CarryGap",
+    "TransitionCoverage",
+    "CoverageLock",
+    "CoverageNumbers",
+    "AxisProduct",
     "Proposal",
-    "Ratio",
+    "CoverageRatio",
     "Rule",
-    "Seen",
+    "WitnessedCount",
     "Waiver",
-    "Witness",
-    "Wrong",
-    "combine",
-    "decode",
+    "CellWitness",
+    "RuleViolation",
+    "combine_coverage",
+    "decode_coverage",
     "find_lock",
-    "profile",
-    "proposal_named",
-    "propose",
-    "read",
+    "build_profile",
+    "find_proposal",
+    "propose_rules",
+    "read_coverage",
     "read_lock",
 ]

@@ -1,4 +1,6 @@
-"""What a merge needs, asked of what a run has left: state tests, coverage, gap, catalogue, corpus. A line a reason."""
+"""The merge gate: checks state tests, coverage, carry gap, catalogue and corpus; one line for each reason to
+fail.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,14 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from holdover.coverage.lock import KEPT
-from holdover.coverage.numbers import Numbers
-from holdover.coverage.results import Results
+from holdover.coverage.lock import CORPUS_THRESHOLDS
+from holdover.coverage.numbers import CoverageNumbers
+from holdover.coverage.results import StateTestResults
 
 
 @dataclass
-class Check:
-    """One thing that the gate asks for: its name, the reasons why it is not met, and what is worth saying anyway."""
+class GateCheck:
+    """One check of the gate: its name, the reasons why it fails, and notes."""
 
     name: str
     title: str
@@ -21,14 +23,14 @@ class Check:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def met(self) -> bool:
-        """Whether it is met."""
+    def is_met(self) -> bool:
+        """Return whether the check passes."""
         return not self.reasons
 
 
 @dataclass
-class Kept:
-    """What is said of a corpus: what is wrong with it, what is worth saying anyway, and how much it holds by name."""
+class CorpusStatus:
+    """The status of a corpus: its problems, notes, and sizes by threshold name."""
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -37,70 +39,71 @@ class Kept:
 
 @dataclass
 class Gate:
-    """What the gate found."""
+    """The result of the gate."""
 
-    checks: list[Check]
-    numbers: Numbers
+    checks: list[GateCheck]
+    numbers: CoverageNumbers
     tests: int
     today: date
 
     @property
-    def met(self) -> bool:
-        """Whether everything is met."""
-        return all(check.met for check in self.checks)
+    def is_met(self) -> bool:
+        """Return whether every check passes."""
+        return all(check.is_met for check in self.checks)
 
     @property
     def reasons(self) -> list[str]:
-        """Why not, one line each."""
+        """Return the reasons of all failing checks, one line each."""
         return [f"{check.name}: {reason}" for check in self.checks for reason in check.reasons]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything as one object."""
+        """Return the result as one JSON object."""
         return {
-            "verdict": "met" if self.met else "not met",
+            "verdict": "met" if self.is_met else "not met",
             "reasons": self.reasons,
             "checks": [
-                {"name": one.name, "met": one.met, "reasons": one.reasons, "notes": one.notes} for one in self.checks
+                {"name": check.name, "met": check.is_met, "reasons": check.reasons, "notes": check.notes}
+                for check in self.checks
             ],
             "state_tests": self.tests,
             "coverage": self.numbers.as_json(self.today),
         }
 
 
-def judge(
-    numbers: Numbers,
-    results: Results | None,
+def judge_gate(
+    numbers: CoverageNumbers,
+    results: StateTestResults | None,
     today: date,
     *,
-    corpus: Kept | None = None,
+    corpus: CorpusStatus | None = None,
     fail_under: float | None = None,
 ) -> Gate:
-    """Ask for everything. `corpus` is what is said of the corpus, None where none was named."""
+    """Run every check. `corpus` is the status of the corpus, None when none was named."""
     checks = [
-        _tests(results),
-        _recorded(results),
-        _corpus(corpus, numbers),
-        _denominator(numbers),
-        _coverage(numbers, fail_under),
-        _gap(numbers, today),
-        _catalogue(numbers, today),
-        _digest(numbers, results),
+        _check_tests(results),
+        _check_recorded_days(results),
+        _check_corpus(corpus, numbers),
+        _check_denominator(numbers),
+        _check_coverage(numbers, fail_under),
+        _check_gap(numbers, today),
+        _check_catalogue(numbers, today),
+        _check_digest(numbers, results),
     ]
     if numbers.base is not None:
-        checks.insert(5, _base(numbers))
+        checks.insert(5, _check_base(numbers))
     return Gate(checks, numbers, len(results.tests) if results is not None else 0, today)
 
 
-def _tests(results: Results | None) -> Check:
-    check = Check("state-tests", "State tests ran and passed")
+def _check_tests(results: StateTestResults | None) -> GateCheck:
+    check = GateCheck("state-tests", "State tests ran and passed")
     tests = results.tests if results is not None else []
-    ran = [one for one in tests if one.outcome != "skipped"]
+    ran = [test for test in tests if test.outcome != "skipped"]
     if results is None:
         check.reasons.append("no results of state tests are at hand; run `pytest --state-cov`")
     elif not ran:
         check.reasons.append("no state test ran; mark at least one with @pytest.mark.state")
-    check.reasons += [f"{one.test} {one.outcome}" for one in tests if one.outcome not in ("passed", "skipped")]
-    check.reasons += [f"{test} failed" for test in (results.others_failed if results is not None else [])]
+    check.reasons += [f"{test.test} {test.outcome}" for test in tests if test.outcome not in ("passed", "skipped")]
+    check.reasons += [f"{test} failed" for test in (results.failed_other_tests if results is not None else [])]
     if results is not None and results.lost_workers:
         check.reasons.append(f"workers of the test run died ({results.lost_workers}), and what they had seen is lost")
     skipped = len(tests) - len(ran)
@@ -108,106 +111,112 @@ def _tests(results: Results | None) -> Check:
     return check
 
 
-def _recorded(results: Results | None) -> Check:
-    check = Check("recorded-days", "Each replays a recorded day")
-    for one in results.tests if results is not None else []:
-        if not one.played and not one.logic and one.outcome != "skipped":
+def _check_recorded_days(results: StateTestResults | None) -> GateCheck:
+    check = GateCheck("recorded-days", "Each replays a recorded day")
+    for test in results.tests if results is not None else []:
+        if not test.events_played and not test.is_logic and test.outcome != "skipped":
             check.reasons.append(
-                f"{one.test} replayed no recording: run the session on a recorded day, "
+                f"{test.test} replayed no recording: run the session on a recorded day, "
                 f"or mark the test @pytest.mark.state(logic=True)"
             )
-    played = sum(one.played for one in results.tests) if results is not None else 0
-    check.notes.append(f"{played:,} recorded market events played")
+    events_played = sum(test.events_played for test in results.tests) if results is not None else 0
+    check.notes.append(f"{events_played:,} recorded market events played")
     return check
 
 
-def _corpus(kept: Kept | None, numbers: Numbers) -> Check:
-    check = Check("corpus", "The corpus is intact")
-    wanted = {name: int(numbers.lock.thresholds[name]) for name in KEPT if name in numbers.lock.thresholds}
-    if kept is None:
+def _check_corpus(status: CorpusStatus | None, numbers: CoverageNumbers) -> GateCheck:
+    check = GateCheck("corpus", "The corpus is intact")
+    minimums = {
+        name: int(numbers.lock.thresholds[name]) for name in CORPUS_THRESHOLDS if name in numbers.lock.thresholds
+    }
+    if status is None:
         check.notes.append("none named (--corpus)")
         return check
-    check.reasons += kept.problems
+    check.reasons += status.problems
     check.reasons += [
-        f"{name} are {kept.counts.get(name, 0)}, should be at least {least}: the corpus has shrunk without a reason"
-        for name, least in wanted.items()
-        if kept.counts.get(name, 0) < least
+        f"{name} are {status.counts.get(name, 0)}, should be at least {least}: the corpus has shrunk without a reason"
+        for name, least in minimums.items()
+        if status.counts.get(name, 0) < least
     ]
-    check.notes += kept.notes
+    check.notes += status.notes
     return check
 
 
-def _denominator(numbers: Numbers) -> Check:
-    check = Check("denominator", "Nothing infeasible was reached")
-    check.reasons += [str(one) for one in numbers.wrong]
-    check.notes.append(f"{len(numbers.lock.rule)} rules, {numbers.c1.of} places")
+def _check_denominator(numbers: CoverageNumbers) -> GateCheck:
+    check = GateCheck("denominator", "Nothing infeasible was reached")
+    check.reasons += [str(violation) for violation in numbers.rule_violations]
+    check.notes.append(f"{len(numbers.lock.rule)} rules, {numbers.c1.total} places")
     return check
 
 
-def _coverage(numbers: Numbers, fail_under: float | None) -> Check:
-    check = Check("coverage", "State coverage is kept")
-    check.reasons += numbers.short()
+def _check_coverage(numbers: CoverageNumbers, fail_under: float | None) -> GateCheck:
+    check = GateCheck("coverage", "State coverage is kept")
+    check.reasons += numbers.unmet_thresholds()
     if fail_under is not None and numbers.c1.percent < fail_under:
         check.reasons.append(f"c1 is {numbers.c1.percent:.2f}%, should be at least {fail_under:g}%")
     check.notes.append(f"C1 {numbers.c1}, pairs {numbers.pairs}, C2 {numbers.c2}")
     return check
 
 
-def _base(numbers: Numbers) -> Check:
-    check = Check("base", "No cell of the base is lost")
-    check.reasons += [f"this change loses {lost}" for lost in numbers.lost]
+def _check_base(numbers: CoverageNumbers) -> GateCheck:
+    check = GateCheck("base", "No cell of the base is lost")
+    check.reasons += [f"this change loses {place}" for place in numbers.lost_places]
     return check
 
 
-def _gap(numbers: Numbers, today: date) -> Check:
-    check = Check("carry-gap", "What production has seen is covered")
+def _check_gap(numbers: CoverageNumbers, today: date) -> GateCheck:
+    check = GateCheck("carry-gap", "What production has seen is covered")
     if numbers.profile is None:
         check.notes.append("no profile of production given (--gap)")
         return check
-    open_, expired = numbers.unwaived(today)
+    open_, expired = numbers.unwaived_gaps(today)
     check.reasons += [f"production has seen and no test has: {gap.name} ({gap.words})" for gap in open_]
     check.reasons += expired
-    if numbers.waived(today):
-        check.notes.append(f"{len(numbers.waived(today))} waived")
+    if numbers.waived_gaps(today):
+        check.notes.append(f"{len(numbers.waived_gaps(today))} waived")
     if numbers.profile.catalogue and numbers.profile.catalogue != numbers.data.catalogue:
         check.notes.append(f"production runs another catalogue, {numbers.profile.catalogue[:12]}")
     return check
 
 
-def _catalogue(numbers: Numbers, today: date) -> Check:
-    check = Check("catalogue", "Every invariant had occasion")
-    waivers = {one.name: one for one in numbers.lock.waiver}
+def _check_catalogue(numbers: CoverageNumbers, today: date) -> GateCheck:
+    check = GateCheck("catalogue", "Every invariant had occasion")
+    waivers = {waiver.name: waiver for waiver in numbers.lock.waiver}
     waived = 0
-    if not numbers.data.recorded and not numbers.data.invariants:
-        check.reasons.append(f"nothing was recorded: all {len(numbers.occasions)} invariants are UNKNOWN")
+    if not numbers.data.recorded_kinds and not numbers.data.invariants:
+        check.reasons.append(f"nothing was recorded: all {len(numbers.activities)} invariants are UNKNOWN")
         return check
-    for one in numbers.occasions:
-        if one.state == "ACTIVE":
+    for activity in numbers.activities:
+        if activity.state == "ACTIVE":
             continue
-        name = f"invariant {one.invariant}"
-        if name in waivers and waivers[name].until >= today:
+        name = f"invariant {activity.invariant}"
+        if name in waivers and waivers[name].last_day >= today:
             waived += 1
             continue
-        why = "its precondition never arose" if one.state == "VACUOUS" else "what it is about was never recorded"
-        late = f"; its waiver ran out on {waivers[name].until}" if name in waivers else ""
-        check.reasons.append(f"{one.invariant} is {one.state}: {why}{late}")
-    check.notes.append(f"{sum(1 for one in numbers.occasions if one.state == 'ACTIVE')} active, {waived} waived")
+        explanation = (
+            "its precondition never arose" if activity.state == "VACUOUS" else "what it is about was never recorded"
+        )
+        late = f"; its waiver ran out on {waivers[name].last_day}" if name in waivers else ""
+        check.reasons.append(f"{activity.invariant} is {activity.state}: {explanation}{late}")
+    check.notes.append(
+        f"{sum(1 for activity in numbers.activities if activity.state == 'ACTIVE')} active, {waived} waived"
+    )
     return check
 
 
-def _digest(numbers: Numbers, results: Results | None) -> Check:
-    check = Check("digest", "Measured with this catalogue")
-    wanted = numbers.catalogue.digest
-    if numbers.data.catalogue != wanted:
+def _check_digest(numbers: CoverageNumbers, results: StateTestResults | None) -> GateCheck:
+    check = GateCheck("digest", "Measured with this catalogue")
+    digest = numbers.catalogue.digest
+    if numbers.data.catalogue != digest:
         check.reasons.append(
-            f"the coverage was measured with catalogue {numbers.data.catalogue[:12]}, this one is {wanted[:12]}"
+            f"the coverage was measured with catalogue {numbers.data.catalogue[:12]}, this one is {digest[:12]}"
         )
-    if results is not None and results.catalogue and results.catalogue != wanted:
+    if results is not None and results.catalogue and results.catalogue != digest:
         check.reasons.append(
-            f"the tests ran with catalogue {results.catalogue[:12]}, this one is {wanted[:12]}; run them again"
+            f"the tests ran with catalogue {results.catalogue[:12]}, this one is {digest[:12]}; run them again"
         )
-    check.notes.append(f"catalogue {wanted[:12]}")
+    check.notes.append(f"catalogue {digest[:12]}")
     return check
 
 
-__all__ = ["Check", "Gate", "Kept", "judge"]
+__all__ = ["GateCheck", "Gate", "CorpusStatus", "judge_gate"]

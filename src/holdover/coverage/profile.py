@@ -1,9 +1,10 @@
-"""What production or a shadow has been through: from journals, and from the counter that every guard keeps.
+"""The profile of production or a shadow: the cells that it reached, from journals and from the counter of each
+guard.
 
-A journal is read through the axes alone, one mutation after another; nothing is checked again. Journals made by a
-session say each transition with its kind, those of a production guard say boundaries: where a journal has the former
-the latter are not counted too. A journal does not hold what a restarted subsystem read back, so an axis goes on from
-what was last recorded.
+A journal is replayed through the axes only, mutation by mutation, without checks. A session's journal names
+each transition with its kind; a production guard's journal names boundaries, which count only when there are
+no transitions. A journal does not contain the records that a restarted subsystem read back, so an axis
+continues from the last records.
 """
 
 from __future__ import annotations
@@ -14,146 +15,157 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.coverage.data import MAGIC, BadCoverage, Data, Witness, add_counter, combine, decode
+from holdover.coverage.data import (
+    MAGIC,
+    CellWitness,
+    CoverageData,
+    CoverageError,
+    add_counter,
+    combine_coverage,
+    decode_coverage,
+)
 from holdover.model import Record
 from holdover.runtime.axes import Axis, axes_in_use
-from holdover.runtime.cells import TRANSITIONS, CellCounter, KeptCells
+from holdover.runtime.cells import TRANSITIONS, CellCounter, CellCountFile
 from holdover.runtime.journal import read_journal
 from holdover.runtime.monitor import kinds_by_name
 
-CELLS: Final = KeptCells.NAME
-JOURNAL: Final = "journal.jsonl"
-_SAID: Final = "transition:"
+CELLS_FILE: Final = CellCountFile.NAME
+JOURNAL_FILE: Final = "journal.jsonl"
+_TRANSITION_PREFIX: Final = "transition:"
 
 
-def profile(sources: Sequence[Path], catalogue: str, *, axes: Iterable[type[Axis]] | None = None) -> Data:
-    """The cells seen in journals, counters, earlier profiles, or folders of these. `catalogue` is the digest to note
-    where a source does not say its own. Raises `BadCoverage` for what cannot be read, and when nothing was found."""
-    chosen = list(axes) if axes is not None else axes_in_use()
-    parts = [_read(path, catalogue, chosen) for source in sources for path in _files(source)]
+def build_profile(sources: Sequence[Path], catalogue: str, *, axes: Iterable[type[Axis]] | None = None) -> CoverageData:
+    """Return the cells in journals, counters, earlier profiles, or folders of these.
+
+    `catalogue` is the digest for sources without one. Raises `CoverageError` when a source cannot be read or
+    nothing was found.
+    """
+    axis_list = list(axes) if axes is not None else axes_in_use()
+    parts = [_read_source(path, catalogue, axis_list) for source in sources for path in _find_files(source)]
     if not parts:
-        raise BadCoverage(
-            f"no journal ({JOURNAL}) and no counter ({CELLS}) in {', '.join(map(str, sources)) or 'nothing'}"
+        raise CoverageError(
+            f"no journal ({JOURNAL_FILE}) and no counter ({CELLS_FILE}) in {', '.join(map(str, sources)) or 'nothing'}"
         )
     digests = list(dict.fromkeys(part.catalogue for part in parts))
     for part in parts:
-        part.others |= {digest for digest in digests if digest != digests[0]}
+        part.other_catalogues |= {digest for digest in digests if digest != digests[0]}
         part.catalogue = digests[0]
-    return combine(parts)
+    return combine_coverage(parts)
 
 
-def _files(source: Path) -> list[Path]:
+def _find_files(source: Path) -> list[Path]:
     if not source.exists():
-        raise BadCoverage(f"{source}: there is no such file or folder")
+        raise CoverageError(f"{source}: there is no such file or folder")
     if source.is_file():
         return [source]
-    return sorted(path for path in source.rglob("*") if path.name in (CELLS, JOURNAL))
+    return sorted(path for path in source.rglob("*") if path.name in (CELLS_FILE, JOURNAL_FILE))
 
 
-def _read(path: Path, catalogue: str, axes: list[type[Axis]]) -> Data:
+def _read_source(path: Path, catalogue: str, axes: list[type[Axis]]) -> CoverageData:
     with open(path, "rb") as file:
         head = file.read(200)
     if MAGIC.encode() in head:
-        return decode(path.read_bytes(), path.name)
+        return decode_coverage(path.read_bytes(), path.name)
     if b"holdover-cells" in head:
         return _read_counter(path, axes)
-    return read_mutations(path, catalogue, axes)
+    return read_journal_coverage(path, catalogue, axes)
 
 
-def _read_counter(path: Path, axes: list[type[Axis]]) -> Data:
+def _read_counter(path: Path, axes: list[type[Axis]]) -> CoverageData:
     counter = CellCounter(axes)
     try:
-        kept = msgspec.json.decode(path.read_bytes())
-        if kept["version"] != 1:
-            raise BadCoverage(f"{path.name}: was written as version {kept['version']}, should be 1")
+        counts = msgspec.json.decode(path.read_bytes())
+        if counts["version"] != 1:
+            raise CoverageError(f"{path.name}: was written as version {counts['version']}, should be 1")
         counter.visits.clear()
-        counter.add(kept)
-        data = Data.empty(str(kept["catalogue"]), axes)
+        counter.add_counts(counts)
+        data = CoverageData.empty(str(counts["catalogue"]), axes)
     except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as problem:
-        raise BadCoverage(f"{path.name}: the counter is cut off or damaged: {problem}") from problem
+        raise CoverageError(f"{path.name}: the counter is cut off or damaged: {problem}") from problem
     except ValueError as problem:
-        raise BadCoverage(f"{path.name}: {problem}") from problem
+        raise CoverageError(f"{path.name}: {problem}") from problem
     add_counter(data, counter, path.name)
     return data
 
 
-def read_mutations(path: Path, catalogue: str, axes: Sequence[type[Axis]]) -> Data:
-    """The cells seen in one journal. Raises `BadCoverage` for what is none."""
+def read_journal_coverage(path: Path, catalogue: str, axes: Sequence[type[Axis]]) -> CoverageData:
+    """Return the cells of one journal. Raises `CoverageError` when the file is not a journal."""
     counter = CellCounter(axes)
-    data = Data.empty(catalogue, axes)
-    replay = _Replay(counter, path.name)
+    data = CoverageData.empty(catalogue, axes)
+    replay = _JournalReplay(counter, path.name)
     try:
         for number, line in enumerate(read_journal(path), 1):
-            replay.line(line, number)
+            replay.replay_line(line, number)
     except ValueError as problem:
-        told = str(problem)
-        raise BadCoverage(told if told.startswith(path.name) else f"{path.name}: {told}") from problem
-    if not replay.understood:
-        raise BadCoverage(f"{path.name}: no journal: there is no mutation and no boundary in it")
-    add_counter(data, replay.counted(), path.name)
+        message = str(problem)
+        raise CoverageError(message if message.startswith(path.name) else f"{path.name}: {message}") from problem
+    if not replay.events_read:
+        raise CoverageError(f"{path.name}: no journal: there is no mutation and no boundary in it")
+    add_counter(data, replay.final_counter(), path.name)
     for mark, witness in replay.witnesses.items():
-        seen = data.transitions[mark[0]][counter.code(mark[1])]
-        data.transitions[mark[0]][counter.code(mark[1])] = msgspec.structs.replace(seen, witness=witness)
+        tally = data.transitions[mark[0]][counter.encode_cell(mark[1])]
+        data.transitions[mark[0]][counter.encode_cell(mark[1])] = msgspec.structs.replace(tally, witness=witness)
     return data
 
 
-class _Replay:
-    """Shows the mutations of one journal to the axes that read them."""
+class _JournalReplay:
+    """Replays the mutations of one journal through the axes."""
 
     def __init__(self, counter: CellCounter, name: str) -> None:
         self.counter, self.name = counter, name
-        self.understood = 0
-        self.witnesses: dict[tuple[str, int], Witness] = {}
+        self.events_read = 0
+        self.witnesses: dict[tuple[str, int], CellWitness] = {}
         self._kinds = kinds_by_name()
         self._tables: dict[tuple[str, type[Record]], dict[str, Record]] = {}
-        self._explicit = False
+        self._has_transitions = False
         self._path: list[str] = []
         self._seq = 0
-        counter.on_transition = self._transition
+        counter.on_transition = self._on_transition
 
-    def _transition(self, label: str, cell: int) -> None:
+    def _on_transition(self, label: str, cell: int) -> None:
         self._path.append(f"{label}@{self._seq}")
-        self.witnesses.setdefault((label, cell), Witness(len(self._path), self.name, tuple(self._path)))
+        self.witnesses.setdefault((label, cell), CellWitness(len(self._path), self.name, tuple(self._path)))
 
-    def line(self, line: Any, number: int) -> None:
-        """One line. Raises `ValueError` for one that is none of a journal."""
+    def replay_line(self, line: Any, number: int) -> None:
+        """Replay one line. Raises `ValueError` when it is not a journal line."""
         if not isinstance(line, dict):
             raise ValueError(f"line {number} is no journal line: an object was expected")
         self._seq = line.get("seq", 0)
         if "record" in line:
-            self._mutation(line, number)
+            self._replay_mutation(line, number)
         elif "what" in line:
-            self._said(str(line["what"]), str(line.get("detail", "")))
+            self._note_event(str(line["what"]), str(line.get("detail", "")))
 
-    def _mutation(self, line: dict[str, Any], number: int) -> None:
-        self.understood += 1
+    def _replay_mutation(self, line: dict[str, Any], number: int) -> None:
+        self.events_read += 1
         kind = self._kinds.get(line.get("kind", ""))
         if kind is None:
-            return  # a kind of the user's own that this process does not know is read by no axis that it knows
+            return  # no axis of this process reads a record kind that the process does not know
         table = (str(line.get("subsystem", "")), kind)
-        watch, _ = self.counter.watch(table)
+        watch, _ = self.counter.observer_of(table)
         if watch is None:
             return
         try:
             after = msgspec.convert(line["record"], kind)
         except msgspec.ValidationError as problem:
             raise ValueError(f"line {number}: {kind.__name__}: {problem}") from problem
-        kept = self._tables.setdefault(table, {})
-        watch(kept.get(after.key), after)
-        kept[after.key] = after
+        records = self._tables.setdefault(table, {})
+        watch(records.get(after.key), after)
+        records[after.key] = after
 
-    def _said(self, what: str, detail: str) -> None:
-        if what.startswith(_SAID):
-            self._explicit = True
-            self.understood += 1
-            self.counter.transition(what.removeprefix(_SAID), detail)
-        elif what == "freeze":
-            self.counter.tell("freeze", detail)
-        elif what in TRANSITIONS or what == "restart":
-            self.understood += 1
-            if not self._explicit:
-                self.counter.transition(what, "kill" if what == "restart" else detail)
+    def _note_event(self, event: str, detail: str) -> None:
+        if event.startswith(_TRANSITION_PREFIX):
+            self._has_transitions = True
+            self.events_read += 1
+            self.counter.count_transition(event.removeprefix(_TRANSITION_PREFIX), detail)
+        elif event == "freeze":
+            self.counter.notify("freeze", detail)
+        elif event in TRANSITIONS or event == "restart":
+            self.events_read += 1
+            if not self._has_transitions:
+                self.counter.count_transition(event, "kill" if event == "restart" else detail)
 
-    def counted(self) -> CellCounter:
-        """The counter, after the last line."""
+    def final_counter(self) -> CellCounter:
+        """Return the counter after the last line."""
         return self.counter

@@ -1,4 +1,6 @@
-"""What became of the `state` tests of a run: the file that pytest leaves beside the coverage file, for the gate."""
+"""The results of the tests marked `state`: pytest writes them next to the coverage file, and the gate reads
+them.
+"""
 
 from __future__ import annotations
 
@@ -12,66 +14,72 @@ MAGIC: Final = "holdover-state-results"
 VERSION: Final = 1
 
 
-class BadResults(ValueError):
-    """A results file that cannot be used; the message names it and says why."""
+class ResultsError(ValueError):
+    """A results file that cannot be used; the message names the file and the reason."""
 
 
 class StateTest(msgspec.Struct, frozen=True, order=True):
-    """One test marked `state`: what became of it, how many recorded market events it played, whether it is logic."""
+    """The result of one test marked `state`: outcome, recorded market events played, and whether it is marked
+    `logic`.
+    """
 
     test: str
     outcome: str
-    played: int = 0
-    logic: bool = False
+    events_played: int = 0
+    is_logic: bool = False
 
 
-class Results(msgspec.Struct, kw_only=True):
-    """The state tests of a run, by name; which others failed; how many workers died without a word."""
+class StateTestResults(msgspec.Struct, kw_only=True):
+    """The state tests of a run, by name; the other tests that failed; the number of workers that died."""
 
     magic: str = MAGIC
     version: int = VERSION
     catalogue: str = ""
     tests: list[StateTest] = []
-    others_failed: list[str] = []
+    failed_other_tests: list[str] = []
     lost_workers: int = 0
 
     def write(self, path: Path) -> None:
-        """Write the file whole. Raises `OSError`."""
+        """Write the file atomically. Raises `OSError`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         part.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
         part.replace(path)
 
 
-def join(parts: Iterable[Results], catalogue: str) -> Results:
-    """The results of several workers as one."""
+def join_results(parts: Iterable[StateTestResults], catalogue: str) -> StateTestResults:
+    """Return the results of several workers as one."""
     rest = list(parts)
-    return Results(
+    return StateTestResults(
         catalogue=catalogue,
         tests=sorted(test for part in rest for test in part.tests),
-        others_failed=sorted(test for part in rest for test in part.others_failed),
+        failed_other_tests=sorted(test for part in rest for test in part.failed_other_tests),
         lost_workers=sum(part.lost_workers for part in rest),
     )
 
 
-def results_beside(file: Path) -> Path:
-    """Where the results are for a coverage file: `.state-results.json` beside `.state-coverage.json`."""
+def results_path(file: Path) -> Path:
+    """Return the results file of a coverage file: `.state-results.json` for `.state-coverage.json`."""
     name = file.name.removesuffix(".json")
     return file.with_name(
         f"{name.removesuffix('coverage')}results.json" if "coverage" in name else f"{name}.results.json"
     )
 
 
-def read_results(path: Path) -> Results | None:
-    """The results in a file, None where there is none. Raises `BadResults` for a file that is no such thing."""
+def read_results(path: Path) -> StateTestResults | None:
+    """Return the results in a file, or None when there is no file. Raises `ResultsError` for any other file."""
     if not path.exists():
         return None
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Results)
+        results = msgspec.json.decode(path.read_bytes(), type=StateTestResults)
     except msgspec.MsgspecError as problem:
-        raise BadResults(f"{path.name}: is no results file, as `pytest --state-cov` writes it: {problem}") from problem
-    if found.magic != MAGIC:
-        raise BadResults(f"{path.name}: is no results file; its magic should be {MAGIC!r}")
-    if found.version != VERSION:
-        raise BadResults(f"{path.name}: was written as version {found.version}, this Holdover reads version {VERSION}")
-    return found
+        raise ResultsError(
+            f"{path.name}: is no results file, as `pytest --state-cov` writes it: {problem}"
+        ) from problem
+    if results.magic != MAGIC:
+        raise ResultsError(f"{path.name}: is no results file; its magic should be {MAGIC!r}")
+    if results.version != VERSION:
+        raise ResultsError(
+            f"{path.name}: was written as version {results.version}, this Holdover reads version {VERSION}"
+        )
+    return results

@@ -1,4 +1,4 @@
-"""The reference execution system: a real one, small; it knows the guard and the records, and nothing of any test."""
+"""The reference execution system: small and complete. It uses the guard and the records, and no test code."""
 
 from holdover.desk.config import DeskConfig, Strategy
 from holdover.desk.desk import Desk, Parts

@@ -1,4 +1,4 @@
-"""What a desk trades: instruments, strategies, limits, the link; plain data."""
+"""The configuration of a desk: instruments, strategies, limits and link."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from holdover.model import Instrument, PositionEffect, Side, TimeInForce
 
 
 class Strategy(msgspec.Struct, frozen=True, kw_only=True):
-    """One parent order and how it is worked.
+    """One parent order and how the desk works it.
 
     `algorithm` is `twap` (even slices over each session), `participation` (a share of the traded volume, in
-    `participation_bp` hundredths of a percent) or `standing` (always as many slices as may work, over every night).
-    `order_qty` is the whole quantity in lots, `day_qty` what one session may take of it; slices are of `slice_qty`,
-    looked at every `interval_ns`, and entered `offset` price increments behind the touch. A slice that has waited for
-    `patience` intervals is repriced to the touch; after twice as many it crosses the spread, and after four times as
-    many it is pulled. One that only `rests` does not cross: it is pulled after twice as many. A strategy with a
-    `late_ns` keeps its distance (`offset`) until so long before the close, and stands at the touch from then on; when
-    it has had its `day_qty` it steps back out of the market's reach until the next session.
+    `participation_bp` hundredths of a percent) or `standing` (always as many slices as allowed, over every
+    night). `order_qty` is the total quantity in lots and `day_qty` the quantity for one session. The desk looks
+    at the parent every `interval_ns` and enters slices of `slice_qty`, `offset` price increments behind the
+    touch. A slice is repriced to the touch after `patience` intervals, crosses the spread after twice as many,
+    and is pulled after four times as many. A strategy that `rests` does not cross: its slices are pulled after
+    twice as many. With `late_ns`, slices keep their distance (`offset`) until that long before the close and then
+    move to the touch; after `day_qty` is filled they move out of the market's reach until the next session.
     """
 
     name: str
@@ -40,15 +40,15 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def parent_id(self) -> str:
-        """The id of its parent order."""
+        """The id of the strategy's parent order."""
         return f"P-{self.name}"
 
 
 class DeskConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A desk: everything that it needs to know beside its own store.
+    """The complete configuration of a desk; all other state is in its store.
 
-    `synced` asks the store to wait for the disk at every commit, which production wants and a test on a virtual clock
-    does not need. `answer_ns` is how long a request may stay unanswered before its status is asked for.
+    With `synced` the store waits for the disk at every commit. Production wants this; a test on a virtual clock
+    does not need it. `answer_ns` is how long a request may stay unanswered before the desk queries its status.
     """
 
     instruments: list[Instrument]
@@ -63,9 +63,9 @@ class DeskConfig(msgspec.Struct, frozen=True, kw_only=True):
     retry_ns: int = 1_000_000_000
 
     def accounts(self) -> list[str]:
-        """The accounts that its strategies trade in, in the order of first mention."""
+        """Return the accounts of the strategies, in the order of first mention."""
         return list(dict.fromkeys(strategy.account for strategy in self.strategies))
 
     def instrument(self, symbol: str) -> Instrument | None:
-        """The instrument of a symbol, None when the desk does not trade it."""
-        return next((one for one in self.instruments if one.symbol == symbol), None)
+        """Return the instrument of a symbol; None when the desk does not trade it."""
+        return next((instrument for instrument in self.instruments if instrument.symbol == symbol), None)

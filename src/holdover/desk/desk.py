@@ -1,8 +1,9 @@
-"""The desk: a live execution system in its own right, small and whole.
+"""The desk: a small, complete live execution system.
 
-It wires order manager, positions, ledger, risk, parent orders, reconciler and gateway over one store, and runs
-whatever arrives as one step: one cause, one transaction, then what is to be sent. It asks its guard for permission at
-the last line before the wire, and says to it what changed; it does not know what else the guard does with that.
+It connects order manager, positions, ledger, risk, parent orders, reconciler and gateway over one store. It
+handles every event as one step: one cause, one transaction, then the outgoing messages. Just before a message
+goes on the wire it asks its guard for permission, and it reports every change to the guard. It does not know
+what else the guard does with these records.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdover.desk.books import Ledger, Positions, Risk
+from holdover.desk.accounting import Ledger, Positions, Risk
 from holdover.desk.config import DeskConfig
 from holdover.desk.gateway import Gateway
 from holdover.desk.orders import Orders
-from holdover.desk.outside import Clock, LinkEnd, Market
 from holdover.desk.parents import Parents
+from holdover.desk.ports import Clock, LinkEnd, Market
 from holdover.desk.reconciler import Reconciler
 from holdover.desk.store import Store
 from holdover.desk.tables import Tables
@@ -40,7 +41,7 @@ from holdover.runtime import Guard
 
 @dataclass(frozen=True)
 class Parts:
-    """The classes that a desk is made of; a deployment may put its own in place of any."""
+    """The classes that a desk is made of. A deployment can replace any of them."""
 
     store: type[Store] = Store
     orders: type[Orders] = Orders
@@ -53,7 +54,10 @@ class Parts:
 
 
 class Desk:
-    """One life of the desk: from `start` to `stop`, or to a kill. What survives is in `directory`, or in `tables`."""
+    """One incarnation of the desk, from `start` to `stop` or a kill.
+
+    Its persistent state is in `directory` or `tables`.
+    """
 
     def __init__(
         self,
@@ -89,53 +93,57 @@ class Desk:
         )
         self.trade_date = ""
         self._hours = (0, 0)
-        self._waiting_since: dict[str, int] = {}
-        self._early: list[ExecutionReport] = []
-        self._moved: dict[str, None] = {}
+        self._pending_since_ns: dict[str, int] = {}
+        self._early_reports: list[ExecutionReport] = []
+        self._changed_books: dict[str, None] = {}
         self._retries = 0
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     def start(self, trade_date: str, open_ns: int, close_ns: int) -> None:
-        """Come up: read back, say what was read, begin the session when it is a new one, log on."""
-        last = self.store.get("session", "")
+        """Start: restore the state, report it, begin a new session if it is one, and log on."""
+        last_session = self.store.get("session", "")
         self.trade_date = self.orders.trade_date = trade_date
         self._hours = (open_ns, close_ns)
-        self.orders.followed, self.orders.booked, self.orders.missing = self._follow, self._book, self._missing
-        self.reconciler.finished, self.reconciler.restate = self._reconciled, self._restate
-        # The session of the last reconciliation completed: a life that died in its first one had asked nothing.
-        self.reconciler.since = self.store.get("reconciled", last or trade_date)
+        self.orders.on_order_change, self.orders.on_execution, self.orders.on_missing_execution = (
+            self._on_order_change,
+            self._on_execution,
+            self._on_missing_execution,
+        )
+        self.reconciler.on_finished, self.reconciler.on_restatement = self._on_reconciled, self._on_restatement
+        # Since the last complete reconciliation: an incarnation killed during its first one has queried nothing.
+        self.reconciler.since_date = self.store.get("reconciled", last_session or trade_date)
         self.orders.latest_ns = int(self.store.get("known_ns", "0"))
-        self.gateway.unsent = self._unsent
-        self.reconciler.caught_up = self._caught_up
+        self.gateway.on_unsent = self._on_unsent
+        self.reconciler.on_caught_up = self._on_caught_up
         with self.store.transaction():
-            self._load(last)
+            self._load_records(last_session)
         with self.guard.step("begin"), self.store.transaction():
-            if last != trade_date:
+            if last_session != trade_date:
                 self.store.set("session", trade_date)
             self.positions.begin(trade_date)
             self.ledger.begin(trade_date)
             self.parents.begin(trade_date)
             self.guard.record("session", TradingSession(trade_date=trade_date, phase="open"))
-        self.parents.resume()
+        self.parents.load_filled_before()
         self.link.listen(self)
         self.clock.on_timer(self.on_timer)
         self.gateway.connect()
-        self._sweep_later()
+        self._schedule_sweep()
         for number, strategy in enumerate(self.config.strategies):
             first = open_ns + strategy.interval_ns + number
-            due = max(first, self._tick(number) + strategy.interval_ns)
+            due = max(first, self._last_tick_ns(number) + strategy.interval_ns)
             self.clock.call_at(due, "work", number, due)
 
     def stop(self) -> None:
-        """Go down in good order: log out, close the store."""
-        if self.link.up:
+        """Stop in good order: log out and close the store."""
+        if self.link.is_up:
             self.link.disconnect()
         self.store.close()
 
-    def _load(self, since: str) -> None:
-        records = self.orders.load(since)
-        orders = self.orders.all()
+    def _load_records(self, since_date: str) -> None:
+        records = self.orders.load(since_date)
+        orders = self.orders.all_orders()
         parents = self.parents.load(orders)
         positions = self.positions.load(self.orders.executions())
         balances = self.ledger.load()
@@ -144,221 +152,222 @@ class Desk:
             self.guard.restore("orders", [*records, *parents])
             self.guard.restore("positions", positions)
             self.guard.restore("ledger", balances)
-            self.risk.load(self.positions.held(), orders)
-        self.guard.record("store", self.store.compared([*records, *parents, *positions, *balances]))
+            self.risk.load(self.positions.all_positions(), orders)
+        self.guard.record("store", self.store.compare_restored([*records, *parents, *positions, *balances]))
 
     # -- what the link calls ------------------------------------------------------------------------------------
 
     def on_up(self, epoch: int, out_seq: int) -> None:
-        """The link is up: nothing is believed until the venue has been asked."""
-        self._run("link-up", self._came_up, out_seq)
+        """Start the reconciliation after a logon. The desk trusts nothing before the venue has answered."""
+        self._run_step("link-up", self._on_link_up, out_seq)
 
     def on_down(self, reason: str) -> None:
-        """The link is down: try again in a while."""
-        self._run("link-down", self._went_down)
-        self._retries += 1  # told twice, it tries once: two logons under way would each begin the questions
+        """Note that the link is down, and retry later."""
+        self._run_step("link-down", self._on_link_down)
+        self._retries += 1  # so that two calls cause one retry: two logons would each start the queries
         self.clock.call_at(self.clock.now_ns + self.config.retry_ns, "connect", self._retries)
 
     def on_message(self, seq: int, poss_dup: bool, message: Inbound) -> None:
-        """One message of the venue."""
-        self._run(type(message).__name__, self._message, seq, poss_dup, message)
+        """Handle one message of the venue."""
+        self._run_step(type(message).__name__, self._apply_message, seq, poss_dup, message)
 
     def on_sequence_reset(self, new_seq: int) -> None:
-        """The venue passes over messages that will not come: what they said has to be asked for."""
-        self._run("sequence-reset", self._reset, new_seq)
+        """The venue skips messages that it will not send: query what they contained."""
+        self._run_step("sequence-reset", self._apply_sequence_reset, new_seq)
 
     def on_heartbeat(self, seq: int) -> None:
-        """The venue is there."""
+        """Note that the venue is alive, and request messages that are missing."""
         self.guard.tick()
         if seq > self.gateway.in_seq:
-            self._run("heartbeat", self.gateway.behind, seq)
+            self._run_step("heartbeat", self.gateway.request_missing, seq)
 
     def on_session_message(self, seq: int) -> None:
-        """A message of the session itself: it says nothing, and its number is counted."""
+        """Count the sequence number of a session-level message."""
         self.guard.tick()
-        self._run("session", self.gateway.arrived, seq)
+        self._run_step("session", self.gateway.accept_sequence, seq)
 
     def on_market_status(self, message: SecurityStatus) -> None:
-        """The feed says that a book opens, halts or closes."""
-        self._run("market-status", self.gateway.status, message)
+        """Apply a book status from the market data feed."""
+        self._run_step("market-status", self.gateway.apply_book_status, message)
 
     def on_timer(self, name: str, args: tuple[Any, ...]) -> None:
-        """A timer of ours is due."""
+        """Handle a timer of the desk."""
         if name == "connect":
-            if not self.link.up and args[0] == self._retries:
+            if not self.link.is_up and args[0] == self._retries:
                 self.gateway.connect()
         elif name == "sweep":
-            self._run("sweep", self._sweep)
-            self._sweep_later()
+            self._run_step("sweep", self._sweep)
+            self._schedule_sweep()
         elif name == "work":
             number, due = args
             strategy = self.config.strategies[number]
-            if self.reconciler.done and self.clock.now_ns < self._hours[1]:
-                self._run("work", self.parents.work, strategy, due, *self._hours)
+            if self.reconciler.is_done and self.clock.now_ns < self._hours[1]:
+                self._run_step("work", self.parents.work_parent, strategy, due, *self._hours)
             self.clock.call_at(due + strategy.interval_ns, "work", number, due + strategy.interval_ns)
         elif name == "missed":
-            self._take_missed()
+            self._run_missed_ticks()
 
     # -- what an operator asks for ------------------------------------------------------------------------------
 
     def cancel(self, root: str) -> None:
-        """Cancel one order, by its key."""
-        self._run("operator", self.parents.cancel, root)
+        """Cancel one order by key."""
+        self._run_step("operator", self.parents.cancel, root)
 
     def reprice(self, root: str, price: int) -> None:
-        """Give one order another price, in ticks."""
-        if self._trading_now():
-            self._run("operator", self.parents.reprice, root, price)
+        """Change the price of one order, in ticks."""
+        if self._is_trading():
+            self._run_step("operator", self.parents.reprice, root, price)
 
     def submit(self, number: int, quantity: int, ticks: int) -> None:
-        """Send a slice of the `number`-th strategy (they are counted from 0, going round) at once."""
+        """Send a slice of the `number`-th strategy at once. The number counts from 0 and wraps around."""
         strategy = self.config.strategies[number % len(self.config.strategies)]
-        if self._trading_now():
-            self._run("operator", self.parents.submit, strategy, quantity, ticks)
+        if self._is_trading():
+            self._run_step("operator", self.parents.submit, strategy, quantity, ticks)
 
-    def _trading_now(self) -> bool:
-        return self.reconciler.done and self._hours[0] <= self.clock.now_ns < self._hours[1]
+    def _is_trading(self) -> bool:
+        return self.reconciler.is_done and self._hours[0] <= self.clock.now_ns < self._hours[1]
 
     # -- steps --------------------------------------------------------------------------------------------------
 
-    def _run(self, cause: str, act: Callable[..., object], *args: Any) -> None:
-        """One step: one cause, one transaction; what it wants to send leaves after the commit."""
+    def _run_step(self, cause: str, action: Callable[..., object], *args: Any) -> None:
+        """Run one step: one cause and one transaction. Its messages leave after the commit."""
         with self.guard.step(cause), self.store.transaction():
-            act(*args)
-            if self._moved:
+            action(*args)
+            if self._changed_books:
                 self._pull_surplus()
-            self.gateway.promise()
+            self.gateway.save_out_seq()
         self.gateway.flush()
 
     def _pull_surplus(self) -> None:
-        moved, self._moved = self._moved, {}
-        for book_key in moved:
+        changed_books, self._changed_books = self._changed_books, {}
+        for book_key in changed_books:
             self.parents.pull_surplus(book_key)
 
-    def _tick(self, number: int) -> int:
-        """When the last look at a strategy was due, ns. Looks stand on a grid from the open on, whoever starts when."""
+    def _last_tick_ns(self, number: int) -> int:
+        """Return when the last look at a strategy was due, in ns. Looks are on a fixed grid from the open."""
         interval_ns = self.config.strategies[number].interval_ns
-        began = self._hours[0] + number
-        return began + (self.clock.now_ns - began) // interval_ns * interval_ns
+        first_ns = self._hours[0] + number
+        return first_ns + (self.clock.now_ns - first_ns) // interval_ns * interval_ns
 
-    def _sweep_later(self) -> None:
-        every_ns = self.config.answer_ns
-        self.clock.call_at((self.clock.now_ns // every_ns + 1) * every_ns, "sweep")
+    def _schedule_sweep(self) -> None:
+        interval_ns = self.config.answer_ns
+        self.clock.call_at((self.clock.now_ns // interval_ns + 1) * interval_ns, "sweep")
 
-    def _take_missed(self) -> None:
-        """The look that a kill or a cut link came into is taken now; older ones are over.
+    def _run_missed_ticks(self) -> None:
+        """Run the look that a kill or a cut interrupted; earlier looks are skipped.
 
-        A store that has forgotten what left may have forgotten this very look: what it sends now is counted on from the
-        number of messages that the venue has heard, so that it can be nothing that is out already.
+        A store that has forgotten sent messages may have forgotten this look too. Its ids then count from the
+        number of messages that the venue has received, so that no id repeats one that was already sent.
         """
-        forgotten_ns, heard = map(int, self.store.get("forgotten", "-1 0").split())
+        forgotten_ns, received_count = map(int, self.store.get("forgotten", "-1 0").split())
         for number, strategy in enumerate(self.config.strategies):
-            tick_ns = self._tick(number)
+            tick_ns = self._last_tick_ns(number)
             if (
-                self.reconciler.done
+                self.reconciler.is_done
                 and self._hours[0] < tick_ns < self._hours[1]
                 and self.clock.now_ns < self._hours[1]
-                and self.parents.missed(strategy, tick_ns)
+                and self.parents.is_missed(strategy, tick_ns)
             ):
-                number = heard if tick_ns <= forgotten_ns else 0
-                self._run("work", self.parents.work, strategy, tick_ns, *self._hours, number)
+                number = received_count if tick_ns <= forgotten_ns else 0
+                self._run_step("work", self.parents.work_parent, strategy, tick_ns, *self._hours, number)
 
-    def _came_up(self, out_seq: int) -> None:
-        if self.gateway.came_up(out_seq):
+    def _on_link_up(self, out_seq: int) -> None:
+        if self.gateway.on_link_up(out_seq):
             self.store.set("forgotten", f"{self.clock.now_ns} {out_seq}")
-        self.gateway.look(self.market)
-        self.reconciler.asked_ns = self.clock.now_ns
+        self.gateway.read_book_states(self.market)
+        self.reconciler.query_sent_ns = self.clock.now_ns
         self.reconciler.since_ns = int(self.store.get("known_ns", "0"))
         self.reconciler.begin()
 
-    def _went_down(self) -> None:
+    def _on_link_down(self) -> None:
         self.reconciler.stop()
-        self._early.clear()  # whatever they said will be asked for at the next logon
-        self.gateway.went_down()
+        self._early_reports.clear()  # the next logon queries what these reports contained
+        self.gateway.on_link_down()
 
-    def _message(self, seq: int, poss_dup: bool, message: Inbound) -> None:
-        if not self.gateway.arrived(seq, poss_dup):
+    def _apply_message(self, seq: int, poss_dup: bool, message: Inbound) -> None:
+        if not self.gateway.accept_sequence(seq, poss_dup):
             return
         if isinstance(message, SecurityStatus):
-            self.gateway.status(message)
+            self.gateway.apply_book_status(message)
         elif isinstance(message, CancelReject):
-            self.orders.refused(message)
+            self.orders.apply_cancel_reject(message)
         elif isinstance(message, PositionReport):
-            self.reconciler.answers(message)
-        elif not self.reconciler.answers(message):
-            if self.reconciler.behind:
-                self._early.append(message)
+            self.reconciler.take_answer(message)
+        elif not self.reconciler.take_answer(message):
+            if self.reconciler.is_behind:
+                self._early_reports.append(message)
             else:
-                self._report(message)
+                self._apply_report(message)
 
-    def _caught_up(self) -> None:
-        early, self._early = self._early, []
-        for report in early:
-            self._report(report)
+    def _on_caught_up(self) -> None:
+        reports, self._early_reports = self._early_reports, []
+        for report in reports:
+            self._apply_report(report)
 
-    def _report(self, report: ExecutionReport) -> None:
+    def _apply_report(self, report: ExecutionReport) -> None:
         if report.exec_type == ExecType.ORDER_STATUS:
-            self.orders.answered(report)
+            self.orders.apply_status(report)
             return
-        self.orders.report(report)
-        if report.exec_type in TRADES and self.reconciler.done:
+        self.orders.apply_report(report)
+        if report.exec_type in TRADES and self.reconciler.is_done:
             self.store.set("known_ns", str(self.orders.latest_ns))
 
-    def _reset(self, new_seq: int) -> None:
-        if self.gateway.reset(new_seq):
-            self.reconciler.passed_over()
+    def _apply_sequence_reset(self, new_seq: int) -> None:
+        if self.gateway.apply_sequence_reset(new_seq):
+            self.reconciler.restart_after_gap()
 
     def _sweep(self) -> None:
-        """Ask about every request that has waited too long on a live link."""
+        """Query the status of every request that has been unanswered for too long on a live link."""
         self.guard.tick()
-        if not self.reconciler.done:
-            self.reconciler.nudge(self.clock.now_ns, self.config.answer_ns)
+        if not self.reconciler.is_done:
+            self.reconciler.repeat_lost_query(self.clock.now_ns, self.config.answer_ns)
             return
         waiting: dict[str, int] = {}
-        for order in self.orders.open():
+        for order in self.orders.open_orders():
             if order.is_pending:
-                waiting[order.key] = self._waiting_since.get(order.key, self.clock.now_ns)
+                waiting[order.key] = self._pending_since_ns.get(order.key, self.clock.now_ns)
                 if self.clock.now_ns - waiting[order.key] >= self.config.answer_ns:
-                    self.reconciler.ask_order(order)
-        self._waiting_since = waiting
+                    self.reconciler.query_order(order)
+        self._pending_since_ns = waiting
 
     # -- one part tells the others ------------------------------------------------------------------------------
 
-    def _follow(self, before: Order | None, after: Order) -> None:
-        self.risk.follow(before, after)
-        self.positions.follow(before, after, self.trade_date)
-        self.parents.follow(before, after)
-        if after.closing_kept_qty and before is not None:
-            self._moved[after.book_key] = None
+    def _on_order_change(self, before: Order | None, after: Order) -> None:
+        self.risk.apply_order_change(before, after)
+        self.positions.apply_order_change(before, after, self.trade_date)
+        self.parents.apply_order_change(before, after)
+        if after.closing_uncancelled_qty and before is not None:
+            self._changed_books[after.book_key] = None
 
-    def _book(self, execution: Execution) -> None:
+    def _on_execution(self, execution: Execution) -> None:
         self.positions.book(execution, self.trade_date)
         self.ledger.book(execution, self.trade_date)
         self.risk.book(execution)
-        self._moved[execution.book_key] = None
+        self._changed_books[execution.book_key] = None
 
-    def _missing(self, order: Order) -> None:
-        self.reconciler.ask_again()
+    def _on_missing_execution(self, order: Order) -> None:
+        self.reconciler.request_repeat()
 
-    def _unsent(self, request: Request) -> None:
-        """A request that did not leave: its order is what it was before, and a new one is over.
+    def _on_unsent(self, request: Request) -> None:
+        """Withdraw a request that did not leave: its order returns to its former state, and a new order is closed.
 
-        A cancel is still wanted: its order stays pending until the venue has said what it is, and is looked at again.
+        A cancel is still wanted: its order stays pending until the venue has reported its status, and is reviewed
+        then.
         """
         order = self.orders.find(request.cl_ord_id)
         if order is not None and request.msg_type != MsgType.ORDER_CANCEL_REQUEST:
             with self.guard.step("unsent"), self.store.transaction():
                 self.orders.withdraw(order, "not sent")
 
-    def _restate(self, report: PositionReport) -> None:
-        held = self.positions.get(report.key)
-        if held is not None and held.reference_version != report.reference_version:
+    def _on_restatement(self, report: PositionReport) -> None:
+        position = self.positions.get(report.key)
+        if position is not None and position.reference_version != report.reference_version:
             self.positions.restate(report.account, report.symbol, report.net_qty, report.reference_version)
             self.risk.restate(report.account, report.symbol, report.net_qty)
 
-    def _reconciled(self) -> None:
+    def _on_reconciled(self) -> None:
         self.store.set("known_ns", str(self.orders.latest_ns))
         self.store.set("reconciled", self.trade_date)
-        self.reconciler.since = self.trade_date
+        self.reconciler.since_date = self.trade_date
         self.guard.reconciled(self.trade_date)
         self.clock.call_at(self.clock.now_ns, "missed")

@@ -1,7 +1,8 @@
-"""The gateway: the last line before the wire, and the first after it.
+"""The gateway: the last component before the wire, and the first after it.
 
-Nothing leaves without the guard's permission. Inbound sequence numbers are committed together with what the message
-did, so that a message is applied exactly once over restarts: what was applied is known, what was not is asked for.
+Nothing leaves without the guard's permission. Inbound sequence numbers are committed together with the
+effects of their message, so that each message is applied exactly once across restarts: the desk knows which
+messages it has applied and requests the others.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from holdover.desk.config import DeskConfig
-from holdover.desk.outside import LinkEnd, Market
+from holdover.desk.ports import LinkEnd, Market
 from holdover.desk.store import Store
 from holdover.model import Book, Link, LinkState, Outbound, Request, SecurityStatus
 from holdover.runtime import Guard
 
 
 class Gateway:
-    """Our end of the link: sequence numbers, the outbox of the present step, what the books accept."""
+    """The desk's end of the link: sequence numbers, the outbox of the current step, and which books accept orders."""
 
     subsystem = "gateway"
 
@@ -24,83 +25,83 @@ class Gateway:
         self._config, self._store, self._guard, self._link = config, store, guard, link
         self.in_seq = 0
         self.out_seq = 0
-        self._asked_from = 0
-        self.unsent: Callable[[Request], None] = lambda request: None
-        self._waiting: list[Outbound] = []
+        self._resend_from = 0
+        self.on_unsent: Callable[[Request], None] = lambda request: None
+        self._outbox: list[Outbound] = []
         self._books: dict[str, Book] = {}
 
     def load(self) -> None:
-        """Read the sequence numbers back."""
+        """Restore the sequence numbers."""
         self.in_seq = int(self._store.get("in_seq", "0"))
         self.out_seq = int(self._store.get("out_seq", "0"))
 
     @property
-    def up(self) -> bool:
+    def is_up(self) -> bool:
         """Whether the link is up."""
-        return self._link.up
+        return self._link.is_up
 
     @property
     def epoch(self) -> int:
-        """How often the link has come up."""
+        """The number of times the link has come up."""
         return self._link.epoch
 
     def connect(self) -> None:
-        """Ask for a logon, from where we stand."""
+        """Request a logon with the current sequence numbers."""
         self._link.connect(self.in_seq + 1, self.out_seq + 1)
 
-    def promise(self) -> None:
-        """Write down, in the step's own transaction, what may have left when the step is over."""
-        if self._waiting:
-            self._store.set("out_seq", str(self.out_seq + len(self._waiting)))
+    def save_out_seq(self) -> None:
+        """Store, in the step's transaction, the outbound sequence number that the outbox will reach."""
+        if self._outbox:
+            self._store.set("out_seq", str(self.out_seq + len(self._outbox)))
 
-    def came_up(self, out_seq: int) -> bool:
-        """The link is up; the venue tells which number it expects of us next.
+    def on_link_up(self, out_seq: int) -> bool:
+        """Take over the venue's expected sequence number after a logon.
 
-        Returns whether it has heard more of us than our store remembers: then the store is an older one.
+        Returns whether the venue has received more than the store remembers; then the store is an older copy.
         """
-        forgotten = out_seq - 1 > self.out_seq
+        is_older_store = out_seq - 1 > self.out_seq
         self.out_seq = out_seq - 1
-        self._asked_from = 0
+        self._resend_from = 0
         self._store.set("out_seq", str(self.out_seq))
-        self._say(LinkState.RESET)
-        return forgotten
+        self._record_link(LinkState.RESET)
+        return is_older_store
 
-    def went_down(self) -> None:
-        """The link is down; what waits to be sent will not be."""
-        self._waiting.clear()
-        self._say(LinkState.LOGOUT)
+    def on_link_down(self) -> None:
+        """Clear the outbox: its messages will not be sent."""
+        self._outbox.clear()
+        self._record_link(LinkState.LOGOUT)
 
-    def arrived(self, seq: int, poss_dup: bool = False) -> bool:
-        """Whether a message is the next one; an old one is dropped, one too early is asked for in order.
+    def accept_sequence(self, seq: int, poss_dup: bool = False) -> bool:
+        """Return whether a message is the next one. Drop an old one, and request a resend before an early one.
 
-        What comes too early in answer to a resend request (`poss_dup`) is the tail of one gap, and asked for once: were
-        each of its messages to ask for all the others, they would drown whatever is sent meanwhile.
+        An early message in answer to a resend request (`poss_dup`) belongs to the same gap, which is requested
+        once. If each such message requested the rest again, the resends would delay everything else that is sent.
         """
         if seq == self.in_seq + 1:
             self.in_seq = seq
             self._store.set("in_seq", str(seq))
-            self._say(LinkState.MESSAGE)
+            self._record_link(LinkState.MESSAGE)
             return True
-        if seq > self.in_seq + 1 and not (poss_dup and self._asked_from == self.in_seq + 1):
-            self._asked_from = self.in_seq + 1
-            self._link.resend(self._asked_from)
+        if seq > self.in_seq + 1 and not (poss_dup and self._resend_from == self.in_seq + 1):
+            self._resend_from = self.in_seq + 1
+            self._link.resend(self._resend_from)
         return False
 
-    def reset(self, new_seq: int) -> bool:
-        """The venue will go on with `new_seq`; returns whether something was passed over."""
-        passed_over = new_seq > self.in_seq + 1
+    def apply_sequence_reset(self, new_seq: int) -> bool:
+        """Continue with `new_seq`; return whether messages were skipped."""
+        has_gap = new_seq > self.in_seq + 1
         self.in_seq = new_seq - 1
         self._store.set("in_seq", str(self.in_seq))
-        self._say(LinkState.RESET)
-        return passed_over
+        self._record_link(LinkState.RESET)
+        return has_gap
 
-    def behind(self, seq: int) -> None:
-        """The venue has sent up to `seq`: ask for what we have not seen."""
+    def request_missing(self, seq: int) -> None:
+        """Request the messages up to `seq` that have not arrived."""
         if seq > self.in_seq:
             self._link.resend(self.in_seq + 1)
 
-    def status(self, message: SecurityStatus) -> None:
-        """A book opens, halts or closes."""
+    def apply_book_status(self, message: SecurityStatus) -> None:
+        """Apply the status of a book: it opens, halts or closes."""
         book = Book(
             symbol=message.symbol,
             trading=message.trading,
@@ -111,11 +112,11 @@ class Gateway:
             self._books[book.symbol] = book
             self._guard.record(self.subsystem, book)
 
-    def look(self, market: Market) -> None:
-        """Take the books' state from the market itself: what was said while we were away is not repeated."""
+    def read_book_states(self, market: Market) -> None:
+        """Read the state of the books from the market: statuses sent while the desk was down are not repeated."""
         for instrument in self._config.instruments:
             top = market.top(instrument.symbol)
-            self.status(
+            self.apply_book_status(
                 SecurityStatus(
                     symbol=instrument.symbol,
                     trading=top.trading,
@@ -124,58 +125,58 @@ class Gateway:
                 )
             )
 
-    def trading(self, symbol: str) -> bool:
-        """Whether the book takes orders, as far as we were told."""
+    def is_trading(self, symbol: str) -> bool:
+        """Return whether the book accepts orders, as far as the desk knows."""
         book = self._books.get(symbol)
         return book is None or book.trading
 
     def permits(self, request: Request) -> bool:
-        """Whether a request may be made at all: the link is up and no frozen scope forbids it."""
-        return self._link.up and self.allowed(request)
+        """Return whether a request may be made: the link is up and the guard permits it."""
+        return self._link.is_up and self.is_allowed(request)
 
-    def allowed(self, message: Outbound) -> bool:
-        """What the guard says of a message now: the one place where it is asked."""
+    def is_allowed(self, message: Outbound) -> bool:
+        """Return whether the guard permits a message now. Every check goes through this method."""
         return self._guard.permits(message)
 
     def queue(self, message: Outbound) -> None:
-        """Send with the end of the step, after its commit."""
-        self._waiting.append(message)
+        """Send a message at the end of the step, after its commit."""
+        self._outbox.append(message)
 
     def flush(self) -> None:
-        """Send what the step has queued. What may not leave is told to `unsent`."""
-        waiting, self._waiting = self._waiting, []
-        for message in waiting:
+        """Send the messages of the step; `on_unsent` is called for each request that may not leave."""
+        messages, self._outbox = self._outbox, []
+        for message in messages:
             self.send(message)
 
     def send(self, message: Outbound) -> None:
-        """One message onto the wire, if it may."""
-        if not self._link.up or not self.allowed(message):
-            self._kept_back(message)
+        """Send one message if it is permitted."""
+        if not self._link.is_up or not self.is_allowed(message):
+            self._report_unsent(message)
             return
         with self._guard.step("send"):
             if isinstance(message, Request):
                 self._guard.record(self.subsystem, message)
-                if not self._link.up or not self.allowed(message):
-                    self._kept_back(message)
+                if not self._link.is_up or not self.is_allowed(message):
+                    self._report_unsent(message)
                     return
             try:
                 self.out_seq = self._link.send(message)
-            except ConnectionError:  # it went down after it was asked whether it is up
-                self._kept_back(message)
+            except ConnectionError:  # the link went down after the check
+                self._report_unsent(message)
                 return
-            self._say(LinkState.MESSAGE)
+            self._record_link(LinkState.MESSAGE)
         self._store.set("out_seq", str(self.out_seq))
 
-    def _kept_back(self, message: Outbound) -> None:
+    def _report_unsent(self, message: Outbound) -> None:
         if isinstance(message, Request):
-            self.unsent(message)
+            self.on_unsent(message)
 
-    def _say(self, change: str) -> None:
+    def _record_link(self, change: str) -> None:
         self._guard.record(
             self.subsystem,
             Link(
                 name=self._config.link,
-                up=self._link.up,
+                is_up=self._link.is_up,
                 epoch=self._link.epoch,
                 in_seq=self.in_seq,
                 out_seq=self.out_seq,

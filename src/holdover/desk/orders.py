@@ -1,8 +1,8 @@
-"""The order manager: what every order is, from the reports that say so.
+"""The order manager: the state of every order, derived from reports.
 
-Quantities come from executions, each booked once under its venue, trade date and ExecID; a report's own CumQty is never
-copied, only compared, and where it is ahead of ours an execution is missing and is asked for. A request of ours that
-waits for its answer keeps the order pending, whatever fills cross it.
+Quantities come from executions, and each is booked once under its venue, trade date and ExecID. A report's
+CumQty is never copied, only compared: when it is ahead, an execution is missing and the desk queries it. A
+request without an answer keeps the order pending, whatever fills cross it.
 
 Source of the rules: FIX 4.4 and 5.0 SP2 volume 4, order state change matrices.
 """
@@ -31,14 +31,14 @@ from holdover.model import (
 )
 from holdover.runtime import Guard
 
-Followed = Callable[["Order | None", Order], None]
-Booked = Callable[[Execution], None]
+OrderChangeCallback = Callable[["Order | None", Order], None]
+ExecutionCallback = Callable[[Execution], None]
 
 CHAIN: Final = "~"
-"""What stands in a ClOrdID of ours between the ClOrdID that began the chain and the mark of the change."""
+"""Separates, in a ClOrdID of the desk, the ClOrdID that began the chain from the suffix of the change."""
 
-_OF_A_REPLACE: Final = "2"
-"""CxlRejResponseTo (434): what was refused is an order cancel/replace request."""
+_REPLACE_RESPONSE: Final = "2"
+"""CxlRejResponseTo (434): the refused request is an order cancel/replace request."""
 
 _CLOSES: Final = {
     ExecType.CANCELED: OrdStatus.CANCELED,
@@ -48,7 +48,7 @@ _CLOSES: Final = {
 
 
 class Orders:
-    """Every order of the desk and the executions booked to it."""
+    """Every order of the desk and its executions."""
 
     subsystem = "orders"
 
@@ -57,74 +57,74 @@ class Orders:
         self._orders: dict[str, Order] = {}
         self._roots: dict[str, str] = {}
         self._executions: dict[str, Execution] = {}
-        self._closing: dict[str, set[str]] = {}
-        self._came: dict[str, int] = {}
+        self._closing_keys: dict[str, set[str]] = {}
+        self._arrival_numbers: dict[str, int] = {}
         self._owners = {strategy.name: strategy for strategy in config.strategies}
         self.trade_date = ""
         self.latest_ns = 0
-        self.followed: Followed = lambda before, after: None
-        self.booked: Booked = lambda execution: None
-        self.missing: Callable[[Order], None] = lambda order: None
+        self.on_order_change: OrderChangeCallback = lambda before, after: None
+        self.on_execution: ExecutionCallback = lambda execution: None
+        self.on_missing_execution: Callable[[Order], None] = lambda order: None
 
     # -- reading back -------------------------------------------------------------------------------------------
 
-    def load(self, since: str) -> list[Record]:
-        """Read back what is open or of the session that began on `since`; returns what was read."""
-        self._executions = {one.key: one for one in self._store.executions(since)}
-        self._orders = {one.key: one for one in map(self.restored, self._store.orders(since))}
-        self._roots, self._closing, self._came = {}, {}, {}
+    def load(self, since_date: str) -> list[Record]:
+        """Read the orders that are open or belong to the sessions since `since_date`; return the records read."""
+        self._executions = {execution.key: execution for execution in self._store.executions(since_date)}
+        self._orders = {order.key: order for order in map(self.restore_order, self._store.orders(since_date))}
+        self._roots, self._closing_keys, self._arrival_numbers = {}, {}, {}
         for order in self._orders.values():
-            self._index(order)
+            self._index_order(order)
         return [*self._orders.values(), *self._executions.values()]
 
-    def restored(self, order: Order) -> Order:
-        """An order as it was stored."""
+    def restore_order(self, order: Order) -> Order:
+        """Return an order as it was stored."""
         return order
 
     def executions(self) -> list[Execution]:
-        """The executions held in memory, in the order of reading and booking."""
+        """Return the executions in memory, in the order of reading and booking."""
         return list(self._executions.values())
 
     # -- asking -------------------------------------------------------------------------------------------------
 
     def get(self, root: str) -> Order | None:
-        """An order by its key."""
+        """Return the order with that key, or None."""
         return self._orders.get(root)
 
     def find(self, cl_ord_id: str) -> Order | None:
-        """An order by any ClOrdID of its chain; one that is long closed is read from the store."""
-        began = cl_ord_id.partition(CHAIN)[0]
-        root = self._roots.get(cl_ord_id) or self._roots.get(began)
+        """Return an order by any ClOrdID of its chain, or None. Orders closed long ago are read from the store."""
+        root_id = cl_ord_id.partition(CHAIN)[0]
+        root = self._roots.get(cl_ord_id) or self._roots.get(root_id)
         if root is not None:
             return self._orders[root]
-        stored = self._store.order(began)
+        stored = self._store.order(root_id)
         if stored is not None:
             self._orders[stored.key] = stored
-            self._index(stored)
+            self._index_order(stored)
         return stored
 
-    def knows(self, cl_ord_id: str) -> bool:
-        """Whether this very ClOrdID has been seen, as an order's own or as one of its chain's."""
+    def is_known_id(self, cl_ord_id: str) -> bool:
+        """Return whether this ClOrdID has been used, by an order or by a change in its chain."""
         return cl_ord_id in self._roots or (CHAIN not in cl_ord_id and self._store.order(cl_ord_id) is not None)
 
-    def open(self) -> list[Order]:
-        """The orders that may still fill, in the order in which they came."""
+    def open_orders(self) -> list[Order]:
+        """Return the orders that may still fill, in the order of arrival."""
         return [order for order in self._orders.values() if order.is_open]
 
-    def closing(self, book_key: str) -> list[Order]:
-        """Those of them that close a position in this book, in the order in which they came."""
-        keys = self._closing.get(book_key)
-        return [self._orders[key] for key in sorted(keys, key=self._came.__getitem__)] if keys else []
+    def closing_orders(self, book_key: str) -> list[Order]:
+        """Return the open orders that close a position in this book, in the order of arrival."""
+        keys = self._closing_keys.get(book_key)
+        return [self._orders[key] for key in sorted(keys, key=self._arrival_numbers.__getitem__)] if keys else []
 
-    def all(self) -> list[Order]:
-        """Every order held in memory."""
+    def all_orders(self) -> list[Order]:
+        """Return every order in memory."""
         return list(self._orders.values())
 
     # -- requests of ours ---------------------------------------------------------------------------------------
 
     def create(self, request: Request) -> None:
-        """A new order that is about to be sent."""
-        self._keep(
+        """Record a new order before it is sent."""
+        self._save(
             None,
             Order(
                 root_cl_ord_id=request.root_cl_ord_id,
@@ -148,46 +148,46 @@ class Orders:
             ),
         )
 
-    def ask_cancel(self, order: Order, request: Request) -> None:
-        """A cancel that is about to be sent: the order stays what it is until the venue answers."""
+    def request_cancel(self, order: Order, request: Request) -> None:
+        """Record a cancel request before it is sent: the order becomes pending and keeps its terms."""
         self._roots[request.cl_ord_id] = order.key
-        self._keep(order, replace(order, ord_status=OrdStatus.PENDING_CANCEL, exec_type=None, link=request.link))
+        self._save(order, replace(order, ord_status=OrdStatus.PENDING_CANCEL, exec_type=None, link=request.link))
 
-    def ask_replace(self, order: Order, request: Request) -> None:
-        """A replace that is about to be sent: quantity and price stay until the venue answers."""
+    def request_replace(self, order: Order, request: Request) -> None:
+        """Record a replace request before it is sent: the order becomes pending and keeps quantity and price."""
         self._roots[request.cl_ord_id] = order.key
-        self._keep(order, replace(order, ord_status=OrdStatus.PENDING_REPLACE, exec_type=None, link=request.link))
+        self._save(order, replace(order, ord_status=OrdStatus.PENDING_REPLACE, exec_type=None, link=request.link))
 
     def withdraw(self, order: Order, text: str) -> None:
-        """The venue never got it, or it never left: it is over."""
-        never_taken = not order.order_id and order.cum_qty == 0
-        if order.ord_status == OrdStatus.PENDING_NEW or (order.is_open and never_taken):
-            self._keep(order, replace(order, ord_status=OrdStatus.REJECTED, leaves_qty=0, exec_type=ExecType.REJECTED))
+        """Undo a request that the venue never received; a new order is closed as rejected."""
+        is_unacknowledged = not order.order_id and order.cum_qty == 0
+        if order.ord_status == OrdStatus.PENDING_NEW or (order.is_open and is_unacknowledged):
+            self._save(order, replace(order, ord_status=OrdStatus.REJECTED, leaves_qty=0, exec_type=ExecType.REJECTED))
         elif order.is_pending:
-            self._keep(order, replace(order, ord_status=standing(order), exec_type=None))
+            self._save(order, replace(order, ord_status=status_from_quantities(order), exec_type=None))
 
     # -- reports of the venue -----------------------------------------------------------------------------------
 
-    def report(self, report: ExecutionReport) -> None:
+    def apply_report(self, report: ExecutionReport) -> None:
         """Apply one execution report that is not a status answer."""
         order = self.find(report.cl_ord_id) or (self.find(report.orig_cl_ord_id) if report.orig_cl_ord_id else None)
         if order is None:
-            order = self.adopt(report)
+            order = self.adopt_order(report)
         if report.exec_type in TRADES:
-            self.trade(order, report)
+            self.apply_trade(order, report)
         elif report.exec_type in _CLOSES:
-            self.closed(order, report)
+            self.apply_close(order, report)
         elif report.exec_type == ExecType.REPLACED:
-            self.replaced(order, report)
+            self.apply_replace(order, report)
         elif report.exec_type == ExecType.RESTATED:
-            self.restate(order, report)
+            self.apply_restatement(order, report)
         else:
-            self.accepted(order, report)
+            self.apply_acknowledgement(order, report)
 
-    def trade(self, order: Order, report: ExecutionReport) -> None:
-        """A fill, a bust or a correction: booked once, however often it is told."""
-        execution = self._execution(order, report)
-        if execution is None or self.seen(execution):
+    def apply_trade(self, order: Order, report: ExecutionReport) -> None:
+        """Apply a fill, a bust or a correction. Repeated reports are booked once."""
+        execution = self._build_execution(order, report)
+        if execution is None or self.is_booked(execution):
             return
         self.book(execution)
         cum_qty = order.cum_qty + execution.qty_delta
@@ -201,31 +201,31 @@ class Orders:
             order_id=report.order_id,
             transact_time_ns=max(order.transact_time_ns, report.transact_time_ns),
         )
-        reopened = order.ord_status == OrdStatus.FILLED and cum_qty < order.order_qty
-        if order.is_open or reopened:
-            status = order.ord_status if order.is_pending else standing(after)
+        is_reopened = order.ord_status == OrdStatus.FILLED and cum_qty < order.order_qty
+        if order.is_open or is_reopened:
+            status = order.ord_status if order.is_pending else status_from_quantities(after)
             if order.ord_status == OrdStatus.PENDING_NEW:
-                status = standing(after)
+                status = status_from_quantities(after)
             after = replace(after, ord_status=status, leaves_qty=after.order_qty - cum_qty)
-        unheard = bool(report.cl_ord_id) and report.cl_ord_id not in self._roots
-        self._keep(order, after)
-        if unheard and after.is_open:
-            self.missing(after)  # its chain has moved on, and we have lost how: its price is not what we believe
+        is_unknown_id = bool(report.cl_ord_id) and report.cl_ord_id not in self._roots
+        self._save(order, after)
+        if is_unknown_id and after.is_open:
+            self.on_missing_execution(after)  # the report that moved the chain on was lost: the price may be wrong
 
-    def seen(self, execution: Execution) -> bool:
-        """Whether this execution has been booked already, today or on any day before."""
+    def is_booked(self, execution: Execution) -> bool:
+        """Return whether this execution is already booked, today or on an earlier day."""
         return execution.key in self._executions or self._store.execution(execution.key) is not None
 
     def book(self, execution: Execution) -> None:
-        """Write an execution down and tell the books."""
+        """Store an execution and notify the books."""
         self._executions[execution.key] = execution
         self.latest_ns = max(self.latest_ns, execution.transact_time_ns)
-        self._store.put(execution)
+        self._store.save(execution)
         self._guard.record(self.subsystem, execution)
-        self.booked(execution)
+        self.on_execution(execution)
 
-    def closed(self, order: Order, report: ExecutionReport) -> None:
-        """Cancelled, expired or rejected: nothing is left to fill."""
+    def apply_close(self, order: Order, report: ExecutionReport) -> None:
+        """Apply a cancel, expiry or rejection."""
         if order.is_open:
             after = replace(
                 order,
@@ -235,35 +235,37 @@ class Orders:
                 exec_id=report.exec_id,
                 order_id=report.order_id or order.order_id,
             )
-            self._keep(order, after)
-            self._compare(after, report)
+            self._save(order, after)
+            self._check_cum_qty(after, report)
 
-    def replaced(self, order: Order, report: ExecutionReport) -> None:
-        """The venue has accepted a replace: the chain moves on to its ClOrdID."""
+    def apply_replace(self, order: Order, report: ExecutionReport) -> None:
+        """Apply an accepted replace: the chain moves on to its ClOrdID."""
         self._roots[report.cl_ord_id] = order.key
-        stale = bool(report.orig_cl_ord_id) and report.orig_cl_ord_id != order.cl_ord_id
-        if stale:
-            self._compare(order, report)  # told late: a status answer has moved the chain on already
+        is_stale = bool(report.orig_cl_ord_id) and report.orig_cl_ord_id != order.cl_ord_id
+        if is_stale:
+            self._check_cum_qty(order, report)  # a late report: a status answer has already moved the chain on
             return
-        # Told after the fills that followed it: the chain moves on all the same, for a bust may open the order again.
-        over = not order.is_open and (order.ord_status != OrdStatus.FILLED or report.order_qty <= order.cum_qty)
+        # Also after fills that followed the replace: the chain moves on, because a bust may reopen the order.
+        is_closed = not order.is_open and (order.ord_status != OrdStatus.FILLED or report.order_qty <= order.cum_qty)
         after = replace(
             order,
             cl_ord_id=report.cl_ord_id,
             orig_cl_ord_id=report.orig_cl_ord_id or order.cl_ord_id,
             order_qty=report.order_qty,
             price=report.price,
-            leaves_qty=0 if over else report.order_qty - order.cum_qty,
+            leaves_qty=0 if is_closed else report.order_qty - order.cum_qty,
             exec_type=ExecType.REPLACED,
             exec_id=report.exec_id,
             order_id=report.order_id or order.order_id,
         )
-        stays = over or order.ord_status == OrdStatus.PENDING_CANCEL
-        self._keep(order, replace(after, ord_status=order.ord_status if stays else standing(after)))
-        self._compare(after, report)
+        keeps_status = is_closed or order.ord_status == OrdStatus.PENDING_CANCEL
+        self._save(
+            order, replace(after, ord_status=order.ord_status if keeps_status else status_from_quantities(after))
+        )
+        self._check_cum_qty(after, report)
 
-    def restate(self, order: Order, report: ExecutionReport) -> None:
-        """Carried into a new session, or restated by a corporate action in new lots."""
+    def apply_restatement(self, order: Order, report: ExecutionReport) -> None:
+        """Apply a restatement: a new session, or a corporate action in new lots."""
         after = replace(
             order,
             exec_type=ExecType.RESTATED,
@@ -274,23 +276,23 @@ class Orders:
             price=report.price,
         )
         if report.exec_restatement_reason == ExecRestatementReason.GT_CORPORATE_ACTION:
-            execution = self._execution(order, report)
-            if execution is not None and not self.seen(execution):
+            execution = self._build_execution(order, report)
+            if execution is not None and not self.is_booked(execution):
                 self.book(execution)
                 after = replace(after, cum_qty=order.cum_qty + execution.qty_delta)
         if after.is_open:
-            status = order.ord_status if order.is_pending else standing(after)
+            status = order.ord_status if order.is_pending else status_from_quantities(after)
             after = replace(after, ord_status=status, leaves_qty=after.order_qty - after.cum_qty)
-        self._keep(order, after)
-        self._compare(after, report)
+        self._save(order, after)
+        self._check_cum_qty(after, report)
 
-    def accepted(self, order: Order, report: ExecutionReport) -> None:
-        """New, pending, done for the day, stopped, suspended: a status without a quantity."""
+    def apply_acknowledgement(self, order: Order, report: ExecutionReport) -> None:
+        """Apply a report that changes only the status: new, pending, done for the day, stopped, suspended."""
         if not order.is_open:
             return
         status = order.ord_status
         if report.exec_type == ExecType.NEW:
-            status = standing(order) if status == OrdStatus.PENDING_NEW else status
+            status = status_from_quantities(order) if status == OrdStatus.PENDING_NEW else status
         elif report.exec_type in (ExecType.DONE_FOR_DAY, ExecType.STOPPED, ExecType.SUSPENDED):
             status = report.ord_status
         after = replace(
@@ -300,40 +302,40 @@ class Orders:
             exec_id=report.exec_id,
             order_id=report.order_id or order.order_id,
         )
-        self._keep(order, replace(after, leaves_qty=after.leaves_qty if after.is_open else 0))
+        self._save(order, replace(after, leaves_qty=after.leaves_qty if after.is_open else 0))
 
-    def refused(self, reject: CancelReject) -> None:
-        """The venue has refused a cancel or a replace: the order stands as it stood."""
+    def apply_cancel_reject(self, reject: CancelReject) -> None:
+        """Apply a cancel reject: the order returns to its former status."""
         order = self.find(reject.orig_cl_ord_id) or self.find(reject.cl_ord_id)
-        replacing = reject.cxl_rej_response_to == _OF_A_REPLACE
-        if order is not None and order.ord_status == OrdStatus.PENDING_CANCEL and replacing:
-            return  # the cancel that was sent after it still waits for its own answer
+        is_replace = reject.cxl_rej_response_to == _REPLACE_RESPONSE
+        if order is not None and order.ord_status == OrdStatus.PENDING_CANCEL and is_replace:
+            return  # the cancel that was sent later still waits for its own answer
         if order is not None and order.is_pending and order.ord_status != OrdStatus.PENDING_NEW:
             after = replace(order, exec_type=None)
-            self._keep(order, replace(after, ord_status=standing(after)))
-            if reject.ord_status != standing(after):
-                self.missing(after)
+            self._save(order, replace(after, ord_status=status_from_quantities(after)))
+            if reject.ord_status != status_from_quantities(after):
+                self.on_missing_execution(after)
 
-    def answered(self, report: ExecutionReport) -> None:
-        """A status answer: what it says holds now, provided that no execution is missing."""
+    def apply_status(self, report: ExecutionReport) -> None:
+        """Apply a status answer, unless an execution is missing."""
         order = self.find(report.cl_ord_id) or (self.find(report.orig_cl_ord_id) if report.orig_cl_ord_id else None)
         if report.ord_rej_reason == 5:
             if order is not None and order.is_open:
                 self.withdraw(order, "unknown to the venue")
             return
         if order is None:
-            order = self.adopt(report)
+            order = self.adopt_order(report)
         if report.cum_qty != order.cum_qty:
-            self.missing(order)
+            self.on_missing_execution(order)
             return
         if not order.is_open and report.leaves_qty == 0:
             return
         self._roots[report.cl_ord_id] = order.key
-        moved = report.cl_ord_id != order.cl_ord_id and report.exec_type == ExecType.ORDER_STATUS
+        is_replaced = report.cl_ord_id != order.cl_ord_id and report.exec_type == ExecType.ORDER_STATUS
         after = replace(
             order,
             cl_ord_id=report.cl_ord_id,
-            orig_cl_ord_id=order.cl_ord_id if moved else order.orig_cl_ord_id,
+            orig_cl_ord_id=order.cl_ord_id if is_replaced else order.orig_cl_ord_id,
             order_qty=report.order_qty,
             price=report.price,
             ord_status=report.ord_status,
@@ -342,16 +344,16 @@ class Orders:
             order_id=report.order_id or order.order_id,
             reference_version=report.reference_version,
         )
-        self._keep(order, after)
+        self._save(order, after)
 
-    def adopt(self, report: ExecutionReport) -> Order:
-        """An order that we do not know: ours where its ClOrdID says so (we have lost it), else a foreign one."""
-        began = report.cl_ord_id.partition(CHAIN)[0]
-        owner = self._owners.get(began.rsplit("-", 2)[0])
+    def adopt_order(self, report: ExecutionReport) -> Order:
+        """Take over an unknown order: a lost order of the desk when its ClOrdID says so, otherwise a foreign one."""
+        root_id = report.cl_ord_id.partition(CHAIN)[0]
+        owner = self._owners.get(root_id.rsplit("-", 2)[0])
         foreign_root = report.orig_cl_ord_id or report.cl_ord_id or f"EXT-{report.order_id or report.exec_id}"
-        root = began if owner else foreign_root
-        told_before = report.cum_qty - (report.last_qty if report.exec_type == ExecType.TRADE else 0)
-        known = 0 if owner else max(told_before, 0)
+        root = root_id if owner else foreign_root
+        earlier_qty = report.cum_qty - (report.last_qty if report.exec_type == ExecType.TRADE else 0)
+        known_qty = 0 if owner else max(earlier_qty, 0)
         order = Order(
             root_cl_ord_id=root,
             cl_ord_id=report.cl_ord_id or root,
@@ -359,10 +361,10 @@ class Orders:
             symbol=report.symbol,
             side=report.side,
             order_qty=report.order_qty,
-            cum_qty=known,
+            cum_qty=known_qty,
             notional=0 if owner else report.notional - report.last_qty * report.last_px,
-            leaves_qty=report.order_qty - known,
-            ord_status=OrdStatus.PENDING_NEW if owner else _standing(known, report.order_qty),
+            leaves_qty=report.order_qty - known_qty,
+            ord_status=OrdStatus.PENDING_NEW if owner else _status_for(known_qty, report.order_qty),
             account=report.account,
             strategy=owner.name if owner else "",
             foreign=owner is None,
@@ -378,23 +380,23 @@ class Orders:
             trade_date=report.order_date or report.trade_date,
             reference_version=report.reference_version,
         )
-        self._keep(None, order)
+        self._save(None, order)
         return order
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _compare(self, order: Order, report: ExecutionReport) -> None:
+    def _check_cum_qty(self, order: Order, report: ExecutionReport) -> None:
         if report.cum_qty != order.cum_qty:
-            self.missing(order)
+            self.on_missing_execution(order)
 
-    def _execution(self, order: Order, report: ExecutionReport) -> Execution | None:
-        """The execution that a report tells of, with what booking it adds; None while what it refers to is missing."""
+    def _build_execution(self, order: Order, report: ExecutionReport) -> Execution | None:
+        """Build the execution of a report; None when the execution that it refers to is missing."""
         quantity, notional = report.last_qty, report.last_qty * report.last_px
         if report.exec_type in (ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT):
-            named = f"{self._config.venue}/{report.exec_ref_date or report.trade_date}/{report.exec_ref_id}"
-            original = self._executions.get(named) or self._store.execution(named)
+            original_key = f"{self._config.venue}/{report.exec_ref_date or report.trade_date}/{report.exec_ref_id}"
+            original = self._executions.get(original_key) or self._store.execution(original_key)
             if original is None:
-                self.missing(order)
+                self.on_missing_execution(order)
                 return None
             if report.exec_type == ExecType.TRADE_CANCEL:
                 quantity = notional = 0
@@ -431,33 +433,33 @@ class Orders:
             transact_time_ns=report.transact_time_ns,
         )
 
-    def _keep(self, before: Order | None, after: Order) -> None:
+    def _save(self, before: Order | None, after: Order) -> None:
         if after == before:
             return
         self._orders[after.key] = after
-        self._index(after)
-        self._store.put(after)
+        self._index_order(after)
+        self._store.save(after)
         self._guard.record(self.subsystem, after)
-        self.followed(before, after)
+        self.on_order_change(before, after)
 
-    def _index(self, order: Order) -> None:
+    def _index_order(self, order: Order) -> None:
         roots = self._roots
         roots[order.root_cl_ord_id] = roots[order.cl_ord_id] = order.key
         if order.orig_cl_ord_id:
             roots[order.orig_cl_ord_id] = order.key
-        self._came.setdefault(order.key, len(self._came))
-        if order.is_open and order.closing_kept_qty:
-            self._closing.setdefault(order.book_key, set()).add(order.key)
-        elif order.book_key in self._closing:
-            self._closing[order.book_key].discard(order.key)
+        self._arrival_numbers.setdefault(order.key, len(self._arrival_numbers))
+        if order.is_open and order.closing_uncancelled_qty:
+            self._closing_keys.setdefault(order.book_key, set()).add(order.key)
+        elif order.book_key in self._closing_keys:
+            self._closing_keys[order.book_key].discard(order.key)
 
 
-def standing(order: Order) -> OrdStatus:
-    """The status that an order's own quantities give while nothing is pending."""
-    return _standing(order.cum_qty, order.order_qty)
+def status_from_quantities(order: Order) -> OrdStatus:
+    """Return the status that an order's quantities imply while no request is pending."""
+    return _status_for(order.cum_qty, order.order_qty)
 
 
-def _standing(cum_qty: int, order_qty: int) -> OrdStatus:
+def _status_for(cum_qty: int, order_qty: int) -> OrdStatus:
     if cum_qty == 0:
         return OrdStatus.NEW
     return OrdStatus.FILLED if cum_qty >= order_qty else OrdStatus.PARTIALLY_FILLED

@@ -1,8 +1,8 @@
-"""Where the desk's rows lie: a SQLite file of its own, or a schema on a PostgreSQL server.
+"""The database of the desk: a SQLite file, or a schema on a PostgreSQL server.
 
-Both take the same statements, with `?` for a value. A server that is lost is a `StoreLost`: what was not committed is
-not so, and a desk without its store sends nothing. A server that does not answer holds the desk still, which lets
-nothing out either.
+Both run the same statements, with `?` for a value. A lost server raises `DeskStoreError`: uncommitted changes
+are lost, and a desk without its store sends nothing. A server that does not answer blocks the desk, which
+then sends nothing either.
 """
 
 from __future__ import annotations
@@ -12,44 +12,44 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-_LOCK: Final = 0x6465736B  # of the one desk that has a schema
-_TAKE_S: Final = 10  # how long the last desk's end may take to be known to the server
+_LOCK: Final = 0x6465736B  # the advisory lock of the one desk that uses a schema
+_TAKE_S: Final = 10  # how long the server may need to notice that the last desk has ended
 
 
-class StoreLost(RuntimeError):
-    """The desk's store cannot be opened, read or written; the message says which one and why."""
+class DeskStoreError(RuntimeError):
+    """The desk's store cannot be opened, read or written. The message says which one and why."""
 
 
-class Rows(Protocol):
-    """What a statement has returned."""
+class RowCursor(Protocol):
+    """The rows that a statement returned."""
 
     def fetchone(self) -> Any:
-        """The next row, None after the last."""
+        """Return the next row; None after the last."""
 
     def fetchall(self) -> list[Any]:
-        """All of them."""
+        """Return all remaining rows."""
 
 
 class Tables(Protocol):
-    """What the store needs of a database."""
+    """The database operations that the store needs."""
 
     name: str
 
-    def execute(self, statement: str, values: Sequence[object] = ()) -> Rows:
-        """Run one statement. Raises `StoreLost`."""
+    def execute(self, statement: str, values: Sequence[object] = ()) -> RowCursor:
+        """Run one statement. Raises `DeskStoreError`."""
 
-    def replacing(self, table: str, key: Sequence[str], rest: Sequence[str]) -> str:
-        """The statement that writes a row over the one of the same key, all columns in their order."""
+    def replace_statement(self, table: str, key: Sequence[str], rest: Sequence[str]) -> str:
+        """Return the statement that inserts a row or replaces the one of the same key."""
 
     def create(self, schema: str) -> None:
-        """Create what is not there yet. Raises `StoreLost`."""
+        """Create missing tables. Raises `DeskStoreError`."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the database."""
 
 
 class SqliteTables:
-    """`desk.db` of a directory. `synced` waits for the disk at every commit."""
+    """`desk.db` in a directory. With `synced` every commit waits for the disk."""
 
     name = "desk.db"
 
@@ -59,15 +59,15 @@ class SqliteTables:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(f"PRAGMA synchronous={'FULL' if synced else 'OFF'}")
         if not synced:
-            self._db.execute("PRAGMA wal_autocheckpoint=32")  # without syncs it costs little, and the log stays short
-        self.execute = self._db.execute  # nothing between: every mutation of the desk goes through it
+            self._db.execute("PRAGMA wal_autocheckpoint=32")  # cheap without syncs, and the log stays short
+        self.execute = self._db.execute  # direct: every mutation of the desk goes through it
 
-    def replacing(self, table: str, key: Sequence[str], rest: Sequence[str]) -> str:
-        """The statement that writes a row over the one of the same key."""
+    def replace_statement(self, table: str, key: Sequence[str], rest: Sequence[str]) -> str:
+        """Return the statement that inserts a row or replaces the one of the same key."""
         return f"INSERT OR REPLACE INTO {table} VALUES ({','.join('?' * (len(key) + len(rest)))})"
 
     def create(self, schema: str) -> None:
-        """Create what is not there yet."""
+        """Create missing tables."""
         self._db.executescript(schema)
 
     def close(self) -> None:
@@ -76,25 +76,25 @@ class SqliteTables:
 
 
 class PostgresTables:
-    """A schema on a PostgreSQL server, for one desk at a time: a second one is refused.
+    """A schema on a PostgreSQL server, for one desk at a time; a second desk is refused.
 
-    `url` is a libpq connection string; it may hold a password and is never part of a message.
+    `url` is a libpq connection string. It may contain a password and never appears in a message.
     """
 
     def __init__(self, url: str, schema: str = "desk") -> None:
         try:
             import psycopg
-        except ImportError as problem:
+        except ImportError as error:
             raise ValueError(
                 "a desk's store on PostgreSQL needs psycopg: pip install 'holdover[postgresql]'"
-            ) from problem
+            ) from error
         if not schema.isidentifier():
             raise ValueError(f"[desk] schema: {schema!r} is no plain name; take letters, digits and underscores")
         try:
-            told = psycopg.conninfo.conninfo_to_dict(url)
-        except psycopg.Error as problem:
-            raise ValueError("the desk's URL is none that PostgreSQL understands: postgresql://host/base") from problem
-        self.name = f"postgresql:{told.get('host', 'localhost')}/{told.get('dbname', '')}"
+            parameters = psycopg.conninfo.conninfo_to_dict(url)
+        except psycopg.Error as error:
+            raise ValueError("the desk's URL is none that PostgreSQL understands: postgresql://host/base") from error
+        self.name = f"postgresql:{parameters.get('host', 'localhost')}/{parameters.get('dbname', '')}"
         self._error = psycopg.Error
         self._schema = schema
         try:
@@ -106,31 +106,31 @@ class PostgresTables:
             )
             self._db.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (_LOCK, schema))
         except psycopg.errors.LockNotAvailable:
-            raise StoreLost(f"{self.name}: another desk has the schema {schema}") from None
-        except psycopg.Error as problem:
-            raise StoreLost(f"{self.name}: the desk's store cannot be opened: {problem}") from problem
+            raise DeskStoreError(f"{self.name}: another desk has the schema {schema}") from None
+        except psycopg.Error as error:
+            raise DeskStoreError(f"{self.name}: the desk's store cannot be opened: {error}") from error
 
-    def replacing(self, table: str, key: Sequence[str], rest: Sequence[str]) -> str:
-        """The statement that writes a row over the one of the same key."""
+    def replace_statement(self, table: str, key: Sequence[str], rest: Sequence[str]) -> str:
+        """Return the statement that inserts a row or replaces the one of the same key."""
         values = ",".join("?" * (len(key) + len(rest)))
         changed = ", ".join(f"{name}=excluded.{name}" for name in rest)
         return f"INSERT INTO {table} VALUES ({values}) ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changed}"
 
     def create(self, schema: str) -> None:
-        """Create what is not there yet: keys are ordered by their bytes, as SQLite orders them."""
-        told = schema.replace("BLOB", "BYTEA").replace("WITHOUT ROWID", "").replace("INTEGER", "BIGINT")
+        """Create missing tables. Keys are ordered by their bytes, as in SQLite."""
+        adapted_schema = schema.replace("BLOB", "BYTEA").replace("WITHOUT ROWID", "").replace("INTEGER", "BIGINT")
         self.execute(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
-        for statement in told.replace("TEXT", 'TEXT COLLATE "C"').split(";"):
+        for statement in adapted_schema.replace("TEXT", 'TEXT COLLATE "C"').split(";"):
             if statement.strip():
                 self.execute(statement)
 
-    def execute(self, statement: str, values: Sequence[object] = ()) -> Rows:
-        """Run one statement."""
-        said = "BEGIN" if statement == "BEGIN IMMEDIATE" else statement.replace("?", "%s")
+    def execute(self, statement: str, values: Sequence[object] = ()) -> RowCursor:
+        """Run one statement. Raises `DeskStoreError`."""
+        query = "BEGIN" if statement == "BEGIN IMMEDIATE" else statement.replace("?", "%s")
         try:
-            return self._db.execute(said, values or None)
-        except self._error as problem:
-            raise StoreLost(f"{self.name}: the desk's store cannot be used: {problem}") from problem
+            return self._db.execute(query, values or None)
+        except self._error as error:
+            raise DeskStoreError(f"{self.name}: the desk's store cannot be used: {error}") from error
 
     def close(self) -> None:
         """Close the connection."""

@@ -1,17 +1,17 @@
 """Exploration: schedules, the sweep over every point of a day, search, shrinking, the corpus."""
 
-from holdover.explore.play import Played, Player, play, store_for
-from holdover.explore.schedule import BadSchedule, Operation, Recorded, Schedule, read_schedule, schedule_on
+from holdover.explore.player import Player, PlayResult, open_store_for, play
+from holdover.explore.schedule import Operation, RecordedDay, Schedule, ScheduleError, make_schedule, read_schedule
 
 __all__ = [
-    "BadSchedule",
+    "ScheduleError",
     "Operation",
-    "Played",
+    "PlayResult",
     "Player",
-    "Recorded",
+    "RecordedDay",
     "Schedule",
     "play",
     "read_schedule",
-    "schedule_on",
-    "store_for",
+    "make_schedule",
+    "open_store_for",
 ]

@@ -1,4 +1,4 @@
-"""The bridge to Hypothesis: schedules as a strategy, and a corpus as examples.
+"""The bridge to Hypothesis: schedules as a strategy, and a corpus as explicit examples.
 
     from hypothesis import given
     from holdover.explore.bridge import examples_of, schedules
@@ -8,8 +8,9 @@
     def test_it(schedule, tmp_path_factory):
         assert play(schedule, ..., store=store).verdict == "holds"
 
-What is drawn shrinks towards a story that is easy to tell: no operation at all, a plain kill, the first places of the
-first day, small numbers. Hypothesis (the extra `hypothesis`) is imported only when one of the two is called.
+A drawn schedule shrinks towards the simplest one: no operation, a plain kill, an early point of the first
+day, small numbers. Both functions need the extra `hypothesis`; the module imports Hypothesis only when you
+call one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from holdover.catalogue import Catalogue
 from holdover.explore.corpus import Corpus
-from holdover.explore.schedule import AT_MESSAGES, KINDS, Operation, Schedule, schedule_on
+from holdover.explore.schedule import KINDS, MESSAGE_OPERATIONS, Operation, Schedule, make_schedule
 from holdover.recording import RecordingStore
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
-_PLACES: Final = ("mutation", "delivered", "sent", "second", "instant")
-_NEAR: Final = 60
+_POINT_KINDS: Final = ("mutation", "delivered", "sent", "second", "instant")
+_NEAR_MAX: Final = 60
 _RANGES: Final = {
     "down_seconds": (0, 300),
     "seconds": (0, 120),
@@ -41,7 +42,7 @@ _RANGES: Final = {
     "lots": (-2, 5),
     "ticks": (-3, 3),
 }
-_ORDINAL: Final = (0, 8)
+_ORDINAL_RANGE: Final = (0, 8)
 
 
 def schedules(
@@ -51,51 +52,51 @@ def schedules(
     *,
     kinds: Sequence[str] = tuple(KINDS),
     max_operations: int = 4,
-    furthest: int = 3000,
+    position_max: int = 3000,
     catalogue: Catalogue | None = None,
     **fields: Any,
 ) -> SearchStrategy[Schedule]:
-    """Schedules on recorded days, with up to `max_operations` operations of some `kinds`, plainest first.
+    """Return a strategy for schedules on recorded days; simple schedules come first.
 
-    `furthest` is the last position at which one is put (the mutation, message or second of its day); `fields` are the
-    schedule's own: `subject`, `seed`, `faults`. Raises `BadRecording` when a day is not at hand and `ValueError` for a
-    kind that there is not.
+    A schedule has up to `max_operations` operations of the given `kinds`. `position_max` is the largest `n` of an
+    operation (mutation, message or second of its day). `fields` are fields of the schedule: `subject`, `seed`,
+    `faults`. Raises `RecordingError` when a day is not recorded and `ValueError` for an unknown kind.
     """
     from hypothesis import strategies as st
 
     for kind in kinds:
         if kind not in KINDS:
             raise ValueError(f"no operation is called {kind!r}; there are {', '.join(KINDS)}")
-    bare = schedule_on(store, symbols, days, catalogue or Catalogue.load(), **fields)
-    positions = st.one_of(st.integers(1, min(_NEAR, furthest)), st.integers(1, furthest))
+    bare = make_schedule(store, symbols, days, catalogue or Catalogue.load(), **fields)
+    positions = st.one_of(st.integers(1, min(_NEAR_MAX, position_max)), st.integers(1, position_max))
 
     @st.composite
     def operation(draw: Any) -> Operation:
         do = draw(st.sampled_from(kinds))
         return Operation(
             day=draw(st.integers(0, len(days) - 1)),
-            at=draw(st.sampled_from(("in", "out") if do in AT_MESSAGES else _PLACES)),
+            at=draw(st.sampled_from(("in", "out") if do in MESSAGE_OPERATIONS else _POINT_KINDS)),
             n=draw(positions),
             do=do,
-            with_=[draw(st.integers(*_RANGES.get(name, _ORDINAL))) for name, _ in KINDS[do].takes],
+            with_=[draw(st.integers(*_RANGES.get(name, _ORDINAL_RANGE))) for name, _ in KINDS[do].parameters],
         )
 
-    several = st.lists(operation(), max_size=max_operations)
-    return several.map(lambda operations: bare.replace(operations=operations))
+    operation_lists = st.lists(operation(), max_size=max_operations)
+    return operation_lists.map(lambda operations: bare.replace(operations=operations))
 
 
 def examples_of(corpus: Path | str, name: str = "schedule") -> Callable[[Test], Test]:
-    """A decorator that has Hypothesis try each schedule of a corpus first, as the argument `name`.
+    """Return a decorator that makes Hypothesis try each schedule of a corpus first, as the argument `name`.
 
-    Raises `BadCorpus` or `BadSchedule` when the corpus cannot be read.
+    Raises `CorpusError` or `ScheduleError` when the corpus cannot be read.
     """
     from hypothesis import example
 
-    several = Corpus(Path(corpus)).schedules()
+    named_schedules = Corpus(Path(corpus)).schedules()
 
     def decorate(test: Test) -> Test:
-        for said, schedule in reversed(several):
-            test = example(**{name: schedule}).via(said)(test)
+        for schedule_name, schedule in reversed(named_schedules):
+            test = example(**{name: schedule}).via(schedule_name)(test)
         return test
 
     return decorate

@@ -1,13 +1,13 @@
-"""The corpus: a committed folder of schedules, played before anything else.
+"""The corpus: a committed folder of schedules that every run plays first.
 
     corpus/
-      corpus.json                 each schedule with its digest and why it is there, and what has been taken out
-      regressions/*.json          what has failed once, and must hold
-      witnesses.jsonl             for each cell that is covered a short schedule that reaches it, a line each
+      corpus.json                 each schedule with its digest and its reason; also the retired schedules
+      regressions/*.json          schedules that failed once and must hold now
+      witnesses.jsonl             one short schedule a line; each reaches cells that no other line covers
 
-The list says what the folder must hold. A schedule that is gone, changed, or in the folder and not on the list, is a
-problem: a corpus may grow by itself, and shrinks only with a reason that is written down. `replay` plays it:
-regressions first, then the witnesses, each of which must still reach its cells.
+`corpus.json` lists what the folder must hold. A listed schedule that is missing or changed is a problem, and
+so is a schedule that is not listed. A corpus may grow without a reason; it shrinks only with a written one.
+`replay_corpus` plays the regressions, then the other schedules, then the witnesses.
 """
 
 from __future__ import annotations
@@ -21,290 +21,324 @@ from typing import Final
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.explore.play import marks_of, play
-from holdover.explore.schedule import BadSchedule, Schedule, read_schedule
-from holdover.explore.witness import Witnesses, reach
-from holdover.recording import BadRecording, RecordingStore, bundled
+from holdover.explore.player import failure_marks, play
+from holdover.explore.schedule import Schedule, ScheduleError, read_schedule
+from holdover.explore.witness import Witnesses, measure_reach
+from holdover.recording import RecordingError, RecordingStore, bundled_store
 from holdover.runtime.files import write_whole
 
-_LIST: Final = "corpus.json"
-WITNESSES: Final = "witnesses.jsonl"
+_INDEX_FILE: Final = "corpus.json"
+WITNESSES_FILE: Final = "witnesses.jsonl"
 
 
-class Listed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One schedule of the corpus: its digest and why it is there; `retired` says why it was taken out."""
+class CorpusEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One schedule of the corpus: its digest and the reason why the corpus has it.
+
+    `retired` is empty, or the reason why the schedule was removed; `by` is then the person who removed it.
+    """
 
     digest: str
-    why: str
+    reason: str
     retired: str = ""
     by: str = ""
 
 
-class ListedWitnesses(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the list says of the witnesses: the file's SHA-256, how many there are, for how many cells."""
+class WitnessSummary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The witness file as `corpus.json` describes it: its SHA-256, its number of schedules and of cells."""
 
     sha256: str
     schedules: int
     cells: int
 
 
-class Retired(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A cell that has no witness any more: why, and who says so."""
+class RetiredCell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A cell whose witness was removed: the reason, and the person who removed it."""
 
-    why: str
+    reason: str
     by: str
 
 
-class _List(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class _CorpusIndex(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     corpus: int
-    schedules: dict[str, Listed] = {}
-    witnesses: ListedWitnesses | None = None
-    retired_cells: dict[str, Retired] = {}
+    schedules: dict[str, CorpusEntry] = {}
+    witnesses: WitnessSummary | None = None
+    retired_cells: dict[str, RetiredCell] = {}
 
 
-class BadCorpus(ValueError):
-    """A corpus that cannot be read, or an act on it that is refused; the message says why."""
+class CorpusError(ValueError):
+    """A corpus that cannot be read, or a refused change to it; the message gives the reason."""
 
 
 class Corpus:
-    """A folder of schedules and its list. Raises `BadCorpus` when the list cannot be read."""
+    """A folder of schedules and its index. Raises `CorpusError` when the index cannot be read."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        path = directory / _LIST
-        self._list = _List(corpus=1)
+        path = directory / _INDEX_FILE
+        self._index = _CorpusIndex(corpus=1)
         if path.exists():
             try:
-                self._list = msgspec.json.decode(path.read_bytes(), type=_List)
+                self._index = msgspec.json.decode(path.read_bytes(), type=_CorpusIndex)
             except (msgspec.MsgspecError, OSError) as problem:
-                raise BadCorpus(f"{path}: not the list of a corpus: {problem}") from problem
-            if self._list.corpus != 1:
-                raise BadCorpus(f"{path}: written in version {self._list.corpus}, this Holdover reads version 1")
+                raise CorpusError(f"{path}: not the list of a corpus: {problem}") from problem
+            if self._index.corpus != 1:
+                raise CorpusError(f"{path}: written in version {self._index.corpus}, this Holdover reads version 1")
 
     @property
-    def listed(self) -> dict[str, Listed]:
-        """What the folder must hold, by name; what has been retired is left out."""
-        return {name: one for name, one in sorted(self._list.schedules.items()) if not one.retired}
+    def entries(self) -> dict[str, CorpusEntry]:
+        """Return the schedules that the folder must hold, by name, without the retired ones."""
+        return {name: entry for name, entry in sorted(self._index.schedules.items()) if not entry.retired}
 
     def files(self) -> list[str]:
-        """The schedules in the folder, by name relative to it, sorted."""
+        """Return the names of the schedule files, relative to the folder and sorted."""
         return sorted(
-            path.relative_to(self.directory).as_posix() for path in self.directory.rglob("*.json") if path.name != _LIST
+            path.relative_to(self.directory).as_posix()
+            for path in self.directory.rglob("*.json")
+            if path.name != _INDEX_FILE
         )
 
     def schedules(self) -> list[tuple[str, Schedule]]:
-        """Every schedule of the list, in the order of names. Raises `BadSchedule` for one that cannot be read."""
-        return [(name, read_schedule(self.directory / name)) for name in self.listed]
+        """Return every listed schedule with its name, sorted by name.
+
+        Raises `ScheduleError` when one cannot be read.
+        """
+        return [(name, read_schedule(self.directory / name)) for name in self.entries]
 
     def witnesses(self) -> Witnesses:
-        """The witnesses; none where there is no file of them. Raises `BadSchedule` when it cannot be read."""
-        path = self.directory / WITNESSES
+        """Return the witnesses; empty when there is no witness file. Raises `ScheduleError` when it cannot be read."""
+        path = self.directory / WITNESSES_FILE
         return Witnesses.read(path) if path.exists() else Witnesses()
 
     @property
-    def retired_cells(self) -> dict[str, Retired]:
-        """The cells that were let go, with the reason."""
-        return dict(self._list.retired_cells)
+    def retired_cells(self) -> dict[str, RetiredCell]:
+        """Return the retired cells by name, with their reasons."""
+        return dict(self._index.retired_cells)
 
     @property
-    def retired(self) -> dict[str, Listed]:
-        """The schedules that were taken out, with the reason."""
-        return {name: one for name, one in sorted(self._list.schedules.items()) if one.retired}
+    def retired_entries(self) -> dict[str, CorpusEntry]:
+        """Return the retired schedules by name, with their reasons."""
+        return {name: entry for name, entry in sorted(self._index.schedules.items()) if entry.retired}
 
     def counts(self) -> dict[str, int]:
-        """How much it holds, for a threshold: what was let go with a reason counts as held."""
-        witnessed = self._list.witnesses.cells if self._list.witnesses is not None else 0
-        return {"regressions": len(self._list.schedules), "witnessed": witnessed + len(self._list.retired_cells)}
+        """Return the size of the corpus by threshold name. Retired schedules and cells count as present."""
+        witnessed = self._index.witnesses.cells if self._index.witnesses is not None else 0
+        return {"regressions": len(self._index.schedules), "witnessed": witnessed + len(self._index.retired_cells)}
 
     def check(self) -> list[str]:
-        """What is wrong, in words; empty when it is whole: nothing emptied, taken away, changed or slipped in."""
+        """Return the problems of the corpus as sentences; empty when it is intact.
+
+        Checks for an empty corpus, and for schedules that are missing, changed or not listed.
+        """
         if not self.directory.is_dir():
             return [f"{self.directory}: there is no such folder; a corpus that was there must not go away"]
-        found: list[str] = []
-        if not self.listed and self._list.witnesses is None:
-            found.append(f"{self.directory}: the corpus is empty; it should hold at least one schedule")
+        problems: list[str] = []
+        if not self.entries and self._index.witnesses is None:
+            problems.append(f"{self.directory}: the corpus is empty; it should hold at least one schedule")
         at_hand = set(self.files())
-        for name, listed in self.listed.items():
+        for name, listed in self.entries.items():
             if name not in at_hand:
-                found.append(f"{name}: is gone; a schedule leaves the corpus with a reason: holdover corpus retire")
+                problems.append(f"{name}: is gone; a schedule leaves the corpus with a reason: holdover corpus retire")
                 continue
             try:
                 digest = read_schedule(self.directory / name).digest
-            except BadSchedule as problem:
-                found.append(str(problem))
+            except ScheduleError as problem:
+                problems.append(str(problem))
                 continue
             if digest != listed.digest:
-                found.append(f"{name}: does something else than when it was added ({listed.digest[:12]})")
-        found += [
+                problems.append(f"{name}: does something else than when it was added ({listed.digest[:12]})")
+        problems += [
             f"{name}: is not on the list; add it with a reason: holdover corpus add"
             for name in sorted(at_hand)
-            if name not in self.listed
+            if name not in self.entries
         ]
-        return found + self._check_witnesses()
+        return problems + self._check_witnesses()
 
     def _check_witnesses(self) -> list[str]:
-        listed = self._list.witnesses
-        path = self.directory / WITNESSES
+        listed = self._index.witnesses
+        path = self.directory / WITNESSES_FILE
         if listed is None:
-            return [f"{WITNESSES}: is not on the list; only holdover corpus and search write it"] * path.exists()
+            return [f"{WITNESSES_FILE}: is not on the list; only holdover corpus and search write it"] * path.exists()
         if not path.exists():
-            return [f"{WITNESSES}: is gone, with the witnesses of {listed.cells} cells"]
+            return [f"{WITNESSES_FILE}: is gone, with the witnesses of {listed.cells} cells"]
         if hashlib.sha256(path.read_bytes()).hexdigest() == listed.sha256:
             return []
         try:
-            there = self.witnesses()
-        except BadSchedule as problem:
+            witnesses = self.witnesses()
+        except ScheduleError as problem:
             return [str(problem)]
         return [
-            f"{WITNESSES}: was changed by hand: {len(there.lines)} witnesses of {len(there.cells)} cells, "
+            f"{WITNESSES_FILE}: was changed by hand: {len(witnesses.lines)} witnesses of {len(witnesses.cells)} cells, "
             f"should be {listed.schedules} of {listed.cells}; a cell is let go with a reason: holdover corpus retire"
         ]
 
-    def add(self, schedule: Schedule, name: str, why: str) -> Path:
-        """Add a schedule under a name below the folder; returns the file. Raises `BadCorpus` without a reason."""
-        if not why.strip():
-            raise BadCorpus(f"{name}: say why it is there")
-        same = next((known for known, one in self.listed.items() if one.digest == schedule.digest), "")
-        if same and same != name:
-            raise BadCorpus(f"{name}: does the same as {same}, which is there")
+    def add(self, schedule: Schedule, name: str, reason: str) -> Path:
+        """Add a schedule under a name relative to the folder and return the path of its file.
+
+        Raises `CorpusError` without a reason, and when another listed schedule has the same digest.
+        """
+        if not reason.strip():
+            raise CorpusError(f"{name}: say why it is there")
+        duplicate = next(
+            (listed_name for listed_name, entry in self.entries.items() if entry.digest == schedule.digest), ""
+        )
+        if duplicate and duplicate != name:
+            raise CorpusError(f"{name}: does the same as {duplicate}, which is there")
         path = schedule.save(self.directory / name)
-        self._list.schedules[name] = Listed(digest=schedule.digest, why=why)
+        self._index.schedules[name] = CorpusEntry(digest=schedule.digest, reason=reason)
         self._save()
         return path
 
-    def keep(self, witnesses: Witnesses) -> None:
-        """Write the witnesses, and what the list says of them. A cell that was let go and has one again is held."""
-        witnesses.save(self.directory / WITNESSES)
-        self._list.witnesses = ListedWitnesses(
+    def save_witnesses(self, witnesses: Witnesses) -> None:
+        """Write the witnesses and update their entry in the index. A retired cell that has a witness again is no longer
+        retired.
+        """
+        witnesses.save(self.directory / WITNESSES_FILE)
+        self._index.witnesses = WitnessSummary(
             sha256=hashlib.sha256(witnesses.encode()).hexdigest(),
             schedules=len(witnesses.lines),
             cells=len(witnesses.cells),
         )
-        back = self._list.retired_cells.keys() & witnesses.cells.keys()
-        self._list.retired_cells = {
-            cell: one for cell, one in sorted(self._list.retired_cells.items()) if cell not in back
+        restored_cells = self._index.retired_cells.keys() & witnesses.cells.keys()
+        self._index.retired_cells = {
+            cell: retirement
+            for cell, retirement in sorted(self._index.retired_cells.items())
+            if cell not in restored_cells
         }
         self._save()
 
-    def retire(self, name: str, why: str, by: str) -> None:
-        """Take a schedule, a witness or a cell out, with the reason and who says so.
+    def retire(self, name: str, reason: str, by: str) -> None:
+        """Remove a schedule, a witness or a cell, and record the reason and the person.
 
-        With a witness go the cells that are its own. Raises `BadCorpus` when the reason or the name is missing.
+        Removing a witness also retires the cells that it covers. Raises `CorpusError` without a reason or a person,
+        and for an unknown name.
         """
-        if not why.strip() or not by.strip():
-            raise BadCorpus(f"{name}: leaves only with a reason and a name")
-        if name not in self.listed:
-            self._let_go(name, why, by)
+        if not reason.strip() or not by.strip():
+            raise CorpusError(f"{name}: leaves only with a reason and a name")
+        if name not in self.entries:
+            self._retire_cells(name, reason, by)
             return
-        listed = self._list.schedules[name]
-        self._list.schedules[name] = msgspec.structs.replace(listed, retired=why, by=by)
+        listed = self._index.schedules[name]
+        self._index.schedules[name] = msgspec.structs.replace(listed, retired=reason, by=by)
         self._save()
         (self.directory / name).unlink(missing_ok=True)
 
-    def _let_go(self, name: str, why: str, by: str) -> None:
-        held = self.witnesses()
-        gone = [cell for cell, witness in held.cells.items() if name in (cell, witness)]
-        if not gone:
-            raise BadCorpus(
-                f"{name}: is not in the corpus; there are {', '.join(self.listed) or 'no schedules'}, "
-                f"and {len(held.lines)} witnesses: holdover corpus list"
+    def _retire_cells(self, name: str, reason: str, by: str) -> None:
+        witnesses = self.witnesses()
+        cells = [cell for cell, witness in witnesses.cells.items() if name in (cell, witness)]
+        if not cells:
+            raise CorpusError(
+                f"{name}: is not in the corpus; there are {', '.join(self.entries) or 'no schedules'}, "
+                f"and {len(witnesses.lines)} witnesses: holdover corpus list"
             )
-        left = [one.replace(reaches=[cell for cell in one.reaches if cell not in gone]) for one in held.lines]
-        held.lines = [one for one in left if one.reaches]
-        self._list.retired_cells |= {cell: Retired(why=why, by=by) for cell in gone}
-        self.keep(held)
+        lines = [line.replace(reaches=[cell for cell in line.reaches if cell not in cells]) for line in witnesses.lines]
+        witnesses.lines = [line for line in lines if line.reaches]
+        self._index.retired_cells |= {cell: RetiredCell(reason=reason, by=by) for cell in cells}
+        self.save_witnesses(witnesses)
 
     def _save(self) -> None:
-        self._list.schedules = dict(sorted(self._list.schedules.items()))
+        self._index.schedules = dict(sorted(self._index.schedules.items()))
         self.directory.mkdir(parents=True, exist_ok=True)
-        write_whole(self.directory / _LIST, msgspec.json.format(msgspec.json.encode(self._list), indent=1) + b"\n")
+        write_whole(
+            self.directory / _INDEX_FILE, msgspec.json.format(msgspec.json.encode(self._index), indent=1) + b"\n"
+        )
 
 
-class Replayed(msgspec.Struct, kw_only=True):
-    """What playing a corpus has shown.
+class CorpusReplay(msgspec.Struct, kw_only=True):
+    """The result of playing a corpus.
 
-    `problems` says everything that is wrong. `breached` says which schedules did not end as they should; `lost` are
-    cells that their witness does not reach any more; `not_at_hand` are schedules whose recordings are not there.
-    `seconds` is processor time.
+    `failures` describes the schedules that did not end as expected, `lost_cells` the cells that their witness no
+    longer reaches. `without_recordings` names the schedules whose recordings are missing. `unplayed_count` is the
+    number of schedules that the time limit left out. `seconds` is processor time.
     """
 
     schedules: int = 0
     witnesses: int = 0
-    breached: list[str] = []
-    lost: list[str] = []
-    not_at_hand: list[str] = []
-    left: int = 0
+    failures: list[str] = []
+    lost_cells: list[str] = []
+    without_recordings: list[str] = []
+    unplayed_count: int = 0
     seconds: float = 0.0
 
     @property
     def problems(self) -> list[str]:
-        """Everything that is wrong, in words."""
-        late = f"{self.left} of them could not be played in {self.seconds:.0f} s, so that it could not be told"
-        return [*self.breached, *self.lost, *([late] if self.left else [])]
+        """Return every problem as a sentence."""
+        late = (
+            f"{self.unplayed_count} of them could not be played in {self.seconds:.0f} s, so that it could not be told"
+        )
+        return [*self.failures, *self.lost_cells, *([late] if self.unplayed_count else [])]
 
 
-def replay(
+def replay_corpus(
     corpus: Corpus,
-    place: Path,
+    directory: Path,
     *,
     catalogue: Catalogue,
     recordings: RecordingStore | None = None,
     witnesses: bool = True,
-    bound_s: float = 0.0,
+    time_limit_s: float = 0.0,
     progress: Callable[[str], None] = lambda name: None,
-) -> Replayed:
-    """Play a corpus: the regressions, the other schedules, then (with `witnesses`) the witnesses.
+) -> CorpusReplay:
+    """Play the regressions of a corpus, then its other schedules, then (with `witnesses`) its witnesses.
 
-    A schedule is played on `recordings` or, where its days are not there, on the bundled ones. With `bound_s`, in
-    processor time so that neighbours on the machine do not count, what has not begun by then is left, and counted.
-    Raises `BadSchedule` when something cannot be read.
+    A schedule runs on `recordings`, or on the bundled recordings when its days are not there. `time_limit_s` is
+    in processor time, so that other processes on the machine do not count; 0 means no limit. A schedule that has
+    not started by then is counted and not played. Raises `ScheduleError` when a schedule cannot be read.
     """
-    done = Replayed()
+    result = CorpusReplay()
     began = time.process_time()
-    stores = [*([recordings] if recordings is not None else []), bundled()]
-    kept = corpus.schedules()
-    held = corpus.witnesses() if witnesses else Witnesses()
-    kept.sort(key=lambda pair: (not pair[0].startswith("regressions/"), pair[0]))
-    several = [(name, schedule, None) for name, schedule in kept]
-    for name, schedule, line in [*several, *((one.name, held.schedule(one), one) for one in held.lines)]:
-        done.seconds = time.process_time() - began
-        if bound_s and done.seconds > bound_s:
-            done.left += 1
+    stores = [*([recordings] if recordings is not None else []), bundled_store()]
+    named_schedules = corpus.schedules()
+    corpus_witnesses = corpus.witnesses() if witnesses else Witnesses()
+    named_schedules.sort(key=lambda pair: (not pair[0].startswith("regressions/"), pair[0]))
+    items = [(name, schedule, None) for name, schedule in named_schedules]
+    for name, schedule, line in [
+        *items,
+        *((witness.name, corpus_witnesses.schedule(witness), witness) for witness in corpus_witnesses.lines),
+    ]:
+        result.seconds = time.process_time() - began
+        if time_limit_s and result.seconds > time_limit_s:
+            result.unplayed_count += 1
             continue
         progress(name)
-        store = _with(schedule, stores)
+        store = _find_store(schedule, stores)
         if store is None:
-            done.not_at_hand.append(name)
+            result.without_recordings.append(name)
         elif line is None:
-            done.schedules += 1
-            played = play(schedule, place / "replay", store=store, catalogue=catalogue, journal=False, scratch=True)
-            found = marks_of(played)
-            if (schedule.expect not in found) if schedule.expect else found:
-                told = played.breaches[0].explanation if played.breaches else played.crash
-                wanted = f"should breach {schedule.expect}" if schedule.expect else "should hold"
-                done.breached.append(f"{name}: {played.mark or 'holds'}, {wanted}: {told}".removesuffix(": "))
+            result.schedules += 1
+            play_result = play(
+                schedule, directory / "replay", store=store, catalogue=catalogue, journal=False, scratch=True
+            )
+            marks = failure_marks(play_result)
+            if (schedule.expect not in marks) if schedule.expect else marks:
+                explanation = play_result.breaches[0].explanation if play_result.breaches else play_result.crash
+                expectation = f"should breach {schedule.expect}" if schedule.expect else "should hold"
+                result.failures.append(
+                    f"{name}: {play_result.mark or 'holds'}, {expectation}: {explanation}".removesuffix(": ")
+                )
         else:
-            done.witnesses += 1
-            reached = reach(schedule, store, place / "replay", held.head.axes, catalogue)
+            result.witnesses += 1
+            reached = measure_reach(schedule, store, directory / "replay", corpus_witnesses.head.axes, catalogue)
             if reached.marks:
-                done.breached.append(f"witness {name}: {reached.marks[0]}, should hold: {reached.explanation}")
-            done.lost += [
+                result.failures.append(f"witness {name}: {reached.marks[0]}, should hold: {reached.explanation}")
+            result.lost_cells += [
                 f"{cell}: its witness {name} does not reach it any more; "
                 f"find another (holdover search --corpus) or let it go (holdover corpus retire)"
                 for cell in line.reaches
                 if cell not in reached.cells
             ]
-    done.seconds = time.process_time() - began
-    return done
+    result.seconds = time.process_time() - began
+    return result
 
 
-def _with(schedule: Schedule, stores: Iterable[RecordingStore]) -> RecordingStore | None:
-    """The first store that has a schedule's very days."""
+def _find_store(schedule: Schedule, stores: Iterable[RecordingStore]) -> RecordingStore | None:
+    """Return the first store whose recordings have the digests that the schedule names, or None."""
     for store in stores:
         try:
-            there = [store.get(one.symbol, one.trade_date).digest for one in schedule.recordings]
-        except BadRecording:
+            digests = [store.get(recording.symbol, recording.trade_date).digest for recording in schedule.recordings]
+        except RecordingError:
             continue
-        if all(one.digest in ("", digest) for one, digest in zip(schedule.recordings, there, strict=True)):
+        if all(
+            recording.digest in ("", digest) for recording, digest in zip(schedule.recordings, digests, strict=True)
+        ):
             return store
     return None

@@ -1,9 +1,9 @@
-"""Pairs: after a first fault a second one, at every class of points that comes in some time after it.
+"""Pairs: a second fault at every class of points that follows a first fault.
 
-A subject is at its weakest while it is coming back: a crash during the recovery from a crash, a link that goes down
-between the questions of a reconciliation, a kill on the first minute of the morning after. The number of pairs is the
-square of the number of faults, so they are tried inside a window of the day, and those that cross one transition of the
-lifecycle with another come first (`crossings`).
+A subject is weakest while it recovers: a crash during the recovery from a crash, a link that drops during a
+reconciliation, a kill in the first minute of the next morning. The number of pairs is the square of the
+number of faults, so pairs are tried in a window of the day. Pairs of two lifecycle transitions come first
+(`split_crossings`).
 """
 
 from __future__ import annotations
@@ -14,122 +14,150 @@ from typing import Any, Final
 import msgspec
 
 from holdover.explore.schedule import Operation
-from holdover.explore.trial import Trials, Tried
-from holdover.explore.walk import AFTERWARDS, KILLS, MESSAGES, Ground, Map, Walk
+from holdover.explore.trial import TrialResult, TrialRunner
+from holdover.explore.walk import INSTANT_KINDS, KILL_KINDS, MESSAGE_KINDS, DayMap, DayWalk, SweepSpec
 from holdover.harness.snapshot import Snapshot
 
-LIFECYCLE: Final[tuple[str, ...]] = (*KILLS, *AFTERWARDS, "disconnect")
-"""The kinds that are transitions of the lifecycle: what is crossed first."""
+LIFECYCLE_KINDS: Final[tuple[str, ...]] = (*KILL_KINDS, *INSTANT_KINDS, "disconnect")
+"""Kinds that are transitions of the lifecycle; their pairs come first."""
 
-SECONDS: Final[tuple[str, ...]] = ("kill", "torn", "kill-during-recovery", "clean", "overnight-down", "disconnect")
-"""The second faults where nobody says which."""
-
-
-def crossings(ground: Ground) -> list[Ground]:
-    """The grounds on which a ground's pairs are tried, in this order; each pair of kinds is in one of them."""
-    first = [kind for kind in ground.kinds if kind in LIFECYCLE]
-    others = [kind for kind in ground.kinds if kind not in LIFECYCLE]
-    second = [kind for kind in ground.pairs if kind in LIFECYCLE]
-    others_second = [kind for kind in ground.pairs if kind not in LIFECYCLE]
-    crossed = [(first, second), (first, others_second), (others, second), (others, others_second)]
-    return [msgspec.structs.replace(ground, kinds=one, pairs=other) for one, other in crossed if one and other]
+SECOND_KINDS: Final[tuple[str, ...]] = ("kill", "torn", "kill-during-recovery", "clean", "overnight-down", "disconnect")
+"""The second faults when the options name none."""
 
 
-class Pairs(Trials):
-    """Trials of two faults: what `Trials` does once, and what comes after it once more."""
+def split_crossings(spec: SweepSpec) -> list[SweepSpec]:
+    """Split the pairs of a sweep into up to four sweeps, lifecycle kinds first; each pair of kinds is in exactly
+    one.
+    """
+    first = [kind for kind in spec.kinds if kind in LIFECYCLE_KINDS]
+    other_kinds = [kind for kind in spec.kinds if kind not in LIFECYCLE_KINDS]
+    second = [kind for kind in spec.pairs if kind in LIFECYCLE_KINDS]
+    other_second = [kind for kind in spec.pairs if kind not in LIFECYCLE_KINDS]
+    crossed = [(first, second), (first, other_second), (other_kinds, second), (other_kinds, other_second)]
+    return [
+        msgspec.structs.replace(spec, kinds=first_kinds, pairs=second_kinds)
+        for first_kinds, second_kinds in crossed
+        if first_kinds and second_kinds
+    ]
 
-    def __init__(self, ground: Ground, place: Path, snapshot: Snapshot | None, found: Map, low: int, high: int) -> None:
-        super().__init__(ground, place, snapshot, found, low, high)
-        self.levels = 2
-        self.first: tuple[Operation, int] | None = None
-        self.second_day = ground.day
-        self.then_kills = [kind for kind in KILLS if kind in ground.pairs]
-        self.then_messages = [kind for kind in MESSAGES if kind in ground.pairs]
-        self.then_afterwards = [
-            kind for kind in (*AFTERWARDS, "disconnect") if kind in ground.pairs and self.possible(kind)
+
+class PairRunner(TrialRunner):
+    """Runs trials of two faults: after each first fault it looks for points for a second one."""
+
+    def __init__(
+        self, spec: SweepSpec, directory: Path, snapshot: Snapshot | None, day_map: DayMap, low: int, high: int
+    ) -> None:
+        super().__init__(spec, directory, snapshot, day_map, low, high)
+        self.level_max = 2
+        self.first_fault: tuple[Operation, int] | None = None
+        self.second_day = spec.day
+        self.second_kill_kinds = [kind for kind in KILL_KINDS if kind in spec.pairs]
+        self.second_message_kinds = [kind for kind in MESSAGE_KINDS if kind in spec.pairs]
+        self.second_instant_kinds = [
+            kind for kind in (*INSTANT_KINDS, "disconnect") if kind in spec.pairs and self.is_possible(kind)
         ]
 
     # -- the first fault ------------------------------------------------------------------------------------------
 
-    def killed(self, operation: Operation, number: int, image: dict[str, bytes]) -> list[Tried]:
-        """A first kill is gone on from with everything counted; what was counted is put back afterwards."""
+    def try_kill(self, operation: Operation, number: int, image: dict[str, bytes]) -> list[TrialResult]:
+        """Try a kill. After a first kill it continues with its own counters and restores the old ones at the end."""
         if self.level:
-            return super().killed(operation, number, image)
-        held = (self.number, self.counts, self.unrolled, self._keys, self._happened, self.tried, self.trials_place)
-        self.counts, self._keys, self.tried = dict(self.counts), {}, []
+            return super().try_kill(operation, number, image)
+        saved_state = (
+            self.number,
+            self.counts,
+            self.volatile_mutations,
+            self._keys,
+            self._has_events,
+            self.results,
+            self.directory_prefix,
+        )
+        self.counts, self._keys, self.results = dict(self.counts), {}, []
         try:
-            return super().killed(operation, number, image)
+            return super().try_kill(operation, number, image)
         finally:
-            self.number, self.counts, self.unrolled, self._keys, self._happened, self.tried, self.trials_place = held
-            self.first = None
+            (
+                self.number,
+                self.counts,
+                self.volatile_mutations,
+                self._keys,
+                self._has_events,
+                self.results,
+                self.directory_prefix,
+            ) = saved_state
+            self.first_fault = None
 
-    def branched(self, operation: Operation, number: int) -> None:
-        """From the first fault on every point is heard of again."""
-        super().branched(operation, number)
+    def enter_branch(self, operation: Operation, number: int) -> None:
+        """Begin a fault. After the first fault, watch every point again."""
+        super().enter_branch(operation, number)
         self.second_day = self.session.trade_date
         if self.level == 1:
-            self.first = (operation, number)
-            self.trials_place = "second"
-            if operation.do in KILLS:
+            self.first_fault = (operation, number)
+            self.directory_prefix = "second"
+            if operation.do in KILL_KINDS:
                 if operation.at != "instant":
-                    self.counts["instant"] += 1  # the one in which it was done
+                    self.counts["instant"] += 1  # the instant in which the fault happened
                 self.hook()
 
-    def after(self, operation: Operation, number: int) -> list[Tried]:
-        """After the first fault: on, with a second one at each class of points; after the second: follow."""
-        if self.level == self.levels:
-            return super().after(operation, number)
+    def follow_fault(self, operation: Operation, number: int) -> list[TrialResult]:
+        """After the first fault, try a second one at each class of points; after the second, follow the subject."""
+        if self.level == self.level_max:
+            return super().follow_fault(operation, number)
         session = self.session
-        again = session.trade_date != self.ground.day
-        end_ns = max(session.hours()[0], session.clock.now_ns) if again else session.clock.now_ns
-        self.came_back()
+        is_next_day = session.trade_date != self.spec.day
+        end_ns = max(session.hours()[0], session.clock.now_ns) if is_next_day else session.clock.now_ns
+        self.on_play_returned()
         while True:
-            session.play(end_ns + self.ground.within_ns)
-            self.came_back()
-            if not session.stopped or session.guard.breaches:
+            session.play(end_ns + self.spec.pair_window_ns)
+            self.on_play_returned()
+            if not session.is_stopped or session.guard.breaches:
                 break
-            self._point("instant")
+            self._count_point("instant")
         self.unhook()
-        if session.guard.breaches:  # it needs no second one
-            self.tried.append(self.judged(operation, number, "converged", ""))
-        return self.tried
+        if session.guard.breaches:  # a breach needs no second fault
+            self.results.append(self.make_judged_result(operation, number, "converged", ""))
+        return self.results
 
-    # -- the second -------------------------------------------------------------------------------------------------
+    # -- the second fault -------------------------------------------------------------------------------------------
 
-    def classes_here(self, place: str) -> dict[str, bool]:
-        """On the day itself the survey has told; after a first fault it has to be seen here."""
-        return Walk.classes_here(self, place) if self.level == 1 else super().classes_here(place)
+    def classes_at(self, point_kind: str) -> dict[str, bool]:
+        """Return the classes of a point. After a first fault they are computed; on the swept day the survey has them."""
+        return DayWalk.classes_at(self, point_kind) if self.level == 1 else super().classes_at(point_kind)
 
-    def at_point(self, place: str, classes: dict[str, bool]) -> None:
-        """Try the second faults that belong here."""
-        if self.level != 1 or self._due:
-            super().at_point(place, classes)
+    def on_point(self, point_kind: str, classes: dict[str, bool]) -> None:
+        """Try the second faults that apply at a point."""
+        if self.level != 1 or self._is_fault_pending:
+            super().on_point(point_kind, classes)
             return
         if self.session.guard.breaches or self.session.subject is None:
             return
-        if place in ("in", "out"):
-            self.fork(self.then_messages, place, self.number)
+        if point_kind in ("in", "out"):
+            self.try_in_forks(self.second_message_kinds, point_kind, self.number)
             return
-        kinds = [kind for kind in self.then_kills if classes["stale" if kind == "stale" else "kill"]]
-        self.try_either_way(kinds, place, self.number)
-        if place == "instant":
-            later = self.session.trade_date != self.ground.day  # there is no night after that one
-            wanted = [kind for kind in self.then_afterwards if not (later and kind.startswith("overnight"))]
-            self.try_afterwards(wanted, self.number)
+        kinds = [kind for kind in self.second_kill_kinds if classes["stale" if kind == "stale" else "kill"]]
+        self.try_kills_or_fork(kinds, point_kind, self.number)
+        if point_kind == "instant":
+            later = self.session.trade_date != self.spec.day  # the recording ends before another night
+            afterwards_kinds = [
+                kind for kind in self.second_instant_kinds if not (later and kind.startswith("overnight"))
+            ]
+            self.try_at_instant(afterwards_kinds, self.number)
 
-    def as_kind(self, one: Tried, kind: str) -> Tried:
-        """A trial told again for a kind that leaves the very same disk: of the fault that is being tried."""
-        if self.level == 0 or one.then is None:
-            return super().as_kind(one, kind)
-        then = msgspec.structs.replace(one.then, do=kind)
-        return msgspec.structs.replace(one, then=then, same_as=one.then.do)
+    def copy_as_kind(self, result: TrialResult, kind: str) -> TrialResult:
+        """Return a copy of a result for a kind that leaves the same disk image; it replaces the current fault of the
+        pair.
+        """
+        if self.level == 0 or result.second is None:
+            return super().copy_as_kind(result, kind)
+        second = msgspec.structs.replace(result.second, do=kind)
+        return msgspec.structs.replace(result, second=second, same_as=result.second.do)
 
-    def say(self, operation: Operation, number: int, verdict: str, **fields: Any) -> Tried:
-        """Of a pair: where the first was done, and then the second."""
-        told = super().say(operation, number, verdict, **fields)
-        if self.level < self.levels or self.first is None:
-            return told
-        first, at = self.first
-        day = self.ground.days.index(self.second_day) - self.ground.days.index(self.ground.day)
-        then = msgspec.structs.replace(operation, day=day)
-        return msgspec.structs.replace(told, number=at, kind=first.do, place=first.at, n=first.n, then=then)
+    def make_result(self, operation: Operation, number: int, verdict: str, **fields: Any) -> TrialResult:
+        """Return the result of a trial; for a pair, with the point of the first fault and the second fault."""
+        result = super().make_result(operation, number, verdict, **fields)
+        if self.level < self.level_max or self.first_fault is None:
+            return result
+        first, at = self.first_fault
+        day = self.spec.days.index(self.second_day) - self.spec.days.index(self.spec.day)
+        second = msgspec.structs.replace(operation, day=day)
+        return msgspec.structs.replace(result, number=at, kind=first.do, at=first.at, n=first.n, second=second)

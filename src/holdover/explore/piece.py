@@ -1,4 +1,6 @@
-"""One piece of a sweep in a process of its own: `python -m holdover.explore.piece`, told on standard input."""
+"""Runs one piece of a sweep in its own process: `python -m holdover.explore.piece` with its input on standard
+input.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,10 @@ import sys
 
 import msgspec
 
-from holdover.explore.pool import die_with
-from holdover.explore.sweep import do_piece
+from holdover.explore.pool import exit_with_parent
+from holdover.explore.sweep import run_piece
 
 if __name__ == "__main__":
-    parent, *given = msgspec.msgpack.decode(sys.stdin.buffer.read())
-    die_with(parent)
-    sys.stdout.buffer.write(do_piece(*given))
+    parent, *arguments = msgspec.msgpack.decode(sys.stdin.buffer.read())
+    exit_with_parent(parent)
+    sys.stdout.buffer.write(run_piece(*arguments))

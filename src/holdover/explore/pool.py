@@ -1,7 +1,7 @@
-"""Who does a sweep's pieces: processes of this machine, or the workers of a Dask cluster.
+"""Workers for the pieces of a sweep: local processes, or a Dask cluster.
 
-What this starts ends with what has started it: a worker whose sweep was killed would otherwise work on, in folders that
-the next run of the same sweep takes for its own.
+Workers end when the sweep that started them ends. An orphaned worker would keep writing to folders that the
+next run of the same sweep uses.
 """
 
 from __future__ import annotations
@@ -13,52 +13,55 @@ import sys
 from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import Any, Final
 
-_DEATH_SIGNAL: Final = 1
+_PR_SET_PDEATHSIG: Final = 1
 """PR_SET_PDEATHSIG of Linux, prctl(2)."""
 
 
-class BadPool(ValueError):
-    """Workers that cannot be had; the message says why."""
+class PoolError(ValueError):
+    """A worker pool that cannot be created; the message gives the reason."""
 
 
-def die_with(parent: int) -> None:
-    """From here on this process is killed when its parent dies, where the machine offers that."""
+def exit_with_parent(parent: int) -> None:
+    """Kill this process when its parent dies, where the operating system supports that (Linux)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
-            os._exit(1)  # it was quicker
+            os._exit(1)  # the parent died before prctl took effect
 
 
-def _begin(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and is the sweep's to answer
-    die_with(parent)
+def _start_worker(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the sweep handles it
+    exit_with_parent(parent)
 
 
-class Processes(ProcessPoolExecutor):
-    """Processes of this machine, which end when the sweep does, whatever ends it."""
+class WorkerProcesses(ProcessPoolExecutor):
+    """A pool of local processes that end when the sweep process ends."""
 
     def __init__(self, workers: int, **options: Any) -> None:
-        super().__init__(max_workers=workers, initializer=_begin, initargs=(os.getpid(),), **options)
+        super().__init__(max_workers=workers, initializer=_start_worker, initargs=(os.getpid(),), **options)
 
     def kill_workers(self) -> None:
-        """End them in the middle of what they do."""
+        """Kill all workers at once, also in the middle of a piece."""
         for process in list((self._processes or {}).values()):
             process.kill()
         self.shutdown(wait=True, cancel_futures=True)
 
 
-def processes(workers: int) -> Executor:
-    """That many processes of this machine."""
-    return Processes(workers)
+def make_process_pool(workers: int) -> Executor:
+    """Return a pool of that many local processes."""
+    return WorkerProcesses(workers)
 
 
-def dask(scheduler: str) -> Any:
-    """A client of a Dask cluster: `get_executor` makes the pool. Raises `BadPool` when there is none to be had."""
+def connect_dask(scheduler: str) -> Any:
+    """Return a client of a Dask cluster; its `get_executor` makes the pool.
+
+    Raises `PoolError` when Dask is not installed or no scheduler answers.
+    """
     try:
         from distributed import Client
     except ImportError as problem:
-        raise BadPool("Dask is not installed: pip install 'holdover[dask]'") from problem
+        raise PoolError("Dask is not installed: pip install 'holdover[dask]'") from problem
     try:
         return Client(scheduler, timeout=5, set_as_default=False)
     except (OSError, ValueError) as problem:
-        raise BadPool(f"no Dask scheduler answers at {scheduler}: {problem}") from problem
+        raise PoolError(f"no Dask scheduler answers at {scheduler}: {problem}") from problem

@@ -1,11 +1,13 @@
-"""The shrinker: from a schedule that fails to the shortest story that fails in the same way.
+"""The shrinker: finds the shortest schedule that fails in the same way.
 
-Passes, each of which keeps only what still breaches the same invariant in the same subsystem: fewer operations (delta
-debugging over the list: any part of a schedule is a schedule), fewer days, fewer instruments, fewer orders (what the
-subject offers as `fewer`), plainer kinds, smaller numbers. The passes are gone through again until none helps, or the
-plays are used up. `from_a_snapshot` then tells what is left from the latest instant from which it still fails.
+Each pass keeps a change only if the schedule still breaches the same invariant in the same subsystem: fewer
+operations (delta debugging over the list), fewer days, fewer instruments, fewer orders (settings that the
+subject's `fewer` offers), simpler kinds, smaller numbers. The passes repeat until none helps or `plays_max`
+is reached. `shorten_from_snapshot` then restarts the result from the latest snapshot from which it still
+fails.
 
-Source of the first pass: Zeller and Hildebrandt, Simplifying and Isolating Failure-Inducing Input (2002), `ddmin`.
+Source of the first pass: Zeller and Hildebrandt, Simplifying and Isolating Failure-Inducing Input (2002),
+`ddmin`.
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ from typing import Any, Final
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.explore.play import Played, Player, marks_of, play
+from holdover.explore.player import Player, PlayResult, failure_marks, play
 from holdover.explore.schedule import Operation, Schedule
-from holdover.harness.snapshot import Snapshot, take
-from holdover.harness.subject import Plan, factory_named
+from holdover.harness.snapshot import Snapshot, take_snapshot
+from holdover.harness.subject import Plan, resolve_factory
 from holdover.recording import RecordingStore
 
 _SECOND_NS: Final = 1_000_000_000
-_PLAINER: Final = {
+_SIMPLER_KINDS: Final = {
     "torn": ("kill",),
     "stale": ("kill",),
     "kill-unsynced": ("kill",),
@@ -37,185 +39,188 @@ _PLAINER: Final = {
     "hold": ("lose",),
     "correct": ("bust",),
 }
-"""Which kinds are tried in the place of one: those that need less to be imagined."""
+"""The simpler kinds to try in place of a kind."""
 
 
-class NotFailing(ValueError):
-    """The schedule that was to be shrunk does not fail."""
+class NotFailingError(ValueError):
+    """The schedule to shrink does not fail, or not with the requested mark."""
 
 
-class Shrunk(msgspec.Struct, kw_only=True):
-    """What is left of a schedule, and how it was come to."""
+class ShrinkResult(msgspec.Struct, kw_only=True):
+    """The result of shrinking a schedule. `is_complete` is False when the plays ran out."""
 
     schedule: Schedule
     mark: str
     explanation: str
-    before: int
+    operations_before: int
     plays: int
-    whole: bool = True
+    is_complete: bool = True
 
 
 class Shrinker:
-    """Shrinks one schedule. `plays_max` is how many plays it may take; what is then reached is told as not whole."""
+    """Shrinks one schedule in at most `plays_max` plays. Raises `NotFailingError` when the schedule does not fail."""
 
     def __init__(
         self,
         schedule: Schedule,
         store: RecordingStore,
-        place: Path,
+        directory: Path,
         *,
         catalogue: Catalogue | None = None,
         mark: str = "",
         plays_max: int = 400,
         progress: Callable[[int, int], None] = lambda plays, operations: None,
     ) -> None:
-        self.store, self.place, self.plays_max, self.progress = store, place, plays_max, progress
+        self.store, self.directory, self.plays_max, self.progress = store, directory, plays_max, progress
         self.catalogue = catalogue or Catalogue.load()
         self.plays = 0
-        self._tried: dict[str, bool] = {}
-        self._told = ""
+        self._outcomes: dict[str, bool] = {}
+        self._explanation_text = ""
         first = self._play(schedule)
-        marks = marks_of(first)
+        marks = failure_marks(first)
         if not marks:
-            raise NotFailing(f"{schedule.name or 'the schedule'} does not fail; there is nothing to shrink")
-        wanted = mark or (schedule.expect if schedule.expect in marks else "")
-        if wanted and wanted not in marks:
-            raise NotFailing(
-                f"{schedule.name or 'the schedule'} does not breach {wanted}; it breaches {', '.join(marks)}"
+            raise NotFailingError(f"{schedule.name or 'the schedule'} does not fail; there is nothing to shrink")
+        target_mark = mark or (schedule.expect if schedule.expect in marks else "")
+        if target_mark and target_mark not in marks:
+            raise NotFailingError(
+                f"{schedule.name or 'the schedule'} does not breach {target_mark}; it breaches {', '.join(marks)}"
             )
-        self.mark = wanted or marks[0]
+        self.mark = target_mark or marks[0]
         self.schedule = schedule
-        self.before = len(schedule.operations)
-        self._told = _explanation(first, self.mark)
+        self.operations_before = len(schedule.operations)
+        self._explanation_text = _find_explanation(first, self.mark)
 
-    def shrink(self) -> Shrunk:
-        """Shrink as far as it goes."""
+    def shrink(self) -> ShrinkResult:
+        """Shrink as far as possible and return the result."""
         changed = True
         while changed and self.plays < self.plays_max:
-            changed = self._operations()
-            changed = self._days() or changed
-            changed = self._instruments() or changed
-            changed = self._orders() or changed
-            changed = self._each(self._plainer) or changed
-            changed = self._each(self._smaller) or changed
+            changed = self._remove_operations()
+            changed = self._remove_days() or changed
+            changed = self._remove_instruments() or changed
+            changed = self._remove_orders() or changed
+            changed = self._shrink_operations(self._simpler_kinds) or changed
+            changed = self._shrink_operations(self._smaller_numbers) or changed
         name = f"{self.mark.replace('/', ': ')}, in {len(self.schedule.operations)} operations"
-        return Shrunk(
+        return ShrinkResult(
             schedule=self.schedule.replace(name=name, expect=self.mark, catalogue=self.catalogue.digest),
             mark=self.mark,
-            explanation=self._told,
-            before=self.before,
+            explanation=self._explanation_text,
+            operations_before=self.operations_before,
             plays=self.plays,
-            whole=self.plays < self.plays_max,
+            is_complete=self.plays < self.plays_max,
         )
 
     # -- the passes ---------------------------------------------------------------------------------------------------
 
-    def _operations(self) -> bool:
-        """Take out as many operations as can be, in ever smaller runs of them."""
+    def _remove_operations(self) -> bool:
+        """Remove runs of operations, in ever shorter runs."""
         changed = False
-        run = max(len(self.schedule.operations) // 2, 1)
-        while run >= 1 and self.schedule.operations:
-            place = 0
+        length = max(len(self.schedule.operations) // 2, 1)
+        while length >= 1 and self.schedule.operations:
+            index = 0
             removed = False
-            while place < len(self.schedule.operations):
-                kept = self.schedule.operations[:place] + self.schedule.operations[place + run :]
-                if self._fails(self.schedule.replace(operations=kept)):
+            while index < len(self.schedule.operations):
+                operations = self.schedule.operations[:index] + self.schedule.operations[index + length :]
+                if self._fails(self.schedule.replace(operations=operations)):
                     removed = changed = True
                 else:
-                    place += run
-            if not removed or run > len(self.schedule.operations):
-                if run == 1:
+                    index += length
+            if not removed or length > len(self.schedule.operations):
+                if length == 1:
                     break
-                run = max(min(run // 2, len(self.schedule.operations)), 1)
+                length = max(min(length // 2, len(self.schedule.operations)), 1)
         return changed
 
-    def _days(self) -> bool:
-        """Leave out the days after the last that is needed, and those before the first."""
+    def _remove_days(self) -> bool:
+        """Remove the days after the last needed one and before the first."""
         changed = False
         while len(self.schedule.days) > 1:
             days = self.schedule.days
-            if not self._fails(self._without({days[-1]})):
+            if not self._fails(self._without_days({days[-1]})):
                 break
             changed = True
-        while len(self.schedule.days) > 1 and all(one.day > 0 for one in self.schedule.operations):
-            earlier = [msgspec.structs.replace(one, day=one.day - 1) for one in self.schedule.operations]
-            if not self._fails(self._without({self.schedule.days[0]}).replace(operations=earlier)):
+        while len(self.schedule.days) > 1 and all(operation.day > 0 for operation in self.schedule.operations):
+            earlier = [
+                msgspec.structs.replace(operation, day=operation.day - 1) for operation in self.schedule.operations
+            ]
+            if not self._fails(self._without_days({self.schedule.days[0]}).replace(operations=earlier)):
                 break
             changed = True
         return changed
 
-    def _without(self, days: set[str]) -> Schedule:
-        left = [one for one in self.schedule.recordings if one.trade_date not in days]
+    def _without_days(self, days: set[str]) -> Schedule:
+        recordings = [recording for recording in self.schedule.recordings if recording.trade_date not in days]
         last = len(self.schedule.days) - len(days)
         return self.schedule.replace(
-            recordings=left, operations=[one for one in self.schedule.operations if one.day < last]
+            recordings=recordings,
+            operations=[operation for operation in self.schedule.operations if operation.day < last],
         )
 
-    def _instruments(self) -> bool:
+    def _remove_instruments(self) -> bool:
         changed = False
         for symbol in self.schedule.symbols[::-1]:
             if len(self.schedule.symbols) > 1:
-                left = [one for one in self.schedule.recordings if one.symbol != symbol]
-                changed = self._fails(self.schedule.replace(recordings=left)) or changed
+                recordings = [recording for recording in self.schedule.recordings if recording.symbol != symbol]
+                changed = self._fails(self.schedule.replace(recordings=recordings)) or changed
         return changed
 
-    def _orders(self) -> bool:
-        """Settings with which the subject does less, where it offers any."""
+    def _remove_orders(self) -> bool:
+        """Try the settings with fewer orders that the subject offers."""
         changed = False
-        again = True
-        while again and self.plays < self.plays_max:
-            again = False
-            for settings in self._fewer():
+        improved = True
+        while improved and self.plays < self.plays_max:
+            improved = False
+            for settings in self._fewer_settings():
                 if self._fails(self.schedule.replace(settings=settings)):
-                    again = changed = True
+                    improved = changed = True
                     break
         return changed
 
-    def _fewer(self) -> list[dict[str, Any]]:
+    def _fewer_settings(self) -> list[dict[str, Any]]:
         schedule = self.schedule
-        metas = [self.store.get(one.symbol, one.trade_date).meta for one in schedule.recordings]
+        metas = [self.store.get(recording.symbol, recording.trade_date).meta for recording in schedule.recordings]
         plan = Plan(days=metas, seed=schedule.seed, faults=schedule.faults, settings=schedule.settings)
-        fewer = getattr(factory_named(schedule.subject)(plan), "fewer", None)
+        fewer = getattr(resolve_factory(schedule.subject)(plan), "reduced_settings", None)
         return list(fewer()) if fewer is not None else []
 
-    def _each(self, smaller: Callable[[Operation], Iterator[Operation]]) -> bool:
-        """For each operation, the first of its smaller ones that still fails, as long as there is one."""
+    def _shrink_operations(self, smaller: Callable[[Operation], Iterator[Operation]]) -> bool:
+        """Replace each operation by its first smaller variant that still fails, as long as there is one."""
         changed = False
-        for place in range(len(self.schedule.operations)):
-            again = True
-            while again:
-                again = False
-                for one in smaller(self.schedule.operations[place]):
+        for index in range(len(self.schedule.operations)):
+            improved = True
+            while improved:
+                improved = False
+                for candidate in smaller(self.schedule.operations[index]):
                     operations = list(self.schedule.operations)
-                    operations[place] = one
+                    operations[index] = candidate
                     if self._fails(self.schedule.replace(operations=operations)):
-                        again = changed = True
+                        improved = changed = True
                         break
         return changed
 
-    def _plainer(self, one: Operation) -> Iterator[Operation]:
-        for kind in _PLAINER.get(one.do, ()):
-            yield msgspec.structs.replace(one, do=kind, with_=[])
+    def _simpler_kinds(self, operation: Operation) -> Iterator[Operation]:
+        for kind in _SIMPLER_KINDS.get(operation.do, ()):
+            yield msgspec.structs.replace(operation, do=kind, with_=[])
 
-    def _smaller(self, one: Operation) -> Iterator[Operation]:
-        takes = one.kind.takes
-        if one.with_ and one.with_ != [default for _, default in takes]:
-            yield msgspec.structs.replace(one, with_=[])
-        for number in _towards_one(one.n):
-            yield msgspec.structs.replace(one, n=number)
-        for place, value in enumerate(one.with_):
-            for less in _towards_nothing(value):
-                numbers = [*one.with_[:place], less, *one.with_[place + 1 :]]
-                yield msgspec.structs.replace(one, with_=numbers)
+    def _smaller_numbers(self, operation: Operation) -> Iterator[Operation]:
+        takes = operation.kind.parameters
+        if operation.with_ and operation.with_ != [default for _, default in takes]:
+            yield msgspec.structs.replace(operation, with_=[])
+        for number in _smaller_positions(operation.n):
+            yield msgspec.structs.replace(operation, n=number)
+        for index, value in enumerate(operation.with_):
+            for smaller_value in _smaller_values(value):
+                numbers = [*operation.with_[:index], smaller_value, *operation.with_[index + 1 :]]
+                yield msgspec.structs.replace(operation, with_=numbers)
 
     # -- playing ------------------------------------------------------------------------------------------------------
 
-    def _play(self, schedule: Schedule) -> Played:
+    def _play(self, schedule: Schedule) -> PlayResult:
         self.plays += 1
         self.progress(self.plays, len(schedule.operations))
         return play(
             schedule,
-            self.place / "shrink",
+            self.directory / "shrink",
             store=self.store,
             catalogue=self.catalogue,
             journal=False,
@@ -224,89 +229,104 @@ class Shrinker:
         )
 
     def _fails(self, schedule: Schedule) -> bool:
-        """Whether it fails in the same way; if so it is what we go on from."""
+        """Return whether a schedule fails in the same way; if it does, it becomes the current schedule."""
         digest = schedule.digest
-        known = self._tried.get(digest)
-        if known is not None or self.plays >= self.plays_max:
-            return False  # what failed is what we have; what did not need not be tried again
+        outcome = self._outcomes.get(digest)
+        if outcome is not None or self.plays >= self.plays_max:
+            return False  # a failing variant is the current schedule already; one that did not fail need not run again
         try:
-            played = self._play(schedule)
-        except ValueError:  # settings that name what is not there any more
-            self._tried[digest] = False
+            play_result = self._play(schedule)
+        except ValueError:  # settings that name something that was removed
+            self._outcomes[digest] = False
             return False
-        fails = self.mark in marks_of(played)
-        self._tried[digest] = fails
+        fails = self.mark in failure_marks(play_result)
+        self._outcomes[digest] = fails
         if fails:
-            self.schedule, self._told = schedule, _explanation(played, self.mark)
+            self.schedule, self._explanation_text = schedule, _find_explanation(play_result, self.mark)
         return fails
 
 
-_BACK_S: Final = (0, 1, 2, 5, 20, 60, 300, 900, 3600)
-"""So long before the first operation a story may begin, the latest tried first."""
+_SNAPSHOT_OFFSETS_S: Final = (0, 1, 2, 5, 20, 60, 300, 900, 3600)
+"""Seconds between the snapshot and the first operation, shortest first."""
 
 
-def from_a_snapshot(
-    schedule: Schedule, store: RecordingStore, place: Path, into: Path, catalogue: Catalogue, mark: str
+def shorten_from_snapshot(
+    schedule: Schedule, store: RecordingStore, directory: Path, output_directory: Path, catalogue: Catalogue, mark: str
 ) -> Schedule | None:
-    """The same story from the latest snapshot before its first operation from which it still fails, saved in `into`.
+    """Shorten a schedule by starting it from the latest snapshot before its first operation from which it still
+    fails.
 
-    At an instant inside the day the subject is down, as a kill leaves it, and comes up first; a first operation that
-    is a plain kill is that very kill. Where it fails from none of these, the night before is tried. None when it fails
-    from there neither, or when it does not begin fresh.
+    The snapshot goes to `output_directory`. At an instant during a day the subject is down, as after a kill, and
+    starts first; a first operation that is a plain kill is that kill. When no such instant works, the night
+    before is tried. Returns None when that fails too, or when the schedule does not start fresh.
     """
     if schedule.start != "fresh":
         return None
-    teller = _Teller(schedule, store, place, catalogue, mark)
-    first = teller.first
-    night = min((one.day for one in schedule.operations), default=0) > 0
-    if first is None:  # it fails before, or has none
-        return _from_the_night(schedule, store, place, into, catalogue, mark) if night else None
-    one = schedule.operations[0]
-    found = None
-    if (one.do, one.at, one.day, one.n) == ("kill", "second", *first) and not any(one.with_):
-        found = teller.tell(*first, schedule.operations[1:], into)
-    for back in _BACK_S:
-        if found is None and first[1] - back > 0:
-            found = teller.tell(first[0], first[1] - back, schedule.operations, into)
-    if found is not None:
-        return found
-    return _from_the_night(schedule, store, place, into, catalogue, mark) if night else None
+    shortener = _SnapshotShortener(schedule, store, directory, catalogue, mark)
+    first = shortener.first_fault
+    night = min((operation.day for operation in schedule.operations), default=0) > 0
+    if first is None:  # the schedule fails before its first operation, or has none
+        return _shorten_from_overnight(schedule, store, directory, output_directory, catalogue, mark) if night else None
+    first_operation = schedule.operations[0]
+    shortened = None
+    if (first_operation.do, first_operation.at, first_operation.day, first_operation.n) == (
+        "kill",
+        "second",
+        *first,
+    ) and not any(first_operation.with_):
+        shortened = shortener.shorten(*first, schedule.operations[1:], output_directory)
+    for offset_s in _SNAPSHOT_OFFSETS_S:
+        if shortened is None and first[1] - offset_s > 0:
+            shortened = shortener.shorten(first[0], first[1] - offset_s, schedule.operations, output_directory)
+    if shortened is not None:
+        return shortened
+    return _shorten_from_overnight(schedule, store, directory, output_directory, catalogue, mark) if night else None
 
 
-class _Teller:
-    """Tells one story from snapshots inside the day of its first operation."""
+class _SnapshotShortener:
+    """Restarts one schedule from snapshots during the day of its first operation."""
 
-    def __init__(self, schedule: Schedule, store: RecordingStore, place: Path, catalogue: Catalogue, mark: str) -> None:
-        self.schedule, self.store, self.place, self.catalogue, self.mark = schedule, store, place, catalogue, mark
-        self.first: tuple[int, int] | None = None
+    def __init__(
+        self, schedule: Schedule, store: RecordingStore, directory: Path, catalogue: Catalogue, mark: str
+    ) -> None:
+        self.schedule, self.store, self.directory, self.catalogue, self.mark = (
+            schedule,
+            store,
+            directory,
+            catalogue,
+            mark,
+        )
+        self.first_fault: tuple[int, int] | None = None
         self._first_ns = 0
-        player = self._player(schedule)
+        player = self._make_player(schedule)
         reached: list[tuple[int, str]] = []
 
-        def begun() -> None:
+        def clear_reached() -> None:
             reached.clear()
 
-        def done(operation: Operation) -> None:
-            if self.first is None:
+        def note_first_operation(operation: Operation) -> None:
+            if self.first_fault is None:
                 session = player.session
                 self._first_ns = session.clock.now_ns
                 second = (self._first_ns - session.hours()[0]) // _SECOND_NS
-                self.first = schedule.days.index(session.trade_date), second
-                player.until = self.first[0], second + 1
+                self.first_fault = schedule.days.index(session.trade_date), second
+                player.end_at = self.first_fault[0], second + 1
 
-        player.on_begin, player.on_operation = begun, done
-        player.on_place = lambda at: reached.append((player.session.clock.now_ns, at)) if self.first is None else None
+        player.on_begin, player.on_operation = clear_reached, note_first_operation
+        player.on_point = lambda at: (
+            reached.append((player.session.clock.now_ns, at)) if self.first_fault is None else None
+        )
         try:
             player.play()
         finally:
             player.close()
-        self._before = self._count(reached)
+        self._counts_before = self._count_points(reached)
 
-    def _player(self, schedule: Schedule, snapshot: Snapshot | None = None) -> Player:
+    def _make_player(self, schedule: Schedule, snapshot: Snapshot | None = None) -> Player:
         return Player(
             schedule,
             self.store,
-            self.place / "told",
+            self.directory / "told",
             catalogue=self.catalogue,
             snapshot=snapshot,
             journal=False,
@@ -314,100 +334,108 @@ class _Teller:
             to_breach=True,
         )
 
-    def _count(self, reached: list[tuple[int, str]]) -> Counter[str]:
-        """How many of each place were reached in the instants before the first operation's."""
+    def _count_points(self, reached: list[tuple[int, str]]) -> Counter[str]:
+        """Count the points of each kind before the instant of the first operation."""
         return Counter(at for now_ns, at in reached if now_ns < self._first_ns)
 
-    def tell(self, day: int, second: int, operations: list[Operation], into: Path) -> Schedule | None:
-        """The story from a snapshot at that second, saved with it, if it fails from there."""
-        snapshot = self._taken(day, second)
+    def shorten(self, day: int, second: int, operations: list[Operation], output_directory: Path) -> Schedule | None:
+        """Return the schedule from a snapshot at that second and save the snapshot; None when it does not fail from
+        there.
+        """
+        snapshot = self._take_snapshot(day, second)
         if snapshot is None:
             return None
-        # That day's places are counted from the snapshot on, and coming up passes some of them.
+        # Points of that day count from the snapshot, and the start of the subject passes some of them.
         bare = self.schedule.replace(start=f"{snapshot.name}.hsnap", operations=[])
-        player = self._player(bare, snapshot)
+        player = self._make_player(bare, snapshot)
         reached: list[tuple[int, str]] = []
-        player.on_place = lambda at: reached.append((player.session.clock.now_ns, at))
-        player.until = day, (self.first or (0, 0))[1] + 1
+        player.on_point = lambda at: reached.append((player.session.clock.now_ns, at))
+        player.end_at = day, (self.first_fault or (0, 0))[1] + 1
         try:
             player.play()
         finally:
             player.close()
-        coming_up = self._count(reached)
+        coming_up = self._count_points(reached)
         moved = [
-            one
-            if one.day != day or one.at == "second"
-            else msgspec.structs.replace(one, n=one.n - self._before[one.at] + coming_up[one.at])
-            for one in operations
+            operation
+            if operation.day != day or operation.at == "second"
+            else msgspec.structs.replace(
+                operation, n=operation.n - self._counts_before[operation.at] + coming_up[operation.at]
+            )
+            for operation in operations
         ]
-        if any(one.n < 0 for one in moved):
+        if any(operation.n < 0 for operation in moved):
             return None
         shorter = bare.replace(operations=moved)
-        player = self._player(shorter, snapshot)
+        player = self._make_player(shorter, snapshot)
         try:
-            fails = self.mark in marks_of(player.play())
+            fails = self.mark in failure_marks(player.play())
         finally:
             player.close()
         if fails:
-            snapshot.save(into)
+            snapshot.save(output_directory)
         return shorter if fails else None
 
-    def _taken(self, day: int, second: int) -> Snapshot | None:
-        """The state at that second of the undisturbed day with the subject down; None where something fails before."""
-        player = self._player(self.schedule.replace(operations=[]))
-        player.until = day, second
+    def _take_snapshot(self, day: int, second: int) -> Snapshot | None:
+        """Take a snapshot of the undisturbed day with the subject down; None when the day fails before that second."""
+        player = self._make_player(self.schedule.replace(operations=[]))
+        player.end_at = day, second
         try:
             if player.play().mark or player.session.phase != "open":
                 return None
-            player.session.bury()
-            return take(player.session, subject=self.schedule.subject)
+            player.session.discard_subject()
+            return take_snapshot(player.session, subject=self.schedule.subject)
         finally:
             player.close()
 
 
-def _from_the_night(
-    schedule: Schedule, store: RecordingStore, place: Path, into: Path, catalogue: Catalogue, mark: str
+def _shorten_from_overnight(
+    schedule: Schedule, store: RecordingStore, directory: Path, output_directory: Path, catalogue: Catalogue, mark: str
 ) -> Schedule | None:
-    """The same story from a snapshot of the night before its first operation, where it still fails."""
-    first = min(one.day for one in schedule.operations)
-    player = Player(schedule.replace(operations=[]), store, place / "night", catalogue=catalogue, scratch=True)
+    """Return the schedule from a snapshot of the night before its first operation; None when it does not fail from
+    there.
+    """
+    first = min(operation.day for operation in schedule.operations)
+    player = Player(schedule.replace(operations=[]), store, directory / "night", catalogue=catalogue, scratch=True)
     try:
         for number, day in enumerate(schedule.days[:first]):
-            player.day(number, day)
-        snapshot = take(player.session, subject=schedule.subject)
+            player.play_day(number, day)
+        snapshot = take_snapshot(player.session, subject=schedule.subject)
     finally:
         player.close()
-    path = snapshot.save(into)
-    left = [one for one in schedule.recordings if one.trade_date >= schedule.days[first - 1]]
-    moved = [msgspec.structs.replace(one, day=one.day - first + 1) for one in schedule.operations]
-    shorter = schedule.replace(start=path.name, recordings=left, operations=moved)
-    played = play(
-        shorter, place / "from", store=store, catalogue=catalogue, snapshot=snapshot, journal=False, scratch=True
+    path = snapshot.save(output_directory)
+    recordings = [recording for recording in schedule.recordings if recording.trade_date >= schedule.days[first - 1]]
+    moved = [msgspec.structs.replace(operation, day=operation.day - first + 1) for operation in schedule.operations]
+    shorter = schedule.replace(start=path.name, recordings=recordings, operations=moved)
+    play_result = play(
+        shorter, directory / "from", store=store, catalogue=catalogue, snapshot=snapshot, journal=False, scratch=True
     )
-    return shorter if mark in marks_of(played) else None
+    return shorter if mark in failure_marks(play_result) else None
 
 
-def _explanation(played: Played, mark: str) -> str:
-    found = [one.explanation for one in played.breaches if one.mark == mark]
-    return found[0] if found else played.crash
+def _find_explanation(play_result: PlayResult, mark: str) -> str:
+    explanations = [breach.explanation for breach in play_result.breaches if breach.mark == mark]
+    return explanations[0] if explanations else play_result.crash
 
 
-def _towards_one(value: int) -> list[int]:
-    """Smaller places to try: the first at all, half, and a step less in tens, hundreds and ones."""
+def _smaller_positions(value: int) -> list[int]:
+    """Return smaller positions to try: 1, a quarter, half, and steps of 100, 10 and 1 less."""
     return list(
-        dict.fromkeys(one for one in (1, value // 4, value // 2, value - 100, value - 10, value - 1) if 0 < one < value)
+        dict.fromkeys(
+            number for number in (1, value // 4, value // 2, value - 100, value - 10, value - 1) if 0 < number < value
+        )
     )
 
 
-def _towards_nothing(value: int) -> list[int]:
-    return list(dict.fromkeys(one for one in (0, 1, value // 2) if abs(one) < abs(value)))
+def _smaller_values(value: int) -> list[int]:
+    return list(dict.fromkeys(number for number in (0, 1, value // 2) if abs(number) < abs(value)))
 
 
-def pytest_function(schedule: Schedule, explanation: str) -> str:
-    """A test, ready to paste, that fails for as long as the schedule does."""
+def render_pytest(schedule: Schedule, explanation: str) -> str:
+    """Return the source of a test that fails as long as the schedule does."""
     name = "".join(part if part.isalnum() else "_" for part in schedule.expect.rpartition("/")[2] or "schedule")
     body = schedule.encode().decode()
-    story = "\n".join(f"    {line}" for line in schedule.story())
+    story = "\n".join(f"    {line}" for line in schedule.describe())
     return (
         f"from pathlib import Path\n\nimport msgspec\n\nfrom holdover.explore import Schedule, play\n\n"
         f'SCHEDULE = r"""{body}"""\n\n\n'

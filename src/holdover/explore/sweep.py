@@ -1,8 +1,9 @@
 """The sweep: every kind of trial at every point of a recorded day.
 
-The day is walked once to find its points and classes (`walk.survey`), then cut into pieces, which are handed to any
-`concurrent.futures.Executor`. A piece that is done is written down, synced, before it is counted: a sweep that was
-stopped, by whatever, goes on with what is missing. A worker that dies is reported, and its piece is done again.
+`walk.survey_day` walks the day once to find its points and classes. The sweep cuts them into pieces and
+submits the pieces to any `concurrent.futures.Executor`. It logs each finished piece durably before counting
+it, so an interrupted sweep continues with the missing pieces. When a worker dies, the sweep reports it and
+runs its piece again.
 """
 
 from __future__ import annotations
@@ -24,32 +25,41 @@ from typing import Final
 
 import msgspec
 
-from holdover.explore.pairs import Pairs, crossings
-from holdover.explore.schedule import Schedule, schedule_on
-from holdover.explore.trial import Trials, Tried, run_trials
-from holdover.explore.walk import ALL_KINDS, GROUPS, Ground, Map, catalogue_of, night_before, store_of, survey
+from holdover.explore.pairs import PairRunner, split_crossings
+from holdover.explore.schedule import Schedule, make_schedule
+from holdover.explore.trial import TrialResult, TrialRunner, run_trials
+from holdover.explore.walk import (
+    ALL_KINDS,
+    KIND_GROUPS,
+    DayMap,
+    SweepSpec,
+    load_catalogue,
+    open_recordings,
+    overnight_snapshot,
+    survey_day,
+)
 from holdover.harness.snapshot import Snapshot
 
 _PIECES_MIN: Final = 8
-_PIECES: Final = 240
-_PIECE: Final = 400
-"""How many trials make a piece, between so few and so many: each piece walks to where it begins."""
-_PIECE_OF_PAIRS: Final = 8
-"""How many first faults make a piece of pairs: each has a second one at all that comes after it."""
+_PIECES_MAX: Final = 240
+_PIECE_TRIALS: Final = 400
+"""Trials in a piece, between the smallest and largest number of pieces: each piece walks to its first point."""
+_PIECE_PAIRS: Final = 8
+"""First faults in a piece of pairs: each is followed by many second faults."""
 _TRIES_MAX: Final = 3
-_FOUND_MAX: Final = 400
-"""How many trials that are neither transparent nor converged are kept whole in a piece; all are counted."""
+_FINDINGS_MAX: Final = 400
+"""Breaches and undecided trials that a piece keeps in full; all are counted."""
 
 
-class BadSweep(ValueError):
-    """A sweep that cannot be begun or gone on with; the message says why."""
+class SweepError(ValueError):
+    """A sweep that cannot start or continue; the message gives the reason."""
 
 
-class Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """One piece of a sweep: the points from `low` up to but not including `high`; what was found there.
+class PieceResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of one piece of a sweep: the points from `low` up to but not including `high`.
 
-    `again` counts who had begun it before and died of something. `cells` are the transitions in cells, as codes, that
-    the undisturbed day had not seen.
+    `earlier_deaths` counts the workers that died on this piece before. `cells` are the transitions in cells, as
+    codes, that the undisturbed day did not reach.
     """
 
     low: int
@@ -57,35 +67,35 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int] = {}
     shared: int = 0
     proved: int = 0
-    found: list[Tried] = []
-    examples: list[Tried] = []
-    again: int = 0
+    findings: list[TrialResult] = []
+    examples: list[TrialResult] = []
+    earlier_deaths: int = 0
     cells: list[tuple[str, str]] = []
 
 
-class Swept(msgspec.Struct, kw_only=True):
-    """What a sweep found, whole."""
+class SweepResult(msgspec.Struct, kw_only=True):
+    """The result of a sweep."""
 
-    ground: Ground
+    spec: SweepSpec
     points: dict[str, int]
     classes: dict[str, int]
     pieces: int
-    done: int
+    pieces_done: int
     counts: dict[str, int]
     shared: int
     proved: int
-    found: list[Tried]
-    examples: list[Tried]
-    died: int
+    findings: list[TrialResult]
+    examples: list[TrialResult]
+    worker_deaths: int
     round_trips: int
     problems: list[str]
     seconds: float
-    stopped: bool = False
+    is_stopped: bool = False
     cells: set[tuple[str, str]] = set()
 
     @property
     def verdict(self) -> str:
-        """`breach` when any was found; `unknown` when something could not be told, or nothing was tried; `holds`."""
+        """Return `breach` for any breach or problem, `unknown` for no trial or an undecided one, else `holds`."""
         if any(key.split("/")[1] == "breach" for key in self.counts) or self.problems:
             return "breach"
         if not self.counts or any(key.split("/")[1] == "unknown" for key in self.counts):
@@ -93,123 +103,127 @@ class Swept(msgspec.Struct, kw_only=True):
         return "holds"
 
     def count(self, kind: str, verdict: str) -> int:
-        """How many trials of a kind came to a verdict."""
+        """Return the number of trials of a kind with a verdict."""
         return self.counts.get(f"{kind}/{verdict}", 0)
 
     @property
     def trials(self) -> int:
-        """How many trials there were."""
+        """Return the number of trials."""
         return sum(self.counts.values())
 
     @property
-    def exhaustive(self) -> bool:
-        """Whether every point ran: all pieces are done, and a cut was tried at each mutation and not at one a class."""
-        return self.done == self.pieces and (self.ground.every or "disconnect" not in self.ground.kinds)
+    def is_exhaustive(self) -> bool:
+        """Return whether every point was tried: all pieces are done, and the link was dropped at every mutation."""
+        return self.pieces_done == self.pieces and (self.spec.every_mutation or "disconnect" not in self.spec.kinds)
 
     @property
     def points_all(self) -> int:
-        """At how many points the kinds asked for can come, all kinds together."""
-        return sum(points_of(self.points, kind) for kind in self.ground.kinds)
+        """Return the number of points of all requested kinds together."""
+        return sum(count_points(self.points, kind) for kind in self.spec.kinds)
 
     @property
     def points_run(self) -> int:
-        """How many of these points have run: as one of their own, or as one whose state was the very same."""
-        if self.exhaustive:
+        """Return the number of those points that were tried, directly or by another point of their class."""
+        if self.is_exhaustive:
             return self.points_all
-        if self.done < self.pieces:
+        if self.pieces_done < self.pieces:
             return min(self.trials, self.points_all)
         return self.points_all - self.points["mutation"] + self.classes["cut"]
 
     @property
     def classes_all(self) -> int:
-        """How many different trials there are."""
-        return sum(trials_of(self.classes, kind) for kind in self.ground.kinds)
+        """Return the number of different trials."""
+        return sum(count_trials(self.classes, kind) for kind in self.spec.kinds)
 
 
-def group_of(kind: str) -> str:
-    """The group of a kind: kinds of one group are tried at the same points."""
-    return next(group for group, kinds in GROUPS.items() if kind in kinds)
+def kind_group(kind: str) -> str:
+    """Return the group of a kind; kinds of one group are tried at the same points."""
+    return next(group for group, kinds in KIND_GROUPS.items() if kind in kinds)
 
 
-def points_of(points: dict[str, int], kind: str) -> int:
-    """At how many points of a day a kind can come."""
-    if group_of(kind) == "message":
+def count_points(points: dict[str, int], kind: str) -> int:
+    """Return the number of points of a day at which a kind can happen."""
+    if kind_group(kind) == "message":
         return points["in"] + points["out"]
-    if group_of(kind) == "after":
+    if kind_group(kind) == "after":
         return points["instant"]
-    places = ("mutation", "instant") if group_of(kind) == "cut" else ("mutation", "sent", "delivered", "instant")
-    return sum(points[place] for place in places)
+    point_kinds = ("mutation", "instant") if kind_group(kind) == "cut" else ("mutation", "sent", "delivered", "instant")
+    return sum(points[point_kind] for point_kind in point_kinds)
 
 
-def do_piece(ground: bytes, found: bytes, snapshot: bytes, low: int, high: int, place: str) -> bytes:
-    """Do one piece in this process, or in one of its own where this one has other threads: a fork needs to be alone."""
+def run_piece(encoded_spec: bytes, day_map: bytes, snapshot: bytes, low: int, high: int, directory: str) -> bytes:
+    """Run one piece; in a new process when this one has other threads, since a fork needs a single-threaded process."""
     if threading.active_count() > 1 or threading.current_thread() is not threading.main_thread():
-        given = msgspec.msgpack.encode([os.getpid(), ground, found, snapshot, low, high, place])
-        done = subprocess.run([sys.executable, "-m", "holdover.explore.piece"], input=given, capture_output=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"a worker died with {done.returncode}: {done.stderr.decode(errors='replace')[-600:]}")
-        return done.stdout
-    again = _bury_dead(Path(place))
-    where = Path(place) / str(os.getpid())
-    where.mkdir(parents=True)
-    night = where / "night.hsnap"
+        payload = msgspec.msgpack.encode([os.getpid(), encoded_spec, day_map, snapshot, low, high, directory])
+        process = subprocess.run([sys.executable, "-m", "holdover.explore.piece"], input=payload, capture_output=True)
+        if process.returncode != 0:
+            raise RuntimeError(
+                f"a worker died with {process.returncode}: {process.stderr.decode(errors='replace')[-600:]}"
+            )
+        return process.stdout
+    earlier_deaths = _remove_leftovers(Path(directory))
+    work_directory = Path(directory) / str(os.getpid())
+    work_directory.mkdir(parents=True)
+    night = work_directory / "night.hsnap"
     night.write_bytes(snapshot)
     try:
-        known = msgspec.msgpack.decode(ground, type=Ground)
-        tried, cells = run_trials(
-            known,
-            where,
+        sweep_spec = msgspec.msgpack.decode(encoded_spec, type=SweepSpec)
+        results, cells = run_trials(
+            sweep_spec,
+            work_directory,
             Snapshot.open(night) if snapshot else None,
-            msgspec.msgpack.decode(found, type=Map),
+            msgspec.msgpack.decode(day_map, type=DayMap),
             low,
             high,
-            Pairs if known.pairs else Trials,
+            PairRunner if sweep_spec.pairs else TrialRunner,
         )
     finally:
-        shutil.rmtree(where, ignore_errors=True)
-    return msgspec.msgpack.encode(msgspec.structs.replace(_piece(low, high, tried, again), cells=cells))
+        shutil.rmtree(work_directory, ignore_errors=True)
+    return msgspec.msgpack.encode(
+        msgspec.structs.replace(_summarize_piece(low, high, results, earlier_deaths), cells=cells)
+    )
 
 
-def _bury_dead(place: Path) -> int:
-    """Take away what those have left who had begun this piece and died; how many they were."""
-    left = list(place.iterdir()) if place.is_dir() else []
-    for one in left:
-        shutil.rmtree(one, ignore_errors=True)
-    return len(left)
+def _remove_leftovers(directory: Path) -> int:
+    """Remove the directories of workers that died on this piece; returns how many there were."""
+    leftovers = list(directory.iterdir()) if directory.is_dir() else []
+    for leftover in leftovers:
+        shutil.rmtree(leftover, ignore_errors=True)
+    return len(leftovers)
 
 
-def _piece(low: int, high: int, tried: Iterable[Tried], again: int = 0) -> Piece:
+def _summarize_piece(low: int, high: int, results: Iterable[TrialResult], earlier_deaths: int = 0) -> PieceResult:
     counts: Counter[str] = Counter()
-    found: list[Tried] = []
-    examples: dict[tuple[str, str, str], Tried] = {}
+    findings: list[TrialResult] = []
+    examples: dict[tuple[str, str, str], TrialResult] = {}
     shared = proved = 0
-    for one in tried:
-        counts[f"{one.named}/{one.verdict}"] += 1
-        shared += bool(one.same_as)
-        proved += one.proved
-        if one.verdict in ("breach", "unknown"):
-            if len(found) < _FOUND_MAX:
-                found.append(one)
-        elif one.verdict == "converged":
-            examples.setdefault((one.named, one.verdict, one.explanation), one)
-    return Piece(
+    for result in results:
+        counts[f"{result.kind_name}/{result.verdict}"] += 1
+        shared += bool(result.same_as)
+        proved += result.is_proved
+        if result.verdict in ("breach", "unknown"):
+            if len(findings) < _FINDINGS_MAX:
+                findings.append(result)
+        elif result.verdict == "converged":
+            examples.setdefault((result.kind_name, result.verdict, result.explanation), result)
+    return PieceResult(
         low=low,
         high=high,
         counts=dict(sorted(counts.items())),
         shared=shared,
         proved=proved,
-        found=found,
+        findings=findings,
         examples=list(examples.values())[:20],
-        again=again,
+        earlier_deaths=earlier_deaths,
     )
 
 
-class Log:
-    """The pieces that are done, one JSON object a line, synced: what a stopped sweep goes on from."""
+class PieceLog:
+    """The log of finished pieces, one JSON object a line, synced; an interrupted sweep continues from it."""
 
     def __init__(self, path: Path, key: str) -> None:
         self.path = path
-        self.pieces: dict[tuple[int, int], Piece] = {}
+        self.pieces: dict[tuple[int, int], PieceResult] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             self._read(key)
@@ -226,24 +240,24 @@ class Log:
         try:
             head = msgspec.json.decode(lines[0])["sweep"]
         except (msgspec.MsgspecError, KeyError, TypeError) as problem:
-            raise BadSweep(f"{self.path}: not the log of a sweep; name another --out") from problem
+            raise SweepError(f"{self.path}: not the log of a sweep; name another --out") from problem
         if head != key:
-            raise BadSweep(
+            raise SweepError(
                 f"{self.path}: belongs to another sweep (other days, kinds, catalogue or subject); "
                 f"name another --out, or take it away with --fresh"
             )
         whole = len(lines[0]) + 1
         for line in lines[1:-1]:
             try:
-                piece = msgspec.json.decode(line, type=Piece)
+                piece = msgspec.json.decode(line, type=PieceResult)
             except msgspec.MsgspecError:
-                break  # cut off by a kill in the middle of the write
+                break  # cut off by a kill during the write
             self.pieces[piece.low, piece.high] = piece
             whole += len(line) + 1
         os.truncate(self.path, whole)
 
-    def add(self, piece: Piece) -> None:
-        """Write one down; it is on the disk on return."""
+    def add(self, piece: PieceResult) -> None:
+        """Append a piece durably."""
         with open(self.path, "ab") as file:
             file.write(msgspec.json.encode(piece) + b"\n")
             file.flush()
@@ -252,65 +266,68 @@ class Log:
 
 
 def sweep(
-    ground: Ground,
-    out: Path,
+    spec: SweepSpec,
+    output_directory: Path,
     executor: Callable[[], Executor],
     *,
     workers: int = 1,
     budget_s: float = 0,
-    progress: Callable[[Swept, int, str], None] = lambda swept, of, said: None,
+    progress: Callable[[SweepResult, int, str], None] = lambda result, total, message: None,
     to_breach: bool = False,
-) -> Swept:
-    """Sweep a day; `out` keeps the log, `executor` makes the pool that the pieces are handed to.
+) -> SweepResult:
+    """Sweep a day; the log is in `output_directory`, and `executor` makes the pool of workers.
 
-    `budget_s` is how long to go on handing out pieces, 0 without end; `to_breach` ends at the first breach. Ctrl-C ends
-    it too, `stopped`. Raises `BadSweep` when `out` holds the log of another sweep, or another process sweeps in it.
+    `budget_s` limits how long new pieces are submitted, in seconds; 0 means no limit. `to_breach` stops at the
+    first breach. Ctrl-C stops the sweep and sets `is_stopped`. Raises `SweepError` when the directory has the log
+    of another sweep, or another process sweeps there.
     """
     began = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / "sweep.lock", "w") as lock:
+    output_directory.mkdir(parents=True, exist_ok=True)
+    with open(output_directory / "sweep.lock", "w") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as problem:
-            raise BadSweep(f"{out}: another process sweeps in it; name another --out") from problem
-        base = Path(scratch(out, 0)).parent
-        shutil.rmtree(base, ignore_errors=True)  # what a run that was killed has left
+            raise SweepError(f"{output_directory}: another process sweeps in it; name another --out") from problem
+        base = Path(scratch_directory(output_directory, 0)).parent
+        shutil.rmtree(base, ignore_errors=True)  # leftovers of a run that was killed
         try:
-            run = _Run(ground, out, executor, workers, progress)
+            run = _SweepRun(spec, output_directory, executor, workers, progress)
             run.began, run.budget_s, run.to_breach = began, budget_s, to_breach
-            run.go()
+            run.run()
         finally:
             shutil.rmtree(base, ignore_errors=True)
-    swept = run.swept
-    swept.found.sort(key=lambda one: (one.number, ALL_KINDS.index(one.kind)))
-    swept.seconds = time.monotonic() - began
-    return swept
+    sweep_result = run.result
+    sweep_result.findings.sort(key=lambda result: (result.number, ALL_KINDS.index(result.kind)))
+    sweep_result.seconds = time.monotonic() - began
+    return sweep_result
 
 
 def sweep_pairs(
-    ground: Ground,
-    out: Path,
+    spec: SweepSpec,
+    output_directory: Path,
     executor: Callable[[], Executor],
     *,
     workers: int = 1,
     budget_s: float = 0,
-    progress: Callable[[Swept, int, str], None] = lambda swept, of, said: None,
+    progress: Callable[[SweepResult, int, str], None] = lambda swept, of, message: None,
     to_breach: bool = False,
-) -> list[Swept]:
-    """Sweep a ground's pairs, one crossing after the other (`crossings`), each in a folder of `out`.
+) -> list[SweepResult]:
+    """Sweep the pairs of a specification, one crossing after the other, each in its own folder of
+    `output_directory`.
 
-    The budget is for all of them; what was stopped, or has found its breach, ends it. Raises as `sweep` does.
+    The budget is for all crossings together. A stopped crossing, or a breach with `to_breach`, ends it. Raises
+    `SweepError` as `sweep` does.
     """
     began = time.monotonic()
-    done: list[Swept] = []
-    for number, crossed in enumerate(crossings(ground)):
+    results: list[SweepResult] = []
+    for number, crossing_spec in enumerate(split_crossings(spec)):
         left_s = budget_s - (time.monotonic() - began)
-        if (budget_s and left_s <= 0) or (done and (done[-1].stopped or (to_breach and done[-1].found))):
+        if (budget_s and left_s <= 0) or (results and (results[-1].is_stopped or (to_breach and results[-1].findings))):
             break
-        done.append(
+        results.append(
             sweep(
-                crossed,
-                out / f"crossing-{number}",
+                crossing_spec,
+                output_directory / f"crossing-{number}",
                 executor,
                 workers=workers,
                 budget_s=left_s if budget_s else 0,
@@ -318,198 +335,222 @@ def sweep_pairs(
                 to_breach=to_breach,
             )
         )
-    return done
+    return results
 
 
-class _Run:
-    """One run of a sweep: what every piece is given, which pieces are left, who has which."""
+class _SweepRun:
+    """One run of a sweep: the common input of the pieces, the waiting pieces and the running ones."""
 
     budget_s, to_breach = 0.0, False
 
     def __init__(
         self,
-        ground: Ground,
-        out: Path,
+        spec: SweepSpec,
+        output_directory: Path,
         executor: Callable[[], Executor],
         workers: int,
-        progress: Callable[[Swept, int, str], None],
+        progress: Callable[[SweepResult, int, str], None],
     ) -> None:
-        self.out, self.executor, self.workers, self.progress = out, executor, workers, progress
+        self.output_directory, self.executor, self.workers, self.progress = (
+            output_directory,
+            executor,
+            workers,
+            progress,
+        )
         self.began = time.monotonic()
-        snapshot = night_before(ground, out / "night")
-        found = survey(ground, out / "survey", snapshot)
-        for left in ("night", "survey"):
-            shutil.rmtree(out / left, ignore_errors=True)
-        pieces = cut(found, ground.kinds, pairs=bool(ground.pairs))
+        snapshot = overnight_snapshot(spec, output_directory / "night")
+        day_map = survey_day(spec, output_directory / "survey", snapshot)
+        for name in ("night", "survey"):
+            shutil.rmtree(output_directory / name, ignore_errors=True)
+        pieces = cut_pieces(day_map, spec.kinds, pairs=bool(spec.pairs))
         key = hashlib.sha256(
-            msgspec.json.encode([ground, catalogue_of(ground).digest, found.points, pieces])
+            msgspec.json.encode([spec, load_catalogue(spec).digest, day_map.points, pieces])
         ).hexdigest()
-        self.log = Log(out / "sweep.jsonl", key)
-        self.swept = swept = Swept(
-            ground=ground,
-            points=found.points,
-            classes={group: len(numbers) for group, numbers in found.classes.items()},
+        self.log = PieceLog(output_directory / "sweep.jsonl", key)
+        self.result = result = SweepResult(
+            spec=spec,
+            points=day_map.points,
+            classes={group: len(numbers) for group, numbers in day_map.classes.items()},
             pieces=len(pieces),
-            done=0,
+            pieces_done=0,
             counts={},
             shared=0,
             proved=0,
-            found=[],
+            findings=[],
             examples=[],
-            died=0,
-            round_trips=found.round_trips,
-            problems=[*found.breaches, *([found.round_trip_problem] if found.round_trip_problem else [])],
+            worker_deaths=0,
+            round_trips=day_map.round_trips,
+            problems=[*day_map.breaches, *([day_map.round_trip_problem] if day_map.round_trip_problem else [])],
             seconds=0,
         )
         for piece in self.log.pieces.values():
-            _count(swept, piece)
-        self.given = (
-            msgspec.msgpack.encode(ground),
-            msgspec.msgpack.encode(found),
-            snapshot.save(out / "night").read_bytes() if snapshot is not None else b"",
+            _add_piece(result, piece)
+        self.common_arguments = (
+            msgspec.msgpack.encode(spec),
+            msgspec.msgpack.encode(day_map),
+            snapshot.save(output_directory / "night").read_bytes() if snapshot is not None else b"",
         )
-        self.waiting = [piece for piece in spread(pieces) if piece not in self.log.pieces]
-        self.running: dict[Future[bytes], tuple[int, int]] = {}
+        self.waiting_pieces = [piece for piece in spread_pieces(pieces) if piece not in self.log.pieces]
+        self.running_pieces: dict[Future[bytes], tuple[int, int]] = {}
         self.tries: Counter[tuple[int, int]] = Counter()
 
-    def go(self) -> None:
-        """Keep the pool busy until nothing is left, the budget is spent, a breach or somebody ends it."""
-        done = len(self.log.pieces)
-        self._tell(f"{done} of {self.swept.pieces} pieces were done before" if done else "")
+    def run(self) -> None:
+        """Submit pieces until none is left, the budget is spent, a breach ends the sweep or the user stops it."""
+        pieces_done = len(self.log.pieces)
+        self._report_progress(f"{pieces_done} of {self.result.pieces} pieces were done before" if pieces_done else "")
         pool = self.executor()
         try:
-            while self._hand_out(pool):
-                ready, _ = wait(self.running, timeout=0.5, return_when=FIRST_COMPLETED)
-                broken = any(isinstance(_problem(future), BrokenExecutor) for future in ready)
-                if broken:  # with it go all that it had not begun
-                    ready = set(self.running)
+            while self._submit_pieces(pool):
+                ready, _ = wait(self.running_pieces, timeout=0.5, return_when=FIRST_COMPLETED)
+                broken = any(isinstance(_future_error(future), BrokenExecutor) for future in ready)
+                if broken:  # a broken pool loses its waiting pieces too
+                    ready = set(self.running_pieces)
                     pool.shutdown(wait=True)
                     pool = self.executor()
-                self._tell(self._take([(future, self.running.pop(future)) for future in ready], broken))
+                self._report_progress(
+                    self._collect_results([(future, self.running_pieces.pop(future)) for future in ready], broken)
+                )
         except KeyboardInterrupt:
-            self.swept.stopped = True
+            self.result.is_stopped = True
         finally:
-            if self.running:
+            if self.running_pieces:
                 getattr(pool, "kill_workers", lambda: None)()
-                for future in self.running:
+                for future in self.running_pieces:
                     future.cancel()
             pool.shutdown(wait=False)
 
-    def _tell(self, said: str) -> None:
-        self.swept.seconds = time.monotonic() - self.began
-        self.progress(self.swept, self.swept.classes_all, said)
+    def _report_progress(self, message: str) -> None:
+        self.result.seconds = time.monotonic() - self.began
+        self.progress(self.result, self.result.classes_all, message)
 
-    def _hand_out(self, pool: Executor) -> bool:
-        """Give each worker a piece; whether any has one."""
-        over = self.budget_s and time.monotonic() - self.began >= self.budget_s
-        if not over and not (self.to_breach and self.swept.found):
-            while self.waiting and len(self.running) < self.workers:
-                piece = self.waiting.pop(0)
-                place = scratch(self.out, piece[0])
+    def _submit_pieces(self, pool: Executor) -> bool:
+        """Submit a piece for each free worker; returns whether any piece is running."""
+        budget_spent = self.budget_s and time.monotonic() - self.began >= self.budget_s
+        if not budget_spent and not (self.to_breach and self.result.findings):
+            while self.waiting_pieces and len(self.running_pieces) < self.workers:
+                piece = self.waiting_pieces.pop(0)
+                directory = scratch_directory(self.output_directory, piece[0])
                 try:
-                    self.running[pool.submit(do_piece, *self.given, *piece, place)] = piece
+                    self.running_pieces[pool.submit(run_piece, *self.common_arguments, *piece, directory)] = piece
                 except BrokenExecutor:
-                    self.waiting.insert(0, piece)
-                    break  # one that is running has died: `wait` tells which
-        return bool(self.running)
+                    self.waiting_pieces.insert(0, piece)
+                    break  # a running worker died: `wait` reports it
+        return bool(self.running_pieces)
 
-    def _take(self, ready: list[tuple[Future[bytes], tuple[int, int]]], broken: bool) -> str:
-        """Write down what workers have done; what is to be told of those that have died."""
+    def _collect_results(self, ready: list[tuple[Future[bytes], tuple[int, int]]], broken: bool) -> str:
+        """Log the finished pieces and return a message about workers that died."""
         died: list[tuple[int, int]] = []
         ran_again = 0
         for future, piece in ready:
-            problem = _problem(future)
+            problem = _future_error(future)
             if problem is None:
-                done = msgspec.msgpack.decode(future.result(), type=Piece)
-                self.log.add(done)
-                _count(self.swept, done)
-                ran_again += done.again
+                result = msgspec.msgpack.decode(future.result(), type=PieceResult)
+                self.log.add(result)
+                _add_piece(self.result, result)
+                ran_again += result.earlier_deaths
                 continue
-            if not isinstance(problem, _DEATHS):
+            if not isinstance(problem, _WORKER_DEATH_ERRORS):
                 raise problem
             died.append(piece)
             self.tries[piece] += 1
             if self.tries[piece] >= _TRIES_MAX:
-                raise BadSweep(
+                raise SweepError(
                     f"points {piece[0]} to {piece[1]} have killed {_TRIES_MAX} workers: {problem}"
                 ) from problem
-            shutil.rmtree(scratch(self.out, piece[0]), ignore_errors=True)
-            self.waiting.insert(0, piece)
-        self.swept.died += ran_again + (1 if broken else len(died))
+            shutil.rmtree(scratch_directory(self.output_directory, piece[0]), ignore_errors=True)
+            self.waiting_pieces.insert(0, piece)
+        self.result.worker_deaths += ran_again + (1 if broken else len(died))
         if died:
             points = " and ".join(f"{low} to {high}" for low, high in died)
             return f"a worker died; points {points} run again"
         return "a worker died; what it had begun ran again" if ran_again else ""
 
 
-_DEATHS: Final = (BrokenExecutor, RuntimeError, OSError, CancelledError)
+_WORKER_DEATH_ERRORS: Final = (BrokenExecutor, RuntimeError, OSError, CancelledError)
 
 
-def _problem(future: Future[bytes]) -> BaseException | None:
-    """What a piece ended with instead of an answer."""
+def _future_error(future: Future[bytes]) -> BaseException | None:
+    """Return the error that ended a piece, or None."""
     if not future.done():
         return BrokenExecutor("not begun")
     return CancelledError("cancelled") if future.cancelled() else future.exception()
 
 
-def scratch(out: Path, low: int) -> str:
-    """A folder for one piece, in memory where the machine offers that; the same for the same sweep and piece."""
+def scratch_directory(output_directory: Path, low: int) -> str:
+    """Return the directory for one piece, in memory where possible; the same sweep and piece give the same one."""
     shm = Path("/dev/shm")
-    base = shm if shm.is_dir() else out
-    return str(base / f"holdover-{hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]}" / str(low))
+    base = shm if shm.is_dir() else output_directory
+    return str(
+        base / f"holdover-{hashlib.sha256(str(output_directory.resolve()).encode()).hexdigest()[:12]}" / str(low)
+    )
 
 
-def _count(swept: Swept, piece: Piece) -> None:
-    swept.done += 1
+def _add_piece(result: SweepResult, piece: PieceResult) -> None:
+    result.pieces_done += 1
     for key, count in piece.counts.items():
-        swept.counts[key] = swept.counts.get(key, 0) + count
-    swept.shared += piece.shared
-    swept.proved += piece.proved
-    swept.found += piece.found
-    swept.cells.update(piece.cells)
-    known = {(one.named, one.explanation) for one in swept.examples}
-    swept.examples += [one for one in piece.examples if (one.named, one.explanation) not in known][:20]
+        result.counts[key] = result.counts.get(key, 0) + count
+    result.shared += piece.shared
+    result.proved += piece.proved
+    result.findings += piece.findings
+    result.cells.update(piece.cells)
+    known_examples = {(example.kind_name, example.explanation) for example in result.examples}
+    result.examples += [
+        example for example in piece.examples if (example.kind_name, example.explanation) not in known_examples
+    ][:20]
 
 
-def trials_of(classes: dict[str, int], kind: str) -> int:
-    """How many trials of one kind there are: one a class."""
-    group = group_of(kind)
+def count_trials(classes: dict[str, int], kind: str) -> int:
+    """Return the number of trials of one kind: one for each class."""
+    group = kind_group(kind)
     return classes[group] + (classes["after"] if group == "cut" else 0)
 
 
-def cut(found: Map, kinds: Iterable[str], *, pairs: bool = False) -> list[tuple[int, int]]:
-    """Ranges of points with about the same number of trials each; the same whoever does them."""
+def cut_pieces(day_map: DayMap, kinds: Iterable[str], *, pairs: bool = False) -> list[tuple[int, int]]:
+    """Return ranges of points with about the same number of trials each. The result is deterministic."""
     groups = [
-        group for kind in kinds for group in ((group_of(kind), "after") if kind == "disconnect" else (group_of(kind),))
+        group
+        for kind in kinds
+        for group in ((kind_group(kind), "after") if kind == "disconnect" else (kind_group(kind),))
     ]
-    standing = sorted(number for group in groups for number in found.classes[group])
-    if not standing:
+    representatives = sorted(number for group in groups for number in day_map.classes[group])
+    if not representatives:
         return []
-    size = max(len(standing) // _PIECES, min(len(standing) // _PIECES_MIN, _PIECE), 1) if not pairs else _PIECE_OF_PAIRS
-    bounds = [1, *sorted({standing[place] for place in range(size, len(standing), size)} - {1}), found.total + 1]
+    size = (
+        max(len(representatives) // _PIECES_MAX, min(len(representatives) // _PIECES_MIN, _PIECE_TRIALS), 1)
+        if not pairs
+        else _PIECE_PAIRS
+    )
+    bounds = [
+        1,
+        *sorted({representatives[index] for index in range(size, len(representatives), size)} - {1}),
+        day_map.point_count + 1,
+    ]
     return list(pairwise(bounds))
 
 
-def spread(pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The pieces in an order in which any beginning is spread over the whole day."""
+def spread_pieces(pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the pieces in an order whose every prefix is spread over the whole day."""
     width = max(len(pieces) - 1, 1).bit_length()
     return [
-        pieces[place] for place in sorted(range(len(pieces)), key=lambda number: int(f"{number:0{width}b}"[::-1], 2))
+        pieces[index] for index in sorted(range(len(pieces)), key=lambda number: int(f"{number:0{width}b}"[::-1], 2))
     ]
 
 
-def schedule_of(ground: Ground, tried: Tried) -> Schedule:
-    """The schedule that does what a trial did, on all days of the ground: a subject trades by what days it is given."""
-    day = ground.days.index(ground.day)
-    return schedule_on(
-        store_of(ground),
-        ground.symbols,
-        ground.days,
-        catalogue_of(ground),
-        name=", then ".join(f"{one.do} at {one.at} {one.n}" for one in tried.operations(day)),
-        subject=ground.subject,
-        seed=ground.seed,
-        faults=list(ground.faults),
-        expect=f"{tried.subsystem}/{tried.invariant}" if tried.invariant else "",
-        operations=tried.operations(day),
+def schedule_from_result(spec: SweepSpec, result: TrialResult) -> Schedule:
+    """Return the schedule that repeats a trial, on all days of the specification.
+
+    All days are needed, since a subject may size its orders by the days of its plan.
+    """
+    day = spec.days.index(spec.day)
+    return make_schedule(
+        open_recordings(spec),
+        spec.symbols,
+        spec.days,
+        load_catalogue(spec),
+        name=", then ".join(f"{operation.do} at {operation.at} {operation.n}" for operation in result.operations(day)),
+        subject=spec.subject,
+        seed=spec.seed,
+        faults=list(spec.faults),
+        expect=f"{result.subsystem}/{result.invariant}" if result.invariant else "",
+        operations=result.operations(day),
     )

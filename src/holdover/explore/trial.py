@@ -1,13 +1,14 @@
-"""Trials: at a point of the walked day, what becomes of the subject if this were to happen now.
+"""Trials: what happens to the subject if a fault occurs at a point of the walked day.
 
-A kill is tried in the process itself: the old life is put aside in the middle of its call, a new one comes up on a copy
-of the disk as it was at that instant, in the world as it was, and is followed; then everything is put back and the walk
-goes on. What the old life would have to live through (a cut link, a lost message, a stop in good order) is tried in a
-fork of the process, which goes on from inside that very call; the disk is put back when the fork has ended. A subject
-that is not `isolated` (two lives of it cannot be in one process) is tried in forks only.
+A kill is tried inside the process. The runner sets the running subject aside in the middle of its call,
+starts a new one on a copy of the disk at that instant, follows it, rolls everything back and continues the
+walk. A fault that the running subject itself has to handle (a dropped link, a lost message, a clean stop) is
+tried in a fork, which continues from inside that call; the disk is restored when the fork ends. A subject
+without `isolated`, which means that two instances cannot share a process, is tried in forks only.
 
-A trial ends when its state is the undisturbed day's again (*transparent*), when an invariant or an oracle has failed
-(*breach*), or at the horizon (*converged*: it agrees with the venue, and what differs is told).
+A trial ends when its state equals that of the undisturbed day (*transparent*), when an invariant or an oracle
+fails (*breach*), or at the horizon (*converged*: it agrees with the venue, and the result lists the
+differences).
 """
 
 from __future__ import annotations
@@ -21,28 +22,37 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.explore.pool import die_with
+from holdover.explore.pool import exit_with_parent
 from holdover.explore.schedule import Operation
-from holdover.explore.walk import AFTERWARDS, KILLS, MESSAGES, Ground, Map, Mark, Walk, mark
-from holdover.harness import disk, factory_named
+from holdover.explore.walk import (
+    INSTANT_KINDS,
+    KILL_KINDS,
+    MESSAGE_KINDS,
+    Baseline,
+    DayMap,
+    DayWalk,
+    SweepSpec,
+    measure_baseline,
+)
+from holdover.harness import disk, resolve_factory
 from holdover.harness.snapshot import Snapshot
 from holdover.model import Order, Position
 
 VERDICTS: Final = ("transparent", "converged", "breach", "unknown")
-_IDEMPOTENT_EVERY: Final = 20
+_IDEMPOTENCE_INTERVAL: Final = 20
 
 
-class Tried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One trial: at which point, what was done, what became of it.
+class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The result of one trial: the point, the fault and the verdict.
 
-    `number` is the point's, `place` and `n` say it as a schedule does. `oracle` names what failed: `catalogue`,
-    `convergence`, `idempotence`, `crash`, `rejoin`. `same_as` says that an equal image had been tried as another kind.
-    `then` is the second fault of a pair, its day counted from the swept one.
+    `number` is the number of the point; `at` and `n` name it as a schedule does. `oracle` names the check that
+    failed: `catalogue`, `convergence`, `idempotence`, `crash`, `rejoin`. `same_as` is the kind whose trial had
+    the same disk image. `second` is the second fault of a pair; its day counts from the swept one.
     """
 
     number: int
     kind: str
-    place: str
+    at: str
     n: int
     time_ns: int
     verdict: str
@@ -51,350 +61,386 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     subsystem: str = ""
     explanation: str = ""
     rejoined_ns: int = 0
-    proved: bool = False
+    is_proved: bool = False
     same_as: str = ""
-    then: Operation | None = None
+    second: Operation | None = None
 
     @property
-    def named(self) -> str:
-        """Its kind; of a pair both, in their order."""
-        return self.kind if self.then is None else f"{self.kind}+{self.then.do}"
+    def kind_name(self) -> str:
+        """Return the kind; for a pair, both kinds."""
+        return self.kind if self.second is None else f"{self.kind}+{self.second.do}"
 
     def operations(self, day: int) -> list[Operation]:
-        """The operations of a schedule that do the same."""
-        first = Operation(day=day, at=self.place, n=self.n, do=self.kind)  # type: ignore[arg-type]
-        return [first] if self.then is None else [first, msgspec.structs.replace(self.then, day=day + self.then.day)]
+        """Return the operations of a schedule that repeats the trial."""
+        first = Operation(day=day, at=self.at, n=self.n, do=self.kind)  # type: ignore[arg-type]
+        return (
+            [first] if self.second is None else [first, msgspec.structs.replace(self.second, day=day + self.second.day)]
+        )
 
 
-class Told(msgspec.Struct, array_like=True):
-    """What a fork answers: its trials, and the transitions that it has seen in cells."""
+class ForkAnswer(msgspec.Struct, array_like=True):
+    """The answer of a fork: its trials and the transitions in cells that it reached."""
 
-    tried: list[Tried]
+    results: list[TrialResult]
     cells: list[tuple[str, int]]
 
 
-class Trials(Walk):
-    """Walks the day again and tries what the ground asks for at the points from `low` up to, not including, `high`."""
+class TrialRunner(DayWalk):
+    """Walks the day again and tries the requested kinds at the points from `low` up to but not including `high`."""
 
-    def __init__(self, ground: Ground, place: Path, snapshot: Snapshot | None, found: Map, low: int, high: int) -> None:
-        super().__init__(ground, place, snapshot)
-        self.found, self.low, self.high = found, low, high
-        self.marks = {one.time_ns: one for one in found.marks}
-        self.times = [one.time_ns for one in found.marks]
-        self.tried: list[Tried] = []
+    def __init__(
+        self, spec: SweepSpec, directory: Path, snapshot: Snapshot | None, day_map: DayMap, low: int, high: int
+    ) -> None:
+        super().__init__(spec, directory, snapshot)
+        self.day_map, self.low, self.high = day_map, low, high
+        self.baselines = {baseline.time_ns: baseline for baseline in day_map.baselines}
+        self.grid_times_ns = [baseline.time_ns for baseline in day_map.baselines]
+        self.results: list[TrialResult] = []
         self.cells: set[tuple[str, int]] = set()
-        self.standing = {group: {n for n in numbers if low <= n < high} for group, numbers in found.classes.items()}
+        self.representatives = {
+            group: {n for n in numbers if low <= n < high} for group, numbers in day_map.classes.items()
+        }
         self.cuts: dict[int, list[tuple[int, int]]] = {}
-        for ran, mutation, number in found.cuts:
-            if low <= number < high and "disconnect" in ground.kinds:
+        for ran, mutation, number in day_map.cuts:
+            if low <= number < high and "disconnect" in spec.kinds:
                 self.cuts.setdefault(ran, []).append((mutation, number))
-        self.kills = [kind for kind in KILLS if kind in ground.kinds]
-        self.afterwards = [kind for kind in (*AFTERWARDS, "disconnect") if kind in ground.kinds and self.possible(kind)]
-        self.messages = [kind for kind in MESSAGES if kind in ground.kinds]
-        self.isolated = False
-        self.child: tuple[Operation, int, int] | None = None
-        self._cut_at, self._due = 0, False
+        self.kill_kinds = [kind for kind in KILL_KINDS if kind in spec.kinds]
+        self.instant_kinds = [
+            kind for kind in (*INSTANT_KINDS, "disconnect") if kind in spec.kinds and self.is_possible(kind)
+        ]
+        self.message_kinds = [kind for kind in MESSAGE_KINDS if kind in spec.kinds]
+        self.is_isolated = False
+        self.fork_state: tuple[Operation, int, int] | None = None
+        self._cut_mutation, self._is_fault_pending = 0, False
         self._image: tuple[Any, dict[str, bytes]] = (None, {})
-        self._folders: dict[str, int] = {}
-        self.level, self.levels = 0, 1
-        self.trials_place = "trial"
+        self._directory_counts: dict[str, int] = {}
+        self.level, self.level_max = 0, 1
+        self.directory_prefix = "trial"
 
-    def possible(self, kind: str) -> bool:
-        return not kind.startswith("overnight") or self.ground.days.index(self.ground.day) + 1 < len(self.ground.days)
+    def is_possible(self, kind: str) -> bool:
+        return not kind.startswith("overnight") or self.spec.days.index(self.spec.day) + 1 < len(self.spec.days)
 
-    def go(self) -> None:
-        """Walk, and try. A fork never comes back from here: what it did not expect is its answer too."""
+    def run(self) -> None:
+        """Walk the day and run the trials.
+
+        In a forked child this never returns; an unexpected exception is sent to the parent as the result.
+        """
         try:
-            super().go()
+            super().run()
         except BaseException as problem:
-            if self.child is None:
+            if self.fork_state is None:
                 raise
-            operation, number, pipe = self.child
-            self._answer(pipe, [self._crashed(operation, number, problem)])
-        if self.child is not None:
+            operation, number, pipe = self.fork_state
+            self._send_answer(pipe, [self._crash_result(operation, number, problem)])
+        if self.fork_state is not None:
             os._exit(1)
 
-    # -- on the way -------------------------------------------------------------------------------------------------
+    # -- points -----------------------------------------------------------------------------------------------------
 
     def hook(self) -> None:
-        """Hear of everything, and of each timer before it runs."""
+        """Observe every event, and each timer before it runs."""
         super().hook()
         if self.session.subject is not None:
-            self.isolated = bool(getattr(self.session.subject, "isolated", False))
-        self.session.clock.before = self._before
+            self.is_isolated = bool(getattr(self.session.subject, "is_isolated", False))
+        self.session.clock.before_timer = self._fork_at_cuts
 
-    def over(self) -> bool:
-        """No point of ours comes any more."""
+    def is_over(self) -> bool:
+        """Return whether the walk is past the last point of this piece."""
         return self.number >= self.high
 
-    def classes_here(self, place: str) -> dict[str, bool]:
-        """The survey has told already which points stand for a class."""
+    def classes_at(self, point_kind: str) -> dict[str, bool]:
+        """Return nothing: the survey has already determined the classes."""
         return {}
 
-    def at_point(self, place: str, classes: dict[str, bool]) -> None:
-        """Try what belongs here."""
-        if self.child is not None and place == "mutation" and self._cut_at == self.counts["mutation"]:
-            self._cut_at = 0
-            self.hand.cut(self.child[0])
+    def on_point(self, point_kind: str, classes: dict[str, bool]) -> None:
+        """Run the trials of a point."""
+        if self.fork_state is not None and point_kind == "mutation" and self._cut_mutation == self.counts["mutation"]:
+            self._cut_mutation = 0
+            self.operation_runner.drop_link(self.fork_state[0])
             self.session.stop()
         elif self.level == 0:
-            self._at_ours(place)
+            self._try_point(point_kind)
 
-    def _at_ours(self, place: str) -> None:
+    def _try_point(self, point_kind: str) -> None:
         number = self.number
-        if number in self.standing["message"] and place in ("in", "out"):
-            self.fork(self.messages, place, number)
-        if place not in ("in", "out"):
-            kinds = [kind for kind in self.kills if number in self.standing["stale" if kind == "stale" else "kill"]]
-            self.try_either_way(kinds, place, number)
-        if number in self.standing["after"] and place == "instant":
-            self.try_afterwards(self.afterwards, number)
+        if number in self.representatives["message"] and point_kind in ("in", "out"):
+            self.try_in_forks(self.message_kinds, point_kind, number)
+        if point_kind not in ("in", "out"):
+            kinds = [
+                kind
+                for kind in self.kill_kinds
+                if number in self.representatives["stale" if kind == "stale" else "kill"]
+            ]
+            self.try_kills_or_fork(kinds, point_kind, number)
+        if number in self.representatives["after"] and point_kind == "instant":
+            self.try_at_instant(self.instant_kinds, number)
 
-    def came_back(self) -> None:
-        """A fork goes on from here: it follows its trial, and ends."""
-        if self.child is not None and self._due:
-            operation, number, pipe = self.child
-            self._answer(pipe, self.lived(operation, number))
+    def on_play_returned(self) -> None:
+        """In a fork: follow the trial and exit."""
+        if self.fork_state is not None and self._is_fault_pending:
+            operation, number, pipe = self.fork_state
+            self._send_answer(pipe, self.run_in_fork(operation, number))
 
-    def _before(self) -> None:
-        """A timer is about to run in which the link is to be cut at a mutation: a fork runs it and is cut there."""
+    def _fork_at_cuts(self) -> None:
+        """Before a timer in which the link is dropped at a mutation: fork, and drop it in the child."""
         if self.level == 0:
-            for mutation, number in self.cuts.get(self.session.clock.ran, ()):
+            for mutation, number in self.cuts.get(self.session.clock.timers_run, ()):
                 if self.level:
-                    return  # in a fork: the rest are the walk's
-                self.fork(["disconnect"], "mutation", number, n=mutation, cut_at=mutation)
+                    return  # in a fork: the other trials belong to the walk
+                self.try_in_forks(["disconnect"], "mutation", number, n=mutation, cut_at=mutation)
 
-    def try_either_way(self, kinds: Sequence[str], place: str, number: int) -> None:
-        """Try kills in the process where the subject can live beside itself, in forks where it cannot."""
-        if kinds and self.isolated:
-            self.try_kills(kinds, place, number)
+    def try_kills_or_fork(self, kinds: Sequence[str], point_kind: str, number: int) -> None:
+        """Try kills inside the process when the subject is isolated, else in forks."""
+        if kinds and self.is_isolated:
+            self.try_kills(kinds, point_kind, number)
         else:
-            self.fork(kinds, place, number)
+            self.try_in_forks(kinds, point_kind, number)
 
-    def try_afterwards(self, kinds: Sequence[str], number: int) -> None:
-        """Try at the end of an instant what comes when the subject has done what it was doing."""
-        again = "clean" in kinds and "upgrade" in kinds and not self.ground.upgrade
-        buried = [kind for kind in kinds if kind == "overnight-down" and self.isolated]
-        began = len(self.tried)
-        self.fork(
-            [kind for kind in kinds if kind not in buried and not (again and kind == "upgrade")], "instant", number
+    def try_at_instant(self, kinds: Sequence[str], number: int) -> None:
+        """At the end of an instant, try the kinds that happen when the subject is idle."""
+        same_version = "clean" in kinds and "upgrade" in kinds and not self.spec.upgrade
+        buried = [kind for kind in kinds if kind == "overnight-down" and self.is_isolated]
+        began = len(self.results)
+        self.try_in_forks(
+            [kind for kind in kinds if kind not in buried and not (same_version and kind == "upgrade")],
+            "instant",
+            number,
         )
-        if again:  # what comes up is the same version
-            self.tried += [self.as_kind(one, "upgrade") for one in self.tried[began:] if one.kind == "clean"]
+        if same_version:  # without another version, an upgrade is the same trial as a clean restart
+            self.results += [
+                self.copy_as_kind(result, "upgrade") for result in self.results[began:] if result.kind == "clean"
+            ]
         if buried:
             self.try_kills(buried, "instant", number)
 
     # -- kills in the process ---------------------------------------------------------------------------------------
 
-    def try_kills(self, kinds: Sequence[str], place: str, number: int) -> None:
+    def try_kills(self, kinds: Sequence[str], point_kind: str, number: int) -> None:
         session = self.session
         before, image = self._image
-        now = disk.signature(session.subject_directory)
-        if now != before:
-            image = disk.image(session.subject_directory)
-            self._image = (now, image)
-        kept, level, directory = session.keep(), self.level, session.directory
-        alike: dict[str, list[Tried]] = {}
-        recomputes = session.guard.monitor.recomputes
+        signature = disk.directory_signature(session.subject_directory)
+        if signature != before:
+            image = disk.read_image(session.subject_directory)
+            self._image = (signature, image)
+        checkpoint, level, directory = session.checkpoint(), self.level, session.directory
+        results_by_kind: dict[str, list[TrialResult]] = {}
+        recomputes = session.guard.monitor.recomputes_totals
         self.unhook()
-        session.guard.monitor.recomputes = False
+        session.guard.monitor.recomputes_totals = False
         for kind in kinds:
-            same = next((one for other, one in alike.items() if self._same_image(kind, other)), None)
-            if same is not None:
-                self.tried += [self.as_kind(one, kind) for one in same]
+            same_results = next(
+                (
+                    kind_results
+                    for other_kind, kind_results in results_by_kind.items()
+                    if self._has_same_image(kind, other_kind)
+                ),
+                None,
+            )
+            if same_results is not None:
+                self.results += [self.copy_as_kind(result, kind) for result in same_results]
                 continue
-            operation = Operation(day=0, at=place, n=self.counts[place], do=kind)  # type: ignore[arg-type]
-            tried = contextvars.Context().run(self.killed, operation, number, image)
-            session.put_back(kept)
+            operation = Operation(day=0, at=point_kind, n=self.counts[point_kind], do=kind)  # type: ignore[arg-type]
+            results = contextvars.Context().run(self.try_kill, operation, number, image)
+            session.rollback(checkpoint)
             session.on_record = None
             self.level, session.directory = level, directory
-            alike[kind] = tried
-            self.tried += tried
-        session.guard.monitor.recomputes = recomputes
+            results_by_kind[kind] = results
+            self.results += results
+        session.guard.monitor.recomputes_totals = recomputes
         self.hook()
 
-    def as_kind(self, one: Tried, kind: str) -> Tried:
-        """A trial told again for a kind that leaves the very same disk."""
-        return msgspec.structs.replace(one, kind=kind, same_as=one.kind)
+    def copy_as_kind(self, result: TrialResult, kind: str) -> TrialResult:
+        """Return a copy of a result for a kind that leaves the same disk image."""
+        return msgspec.structs.replace(result, kind=kind, same_as=result.kind)
 
-    def _same_image(self, kind: str, other: str) -> bool:
-        """Whether two kinds of kill leave the same disk here: then one trial is both."""
-        return kind == "kill-unsynced" and other == "kill" and self._unsynced_is_whole
+    def _has_same_image(self, kind: str, other_kind: str) -> bool:
+        """Return whether two kinds of kill leave the same disk image here, so that one trial covers both."""
+        return kind == "kill-unsynced" and other_kind == "kill" and self._unsynced_is_whole
 
-    def killed(self, operation: Operation, number: int, image: dict[str, bytes]) -> list[Tried]:
+    def try_kill(self, operation: Operation, number: int, image: dict[str, bytes]) -> list[TrialResult]:
         session = self.session
-        # A folder of its own: when an earlier life's database connection is collected at last, it takes its log's name
-        # away, and that must not be this one's.
-        number_here = self._folders[self.trials_place] = self._folders.get(self.trials_place, 0) + 1
-        place = self.place / f"{self.trials_place}-{number_here}"
-        disk.remove(self.place / f"{self.trials_place}-{number_here - 1}")
+        # Use a new directory: when an earlier subject's database connection is collected, it removes its write-ahead log by
+        # name, and that must not be the log of this trial.
+        directory_number = self._directory_counts[self.directory_prefix] = (
+            self._directory_counts.get(self.directory_prefix, 0) + 1
+        )
+        directory = self.directory / f"{self.directory_prefix}-{directory_number}"
+        disk.remove_directory(self.directory / f"{self.directory_prefix}-{directory_number - 1}")
         try:
-            session.own_tape()
-            session.crash(place, image)
-            if operation.do == "kill" and "kill-unsynced" in self.kills:
-                probe = self.place / "probe"
-                disk.lay_down(image, probe)
+            session.fork_tape()
+            session.crash(directory, image)
+            if operation.do == "kill" and "kill-unsynced" in self.kill_kinds:
+                probe = self.directory / "probe"
+                disk.write_image(image, probe)
                 disk.lose_unsynced(probe, session.synced)
-                self._unsynced_is_whole = _bare(disk.image(probe)) == _bare(image)
-            self.branched(operation, number)
+                self._unsynced_is_whole = _without_shm_files(disk.read_image(probe)) == _without_shm_files(image)
+            self.enter_branch(operation, number)
             if operation.do == "overnight-down":
-                session.directory = self._own_directory("night")
-                self._over_the_night(operation)
+                session.directory = self._make_directory("night")
+                self._run_overnight(operation)
             else:
                 session.restart(operation.do, during=5)
-            return self.after(operation, number)
+            return self.follow_fault(operation, number)
         except Exception as problem:
-            return [self._crashed(operation, number, problem)]
+            return [self._crash_result(operation, number, problem)]
 
-    def branched(self, operation: Operation, number: int) -> None:
-        """The fault is being done: from here on it is another day."""
+    def enter_branch(self, operation: Operation, number: int) -> None:
+        """Mark that the fault happens: from here on the run differs from the undisturbed day."""
         self.level += 1
 
-    def after(self, operation: Operation, number: int) -> list[Tried]:
-        """The fault has been done: follow what becomes of it."""
+    def follow_fault(self, operation: Operation, number: int) -> list[TrialResult]:
+        """Follow the subject after the fault and return the results."""
         return [self.follow(operation, number)]
 
     # -- trials in a fork -------------------------------------------------------------------------------------------
 
-    def fork(self, kinds: Sequence[str], place: str, number: int, *, n: int = 0, cut_at: int = 0) -> None:
-        held = disk.Held(self.session.subject_directory, self.place / f"held-{self.level}") if kinds else None
+    def try_in_forks(self, kinds: Sequence[str], point_kind: str, number: int, *, n: int = 0, cut_at: int = 0) -> None:
+        saved_disk = (
+            disk.DirectoryCheckpoint(self.session.subject_directory, self.directory / f"held-{self.level}")
+            if kinds
+            else None
+        )
         for kind in kinds:
-            operation = Operation(day=0, at=place, n=n or self.counts[place], do=kind)  # type: ignore[arg-type]
+            operation = Operation(day=0, at=point_kind, n=n or self.counts[point_kind], do=kind)  # type: ignore[arg-type]
             read, write = os.pipe()
             parent = os.getpid()
             child = os.fork()
             if child == 0:
                 os.close(read)
-                die_with(parent)
-                self._in_the_fork(operation, number, write, cut_at)
-                return  # the walk goes on from here, to `came_back`
+                exit_with_parent(parent)
+                self._begin_fork(operation, number, write, cut_at)
+                return  # the child continues the walk, up to `on_play_returned`
             os.close(write)
             with os.fdopen(read, "rb") as answers:
-                told = answers.read()
+                payload = answers.read()
             os.waitpid(child, 0)
-            if held is not None:
-                held.give_back()
-            if told:
-                answer = msgspec.msgpack.decode(told, type=Told)
-                self.tried += answer.tried
+            if saved_disk is not None:
+                saved_disk.restore()
+            if payload:
+                answer = msgspec.msgpack.decode(payload, type=ForkAnswer)
+                self.results += answer.results
                 self.cells.update(answer.cells)
             else:
-                self.tried.append(self.say(operation, number, "unknown", oracle="crash", explanation="the fork died"))
+                self.results.append(
+                    self.make_result(operation, number, "unknown", oracle="crash", explanation="the fork died")
+                )
 
-    def _in_the_fork(self, operation: Operation, number: int, pipe: int, cut_at: int) -> None:
+    def _begin_fork(self, operation: Operation, number: int, pipe: int, cut_at: int) -> None:
         session = self.session
-        self.child = (operation, number, pipe)
-        self.tried = []
-        session.guard.monitor.recomputes = False
-        self.branched(operation, number)
-        self._due = True
+        self.fork_state = (operation, number, pipe)
+        self.results = []
+        session.guard.monitor.recomputes_totals = False
+        self.enter_branch(operation, number)
+        self._is_fault_pending = True
         if cut_at:
-            self._cut_at = cut_at
+            self._cut_mutation = cut_at
             return
-        if operation.do in MESSAGES:
-            self.hand.to_the_message(operation, operation.at)
+        if operation.do in MESSAGE_KINDS:
+            self.operation_runner.apply_to_message(operation, operation.at)
             session.stop()
             return
-        self._answer(pipe, contextvars.Context().run(self.lived, operation, number))
+        self._send_answer(pipe, contextvars.Context().run(self.run_in_fork, operation, number))
 
-    def _answer(self, pipe: int, tried: list[Tried]) -> None:
+    def _send_answer(self, pipe: int, results: list[TrialResult]) -> None:
         cells = sorted({*self.session.guard.cells.transitions, *self.cells})
         with os.fdopen(pipe, "wb") as answers:
-            answers.write(msgspec.msgpack.encode(Told(tried, cells)))
+            answers.write(msgspec.msgpack.encode(ForkAnswer(results, cells)))
         os._exit(0)
 
-    def lived(self, operation: Operation, number: int) -> list[Tried]:
-        """In a fork: do what is done between two events, if it has not been done yet, and follow."""
+    def run_in_fork(self, operation: Operation, number: int) -> list[TrialResult]:
+        """In a fork: perform the operation unless it has happened already, and follow the subject."""
         session = self.session
-        self._due = False
-        if self.level == self.levels:
+        self._is_fault_pending = False
+        if self.level == self.level_max:
             self.unhook()
         elif operation.at != "instant":
-            self.counts["instant"] += 1  # the one in which it was done
-        session.directory = self._own_directory("fork")
+            self.counts["instant"] += 1  # the instant in which the fault happened
+        session.directory = self._make_directory("fork")
         try:
-            if operation.do in KILLS:
-                shutil.copytree(self.place / "walk" / "backup", session.directory / "backup")
-                session.own_tape()
+            if operation.do in KILL_KINDS:
+                shutil.copytree(self.directory / "walk" / "backup", session.directory / "backup")
+                session.fork_tape()
                 session.crash(session.directory / "trial")
                 session.restart(operation.do, during=5)
             elif operation.do in ("clean", "upgrade"):
                 factory = (
-                    factory_named(self.ground.upgrade) if operation.do == "upgrade" and self.ground.upgrade else None
+                    resolve_factory(self.spec.upgrade) if operation.do == "upgrade" and self.spec.upgrade else None
                 )
                 session.restart(operation.do, factory=factory)
             elif operation.do in ("overnight", "overnight-down"):
-                self._over_the_night(operation)
+                self._run_overnight(operation)
             elif operation.do == "disconnect" and operation.at == "instant":
-                self.hand.cut(operation)
-            return self.after(operation, number)
+                self.operation_runner.drop_link(operation)
+            return self.follow_fault(operation, number)
         except Exception as problem:
-            return [self._crashed(operation, number, problem)]
+            return [self._crash_result(operation, number, problem)]
 
-    def _own_directory(self, name: str) -> Path:
-        """An empty folder for what a session writes while it is tried: the walk's own backup must stay as it is."""
-        place = self.place / f"{name}-{self.level}"
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
-        return place
+    def _make_directory(self, name: str) -> Path:
+        """Return an empty directory for the files of a trial, so that the backup of the walk is not changed."""
+        directory = self.directory / f"{name}-{self.level}"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        return directory
 
-    def _over_the_night(self, operation: Operation) -> None:
+    def _run_overnight(self, operation: Operation) -> None:
         session = self.session
         self.unhook()
         if operation.do == "overnight-down" and session.subject is not None:
-            session.bury()
-        session.end(now=True)
+            session.discard_subject()
+        session.end(immediately=True)
         session.overnight()
         session.begin()
-        if self.level < self.levels:
+        if self.level < self.level_max:
             self.counts = dict.fromkeys(self.counts, 0)
             self.hook()
 
     # -- following --------------------------------------------------------------------------------------------------
 
-    def follow(self, operation: Operation, number: int) -> Tried:
-        """Run on until it has rejoined, failed, or been followed long enough."""
+    def follow(self, operation: Operation, number: int) -> TrialResult:
+        """Run on until the trial rejoins the undisturbed day, fails, or reaches the horizon."""
         session = self.session
-        if session.trade_date != self.ground.day:
-            session.play(max(session.hours()[0], session.clock.now_ns) + self.ground.bound_ns)
-            return self.judged(operation, number, "converged", f"the next day began on what {self.ground.day} left")
+        if session.trade_date != self.spec.day:
+            session.play(max(session.hours()[0], session.clock.now_ns) + self.spec.convergence_timeout_ns)
+            return self.make_judged_result(
+                operation, number, "converged", f"the next day began on what {self.spec.day} left"
+            )
         began_ns = session.clock.now_ns
-        horizon_ns = began_ns + self.ground.horizon_ns
+        horizon_ns = began_ns + self.spec.horizon_ns
         quiet = False
         differs = "the day was over before it could rejoin"
-        for time_ns in [one for one in self.times if one > began_ns]:
+        for time_ns in [grid_time_ns for grid_time_ns in self.grid_times_ns if grid_time_ns > began_ns]:
             session.play(time_ns)
             if session.guard.breaches:
-                return self.judged(operation, number, "breach", "")
-            base = self.marks[time_ns]
-            if base.state and self.sums.of(session) == base.state:
-                return self._rejoined(operation, number, time_ns)
-            if session.link.quiet and not quiet:
+                return self.make_judged_result(operation, number, "breach", "")
+            base = self.baselines[time_ns]
+            if base.state and self.state_sum.compute(session) == base.state:
+                return self._check_rejoined(operation, number, time_ns)
+            if session.link.is_quiet and not quiet:
                 quiet = True
-                differs = self._difference(base)
-            if not quiet and time_ns > began_ns + self.ground.bound_ns:
-                return self.say(
+                differs = self._baseline_difference(base)
+            if not quiet and time_ns > began_ns + self.spec.convergence_timeout_ns:
+                return self.make_result(
                     operation,
                     number,
                     "breach",
                     oracle="convergence",
-                    explanation=f"not quiet {self.ground.bound_ns // 1_000_000_000} s after it",
+                    explanation=f"not quiet {self.spec.convergence_timeout_ns // 1_000_000_000} s after it",
                 )
             if time_ns >= horizon_ns:
                 break
-        if _chosen(number, operation.do, self.ground.prove_every):
-            session.play(self.times[-1])
-        return self.judged(operation, number, "converged", differs)
+        if _is_sampled(number, operation.do, self.spec.prove_every):
+            session.play(self.grid_times_ns[-1])
+        return self.make_judged_result(operation, number, "converged", differs)
 
-    def _rejoined(self, operation: Operation, number: int, time_ns: int) -> Tried:
+    def _check_rejoined(self, operation: Operation, number: int, time_ns: int) -> TrialResult:
         session = self.session
-        if operation.do in KILLS and _chosen(number, f"{operation.do} again", _IDEMPOTENT_EVERY):
-            after = [one for one in self.times if one > time_ns][:1]
+        if operation.do in KILL_KINDS and _is_sampled(number, f"{operation.do} again", _IDEMPOTENCE_INTERVAL):
+            after = [grid_time_ns for grid_time_ns in self.grid_times_ns if grid_time_ns > time_ns][:1]
             if after:
                 session.restart("kill" if operation.do == "kill" else "clean")
                 session.play(after[0])
-                if self.sums.of(session) != self.marks[after[0]].state:
-                    return self.say(
+                if self.state_sum.compute(session) != self.baselines[after[0]].state:
+                    return self.make_result(
                         operation,
                         number,
                         "breach",
@@ -402,27 +448,27 @@ class Trials(Walk):
                         explanation="restarted once more, it is not what it was after the first restart",
                     )
         proved = False
-        if _chosen(number, operation.do, self.ground.prove_every):
+        if _is_sampled(number, operation.do, self.spec.prove_every):
             proved = True
-            session.play(self.times[-1])
+            session.play(self.grid_times_ns[-1])
             if session.guard.breaches:
-                return self.judged(operation, number, "breach", "")
-            if self.sums.of(session) != (self.found.marks[-1].state or None):
-                return self.say(
+                return self.make_judged_result(operation, number, "breach", "")
+            if self.state_sum.compute(session) != (self.day_map.baselines[-1].state or None):
+                return self.make_result(
                     operation,
                     number,
                     "unknown",
                     oracle="rejoin",
                     explanation="it had rejoined, and at the close its state is another: the sum misses something",
                 )
-        return self.say(operation, number, "transparent", rejoined_ns=time_ns, proved=proved)
+        return self.make_result(operation, number, "transparent", rejoined_ns=time_ns, is_proved=proved)
 
-    def judged(self, operation: Operation, number: int, verdict: str, why: str) -> Tried:
-        """A verdict that the catalogue, or the venue, may still turn into a breach."""
+    def make_judged_result(self, operation: Operation, number: int, verdict: str, explanation: str) -> TrialResult:
+        """Return the result, as a breach when the catalogue or the comparison with the venue fails."""
         session = self.session
         if session.guard.breaches:
             first = session.guard.breaches[0]
-            return self.say(
+            return self.make_result(
                 operation,
                 number,
                 "breach",
@@ -431,48 +477,50 @@ class Trials(Walk):
                 subsystem=first.subsystem,
                 explanation=first.explanation,
             )
-        differs = self._disagreement()
+        differs = self._venue_disagreement()
         if differs:
-            return self.say(operation, number, "breach", oracle="convergence", explanation=differs)
-        return self.say(operation, number, verdict, explanation=why)
+            return self.make_result(operation, number, "breach", oracle="convergence", explanation=differs)
+        return self.make_result(operation, number, verdict, explanation=explanation)
 
-    def _disagreement(self) -> str:
-        """Where subject and venue differ though nothing is in flight; no invariant is asked."""
+    def _venue_disagreement(self) -> str:
+        """Describe where subject and venue differ with nothing in flight, without using an invariant; empty when they
+        agree.
+        """
         session = self.session
-        if not session.link.quiet:
+        if not session.link.is_quiet:
             return ""
         tables = session.guard.monitor.layout.tables
-        ours = tables.get(("orders", Order), {})
-        for root, theirs in tables.get(("venue", Order), {}).items():
-            mine = ours.get(root)
-            if isinstance(theirs, Order) and theirs.is_open and isinstance(mine, Order):
-                if (mine.cum_qty, mine.leaves_qty) != (theirs.cum_qty, theirs.leaves_qty):
-                    return f"the venue has {theirs!r}, the subject {mine!r}"
-            elif isinstance(theirs, Order) and theirs.is_open:
-                return f"the venue works {theirs!r}, of which the subject knows nothing"
-        held = tables.get(("positions", Position), {})
+        subject_orders = tables.get(("orders", Order), {})
+        for root, venue_order in tables.get(("venue", Order), {}).items():
+            subject_order = subject_orders.get(root)
+            if isinstance(venue_order, Order) and venue_order.is_open and isinstance(subject_order, Order):
+                if (subject_order.cum_qty, subject_order.leaves_qty) != (venue_order.cum_qty, venue_order.leaves_qty):
+                    return f"the venue has {venue_order!r}, the subject {subject_order!r}"
+            elif isinstance(venue_order, Order) and venue_order.is_open:
+                return f"the venue works {venue_order!r}, of which the subject knows nothing"
+        subject_positions = tables.get(("positions", Position), {})
         for key, position in session.venue.positions.items():
-            own = held.get(key)
-            if position.net_qty != (own.net_qty if isinstance(own, Position) else 0):
-                return f"the venue holds {position!r}, the subject {own!r}"
+            subject_position = subject_positions.get(key)
+            if position.net_qty != (subject_position.net_qty if isinstance(subject_position, Position) else 0):
+                return f"the venue holds {position!r}, the subject {subject_position!r}"
         return ""
 
-    def _difference(self, base: Mark) -> str:
-        """What is other than on the undisturbed day, in words."""
-        now = mark(self.session, self.sums, base.time_ns)
-        told = [
-            f"{abs(mine - theirs)} {'more' if mine > theirs else 'fewer'} {name}"
-            for name, mine, theirs in (
-                ("orders entered", now.orders, base.orders),
-                ("trades", now.trades, base.trades),
-                ("orders open", now.open_orders, base.open_orders),
+    def _baseline_difference(self, base: Baseline) -> str:
+        """Describe how the state differs from that of the undisturbed day."""
+        current = measure_baseline(self.session, self.state_sum, base.time_ns)
+        differences = [
+            f"{abs(value - base_value)} {'more' if value > base_value else 'fewer'} {name}"
+            for name, value, base_value in (
+                ("orders entered", current.orders, base.orders),
+                ("trades", current.trades, base.trades),
+                ("orders open", current.open_orders, base.open_orders),
             )
-            if mine != theirs
+            if value != base_value
         ]
-        return ", ".join(told) or "the same orders and trades, otherwise known or priced"
+        return ", ".join(differences) or "the same orders and trades, otherwise known or priced"
 
-    def _crashed(self, operation: Operation, number: int, problem: BaseException) -> Tried:
-        return self.say(
+    def _crash_result(self, operation: Operation, number: int, problem: BaseException) -> TrialResult:
+        return self.make_result(
             operation,
             number,
             "breach",
@@ -480,11 +528,11 @@ class Trials(Walk):
             explanation=f"the subject raised {type(problem).__name__}: {problem}",
         )
 
-    def say(self, operation: Operation, number: int, verdict: str, **fields: Any) -> Tried:
-        return Tried(
+    def make_result(self, operation: Operation, number: int, verdict: str, **fields: Any) -> TrialResult:
+        return TrialResult(
             number=number,
             kind=operation.do,
-            place=operation.at,
+            at=operation.at,
             n=operation.n,
             time_ns=self.session.clock.now_ns,
             verdict=verdict,
@@ -494,35 +542,35 @@ class Trials(Walk):
     _unsynced_is_whole = False
 
 
-def _bare(image: dict[str, bytes]) -> dict[str, bytes]:
-    """An image without the indexes of write-ahead logs, which are made anew at every start."""
+def _without_shm_files(image: dict[str, bytes]) -> dict[str, bytes]:
+    """Return an image without the indexes of write-ahead logs, which every start rebuilds."""
     return {name: part for name, part in image.items() if not name.endswith("-shm")}
 
 
-def _chosen(number: int, kind: str, every: int) -> bool:
-    """One in `every` trials, chosen by its point and kind and nothing else."""
+def _is_sampled(number: int, kind: str, interval: int) -> bool:
+    """Return whether a trial is in the sample of one in `interval`, by its point and kind only."""
     mixed = (number * 2_654_435_761 + sum(kind.encode()) * 40_503) & 0xFFFFFFFF
-    return every > 0 and (mixed >> 8) % every == 0
+    return interval > 0 and (mixed >> 8) % interval == 0
 
 
 def run_trials(
-    ground: Ground,
-    place: Path,
+    spec: SweepSpec,
+    directory: Path,
     snapshot: Snapshot | None,
-    found: Map,
+    day_map: DayMap,
     low: int,
     high: int,
-    kind: type[Trials] = Trials,
-) -> tuple[list[Tried], list[tuple[str, str]]]:
-    """Everything that the ground asks for at the points from `low` up to but not including `high`.
+    kind: type[TrialRunner] = TrialRunner,
+) -> tuple[list[TrialResult], list[tuple[str, str]]]:
+    """Run every requested trial at the points from `low` up to but not including `high`.
 
-    Also which transitions came in which cells, as codes, that the undisturbed day had not seen.
+    Returns the results, and the transitions in cells, as codes, that the undisturbed day did not reach.
     """
-    trials = kind(ground, place, snapshot, found, low, high)
+    runner = kind(spec, directory, snapshot, day_map, low, high)
     try:
-        trials.go()
-        cells = trials.session.guard.cells
-        seen = {*cells.transitions, *trials.cells} - set(found.cells)
-        return trials.tried, sorted((label, cells.code(cell)) for label, cell in seen)
+        runner.run()
+        cells = runner.session.guard.cells
+        new_cells = {*cells.transitions, *runner.cells} - set(day_map.cells)
+        return runner.results, sorted((label, cells.encode_cell(cell)) for label, cell in new_cells)
     finally:
-        trials.session.close()
+        runner.session.close()

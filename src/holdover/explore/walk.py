@@ -1,12 +1,15 @@
-"""One recorded day, walked from point to point: where a trial can branch off, and what the day was like without one.
+"""Walks a recorded day from point to point: finds where a trial can branch off, and measures the undisturbed
+day.
 
-A *point* is a mutation of the subject, a message of its own about to leave, a message that it has taken in, the end of
-an instant at which anything happened, or a message being put on the way. At each of them the subject can be killed, cut
-off, or have something done to the message. The walk counts the points, and tells which of them stand in the same state:
-between two mutations of one step nothing that survives a kill has changed (the disk, the world, what the guard holds
-the subject to), so killing it at either is the same trial. Such points form a *class*, and one of them stands for it.
+A *point* is a mutation of the subject, a message that it is about to send, a message that it has received,
+the end of an instant with an event, or a message put on the link. At each point the subject can be killed or
+cut off, or the message can be changed. The walk counts the points and groups those with the same state:
+between two mutations of one step nothing changes that survives a kill (the disk, the world, the guard's
+records of the subject), so a kill at either is the same trial. Such points form a *class*, and one of them
+represents it.
 
-At round times the state is summed (`StateSum`): a trial that comes to the same sum at the same time has rejoined.
+At regular times the walk sums the state (`StateSum`); a trial with the same sum at the same time has
+rejoined.
 """
 
 from __future__ import annotations
@@ -19,44 +22,45 @@ from typing import Any, Final
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.explore.hand import Hand
-from holdover.explore.play import session_for
+from holdover.explore.operations import OperationRunner
+from holdover.explore.player import make_session
 from holdover.explore.state import StateSum
 from holdover.harness import Session, disk
-from holdover.harness.snapshot import Snapshot, take
+from holdover.harness.snapshot import Snapshot, take_snapshot
 from holdover.model import Order, Outbound, Record
-from holdover.recording import RecordingStore, bundled
+from holdover.recording import RecordingStore, bundled_store
 
-KILLS: Final[tuple[str, ...]] = ("kill", "kill-unsynced", "torn", "stale", "kill-during-recovery")
-"""What comes at any point, in the middle of whatever the subject does."""
-AFTERWARDS: Final[tuple[str, ...]] = ("clean", "upgrade", "overnight", "overnight-down")
-"""What comes when the subject has done what it was doing."""
-MESSAGES: Final[tuple[str, ...]] = ("lose", "hold", "duplicate", "reorder", "not-found")
-"""What is done to a message as it is put on the way."""
-ALL_KINDS: Final[tuple[str, ...]] = (*KILLS, *AFTERWARDS, "disconnect", *MESSAGES)
+KILL_KINDS: Final[tuple[str, ...]] = ("kill", "kill-unsynced", "torn", "stale", "kill-during-recovery")
+"""Faults that can happen at any point, in the middle of the subject's work."""
+INSTANT_KINDS: Final[tuple[str, ...]] = ("clean", "upgrade", "overnight", "overnight-down")
+"""Faults that happen at the end of an instant, when the subject is idle."""
+MESSAGE_KINDS: Final[tuple[str, ...]] = ("lose", "hold", "duplicate", "reorder", "not-found")
+"""Faults of a message as it is sent."""
+ALL_KINDS: Final[tuple[str, ...]] = (*KILL_KINDS, *INSTANT_KINDS, "disconnect", *MESSAGE_KINDS)
 """Every kind of trial."""
 
-PLACES: Final = ("mutation", "sent", "delivered", "instant", "in", "out")
-GROUPS: Final[dict[str, tuple[str, ...]]] = {
+POINT_KINDS: Final = ("mutation", "sent", "delivered", "instant", "in", "out")
+KIND_GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "kill": ("kill", "kill-unsynced", "torn", "kill-during-recovery"),
     "stale": ("stale",),
-    "after": AFTERWARDS,
+    "after": INSTANT_KINDS,
     "cut": ("disconnect",),
-    "message": MESSAGES,
+    "message": MESSAGE_KINDS,
 }
-"""Which kinds are tried at the same points."""
+"""The kinds that are tried at the same points, by group."""
 
 
-class Ground(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sweep walks on: plain data, so that it can be handed to another process or machine.
+class SweepSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The specification of a sweep: plain data that can go to another process or machine.
 
-    `days` are consecutive recorded days, `day` is walked; the days before it give it its carried state, the
-    one after it is where `overnight` leads. Sums are taken every `grid_ns`; a trial that has not rejoined is followed
-    for `horizon_ns`. One trial in `prove_every` is run to the close all the same. With `every` the link is cut at every
-    mutation, without it at one of each step. Points count from `since` up to `until`, fractions of the session.
+    `days` are consecutive recorded days and `day` is the swept one; earlier days give it its carried state, and
+    `overnight` continues on the day after it. The state is summed every `grid_ns`. A trial that has not rejoined
+    is followed for `horizon_ns`; one trial in `prove_every` runs to the close in any case. With `every_mutation`
+    the link is dropped at every mutation, else at one mutation of each step. Points count from `begin_fraction`
+    to `end_fraction` of the session.
 
-    With `pairs`, kinds too, each fault is followed by a second one of these, at every class of points that comes within
-    `within_ns` of the first.
+    With `pairs` (kinds), each fault is followed by a second one of these kinds, at every class of points within
+    `pair_window_ns` of the first. `settings` go to the subject.
     """
 
     symbols: list[str]
@@ -69,21 +73,21 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     faults: list[str] = []
     catalogue: list[str] = []
     kinds: list[str] = msgspec.field(default_factory=lambda: list(ALL_KINDS))
-    since: float = 0.0
-    until: float = 1.0
+    begin_fraction: float = 0.0
+    end_fraction: float = 1.0
     pairs: list[str] = []
-    within_ns: int = 30_000_000_000
-    every: bool = True
+    pair_window_ns: int = 30_000_000_000
+    every_mutation: bool = True
     grid_ns: int = 30_000_000_000
     horizon_ns: int = 120_000_000_000
-    bound_ns: int = 120_000_000_000
+    convergence_timeout_ns: int = 120_000_000_000
     prove_every: int = 100
     snapshot: str = ""
-    desk: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
 
 
-class Mark(msgspec.Struct, frozen=True, array_like=True):
-    """What the undisturbed day was like at one round time: the sum of its state, and four counts that explain one."""
+class Baseline(msgspec.Struct, frozen=True, array_like=True):
+    """The undisturbed day at one time of the grid: the sum of its state, and four counts that explain a difference."""
 
     time_ns: int
     state: int
@@ -93,297 +97,306 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     position: int
 
 
-class Map(msgspec.Struct, frozen=True):
-    """What the first walk over a day finds: the marks, how many points of each place, and where each class begins.
+class DayMap(msgspec.Struct, frozen=True):
+    """What the survey of a day finds: the baselines, the number of points of each kind, and the classes.
 
-    `classes` has for each of `GROUPS` the numbers of the points that stand for one;
-    `cuts` says in which run of the clock's timers a cut at a mutation has to be prepared; `cells` are the transitions
-    that the day has seen in cells.
+    `classes` has, for each group of `KIND_GROUPS`, the numbers of the points that represent a class. `cuts` names
+    the run of the clock's timers in which a drop of the link at a mutation must be prepared. `cells` are the
+    transitions in cells of the undisturbed day.
     """
 
-    marks: list[Mark]
+    baselines: list[Baseline]
     points: dict[str, int]
     classes: dict[str, list[int]]
     cuts: list[tuple[int, int, int]]
     cells: list[tuple[str, int]]
-    total: int
+    point_count: int
     breaches: list[str]
     round_trips: int
     round_trip_problem: str
     seconds_virtual: float
 
 
-def catalogue_of(ground: Ground) -> Catalogue:
-    """The catalogue that a ground names."""
-    return Catalogue.load(*ground.catalogue)
+def load_catalogue(spec: SweepSpec) -> Catalogue:
+    """Load the catalogue of a specification."""
+    return Catalogue.load(*spec.catalogue)
 
 
-def store_of(ground: Ground) -> RecordingStore:
-    """The recordings that a ground names; without a name the bundled ones."""
-    return RecordingStore(ground.recordings) if ground.recordings else bundled()
+def open_recordings(spec: SweepSpec) -> RecordingStore:
+    """Open the recordings of a specification; the bundled ones when it names none."""
+    return RecordingStore(spec.recordings) if spec.recordings else bundled_store()
 
 
-def scratch_place() -> Path:
-    """A folder for what is thrown away, in memory where the machine offers that."""
+def make_scratch_directory() -> Path:
+    """Make a temporary directory, in memory where possible."""
     shm = Path("/dev/shm")
     return Path(tempfile.mkdtemp(prefix="holdover-", dir=shm if shm.is_dir() else None))
 
 
-def new_session(ground: Ground, place: Path, catalogue: Catalogue, store: RecordingStore) -> Session:
-    """A session on a ground that leaves no trace."""
-    return session_for(ground, store, place, catalogue=catalogue, settings=ground.desk, journal=False, scratch=True)
+def make_walk_session(spec: SweepSpec, directory: Path, catalogue: Catalogue, store: RecordingStore) -> Session:
+    """Make a session for a specification, without a journal and without syncing."""
+    return make_session(
+        spec, store, directory, catalogue=catalogue, settings=spec.settings, journal=False, scratch=True
+    )
 
 
-def night_before(ground: Ground, place: Path) -> Snapshot | None:
-    """The state in which the walked day begins: that of the night before it; None when it is the first day."""
-    before = ground.days[: ground.days.index(ground.day)]
+def overnight_snapshot(spec: SweepSpec, directory: Path) -> Snapshot | None:
+    """Return a snapshot of the night before the walked day; None when it is the first day."""
+    before = spec.days[: spec.days.index(spec.day)]
     if not before:
         return None
-    session = new_session(ground, place / "before", catalogue_of(ground), store_of(ground))
+    session = make_walk_session(spec, directory / "before", load_catalogue(spec), open_recordings(spec))
     try:
         for day in before:
             session.begin(day)
             session.run()
             session.end()
             session.overnight()
-        return take(session)
+        return take_snapshot(session)
     finally:
         session.close()
 
 
-class Walk:
-    """Goes over one day and calls `at_point`, `at_instant` and `at_mark` on its way; see `Survey` and `Trials`."""
+class DayWalk:
+    """Walks one day and calls `on_point`, `on_play_returned` and `on_grid_time`; see `Survey` and `TrialRunner`."""
 
-    def __init__(self, ground: Ground, place: Path, snapshot: Snapshot | None) -> None:
-        self.ground, self.place = ground, place
-        self.session = session = new_session(ground, place / "walk", catalogue_of(ground), store_of(ground))
+    def __init__(self, spec: SweepSpec, directory: Path, snapshot: Snapshot | None) -> None:
+        self.spec, self.directory = spec, directory
+        self.session = session = make_walk_session(
+            spec, directory / "walk", load_catalogue(spec), open_recordings(spec)
+        )
         if snapshot is not None:
-            session.load(snapshot.parts)
-        self.hand = Hand(session)
-        self.sums = StateSum()
-        self.counts = dict.fromkeys(PLACES, 0)
+            session.restore(snapshot.parts)
+        self.operation_runner = OperationRunner(session)
+        self.state_sum = StateSum()
+        self.counts = dict.fromkeys(POINT_KINDS, 0)
         self.number = 0
-        self.unrolled = 0
+        self.volatile_mutations = 0
         self._keys: dict[str, Any] = {}
-        self._happened = False
-        self._sending = session.link.on_send
+        self._has_events = False
+        self._link_on_send = session.link.on_send
 
-    def go(self) -> None:
-        """Walk the day to its close, or as far as the ground says."""
+    def run(self) -> None:
+        """Walk the day to its close, or to the end of the specified window."""
         session = self.session
-        session.begin(self.ground.day)
+        session.begin(self.spec.day)
         self.hook()
-        for time_ns in self.grid():
+        for time_ns in self.grid_times():
             while True:
                 session.play(time_ns)
-                self.came_back()
-                if not session.stopped:
+                self.on_play_returned()
+                if not session.is_stopped:
                     break
-                if self._happened:
-                    self._happened = False
-                    self._point("instant")
-            self.at_mark(time_ns)
-            if self.over():
+                if self._has_events:
+                    self._has_events = False
+                    self._count_point("instant")
+            self.on_grid_time(time_ns)
+            if self.is_over():
                 break
         self.unhook()
 
-    def grid(self) -> Iterator[int]:
-        """The round times of the day, half a grid off the open, and the close.
+    def grid_times(self) -> Iterator[int]:
+        """Yield the times of the grid, ns, offset by half a step from the open, and the close.
 
-        They go on for a horizon after the last point that counts, so that what is tried there can rejoin.
+        They continue for a horizon after the last point, so that trials there can rejoin.
         """
-        ground = self.ground
+        spec = self.spec
         open_ns, close_ns = self.session.hours()
-        end_ns = min(self.at(ground.until) + ground.horizon_ns + ground.grid_ns, close_ns)
-        yield from range(open_ns + ground.grid_ns // 2, end_ns, ground.grid_ns)
+        end_ns = min(self.time_at(spec.end_fraction) + spec.horizon_ns + spec.grid_ns, close_ns)
+        yield from range(open_ns + spec.grid_ns // 2, end_ns, spec.grid_ns)
         if end_ns == close_ns:
             yield close_ns
 
-    def at(self, fraction: float) -> int:
-        """The time of a fraction of the session, ns."""
+    def time_at(self, fraction: float) -> int:
+        """Return the time of a fraction of the session, ns."""
         open_ns, close_ns = self.session.hours()
         return open_ns + int((close_ns - open_ns) * fraction)
 
     def hook(self) -> None:
-        """Hear of everything that happens."""
+        """Observe every event of the session."""
         session = self.session
-        session.on_record = self._mutation
-        session.link.on_deliver = self._delivered
-        session.link.on_launch = self._launched
-        session.link.on_send = self._sent
+        session.on_record = self._on_mutation
+        session.link.on_deliver = self._on_deliver
+        session.link.on_launch = self._on_launch
+        session.link.on_send = self._on_sent
 
     def unhook(self) -> None:
-        """Hear of nothing any more."""
+        """Stop observing the session."""
         session = self.session
         session.on_record = session.link.on_deliver = session.link.on_launch = None
-        session.link.on_send = self._sending
-        session.clock.before = None
+        session.link.on_send = self._link_on_send
+        session.clock.before_timer = None
 
-    # -- what a walk does on its way --------------------------------------------------------------------------------
+    # -- hooks for subclasses ---------------------------------------------------------------------------------------
 
-    def at_point(self, place: str, classes: dict[str, bool]) -> None:
-        """A point has been reached; `classes` says for each group that applies whether it is the first of its class."""
+    def on_point(self, point_kind: str, classes: dict[str, bool]) -> None:
+        """Called at each point; `classes` says for each applicable group whether the point is the first of its class."""
 
-    def at_mark(self, time_ns: int) -> None:
-        """A round time has been reached."""
+    def on_grid_time(self, time_ns: int) -> None:
+        """Called at each time of the grid."""
 
-    def came_back(self) -> None:
-        """`play` has returned."""
+    def on_play_returned(self) -> None:
+        """Called when `play` returns."""
 
-    def over(self) -> bool:
-        """Whether to end here."""
+    def is_over(self) -> bool:
+        """Return whether to end the walk."""
         return False
 
     # -- counting ---------------------------------------------------------------------------------------------------
 
-    def _mutation(self, subsystem: str, record: Record) -> None:
+    def _on_mutation(self, subsystem: str, record: Record) -> None:
         if not (record.durable or record.derived):
-            self.unrolled += 1
-        self._point("mutation")
+            self.volatile_mutations += 1
+        self._count_point("mutation")
 
-    def _sent(self, message: Outbound) -> None:
-        if self._sending is not None:
-            self._sending(message)
-        self._point("sent")
+    def _on_sent(self, message: Outbound) -> None:
+        if self._link_on_send is not None:
+            self._link_on_send(message)
+        self._count_point("sent")
 
-    def _delivered(self, direction: str) -> None:
+    def _on_deliver(self, direction: str) -> None:
         if direction == "in":
-            self._point("delivered")
+            self._count_point("delivered")
 
-    def _launched(self, direction: str) -> None:
-        self._point(direction)
+    def _on_launch(self, direction: str) -> None:
+        self._count_point(direction)
 
-    def _point(self, place: str) -> None:
+    def _count_point(self, point_kind: str) -> None:
         self.number += 1
-        self.counts[place] += 1
-        if place != "instant":
-            self._happened = True
+        self.counts[point_kind] += 1
+        if point_kind != "instant":
+            self._has_events = True
             self.session.stop()
-        self.at_point(place, self.classes_here(place))
+        self.on_point(point_kind, self.classes_at(point_kind))
 
-    def classes_here(self, place: str) -> dict[str, bool]:
-        """For each group that can come here, whether this point is the first of its class."""
-        if place in ("in", "out"):
+    def classes_at(self, point_kind: str) -> dict[str, bool]:
+        """Return for each group that applies at a point whether the point is the first of its class."""
+        if point_kind in ("in", "out"):
             return {"message": True}
         session = self.session
         world = (
-            session.clock.ran,
+            session.clock.timers_run,
             session.clock.now_ns,
             session.clock.timers_set,
-            session.link.sent["out"],
-            session.link.sent["in"],
-            session.place,
+            session.link.sent_counts["out"],
+            session.link.sent_counts["in"],
+            session.tape_offset,
         )
-        disk_now = disk.signature(session.subject_directory)
+        disk_now = disk.directory_signature(session.subject_directory)
         classes = {
-            "kill": self._first("kill", (world, disk_now, self.unrolled, session.guard.in_step)),
-            "stale": self._first("stale", (world, self.unrolled)),
+            "kill": self._is_first("kill", (world, disk_now, self.volatile_mutations, session.guard.is_in_step)),
+            "stale": self._is_first("stale", (world, self.volatile_mutations)),
         }
-        if place == "instant":
+        if point_kind == "instant":
             classes["after"] = True
-        elif place == "mutation":
-            classes["cut"] = self._first("cut", (world, session.guard.begun))
+        elif point_kind == "mutation":
+            classes["cut"] = self._is_first("cut", (world, session.guard.step_count))
         return classes
 
-    def _first(self, group: str, key: Any) -> bool:
+    def _is_first(self, group: str, key: Any) -> bool:
         if self._keys.get(group) == key:
             return False
         self._keys[group] = key
         return True
 
 
-class Survey(Walk):
-    """The first walk: marks, points and classes; and the round trip of the world's state."""
+class Survey(DayWalk):
+    """The first walk: finds baselines, points and classes, and checks the round trip of the world's state."""
 
     _ROUND_TRIP_EVERY: Final = 25
 
-    def __init__(self, ground: Ground, place: Path, snapshot: Snapshot | None) -> None:
-        super().__init__(ground, place, snapshot)
-        self.marks: list[Mark] = []
-        self.classes: dict[str, list[int]] = {group: [] for group in GROUPS}
+    def __init__(self, spec: SweepSpec, directory: Path, snapshot: Snapshot | None) -> None:
+        super().__init__(spec, directory, snapshot)
+        self.baselines: list[Baseline] = []
+        self.classes: dict[str, list[int]] = {group: [] for group in KIND_GROUPS}
         self.cuts: list[tuple[int, int, int]] = []
-        self.points = dict.fromkeys(PLACES, 0)
-        self.window = (0, 0)
+        self.points = dict.fromkeys(POINT_KINDS, 0)
+        self.window_ns = (0, 0)
         self.round_trips = 0
-        self.problem = ""
+        self.round_trip_problem = ""
 
     def hook(self) -> None:
-        """Note from when to when the points count: all of a whole day, those before the open too."""
+        """Observe every event, and set the window in which points count; a whole day includes the time before the open."""
         super().hook()
-        ground = self.ground
-        self.window = (self.at(ground.since) if ground.since else 0, self.at(ground.until))
+        spec = self.spec
+        self.window_ns = (
+            self.time_at(spec.begin_fraction) if spec.begin_fraction else 0,
+            self.time_at(spec.end_fraction),
+        )
 
-    def at_point(self, place: str, classes: dict[str, bool]) -> None:
-        """Note where each class begins."""
-        if not self.window[0] <= self.session.clock.now_ns <= self.window[1]:
+    def on_point(self, point_kind: str, classes: dict[str, bool]) -> None:
+        """Record the first point of each class."""
+        if not self.window_ns[0] <= self.session.clock.now_ns <= self.window_ns[1]:
             return
-        self.points[place] += 1
+        self.points[point_kind] += 1
         for group, first in classes.items():
-            if first or (self.ground.every and group == "cut"):
+            if first or (self.spec.every_mutation and group == "cut"):
                 self.classes[group].append(self.number)
                 if group == "cut":
-                    self.cuts.append((self.session.clock.ran, self.counts["mutation"], self.number))
+                    self.cuts.append((self.session.clock.timers_run, self.counts["mutation"], self.number))
 
-    def at_mark(self, time_ns: int) -> None:
-        """Sum the state."""
-        self.marks.append(mark(self.session, self.sums, time_ns))
-        if len(self.marks) % self._ROUND_TRIP_EVERY == 0:
+    def on_grid_time(self, time_ns: int) -> None:
+        """Measure a baseline."""
+        self.baselines.append(measure_baseline(self.session, self.state_sum, time_ns))
+        if len(self.baselines) % self._ROUND_TRIP_EVERY == 0:
             self.round_trips += 1
-            self.problem = self.problem or round_trip(self.session)
+            self.round_trip_problem = self.round_trip_problem or check_round_trip(self.session)
 
-    def map(self) -> Map:
-        """What was found."""
+    def build_map(self) -> DayMap:
+        """Return what the survey found."""
         session = self.session
-        return Map(
-            marks=self.marks,
+        return DayMap(
+            baselines=self.baselines,
             points=self.points,
             classes=self.classes,
             cuts=self.cuts,
             cells=sorted(session.guard.cells.transitions),
-            total=self.number,
+            point_count=self.number,
             breaches=[breach.explanation for breach in session.guard.breaches],
             round_trips=self.round_trips,
-            round_trip_problem=self.problem,
+            round_trip_problem=self.round_trip_problem,
             seconds_virtual=(session.clock.now_ns - session.hours()[0]) / 1e9,
         )
 
 
-def mark(session: Session, sums: StateSum, time_ns: int) -> Mark:
-    """How a session stands now."""
+def measure_baseline(session: Session, state_sum: StateSum, time_ns: int) -> Baseline:
+    """Measure the current state of a session."""
     venue = session.venue
     tables = session.guard.monitor.layout.tables
-    kept = tables.get(("orders", Order), {})
-    return Mark(
+    orders = tables.get(("orders", Order), {})
+    return Baseline(
         time_ns,
-        sums.of(session) or 0,
+        state_sum.compute(session) or 0,
         len(venue.orders),
         len(venue.trades),
-        sum(1 for order in kept.values() if isinstance(order, Order) and order.is_open),
-        sum(held.net_qty for held in venue.positions.values()),
+        sum(1 for order in orders.values() if isinstance(order, Order) and order.is_open),
+        sum(position.net_qty for position in venue.positions.values()),
     )
 
 
-def round_trip(session: Session) -> str:
-    """Whether what is dumped and loaded is what was dumped; what differs, in words, or nothing."""
+def check_round_trip(session: Session) -> str:
+    """Check that dumping, loading and dumping the world's state gives the same bytes; returns the difference, or
+    nothing.
+    """
     for name, part, dump in (
-        ("clock", session.clock, session.clock.dump()),
-        ("venue", session.venue, session.venue.dump()),
-        ("link", session.link, session.link.dump()),
+        ("clock", session.clock, session.clock.to_bytes()),
+        ("venue", session.venue, session.venue.to_bytes()),
+        ("link", session.link, session.link.to_bytes()),
     ):
-        kept = part.keep()
-        part.load(dump)
-        again = part.dump()
-        part.put_back(kept)
-        if again != dump:
+        checkpoint = part.checkpoint()
+        part.restore_bytes(dump)
+        second_dump = part.to_bytes()
+        part.rollback(checkpoint)
+        if second_dump != dump:
             return f"{name}: dumped, loaded and dumped again it is not the same"
     return ""
 
 
-def survey(ground: Ground, place: Path, snapshot: Snapshot | None) -> Map:
-    """Walk the day once, undisturbed."""
-    walk = Survey(ground, place, snapshot)
+def survey_day(spec: SweepSpec, directory: Path, snapshot: Snapshot | None) -> DayMap:
+    """Walk the undisturbed day once and return its map."""
+    walk = Survey(spec, directory, snapshot)
     try:
-        walk.go()
-        return walk.map()
+        walk.run()
+        return walk.build_map()
     finally:
         walk.session.close()

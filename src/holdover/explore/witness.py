@@ -1,12 +1,13 @@
-"""Witnesses: for each cell that is covered, a short schedule that reaches it, a line each, in one file.
+"""Witnesses: short schedules that reach the covered cells, one a line, in one file.
 
-    {"holdover": "witnesses", "version": 1, "axes": ["orders", "link"], "recordings": {"ACME 2024-11-27": "..."}}
-    {"name": "5b1c09d2", "on": ["ACME 2024-11-27"], "reaches": ["being unfilled up", "restart:kill unfilled up"],
+    {"holdover": "witnesses", "version": 2, "axes": ["orders", "link"], "recordings": {"ACME 2024-11-27": "..."}}
+    {"name": "5b1c09d2", "recordings": ["ACME 2024-11-27"],
+     "reaches": ["being unfilled up", "restart:kill unfilled up"],
      "operations": [{"at": "second", "n": 61, "do": "kill"}]}
 
-A cell is told by its values, in the order of the file's axes, behind the lifecycle transition that found the system in
-it, or `being` where it was only there. Each cell stands on one line, its witness. Lines are few: a schedule reaches
-many cells, and each is cut off where it has reached its own.
+A cell is named by its values, in the order of the file's axes. Before them stands the lifecycle transition
+that found the system in the cell, or `being` when there was none. Each cell is on one line. A schedule
+reaches many cells, so there are few lines; each schedule is truncated after the last of its cells.
 """
 
 from __future__ import annotations
@@ -19,33 +20,33 @@ from typing import Any, Final, Literal
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.explore.play import Player, marks_of
-from holdover.explore.schedule import BadSchedule, Operation, Recorded, Schedule, check
+from holdover.explore.player import Player, failure_marks
+from holdover.explore.schedule import Operation, RecordedDay, Schedule, ScheduleError, check_schedule
 from holdover.recording import RecordingStore
 from holdover.runtime.cells import CellCounter
 from holdover.runtime.files import write_whole
 
 VERSION: Final = 1
-BEING: Final = "being"
+NO_TRANSITION: Final = "being"
 _SECOND_NS: Final = 1_000_000_000
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One line: a schedule, told shortly, and the cells whose witness it is."""
+    """One line of the file: a short form of a schedule, and the cells that it covers."""
 
     name: str
-    on: list[str]
+    recordings: list[str]
     subject: str = "desk"
     seed: int = 0
     reaches: list[str]
     operations: list[Operation] = []
 
     def replace(self, **changes: Any) -> Witness:
-        """The witness with some fields changed."""
+        """Return a copy with some fields changed."""
         return msgspec.structs.replace(self, **changes)
 
 
-class _Head(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class _WitnessesHead(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     holdover: Literal["witnesses"] = "witnesses"
     version: int = VERSION
     axes: list[str] = []
@@ -53,113 +54,123 @@ class _Head(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Witnesses:
-    """The witnesses of a corpus. Raises `BadSchedule` when a file of them cannot be read."""
+    """The witnesses of a corpus."""
 
     def __init__(self, axes: Sequence[str] = ()) -> None:
-        self.head = _Head(axes=list(axes))
+        self.head = _WitnessesHead(axes=list(axes))
         self.lines: list[Witness] = []
 
     @classmethod
     def read(cls, path: Path) -> Witnesses:
-        """What a file holds."""
-        found = cls()
+        """Read and check a file. Raises `ScheduleError` with every problem of it."""
+        witnesses = cls()
         try:
             first, *rest = path.read_bytes().splitlines() or [b""]
-            found.head = msgspec.json.decode(first, type=_Head)
+            witnesses.head = msgspec.json.decode(first, type=_WitnessesHead)
             for line in rest:
-                found.lines.append(msgspec.json.decode(line, type=Witness))
+                witnesses.lines.append(msgspec.json.decode(line, type=Witness))
         except OSError as problem:
-            raise BadSchedule(f"{path}: cannot be read: {problem.strerror}") from problem
+            raise ScheduleError(f"{path}: cannot be read: {problem.strerror}") from problem
         except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
-            where = f"{path.name}, line {len(found.lines) + 2}" if found.head.axes else path.name
-            raise BadSchedule(f"{where}: no witness: {problem}") from problem
-        if found.head.version != VERSION:
-            raise BadSchedule(f"{path.name}: written in version {found.head.version}, this Holdover reads {VERSION}")
-        problems = found.problems()
+            location = f"{path.name}, line {len(witnesses.lines) + 2}" if witnesses.head.axes else path.name
+            raise ScheduleError(f"{location}: no witness: {problem}") from problem
+        if witnesses.head.version != VERSION:
+            raise ScheduleError(
+                f"{path.name}: written in version {witnesses.head.version}, this Holdover reads {VERSION}"
+            )
+        problems = witnesses.problems()
         if problems:
-            raise BadSchedule("\n".join(f"{path.name}: {problem}" for problem in problems))
-        return found
+            raise ScheduleError("\n".join(f"{path.name}: {problem}" for problem in problems))
+        return witnesses
 
     def problems(self) -> list[str]:
-        """What is wrong with it, in words."""
-        found: list[str] = []
+        """Return the problems of the witnesses as sentences."""
+        problems: list[str] = []
         names: set[str] = set()
         cells: dict[str, str] = {}
-        for one in self.lines:
-            if one.name in names:
-                found.append(f"two witnesses are called {one.name}")
-            names.add(one.name)
-            missing = [name for name in one.on if name not in self.head.recordings]
+        for witness in self.lines:
+            if witness.name in names:
+                problems.append(f"two witnesses are called {witness.name}")
+            names.add(witness.name)
+            missing = [name for name in witness.recordings if name not in self.head.recordings]
             if missing:
-                found.append(f"{one.name}: is on {missing[0]}, which the first line does not name")
+                problems.append(f"{witness.name}: is on {missing[0]}, which the first line does not name")
                 continue
-            found += [f"{one.name}: {problem}" for problem in check(self.schedule(one))]
-            if not one.reaches:
-                found.append(f"{one.name}: is the witness of no cell")
-            for cell in one.reaches:
+            problems += [f"{witness.name}: {problem}" for problem in check_schedule(self.schedule(witness))]
+            if not witness.reaches:
+                problems.append(f"{witness.name}: is the witness of no cell")
+            for cell in witness.reaches:
                 if cell in cells:
-                    found.append(f"{cell}: has two witnesses, {cells[cell]} and {one.name}")
-                cells[cell] = one.name
-        return found
+                    problems.append(f"{cell}: has two witnesses, {cells[cell]} and {witness.name}")
+                cells[cell] = witness.name
+        return problems
 
     @property
     def cells(self) -> dict[str, str]:
-        """Each cell that has a witness, and its name."""
-        return {cell: one.name for one in self.lines for cell in one.reaches}
+        """Return the name of the witness of each covered cell."""
+        return {cell: witness.name for witness in self.lines for cell in witness.reaches}
 
-    def schedule(self, one: Witness) -> Schedule:
-        """The schedule of a line."""
+    def schedule(self, witness: Witness) -> Schedule:
+        """Return the schedule of a witness."""
         recorded = []
-        for name in one.on:
+        for name in witness.recordings:
             symbol, _, day = name.rpartition(" ")
-            recorded.append(Recorded(symbol=symbol, trade_date=day, digest=self.head.recordings[name]))
+            recorded.append(RecordedDay(symbol=symbol, trade_date=day, digest=self.head.recordings[name]))
         return Schedule(
-            name=f"witness {one.name}",
-            subject=one.subject,
-            seed=one.seed,
+            name=f"witness {witness.name}",
+            subject=witness.subject,
+            seed=witness.seed,
             recordings=recorded,
-            operations=one.operations,
+            operations=witness.operations,
         )
 
     def add(self, schedule: Schedule, reaches: Iterable[str]) -> Witness:
-        """A line for a schedule. Raises `BadSchedule` for one from a snapshot, with faults, or on another recording."""
+        """Add a schedule as a witness and return its line.
+
+        Raises `ScheduleError` for a schedule that starts from a snapshot, has faults, or runs on other recordings.
+        """
         if schedule.start != "fresh" or schedule.faults:
-            raise BadSchedule(f"{schedule.name or 'the schedule'}: a witness begins fresh, with no seeded fault")
-        on = []
-        for one in schedule.recordings:
-            name = f"{one.symbol} {one.trade_date}"
-            if self.head.recordings.setdefault(name, one.digest) != one.digest:
-                raise BadSchedule(f"{name}: is another recording than the one that the other witnesses are on")
-            on.append(name)
-        digest = hashlib.sha256(msgspec.json.encode([on, schedule.subject, schedule.seed, schedule.operations]))
+            raise ScheduleError(f"{schedule.name or 'the schedule'}: a witness begins fresh, with no seeded fault")
+        recording_names = []
+        for recording in schedule.recordings:
+            name = f"{recording.symbol} {recording.trade_date}"
+            if self.head.recordings.setdefault(name, recording.digest) != recording.digest:
+                raise ScheduleError(f"{name}: is another recording than the one that the other witnesses are on")
+            recording_names.append(name)
+        digest = hashlib.sha256(
+            msgspec.json.encode([recording_names, schedule.subject, schedule.seed, schedule.operations])
+        )
         line = Witness(
             name=digest.hexdigest()[:8],
-            on=on,
+            recordings=recording_names,
             subject=schedule.subject,
             seed=schedule.seed,
             reaches=sorted(reaches),
             operations=schedule.operations,
         )
         self.lines = sorted(
-            [*(kept for kept in self.lines if kept.name != line.name), line], key=lambda kept: (kept.on, kept.name)
+            [*(witness for witness in self.lines if witness.name != line.name), line],
+            key=lambda witness: (witness.recordings, witness.name),
         )
         return line
 
     def encode(self) -> bytes:
-        """As it is written: the head, then a line a witness."""
-        used = {name for one in self.lines for name in one.on}
+        """Return the content of the file: the header, then one witness a line."""
+        used = {name for witness in self.lines for name in witness.recordings}
         recordings = {name: digest for name, digest in sorted(self.head.recordings.items()) if name in used}
-        head = _Head(axes=self.head.axes, recordings=recordings)
+        head = _WitnessesHead(axes=self.head.axes, recordings=recordings)
         return b"\n".join([*map(msgspec.json.encode, (head, *self.lines)), b""])
 
     def save(self, path: Path) -> None:
-        """Write it whole, synced and renamed."""
+        """Write the file atomically and durably."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, self.encode())
 
 
-class Reached(msgspec.Struct, kw_only=True):
-    """What playing a schedule reached: each cell with the place (day, second) by which it had; and what it cost."""
+class ReachResult(msgspec.Struct, kw_only=True):
+    """The cells that a schedule reached, each with the time (day, second) of its first visit, and the cost of
+    playing it.
+    """
 
     cells: dict[str, tuple[int, int]]
     marks: list[str]
@@ -167,68 +178,74 @@ class Reached(msgspec.Struct, kw_only=True):
     explanation: str = ""
 
 
-class Cells:
-    """Tells a counter's cells by their values on some axes. Raises `BadSchedule` for an axis that there is not."""
+class CellNames:
+    """Names cells by their values on some axes. Raises `ScheduleError` for an unknown axis."""
 
     def __init__(self, counter: CellCounter, axes: Sequence[str]) -> None:
-        self._steps: list[tuple[int, tuple[str, ...]]] = []
-        known = {one.name: one for one in counter.axes}
+        self._strides: list[tuple[int, tuple[str, ...]]] = []
+        axes_by_name = {axis.name: axis for axis in counter.axes}
         for name in axes:
-            if name not in known:
-                raise BadSchedule(f"no axis is called {name!r}; there are {', '.join(known)}")
+            if name not in axes_by_name:
+                raise ScheduleError(f"no axis is called {name!r}; there are {', '.join(axes_by_name)}")
             stride = 1
-            for one in counter.axes[: counter.axes.index(known[name])]:
-                stride *= len(one.values)
-            self._steps.append((stride, known[name].values))
-        self._known: dict[int, str] = {}
+            for axis in counter.axes[: counter.axes.index(axes_by_name[name])]:
+                stride *= len(axis.values)
+            self._strides.append((stride, axes_by_name[name].values))
+        self._names: dict[int, str] = {}
 
-    def __call__(self, cell: int, label: str = BEING) -> str:
-        """A cell, behind the transition that found the system in it."""
-        told = self._known.get(cell)
-        if told is None:
-            told = " ".join(values[cell // stride % len(values)] for stride, values in self._steps)
-            self._known[cell] = told
-        return f"{label} {told}"
+    def __call__(self, cell: int, label: str = NO_TRANSITION) -> str:
+        """Return the name of a cell, after the label of the transition that found the system in it."""
+        name = self._names.get(cell)
+        if name is None:
+            name = " ".join(values[cell // stride % len(values)] for stride, values in self._strides)
+            self._names[cell] = name
+        return f"{label} {name}"
 
-    def all(self, counter: CellCounter) -> set[str]:
-        """Every cell that a counter has seen."""
+    def names_of(self, counter: CellCounter) -> set[str]:
+        """Return the names of all cells of a counter."""
         return {self(cell) for cell in counter.visits} | {self(cell, label) for label, cell in counter.transitions}
 
 
-def reach(schedule: Schedule, store: RecordingStore, place: Path, axes: Sequence[str], catalogue: Catalogue) -> Reached:
-    """Play a schedule and tell what it reaches, and by when."""
-    player = Player(schedule, store, place, catalogue=catalogue, journal=False, scratch=True)
+def measure_reach(
+    schedule: Schedule, store: RecordingStore, directory: Path, axes: Sequence[str], catalogue: Catalogue
+) -> ReachResult:
+    """Play a schedule and return the cells that it reaches, with their times."""
+    player = Player(schedule, store, directory, catalogue=catalogue, journal=False, scratch=True)
     session, counter = player.session, player.session.guard.cells
-    cells = Cells(counter, axes)
-    when: dict[str, tuple[int, int]] = {}
-    # What the close brings is reached by where the schedule has it come.
-    ends = {one.day: one.n - 1 for one in schedule.operations if one.do == "overnight" and one.at == "second"}
+    cells = CellNames(counter, axes)
+    reached_at: dict[str, tuple[int, int]] = {}
+    # Cells of an early close count at the time that the schedule gives for it.
+    ends = {
+        operation.day: operation.n - 1
+        for operation in schedule.operations
+        if operation.do == "overnight" and operation.at == "second"
+    }
 
-    def now() -> tuple[int, int]:
+    def current_time() -> tuple[int, int]:
         if not session.trade_date:
             return 0, 0
         day = schedule.days.index(session.trade_date)
         second = max((session.clock.now_ns - session.hours()[0]) // _SECOND_NS, 0)
         return day, min(second, ends.get(day, second))
 
-    def left(cell: int) -> None:
-        when.setdefault(cells(cell), now())
+    def on_change(cell: int) -> None:
+        reached_at.setdefault(cells(cell), current_time())
 
     def passed(label: str, cell: int) -> None:
-        when.setdefault(cells(cell, label), now())
+        reached_at.setdefault(cells(cell, label), current_time())
 
-    counter.on_change, counter.on_transition = left, passed
+    counter.on_change, counter.on_transition = on_change, passed
     try:
-        played = player.play()
-        for cell in sorted(cells.all(counter)):
-            when.setdefault(cell, now())
-        # `on_change` is told of cells, too, that were only passed through while records were read back.
-        seen = cells.all(counter)
-        return Reached(
-            cells={cell: at for cell, at in when.items() if cell in seen},
-            marks=marks_of(played),
-            cost=played.market_events + 2 * played.mutations + 300 * len(session.transitions),
-            explanation=played.breaches[0].explanation if played.breaches else played.crash,
+        play_result = player.play()
+        for cell in sorted(cells.names_of(counter)):
+            reached_at.setdefault(cell, current_time())
+        # `on_change` also reports cells that were only passed through while records were restored.
+        seen_cells = cells.names_of(counter)
+        return ReachResult(
+            cells={cell: at for cell, at in reached_at.items() if cell in seen_cells},
+            marks=failure_marks(play_result),
+            cost=play_result.market_events + 2 * play_result.mutations + 300 * len(session.transitions),
+            explanation=play_result.breaches[0].explanation if play_result.breaches else play_result.crash,
         )
     finally:
         counter.on_change = counter.on_transition = None
@@ -236,77 +253,85 @@ def reach(schedule: Schedule, store: RecordingStore, place: Path, axes: Sequence
 
 
 class Candidate(msgspec.Struct, kw_only=True):
-    """A schedule that may become a witness, and what it reaches when it is played from the beginning."""
+    """A schedule that may become a witness, and what it reaches from a fresh state."""
 
     schedule: Schedule
-    reached: Reached
+    reached: ReachResult
 
 
-def cover(candidates: Sequence[Candidate], wanted: set[str]) -> list[tuple[Candidate, list[str]]]:
-    """Few and cheap candidates that reach all that is wanted and can be, each with the cells that are its own.
+def select_witnesses(candidates: Sequence[Candidate], target_cells: set[str]) -> list[tuple[Candidate, list[str]]]:
+    """Select few and cheap candidates that reach the target cells, each with the cells assigned to it.
 
-    Greedy: always the one that adds most for what it costs; then those are left out whose cells others reach, too.
+    The selection is greedy by new cells for each unit of cost; candidates whose cells others cover are then
+    removed.
     """
-    left = set(wanted)
-    chosen: list[Candidate] = []
+    remaining = set(target_cells)
+    selection: list[Candidate] = []
     open_ = list(candidates)
-    while left and open_:
-        # The first of the best: `max` keeps the earlier of two that are alike.
-        best = max(open_, key=lambda one: len(left & one.reached.cells.keys()) / (one.reached.cost + 500))
-        if not left & best.reached.cells.keys():
+    while remaining and open_:
+        # `max` returns the first of equal candidates.
+        best = max(
+            open_,
+            key=lambda candidate: len(remaining & candidate.reached.cells.keys()) / (candidate.reached.cost + 500),
+        )
+        if not remaining & best.reached.cells.keys():
             break
-        chosen.append(best)
+        selection.append(best)
         open_.remove(best)
-        left -= best.reached.cells.keys()
-    for one in sorted(chosen, key=lambda each: -each.reached.cost):
-        others = {cell for other in chosen if other is not one for cell in other.reached.cells}
-        if not (wanted & one.reached.cells.keys()) - others:
-            chosen.remove(one)
-    told: set[str] = set()
-    found = []
-    for one in sorted(chosen, key=lambda each: each.reached.cost):
-        mine = sorted((wanted & one.reached.cells.keys()) - told)
-        told.update(mine)
-        found.append((one, mine))
-    return found
+        remaining -= best.reached.cells.keys()
+    for candidate in sorted(selection, key=lambda candidate: -candidate.reached.cost):
+        rival_cells = {cell for rival in selection if rival is not candidate for cell in rival.reached.cells}
+        if not (target_cells & candidate.reached.cells.keys()) - rival_cells:
+            selection.remove(candidate)
+    assigned_cells: set[str] = set()
+    assignments = []
+    for candidate in sorted(selection, key=lambda candidate: candidate.reached.cost):
+        own_cells = sorted((target_cells & candidate.reached.cells.keys()) - assigned_cells)
+        assigned_cells.update(own_cells)
+        assignments.append((candidate, own_cells))
+    return assignments
 
 
-def cut_off(schedule: Schedule, after: tuple[int, int]) -> Schedule:
-    """The same up to a place (day, second), where the venue closes early and it ends; later days are left out."""
+def truncate_schedule(schedule: Schedule, after: tuple[int, int]) -> Schedule:
+    """Return the schedule truncated at a time (day, second): there the venue closes early, and later days are
+    removed.
+    """
     day, second = after
     before = [
-        one
-        for one in schedule.operations
-        if one.day < day or (one.day == day and (one.at != "second" or one.n <= second))
+        operation
+        for operation in schedule.operations
+        if operation.day < day or (operation.day == day and (operation.at != "second" or operation.n <= second))
     ]
-    left = [one for one in schedule.recordings if one.trade_date <= schedule.days[day]]
+    recordings = [recording for recording in schedule.recordings if recording.trade_date <= schedule.days[day]]
     return schedule.replace(
-        recordings=left, operations=[*before, Operation(day=day, at="second", n=second + 1, do="overnight")]
+        recordings=recordings, operations=[*before, Operation(day=day, at="second", n=second + 1, do="overnight")]
     )
 
 
-def trimmed(one: Candidate, cells: Sequence[str], try_it: Callable[[Schedule], Reached], plays: int = 12) -> Candidate:
-    """A candidate cut off where it has reached its cells, and without the operations that it does not need for them."""
-    wanted = set(cells)
-    best = one
+def trim_candidate(
+    candidate: Candidate, cells: Sequence[str], measure: Callable[[Schedule], ReachResult], plays: int = 12
+) -> Candidate:
+    """Truncate a candidate after its last cell and remove the operations that its cells do not need."""
+    target_cells = set(cells)
+    best = candidate
 
-    def tried(schedule: Schedule) -> bool:
+    def improves(schedule: Schedule) -> bool:
         nonlocal best
-        reached = try_it(schedule)
-        if not wanted <= reached.cells.keys() or reached.marks or reached.cost > best.reached.cost:
+        reached = measure(schedule)
+        if not target_cells <= reached.cells.keys() or reached.marks or reached.cost > best.reached.cost:
             return False
         best = Candidate(schedule=schedule, reached=reached)
         return True
 
     def cut() -> bool:
-        return tried(cut_off(best.schedule, max(best.reached.cells[cell] for cell in cells)))
+        return improves(truncate_schedule(best.schedule, max(best.reached.cells[cell] for cell in cells)))
 
     cut()
-    place = 0
-    while place < len(best.schedule.operations) - 1 and plays:
+    index = 0
+    while index < len(best.schedule.operations) - 1 and plays:
         plays -= 1
         operations = best.schedule.operations
-        if not tried(best.schedule.replace(operations=operations[:place] + operations[place + 1 :])):
-            place += 1
+        if not improves(best.schedule.replace(operations=operations[:index] + operations[index + 1 :])):
+            index += 1
     cut()
     return best

@@ -1,24 +1,24 @@
-"""The harness: subject, session, snapshot, schedule, cycle."""
+"""The harness: subject, session, snapshot, schedule and cycle."""
 
 from holdover.harness.condition import Cancelled, Condition, Fill, PartialFill, Pending, first, nth
-from holdover.harness.session import IllegalTransition, Session, Transition
-from holdover.harness.subject import BadSubject, Env, Killed, Plan, Subject, factory_named
+from holdover.harness.session import IllegalTransitionError, Session, Transition
+from holdover.harness.subject import Env, Plan, Subject, SubjectError, SubjectKilledError, resolve_factory
 
 __all__ = [
-    "BadSubject",
+    "SubjectError",
     "Cancelled",
     "Condition",
     "Env",
     "Fill",
-    "IllegalTransition",
-    "Killed",
+    "IllegalTransitionError",
+    "SubjectKilledError",
     "PartialFill",
     "Pending",
     "Plan",
     "Session",
     "Subject",
     "Transition",
-    "factory_named",
+    "resolve_factory",
     "first",
     "nth",
 ]

@@ -1,4 +1,4 @@
-"""When to stop: conditions on what the subject records, for `Session.run(until=...)`.
+"""Stop conditions for `Session.run(until=...)`, evaluated on the records of the subject.
 
 session.run(until=first(PartialFill, tif="GTC"))
 """
@@ -14,39 +14,39 @@ from holdover.model import ExecType, Execution, Order, OrdStatus, Record, TimeIn
 
 @dataclass
 class Condition:
-    """Something that becomes true at a mutation of the subject. `count` says at which of those that match."""
+    """A condition on the subject's mutations. It is met at the `count`-th mutation that matches."""
 
-    what: str
+    description: str
     matches: Callable[[str, Record], bool]
     count: int = 1
-    seen: int = field(default=0, compare=False)
+    match_count: int = field(default=0, compare=False)
 
-    def met(self, subsystem: str, record: Record) -> bool:
-        """Whether this mutation is the one."""
+    def observe(self, subsystem: str, record: Record) -> bool:
+        """Count a mutation if it matches; return whether this mutation meets the condition."""
         if self.matches(subsystem, record):
-            self.seen += 1
-            return self.seen == self.count
+            self.match_count += 1
+            return self.match_count == self.count
         return False
 
 
-def _tif(order: Order, tif: str) -> bool:
+def _has_tif(order: Order, tif: str) -> bool:
     return not tif or order.time_in_force == TimeInForce[tif]
 
 
 def PartialFill(subsystem: str, record: Record, *, tif: str = "", strategy: str = "") -> bool:
-    """An order that is partly filled."""
+    """Match an order that a trade has partly filled."""
     return (
         subsystem == "orders"
         and isinstance(record, Order)
         and record.exec_type == ExecType.TRADE
         and 0 < record.cum_qty < record.order_qty
-        and _tif(record, tif)
+        and _has_tif(record, tif)
         and (not strategy or record.strategy == strategy)
     )
 
 
 def Fill(subsystem: str, record: Record, *, tif: str = "", strategy: str = "") -> bool:
-    """An execution that was booked."""
+    """Match a booked execution."""
     return (
         subsystem == "orders"
         and isinstance(record, Execution)
@@ -56,18 +56,18 @@ def Fill(subsystem: str, record: Record, *, tif: str = "", strategy: str = "") -
 
 
 def Pending(subsystem: str, record: Record, *, tif: str = "", strategy: str = "") -> bool:
-    """An order of which a request waits for its answer."""
+    """Match an order that has a request without an answer."""
     return (
         subsystem == "orders"
         and isinstance(record, Order)
         and record.is_pending
-        and _tif(record, tif)
+        and _has_tif(record, tif)
         and (not strategy or record.strategy == strategy)
     )
 
 
 def Cancelled(subsystem: str, record: Record, *, tif: str = "", strategy: str = "") -> bool:
-    """An order that was cancelled."""
+    """Match a cancelled order."""
     return subsystem == "orders" and isinstance(record, Order) and record.ord_status == OrdStatus.CANCELED
 
 
@@ -81,10 +81,10 @@ KINDS: dict[str, Callable[..., bool]] = {
 
 
 def first(kind: Callable[..., bool], **filters: Any) -> Condition:
-    """The first mutation that is of a kind."""
+    """Return the condition that the first matching mutation meets."""
     return nth(1, kind, **filters)
 
 
 def nth(count: int, kind: Callable[..., bool], **filters: Any) -> Condition:
-    """The `count`-th mutation that is of a kind."""
+    """Return the condition that the `count`-th matching mutation meets."""
     return Condition(kind.__name__, lambda subsystem, record: kind(subsystem, record, **filters), count)

@@ -1,4 +1,4 @@
-"""The contract of a subject, checked by running it through a short life on the bundled sessions."""
+"""Checks a subject against the contract by running it through a short session on the bundled recordings."""
 
 from __future__ import annotations
 
@@ -9,46 +9,47 @@ from typing import Any
 
 from holdover.catalogue import Catalogue
 from holdover.harness.session import Session
-from holdover.harness.subject import BadSubject, Factory, Plan, factory_named
+from holdover.harness.subject import Factory, Plan, SubjectError, resolve_factory
 from holdover.model import Order, Position
-from holdover.recording import bundled
+from holdover.recording import bundled_store
 
 
 def check_subject(name: str) -> list[str]:
-    """Every problem found, in words; empty when the subject keeps the contract."""
+    """Return every problem of a subject in words; an empty list when the subject keeps the contract."""
     try:
-        factory = factory_named(name)
-    except BadSubject as problem:
-        return [str(problem)]
-    store = bundled()
+        factory = resolve_factory(name)
+    except SubjectError as error:
+        return [str(error)]
+    store = bundled_store()
     symbol = store.symbols()[-1]
     days = store.days(symbol)
     plan = Plan(days=[store.get(symbol, day).meta for day in days])
-    problems = _shape(factory, plan)
+    problems = _check_shape(factory, plan)
     if problems:
         return problems
-    with tempfile.TemporaryDirectory() as place:
-        return _life(factory, store, symbol, days, Path(place))
+    with tempfile.TemporaryDirectory() as directory:
+        return _run_short_session(factory, store, symbol, days, Path(directory))
 
 
-def _shape(factory: Factory, plan: Plan) -> list[str]:
+def _check_shape(factory: Factory, plan: Plan) -> list[str]:
     try:
         subject: Any = factory(plan)
-    except Exception as problem:
-        return [f"making it from a plan raises {type(problem).__name__}: {problem}"]
+    except Exception as error:
+        return [f"making it from a plan raises {type(error).__name__}: {error}"]
     problems: list[str] = []
     accounts = getattr(subject, "accounts", None)
-    if not accounts or isinstance(accounts, str) or not all(isinstance(one, str) for one in accounts):
+    if not accounts or isinstance(accounts, str) or not all(isinstance(account, str) for account in accounts):
         problems.append(f"accounts is {accounts!r}, should be the account names that it trades in")
     for method, arguments in (("start", 1), ("stop", 0)):
-        found = getattr(subject, method, None)
-        if not callable(found):
+        function = getattr(subject, method, None)
+        if not callable(function):
             problems.append(f"{method} is missing, should be a method")
             continue
         needed = [
-            one
-            for one in inspect.signature(found).parameters.values()
-            if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+            parameter
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.default is parameter.empty
+            and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         ]
         if len(needed) != arguments:
             problems.append(
@@ -57,9 +58,9 @@ def _shape(factory: Factory, plan: Plan) -> list[str]:
     return problems
 
 
-def _life(factory: Factory, store: Any, symbol: str, days: list[str], place: Path) -> list[str]:
+def _run_short_session(factory: Factory, store: Any, symbol: str, days: list[str], directory: Path) -> list[str]:
     problems: list[str] = []
-    session = Session(factory, store, [symbol], place, days=days, catalogue=Catalogue.load())
+    session = Session(factory, store, [symbol], directory, days=days, catalogue=Catalogue.load())
     try:
         try:
             session.begin(days[0])
@@ -74,19 +75,19 @@ def _life(factory: Factory, store: Any, symbol: str, days: list[str], place: Pat
             session.overnight()
             session.begin(days[1])
             session.run(0.2)
-        except Exception as problem:
-            return [f"it raised {type(problem).__name__} in phase {session.phase}: {problem}"]
-        kinds = {table for table, kept in session.guard.monitor.layout.tables.items() if kept}
+        except Exception as error:
+            return [f"it raised {type(error).__name__} in phase {session.phase}: {error}"]
+        kinds = {table for table, records in session.guard.monitor.layout.tables.items() if records}
         for subsystem, kind in (("orders", Order), ("positions", Position)):
             if (subsystem, kind) not in kinds:
                 problems.append(f"it never recorded a {kind.__name__} of {subsystem}: guard.record({subsystem!r}, ...)")
-        if session.env is not None and "orders" not in session.env.guard.restored:
+        if session.env is not None and "orders" not in session.env.guard.restored_subsystems:
             problems.append("it came up without saying what it read back: guard.restore('orders', [...])")
-        if not session.link.sent["out"]:
+        if not session.link.sent_counts["out"]:
             problems.append("it sent nothing over env.link")
         if not any(session.subject_directory.iterdir()):
             problems.append("it kept nothing in env.directory, so nothing can survive a restart")
-        problems += [f"breach of {one.explanation}" for one in session.breaches[:5]]
+        problems += [f"breach of {breach.explanation}" for breach in session.breaches[:5]]
     finally:
         session.close()
     return problems

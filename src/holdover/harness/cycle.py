@@ -1,9 +1,9 @@
-"""The cycle: persist, replay, assert, freeze; and the control arm from a fresh state beside it.
+"""The cycle: persist, replay, assert and freeze over consecutive days, with a fresh-state arm for comparison.
 
-The carried arm runs the schedule over consecutive days. Each night its full state is taken, written as a snapshot, and
-the next day begins in a new world that has nothing but that snapshot. The fresh arm begins every day from nothing and
-knows no transition: what a fresh-state test of the same day would have seen. Both write journals, and where these first
-part on a day is the diagnosis.
+The carried arm runs the schedule over consecutive days. After each day it writes its full state as a
+snapshot, and the next day starts in a new world from that snapshot alone. The fresh arm starts every day from
+an empty state and runs no transitions, as a fresh-state test does. Both arms write journals. The first
+difference between the two journals of a day points to the bug.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.harness.schedule import DEFAULT, FRESH, Schedule, perform
+from holdover.harness.schedule import DEFAULT_SCHEDULE, FRESH_SCHEDULE, CycleSchedule, perform_operation
 from holdover.harness.session import Session, Transition
-from holdover.harness.snapshot import Snapshot, take
+from holdover.harness.snapshot import Snapshot, take_snapshot
 from holdover.harness.subject import Factory
 from holdover.model import Execution, Order
 from holdover.recording import RecordingStore
@@ -28,7 +28,7 @@ Progress = Callable[[str], None]
 
 
 class Point(msgspec.Struct, frozen=True):
-    """One point of a timeline: a position, by subsystem."""
+    """One point of a timeline: the position of one subsystem at one time."""
 
     time_ns: int
     series: str
@@ -36,7 +36,7 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Lifeline(msgspec.Struct):
-    """One order's life as the report draws it: its states by time."""
+    """The states of one order over time, as the report draws them."""
 
     cl_ord_id: str
     account: str
@@ -46,7 +46,7 @@ class Lifeline(msgspec.Struct):
 
 
 class DayRun(msgspec.Struct):
-    """One day of one arm."""
+    """The run of one day in one arm."""
 
     trade_date: str
     open_ns: int
@@ -63,8 +63,8 @@ class DayRun(msgspec.Struct):
     lifelines: list[Lifeline] = []
 
 
-class Found(msgspec.Struct, frozen=True):
-    """A breach with where it was found: arm, day, what led up to it, what it froze."""
+class CycleBreach(msgspec.Struct, frozen=True):
+    """A breach with its arm and day, the journal lines before it, and the number of times that it occurred."""
 
     arm: str
     day: str
@@ -74,11 +74,11 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Arm(msgspec.Struct):
-    """One arm of the cycle."""
+    """The results of one arm of the cycle."""
 
     name: str
     days: list[DayRun] = []
-    breaches: list[Found] = []
+    breaches: list[CycleBreach] = []
     transitions: list[Transition] = []
     carried: list[dict[str, Any]] = []
     frozen: list[str] = []
@@ -90,7 +90,7 @@ class Arm(msgspec.Struct):
 
 
 class Divergence(msgspec.Struct, frozen=True):
-    """Where the arms first part on a day: the first mutation of the subject that one has and the other has not."""
+    """The first difference between the arms on a day: the first subject mutation that only one arm has."""
 
     day: str
     time_ns: int
@@ -99,8 +99,8 @@ class Divergence(msgspec.Struct, frozen=True):
     cause: str
 
 
-class Result(msgspec.Struct):
-    """What the cycle found, whole."""
+class CycleResult(msgspec.Struct):
+    """The complete result of a cycle."""
 
     verdict: str
     subject: str
@@ -116,13 +116,13 @@ class Result(msgspec.Struct):
     divergences: list[Divergence]
 
     def arm(self, name: str) -> Arm | None:
-        """One arm by name."""
+        """Return the arm of that name, or None."""
         return next((arm for arm in self.arms if arm.name == name), None)
 
     @property
-    def breaches(self) -> list[Found]:
-        """Every breach of every arm, the carried arm's first."""
-        return [found for arm in self.arms for found in arm.breaches]
+    def breaches(self) -> list[CycleBreach]:
+        """Every breach of every arm, those of the carried arm first."""
+        return [breach for arm in self.arms for breach in arm.breaches]
 
 
 def run_cycle(
@@ -130,33 +130,40 @@ def run_cycle(
     recordings: RecordingStore,
     symbols: Sequence[str],
     days: Sequence[str],
-    out: Path,
+    output_directory: Path,
     *,
     subject: str = "desk",
-    schedule: Schedule = DEFAULT,
+    schedule: CycleSchedule = DEFAULT_SCHEDULE,
     seed: int = 0,
     faults: Sequence[str] = (),
     arms: Sequence[str] = ("carried", "fresh"),
     catalogue: Catalogue | None = None,
-    progress: Progress = lambda what: None,
-) -> Result:
-    """Run both arms over the days; journals, snapshots, pages and guard stores are left below `out`.
+    progress: Progress = lambda message: None,
+) -> CycleResult:
+    """Run the arms over the days. Journals, snapshots, alerts and guard stores stay below `output_directory`.
 
-    The verdict is `breach` when any invariant was breached in the carried arm, or in the fresh one; `unknown` when
-    nothing was recorded that could have been checked; else `holds`.
+    Returns a result whose verdict is `breach` when an invariant was breached in any arm, `unknown` when no
+    mutation was recorded that could be checked, and `holds` otherwise.
     """
     catalogue = catalogue or Catalogue.load()
-    found: list[Arm] = []
+    arm_results: list[Arm] = []
     for name in arms:
-        place = out / name
-        if place.exists():
-            shutil.rmtree(place)
-        place.mkdir(parents=True)
+        arm_directory = output_directory / name
+        if arm_directory.exists():
+            shutil.rmtree(arm_directory)
+        arm_directory.mkdir(parents=True)
         run = _carried_arm if name == "carried" else _fresh_arm
-        chosen = schedule if name == "carried" else FRESH
-        found.append(run(_Maker(factory, recordings, symbols, days, seed, faults, catalogue), place, chosen, progress))
+        arm_schedule = schedule if name == "carried" else FRESH_SCHEDULE
+        arm_results.append(
+            run(
+                _SessionFactory(factory, recordings, symbols, days, seed, faults, catalogue),
+                arm_directory,
+                arm_schedule,
+                progress,
+            )
+        )
     metas = [recordings.get(symbol, day).meta for day in days for symbol in symbols]
-    result = Result(
+    result = CycleResult(
         verdict="holds",
         subject=subject,
         symbols=list(symbols),
@@ -167,18 +174,18 @@ def run_cycle(
         simulated=any(meta.simulated for meta in metas),
         digest=catalogue.digest,
         invariants=len(catalogue),
-        arms=found,
-        divergences=_divergences(found),
+        arms=arm_results,
+        divergences=_divergences(arm_results),
     )
     if result.breaches:
         result.verdict = "breach"
-    elif not any(day.mutations for arm in found for day in arm.days):
+    elif not any(day.mutations for arm in arm_results for day in arm.days):
         result.verdict = "unknown"
     return result
 
 
-class _Maker:
-    """Makes sessions that are alike but for their directory."""
+class _SessionFactory:
+    """Creates sessions that differ only in their directory."""
 
     def __init__(
         self,
@@ -193,7 +200,7 @@ class _Maker:
         self.factory, self.recordings, self.symbols, self.days = factory, recordings, symbols, list(days)
         self.seed, self.faults, self.catalogue = seed, faults, catalogue
 
-    def session(self, directory: Path, first: str) -> Session:
+    def create_session(self, directory: Path, first: str) -> Session:
         # Both arms plan for the same days, so that their strategies are the same.
         session = Session(
             self.factory,
@@ -209,141 +216,143 @@ class _Maker:
         return session
 
 
-def _carried_arm(maker: _Maker, place: Path, schedule: Schedule, progress: Progress) -> Arm:
+def _carried_arm(maker: _SessionFactory, arm_directory: Path, schedule: CycleSchedule, progress: Progress) -> Arm:
     arm = Arm("carried")
     state: Snapshot | None = None
     for number, day in enumerate(maker.days):
-        directory = place / day
-        session = maker.session(directory, day)
+        directory = arm_directory / day
+        session = maker.create_session(directory, day)
         try:
             if state is not None:
-                session.load(state.parts)
+                session.restore(state.parts)
             arm.days.append(_run_day(session, schedule, number, day, arm, progress))
             if number + 1 < len(maker.days):
-                state = take(session)
-                state.save(place / "snapshots")
+                state = take_snapshot(session)
+                state.save(arm_directory / "snapshots")
                 arm.snapshots.append(state.name)
         finally:
             session.close()
-        _collect(session, arm)
+        _collect_guard_results(session, arm)
         arm.transitions, arm.carried = session.transitions, session.carried
     return arm
 
 
-def _fresh_arm(maker: _Maker, place: Path, schedule: Schedule, progress: Progress) -> Arm:
+def _fresh_arm(maker: _SessionFactory, arm_directory: Path, schedule: CycleSchedule, progress: Progress) -> Arm:
     arm = Arm("fresh")
     for number, day in enumerate(maker.days):
-        session = maker.session(place / day, day)
+        session = maker.create_session(arm_directory / day, day)
         try:
             arm.days.append(_run_day(session, schedule, number, day, arm, progress))
         finally:
             session.close()
-        _collect(session, arm)
+        _collect_guard_results(session, arm)
         arm.transitions += session.transitions
         session.guard.breaches.clear()
     return arm
 
 
-def _run_day(session: Session, schedule: Schedule, number: int, day: str, arm: Arm, progress: Progress) -> DayRun:
+def _run_day(session: Session, schedule: CycleSchedule, number: int, day: str, arm: Arm, progress: Progress) -> DayRun:
     progress(f"{arm.name} {day}")
     run = DayRun(day, 0, 0, 0, 0, 0, 0, 0, 0)
-    before = (session.market_events, session.guard.monitor.mutations, session.guard.monitor.checks)
-    known = len(session.guard.breaches)
-    watch = Watch(session, run)
-    session.on_record = watch.record
+    before = (session.market_events, session.guard.monitor.mutations, session.guard.monitor.check_count)
+    breach_count = len(session.guard.breaches)
+    observer = DayObserver(session, run)
+    session.on_record = observer.record
     session.guard.on_breach = lambda breach: arm.breaches.append(
-        Found(arm.name, day, breach, session.guard.recorder.last(24))
+        CycleBreach(arm.name, day, breach, session.guard.recorder.describe_last(24))
     )
     for operation in schedule.operations(number):
-        perform(session, operation, day=day)
+        perform_operation(session, operation, day=day)
     run.open_ns, run.close_ns = session.hours()
     run.market_events = session.market_events - before[0]
     run.mutations = session.guard.monitor.mutations - before[1]
-    run.checks = session.guard.monitor.checks - before[2]
-    watch.finish()
-    assert len(session.guard.breaches) - known == sum(1 for found in arm.breaches if found.day == day)
+    run.checks = session.guard.monitor.check_count - before[2]
+    observer.finish_day()
+    assert len(session.guard.breaches) - breach_count == sum(1 for breach in arm.breaches if breach.day == day)
     return run
 
 
-def _collect(session: Session, arm: Arm) -> None:
-    """What the guard of a finished day leaves."""
-    arm.frozen = list(dict.fromkeys([*arm.frozen, *(freeze.scope for freeze in session.guard.frozen)]))
-    arm.leaked += len(session.leaked)
-    known = {(page.number, page.dedup_key, page.time_ns) for page in arm.pages}
-    for line in _pages(session.directory / "pages.jsonl"):
-        if (line.number, line.dedup_key, line.time_ns) not in known:
+def _collect_guard_results(session: Session, arm: Arm) -> None:
+    """Add what the guard of a finished day recorded to the arm."""
+    arm.frozen = list(dict.fromkeys([*arm.frozen, *(freeze.scope for freeze in session.guard.active_freezes)]))
+    arm.leaked += len(session.leaked_requests)
+    known_pages = {(page.number, page.dedup_key, page.time_ns) for page in arm.pages}
+    for line in _read_alerts(session.directory / "pages.jsonl"):
+        if (line.number, line.dedup_key, line.time_ns) not in known_pages:
             arm.pages.append(line)
-    for name, count in session.guard.monitor.active().items():
+    for name, count in session.guard.monitor.evaluation_counts().items():
         arm.active[name] = arm.active.get(name, 0) + count
     arm.journals.append(str(session.directory / "journal.jsonl"))
     if arm.name == "carried":
-        session.leaked.clear()
+        session.leaked_requests.clear()
 
 
-def _pages(path: Path) -> list[Page]:
+def _read_alerts(path: Path) -> list[Page]:
     if not path.exists():
         return []
     return [msgspec.json.decode(line, type=Page) for line in path.read_bytes().splitlines()]
 
 
-class Watch:
-    """Keeps what the report draws: positions by subsystem and the lives of the orders that tell most."""
+class DayObserver:
+    """Collects the data of the report: positions by subsystem, and the lifelines of the most eventful orders."""
 
-    _LIVES_MAX = 14
+    _LIFELINES_MAX = 14
 
     def __init__(self, session: Session, run: DayRun) -> None:
         self.session, self.run = session, run
-        self._last: dict[str, int] = {}
-        self._lives: dict[str, Lifeline] = {}
-        self._partial: set[str] = set()
-        self._orders: set[str] = set()
+        self._last_positions: dict[str, int] = {}
+        self._lifelines: dict[str, Lifeline] = {}
+        self._partially_filled: set[str] = set()
+        self._order_keys: set[str] = set()
         observe = session.venue.observe
 
         def observed(record: Any) -> None:
             observe(record)
-            self._position("venue", record)
+            self._record_position("venue", record)
 
         session.venue.observe = observed
 
     def record(self, subsystem: str, record: Any) -> None:
-        """One mutation of the subject."""
+        """Record one mutation of the subject."""
         if isinstance(record, Order):
-            self._order(record)
+            self._record_order(record)
         elif isinstance(record, Execution):
             self.run.fills += 1 if record.qty_delta else 0
         else:
-            self._position(subsystem, record)
+            self._record_position(subsystem, record)
 
-    def _position(self, subsystem: str, record: Any) -> None:
+    def _record_position(self, subsystem: str, record: Any) -> None:
         net_qty = getattr(record, "net_qty", None)
         if net_qty is None:
             return
         series = f"{record.key} {subsystem}"
-        if self._last.get(series) != net_qty:
-            self._last[series] = net_qty
+        if self._last_positions.get(series) != net_qty:
+            self._last_positions[series] = net_qty
             self.run.points.append(Point(self.session.clock.now_ns, series, net_qty))
 
-    def _order(self, order: Order) -> None:
-        self._orders.add(order.key)
+    def _record_order(self, order: Order) -> None:
+        self._order_keys.add(order.key)
         if 0 < order.cum_qty < order.order_qty:
-            self._partial.add(order.key)
-        life = self._lives.get(order.key)
-        if life is None:
-            life = self._lives[order.key] = Lifeline(
+            self._partially_filled.add(order.key)
+        lifeline = self._lifelines.get(order.key)
+        if lifeline is None:
+            lifeline = self._lifelines[order.key] = Lifeline(
                 order.cl_ord_id, order.account, order.symbol, order.time_in_force.name
             )
         state = (self.session.clock.now_ns, order.ord_status.name, order.cum_qty, order.order_qty)
-        life.states.append(state)
+        lifeline.states.append(state)
 
-    def finish(self) -> None:
-        """Keep the lives with the most in them."""
-        self.run.orders = len(self._orders)
-        self.run.partially_filled_orders = len(self._partial)
-        told = sorted(self._lives.values(), key=lambda life: (life.time_in_force == "GTC", len(life.states)))
-        kept = told[-self._LIVES_MAX :]
-        for life in kept:
-            life.states = life.states[:60]
-        self.run.lifelines = sorted(kept, key=lambda life: life.states[0][0])
+    def finish_day(self) -> None:
+        """Keep the lifelines with the most states; GTC orders rank first."""
+        self.run.orders = len(self._order_keys)
+        self.run.partially_filled_orders = len(self._partially_filled)
+        lifelines = sorted(
+            self._lifelines.values(), key=lambda lifeline: (lifeline.time_in_force == "GTC", len(lifeline.states))
+        )
+        selected = lifelines[-self._LIFELINES_MAX :]
+        for lifeline in selected:
+            lifeline.states = lifeline.states[:60]
+        self.run.lifelines = sorted(selected, key=lambda lifeline: lifeline.states[0][0])
 
 
 def _divergences(arms: list[Arm]) -> list[Divergence]:
@@ -351,24 +360,28 @@ def _divergences(arms: list[Arm]) -> list[Divergence]:
     fresh = next((arm for arm in arms if arm.name == "fresh"), None)
     if carried is None or fresh is None:
         return []
-    found = []
-    for run, one, other in zip(carried.days, carried.journals, fresh.journals, strict=False):
-        divergence = _first_difference(run.trade_date, Path(one), Path(other))
+    divergences = []
+    for run, carried_journal, fresh_journal in zip(carried.days, carried.journals, fresh.journals, strict=False):
+        divergence = _first_difference(run.trade_date, Path(carried_journal), Path(fresh_journal))
         if divergence is not None:
-            found.append(divergence)
-    return found
+            divergences.append(divergence)
+    return divergences
 
 
 def _first_difference(day: str, carried: Path, fresh: Path) -> Divergence | None:
-    lines, others = (_subject_lines(path) for path in (carried, fresh))
+    carried_lines, fresh_lines = (_subject_lines(path) for path in (carried, fresh))
     while True:
-        one, other = next(lines, None), next(others, None)
-        if one is None and other is None:
+        carried_line, fresh_line = next(carried_lines, None), next(fresh_lines, None)
+        if carried_line is None and fresh_line is None:
             return None
-        if one is None or other is None or _said(one) != _said(other):
-            first = one or other or {}
+        if carried_line is None or fresh_line is None or _line_key(carried_line) != _line_key(fresh_line):
+            first = carried_line or fresh_line or {}
             return Divergence(
-                day, int(first.get("time_ns", 0)), _words(one), _words(other), str(first.get("cause", ""))
+                day,
+                int(first.get("time_ns", 0)),
+                _describe_line(carried_line),
+                _describe_line(fresh_line),
+                str(first.get("cause", "")),
             )
 
 
@@ -383,21 +396,21 @@ def _subject_lines(path: Path) -> Any:
             yield line
 
 
-def _said(line: dict[str, Any]) -> tuple[Any, ...]:
+def _line_key(line: dict[str, Any]) -> tuple[Any, ...]:
     return (line["subsystem"], line["kind"], line["record"])
 
 
-def _words(line: dict[str, Any] | None) -> str:
+def _describe_line(line: dict[str, Any] | None) -> str:
     if line is None:
         return "nothing"
-    told = line["record"]
+    record = line["record"]
     if line["kind"] == "Order":
         return (
-            f"{line['subsystem']}: Order {told['cl_ord_id']} {told.get('ord_status', 'A')} "
-            f"{told.get('cum_qty', 0)}/{told['order_qty']} leaves {told['leaves_qty']}"
+            f"{line['subsystem']}: Order {record['cl_ord_id']} {record.get('ord_status', 'A')} "
+            f"{record.get('cum_qty', 0)}/{record['order_qty']} leaves {record['leaves_qty']}"
         )
     if line["kind"] == "Position":
-        held = f"{told['net_qty']:+d} carried {told.get('carried_qty', 0):+d}"
-        return f"{line['subsystem']}: Position {told['account']} {told['symbol']} {held}"
-    fields = ", ".join(f"{key} {value}" for key, value in list(told.items())[:5])
+        quantities = f"{record['net_qty']:+d} carried {record.get('carried_qty', 0):+d}"
+        return f"{line['subsystem']}: Position {record['account']} {record['symbol']} {quantities}"
+    fields = ", ".join(f"{key} {value}" for key, value in list(record.items())[:5])
     return f"{line['subsystem']}: {line['kind']} {fields}"

@@ -1,8 +1,8 @@
-"""What a restart finds on the disk: exactly what was there, or what the kind of restart leaves of it.
+"""The state of the disk after a restart: intact, or with what each kind of restart loses.
 
-A directory is copied at the instant of a kill. `unsynced` and `torn` then take away what a machine that lost its power
-would have lost: of an SQLite write-ahead log the frames after the last commit, or the last transaction whose write was
-cut in half; of any other file what came after its last sync, or half of the last line.
+The harness copies a directory at the moment of a kill. `lose_unsynced` and `tear_last_write` then remove what
+a power failure would lose. In an SQLite write-ahead log that is every frame after the last commit, or half of
+the last frame. In any other file it is every byte after the last sync, or half of the last line.
 
 Source of the frame layout: the SQLite file format, section 4 (write-ahead log).
 """
@@ -21,68 +21,68 @@ _WAL_HEADER = 32
 _FRAME_HEADER = 24
 
 
-class Syncs:
-    """Which size every file had when this process last synced it, noted by standing in for `os.fsync`."""
+class SyncTracker:
+    """Records the size of every file at its last sync, by replacing `os.fsync` in this process."""
 
     def __init__(self) -> None:
         self.sizes: dict[tuple[int, int], int] = {}
-        self._real: Callable[[Any], None] | None = None
+        self._original_fsync: Callable[[Any], None] | None = None
 
-    def watch(self) -> None:
-        """Begin to note. Undone by `leave`."""
-        if self._real is None:
-            self._real = os.fsync
+    def start(self) -> None:
+        """Start recording; `stop` undoes it."""
+        if self._original_fsync is None:
+            self._original_fsync = os.fsync
             setattr(os, "fsync", self._fsync)  # noqa: B010 - the name os.fsync is typed as a function
 
-    def leave(self) -> None:
-        """Stop noting."""
-        if self._real is not None:
-            setattr(os, "fsync", self._real)  # noqa: B010
-            self._real = None
+    def stop(self) -> None:
+        """Stop recording."""
+        if self._original_fsync is not None:
+            setattr(os, "fsync", self._original_fsync)  # noqa: B010
+            self._original_fsync = None
 
     def _fsync(self, handle: Any) -> None:
-        if self._real is not None:
-            self._real(handle)
-        told = os.fstat(handle if isinstance(handle, int) else handle.fileno())
-        self.sizes[told.st_dev, told.st_ino] = told.st_size
+        if self._original_fsync is not None:
+            self._original_fsync(handle)
+        file_stat = os.fstat(handle if isinstance(handle, int) else handle.fileno())
+        self.sizes[file_stat.st_dev, file_stat.st_ino] = file_stat.st_size
 
-    def of(self, directory: Path) -> dict[str, int]:
-        """The synced size of every file of a directory that was ever synced, by relative name."""
-        found: dict[str, int] = {}
-        for path in files_in(directory):
-            told = path.stat()
-            size = self.sizes.get((told.st_dev, told.st_ino))
+    def sizes_in(self, directory: Path) -> dict[str, int]:
+        """Return the synced size of every file in a directory that was ever synced, by relative name."""
+        sizes: dict[str, int] = {}
+        for path in list_files(directory):
+            file_stat = path.stat()
+            size = self.sizes.get((file_stat.st_dev, file_stat.st_ino))
             if size is not None:
-                found[path.relative_to(directory).as_posix()] = size
-        return found
+                sizes[path.relative_to(directory).as_posix()] = size
+        return sizes
 
 
-def files_in(directory: Path) -> list[Path]:
-    """Every file below a directory, sorted."""
+def list_files(directory: Path) -> list[Path]:
+    """Return every file below a directory, sorted."""
     return sorted(path for path in directory.rglob("*") if path.is_file())
 
 
-def image(directory: Path) -> dict[str, bytes]:
-    """Every file below a directory with its content, by relative name."""
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files_in(directory)}
+def read_image(directory: Path) -> dict[str, bytes]:
+    """Return the content of every file below a directory, by relative name."""
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in list_files(directory)}
 
 
-def signature(directory: Path) -> tuple[Any, ...]:
-    """What a directory holds, for comparing within one process: equal as long as nothing has been written.
+def directory_signature(directory: Path) -> tuple[Any, ...]:
+    """Return a value that stays equal while nothing is written to the directory. It is valid within one process.
 
-    Of an SQLite database it is what every commit changes (its header's counters, the write-ahead log's header and
-    index), of any other file its content.
+    For an SQLite database it covers what every commit changes: the counters in the header, and the header and
+    index of the write-ahead log. For any other file it covers the content.
     """
-    found: list[tuple[Any, ...]] = []
-    waiting = [str(directory)]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
+    signatures: list[tuple[Any, ...]] = []
+    directories = [str(directory)]
+    while directories:
+        with os.scandir(directories.pop()) as entries:
             for entry in entries:
                 if entry.is_dir():
-                    waiting.append(entry.path)
+                    directories.append(entry.path)
                 else:
-                    found.append((entry.name, *_content(entry.path)))
-    return tuple(sorted(found, key=str))
+                    signatures.append((entry.name, *_content(entry.path)))
+    return tuple(sorted(signatures, key=str))
 
 
 def _content(path: str) -> tuple[int, bytes]:
@@ -97,9 +97,9 @@ def _content(path: str) -> tuple[int, bytes]:
         os.close(handle)
 
 
-def lay_down(image: Mapping[str, bytes], directory: Path) -> None:
-    """Make a directory that is nobody's what the image has."""
-    remove(directory)
+def write_image(image: Mapping[str, bytes], directory: Path) -> None:
+    """Replace a directory with the files of an image. No process may have the directory in use."""
+    remove_directory(directory)
     directory.mkdir(parents=True)
     for name, content in image.items():
         if "/" in name:
@@ -108,16 +108,16 @@ def lay_down(image: Mapping[str, bytes], directory: Path) -> None:
             file.write(content)
 
 
-class Held:
-    """A directory as it is now, for giving it back after somebody else has worked in it: the very same files.
+class DirectoryCheckpoint:
+    """A checkpoint of a directory that `restore` puts back into the same files.
 
-    Whoever has them open (a database connection of this process, with a file mapped into memory) finds them as they
-    were: links keep the files themselves, whatever becomes of their names, and their content is written back in place.
+    Open handles stay valid, for example a database connection of this process that has a file mapped into memory.
+    Hard links preserve the inodes when names change, and `restore` writes the content back in place.
     """
 
     def __init__(self, directory: Path, links: Path) -> None:
         self.directory, self.links = directory, links
-        self.image = image(directory)
+        self.image = read_image(directory)
         if links.exists():
             shutil.rmtree(links)
         for name in self.image:
@@ -125,9 +125,9 @@ class Held:
             link.parent.mkdir(parents=True, exist_ok=True)
             os.link(directory / name, link)
 
-    def give_back(self) -> None:
-        """Make it what it was."""
-        for path in files_in(self.directory):
+    def restore(self) -> None:
+        """Restore the directory to its state at the checkpoint."""
+        for path in list_files(self.directory):
             if path.relative_to(self.directory).as_posix() not in self.image:
                 path.unlink()
         for name, content in self.image.items():
@@ -142,44 +142,44 @@ class Held:
                     file.truncate()
 
 
-def copy(directory: Path, to: Path) -> None:
-    """The directory as it is now, byte for byte."""
-    remove(to)
+def copy_directory(directory: Path, destination: Path) -> None:
+    """Copy a directory byte for byte."""
+    remove_directory(destination)
     if directory.exists():
-        shutil.copytree(directory, to)
+        shutil.copytree(directory, destination)
     else:
-        to.mkdir(parents=True)
+        destination.mkdir(parents=True)
 
 
-def put_back(image: Path, directory: Path) -> None:
-    """Make the directory what the image is; the image is used up."""
-    remove(directory)
+def replace_directory(image: Path, directory: Path) -> None:
+    """Replace the directory with the image directory, which no longer exists afterwards."""
+    remove_directory(directory)
     os.replace(image, directory)
 
 
 def lose_unsynced(directory: Path, synced: dict[str, int]) -> None:
-    """Take away what had not been synced: uncommitted frames, and bytes after a file's last sync."""
-    for path in files_in(directory):
+    """Remove what was not synced: uncommitted frames, and the bytes after a file's last sync."""
+    for path in list_files(directory):
         if path.name.endswith("-shm"):
             path.unlink()
         elif path.name.endswith("-wal"):
-            _cut(path, _last_commit(path))
+            _truncate(path, _last_commit(path))
         elif not is_sqlite(path):
             size = synced.get(path.relative_to(directory).as_posix())
             if size is not None and size < path.stat().st_size:
-                _cut(path, size)
+                _truncate(path, size)
 
 
-def tear(directory: Path) -> None:
-    """Leave the last write half there: the last frame of a write-ahead log, the last line of the newest other file."""
+def tear_last_write(directory: Path) -> None:
+    """Cut the last write in half: the last frame of a write-ahead log, and the last line of the newest other file."""
     plain: list[Path] = []
-    for path in files_in(directory):
+    for path in list_files(directory):
         if path.name.endswith("-shm"):
             continue
         if path.name.endswith("-wal"):
             end = _last_commit(path)
-            if end > _WAL_HEADER and end > _taken_over(path):
-                _cut(path, end - _frame_size(path) // 2)
+            if end > _WAL_HEADER and end > _checkpointed_end(path):
+                _truncate(path, end - _frame_size(path) // 2)
             path.with_name(path.name.removesuffix("-wal") + "-shm").unlink(missing_ok=True)
         elif not is_sqlite(path):
             plain.append(path)
@@ -187,26 +187,26 @@ def tear(directory: Path) -> None:
         newest = max(plain, key=lambda path: (path.stat().st_mtime_ns, path.name))
         data = newest.read_bytes()
         start = data.rstrip(b"\n").rfind(b"\n") + 1
-        _cut(newest, start + (len(data) - start) // 2)
+        _truncate(newest, start + (len(data) - start) // 2)
 
 
 def is_sqlite(path: Path) -> bool:
-    """Whether a file begins as an SQLite database does."""
+    """Return whether a file has the header of an SQLite database."""
     with open(path, "rb") as file:
         return file.read(16) == b"SQLite format 3\0"
 
 
-def remove(directory: Path) -> None:
-    """Take a directory away at once, whoever has files of it open.
+def remove_directory(directory: Path) -> None:
+    """Remove a directory at once, also when files in it are open.
 
-    It is moved first: a database connection of a life that is over, collected in the middle of this, would take away
-    its own log's name, and must find that its database is not where it was.
+    The directory is renamed first. Otherwise a database connection of a former incarnation that is garbage
+    collected during the removal would delete its log under the same name.
     """
     if directory.exists():
-        aside = directory.with_name(f".{directory.name}.gone")
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(directory, aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        trash = directory.with_name(f".{directory.name}.gone")
+        shutil.rmtree(trash, ignore_errors=True)
+        os.replace(directory, trash)
+        shutil.rmtree(trash, ignore_errors=True)
 
 
 def _frame_size(path: Path) -> int:
@@ -215,44 +215,47 @@ def _frame_size(path: Path) -> int:
 
 
 def _last_commit(path: Path) -> int:
-    """Where the last committed transaction of a write-ahead log ends; its header's end when there is none."""
+    """Return the offset at which the last committed transaction of a write-ahead log ends, or the end of its header."""
     size = path.stat().st_size
     if size < _WAL_HEADER:
         return 0
     with open(path, "rb") as file:
         header = file.read(_WAL_HEADER)
-        frame = _FRAME_HEADER + int(struct.unpack(">I", header[8:12])[0])
+        frame_bytes = _FRAME_HEADER + int(struct.unpack(">I", header[8:12])[0])
         salts = header[16:24]
-        end = place = _WAL_HEADER
-        while place + frame <= size:
-            file.seek(place)
+        end = offset = _WAL_HEADER
+        while offset + frame_bytes <= size:
+            file.seek(offset)
             head = file.read(_FRAME_HEADER)
             if head[8:16] != salts:
-                break  # frames of an earlier lap of the log
-            place += frame
+                break  # frames of an earlier pass over the log
+            offset += frame_bytes
             if struct.unpack(">I", head[4:8])[0]:
-                end = place
+                end = offset
         return end
 
 
-def _taken_over(path: Path) -> int:
-    """Up to where a write-ahead log has been checkpointed: what is in the database itself cannot be torn in the log.
+def _checkpointed_end(path: Path) -> int:
+    """Return the offset up to which the write-ahead log is checkpointed.
 
-    Source: the WAL-index file format; the index tells the log's salts at byte 32, the frames taken over at 96, and at
-    128 those that may have been: an index that was made anew at a start knows only these.
+    Pages that are already in the database cannot be torn in the log.
+
+    Source: the WAL-index file format. The index has the salts of the log at byte 32, the number of checkpointed
+    frames at byte 96, and the number of frames that may be checkpointed at byte 128. An index that was rebuilt at
+    a start has only the last number.
     """
     index = path.with_name(path.name.removesuffix("-wal") + "-shm")
     if not index.exists() or index.stat().st_size < 132:
         return 0
     with open(index, "rb") as file:
-        told = file.read(132)
+        header = file.read(132)
     with open(path, "rb") as file:
-        if file.read(24)[16:24] != told[32:40]:
-            return path.stat().st_size  # a new lap has begun, none of which is written yet: all that is here is over
-    frames = max(struct.unpack("=I", told[96:100])[0], struct.unpack("=I", told[128:132])[0])
+        if file.read(24)[16:24] != header[32:40]:
+            return path.stat().st_size  # a new pass without a frame: every frame in the file is checkpointed
+    frames = max(struct.unpack("=I", header[96:100])[0], struct.unpack("=I", header[128:132])[0])
     return _WAL_HEADER + int(frames) * _frame_size(path)
 
 
-def _cut(path: Path, size: int) -> None:
+def _truncate(path: Path, size: int) -> None:
     with open(path, "r+b") as file:
         file.truncate(size)

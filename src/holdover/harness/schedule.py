@@ -1,4 +1,4 @@
-"""A schedule: which transitions happen when, as a plain JSON file that a person can write.
+"""A cycle schedule: which transitions happen when, as a JSON file that a person can write.
 
     {"name": "default", "seed": 0, "every_day": [
       {"op": "begin"},
@@ -11,8 +11,8 @@
       {"op": "restart", "kind": "kill"},
       {"op": "end"}, {"op": "overnight"}]}
 
-`every_day` is done on every day asked for; `days` (a list of such lists) says them one by one. It is checked whole
-before anything runs: an unknown operation, a wrong value, a transition that would not be legal.
+`every_day` lists the operations of every day; `days` is a list with one such list for each day. The whole
+schedule is checked before anything runs: unknown operations, wrong values and illegal transitions are errors.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from holdover.harness.condition import KINDS, Condition, nth
 from holdover.harness.session import RESTARTS, Session
 
 
-class BadSchedule(ValueError):
-    """A schedule that cannot be run; the message names the operation and what would be right."""
+class CycleScheduleError(ValueError):
+    """A schedule cannot be run. The message names the operation and what would be right."""
 
 
-class Until(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The `nth` mutation of a kind: partial-fill, fill, pending, cancelled."""
+class UntilCondition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `nth` mutation of a kind: partial-fill, fill, pending or cancelled."""
 
     kind: str
     nth: int = 1
@@ -40,15 +40,15 @@ class Until(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     strategy: str = ""
 
     def condition(self) -> Condition:
-        """As the session takes it."""
+        """Return the condition that `Session.run` takes."""
         return nth(self.nth, KINDS[self.kind], tif=self.tif, strategy=self.strategy)
 
 
-class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One operation: `op` and what it needs."""
+class CycleOperation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One operation: `op` and its arguments."""
 
     op: str
-    until: Until | float | str | None = None
+    until: UntilCondition | float | str | None = None
     limit: float | str = "close"
     seconds: float = 0
     kill: bool = False
@@ -62,80 +62,85 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     splits: dict[str, tuple[int, int]] = {}
 
 
-class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A named list of operations for every day, or for each day its own."""
+class CycleSchedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A named list of operations, either for every day or for each day."""
 
     name: str = "unnamed"
     seed: int = 0
-    every_day: list[Operation] = []
-    days: list[list[Operation]] = []
+    every_day: list[CycleOperation] = []
+    days: list[list[CycleOperation]] = []
 
-    def operations(self, day: int) -> list[Operation]:
-        """What happens on the `day`-th day, counted from 0; past the last one named, the last one again."""
+    def operations(self, day: int) -> list[CycleOperation]:
+        """Return the operations of the `day`-th day, counted from 0. Later days repeat the last day of `days`."""
         if self.days:
             return self.days[min(day, len(self.days) - 1)]
         return self.every_day
 
 
 OPERATIONS: Final = ("begin", "run", "disconnect", "reconnect", "restart", "link-fault", "end", "overnight")
-"""Everything that a schedule can ask for."""
+"""Every operation that a schedule can name."""
 
 
-def _op(op: str, **fields: Any) -> Operation:
-    return Operation(op=op, **fields)
+def _operation(op: str, **fields: Any) -> CycleOperation:
+    return CycleOperation(op=op, **fields)
 
 
-DEFAULT: Final = Schedule(
+DEFAULT_SCHEDULE: Final = CycleSchedule(
     name="default",
     every_day=[
-        _op("begin"),
-        _op("run", until=0.2),
-        _op("run", until=Until(kind="pending"), limit=0.3),
-        _op("disconnect", recovery="drop"),
-        _op("run", seconds=90),
-        _op("reconnect"),
-        _op("run", until=0.4),
-        _op("run", until=Until(kind="pending"), limit=0.5),
-        _op("disconnect", recovery="replay"),
-        _op("run", seconds=90),
-        _op("reconnect"),
-        _op("run", until=0.6),
-        _op("run", until=Until(kind="partial-fill", nth=2), limit=0.9, kill=True),
-        _op("restart", kind="kill"),
-        _op("run"),
-        _op("end"),
-        _op("overnight"),
+        _operation("begin"),
+        _operation("run", until=0.2),
+        _operation("run", until=UntilCondition(kind="pending"), limit=0.3),
+        _operation("disconnect", recovery="drop"),
+        _operation("run", seconds=90),
+        _operation("reconnect"),
+        _operation("run", until=0.4),
+        _operation("run", until=UntilCondition(kind="pending"), limit=0.5),
+        _operation("disconnect", recovery="replay"),
+        _operation("run", seconds=90),
+        _operation("reconnect"),
+        _operation("run", until=0.6),
+        _operation("run", until=UntilCondition(kind="partial-fill", nth=2), limit=0.9, kill=True),
+        _operation("restart", kind="kill"),
+        _operation("run"),
+        _operation("end"),
+        _operation("overnight"),
     ],
 )
-"""Begin, trade, cut the link with orders in flight (dropped, then replayed), kill inside a partial fill, overnight."""
+"""Trade, cut the link with orders in flight (dropped, then replayed), kill inside a partial fill, overnight."""
 
-FRESH: Final = Schedule(name="fresh", every_day=[_op("begin"), _op("run"), _op("end"), _op("overnight")])
-"""What a fresh-state test does: the day, from nothing, and no transition."""
+FRESH_SCHEDULE: Final = CycleSchedule(
+    name="fresh", every_day=[_operation("begin"), _operation("run"), _operation("end"), _operation("overnight")]
+)
+"""The schedule of a fresh-state test: one day from an empty state, without transitions."""
 
 
-def read_schedule(path: Path) -> Schedule:
-    """The schedule in a JSON file, checked. Raises `BadSchedule`."""
+def read_schedule(path: Path) -> CycleSchedule:
+    """Read and check the schedule in a JSON file.
+
+    Raises `CycleScheduleError` when the file cannot be read or the schedule cannot be run.
+    """
     try:
-        schedule = msgspec.json.decode(path.read_bytes(), type=Schedule)
-    except OSError as problem:
-        raise BadSchedule(f"{path}: cannot be read: {problem.strerror}") from problem
-    except msgspec.MsgspecError as problem:
-        raise BadSchedule(f"{path.name}: {problem}") from problem
-    problems = check(schedule)
+        schedule = msgspec.json.decode(path.read_bytes(), type=CycleSchedule)
+    except OSError as error:
+        raise CycleScheduleError(f"{path}: cannot be read: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise CycleScheduleError(f"{path.name}: {error}") from error
+    problems = check_schedule(schedule)
     if problems:
-        raise BadSchedule("\n".join(f"{path.name}: {problem}" for problem in problems))
+        raise CycleScheduleError("\n".join(f"{path.name}: {problem}" for problem in problems))
     return schedule
 
 
-def check(schedule: Schedule) -> list[str]:
-    """What is wrong with a schedule, in words; empty when it can be run."""
-    found: list[str] = []
+def check_schedule(schedule: CycleSchedule) -> list[str]:
+    """Return what is wrong with a schedule, in words; an empty list when it can be run."""
+    problems: list[str] = []
     days = schedule.days or [schedule.every_day]
     if not any(days):
         return ["no operation in it; give every_day or days"]
     for number, operations in enumerate(days):
-        found += _check_day(operations, f"day {number}" if schedule.days else "every_day")
-    return found
+        problems += _check_day(operations, f"day {number}" if schedule.days else "every_day")
+    return problems
 
 
 _AFTER: Final = {"begin": "open", "end": "ended", "overnight": "night"}
@@ -146,69 +151,71 @@ _LEGAL: Final = {
 }
 
 
-def _check_day(operations: Sequence[Operation], where: str) -> list[str]:
-    found: list[str] = []
+def _check_day(operations: Sequence[CycleOperation], label: str) -> list[str]:
+    problems: list[str] = []
     phase, connected, alive = "night", True, True
-    for number, one in enumerate(operations, 1):
-        place = f"{where}, operation {number} ({one.op})"
-        problem = _value_problem(one)
+    for number, operation in enumerate(operations, 1):
+        location = f"{label}, operation {number} ({operation.op})"
+        problem = _value_problem(operation)
         if problem:
-            found.append(f"{place}: {problem}")
+            problems.append(f"{location}: {problem}")
             continue
         legal = _LEGAL[phase]
-        if one.op not in legal:
-            found.append(f"{place}: not legal when the session is {phase}; legal is: {', '.join(legal)}")
+        if operation.op not in legal:
+            problems.append(f"{location}: not legal when the session is {phase}; legal is: {', '.join(legal)}")
             continue
-        if one.op == "disconnect" and not connected:
-            found.append(f"{place}: the link is cut already; legal is: reconnect")
-        if one.op == "reconnect" and connected:
-            found.append(f"{place}: the link has not been cut; legal is: disconnect")
-        if one.op in ("run", "end") and not alive:
-            found.append(f"{place}: the subject was killed by the run before; legal is: restart")
-        connected = one.op == "reconnect" or (connected and one.op != "disconnect")
-        alive = one.op == "restart" or (alive and not (one.op == "run" and one.kill))
-        phase = _AFTER.get(one.op, phase)
-    if phase != "night" and not found:
-        found.append(f"{where}: ends while the session is {phase}; it should end with end, overnight")
-    return found
+        if operation.op == "disconnect" and not connected:
+            problems.append(f"{location}: the link is cut already; legal is: reconnect")
+        if operation.op == "reconnect" and connected:
+            problems.append(f"{location}: the link has not been cut; legal is: disconnect")
+        if operation.op in ("run", "end") and not alive:
+            problems.append(f"{location}: the subject was killed by the run before; legal is: restart")
+        connected = operation.op == "reconnect" or (connected and operation.op != "disconnect")
+        alive = operation.op == "restart" or (alive and not (operation.op == "run" and operation.kill))
+        phase = _AFTER.get(operation.op, phase)
+    if phase != "night" and not problems:
+        problems.append(f"{label}: ends while the session is {phase}; it should end with end, overnight")
+    return problems
 
 
-def _value_problem(one: Operation) -> str:
-    if one.op not in OPERATIONS:
+def _value_problem(operation: CycleOperation) -> str:
+    if operation.op not in OPERATIONS:
         return f"no operation is called so; there are {', '.join(OPERATIONS)}"
-    if one.op == "restart" and one.kind not in RESTARTS:
-        return f"no restart is called {one.kind!r}; there are {', '.join(RESTARTS)}"
-    if isinstance(one.until, Until) and one.until.kind not in KINDS:
-        return f"no condition is called {one.until.kind!r}; there are {', '.join(KINDS)}"
-    if isinstance(one.until, float) and not 0.0 <= one.until <= 1.0:
-        return f"until is {one.until}, should be a fraction of the session from 0.0 to 1.0"
-    if isinstance(one.until, str) and one.until not in ("open", "close"):
-        return f"until is {one.until!r}, should be open or close"
-    if one.kill and not isinstance(one.until, Until):
+    if operation.op == "restart" and operation.kind not in RESTARTS:
+        return f"no restart is called {operation.kind!r}; there are {', '.join(RESTARTS)}"
+    if isinstance(operation.until, UntilCondition) and operation.until.kind not in KINDS:
+        return f"no condition is called {operation.until.kind!r}; there are {', '.join(KINDS)}"
+    if isinstance(operation.until, float) and not 0.0 <= operation.until <= 1.0:
+        return f"until is {operation.until}, should be a fraction of the session from 0.0 to 1.0"
+    if isinstance(operation.until, str) and operation.until not in ("open", "close"):
+        return f"until is {operation.until!r}, should be open or close"
+    if operation.kill and not isinstance(operation.until, UntilCondition):
         return "kill needs a condition in until: at which mutation"
-    if one.recovery not in ("", "replay", "drop"):
-        return f"recovery is {one.recovery!r}, should be replay or drop"
+    if operation.recovery not in ("", "replay", "drop"):
+        return f"recovery is {operation.recovery!r}, should be replay or drop"
     return ""
 
 
-def perform(session: Session, one: Operation, *, day: str) -> None:
-    """Do one operation to a session."""
-    if one.op == "begin":
+def perform_operation(session: Session, operation: CycleOperation, *, day: str) -> None:
+    """Perform one operation on a session."""
+    if operation.op == "begin":
         session.begin(day)
-    elif one.op == "run" and one.seconds:
-        session.run(session.clock.now_ns + int(one.seconds * 1_000_000_000))
-    elif one.op == "run":
-        until = one.until.condition() if isinstance(one.until, Until) else one.until
-        session.run(until, kill=one.kill, limit=one.limit)
-    elif one.op == "disconnect":
-        session.disconnect(lose_out=one.lose_out, recovery=one.recovery)
-    elif one.op == "reconnect":
+    elif operation.op == "run" and operation.seconds:
+        session.run(session.clock.now_ns + int(operation.seconds * 1_000_000_000))
+    elif operation.op == "run":
+        target = operation.until.condition() if isinstance(operation.until, UntilCondition) else operation.until
+        session.run(target, kill=operation.kill, limit=operation.limit)
+    elif operation.op == "disconnect":
+        session.disconnect(lose_out=operation.lose_out, recovery=operation.recovery)
+    elif operation.op == "reconnect":
         session.reconnect()
-    elif one.op == "restart":
-        session.restart(one.kind, during=one.during)
-    elif one.op == "link-fault":
-        session.link.fault(one.direction, one.number, one.fault, int(one.seconds * 1_000_000_000))
-    elif one.op == "end":
+    elif operation.op == "restart":
+        session.restart(operation.kind, during=operation.during)
+    elif operation.op == "link-fault":
+        session.link.inject_fault(
+            operation.direction, operation.number, operation.fault, int(operation.seconds * 1_000_000_000)
+        )
+    elif operation.op == "end":
         session.end()
     else:
-        session.overnight(one.splits)
+        session.overnight(operation.splits)

@@ -1,12 +1,13 @@
-"""Snapshots: the full state at an instant, content-addressed, restorable, comparable, redactable.
+"""Snapshots: the full state at an instant, content-addressed, restorable, comparable and redactable.
 
     magic "HSNP" + version (u32)    8 bytes
     SHA-256 of the body             32 bytes
     body                            zlib over msgpack: {"about": {...}, "parts": {name: bytes}}
 
-The name of a snapshot is the first twelve digits of its digest: the same state has the same name anywhere.
-Redaction is a step of taking one: named fields are replaced, in database columns and in encoded records alike, by a
-mark made of their content, so that equal values stay equal and nothing can be read back.
+The name of a snapshot is the first twelve hex digits of its digest, so equal states have equal names
+everywhere. Redaction happens when a snapshot is taken. It replaces the named fields, in database columns and
+in encoded records, with a mark derived from their content: equal values stay equal, and no value can be
+recovered.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from typing import Any, Final
 import msgspec
 
 from holdover.runtime.files import sync_directory
-from holdover.runtime.redaction import Rules, is_database
+from holdover.runtime.redaction import RedactionRules, is_database
 
-try:  # the same format at several times the speed, where it is installed; either reads what the other wrote
+try:  # isal compresses the same format several times faster; zlib and isal read each other's output
     from isal.isal_zlib import compress as _fast
 except ImportError:
     _fast = zlib.compress
@@ -35,12 +36,12 @@ _MAGIC: Final = b"HSNP"
 VERSION: Final = 1
 
 
-class BadSnapshot(ValueError):
-    """A snapshot that is damaged, foreign or missing; the message says which and why."""
+class SnapshotError(ValueError):
+    """A snapshot is damaged, foreign or missing. The message says which snapshot and why."""
 
 
-class About(msgspec.Struct, frozen=True, kw_only=True):
-    """What a snapshot says of itself. Times in ns since the epoch, UTC; `catalogue` is the digest in force."""
+class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The description of a snapshot. Times are ns since the epoch, UTC; `catalogue` is the digest in force."""
 
     trade_date: str
     phase: str
@@ -53,26 +54,26 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot:
-    """A full state: its parts by name, and what it is about."""
+    """A full state: its parts by name, and its description."""
 
-    def __init__(self, about: About, parts: Mapping[str, bytes]) -> None:
-        self.about, self.parts = about, dict(parts)
-        self._body = msgspec.msgpack.encode({"about": about, "parts": dict(sorted(self.parts.items()))})
+    def __init__(self, info: SnapshotInfo, parts: Mapping[str, bytes]) -> None:
+        self.info, self.parts = info, dict(parts)
+        self._body = msgspec.msgpack.encode({"about": info, "parts": dict(sorted(self.parts.items()))})
         self.digest = hashlib.sha256(self._body).hexdigest()
 
     @property
     def name(self) -> str:
-        """The first twelve digits of its digest."""
+        """The first twelve hex digits of the digest."""
         return self.digest[:12]
 
     def save(self, directory: Path) -> Path:
-        """Write it whole into a directory, synced and renamed; returns the file."""
+        """Write the snapshot into a directory, synced and renamed into place; return the path."""
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{self.name}.hsnap"
         part = path.with_suffix(".writing")
         with open(part, "wb") as file:
             file.write(_MAGIC + struct.pack("<I", VERSION) + bytes.fromhex(self.digest))
-            file.write(_compressed(self._body))
+            file.write(_compress(self._body))
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -81,43 +82,43 @@ class Snapshot:
 
     @classmethod
     def open(cls, path: Path) -> Snapshot:
-        """Read one. Raises `BadSnapshot` when it is missing, damaged or of another version."""
+        """Read a snapshot. Raises `SnapshotError` when it is missing, damaged or of another version."""
         try:
             data = path.read_bytes()
-        except OSError as problem:
-            raise BadSnapshot(f"{path}: cannot be read: {problem.strerror}") from problem
+        except OSError as error:
+            raise SnapshotError(f"{path}: cannot be read: {error.strerror}") from error
         if data[:4] != _MAGIC:
-            raise BadSnapshot(f"{path.name}: not a Holdover snapshot")
+            raise SnapshotError(f"{path.name}: not a Holdover snapshot")
         version = struct.unpack("<I", data[4:8])[0] if len(data) >= 8 else 0
         if version != VERSION:
-            raise BadSnapshot(f"{path.name}: written in version {version}, this Holdover reads version {VERSION}")
+            raise SnapshotError(f"{path.name}: written in version {version}, this Holdover reads version {VERSION}")
         try:
             body = zlib.decompress(data[40:])
-        except zlib.error as problem:
-            raise BadSnapshot(f"{path.name}: damaged: {problem}") from problem
+        except zlib.error as error:
+            raise SnapshotError(f"{path.name}: damaged: {error}") from error
         if hashlib.sha256(body).digest() != data[8:40]:
-            raise BadSnapshot(f"{path.name}: damaged: its content does not match its digest")
-        held = msgspec.msgpack.decode(body)
-        return cls(msgspec.convert(held["about"], About), held["parts"])
+            raise SnapshotError(f"{path.name}: damaged: its content does not match its digest")
+        content = msgspec.msgpack.decode(body)
+        return cls(msgspec.convert(content["about"], SnapshotInfo), content["parts"])
 
     def __repr__(self) -> str:
         size = sum(len(part) for part in self.parts.values())
-        return f"<Snapshot {self.name} {self.about.trade_date} {self.about.phase} {len(self.parts)} parts {size} bytes>"
+        return f"<Snapshot {self.name} {self.info.trade_date} {self.info.phase} {len(self.parts)} parts {size} bytes>"
 
 
-def _compressed(body: bytes) -> bytes:
+def _compress(body: bytes) -> bytes:
     return bytes(_fast(body, 1))
 
 
-def take(session: Any, *, redact: Iterable[str] = (), subject: str = "") -> Snapshot:
-    """The full state of a session now, with the named fields redacted."""
+def take_snapshot(session: Any, *, redact: Iterable[str] = (), subject: str = "") -> Snapshot:
+    """Take the full state of a session, with the named fields redacted."""
     names = sorted(set(redact))
-    parts = session.state()
+    parts = session.to_parts()
     if names:
-        rules = Rules(fields=names)
-        parts = {name: rules.redacted(content) for name, content in _checkpointed(parts).items()}
+        rules = RedactionRules(fields=names)
+        parts = {name: rules.redact_content(content) for name, content in _checkpoint_databases(parts).items()}
     return Snapshot(
-        About(
+        SnapshotInfo(
             trade_date=session.trade_date,
             phase=session.phase,
             time_ns=session.clock.now_ns,
@@ -132,63 +133,63 @@ def take(session: Any, *, redact: Iterable[str] = (), subject: str = "") -> Snap
 
 
 class SnapshotStore:
-    """A folder of snapshots."""
+    """A directory of snapshots."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def list(self) -> list[Path]:
-        """Every snapshot file, oldest name first."""
+    def list_paths(self) -> list[Path]:
+        """Return every snapshot file, sorted by name."""
         return sorted(self.directory.glob("*.hsnap"))
 
-    def get(self, name: str) -> Snapshot:
-        """By name or the beginning of one. Raises `BadSnapshot` when there is none, or more than one."""
-        found = [path for path in self.list() if path.stem.startswith(name)]
-        if len(found) != 1:
-            at_hand = ", ".join(path.stem for path in self.list()) or "nothing"
-            said = "no snapshot is" if not found else "several snapshots are"
-            raise BadSnapshot(f"{said} called {name} in {self.directory}; at hand: {at_hand}")
-        return Snapshot.open(found[0])
+    def find(self, name: str) -> Snapshot:
+        """Open the snapshot with that name or name prefix. Raises `SnapshotError` when none or several match."""
+        matches = [path for path in self.list_paths() if path.stem.startswith(name)]
+        if len(matches) != 1:
+            at_hand = ", ".join(path.stem for path in self.list_paths()) or "nothing"
+            description = "no snapshot is" if not matches else "several snapshots are"
+            raise SnapshotError(f"{description} called {name} in {self.directory}; at hand: {at_hand}")
+        return Snapshot.open(matches[0])
 
 
 # -- comparing --------------------------------------------------------------------------------------------------------
 
 
-def difference(left: Snapshot, right: Snapshot) -> list[str]:
-    """What differs between two states, a line a thing: parts, rows of databases, entries of encoded parts."""
-    found: list[str] = []
-    for name in sorted({*left.parts, *right.parts}):
-        one, other = left.parts.get(name), right.parts.get(name)
-        if one is None or other is None:
-            found.append(f"{name}: only in {(left if other is None else right).name}")
-        elif one != other:
-            found += list(_differing(name, _opened(one), _opened(other)))
-    return found
+def compare_snapshots(first: Snapshot, second: Snapshot) -> list[str]:
+    """Return the differences between two states, one a line: parts, database rows, and entries of encoded parts."""
+    lines: list[str] = []
+    for name in sorted({*first.parts, *second.parts}):
+        first_part, second_part = first.parts.get(name), second.parts.get(name)
+        if first_part is None or second_part is None:
+            lines.append(f"{name}: only in {(first if second_part is None else second).name}")
+        elif first_part != second_part:
+            lines += list(_describe_differences(name, _decode_part(first_part), _decode_part(second_part)))
+    return lines
 
 
-def _opened(content: bytes) -> Any:
+def _decode_part(content: bytes) -> Any:
     if is_database(content):
-        return _rows(content)
+        return _read_rows(content)
     try:
         return msgspec.msgpack.decode(content)
     except msgspec.MsgspecError:
         return content
 
 
-def _differing(name: str, one: Any, other: Any) -> Iterator[str]:
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in [*one, *[key for key in other if key not in one]]:
-            if one.get(key) != other.get(key):
-                yield from _differing(f"{name}.{key}", one.get(key), other.get(key))
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for number, (left, right) in enumerate(zip(one, other, strict=True)):
-            if left != right:
-                yield from _differing(f"{name}[{number}]", left, right)
+def _describe_differences(name: str, first: Any, second: Any) -> Iterator[str]:
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in [*first, *[key for key in second if key not in first]]:
+            if first.get(key) != second.get(key):
+                yield from _describe_differences(f"{name}.{key}", first.get(key), second.get(key))
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        for number, (first_item, second_item) in enumerate(zip(first, second, strict=True)):
+            if first_item != second_item:
+                yield from _describe_differences(f"{name}[{number}]", first_item, second_item)
     else:
-        yield f"{name}: {_short(one)} / {_short(other)}"
+        yield f"{name}: {_shorten(first)} / {_shorten(second)}"
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
 
@@ -196,7 +197,7 @@ def _short(value: Any) -> str:
 # -- databases --------------------------------------------------------------------------------------------------------
 
 
-def _rows(content: bytes) -> dict[str, Any]:
+def _read_rows(content: bytes) -> dict[str, Any]:
     memory = sqlite3.connect(":memory:")
     try:
         memory.deserialize(content[:18] + b"\x01\x01" + content[20:])
@@ -209,19 +210,19 @@ def _rows(content: bytes) -> dict[str, Any]:
         memory.close()
 
 
-def _checkpointed(parts: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The parts with every write-ahead log taken into its database: a log cannot be redacted in place."""
-    found = {name: part for name, part in parts.items() if not name.endswith(("-wal", "-shm"))}
+def _checkpoint_databases(parts: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the parts with every write-ahead log checkpointed into its database; a log cannot be redacted in place."""
+    merged_parts = {name: part for name, part in parts.items() if not name.endswith(("-wal", "-shm"))}
     for name, log in parts.items():
         owner = name.removesuffix("-wal")
-        if not name.endswith("-wal") or owner not in found:
+        if not name.endswith("-wal") or owner not in merged_parts:
             continue
-        with tempfile.TemporaryDirectory() as place:
-            path = Path(place) / "part.db"
-            path.write_bytes(found[owner])
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "part.db"
+            path.write_bytes(merged_parts[owner])
             path.with_name("part.db-wal").write_bytes(log)
             database = sqlite3.connect(path)
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             database.close()
-            found[owner] = path.read_bytes()
-    return found
+            merged_parts[owner] = path.read_bytes()
+    return merged_parts

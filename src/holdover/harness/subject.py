@@ -1,8 +1,9 @@
-"""The system under test, behind a small adapter.
+"""The interface between the harness and the system under test.
 
-A subject has `accounts` and two methods: `start(env)` and `stop()`. It keeps what must survive in `env.directory`, says
-to `env.guard` what changed and what it read back, and reaches the outside through `env.clock`, `env.link` and
-`env.market` only. When it is killed, its `env` goes dead: whatever still runs inside it has no effect any more.
+A subject has `accounts` and two methods: `start(env)` and `stop()`. It keeps the state that must survive a
+restart in `env.directory`, reports its records to `env.guard`, and uses only `env.clock`, `env.link` and
+`env.market` to reach the outside. When the harness kills a subject, it disables the subject's `env`; code of
+the subject that still runs then has no effect.
 """
 
 from __future__ import annotations
@@ -18,55 +19,58 @@ from typing import Any, Final, Protocol, runtime_checkable
 from holdover.model import Instrument, Query, Record, Request
 from holdover.recording import Meta
 from holdover.runtime import Guard
-from holdover.world import Book, Clock, End, Venue
+from holdover.world import SimulatedLinkEnd, TopOfBook, Venue, VirtualClock
 
 
-class BadSubject(ValueError):
-    """A subject that cannot be used; the message lists every problem, one a line."""
+class SubjectError(ValueError):
+    """A subject cannot be used. The message lists every problem, one a line."""
 
 
-class Killed(BaseException):
-    """The subject's process is gone at this very point. Nothing of it may catch this and live on."""
+class SubjectKilledError(BaseException):
+    """The subject's process was killed at this point. The subject must not catch this exception."""
 
 
 class SubjectClock:
-    """Virtual time as the subject sees it."""
+    """The virtual clock that a subject uses."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
-        self.dead = False
+        self.is_dead = False
 
     @property
     def now_ns(self) -> int:
-        """The time now, ns since the epoch, UTC."""
+        """The current time, in ns since the epoch, UTC."""
         return self._clock.now_ns
 
     def call_at(self, time_ns: int, name: str, *args: Any) -> None:
-        """Have the timer handler called at a time; a time that has passed means at once."""
-        if not self.dead:
-            self._clock.at(max(time_ns, self._clock.now_ns), "subject", name, *args)
+        """Call the timer handler at `time_ns`, or at once when that time has passed."""
+        if not self.is_dead:
+            self._clock.set_timer(max(time_ns, self._clock.now_ns), "subject", name, *args)
 
     def on_timer(self, handler: Callable[[str, tuple[Any, ...]], None]) -> None:
-        """Who is called when a timer is due."""
-        if not self.dead:
+        """Register the handler that receives the subject's timers."""
+        if not self.is_dead:
             self._clock.register("subject", handler)
 
 
-class Market:
-    """The recorded market as last seen."""
+class RecordedMarket:
+    """The recorded market: the latest quote, trade and status of each instrument."""
 
     def __init__(self, venue: Venue) -> None:
         self._venue = venue
 
-    def top(self, symbol: str) -> Book:
-        """Best bid and offer, last price, traded quantity, whether it trades. Raises `KeyError` for a stranger."""
+    def top(self, symbol: str) -> TopOfBook:
+        """Return best bid and offer, last price, traded quantity and trading status of an instrument.
+
+        Raises `KeyError` when the market does not have the symbol.
+        """
         return self._venue.top(symbol)
 
 
-class _NoStep:
-    """The step of a dead subject."""
+class _NullStep:
+    """The step of a killed subject: it does nothing."""
 
-    def __enter__(self) -> _NoStep:
+    def __enter__(self) -> _NullStep:
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -74,73 +78,74 @@ class _NoStep:
 
 
 class SubjectGuard:
-    """The guard as the subject holds it: the real one, until the subject is dead.
+    """The guard that a subject uses. It forwards to the real guard until the subject is killed.
 
-    What the venue knows is recorded by the venue itself here, so a subject's own word on it is left out; and what the
-    subject calls reconciled is compared with the venue at the next moment when nothing is in flight.
+    The venue records its own state in a harness session, so `record` ignores what the subject records for the
+    subsystem `venue`. `reconciled` only notes the claim; the harness compares subject and venue the next time
+    that no message is in flight.
     """
 
     def __init__(self, guard: Guard, on_record: Callable[[str, Record], None]) -> None:
-        self.real = guard
-        self.dead = False
+        self.wrapped_guard = guard
+        self.is_dead = False
         self.reconciled_date = ""
-        self.recovered: list[str] = []
-        self.restored: list[str] = []
+        self.recovered_subsystems: list[str] = []
+        self.restored_subsystems: list[str] = []
         self._on_record = on_record
 
     def step(self, cause: str) -> Any:
-        """One cause; see `Guard.step`."""
-        return _NoStep() if self.dead else self.real.step(cause)
+        """Open a step for one cause; see `Guard.step`."""
+        return _NullStep() if self.is_dead else self.wrapped_guard.step(cause)
 
     def record(self, subsystem: str, record: Record) -> None:
-        """One subsystem's record has changed; see `Guard.record`."""
-        if self.dead or subsystem == "venue":
+        """Record a change of one subsystem; see `Guard.record`."""
+        if self.is_dead or subsystem == "venue":
             return
-        self.real.record(subsystem, record)
+        self.wrapped_guard.record(subsystem, record)
         self._on_record(subsystem, record)
 
     def restore(self, subsystem: str, records: Iterable[Record]) -> None:
-        """What a subsystem read back; see `Guard.restore`."""
-        if not self.dead:
-            self.restored.append(subsystem)
-            self.real.restore(subsystem, records)
+        """Report the records that a subsystem read back; see `Guard.restore`."""
+        if not self.is_dead:
+            self.restored_subsystems.append(subsystem)
+            self.wrapped_guard.restore(subsystem, records)
 
     def permits(self, message: Request | Query) -> bool:
-        """Whether a message may leave; see `Guard.permits`."""
-        return not self.dead and self.real.permits(message)
+        """Return whether a message may be sent; see `Guard.permits`."""
+        return not self.is_dead and self.wrapped_guard.permits(message)
 
     def reconciled(self, trade_date: str, recovered: Iterable[str] = ("orders", "positions", "ledger")) -> None:
-        """Reconciliation is complete; asserted at the next quiescent moment."""
-        if not self.dead:
-            self.reconciled_date, self.recovered = trade_date, list(recovered)
+        """Note that reconciliation is complete. The guard checks it when no message is in flight."""
+        if not self.is_dead:
+            self.reconciled_date, self.recovered_subsystems = trade_date, list(recovered)
 
     def tick(self) -> None:
-        """Let time pass; see `Guard.tick`."""
-        if not self.dead:
-            self.real.tick()
+        """Let the guard evaluate its time limits; see `Guard.tick`."""
+        if not self.is_dead:
+            self.wrapped_guard.tick()
 
     def quiescent(self) -> None:
-        """The harness knows better than the subject when nothing is in flight."""
+        """Do nothing: the harness decides when no message is in flight."""
 
     def boundary(self, name: str, trade_date: str, *, recovered: Iterable[str] = ()) -> None:
-        """Boundaries are the harness's here."""
+        """Do nothing: the harness reports the boundaries."""
 
-    def transition(self, what: str, detail: str = "") -> None:
-        """Transitions are the harness's here."""
+    def transition(self, kind: str, detail: str = "") -> None:
+        """Do nothing: the harness reports the transitions."""
 
     def declare_jump(self) -> None:
-        """See `Guard.declare_jump`."""
-        if not self.dead:
-            self.real.declare_jump()
+        """Accept a jump of the clock; see `Guard.declare_jump`."""
+        if not self.is_dead:
+            self.wrapped_guard.declare_clock_jump()
 
 
 @dataclass
 class Env:
-    """All that a subject has of the outside, for one life."""
+    """Everything outside the subject that one incarnation of it can use."""
 
     clock: SubjectClock
-    link: End
-    market: Market
+    link: SimulatedLinkEnd
+    market: RecordedMarket
     directory: Path
     guard: SubjectGuard
     trade_date: str
@@ -149,13 +154,13 @@ class Env:
     instruments: list[Instrument]
 
     def kill(self) -> None:
-        """From here on nothing that the subject does has any effect."""
-        self.clock.dead = self.guard.dead = self.link.dead = True
+        """Disable the environment: nothing that the subject does has an effect afterwards."""
+        self.clock.is_dead = self.guard.is_dead = self.link.is_dead = True
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a subject is made for: the instruments and days that it will see, the seed, faults to switch on."""
+    """The plan of a subject: the instruments and days that it will see, the seed, and the seeded faults."""
 
     days: list[Meta]
     seed: int = 0
@@ -163,54 +168,55 @@ class Plan:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def instruments(self) -> list[Instrument]:
-        """The instruments, in the order of first mention."""
+        """Return the instruments in the order in which the days first mention them."""
         return list({meta.instrument.symbol: meta.instrument for meta in self.days}.values())
 
 
 @runtime_checkable
 class Subject(Protocol):
-    """A system under test: one object a life."""
+    """A system under test. The harness creates one object for each incarnation."""
 
     accounts: Sequence[str]
 
     def start(self, env: Env) -> None:
-        """Come up on what `env.directory` holds."""
+        """Start from the state in `env.directory`."""
 
     def stop(self) -> None:
-        """Go down in good order."""
+        """Shut down in good order."""
 
 
-OWN: Final = {
+BUILTIN_SUBJECTS: Final = {
     "desk": "holdover.adapters.desk:DeskSubject",
     "nautilus": "holdover.adapters.nautilus:NautilusSubject",
     "freqtrade": "holdover.adapters.freqtrade:FreqtradeSubject",
 }
-"""The subjects that Holdover brings along, by their short names."""
+"""The subjects that Holdover ships, by short name."""
 
 Factory = Callable[[Plan], Subject]
-"""Makes a new subject for a new life."""
+"""Creates the subject object for a new incarnation."""
 
 
-def factory_named(name: str) -> Factory:
-    """The factory of a subject: `desk`, `nautilus`, `freqtrade`, or `MODULE:NAME` of a callable that takes a `Plan`.
+def resolve_factory(name: str) -> Factory:
+    """Return the factory of a subject.
 
-    Raises `BadSubject` when it cannot be imported or is not callable.
+    `name` is `desk`, `nautilus`, `freqtrade`, or `MODULE:NAME` of a callable that takes a `Plan`. Raises
+    `SubjectError` when the module cannot be imported or the attribute is not callable.
     """
-    name = OWN.get(name, name)
+    name = BUILTIN_SUBJECTS.get(name, name)
     module_name, _, attribute = name.partition(":")
     if not attribute:
-        raise BadSubject(
-            f"{name!r} is no subject: write {', '.join(OWN)}, or MODULE:NAME of a callable that takes a plan"
+        raise SubjectError(
+            f"{name!r} is no subject: write {', '.join(BUILTIN_SUBJECTS)}, or MODULE:NAME of a callable that takes a plan"
         )
-    here = os.getcwd()
-    if "" not in sys.path and here not in sys.path:
-        sys.path.append(here)  # a module of one's own, beside which one stands; last, so that it hides nothing
+    working_directory = os.getcwd()
+    if "" not in sys.path and working_directory not in sys.path:
+        sys.path.append(working_directory)  # finds modules in the working directory; last, so that it shadows nothing
     try:
         module = importlib.import_module(module_name)
-    except Exception as problem:
-        raise BadSubject(f"{module_name} cannot be imported: {type(problem).__name__}: {problem}") from problem
-    found = getattr(module, attribute, None)
-    if not callable(found):
-        raise BadSubject(f"{module_name} has no callable {attribute}")
-    factory: Factory = found
+    except Exception as error:
+        raise SubjectError(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
+    candidate = getattr(module, attribute, None)
+    if not callable(candidate):
+        raise SubjectError(f"{module_name} has no callable {attribute}")
+    factory: Factory = candidate
     return factory

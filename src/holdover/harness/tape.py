@@ -1,4 +1,4 @@
-"""The recorded events of a day as they run, from a place that can be kept and gone on from."""
+"""The tape: the recorded events of a day in time order, resumable at any offset."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from holdover.recording import MarketEvent, Recording
 _WINDOW_NS: Final = 60_000_000_000
 _BY_TIME = itemgetter(0)
 
-Place = tuple[int, int]
-"""Where a tape stands: the beginning of its window in ns, and how many events of that window have been given out."""
+TapeOffset = tuple[int, int]
+"""The offset of a tape: the start of its window in ns, and the number of events returned from that window."""
 
 
 class Tape:
-    """The events of several instruments in the order of their times; at equal times in the order given.
+    """The events of several instruments in time order; at equal times in the order of the instruments.
 
-    They are read in short windows: a stable sort of these is several times quicker than a heap over iterators, and as
-    exact. `place` can be asked for at any moment, and another tape begun there.
+    The tape reads short windows and sorts each of them. A stable sort gives the same order as a heap over
+    iterators and is several times faster. `offset` is valid at any moment, and another tape can start from it.
     """
 
-    def __init__(self, day: Sequence[Recording], start_ns: int, end_ns: int, place: Place | None = None) -> None:
+    def __init__(self, day: Sequence[Recording], start_ns: int, end_ns: int, offset: TapeOffset | None = None) -> None:
         self._day, self._end_ns = day, end_ns
-        self._begin_ns, self._skip = place or (start_ns, 0)
+        self._begin_ns, self._skip = offset or (start_ns, 0)
         self._length = self._skip
-        self._left: Iterator[MarketEvent] = iter(())
+        self._remaining: Iterator[MarketEvent] = iter(())
 
     @property
-    def place(self) -> Place:
-        """Where it stands now."""
-        return self._begin_ns, self._length - length_hint(self._left)
+    def offset(self) -> TapeOffset:
+        """The current offset."""
+        return self._begin_ns, self._length - length_hint(self._remaining)
 
     def events(self) -> Iterator[MarketEvent]:
-        """The events from here on, once."""
+        """Iterate over the remaining events, once."""
         for begin_ns in range(self._begin_ns, self._end_ns, _WINDOW_NS):
             window = self._window(begin_ns)
-            left = iter(window[self._skip :] if self._skip else window)
-            self._begin_ns, self._length, self._skip, self._left = begin_ns, len(window), 0, left
-            yield from left
+            remaining = iter(window[self._skip :] if self._skip else window)
+            self._begin_ns, self._length, self._skip, self._remaining = begin_ns, len(window), 0, remaining
+            yield from remaining
 
     def _window(self, begin_ns: int) -> list[MarketEvent]:
         end_ns = min(begin_ns + _WINDOW_NS, self._end_ns)

@@ -1,28 +1,28 @@
-"""Incidents: each breach opens one or joins one, classified before anyone looks; how often, and how long they last."""
+"""Incidents: each breach opens or joins one and is classified automatically; their rates and durations."""
 
 from holdover.incidents.classes import cell_class
-from holdover.incidents.exchange import COLUMNS, BadImport, from_csv, to_csv, to_json
-from holdover.incidents.figures import Figures, Lasted, Rate, Ratio, figures, rate_ratio
-from holdover.incidents.ledger import BadIncident, Incident, Ledger
-from holdover.incidents.page import figures_json, figures_page, figures_text
+from holdover.incidents.figures import DurationStats, IncidentFigures, Rate, RateRatio, compare_rates, compute_figures
+from holdover.incidents.interchange import COLUMNS, IncidentImportError, read_csv, to_csv, to_json
+from holdover.incidents.ledger import Incident, IncidentError, IncidentLedger
+from holdover.incidents.report import figures_json, figures_page, figures_text
 
 __all__ = [
     "COLUMNS",
-    "BadImport",
-    "BadIncident",
-    "Figures",
+    "IncidentImportError",
+    "IncidentError",
+    "IncidentFigures",
     "Incident",
-    "Lasted",
-    "Ledger",
+    "DurationStats",
+    "IncidentLedger",
     "Rate",
-    "Ratio",
+    "RateRatio",
     "cell_class",
-    "figures",
+    "compute_figures",
     "figures_json",
     "figures_page",
     "figures_text",
-    "from_csv",
-    "rate_ratio",
+    "read_csv",
+    "compare_rates",
     "to_csv",
     "to_json",
 ]

@@ -1,10 +1,10 @@
-"""How often incidents come and how long they last, with intervals that are exact and not taken from a normal curve.
+"""The rate and duration of incidents, with exact intervals that do not assume a normal distribution.
 
-Rates: incidents are counted as a Poisson process over the time that was watched, with Garwood's interval (SciPy's
-quantiles of chi-squared). Two periods are compared by the conditional exact test: of all incidents in both, those after
-the date are binomial, and the Clopper-Pearson interval of that share (`scipy.stats.binomtest`) becomes one of the
-ratio of the rates. Times: the median of those that came, with the interval of order statistics
-(`scipy.stats.quantile_test`); there is none below six.
+Rates: incidents are counted as a Poisson process over the watched time, with Garwood's interval (SciPy's quantiles of
+chi-squared). Two periods are compared by the conditional exact test: given all incidents of both periods, those after
+the date are binomial, and the Clopper-Pearson interval of that share (`scipy.stats.binomtest`) is converted into one
+for the ratio of the rates. Durations: the median of the observed ones, with the interval of order statistics
+(`scipy.stats.quantile_test`), which needs at least six.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ METHOD: Final = (
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
-    """Incidents in a period and how many that is per two weeks, with its interval."""
+    """Incidents in a period and their rate per two weeks, with its interval."""
 
     since_ns: int
     until_ns: int
@@ -39,12 +39,12 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fortnights(self) -> float:
-        """The length of the period."""
+        """The length of the period in units of two weeks."""
         return (self.until_ns - self.since_ns) / FORTNIGHT_NS
 
 
-class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """The rate after a date over that before it. None for what cannot be told: no incident before, or none at all."""
+class RateRatio(msgspec.Struct, frozen=True, kw_only=True):
+    """The rate after a date divided by the rate before it. None when undefined: no incident before, or none at all."""
 
     ratio: float | None
     low: float
@@ -52,19 +52,21 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     p: float
 
 
-class Lasted(msgspec.Struct, frozen=True, kw_only=True):
-    """How long something took from the opening on, in s: of `count` it came in `came`; None where too few came."""
+class DurationStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Durations from the opening to a step, in s: `observed_count` of `count` incidents reached it; None when
+    too few did.
+    """
 
     count: int
-    came: int
+    observed_count: int
     median: float | None
     low: float | None
     high: float | None
-    each: list[float] = []
+    values_s: list[float] = []
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What a report says of a period. `before`, `after` and `ratio` where a date parts it."""
+class IncidentFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of a period. `before`, `after` and `ratio` are set when a date divides it."""
 
     since_ns: int
     until_ns: int
@@ -73,53 +75,55 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     novel: int
     recurrent: int
     open: int
-    lasted: dict[str, Lasted]
+    lasted: dict[str, DurationStats]
     before: Rate | None = None
     after: Rate | None = None
-    ratio: Ratio | None = None
-    lasted_before: dict[str, Lasted] = {}
-    lasted_after: dict[str, Lasted] = {}
+    ratio: RateRatio | None = None
+    lasted_before: dict[str, DurationStats] = {}
+    lasted_after: dict[str, DurationStats] = {}
     incidents: list[Incident] = []
 
 
-def figures(incidents: Sequence[Incident], since_ns: int, until_ns: int, at_ns: int | None = None) -> Figures:
-    """The figures of the incidents that were opened from `since_ns` up to, not including, `until_ns`.
+def compute_figures(
+    incidents: Sequence[Incident], since_ns: int, until_ns: int, at_ns: int | None = None
+) -> IncidentFigures:
+    """Returns the figures of the incidents opened from `since_ns` up to, but not including, `until_ns`.
 
-    Raises `ValueError` for a period that is none, a date that does not part it, and where SciPy is not installed.
+    Raises `ValueError` when the period is empty, the date is not inside it, or SciPy is not installed.
     """
     if until_ns <= since_ns:
         raise ValueError("the period ends before it begins: --until should be later than --since")
     if at_ns is not None and not since_ns < at_ns < until_ns:
         raise ValueError("--before should be a date inside the period that --since and --until tell")
-    inside = [one for one in incidents if since_ns <= one.opened_ns < until_ns]
-    told = Figures(
+    period_incidents = [incident for incident in incidents if since_ns <= incident.opened_ns < until_ns]
+    result = IncidentFigures(
         since_ns=since_ns,
         until_ns=until_ns,
         at_ns=at_ns,
-        whole=rate(len(inside), since_ns, until_ns),
-        novel=sum(not one.recurs for one in inside),
-        recurrent=sum(bool(one.recurs) for one in inside),
-        open=sum(one.resolved_ns is None for one in inside),
-        lasted=lasted(inside),
-        incidents=inside,
+        whole=incident_rate(len(period_incidents), since_ns, until_ns),
+        novel=sum(not incident.recurs for incident in period_incidents),
+        recurrent=sum(bool(incident.recurs) for incident in period_incidents),
+        open=sum(incident.resolved_ns is None for incident in period_incidents),
+        lasted=duration_stats(period_incidents),
+        incidents=period_incidents,
     )
     if at_ns is None:
-        return told
-    earlier = [one for one in inside if one.opened_ns < at_ns]
-    later = [one for one in inside if one.opened_ns >= at_ns]
-    before, after = rate(len(earlier), since_ns, at_ns), rate(len(later), at_ns, until_ns)
+        return result
+    earlier = [incident for incident in period_incidents if incident.opened_ns < at_ns]
+    later = [incident for incident in period_incidents if incident.opened_ns >= at_ns]
+    before, after = incident_rate(len(earlier), since_ns, at_ns), incident_rate(len(later), at_ns, until_ns)
     return msgspec.structs.replace(
-        told,
+        result,
         before=before,
         after=after,
-        ratio=rate_ratio(before.count, before.fortnights, after.count, after.fortnights),
-        lasted_before=lasted(earlier),
-        lasted_after=lasted(later),
+        ratio=compare_rates(before.count, before.fortnights, after.count, after.fortnights),
+        lasted_before=duration_stats(earlier),
+        lasted_after=duration_stats(later),
     )
 
 
-def rate(count: int, since_ns: int, until_ns: int) -> Rate:
-    """The rate per two weeks of `count` incidents in a period."""
+def incident_rate(count: int, since_ns: int, until_ns: int) -> Rate:
+    """Returns the rate per two weeks of `count` incidents in a period. Raises `ValueError` without SciPy."""
     chi2 = _scipy().chi2
     length = (until_ns - since_ns) / FORTNIGHT_NS
     tail = (1 - CONFIDENCE) / 2
@@ -133,57 +137,60 @@ def rate(count: int, since_ns: int, until_ns: int) -> Rate:
     )
 
 
-def rate_ratio(before: int, before_time: float, after: int, after_time: float) -> Ratio:
-    """The rate of `after` incidents in a time over that of `before` in another, with its exact interval and p-value.
+def compare_rates(before: int, before_time: float, after: int, after_time: float) -> RateRatio:
+    """Returns the rate after divided by the rate before, with its exact interval and p-value.
 
-    Given both together, `after` is binomial with the share r·T2/(T1 + r·T2), whatever the rates are: each end of that
-    share's interval gives an end of the interval of r.
+    Given the total, `after` is binomial with the share r·T2/(T1 + r·T2), whatever the rates are: each end of the
+    interval of that share gives an end of the interval of r. Raises `ValueError` without SciPy.
     """
-    both = before + after
-    if not both:
-        return Ratio(ratio=None, low=0.0, high=None, p=1.0)
-    tested = _scipy().binomtest(after, both, after_time / (before_time + after_time))
-    interval = tested.proportion_ci(confidence_level=CONFIDENCE, method="exact")
+    total = before + after
+    if not total:
+        return RateRatio(ratio=None, low=0.0, high=None, p=1.0)
+    test_result = _scipy().binomtest(after, total, after_time / (before_time + after_time))
+    interval = test_result.proportion_ci(confidence_level=CONFIDENCE, method="exact")
 
     def as_ratio(share: float) -> float | None:
         return None if share >= 1 else share / (1 - share) * before_time / after_time
 
-    return Ratio(
-        ratio=as_ratio(after / both),
+    return RateRatio(
+        ratio=as_ratio(after / total),
         low=as_ratio(float(interval.low)) or 0.0,
         high=as_ratio(float(interval.high)),
-        p=float(tested.pvalue),
+        p=float(test_result.pvalue),
     )
 
 
-def lasted(incidents: Sequence[Incident]) -> dict[str, Lasted]:
-    """How long it took to acknowledge, to diagnose and to resolve."""
+def duration_stats(incidents: Sequence[Incident]) -> dict[str, DurationStats]:
+    """Returns the durations until acknowledgement, diagnosis and resolution. Raises `ValueError` without SciPy."""
     steps: dict[str, Callable[[Incident], int | None]] = {
-        "acknowledge": lambda one: one.acknowledged_ns,
-        "diagnose": lambda one: one.diagnosed_ns,
-        "resolve": lambda one: one.resolved_ns,
+        "acknowledge": lambda incident: incident.acknowledged_ns,
+        "diagnose": lambda incident: incident.diagnosed_ns,
+        "resolve": lambda incident: incident.resolved_ns,
     }
-    return {name: _lasted(len(incidents), _spans(incidents, when)) for name, when in steps.items()}
+    return {
+        name: _duration_stats_of(len(incidents), _durations_s(incidents, step_time))
+        for name, step_time in steps.items()
+    }
 
 
-def _spans(incidents: Sequence[Incident], when: Callable[[Incident], int | None]) -> list[float]:
-    found = [(at - one.opened_ns) / 1e9 for one in incidents if (at := when(one)) is not None]
-    return sorted(found)
+def _durations_s(incidents: Sequence[Incident], step_time: Callable[[Incident], int | None]) -> list[float]:
+    spans = [(at - incident.opened_ns) / 1e9 for incident in incidents if (at := step_time(incident)) is not None]
+    return sorted(spans)
 
 
-def _lasted(count: int, each: list[float]) -> Lasted:
-    if not each:
-        return Lasted(count=count, came=0, median=None, low=None, high=None)
-    interval = _scipy().quantile_test(each, q=0, p=0.5).confidence_interval(confidence_level=CONFIDENCE)
+def _duration_stats_of(count: int, values: list[float]) -> DurationStats:
+    if not values:
+        return DurationStats(count=count, observed_count=0, median=None, low=None, high=None)
+    interval = _scipy().quantile_test(values, q=0, p=0.5).confidence_interval(confidence_level=CONFIDENCE)
     low, high = float(interval.low), float(interval.high)
-    known = not (math.isnan(low) or math.isnan(high))
-    return Lasted(
+    is_bounded = not (math.isnan(low) or math.isnan(high))
+    return DurationStats(
         count=count,
-        came=len(each),
-        median=statistics.median(each),
-        low=low if known else None,
-        high=high if known else None,
-        each=each,
+        observed_count=len(values),
+        median=statistics.median(values),
+        low=low if is_bounded else None,
+        high=high if is_bounded else None,
+        values_s=values,
     )
 
 

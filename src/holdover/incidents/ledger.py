@@ -1,10 +1,10 @@
-"""The ledger of incidents, in the store that holds the freezes: SQLite and PostgreSQL alike.
+"""The ledger of incidents, in the store that holds the freezes, on SQLite and PostgreSQL.
 
-A breach opens an incident, or joins the one that is open with its invariant and its cell class. The life of an incident
-is opened, acknowledged, diagnosed, resolved; it is acknowledged when one of its pages is. Whether it is recurrent is
-never said by anybody: it is when an incident of the same invariant and the same cell class had been resolved before.
-Classes are the same by the parts that both have (`classes.same_class`). An incident imported without any class is
-joined by none, and repeated by each of its invariant: doubt opens an incident more, and does not call it novel.
+A breach opens an incident or joins the open incident with its invariant and cell class. An incident is opened,
+acknowledged, diagnosed and resolved; acknowledging one of its alerts acknowledges it. Recurrence is computed: an
+incident is recurrent when an earlier one with the same invariant and cell class had been resolved. Classes are compared
+by the parts that both have (`classes.is_same_class`). An imported incident without a class is never joined, and every
+later incident of its invariant recurs on it: when in doubt, a breach opens a new incident that does not count as novel.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.incidents.classes import cell_class, same_class
+from holdover.incidents.classes import cell_class, is_same_class
 from holdover.runtime import Breach, FreezeStore
-from holdover.runtime.breach import state_in_words
-from holdover.runtime.database import Row, Run
+from holdover.runtime.breach import describe_carried_state
+from holdover.runtime.database import Row, RunStatement
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS incident (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL, invariant TEXT NOT NULL, cell_class TEXT NOT NULL,
-    scope TEXT NOT NULL, severity TEXT NOT NULL, told TEXT NOT NULL, opened_ns INTEGER NOT NULL,
+    scope TEXT NOT NULL, severity TEXT NOT NULL, explanation TEXT NOT NULL, opened_ns INTEGER NOT NULL,
     acknowledged_ns INTEGER, acknowledged_by TEXT NOT NULL DEFAULT '',
     diagnosed_ns INTEGER, diagnosed_by TEXT NOT NULL DEFAULT '', cause TEXT NOT NULL DEFAULT '',
     diagnosis TEXT NOT NULL DEFAULT '', resolved_ns INTEGER, resolved_by TEXT NOT NULL DEFAULT '');
@@ -31,24 +31,24 @@ CREATE TABLE IF NOT EXISTS incident_breach (
     breach INTEGER PRIMARY KEY, incident INTEGER NOT NULL, dedup_key TEXT NOT NULL, time_ns INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS incident_place (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
-_FIELDS: Final = (
-    "number, name, invariant, cell_class, scope, severity, told, opened_ns, acknowledged_ns, acknowledged_by, "
+_COLUMNS: Final = (
+    "number, name, invariant, cell_class, scope, severity, explanation, opened_ns, acknowledged_ns, acknowledged_by, "
     "diagnosed_ns, diagnosed_by, cause, diagnosis, resolved_ns, resolved_by"
 )
 _TAG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _SENTENCE_MAX: Final = 2000
 
 
-class BadIncident(ValueError):
-    """An act that an incident does not allow, or an incident that is not there; the message says why."""
+class IncidentError(ValueError):
+    """The incident does not exist or does not allow the action; the message says why."""
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
-    """One incident as it stands; times in ns since the epoch, UTC, None for what has not come yet.
+    """One incident; times in ns since the epoch, UTC, None for steps that have not happened.
 
-    `name` is by which it is known elsewhere, where it was imported; `cause` the tag and `diagnosis` the sentence of
-    whoever diagnosed it; `breaches` the numbers of the breaches in it; `recurs` the number of the incident that it
-    repeats, 0 when it is novel; `cell` and `after` what the first breach in it tells of the state.
+    `name` is the name elsewhere of an imported incident; `cause` is the tag and `diagnosis` the sentence of the
+    diagnosis; `breaches` are the numbers of its breaches; `recurs` is the number of the incident that it repeats, 0
+    when it is novel; `cell` and `after` are the state that its first breach records.
     """
 
     number: int
@@ -57,7 +57,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     cell_class: str
     scope: str
     severity: str
-    told: str
+    explanation: str
     opened_ns: int
     acknowledged_ns: int | None = None
     acknowledged_by: str = ""
@@ -73,13 +73,13 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     after: str = ""
 
     @property
-    def found_in(self) -> str:
-        """The carried state in which it was found, in words; empty where no breach tells it."""
-        return state_in_words(self.cell, self.after)
+    def carried_state_text(self) -> str:
+        """The carried state of the first breach in words; empty when no breach records it."""
+        return describe_carried_state(self.cell, self.after)
 
     @property
     def state(self) -> str:
-        """How far it has come: opened, acknowledged, diagnosed or resolved."""
+        """The last step: opened, acknowledged, diagnosed or resolved."""
         if self.resolved_ns is not None:
             return "resolved"
         if self.diagnosed_ns is not None:
@@ -92,45 +92,47 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
         return "recurrent" if self.recurs else "novel"
 
 
-class Ledger:
-    """The incidents in a store. Every act is in the audit log, in the transaction of the act itself.
+class IncidentLedger:
+    """The incidents in a store. Every action is written to the audit log in the same transaction.
 
-    Raises `StoreProblem` from every method when the store cannot be read or written.
+    Every method raises `StoreError` when the store cannot be read or written.
     """
 
     def __init__(self, store: FreezeStore) -> None:
         self.store = store
         store.database.create(_SCHEMA)
 
-    # -- taking up what the guard has written -------------------------------------------------------------------
+    # -- importing from the guard -------------------------------------------------------------------------------
 
-    def take(self) -> int:
-        """Take up the breaches and acknowledgements that are new in the store; how many breaches.
+    def import_breaches(self) -> int:
+        """Import new breaches and acknowledgements from the store. Returns the number of breaches.
 
-        Idempotent, and safe to be called by several processes at once.
+        Idempotent; several processes may call it at once.
         """
-        if not self._anything_new():
+        if not self._has_new_rows():
             return 0
-        return self.store.database.write(self._take)
+        return self.store.database.write(self._import_breaches)
 
-    def _anything_new(self) -> bool:
-        """Whether `_take` would do anything: asked first, so that looking costs no synced transaction."""
+    def _has_new_rows(self) -> bool:
+        """Whether there is anything to import; checked first, because reading needs no synced transaction."""
         read = self.store.database.read
-        untaken = read(f"SELECT COUNT(*) FROM breach b WHERE {_UNTAKEN}")[0][0]
-        said = read("SELECT COUNT(*) FROM audit WHERE act='acknowledge' AND number > " + _PLACE)[0][0]
-        return bool(untaken or said)
+        new_breaches = read(f"SELECT COUNT(*) FROM breach b WHERE {_NEW_BREACHES}")[0][0]
+        new_acknowledgements = read(
+            "SELECT COUNT(*) FROM audit WHERE act='acknowledge' AND number > " + _LAST_AUDIT_NUMBER
+        )[0][0]
+        return bool(new_breaches or new_acknowledgements)
 
-    def _take(self, run: Run) -> int:
-        rows = run(f"SELECT body FROM breach b WHERE {_UNTAKEN} ORDER BY number")
+    def _import_breaches(self, run: RunStatement) -> int:
+        rows = run(f"SELECT body FROM breach b WHERE {_NEW_BREACHES} ORDER BY number")
         for (body,) in rows:
-            self._join(run, msgspec.json.decode(body, type=Breach))
+            self._add_breach(run, msgspec.json.decode(body, type=Breach))
         last = 0
         for number, time_ns, detail in run(
             "SELECT number, time_ns, detail FROM audit WHERE act='acknowledge' AND number > "
-            + _PLACE
+            + _LAST_AUDIT_NUMBER
             + " ORDER BY number"
         ):
-            self._acknowledged(run, int(time_ns), str(detail))
+            self._apply_acknowledgement(run, int(time_ns), str(detail))
             last = int(number)
         if last:
             run(
@@ -139,18 +141,20 @@ class Ledger:
             )
         return len(rows)
 
-    def _join(self, run: Run, breach: Breach) -> None:
+    def _add_breach(self, run: RunStatement, breach: Breach) -> None:
         mark = (breach.invariant, cell_class(breach))
-        open_ones = run(
+        open_rows = run(
             "SELECT number, cell_class FROM incident WHERE invariant=? AND resolved_ns IS NULL ORDER BY number", mark[0]
         )
-        found = [number for number, told in open_ones if told == mark[1]]  # its very own class comes first
-        found += [number for number, told in open_ones if told and same_class(str(told), mark[1])]
-        if found:
-            number, how = int(found[0]), "joined by"
+        matches = [number for number, class_text in open_rows if class_text == mark[1]]  # exactly the same class first
+        matches += [
+            number for number, class_text in open_rows if class_text and is_same_class(str(class_text), mark[1])
+        ]
+        if matches:
+            number, verb = int(matches[0]), "joined by"
         else:
-            number, how = _next(run), "opened by"
-            self._insert(
+            number, verb = _next_number(run), "opened by"
+            self._insert_incident(
                 run,
                 Incident(
                     number=number,
@@ -159,123 +163,129 @@ class Ledger:
                     cell_class=mark[1],
                     scope=breach.scope,
                     severity=breach.severity,
-                    told=breach.explanation,
+                    explanation=breach.explanation,
                     opened_ns=breach.time_ns,
                 ),
             )
         key = f"{breach.invariant}/{breach.scope}"
         run("INSERT INTO incident_breach VALUES (?,?,?,?)", breach.number, number, key, breach.time_ns)
-        told = f"{number} {how} breach {breach.number}: {mark[0]} in {mark[1]}"
-        self.store.say_within(run, "incident", told, breach.time_ns)
+        detail = f"{number} {verb} breach {breach.number}: {mark[0]} in {mark[1]}"
+        self.store.log_action_in(run, "incident", detail, breach.time_ns)
 
-    def _acknowledged(self, run: Run, time_ns: int, detail: str) -> None:
-        """An alert was acknowledged: with it the incidents whose breaches it had paged by then."""
+    def _apply_acknowledgement(self, run: RunStatement, time_ns: int, detail: str) -> None:
+        """Acknowledge the incidents whose breaches an alert had reported by the time it was acknowledged."""
         for number, key in run(
             "SELECT DISTINCT i.number, b.dedup_key FROM incident i JOIN incident_breach b ON b.incident = i.number "
             "WHERE i.acknowledged_ns IS NULL AND b.time_ns <= ? ORDER BY i.number",
             time_ns,
         ):
             if detail.startswith(f"{key} by "):
-                self._step(run, int(number), "acknowledged", time_ns, detail.removeprefix(f"{key} by "))
+                self._record_step(run, int(number), "acknowledged", time_ns, detail.removeprefix(f"{key} by "))
 
-    # -- acts ---------------------------------------------------------------------------------------------------
+    # -- actions ------------------------------------------------------------------------------------------------
 
     def acknowledge(self, number: int, operator: str, time_ns: int) -> None:
-        """Somebody is on it: the incident and the pages open about it. Raises `BadIncident`."""
-        _who(operator)
-        incident = self.get(number)
+        """Acknowledge the incident and its open alerts. Raises `IncidentError` when it is acknowledged already."""
+        _require_operator(operator)
+        incident = self.get_incident(number)
         if incident.state != "opened":
             by = incident.acknowledged_by or incident.diagnosed_by or incident.resolved_by
-            raise BadIncident(f"incident {number} is {incident.state} already, by {by}")
+            raise IncidentError(f"incident {number} is {incident.state} already, by {by}")
         for (key,) in self.store.database.read(
             "SELECT DISTINCT dedup_key FROM incident_breach WHERE incident=? ORDER BY dedup_key", number
         ):
             self.store.acknowledge(str(key), operator, time_ns)
 
-        def work(run: Run) -> None:
-            self._take(run)
-            if self._known(run, number).acknowledged_ns is None:  # nothing was paged about it, or that is over
-                self._step(run, number, "acknowledged", time_ns, operator)
+        def work(run: RunStatement) -> None:
+            self._import_breaches(run)
+            if self._require(run, number).acknowledged_ns is None:  # it had no alert, or the alert is resolved
+                self._record_step(run, number, "acknowledged", time_ns, operator)
 
         self.store.database.write(work)
 
     def diagnose(self, number: int, operator: str, cause: str, diagnosis: str, time_ns: int) -> None:
-        """Why it came about: a tag and a sentence. Who diagnoses has acknowledged. A later diagnosis replaces it.
+        """Record the cause: a tag and a sentence.
 
-        Raises `BadIncident`.
+        This also acknowledges the incident. A later diagnosis replaces this one.
+
+        Raises `IncidentError` when the tag or the sentence is not valid or the incident is resolved.
         """
-        _who(operator)
+        _require_operator(operator)
         if not _TAG.fullmatch(cause):
-            raise BadIncident(
+            raise IncidentError(
                 f"{cause!r} is no cause tag; it should be a word in small letters, digits and hyphens, like lost-fill"
             )
-        told = " ".join(diagnosis.split())
-        if not told or len(told) > _SENTENCE_MAX:
-            raise BadIncident(f"a diagnosis needs a sentence of at most {_SENTENCE_MAX} characters: say what was wrong")
+        sentence = " ".join(diagnosis.split())
+        if not sentence or len(sentence) > _SENTENCE_MAX:
+            raise IncidentError(
+                f"a diagnosis needs a sentence of at most {_SENTENCE_MAX} characters: say what was wrong"
+            )
 
-        def work(run: Run) -> None:
-            self._take(run)
-            incident = self._known(run, number)
+        def work(run: RunStatement) -> None:
+            self._import_breaches(run)
+            incident = self._require(run, number)
             if incident.resolved_ns is not None:
-                raise BadIncident(
+                raise IncidentError(
                     f"incident {number} is resolved by {incident.resolved_by}; it is diagnosed before that"
                 )
             if incident.acknowledged_ns is None:
-                self._step(run, number, "acknowledged", time_ns, operator)
-            run("UPDATE incident SET cause=?, diagnosis=? WHERE number=?", cause, told, number)
-            self._step(run, number, "diagnosed", time_ns, operator, f": {cause}: {told}")
+                self._record_step(run, number, "acknowledged", time_ns, operator)
+            run("UPDATE incident SET cause=?, diagnosis=? WHERE number=?", cause, sentence, number)
+            self._record_step(run, number, "diagnosed", time_ns, operator, f": {cause}: {sentence}")
 
         self.store.database.write(work)
 
     def resolve(self, number: int, operator: str, time_ns: int) -> None:
-        """It is over. Raises `BadIncident` where nobody has diagnosed it, or it is over already."""
-        _who(operator)
+        """Resolve the incident. Raises `IncidentError` when it has no diagnosis or is resolved already."""
+        _require_operator(operator)
 
-        def work(run: Run) -> None:
-            self._take(run)
-            incident = self._known(run, number)
+        def work(run: RunStatement) -> None:
+            self._import_breaches(run)
+            incident = self._require(run, number)
             if incident.resolved_ns is not None:
-                raise BadIncident(f"incident {number} is resolved already, by {incident.resolved_by}")
+                raise IncidentError(f"incident {number} is resolved already, by {incident.resolved_by}")
             if incident.diagnosed_ns is None:
-                raise BadIncident(f"incident {number} has no diagnosis yet: holdover incidents diagnose {number} first")
-            self._step(run, number, "resolved", time_ns, operator)
+                raise IncidentError(
+                    f"incident {number} has no diagnosis yet: holdover incidents diagnose {number} first"
+                )
+            self._record_step(run, number, "resolved", time_ns, operator)
 
         self.store.database.write(work)
 
-    def add(self, incidents: Sequence[Incident], by: str, time_ns: int) -> int:
-        """Add earlier incidents, all of them or none; how many. Their numbers are given here.
+    def add_incidents(self, incidents: Sequence[Incident], by: str, time_ns: int) -> int:
+        """Add earlier incidents, all of them or none, and number them. Returns their count.
 
-        Raises `BadIncident` naming each that is in the ledger already by its name.
+        Raises `IncidentError` with every name that is in the ledger already.
         """
-        _who(by)
+        _require_operator(by)
 
-        def work(run: Run) -> int:
-            there = {str(name) for (name,) in run("SELECT name FROM incident WHERE name <> ''")}
-            known = [one.name for one in incidents if one.name in there]
-            if known:
-                raise BadIncident("\n".join(f"an incident {name} is in the ledger already" for name in known))
-            first = _next(run)
-            for number, one in enumerate(sorted(incidents, key=lambda one: one.opened_ns), first):
-                self._insert(run, msgspec.structs.replace(one, number=number))
+        def work(run: RunStatement) -> int:
+            names = {str(name) for (name,) in run("SELECT name FROM incident WHERE name <> ''")}
+            duplicates = [incident.name for incident in incidents if incident.name in names]
+            if duplicates:
+                raise IncidentError("\n".join(f"an incident {name} is in the ledger already" for name in duplicates))
+            first = _next_number(run)
+            for number, incident in enumerate(sorted(incidents, key=lambda incident: incident.opened_ns), first):
+                self._insert_incident(run, msgspec.structs.replace(incident, number=number))
             if incidents:
-                told = f"{len(incidents)} imported by {by}: {first} to {first + len(incidents) - 1}"
-                self.store.say_within(run, "incident", told, time_ns)
+                detail = f"{len(incidents)} imported by {by}: {first} to {first + len(incidents) - 1}"
+                self.store.log_action_in(run, "incident", detail, time_ns)
             return len(incidents)
 
         return self.store.database.write(work)
 
-    # -- asking -------------------------------------------------------------------------------------------------
+    # -- queries ------------------------------------------------------------------------------------------------
 
-    def all(self) -> list[Incident]:
-        """Every incident, the oldest first."""
-        return self._read(self.store.database.read)
+    def list_incidents(self) -> list[Incident]:
+        """Returns every incident, the oldest first."""
+        return self._read_incidents(self.store.database.read)
 
-    def get(self, number: int) -> Incident:
-        """The incident of that number. Raises `BadIncident` when there is none."""
-        return self._known(self.store.database.read, number)
+    def get_incident(self, number: int) -> Incident:
+        """Returns the incident with that number. Raises `IncidentError` when there is none."""
+        return self._require(self.store.database.read, number)
 
-    def acts(self, number: int) -> list[tuple[int, str]]:
-        """(time in ns, what was done) of one incident as the audit log has it, oldest first."""
+    def list_actions(self, number: int) -> list[tuple[int, str]]:
+        """Returns (time in ns, action) of one incident from the audit log, oldest first."""
         rows = self.store.database.read(
             "SELECT time_ns, detail FROM audit WHERE act='incident' AND detail LIKE ? ORDER BY number", f"{number} %"
         )
@@ -283,81 +293,83 @@ class Ledger:
             (int(time_ns), str(detail).partition(" ")[2]) for time_ns, detail in rows if " imported by " not in detail
         ]
 
-    def of_breach(self, breach: int) -> int:
-        """The incident that a breach is in; 0 while it has not been taken."""
+    def incident_of_breach(self, breach: int) -> int:
+        """Returns the incident of a breach; 0 while the breach has not been imported."""
         rows = self.store.database.read("SELECT incident FROM incident_breach WHERE breach=?", breach)
         return int(rows[0][0]) if rows else 0
 
-    # -- inside -------------------------------------------------------------------------------------------------
+    # -- internals ----------------------------------------------------------------------------------------------
 
-    def _known(self, run: Run, number: int) -> Incident:
-        found = next((one for one in self._read(run) if one.number == number), None)
-        if found is None:
-            raise BadIncident(f"there is no incident {number}; see holdover incidents list")
-        return found
+    def _require(self, run: RunStatement, number: int) -> Incident:
+        incident = next((candidate for candidate in self._read_incidents(run) if candidate.number == number), None)
+        if incident is None:
+            raise IncidentError(f"there is no incident {number}; see holdover incidents list")
+        return incident
 
-    def _read(self, run: Run) -> list[Incident]:
-        inside: dict[int, list[int]] = {}
+    def _read_incidents(self, run: RunStatement) -> list[Incident]:
+        breaches_of: dict[int, list[int]] = {}
         for breach, incident in run("SELECT breach, incident FROM incident_breach ORDER BY breach"):
-            inside.setdefault(int(incident), []).append(int(breach))
+            breaches_of.setdefault(int(incident), []).append(int(breach))
         first = run(
             "SELECT t.incident, b.body FROM breach b JOIN incident_breach t ON t.breach = b.number "
             "WHERE b.number IN (SELECT MIN(breach) FROM incident_breach GROUP BY incident)"
         )
-        found = {int(incident): msgspec.json.decode(body, type=_Found) for incident, body in first}
-        rows = run(f"SELECT {_FIELDS} FROM incident ORDER BY opened_ns, number")
-        return _with_recurrence([_incident(row, inside, found) for row in rows])
+        states = {int(incident): msgspec.json.decode(body, type=_BreachState) for incident, body in first}
+        rows = run(f"SELECT {_COLUMNS} FROM incident ORDER BY opened_ns, number")
+        return _link_recurrences([_incident_of_row(row, breaches_of, states) for row in rows])
 
-    def _insert(self, run: Run, one: Incident) -> None:
-        values = [getattr(one, name.strip()) for name in _FIELDS.split(",")]
-        run(f"INSERT INTO incident ({_FIELDS}) VALUES ({','.join('?' * len(values))})", *values)
+    def _insert_incident(self, run: RunStatement, incident: Incident) -> None:
+        values = [getattr(incident, name.strip()) for name in _COLUMNS.split(",")]
+        run(f"INSERT INTO incident ({_COLUMNS}) VALUES ({','.join('?' * len(values))})", *values)
 
-    def _step(self, run: Run, number: int, step: str, time_ns: int, by: str, told: str = "") -> None:
+    def _record_step(self, run: RunStatement, number: int, step: str, time_ns: int, by: str, detail: str = "") -> None:
         run(f"UPDATE incident SET {step}_ns=?, {step}_by=? WHERE number=?", time_ns, by, number)
-        self.store.say_within(run, "incident", f"{number} {step} by {by}{told}", time_ns)
+        self.store.log_action_in(run, "incident", f"{number} {step} by {by}{detail}", time_ns)
 
 
-_UNTAKEN: Final = "NOT EXISTS (SELECT 1 FROM incident_breach t WHERE t.breach = b.number)"
-_PLACE: Final = "COALESCE((SELECT value FROM incident_place WHERE name='audit'), 0)"
+_NEW_BREACHES: Final = "NOT EXISTS (SELECT 1 FROM incident_breach t WHERE t.breach = b.number)"
+_LAST_AUDIT_NUMBER: Final = "COALESCE((SELECT value FROM incident_place WHERE name='audit'), 0)"
 
 
-def _with_recurrence(incidents: Iterable[Incident]) -> list[Incident]:
-    """Each with the one that it repeats: the latest of its invariant and class that was resolved when it was opened."""
-    found: list[Incident] = []
-    over: dict[str, dict[str, list[Incident]]] = {}
-    for one in incidents:
-        mine = over.setdefault(one.invariant, {})
+def _link_recurrences(incidents: Iterable[Incident]) -> list[Incident]:
+    """Set `recurs`: the latest incident of the same invariant and class that was resolved before this one opened."""
+    result: list[Incident] = []
+    by_invariant: dict[str, dict[str, list[Incident]]] = {}
+    for incident in incidents:
+        by_class = by_invariant.setdefault(incident.invariant, {})
         before = [
-            other
-            for told, others in mine.items()
-            if not told or not one.cell_class or same_class(told, one.cell_class)
-            for other in others
-            if other.resolved_ns is not None and other.resolved_ns <= one.opened_ns
+            candidate
+            for class_text, earlier in by_class.items()
+            if not class_text or not incident.cell_class or is_same_class(class_text, incident.cell_class)
+            for candidate in earlier
+            if candidate.resolved_ns is not None and candidate.resolved_ns <= incident.opened_ns
         ]
-        recurs = max(before, key=lambda other: (other.resolved_ns or 0, other.number)).number if before else 0
-        found.append(msgspec.structs.replace(one, recurs=recurs))
-        mine.setdefault(one.cell_class, []).append(one)
-    return found
+        recurs = (
+            max(before, key=lambda candidate: (candidate.resolved_ns or 0, candidate.number)).number if before else 0
+        )
+        result.append(msgspec.structs.replace(incident, recurs=recurs))
+        by_class.setdefault(incident.cell_class, []).append(incident)
+    return result
 
 
-class _Found(msgspec.Struct, frozen=True):
-    """What is read of a breach's body here."""
+class _BreachState(msgspec.Struct, frozen=True):
+    """The fields of a breach that the ledger reads."""
 
     cell: dict[str, str] = {}
     after: str = ""
 
 
-def _incident(row: Row, inside: dict[int, list[int]], found: dict[int, _Found]) -> Incident:
-    told: dict[str, Any] = dict(zip([name.strip() for name in _FIELDS.split(",")], row, strict=True))
+def _incident_of_row(row: Row, breaches_of: dict[int, list[int]], states: dict[int, _BreachState]) -> Incident:
+    fields: dict[str, Any] = dict(zip([name.strip() for name in _COLUMNS.split(",")], row, strict=True))
     number = int(row[0])
-    first = found.get(number, _Found())
-    return Incident(**told, breaches=inside.get(number, []), cell=first.cell, after=first.after)
+    first = states.get(number, _BreachState())
+    return Incident(**fields, breaches=breaches_of.get(number, []), cell=first.cell, after=first.after)
 
 
-def _next(run: Run) -> int:
+def _next_number(run: RunStatement) -> int:
     return int(run("SELECT COALESCE(MAX(number), 0) + 1 FROM incident")[0][0])
 
 
-def _who(operator: str) -> None:
+def _require_operator(operator: str) -> None:
     if not operator.strip():
-        raise BadIncident("an act on an incident needs operator: say who")
+        raise IncidentError("an act on an incident needs operator: say who")

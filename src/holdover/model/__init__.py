@@ -1,8 +1,8 @@
-"""The records that everything else speaks of, in FIX terms: immutable, exact, one line each.
+"""Records in FIX terms: immutable, exact, one line each.
 
-Quantities are integers in lots, prices integers in ticks, as the `Instrument` defines both; the
-notional (lots x ticks) is stored and the average price derived, so that equality is exact. Times are
-integer nanoseconds since the epoch, UTC. Dates are ISO strings (`2013-10-07`), the venue's trading day.
+Quantities are integers in lots and prices are integers in ticks, as the `Instrument` defines them. A record
+stores the notional (lots x ticks) and derives the average price, so equality is exact. Times are integer
+nanoseconds since the epoch, UTC. Dates are ISO strings (`2013-10-07`) and name the venue's trading day.
 """
 
 from holdover.model.fix import (
@@ -19,7 +19,7 @@ from holdover.model.fix import (
     Side,
     TimeInForce,
 )
-from holdover.model.instrument import CASH_UNIT, Instrument, Unfit
+from holdover.model.instrument import CASH_UNIT, Instrument, InstrumentUnitError
 from holdover.model.message import (
     CancelReject,
     ExecutionReport,
@@ -30,7 +30,6 @@ from holdover.model.message import (
     Request,
     SecurityStatus,
 )
-from holdover.model.own import ClockReading, FreezeSet, Recompute, Recovery, Repetition, Restored
 from holdover.model.record import (
     Balance,
     Book,
@@ -46,7 +45,8 @@ from holdover.model.record import (
     Record,
     TradingSession,
 )
-from holdover.model.scope import KINDS, SYSTEM, scope_of, scopes_around
+from holdover.model.scope import KINDS, SYSTEM, enclosing_scopes, scope_of
+from holdover.model.self_check import ClockReading, FreezeSet, Recompute, Recovery, Repetition, Restored
 
 __all__ = [
     "CASH_UNIT",
@@ -59,7 +59,7 @@ __all__ = [
     "Recovery",
     "Repetition",
     "scope_of",
-    "scopes_around",
+    "enclosing_scopes",
     "CLOSED",
     "OPEN",
     "PENDING",
@@ -94,5 +94,5 @@ __all__ = [
     "Side",
     "TimeInForce",
     "TradingSession",
-    "Unfit",
+    "InstrumentUnitError",
 ]

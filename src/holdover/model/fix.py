@@ -1,7 +1,7 @@
 """FIX enumerations with their wire codes.
 
-Source: FIX 4.4 with errata 20030618, volume 6 (field definitions); FIX 5.0 SP2 keeps the same codes.
-Each member is a `str` equal to its wire code, so a code read off the wire compares and hashes as the member.
+Source: FIX 4.4 with errata 20030618, volume 6 (field definitions); FIX 5.0 SP2 keeps the same codes. Each
+member is a `str` equal to its wire code, so a code read off the wire compares and hashes like the member.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class MsgType(StrEnum):
-    """MsgType (35): the application messages that Holdover speaks of."""
+    """MsgType (35): the application messages that Holdover uses."""
 
     NEW_ORDER_SINGLE = "D"
     ORDER_CANCEL_REQUEST = "F"
@@ -115,7 +115,7 @@ class ExecRestatementReason(StrEnum):
 
 
 PENDING = frozenset({OrdStatus.PENDING_NEW, OrdStatus.PENDING_CANCEL, OrdStatus.PENDING_REPLACE})
-"""Waiting for the venue's answer to a request of ours."""
+"""Statuses of an order that waits for the venue's answer to a request."""
 
 OPEN = frozenset(
     {
@@ -129,7 +129,9 @@ OPEN = frozenset(
         OrdStatus.ACCEPTED_FOR_BIDDING,
     }
 )
-"""May still fill. DONE_FOR_DAY belongs here for a GTC or GTD order and not for a DAY order; see `Order.is_open`."""
+"""Statuses in which an order may still fill. DONE_FOR_DAY is open only for a GTC or GTD order; see
+`Order.is_open`.
+"""
 
 CLOSED = frozenset(
     {
@@ -141,7 +143,7 @@ CLOSED = frozenset(
         OrdStatus.CALCULATED,
     }
 )
-"""Cannot fill any more, unless a replace reopens it."""
+"""Statuses in which an order cannot fill any more, unless a replace reopens it."""
 
 TRADES = frozenset({ExecType.TRADE, ExecType.TRADE_CORRECT, ExecType.TRADE_CANCEL})
 """The executions that move a position."""

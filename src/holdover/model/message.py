@@ -1,6 +1,7 @@
-"""Messages between a system and its venue, in FIX fields, before they are put on any wire.
+"""Messages between a system and its venue, as FIX fields before encoding.
 
-A `Request` is also a record: a gateway records it at the last line before the wire, so that what leaves is checked.
+A `Request` is also a record: the gateway records it immediately before it sends it, so invariants check what
+leaves.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from holdover.model.record import Record
 
 
 class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="request", tag_field="t"):
-    """A new order (D), a cancel (F) or a replace (G) as it leaves. Quantities in lots, prices in ticks.
+    """An outgoing new order (D), cancel (F) or replace (G). Quantities in lots, prices in ticks.
 
-    `root_cl_ord_id` is the order's key (ours; it never goes on the wire, a venue ignores it). `link_epoch` is the epoch
-    of the link that it is sent on.
+    `root_cl_ord_id` is the order's key; it is ours, never goes on the wire, and venues ignore it. `link_epoch` is
+    the epoch of the link that sends the request.
     """
 
-    passing: ClassVar[bool] = True
+    per_connection: ClassVar[bool] = True
 
     msg_type: MsgType
     cl_ord_id: str
@@ -73,7 +74,7 @@ class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, t
 class Query(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="query", tag_field="t"):
     """A question to the venue: order status (H), mass status (AF), positions (AN), executions since a time (AD).
 
-    Executions are asked for from a trade date on (`since_date`) or from a TransactTime on (`since_ns`, inclusive).
+    An execution query starts at a trade date (`since_date`) or at a TransactTime (`since_ns`, inclusive).
     """
 
     msg_type: MsgType
@@ -93,12 +94,12 @@ class Query(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag
 
 
 class ExecutionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="8", tag_field="t"):
-    """ExecutionReport (8): what the venue says of an order.
+    """ExecutionReport (8): the venue's report on an order.
 
-    `trade_date` is TradeDate (75); `exec_ref_date` the trade date of the execution that is busted or corrected;
-    `expire_date` ExpireDate (432). `req_id` and `last_rpt_requested` belong to an answer (MassStatusReqID 584,
-    OrdStatusReqID 790, TradeRequestID 568, LastRptRequested 912). `tot_num_reports` is 0 in the one report that says
-    "there is nothing to report"; `ord_rej_reason` 5 means unknown order.
+    `trade_date` is TradeDate (75); `exec_ref_date` is the trade date of the busted or corrected execution;
+    `expire_date` is ExpireDate (432). `req_id` and `last_rpt_requested` belong to an answer (MassStatusReqID 584,
+    OrdStatusReqID 790, TradeRequestID 568, LastRptRequested 912). `tot_num_reports` is 0 in the single report of
+    an empty answer. `ord_rej_reason` 5 means unknown order.
     """
 
     exec_type: ExecType
@@ -144,7 +145,7 @@ class ExecutionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults
 
 
 class CancelReject(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="9", tag_field="t"):
-    """OrderCancelReject (9): a cancel or replace refused; `ord_status` is the order's, as it stands."""
+    """OrderCancelReject (9): the venue refused a cancel or replace. `ord_status` is the order's current status."""
 
     cl_ord_id: str
     orig_cl_ord_id: str
@@ -157,12 +158,12 @@ class CancelReject(Record, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
 
     @property
     def key(self) -> str:
-        """The ClOrdID of the request refused."""
+        """The ClOrdID of the refused request."""
         return self.cl_ord_id
 
 
 class PositionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="AP", tag_field="t"):
-    """PositionReport (AP): the venue's net position, in lots. An empty symbol says that there is no position at all."""
+    """PositionReport (AP): the venue's net position, in lots. An empty symbol means that there is no position."""
 
     req_id: str
     account: str
@@ -178,7 +179,10 @@ class PositionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults=
 
 
 class SecurityStatus(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="f", tag_field="t"):
-    """SecurityStatus (f): whether a book takes orders; `reason` is open, halt, disabled or closed."""
+    """SecurityStatus (f): whether the venue takes orders in an instrument.
+
+    `reason` is open, halt, disabled or closed.
+    """
 
     symbol: str
     trading: bool
@@ -193,7 +197,7 @@ class SecurityStatus(Record, frozen=True, kw_only=True, gc=False, omit_defaults=
 
 
 Outbound = Request | Query
-"""What a system sends."""
+"""What a system sends to its venue."""
 
 Inbound = ExecutionReport | CancelReject | PositionReport | SecurityStatus
-"""What a venue sends."""
+"""What a venue sends to a system."""

@@ -1,10 +1,11 @@
 """Records: immutable statements about one thing, each with a `key`.
 
-A record says what one subsystem believes. Two subsystems may hold a record of the same key; that they agree is
-what much of the catalogue is about. A user adds kinds by subclassing `Record`.
+A record states what one subsystem believes. Two subsystems may hold a record of the same key; much of the
+catalogue checks that the two agree. Users add kinds by subclassing `Record`.
 
-`msgspec.Struct` rather than a dataclass: construction, comparison and encoding are C, and a trading process makes
-tens of thousands of these a second. Records hold only scalars, so they need no garbage collection.
+Records are `msgspec.Struct`s, not dataclasses: construction, comparison and encoding run in C, and a trading
+process makes tens of thousands of records a second. Records hold only scalars, so they need no garbage
+collection.
 """
 
 from __future__ import annotations
@@ -32,36 +33,36 @@ _CARRIED = frozenset({TimeInForce.GTC, TimeInForce.GTD})
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """The base of every kind of record. `key` names the thing; it must be a string that outlives restarts.
+    """The base of every kind of record. `key` names the subject; it is a string that survives restarts.
 
-    A `durable` kind is one that a system must read back after a restart; what it does not bring back is missed. A
-    `derived` kind is made anew at every start: what a restarted system does not make again is simply gone.
-    `told_by` are the fields that say how a state was learnt and not what it is: two records that differ in these alone
-    say the same. `passing` marks a kind that speaks of one connection, and that the next one begins anew.
+    A system must read back a `durable` kind after a restart; the guard reports what does not come back. A system
+    computes a `derived` kind again at every start, so its absence after a restart is no loss. `provenance_fields`
+    are the fields that state how the system learnt a state; two records that differ only in these fields are
+    equivalent. `per_connection` marks a kind that describes one connection and restarts with the next.
     """
 
     durable: ClassVar[bool] = False
     derived: ClassVar[bool] = False
-    passing: ClassVar[bool] = False
-    told_by: ClassVar[frozenset[str]] = frozenset()
+    per_connection: ClassVar[bool] = False
+    provenance_fields: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def key(self) -> str:
-        """What the record is about. Raises `NotImplementedError` on a kind that does not say."""
+        """The subject of the record. Raises `NotImplementedError` on a kind that does not define it."""
         raise NotImplementedError(f"{type(self).__name__} has no key: define the property `key`")
 
 
 class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, repr_omit_defaults=True):
     """An order as one subsystem holds it.
 
-    `root_cl_ord_id` is the ClOrdID with which the replace chain began: it stays while `cl_ord_id` moves along, so it
-    is the key. `exec_type`, `exec_id`, `exec_ref_id` and `exec_restatement_reason` are those of the last report
-    applied; they say what allowed a quantity to fall. `notional` is the sum of LastQty x LastPx (lots x ticks).
-    `trade_date` is the session in which the order was entered, `cl_ord_link_id` its parent order.
+    `root_cl_ord_id` is the first ClOrdID of the replace chain. It stays while `cl_ord_id` changes, so it is the
+    key. `exec_type`, `exec_id`, `exec_ref_id` and `exec_restatement_reason` come from the last report applied;
+    they show what allowed a quantity to fall. `notional` is the sum of LastQty x LastPx (lots x ticks).
+    `trade_date` is the session of the order's entry; `cl_ord_link_id` is its parent order.
     """
 
     durable: ClassVar[bool] = True
-    told_by: ClassVar[frozenset[str]] = frozenset(
+    provenance_fields: ClassVar[frozenset[str]] = frozenset(
         {"exec_type", "exec_id", "exec_ref_id", "exec_restatement_reason", "transact_time_ns"}
     )
 
@@ -97,28 +98,28 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
 
     @property
     def key(self) -> str:
-        """The ClOrdID with which the chain began."""
+        """The first ClOrdID of the replace chain."""
         return self.root_cl_ord_id
 
     @property
     def is_open(self) -> bool:
-        """Whether it may still fill: done-for-day is open when the order is carried (GTC, GTD) and closed when not."""
+        """Whether the order may still fill. A done-for-day order is open only if it is carried (GTC, GTD)."""
         status = self.ord_status
         return status in OPEN or (status == OrdStatus.DONE_FOR_DAY and self.time_in_force in _CARRIED)
 
     @property
     def is_pending(self) -> bool:
-        """Whether a request of ours waits for the venue's answer."""
+        """Whether a request for the order waits for the venue's answer."""
         return self.ord_status in PENDING
 
     @property
     def unacknowledged(self) -> int:
-        """1 while the venue has not said what became of the new order, else 0: summed, it counts them."""
+        """1 while the venue has not acknowledged the new order, else 0. A sum over orders counts them."""
         return int(self.ord_status == OrdStatus.PENDING_NEW)
 
     @property
     def is_carried(self) -> bool:
-        """Whether its time in force takes it over the night."""
+        """Whether the time in force carries the order overnight (GTC, GTD)."""
         return self.time_in_force in _CARRIED
 
     @property
@@ -128,32 +129,32 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
 
     @property
     def working_qty(self) -> int:
-        """LeavesQty while it may still fill, else nothing."""
+        """LeavesQty while the order may still fill, else 0."""
         return self.leaves_qty if self.is_open else 0
 
     @property
-    def taken_qty(self) -> int:
-        """What it has filled and could still fill: its claim on a parent's quantity."""
+    def claimed_qty(self) -> int:
+        """The quantity that the order has filled or may still fill: its claim on the parent's quantity."""
         return self.cum_qty + (self.leaves_qty if self.is_open else 0)
 
     @property
     def open_buy_qty(self) -> int:
-        """What it could still add to a position."""
+        """The quantity that the order may still add to a position."""
         return self.leaves_qty if self.side == Side.BUY and self.is_open else 0
 
     @property
     def open_sell_qty(self) -> int:
-        """What it could still take from a position."""
+        """The quantity that the order may still take from a position."""
         return self.leaves_qty if self.side != Side.BUY and self.is_open else 0
 
     @property
     def closing_qty(self) -> int:
-        """What it reserves of the position that it reduces."""
+        """The quantity that the order reserves of the position that it reduces."""
         return self.leaves_qty if self.position_effect == PositionEffect.CLOSE and self.is_open else 0
 
     @property
-    def closing_kept_qty(self) -> int:
-        """The same without orders whose cancel is on its way: what we still mean to have working."""
+    def closing_uncancelled_qty(self) -> int:
+        """`closing_qty`, or 0 while a cancel of the order is pending."""
         return 0 if self.ord_status == OrdStatus.PENDING_CANCEL else self.closing_qty
 
     @property
@@ -168,13 +169,13 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
 
 
 class Execution(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """An execution report as it was booked: one fact, never changed afterwards.
+    """An execution report as the system booked it: one fact that never changes.
 
-    `qty_delta` and `notional_delta` say what booking it adds to the order's CumQty and notional: LastQty for a trade,
-    minus the original for a trade cancel (bust), new minus old for a trade correct, the added lots for a split
-    restatement. Sums over executions are therefore sums of facts, and a bust needs no record to be rewritten.
-    `cash_delta` and `fee` are in `CASH_UNIT`s of `currency`. `book_date` is the session in which it was booked, where
-    that is not its trade date: a fill of yesterday that is learnt of today moves today's position.
+    `qty_delta` and `notional_delta` are what the execution adds to the order's CumQty and notional: LastQty for a
+    trade, minus the original for a trade cancel (bust), new minus old for a trade correct, the added lots for a
+    split restatement. Sums over executions are sums of facts, and a bust rewrites no record. `cash_delta` and
+    `fee` are in `CASH_UNIT`s of `currency`. `book_date` is the session that booked the execution, if that is not
+    its trade date: a fill of yesterday that arrives today moves today's position.
     """
 
     durable: ClassVar[bool] = True
@@ -205,17 +206,17 @@ class Execution(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True)
 
     @property
     def key(self) -> str:
-        """Venue, trade date and ExecID: ExecIDs may start again the next day."""
+        """Venue, trade date and ExecID; a venue may reuse an ExecID on another day."""
         return f"{self.venue}/{self.trade_date}/{self.exec_id}"
 
     @property
     def ref_key(self) -> str:
-        """The key of the execution that this one busts or corrects."""
+        """The key of the execution that this one busts or corrects; empty if there is none."""
         return f"{self.venue}/{self.exec_ref_date or self.trade_date}/{self.exec_ref_id}" if self.exec_ref_id else ""
 
     @property
     def signed_qty(self) -> int:
-        """What booking it adds to the net position, in lots: positive when bought."""
+        """The change of the net position, in lots: positive for a buy."""
         if self.exec_type not in TRADES:
             return 0
         return self.qty_delta if self.side == Side.BUY else -self.qty_delta
@@ -227,22 +228,22 @@ class Execution(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True)
 
     @property
     def day_key(self) -> str:
-        """Account, instrument and the session in which it was booked."""
+        """Account, instrument and booking session."""
         return f"{self.account}/{self.symbol}/{self.book_date or self.trade_date}"
 
     @property
     def cash_key(self) -> str:
-        """Account, currency and the session in which it was booked."""
+        """Account, currency and booking session."""
         return f"{self.account}/{self.currency}/{self.book_date or self.trade_date}"
 
     @property
     def booked_on(self) -> str:
-        """The session in which it was booked."""
+        """The session that booked the execution."""
         return self.book_date or self.trade_date
 
     @property
     def balance_key(self) -> str:
-        """Account and currency: the key of the balance that it moves."""
+        """Account and currency: the key of the balance that the execution moves."""
         return f"{self.account}/{self.currency}"
 
     def __repr__(self) -> str:
@@ -255,8 +256,8 @@ class Execution(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True)
 class Position(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A net position in lots, positive when long.
 
-    `carried_qty` is what came into the session `trade_date`; `reserved_qty` is what working orders that close the
-    position have claimed of it.
+    `carried_qty` is the quantity at the start of the session `trade_date`; `reserved_qty` is the quantity that
+    working closing orders reserve.
     """
 
     durable: ClassVar[bool] = True
@@ -280,12 +281,12 @@ class Position(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
         return f"{self.account}/{self.symbol}/{self.trade_date}"
 
     def __repr__(self) -> str:
-        held = f"{self.net_qty:+d} carried {self.carried_qty:+d}"
-        return f"<Position {self.account} {self.symbol} {held} {self.trade_date}>"
+        quantities = f"{self.net_qty:+d} carried {self.carried_qty:+d}"
+        return f"<Position {self.account} {self.symbol} {quantities} {self.trade_date}>"
 
 
 class Balance(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """An account's cash in one currency, in `CASH_UNIT`s: carried in, moved by trades, fees and transfers."""
+    """An account's cash in one currency, in `CASH_UNIT`s: carried in, then changed by trades, fees and transfers."""
 
     durable: ClassVar[bool] = True
 
@@ -312,7 +313,7 @@ class Balance(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 
 class Exposure(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """What risk believes: the net position and what the open orders could still add to it, in lots."""
+    """Risk's view of a position: the net position and what the open orders may still add to it, in lots."""
 
     derived: ClassVar[bool] = True
 
@@ -333,7 +334,7 @@ class Exposure(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 
 class Limit(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """The configured limits of an account in an instrument, in lots: what may be held, one order, all open orders."""
+    """The configured limits of an account in an instrument, in lots: position, one order, all open orders."""
 
     account: str
     symbol: str
@@ -351,7 +352,7 @@ class Limit(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 
 class ParentOrder(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """An order worked in slices, possibly over days: filled and working are sums over its children."""
+    """An order worked in slices, possibly over days. Filled and working quantities are sums over its children."""
 
     durable: ClassVar[bool] = True
 
@@ -365,7 +366,7 @@ class ParentOrder(Record, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     strategy: str = ""
     algorithm: str = ""
     trade_date: str = ""
-    done: bool = False
+    is_complete: bool = False
 
     @property
     def key(self) -> str:
@@ -377,7 +378,7 @@ class ParentOrder(Record, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
 
 
 class LinkState:
-    """Why a link's sequence number moved as it did: the values of `Link.change`."""
+    """The values of `Link.change`: why a link's sequence number moved."""
 
     LOGON = "logon"
     LOGOUT = "logout"
@@ -387,12 +388,12 @@ class LinkState:
 
 
 class Link(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A connection to the venue: up or down, its epoch (how often it came up) and the last sequence numbers."""
+    """A connection to the venue: whether it is up, its epoch (how often it came up) and the last sequence numbers."""
 
-    passing: ClassVar[bool] = True
+    per_connection: ClassVar[bool] = True
 
     name: str
-    up: bool
+    is_up: bool
     epoch: int = 0
     in_seq: int = 0
     out_seq: int = 0
@@ -404,18 +405,18 @@ class Link(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
         return self.name
 
     def __repr__(self) -> str:
-        state = "UP" if self.up else "DOWN"
+        state = "UP" if self.is_up else "DOWN"
         return f"<Link {self.name} {state} epoch {self.epoch} in {self.in_seq} out {self.out_seq}>"
 
 
 class Reconciliation(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """How far the reconciliation of a link has come: done for the link's epoch or still asking."""
+    """The progress of a link's reconciliation: complete for the link's epoch, or still in progress."""
 
-    passing: ClassVar[bool] = True
+    per_connection: ClassVar[bool] = True
 
     link: str
     epoch: int
-    done: bool
+    is_complete: bool
     adopted: int = 0
 
     @property
@@ -424,18 +425,18 @@ class Reconciliation(Record, frozen=True, kw_only=True, gc=False, omit_defaults=
         return self.link
 
     def __repr__(self) -> str:
-        return f"<Reconciliation {self.link} epoch {self.epoch} {'DONE' if self.done else 'PENDING'}>"
+        return f"<Reconciliation {self.link} epoch {self.epoch} {'DONE' if self.is_complete else 'PENDING'}>"
 
 
 class TradingSession(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """The trading session a system believes it is in."""
+    """The trading session that a system believes it is in."""
 
     trade_date: str
     phase: str
 
     @property
     def key(self) -> str:
-        """There is one."""
+        """Always `session`: there is one."""
         return "session"
 
     def __repr__(self) -> str:
@@ -443,7 +444,9 @@ class TradingSession(Record, frozen=True, kw_only=True, gc=False, omit_defaults=
 
 
 class Book(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """Whether the venue takes orders in an instrument: open, halted or disabled; and its reference data's version."""
+    """Whether the venue takes orders in an instrument (open, halted or disabled), and the version of its reference
+    data.
+    """
 
     symbol: str
     trading: bool

@@ -1,8 +1,8 @@
 """Scopes: what a breach can freeze, as a tree of plain strings.
 
-`system` covers everything. Below it stand `subsystem:orders`, `account:A1`, `strategy:TWAP`, `instrument:IBM`,
-`link:VENUE`, `order:C-17`, and the conjunction `account:A1/instrument:IBM`. A freeze on a scope covers every message
-that lies inside it; a message lies inside a scope when all of the scope's parts are the message's own.
+`system` covers everything. Below it are `subsystem:orders`, `account:A1`, `strategy:TWAP`, `instrument:IBM`,
+`link:VENUE`, `order:C-17`, and the conjunction `account:A1/instrument:IBM`. A freeze on a scope covers every
+message inside it. A message is inside a scope when it matches all parts of the scope.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ KINDS: Final = (
     "order",
     "link",
 )
-"""What an entry of the catalogue may name as its scope."""
+"""The kinds of scope that a catalogue entry may name."""
 
 
 def scope_of(kind: str, subsystem: str, record: Record | None) -> str:
-    """The scope of `kind` that `record` lies in; the whole system where the record does not say enough.
+    """Return the scope of `kind` that contains `record`, or the whole system if the record does not determine one.
 
-    Freezing too much is the safe mistake: a record without an account cannot narrow a freeze to one.
+    The wider freeze is the safe choice: a record without an account cannot narrow a freeze to an account.
     """
     if kind == "subsystem":
         return f"subsystem:{subsystem}"
     account = getattr(record, "account", "")
     symbol = getattr(record, "symbol", "")
-    found = {
+    scope = {
         "account": f"account:{account}" if account else "",
         "instrument": f"instrument:{symbol}" if symbol else "",
         "account+instrument": f"account:{account}/instrument:{symbol}" if account and symbol else "",
@@ -44,11 +44,11 @@ def scope_of(kind: str, subsystem: str, record: Record | None) -> str:
         "order": f"order:{record.root_cl_ord_id}" if getattr(record, "root_cl_ord_id", "") else "",  # type: ignore[union-attr]
         "link": f"link:{getattr(record, 'link', '') or getattr(record, 'name', '')}",
     }.get(kind, "")
-    return found if found and not found.endswith(":") else SYSTEM
+    return scope if scope and not scope.endswith(":") else SYSTEM
 
 
-def scopes_around(request: Request) -> tuple[str, ...]:
-    """Every scope that a message leaving lies in, from the widest to the narrowest."""
+def enclosing_scopes(request: Request) -> tuple[str, ...]:
+    """Return every scope that contains an outgoing message, from the widest to the narrowest."""
     return (
         SYSTEM,
         "subsystem:gateway",

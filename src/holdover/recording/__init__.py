@@ -1,4 +1,4 @@
-"""Recorded market days: import, store, verify, choose, read."""
+"""Recorded market days: import, store, verify, select and read."""
 
 from holdover.recording.format import (
     CLOSED,
@@ -9,15 +9,15 @@ from holdover.recording.format import (
     TRADE,
     TRADING,
     UNDEF_PRICE,
-    BadRecording,
     MarketEvent,
     Meta,
-    Problem,
     Provenance,
     Recording,
+    RecordingError,
+    RecordingProblem,
     RecordingWriter,
 )
-from holdover.recording.store import RecordingStore, bundled, path_for
+from holdover.recording.store import RecordingStore, bundled_store, recording_path
 
 __all__ = [
     "CLOSED",
@@ -28,14 +28,14 @@ __all__ = [
     "TRADE",
     "TRADING",
     "UNDEF_PRICE",
-    "BadRecording",
+    "RecordingError",
     "MarketEvent",
     "Meta",
-    "Problem",
+    "RecordingProblem",
     "Provenance",
     "Recording",
     "RecordingStore",
     "RecordingWriter",
-    "bundled",
-    "path_for",
+    "bundled_store",
+    "recording_path",
 ]

@@ -1,6 +1,7 @@
-"""When an exchange trades: sessions, holidays, early closes, daylight saving, from a maintained library.
+"""Exchange calendars: sessions, holidays, early closes and daylight saving.
 
-`exchange_calendars` is an optional extra, loaded only when a recording is made; a recording carries its own hours.
+`exchange_calendars` is an optional extra and is loaded only when a recording is made. A recording carries its
+own hours.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from holdover.recording.format import BadRecording
+from holdover.recording.format import RecordingError
 
 
-class Hours(msgspec.Struct, frozen=True):
-    """One session's regular hours (ns, UTC) and its neighbours."""
+class SessionHours(msgspec.Struct, frozen=True):
+    """The regular hours of one session (ns, UTC), and the sessions before and after it."""
 
     open_ns: int
     close_ns: int
@@ -28,35 +29,40 @@ def _calendar(name: str, year: int) -> Any:
     try:
         import exchange_calendars
     except ImportError as problem:
-        raise BadRecording("exchange calendars are not installed: pip install 'holdover[calendars]'") from problem
+        raise RecordingError("exchange calendars are not installed: pip install 'holdover[calendars]'") from problem
     try:
         return exchange_calendars.get_calendar(name, start=f"{year - 1}-12-01", end=f"{year + 1}-02-01")
     except exchange_calendars.errors.InvalidCalendarName as problem:
-        raise BadRecording(f"no exchange calendar is called {name!r}; XNYS, XLON, 24/5 and 24/7 are some") from problem
+        raise RecordingError(
+            f"no exchange calendar is called {name!r}; XNYS, XLON, 24/5 and 24/7 are some"
+        ) from problem
 
 
-def hours(calendar: str, trade_date: str) -> Hours:
-    """The hours of a session. Raises `BadRecording` when the day is none."""
+def hours(calendar: str, trade_date: str) -> SessionHours:
+    """Return the hours of a session. Raises `RecordingError` when the day is not a session of the calendar."""
     import pandas as pd
 
-    kept = _calendar(calendar, int(trade_date[:4]))
+    session_calendar = _calendar(calendar, int(trade_date[:4]))
     day = pd.Timestamp(trade_date)
-    if not kept.is_session(day):
-        nearest = kept.date_to_session(day, direction="next").strftime("%Y-%m-%d")
-        raise BadRecording(f"{trade_date} is no session of {calendar}; the next one is {nearest}")
-    usual = kept.session_close(day) - kept.session_open(day)
-    lengths = [kept.session_close(session) - kept.session_open(session) for session in kept.sessions_window(day, -10)]
-    return Hours(
-        open_ns=int(kept.session_open(day).value),
-        close_ns=int(kept.session_close(day).value),
-        previous_session=kept.previous_session(day).strftime("%Y-%m-%d"),
-        next_session=kept.next_session(day).strftime("%Y-%m-%d"),
+    if not session_calendar.is_session(day):
+        nearest = session_calendar.date_to_session(day, direction="next").strftime("%Y-%m-%d")
+        raise RecordingError(f"{trade_date} is no session of {calendar}; the next one is {nearest}")
+    usual = session_calendar.session_close(day) - session_calendar.session_open(day)
+    lengths = [
+        session_calendar.session_close(session) - session_calendar.session_open(session)
+        for session in session_calendar.sessions_window(day, -10)
+    ]
+    return SessionHours(
+        open_ns=int(session_calendar.session_open(day).value),
+        close_ns=int(session_calendar.session_close(day).value),
+        previous_session=session_calendar.previous_session(day).strftime("%Y-%m-%d"),
+        next_session=session_calendar.next_session(day).strftime("%Y-%m-%d"),
         early_close=usual < max(lengths),
     )
 
 
 def session_at(calendar: str, time_ns: int) -> str:
-    """The session that is open at a time, or else the next one (ns, UTC); its trade date."""
+    """Return the trade date of the session that is open at a time (ns, UTC), or of the next session."""
     import pandas as pd
 
     at = pd.Timestamp(time_ns, tz="UTC")
@@ -65,23 +71,23 @@ def session_at(calendar: str, time_ns: int) -> str:
 
 
 def is_session(calendar: str, time_ns: int) -> bool:
-    """Whether a session is open at a time (ns, UTC)."""
+    """Return whether a session is open at a time (ns, UTC)."""
     return hours(calendar, session_at(calendar, time_ns)).open_ns <= time_ns
 
 
-def neighbours(calendar: str, trade_date: str) -> tuple[str, str]:
-    """The sessions before and after a day that need not be one itself."""
+def neighbouring_sessions(calendar: str, trade_date: str) -> tuple[str, str]:
+    """Return the sessions before and after a day, which need not be a session."""
     import pandas as pd
 
-    kept = _calendar(calendar, int(trade_date[:4]))
+    session_calendar = _calendar(calendar, int(trade_date[:4]))
     day = pd.Timestamp(trade_date)
-    before = kept.date_to_session(day - pd.Timedelta(days=1), direction="previous")
-    after = kept.date_to_session(day + pd.Timedelta(days=1), direction="next")
+    before = session_calendar.date_to_session(day - pd.Timedelta(days=1), direction="previous")
+    after = session_calendar.date_to_session(day + pd.Timedelta(days=1), direction="next")
     return before.strftime("%Y-%m-%d"), after.strftime("%Y-%m-%d")
 
 
 def midnight_ns(trade_date: str, zone: str) -> int:
-    """Midnight of a date in a time zone, in ns since the epoch."""
+    """Return midnight of a date in a time zone, in ns since the epoch."""
     from datetime import datetime
     from zoneinfo import ZoneInfo
 

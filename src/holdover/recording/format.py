@@ -1,5 +1,4 @@
-"""The recording file: one instrument's day, fixed-width records between a header that says what it is and a trailer
-that proves it.
+"""The recording file: one instrument's day as fixed-width records between a header and a checksum trailer.
 
     magic "HREC" + version (u32)     8 bytes
     header length (u32)              4 bytes
@@ -10,8 +9,9 @@ that proves it.
     digest                           SHA-256 of header and uncompressed body, 32 bytes
     magic "HEND"                     4 bytes
 
-A record is (ts_event, instrument_id, rtype, flags, sequence, price, size, bid_px, ask_px, bid_sz, ask_sz): the field
-names and the undefined price are DBN's. Why not DBN itself: docs/decisions/0001-recording-format.md.
+A record is (ts_event, instrument_id, rtype, flags, sequence, price, size, bid_px, ask_px, bid_sz, ask_sz):
+the field names and the undefined price are DBN's. Why not DBN itself:
+docs/decisions/0001-recording-format.md.
 """
 
 from __future__ import annotations
@@ -53,24 +53,24 @@ _END: Final = b"HEND"
 VERSION: Final = 1
 
 
-# A file is mapped and sliced, never held in a memoryview: whatever still holds a view at exit would keep it open.
+# The file is mapped and sliced, not kept in a memoryview: a view that survives until exit would keep it open.
 Buffer = mmap.mmap | bytes
 
 
-class BadRecording(ValueError):
-    """A recording that is damaged, foreign or missing; the message says which file, where and why."""
+class RecordingError(ValueError):
+    """A recording is damaged, foreign or missing. The message says which file, where and why."""
 
 
-class Problem(NamedTuple):
-    """Something that `verify` found: at which record (-1: the whole file), what, and whether it is only notable."""
+class RecordingProblem(NamedTuple):
+    """A finding of `verify`: the record index (-1: the whole file), a description, and whether it is only notable."""
 
     record: int
-    what: str
+    description: str
     notable: bool = False
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a recording comes from: source, licence, importer, the files it was made of with their SHA-256."""
+    """The origin of a recording: source, licence, importer, and the input files with their SHA-256."""
 
     source: str
     licence: str = ""
@@ -80,10 +80,10 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recording says of itself. Times are ns since the epoch, UTC; dates are trading days.
+    """The header of a recording. Times are ns since the epoch, UTC; dates are trading days.
 
-    `open_ns` and `close_ns` bound the regular session; `previous_session` and `next_session` are the calendar's,
-    stamped when the recording was made, so that replaying needs no calendar.
+    `open_ns` and `close_ns` bound the regular session. `previous_session` and `next_session` come from the
+    calendar when the recording is made, so replaying needs no calendar.
     """
 
     instrument: Instrument
@@ -107,7 +107,10 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recording:
-    """One recorded day, open for reading. Opening checks the frame; reading checks each block before its first use."""
+    """One recorded day, open for reading.
+
+    Opening checks the file's frame; reading checks each block before its first use.
+    """
 
     def __init__(self, path: Path, meta: Meta, digest: str, buffer: Buffer, offset: int, sums: tuple[int, ...]) -> None:
         self.path, self.meta, self.digest = path, meta, digest
@@ -116,35 +119,35 @@ class Recording:
 
     @classmethod
     def open(cls, path: str | Path) -> Recording:
-        """Open a file. Raises `BadRecording` when it is missing, damaged, truncated or of another version."""
+        """Open a file. Raises `RecordingError` when it is missing, damaged, truncated or of another version."""
         path = Path(path)
         try:
             with open(path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 if size < 64:
-                    raise BadRecording(f"{path.name}: {size} bytes are too few for a recording; it was cut off")
+                    raise RecordingError(f"{path.name}: {size} bytes are too few for a recording; it was cut off")
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
-            raise BadRecording(f"{path}: there is no such recording") from None
-        except OSError as problem:
-            raise BadRecording(f"{path.name}: cannot be read: {problem.strerror}") from problem
-        return cls(path, *_frame(path, data))
+            raise RecordingError(f"{path}: there is no such recording") from None
+        except OSError as error:
+            raise RecordingError(f"{path.name}: cannot be read: {error.strerror}") from error
+        return cls(path, *_read_frame(path, data))
 
     def __len__(self) -> int:
         return self.meta.records
 
     def __repr__(self) -> str:
-        said = " simulated" if self.meta.simulated else ""
-        return f"<Recording {self.meta.instrument.symbol} {self.meta.trade_date} {len(self)} records{said}>"
+        suffix = " simulated" if self.meta.simulated else ""
+        return f"<Recording {self.meta.instrument.symbol} {self.meta.trade_date} {len(self)} records{suffix}>"
 
-    def at(self, index: int) -> MarketEvent:
-        """One record by its place."""
+    def event_at(self, index: int) -> MarketEvent:
+        """Return the record at an index. Raises `IndexError` when it is out of range."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path.name}: no record {index}, it has {len(self)}")
         return RECORD.unpack_from(self._buffer, self._offset + index * WIDTH)
 
     def index_at(self, time_ns: int) -> int:
-        """The place of the first record at or after a time."""
+        """Return the index of the first record at or after a time (ns)."""
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -157,18 +160,19 @@ class Recording:
     def events(
         self, start_ns: int | None = None, end_ns: int | None = None, instrument_id: int = 0
     ) -> Iterator[MarketEvent]:
-        """The records from `start_ns` up to but not including `end_ns`, each carrying `instrument_id` (0 to 255).
+        """Iterate over the records from `start_ns` up to but not including `end_ns`.
 
-        Raises `BadRecording` when a block does not match its checksum, before any of its records is given out.
+        Each record carries `instrument_id` (0 to 255). Raises `RecordingError` when a block does not match its
+        checksum, before any record of that block is returned.
         """
         first = 0 if start_ns is None else self.index_at(start_ns)
         last = len(self) if end_ns is None else self.index_at(end_ns)
-        return chain.from_iterable(self._blocks(first, last, instrument_id))
+        return chain.from_iterable(self._read_blocks(first, last, instrument_id))
 
-    def _blocks(self, first: int, last: int, instrument_id: int) -> Iterator[Iterable[Any]]:
+    def _read_blocks(self, first: int, last: int, instrument_id: int) -> Iterator[Iterable[Any]]:
         for number in range(first // BLOCK, -(-last // BLOCK)):
             if number not in self._verified:
-                self._block(number)
+                self._read_block(number)
                 self._verified.add(number)
             begin = self._offset + max(first, number * BLOCK) * WIDTH
             end = self._offset + min(last, (number + 1) * BLOCK) * WIDTH
@@ -178,69 +182,69 @@ class Recording:
                 part[8::WIDTH] = bytes([instrument_id]) * (len(part) // WIDTH)
             yield RECORD.iter_unpack(part)
 
-    def _block(self, number: int) -> bytes:
+    def _read_block(self, number: int) -> bytes:
         begin = self._offset + number * BLOCK * WIDTH
         end = self._offset + min((number + 1) * BLOCK, len(self)) * WIDTH
         block = self._buffer[begin:end]
         if zlib.crc32(block) != self._sums[number]:
-            raise BadRecording(
+            raise RecordingError(
                 f"{self.path.name}: records {number * BLOCK} to {min((number + 1) * BLOCK, len(self)) - 1} do not "
                 f"match their checksum; the file is damaged, import or fetch it again"
             )
         return block
 
-    def verify(self) -> list[Problem]:
-        """Read all of it; returns what is wrong (and, marked notable, what is only remarkable)."""
-        found: list[Problem] = []
-        summed = hashlib.sha256(_encode(self.meta))
+    def verify(self) -> list[RecordingProblem]:
+        """Read the whole recording; return its problems, with remarkable but valid findings marked notable."""
+        problems: list[RecordingProblem] = []
+        summed = hashlib.sha256(_encode_meta(self.meta))
         summed.update(self._buffer[self._offset : self._offset + len(self) * WIDTH])
         for number in range(len(self._sums)):
             try:
-                self._block(number)
-            except BadRecording as problem:
-                found.append(Problem(number * BLOCK, str(problem)))
+                self._read_block(number)
+            except RecordingError as error:
+                problems.append(RecordingProblem(number * BLOCK, str(error)))
         if summed.hexdigest() != self.digest:
-            found.append(Problem(-1, "header and body do not match the digest"))
-        if not found:
-            found += list(_content(self))
-        return found
+            problems.append(RecordingProblem(-1, "header and body do not match the digest"))
+        if not problems:
+            problems += list(_check_content(self))
+        return problems
 
 
-def _frame(path: Path, data: mmap.mmap) -> tuple[Meta, str, Buffer, int, tuple[int, ...]]:
+def _read_frame(path: Path, data: mmap.mmap) -> tuple[Meta, str, Buffer, int, tuple[int, ...]]:
     name = path.name
     if data[:4] != _MAGIC:
-        raise BadRecording(f"{name}: not a Holdover recording; it should begin with {_MAGIC.decode()}")
+        raise RecordingError(f"{name}: not a Holdover recording; it should begin with {_MAGIC.decode()}")
     version, length = struct.unpack_from("<II", data, 4)
     if version != VERSION:
-        raise BadRecording(f"{name}: written in format version {version}, this Holdover reads version {VERSION}")
+        raise RecordingError(f"{name}: written in format version {version}, this Holdover reads version {VERSION}")
     if data[-4:] != _END or 12 + length + 40 > len(data):
-        raise BadRecording(f"{name}: the end is missing; the file was cut off at byte {len(data)}")
+        raise RecordingError(f"{name}: the end is missing; the file was cut off at byte {len(data)}")
     header = data[12 : 12 + length]
     if zlib.crc32(header) != struct.unpack_from("<I", data, len(data) - 40)[0]:
-        raise BadRecording(f"{name}: the header does not match its checksum; the file is damaged")
+        raise RecordingError(f"{name}: the header does not match its checksum; the file is damaged")
     try:
         meta = msgspec.json.decode(header, type=Meta)
-    except msgspec.MsgspecError as problem:
-        raise BadRecording(f"{name}: the header cannot be read: {problem}") from problem
+    except msgspec.MsgspecError as error:
+        raise RecordingError(f"{name}: the header cannot be read: {error}") from error
     blocks = -(-meta.records // BLOCK)
     expected = 12 + length + meta.body_bytes + 4 * blocks + 40
     if expected != len(data):
-        raise BadRecording(f"{name}: {len(data)} bytes, should be {expected}; the file is damaged")
+        raise RecordingError(f"{name}: {len(data)} bytes, should be {expected}; the file is damaged")
     buffer: Buffer = data
     offset, size = 12 + length, meta.body_bytes
     sums = struct.unpack_from(f"<{blocks}I", data, 12 + length + meta.body_bytes)
     if meta.encoding == "zlib":
         try:
             buffer = zlib.decompress(data[offset : offset + size])
-        except zlib.error as problem:
-            raise BadRecording(f"{name}: the body cannot be decompressed: {problem}") from problem
+        except zlib.error as error:
+            raise RecordingError(f"{name}: the body cannot be decompressed: {error}") from error
         offset, size = 0, len(buffer)
     if size != meta.records * WIDTH:
-        raise BadRecording(f"{name}: the body holds {size // WIDTH} records, should be {meta.records}")
+        raise RecordingError(f"{name}: the body holds {size // WIDTH} records, should be {meta.records}")
     return meta, data[-36:-4].hex(), buffer, offset, sums
 
 
-def _content(recording: Recording) -> Iterator[Problem]:
+def _check_content(recording: Recording) -> Iterator[RecordingProblem]:
     before = -(2**62)
     longest = (0, -1)
     counts = {QUOTE: 0, TRADE: 0, STATUS: 0}
@@ -248,32 +252,34 @@ def _content(recording: Recording) -> Iterator[Problem]:
     for index, event in enumerate(recording.events()):
         ts, _, rtype, flags, _, price, size, bid_px, ask_px, bid_sz, ask_sz = event
         if ts < before:
-            yield Problem(index, f"time goes back by {before - ts} ns")
+            yield RecordingProblem(index, f"time goes back by {before - ts} ns")
         elif index and meta.open_ns <= before and ts <= meta.close_ns and ts - before > longest[0]:
             longest = (ts - before, index)
         before = ts
         if rtype not in counts:
-            yield Problem(index, f"record type {rtype} is none of quote, trade, status")
+            yield RecordingProblem(index, f"record type {rtype} is none of quote, trade, status")
             continue
         counts[rtype] += 1
         if rtype == TRADE and (price <= 0 or size <= 0):
-            yield Problem(index, f"a trade of {size} lots at {price} ticks is impossible")
+            yield RecordingProblem(index, f"a trade of {size} lots at {price} ticks is impossible")
         if rtype == STATUS and flags not in (TRADING, HALT, DISABLED, CLOSED):
-            yield Problem(index, f"status {flags} is none of trading, halt, disabled, closed")
+            yield RecordingProblem(index, f"status {flags} is none of trading, halt, disabled, closed")
         if min(bid_sz, ask_sz) < 0 or bid_px <= 0 or ask_px <= 0:
-            yield Problem(index, f"a quote of {bid_sz}@{bid_px} to {ask_sz}@{ask_px} is impossible")
-    told = {QUOTE: meta.quotes, TRADE: meta.trades, STATUS: meta.statuses}
+            yield RecordingProblem(index, f"a quote of {bid_sz}@{bid_px} to {ask_sz}@{ask_px} is impossible")
+    header_counts = {QUOTE: meta.quotes, TRADE: meta.trades, STATUS: meta.statuses}
     for rtype, name in ((QUOTE, "quotes"), (TRADE, "trades"), (STATUS, "statuses")):
-        if counts[rtype] != told[rtype]:
-            yield Problem(-1, f"the header tells of {told[rtype]} {name}, the body holds {counts[rtype]}")
+        if counts[rtype] != header_counts[rtype]:
+            yield RecordingProblem(
+                -1, f"the header tells of {header_counts[rtype]} {name}, the body holds {counts[rtype]}"
+            )
     if longest[0] > 60_000_000_000:
-        yield Problem(longest[1], f"nothing for {longest[0] / 1e9:.0f} s inside the session", notable=True)
+        yield RecordingProblem(longest[1], f"nothing for {longest[0] / 1e9:.0f} s inside the session", notable=True)
 
 
 class RecordingWriter:
-    """Gathers one day and writes it whole: to a temporary file, synced, then renamed.
+    """Collects one day and writes it at once: to a temporary file, synced, then renamed.
 
-    Times in ns, prices in ticks, sizes in lots. Raises `BadRecording` for a time that goes back.
+    Times in ns, prices in ticks, sizes in lots. Raises `RecordingError` for a time before the last one.
     """
 
     def __init__(self, path: Path, meta: Meta) -> None:
@@ -282,42 +288,44 @@ class RecordingWriter:
         self._counts = {QUOTE: 0, TRADE: 0, STATUS: 0}
         self._traded = 0
         self._last_ns = 0
-        self._top: tuple[int, int, int, int] = (UNDEF_PRICE, UNDEF_PRICE, 0, 0)
+        self._top_of_book: tuple[int, int, int, int] = (UNDEF_PRICE, UNDEF_PRICE, 0, 0)
 
     def __len__(self) -> int:
         return len(self._body) // WIDTH
 
     def quote(self, ts_ns: int, bid_px: int, bid_sz: int, ask_px: int, ask_sz: int) -> None:
-        """The best bid and offer after an event; a side without a price has `UNDEF_PRICE` and size 0."""
+        """Add a quote: the best bid and offer after an event. A side without a price has `UNDEF_PRICE` and size 0."""
         flags = 0
         if bid_sz == 0 or ask_sz == 0:
             flags |= FLAG_ONE_SIDED
         elif bid_px > ask_px:
             flags |= FLAG_CROSSED
-        self._top = (bid_px, ask_px, bid_sz, ask_sz)
+        self._top_of_book = (bid_px, ask_px, bid_sz, ask_sz)
         self._add(ts_ns, QUOTE, flags, 0, 0)
 
     def trade(self, ts_ns: int, price: int, size: int, flags: int = 0) -> None:
-        """A trade; it carries the best bid and offer of the moment."""
+        """Add a trade; it carries the current best bid and offer."""
         self._traded += size
         self._add(ts_ns, TRADE, flags, price, size)
 
     def status(self, ts_ns: int, status: int) -> None:
-        """The book opens, halts, is disabled or closes."""
+        """Add a status: the book opens, halts, is disabled or closes."""
         self._add(ts_ns, STATUS, status, 0, 0)
 
-    def raw(self, event: MarketEvent) -> None:
-        """A record as it stands."""
-        self._top = event[7:11]
+    def copy_event(self, event: MarketEvent) -> None:
+        """Add a record unchanged."""
+        self._top_of_book = event[7:11]
         if event[2] == TRADE:
             self._traded += event[6]
         self._add(event[0], event[2], event[3], event[5], event[6])
 
     def _add(self, ts_ns: int, rtype: int, flags: int, price: int, size: int) -> None:
         if ts_ns < self._last_ns:
-            raise BadRecording(f"{self.path.name}: record {len(self)} goes back in time by {self._last_ns - ts_ns} ns")
+            raise RecordingError(
+                f"{self.path.name}: record {len(self)} goes back in time by {self._last_ns - ts_ns} ns"
+            )
         self._last_ns = ts_ns
-        self._body += RECORD.pack(ts_ns, 0, rtype, flags, len(self) & 0xFFFFFFFF, price, size, *self._top)
+        self._body += RECORD.pack(ts_ns, 0, rtype, flags, len(self) & 0xFFFFFFFF, price, size, *self._top_of_book)
         self._counts[rtype] += 1
 
     def close(self) -> Recording:
@@ -336,7 +344,7 @@ class RecordingWriter:
             first_ns=first,
             last_ns=self._last_ns,
         )
-        header = _encode(meta)
+        header = _encode_meta(meta)
         step = BLOCK * WIDTH
         sums = [zlib.crc32(body[place : place + step]) for place in range(0, len(body), step)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -351,5 +359,5 @@ class RecordingWriter:
         return Recording.open(self.path)
 
 
-def _encode(meta: Meta) -> bytes:
+def _encode_meta(meta: Meta) -> bytes:
     return msgspec.json.encode(meta)

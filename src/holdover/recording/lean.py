@@ -1,12 +1,13 @@
-"""Import the Lean data layout: equity ticks, forex quotes, crypto trade bars.
+"""Imports the Lean data layout: equity ticks, forex quotes and crypto trade bars.
 
     SECURITY_TYPE/MARKET/RESOLUTION/SYMBOL/YYYYMMDD_{quote,trade}.zip      one headerless CSV file in each
 
-Equity quotes come one side a row, with the exchange that set it. They are the national best already, a row whenever
-a side of it moves: read so, one quote in a thousand is crossed and 97 to 99.8 % of the trades print inside; read as
-each exchange's own best, nearly all are crossed (docs/decisions/0002-lean-quotes.md). A quote record is written when
-price or size of a side changes. Rows marked suspicious are left out. Where a trade and a quote carry the same
-millisecond the trade comes first: it took what was displayed, and the quote shows what was left.
+Each equity quote row has one side and the exchange that set it. The rows are the national best bid and offer,
+with a row whenever one side moves. Read so, one quote in a thousand is crossed and 97 to 99.8 % of the trades
+print inside; read as each exchange's own best, nearly all quotes are crossed
+(docs/decisions/0002-lean-quotes.md). The importer writes a quote when the price or size of a side changes,
+and skips rows marked suspicious. Within one millisecond a trade comes before a quote: it took the displayed
+size, and the quote shows what remained.
 """
 
 from __future__ import annotations
@@ -21,94 +22,96 @@ from pathlib import Path
 from tqdm import tqdm
 
 from holdover.model import Instrument
-from holdover.recording.calendar import hours, midnight_ns, neighbours
+from holdover.recording.calendar import hours, midnight_ns, neighbouring_sessions
 from holdover.recording.format import (
     FLAG_BAR,
     UNDEF_PRICE,
-    BadRecording,
     Meta,
     Provenance,
     Recording,
+    RecordingError,
     RecordingWriter,
 )
-from holdover.recording.store import path_for
+from holdover.recording.store import recording_path
 
 MS = 1_000_000
 _LICENCE = "Apache-2.0 (QuantConnect/Lean sample data)"
 _FOREX_SIZE = 1_000_000
-"""Forex quotes carry no sizes; each side is taken to show this many units."""
+"""Forex quotes carry no sizes; the importer assumes this many units on each side."""
 
 
-def import_lean(source: Path, into: Path, symbols: list[str] | None = None, *, quiet: bool = False) -> list[Recording]:
-    """Import every day found below `source`; returns the recordings written.
+def import_lean(
+    source: Path, directory: Path, symbols: list[str] | None = None, *, quiet: bool = False
+) -> list[Recording]:
+    """Import every day below `source`; return the recordings.
 
-    Raises `BadRecording` when nothing is found or a row cannot be read.
+    Raises `RecordingError` when nothing is found or a row cannot be read.
     """
-    days = _days(source)
+    days = _find_days(source)
     if symbols:
-        wanted = {symbol.upper() for symbol in symbols}
-        days = {key: files for key, files in days.items() if key[2] in wanted}
+        wanted_symbols = {symbol.upper() for symbol in symbols}
+        days = {key: files for key, files in days.items() if key[2] in wanted_symbols}
     if not days:
-        raise BadRecording(
+        raise RecordingError(
             f"{source}: nothing to import; expected "
             "SECURITY_TYPE/MARKET/RESOLUTION/SYMBOL/YYYYMMDD_quote.zip or _trade.zip"
         )
     shown = tqdm(sorted(days.items()), unit="day", disable=None if not quiet else True)
-    written = []
+    recordings = []
     for (kind, market, symbol, day), files in shown:
         shown.set_description(f"{symbol} {day}")
-        written.append(_import_day(kind, market, symbol, day, files, into))
-    return written
+        recordings.append(_import_day(kind, market, symbol, day, files, directory))
+    return recordings
 
 
-def _days(source: Path) -> dict[tuple[str, str, str, str], dict[str, Path]]:
-    found: dict[tuple[str, str, str, str], dict[str, Path]] = {}
+def _find_days(source: Path) -> dict[tuple[str, str, str, str], dict[str, Path]]:
+    files_by_day: dict[tuple[str, str, str, str], dict[str, Path]] = {}
     for path in sorted(source.rglob("*.zip")):
-        day, _, what = path.stem.partition("_")
-        if what not in ("quote", "trade") or len(day) != 8 or not day.isdigit() or len(path.parts) < 5:
+        day, _, content_kind = path.stem.partition("_")
+        if content_kind not in ("quote", "trade") or len(day) != 8 or not day.isdigit() or len(path.parts) < 5:
             continue
         kind, market = path.parts[-5], path.parts[-4]
         key = (kind, market, path.parent.name.upper(), f"{day[:4]}-{day[4:6]}-{day[6:]}")
-        found.setdefault(key, {})[what] = path
-    return found
+        files_by_day.setdefault(key, {})[content_kind] = path
+    return files_by_day
 
 
-def _import_day(kind: str, market: str, symbol: str, day: str, files: dict[str, Path], into: Path) -> Recording:
-    readers = {"equity": _equity, "forex": _forex, "crypto": _crypto}
+def _import_day(kind: str, market: str, symbol: str, day: str, files: dict[str, Path], directory: Path) -> Recording:
+    readers = {"equity": _import_equity, "forex": _import_forex, "crypto": _import_crypto}
     if kind not in readers:
         name = next(iter(files.values())).name
-        raise BadRecording(f"{name}: no importer for security type {kind!r}; equity, forex, crypto are known")
-    return readers[kind](market, symbol, day, files, into)
+        raise RecordingError(f"{name}: no importer for security type {kind!r}; equity, forex, crypto are known")
+    return readers[kind](market, symbol, day, files, directory)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of the one CSV file in a zip."""
+def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, fields) of the one CSV file in a zip."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if len(names) != 1:
-                raise BadRecording(f"{path.name}: {len(names)} files inside, should be one")
+                raise RecordingError(f"{path.name}: {len(names)} files inside, should be one")
             with io.TextIOWrapper(archive.open(names[0]), encoding="ascii") as text:
                 for number, line in enumerate(text, 1):
                     yield number, line.rstrip("\n").split(",")
-    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as problem:
-        raise BadRecording(f"{path.name}: cannot be read: {problem}") from problem
+    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
+        raise RecordingError(f"{path.name}: cannot be read: {error}") from error
 
 
-def _provenance(files: dict[str, Path], notes: list[str]) -> Provenance:
+def _build_provenance(files: dict[str, Path], notes: list[str]) -> Provenance:
     inputs = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}
     return Provenance(
         source="QuantConnect/Lean sample data", licence=_LICENCE, importer="lean", inputs=inputs, notes=notes
     )
 
 
-def _equity(market: str, symbol: str, day: str, files: dict[str, Path], into: Path) -> Recording:
+def _import_equity(market: str, symbol: str, day: str, files: dict[str, Path], directory: Path) -> Recording:
     instrument = Instrument(
         symbol=symbol, venue=market.upper(), tick_size="0.0001", price_increment=100, calendar="XNYS"
     )
-    kept = hours("XNYS", day)
+    session_hours = hours("XNYS", day)
     base = midnight_ns(day, "America/New_York")
-    trades, skipped_trades = _equity_trades(files["trade"], base) if "trade" in files else ([], 0)
+    trades, skipped_trades = _read_equity_trades(files["trade"], base) if "trade" in files else ([], 0)
     notes = [
         "each quote row is one side of the national best, with the size of the exchange that set it",
         "a trade comes before a quote of the same millisecond",
@@ -117,44 +120,44 @@ def _equity(market: str, symbol: str, day: str, files: dict[str, Path], into: Pa
     meta = Meta(
         instrument=instrument,
         trade_date=day,
-        open_ns=kept.open_ns,
-        close_ns=kept.close_ns,
-        previous_session=kept.previous_session,
-        next_session=kept.next_session,
-        early_close=kept.early_close,
-        provenance=_provenance(files, notes),
+        open_ns=session_hours.open_ns,
+        close_ns=session_hours.close_ns,
+        previous_session=session_hours.previous_session,
+        next_session=session_hours.next_session,
+        early_close=session_hours.early_close,
+        provenance=_build_provenance(files, notes),
     )
-    writer = RecordingWriter(path_for(into, market, symbol, day), meta)
-    place = 0
-    quotes = _national_best(files["quote"], base) if "quote" in files else iter(())
+    writer = RecordingWriter(recording_path(directory, market, symbol, day), meta)
+    next_trade = 0
+    quotes = _read_national_best(files["quote"], base) if "quote" in files else iter(())
     for ts, bid_px, bid_sz, ask_px, ask_sz in quotes:
-        while place < len(trades) and trades[place][0] <= ts:
-            writer.trade(*trades[place])
-            place += 1
+        while next_trade < len(trades) and trades[next_trade][0] <= ts:
+            writer.trade(*trades[next_trade])
+            next_trade += 1
         writer.quote(ts, bid_px, bid_sz, ask_px, ask_sz)
-    for trade in trades[place:]:
+    for trade in trades[next_trade:]:
         writer.trade(*trade)
     return writer.close()
 
 
-def _equity_trades(path: Path, base: int) -> tuple[list[tuple[int, int, int]], int]:
-    found: list[tuple[int, int, int]] = []
+def _read_equity_trades(path: Path, base: int) -> tuple[list[tuple[int, int, int]], int]:
+    trades: list[tuple[int, int, int]] = []
     skipped = 0
-    for number, row in _rows(path):
+    for number, row in _read_rows(path):
         try:
             if row[5] != "0" or row[1] == "0" or row[2] == "0":
                 skipped += 1
                 continue
-            found.append((base + int(row[0]) * MS, int(row[1]), int(row[2])))
+            trades.append((base + int(row[0]) * MS, int(row[1]), int(row[2])))
         except (ValueError, IndexError):
-            raise BadRecording(f"{path.name}: line {number}: not a trade: {','.join(row)}") from None
-    return found, skipped
+            raise RecordingError(f"{path.name}: line {number}: not a trade: {','.join(row)}") from None
+    return trades, skipped
 
 
-def _national_best(path: Path, base: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """(ts, bid_px, bid_sz, ask_px, ask_sz) whenever the national best changes."""
+def _read_national_best(path: Path, base: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield (ts, bid_px, bid_sz, ask_px, ask_sz) whenever the national best changes."""
     bid_px, bid_sz, ask_px, ask_sz = UNDEF_PRICE, 0, UNDEF_PRICE, 0
-    for number, row in _rows(path):
+    for number, row in _read_rows(path):
         try:
             if row[7] != "0":
                 continue
@@ -166,31 +169,31 @@ def _national_best(path: Path, base: int) -> Iterator[tuple[int, int, int, int, 
             else:
                 continue
         except (ValueError, IndexError):
-            raise BadRecording(f"{path.name}: line {number}: not a quote: {','.join(row)}") from None
+            raise RecordingError(f"{path.name}: line {number}: not a quote: {','.join(row)}") from None
         if new != (bid_px, bid_sz, ask_px, ask_sz):
             bid_px, bid_sz, ask_px, ask_sz = new
-            yield ts, *(new if bid_sz and ask_sz else _one_sided(new))
+            yield ts, *(new if bid_sz and ask_sz else _without_empty_price(new))
 
 
-def _one_sided(top: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """A side of no size has no price either."""
+def _without_empty_price(top: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """Remove the price of a side that has no size."""
     bid_px, bid_sz, ask_px, ask_sz = top
     return (bid_px if bid_sz else UNDEF_PRICE, bid_sz, ask_px if ask_sz else UNDEF_PRICE, ask_sz)
 
 
-def _forex(market: str, symbol: str, day: str, files: dict[str, Path], into: Path) -> Recording:
+def _import_forex(market: str, symbol: str, day: str, files: dict[str, Path], directory: Path) -> Recording:
     instrument = Instrument(
         symbol=symbol, venue=market.upper(), tick_size="0.00001", currency=symbol[-3:], calendar="24/5"
     )
     base = midnight_ns(day, "America/New_York")
-    before, after = neighbours("24/5", day)
+    before, after = neighbouring_sessions("24/5", day)
     path = files["quote"]
     rows: list[tuple[int, int, int]] = []
-    for number, row in _rows(path):
+    for number, row in _read_rows(path):
         try:
             rows.append((base + int(row[0]) * MS, instrument.ticks(Decimal(row[1])), instrument.ticks(Decimal(row[2]))))
         except (ValueError, IndexError, ArithmeticError) as problem:
-            raise BadRecording(f"{path.name}: line {number}: not a quote: {','.join(row)} ({problem})") from None
+            raise RecordingError(f"{path.name}: line {number}: not a quote: {','.join(row)} ({problem})") from None
     meta = Meta(
         instrument=instrument,
         trade_date=day,
@@ -198,7 +201,7 @@ def _forex(market: str, symbol: str, day: str, files: dict[str, Path], into: Pat
         close_ns=base + 86_400_000_000_000,
         previous_session=before,
         next_session=after,
-        provenance=_provenance(
+        provenance=_build_provenance(
             files,
             [
                 f"the source carries no sizes: each side is taken to show {_FOREX_SIZE} units",
@@ -206,7 +209,7 @@ def _forex(market: str, symbol: str, day: str, files: dict[str, Path], into: Pat
             ],
         ),
     )
-    writer = RecordingWriter(path_for(into, market, symbol, day), meta)
+    writer = RecordingWriter(recording_path(directory, market, symbol, day), meta)
     last = (0, 0)
     for ts, bid_px, ask_px in rows:
         if (bid_px, ask_px) != last:
@@ -215,7 +218,7 @@ def _forex(market: str, symbol: str, day: str, files: dict[str, Path], into: Pat
     return writer.close()
 
 
-def _crypto(market: str, symbol: str, day: str, files: dict[str, Path], into: Path) -> Recording:
+def _import_crypto(market: str, symbol: str, day: str, files: dict[str, Path], directory: Path) -> Recording:
     instrument = Instrument(
         symbol=symbol,
         venue=market.upper(),
@@ -224,26 +227,26 @@ def _crypto(market: str, symbol: str, day: str, files: dict[str, Path], into: Pa
         currency=symbol[-3:],
         calendar="24/7",
     )
-    kept = hours("24/7", day)
+    session_hours = hours("24/7", day)
     meta = Meta(
         instrument=instrument,
         trade_date=day,
-        open_ns=kept.open_ns,
-        close_ns=kept.open_ns + 86_400_000_000_000,
-        previous_session=kept.previous_session,
-        next_session=kept.next_session,
-        provenance=_provenance(
+        open_ns=session_hours.open_ns,
+        close_ns=session_hours.open_ns + 86_400_000_000_000,
+        previous_session=session_hours.previous_session,
+        next_session=session_hours.next_session,
+        provenance=_build_provenance(
             files, ["made from one-second trade bars: each bar is one trade of its volume at its close"]
         ),
     )
     base = midnight_ns(day, "UTC")
     path = files["trade"]
-    writer = RecordingWriter(path_for(into, market, symbol, day), meta)
-    for number, row in _rows(path):
+    writer = RecordingWriter(recording_path(directory, market, symbol, day), meta)
+    for number, row in _read_rows(path):
         try:
             size = instrument.lots(Decimal(row[5]))
             if size:
                 writer.trade(base + int(row[0]) * MS, instrument.ticks(Decimal(row[4])), size, FLAG_BAR)
         except (ValueError, IndexError, ArithmeticError) as problem:
-            raise BadRecording(f"{path.name}: line {number}: not a bar: {','.join(row)} ({problem})") from None
+            raise RecordingError(f"{path.name}: line {number}: not a bar: {','.join(row)} ({problem})") from None
     return writer.close()

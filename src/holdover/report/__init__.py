@@ -1,4 +1,6 @@
-"""Reports: self-contained HTML, readable without anything loaded from anywhere, printable, light and dark."""
+"""Reports: text, JSON, and self-contained HTML that loads nothing, prints well, and has a light and a dark
+style.
+"""
 
 from holdover.report.audit_text import audit_text
 from holdover.report.carry_text import carry_text
@@ -12,7 +14,7 @@ from holdover.report.exploration import (
     faults_text,
     pairs_json,
     pairs_text,
-    played_text,
+    play_text,
     search_json,
     search_text,
     sweep_json,
@@ -34,7 +36,7 @@ __all__ = [
     "occasions_text",
     "pairs_json",
     "pairs_text",
-    "played_text",
+    "play_text",
     "corpus_json",
     "corpus_text",
     "sweep_json",

@@ -1,4 +1,4 @@
-"""What a carry found, for a terminal: both arms side by side, the breaches, and where the arms part."""
+"""The result of a carry as text: the arms side by side, the breaches, and the first difference between the arms."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-_SHOWN: Final = 8
+_SHOWN_MAX: Final = 8
 _WIDTH: Final = 34
 
 
-def carry_text(told: Mapping[str, Any]) -> str:
-    """A verdict and why, the arms in columns, the first breaches, the first point where the arms part."""
-    arms = told["arms"]
-    days = "simulated " if told["simulated"] else ""
+def carry_text(result: Mapping[str, Any]) -> str:
+    """Return the verdict with its reason, the arms in columns, the first breaches and the first difference of the
+    arms.
+    """
+    arms = result["arms"]
+    days = "simulated " if result["simulated"] else ""
     lines = [
-        f"{told['verdict'].upper():<8}{told['why']}",
-        f"        {', '.join(told['symbols'])} on {days}{told['day']}, {told['accelerate']:g} seconds of it in one; "
-        f"catalogue {told['digest'][:12]}; snapshot {told['snapshot'] or 'none'}",
+        f"{result['verdict'].upper():<8}{result['reason']}",
+        f"        {', '.join(result['symbols'])} on {days}{result['day']}, {result['accelerate']:g} seconds of it in one; "
+        f"catalogue {result['digest'][:12]}; snapshot {result['snapshot'] or 'none'}",
     ]
-    lines += [f"        {one}" for one in told["operations"]]
-    lines += ["", _row("", [f"{one['name']} {one['trade_date']}" for one in arms])]
+    lines += [f"        {operation}" for operation in result["operations"]]
+    lines += ["", _row("", [f"{arm['name']} {arm['trade_date']}" for arm in arms])]
     for name, field in (("verdict", "verdict"), ("carried orders", "began_with"), ("logons", "logons")):
-        lines.append(_row(name, [_short(one[field]) for one in arms]))
-    lines.append(_row("asked for", [f"{one['requests']} requests" for one in arms]))
-    lines.append(_row("told", [f"{one['executions']} reports" for one in arms]))
-    lines.append(_row("breaches", [str(len(one["breaches"])) for one in arms]))
-    lines.append(_row("open at the end", [_short(one["ended_with"]) for one in arms]))
-    lines.append(_row("took", [f"{one['seconds']:.1f} s" for one in arms]))
-    for one in arms:
-        lines += _arm(one)
-    if {"carried", "control"} <= {one["name"] for one in arms}:
-        lines += ["", *_parted(told["parted"])]
-    if told["noise"] is not None:
-        lines.append(f"  the control parts from itself, by timing alone, at {clock(told['noise']['time_ns'])}")
+        lines.append(_row(name, [_format_value(arm[field]) for arm in arms]))
+    lines.append(_row("asked for", [f"{arm['requests']} requests" for arm in arms]))
+    lines.append(_row("told", [f"{arm['executions']} reports" for arm in arms]))
+    lines.append(_row("breaches", [str(len(arm["breaches"])) for arm in arms]))
+    lines.append(_row("open at the end", [_format_value(arm["ended_with"]) for arm in arms]))
+    lines.append(_row("took", [f"{arm['seconds']:.1f} s" for arm in arms]))
+    for arm in arms:
+        lines += _arm_lines(arm)
+    if {"carried", "control"} <= {arm["name"] for arm in arms}:
+        lines += ["", *_divergence_lines(result["divergence"])]
+    if result["noise"] is not None:
+        lines.append(f"  the control parts from itself, by timing alone, at {format_clock(result['noise']['time_ns'])}")
     return "\n".join(lines)
 
 
@@ -41,36 +43,36 @@ def _row(name: str, cells: list[str]) -> str:
     return f"  {name:<18}" + "".join(f"{cell:<{_WIDTH}}" for cell in cells).rstrip()
 
 
-def _short(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return str(len(value)) if isinstance(value, list) else str(value)
 
 
-def _arm(arm: Mapping[str, Any]) -> list[str]:
-    lines = [f"  {one}" for one in arm["began_with"][:_SHOWN]]
+def _arm_lines(arm: Mapping[str, Any]) -> list[str]:
+    lines = [f"  {order_text}" for order_text in arm["began_with"][:_SHOWN_MAX]]
     if lines:
         lines = ["", f"  {arm['name']}: carried over the night", *[f"  {line}" for line in lines]]
-    lines += [f"  {arm['name']}: {one}" for one in arm["problems"]]
-    for one in arm["breaches"][:_SHOWN]:
-        at = f" at {clock(one['time_ns'])}" if one["time_ns"] else ""
-        lines += ["", f"  {arm['name']}: {one['invariant']} ({one['by']}{at})", f"    {one['explanation']}"]
-    if len(arm["breaches"]) > _SHOWN:
-        lines.append(f"  and {len(arm['breaches']) - _SHOWN} more: --json has all of them")
-    lines += [f"  {arm['name']}: cannot be judged: line {one}" for one in arm["skipped"][:_SHOWN]]
-    return lines + [f"  {arm['name']}: {one}" for one in arm["notes"]]
+    lines += [f"  {arm['name']}: {problem}" for problem in arm["problems"]]
+    for breach in arm["breaches"][:_SHOWN_MAX]:
+        at = f" at {format_clock(breach['time_ns'])}" if breach["time_ns"] else ""
+        lines += ["", f"  {arm['name']}: {breach['invariant']} ({breach['by']}{at})", f"    {breach['explanation']}"]
+    if len(arm["breaches"]) > _SHOWN_MAX:
+        lines.append(f"  and {len(arm['breaches']) - _SHOWN_MAX} more: --json has all of them")
+    lines += [f"  {arm['name']}: cannot be judged: line {skipped_line}" for skipped_line in arm["skipped"][:_SHOWN_MAX]]
+    return lines + [f"  {arm['name']}: {note}" for note in arm["notes"]]
 
 
-def _parted(point: Mapping[str, Any] | None) -> list[str]:
+def _divergence_lines(point: Mapping[str, Any] | None) -> list[str]:
     if point is None:
         return ["  the arms do not part"]
-    what = "asked for" if point["direction"] == "out" else "were told"
+    action = "asked for" if point["direction"] == "out" else "were told"
     return [
-        f"  the arms first part at {clock(point['time_ns'])}, in what they {what}",
+        f"  the arms first part at {format_clock(point['time_ns'])}, in what they {action}",
         f"    carried  {point['carried'] or 'nothing'}",
         f"    control  {point['control'] or 'nothing'}",
     ]
 
 
-def clock(time_ns: int) -> str:
-    """A time of day, UTC, to the millisecond."""
+def format_clock(time_ns: int) -> str:
+    """Return a time of day, UTC, to the millisecond."""
     seconds, rest = divmod(time_ns, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S}.{rest // 1_000_000:03d}"

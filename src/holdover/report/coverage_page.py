@@ -1,7 +1,8 @@
-"""The state map: a matrix of cells by transitions, on one page without a script and without anything loaded.
+"""The state map: a matrix of cells by transitions, on one page without scripts and without external resources.
 
-Each place is a link to a panel of its own, shown by the style sheet alone when it is the page's target: for a covered
-place the shortest way there, for a missing one the covered place that comes closest and what differs.
+Each cell links to its own panel, which the style sheet shows when it is the target of the page. The panel of
+a covered cell shows the shortest path; that of a missing one shows the nearest covered cell and the
+differences.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from datetime import date
 from html import escape
 from typing import Final
 
-from holdover.coverage.data import Seen
-from holdover.coverage.numbers import Cell, Numbers, Ratio, possible_pairs
+from holdover.coverage.data import WitnessedCount
+from holdover.coverage.numbers import Cell, CoverageNumbers, CoverageRatio, possible_pairs
 from holdover.report.style import STYLE
 from holdover.runtime.cells import TRANSITIONS
 
@@ -47,9 +48,9 @@ color:var(--quiet);font-size:20px;padding:0 6px}.place ul{margin:4px 0;padding-l
 """
 
 
-def coverage_page(numbers: Numbers, today: date) -> str:
-    """The page."""
-    page = _Page(numbers, today)
+def coverage_page(numbers: CoverageNumbers, today: date) -> str:
+    """Return the state map as HTML; `today` decides which waivers are valid."""
+    page = _CoveragePage(numbers, today)
     return "".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -71,23 +72,23 @@ def coverage_page(numbers: Numbers, today: date) -> str:
     )
 
 
-class _Page:
-    """One page in the making."""
+class _CoveragePage:
+    """Builds the page."""
 
-    def __init__(self, numbers: Numbers, today: date) -> None:
+    def __init__(self, numbers: CoverageNumbers, today: date) -> None:
         self.numbers, self.today, self.product = numbers, today, numbers.product
-        self.rows = [cell for cell in self.product.cells if self.product.forbids(cell) is None]
+        self.rows = [cell for cell in self.product.cells if self.product.forbidding_rule(cell) is None]
         self.labels = list(TRANSITIONS)
         self.feasible = {line.label: set(line.feasible) for line in numbers.lines}
         self.covered = {line.label: line.covered for line in numbers.lines}
-        self.gaps = {gap.name: gap for gap in numbers.gap}
-        self.open = {gap.name for gap in numbers.unwaived(today)[0]}
-        self.number = {cell: place for place, cell in enumerate(self.rows)}
+        self.gaps = {gap.name: gap for gap in numbers.carry_gaps}
+        self.open = {gap.name for gap in numbers.unwaived_gaps(today)[0]}
+        self.number = {cell: row for row, cell in enumerate(self.rows)}
 
     # -- above the map ------------------------------------------------------------------------------------------
 
     def head(self) -> str:
-        wrong = "".join(f"<p class='wrong'>{escape(str(one))}</p>" for one in self.numbers.wrong)
+        wrong = "".join(f"<p class='wrong'>{escape(str(violation))}</p>" for violation in self.numbers.rule_violations)
         return (
             "<header id='map-top'><div><h1>State map</h1><p>In which states has each lifecycle transition found the "
             "system? A row is a state, a column a transition.</p></div></header>" + wrong
@@ -100,9 +101,9 @@ class _Page:
                 "<div class='card'><span>C3 carry gap</span><b>–</b><span>no profile of production given</span></div>"
             )
         else:
-            waived = len(numbers.gap) - len(self.open)
-            said = f"seen in production, in no test{f'; {waived} waived' if waived else ''}"
-            carry = f"<div class='card'><span>C3 carry gap</span><b>{len(self.open)}</b><span>{said}</span></div>"
+            waived = len(numbers.carry_gaps) - len(self.open)
+            text = f"seen in production, in no test{f'; {waived} waived' if waived else ''}"
+            carry = f"<div class='card'><span>C3 carry gap</span><b>{len(self.open)}</b><span>{text}</span></div>"
         return (
             "<div class='cards'>"
             + _card("C1 cell × transition", numbers.c1, "places covered")
@@ -114,9 +115,9 @@ class _Page:
 
     def lines(self) -> str:
         rows = "".join(
-            f"<tr><th>{escape(TRANSITIONS[line.label])} <code>{line.label}</code></th><td>{line.ratio.of}</td>"
-            f"<td>{line.ratio.of - line.ratio.done}</td><td>{line.ratio}</td></tr>"
-            for line in self.numbers.worst_first()
+            f"<tr><th>{escape(TRANSITIONS[line.label])} <code>{line.label}</code></th><td>{line.ratio.total}</td>"
+            f"<td>{line.ratio.total - line.ratio.covered}</td><td>{line.ratio}</td></tr>"
+            for line in self.numbers.lines_worst_first()
         )
         return (
             "<section><h2>Worst first</h2><table class='lines'><thead><tr><th></th><th>Cells</th><th>Missing</th>"
@@ -149,17 +150,17 @@ class _Page:
         return f"<tr>{heads}{''.join(self._place(cell, label) for label in self.labels)}</tr>"
 
     def _place(self, cell: Cell, label: str) -> str:
-        kind, sign = self._kind(cell, label)
+        kind, sign = self._place_kind(cell, label)
         if kind == "infeasible":
             return "<td><span class='infeasible' title='infeasible'></span></td>"
-        said = escape(f"{label}: {kind}", quote=True)
-        return f"<td><a class='{kind}' href='#{self._id(cell, label)}' aria-label='{said}'>{sign}</a></td>"
+        aria_label = escape(f"{label}: {kind}", quote=True)
+        return f"<td><a class='{kind}' href='#{self._id(cell, label)}' aria-label='{aria_label}'>{sign}</a></td>"
 
-    def _kind(self, cell: Cell, label: str) -> tuple[str, str]:
-        seen = self.covered[label].get(cell)
-        if seen is not None:
-            return "covered", _short(seen.count)
-        name = self.product.name(cell, label)
+    def _place_kind(self, cell: Cell, label: str) -> tuple[str, str]:
+        tally = self.covered[label].get(cell)
+        if tally is not None:
+            return "covered", _short_count(tally.count)
+        name = self.product.place_name(cell, label)
         if name in self.gaps:
             return ("production", "!") if name in self.open else ("waived", "w")
         return ("missing", "·") if cell in self.feasible[label] else ("infeasible", "")
@@ -173,73 +174,77 @@ class _Page:
         return "".join(self._panel(cell, label) for cell in self.rows for label in self.labels)
 
     def _panel(self, cell: Cell, label: str) -> str:
-        kind, _ = self._kind(cell, label)
+        kind, _ = self._place_kind(cell, label)
         if kind == "infeasible":
             return ""
-        words = "".join(f"<li>{escape(word)}</li>" for word in self.product.words(cell).split("; "))
-        body = self._covered(self.covered[label][cell]) if kind == "covered" else self._missing(cell, label, kind)
+        words = "".join(f"<li>{escape(phrase)}</li>" for phrase in self.product.describe(cell).split("; "))
+        body = (
+            self._covered_panel(self.covered[label][cell])
+            if kind == "covered"
+            else self._missing_panel(cell, label, kind)
+        )
         return (
             f"<section class='place' id='{self._id(cell, label)}' role='dialog'><a class='shut' href='#map' "
             f"aria-label='close'>×</a><h3>{escape(TRANSITIONS[label])} <code>{label}</code></h3><ul>{words}</ul>{body}</section>"
         )
 
-    def _covered(self, seen: Seen) -> str:
-        witness = seen.witness
-        times = "once" if seen.count == 1 else f"{seen.count:,} times"
+    def _covered_panel(self, tally: WitnessedCount) -> str:
+        witness = tally.witness
+        times = "once" if tally.count == 1 else f"{tally.count:,} times"
         return (
             f"<p>Covered {times}. The shortest way takes {witness.length} "
             f"transition{'' if witness.length == 1 else 's'}:<br><code>{escape(witness.source)}</code></p>{_path(witness.path)}"
         )
 
-    def _missing(self, cell: Cell, label: str, kind: str) -> str:
-        gap = self.gaps.get(self.product.name(cell, label))
-        said = "<p>Never exercised.</p>"
+    def _missing_panel(self, cell: Cell, label: str, kind: str) -> str:
+        gap = self.gaps.get(self.product.place_name(cell, label))
+        text = "<p>Never exercised.</p>"
         if gap is not None:
             state = "Waived" if kind == "waived" else "In no test"
-            said = f"<p><b>{state}, and seen {gap.count:,} times in production</b> ({escape(gap.source)}).</p>"
-        near = self.numbers.nearest(label, cell)
+            text = f"<p><b>{state}, and seen {gap.count:,} times in production</b> ({escape(gap.source)}).</p>"
+        near = self.numbers.nearest_cell(label, cell)
         if near is None:
-            return said + "<p>Nothing is covered yet that comes close.</p>"
-        differs = "".join(f"<li>{escape(one)}</li>" for one in near.differs)
+            return text + "<p>Nothing is covered yet that comes close.</p>"
+        differs = "".join(f"<li>{escape(difference)}</li>" for difference in near.differences)
         return (
-            f"{said}<p>The nearest that is: <a href='#{self._id(near.cell, near.label)}'>{near.label}</a>, with</p>"
-            f"<ul class='differs'>{differs}</ul><p><code>{escape(near.seen.witness.source)}</code></p>"
+            f"{text}<p>The nearest that is: <a href='#{self._id(near.cell, near.label)}'>{near.label}</a>, with</p>"
+            f"<ul class='differs'>{differs}</ul><p><code>{escape(near.tally.witness.source)}</code></p>"
         )
 
     # -- below the map ------------------------------------------------------------------------------------------
 
     def pairs(self) -> str:
-        possible, seen = set(possible_pairs()), self.numbers.data.pairs
+        possible, pair_tallies = set(possible_pairs()), self.numbers.data.pairs
         heads = "".join(f"<th scope='col' class='t'><div>{label}</div></th>" for label in self.labels)
         rows = ""
-        for one in self.labels:
+        for first in self.labels:
             tds = ""
-            for other in self.labels:
-                found = seen.get(f"{one} > {other}")
-                kind = "covered" if found else "missing" if (one, other) in possible else "infeasible"
-                sign = _short(found.count) if found else "·" if kind == "missing" else ""
+            for second in self.labels:
+                tally = pair_tallies.get(f"{first} > {second}")
+                kind = "covered" if tally else "missing" if (first, second) in possible else "infeasible"
+                sign = _short_count(tally.count) if tally else "·" if kind == "missing" else ""
                 tds += f"<td><span class='{kind}'>{sign}</span></td>"
-            rows += f"<tr><th scope='row'>{one}</th>{tds}</tr>"
+            rows += f"<tr><th scope='row'>{first}</th>{tds}</tr>"
         return (
             "<section><h2>One transition right after another</h2><div class='scroll'><table class='map pairs'>"
             f"<thead><tr><th>then →</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div></section>"
         )
 
     def gap(self) -> str:
-        if not self.numbers.gap:
+        if not self.numbers.carry_gaps:
             return ""
         rows = "".join(
             f"<li><code>{escape(gap.name)}</code>{'' if gap.name in self.open else ' <span class=tag>waived</span>'}<br>"
             f"<small>{escape(gap.words)}; {gap.count:,} times</small></li>"
-            for gap in self.numbers.gap
+            for gap in self.numbers.carry_gaps
         )
         return f"<section><h2>Seen in production and in no test</h2><ul>{rows}</ul></section>"
 
     def invariants(self) -> str:
         items = "".join(
-            f"<li class='{'on' if one.state == 'ACTIVE' else 'off'}'><code>{escape(one.invariant)}</code>"
-            f"<span>{f'{one.count:,} in {len(one.cells)} cells' if one.count else one.state}</span></li>"
-            for one in self.numbers.occasions
+            f"<li class='{'on' if activity.state == 'ACTIVE' else 'off'}'><code>{escape(activity.invariant)}</code>"
+            f"<span>{f'{activity.count:,} in {len(activity.cells)} cells' if activity.count else activity.state}</span></li>"
+            for activity in self.numbers.activities
         )
         return (
             "<section><h2>How often each invariant had occasion</h2><p>One without occasion has shown nothing yet.</p>"
@@ -247,17 +252,17 @@ class _Page:
         )
 
     def fields(self) -> str:
-        return _folded("Fields written that no invariant with occasion reads", self.numbers.unchecked_fields)
+        return _list_section("Fields written that no invariant with occasion reads", self.numbers.unchecked_fields)
 
     def rules(self) -> str:
         lock = self.numbers.lock
         rules = [
-            f"{rule.name}: {rule.reason} ({', '.join(f'{axis}={one}' for axis, v in rule.when.items() for one in v)}"
+            f"{rule.name}: {rule.reason} ({', '.join(f'{axis}={value}' for axis, v in rule.axis_values.items() for value in v)}"
             f"{' at ' + ', '.join(rule.transitions) if rule.transitions else ''}; accepted by {rule.accepted_by})"
             for rule in lock.rule
         ]
-        waivers = [f"{one.name}: up to {one.until}, {one.reason} ({one.by})" for one in lock.waiver]
-        return _folded("What is infeasible, and why", rules) + _folded("Waivers", waivers)
+        waivers = [f"{waiver.name}: up to {waiver.last_day}, {waiver.reason} ({waiver.by})" for waiver in lock.waiver]
+        return _list_section("What is infeasible, and why", rules) + _list_section("Waivers", waivers)
 
 
 _STEPS_MAX: Final = 8
@@ -269,15 +274,15 @@ _LEGEND: Final = (
 )
 
 
-def _card(title: str, ratio: Ratio, said: str) -> str:
+def _card(title: str, ratio: CoverageRatio, caption: str) -> str:
     return (
-        f"<div class='card'><span>{title}</span><b>{ratio}</b><span>{ratio.done:,} of {ratio.of:,} {said}</span>"
+        f"<div class='card'><span>{title}</span><b>{ratio}</b><span>{ratio.covered:,} of {ratio.total:,} {caption}</span>"
         f"<div class='bar'><i style='width:{ratio.percent:.1f}%'></i></div></div>"
     )
 
 
 def _path(path: Sequence[str]) -> str:
-    """The transitions in order; of a long way the end, which is what a reader wants to do again."""
+    """Return the transitions in order; of a long path only the end, which a reader needs to repeat it."""
     first = max(len(path) - _STEPS_MAX, 0)
     steps = "".join(
         f"<li>{escape(label)} <small>after {int(mutation):,} mutations</small></li>"
@@ -287,11 +292,11 @@ def _path(path: Sequence[str]) -> str:
     return f"{before}<ol start='{first + 1}'>{steps}</ol>" if steps else ""
 
 
-def _short(count: int) -> str:
+def _short_count(count: int) -> str:
     return str(count) if count < 1000 else f"{count // 1000}k"
 
 
-def _folded(title: str, items: list[str]) -> str:
+def _list_section(title: str, items: list[str]) -> str:
     if not items:
         return ""
     rows = "".join(f"<li>{escape(item)}</li>" for item in items)

@@ -1,8 +1,9 @@
-"""The cycle's report: one self-contained page.
+"""The report of the cycle as one self-contained page.
 
-The verdict first; then, a day at a time, position by subsystem and venue over the session's bands (restarts,
-disconnects), the lives of orders, the breach where it happened; the breach card with the operator's steps; what was
-carried over each night; the fresh arm beside it all. Drawn as SVG here, so that it needs no script.
+It starts with the verdict and the breach cards with the operator's steps. For each day it shows the positions
+by subsystem and venue, with the restarts and disconnects of the session, the order lifelines and the first
+breach; then what was carried over each night, and the fresh arm of the same day. The charts are inline SVG,
+so the page needs no script.
 """
 
 from __future__ import annotations
@@ -15,32 +16,32 @@ from typing import Final
 from holdover import __version__
 from holdover.catalogue import Catalogue
 from holdover.explore.schedule import Schedule
-from holdover.explore.timeline import timeline
-from holdover.harness.cycle import Arm, DayRun, Found, Lifeline, Point, Result
+from holdover.explore.timeline import build_timeline
+from holdover.harness.cycle import Arm, CycleBreach, CycleResult, DayRun, Lifeline, Point
 from holdover.harness.session import Transition
 from holdover.model import Instrument
 from holdover.recording import RecordingStore
 from holdover.report.style import STYLE
-from holdover.report.summary import _clock, _number
+from holdover.report.summary import _format_clock, _format_number
 
-_W: Final = 1000
-_LEFT: Final = 92
-_RIGHT: Final = 14
-_COLOURS: Final = {"venue": "v0", "positions": "v1", "risk": "v2", "orders": "v3", "ledger": "v4"}
+_WIDTH: Final = 1000
+_MARGIN_LEFT: Final = 92
+_MARGIN_RIGHT: Final = 14
+_SERIES_CLASSES: Final = {"venue": "v0", "positions": "v1", "risk": "v2", "orders": "v3", "ledger": "v4"}
 
 
-def cycle_page(result: Result, catalogue: Catalogue, instruments: Mapping[str, Instrument]) -> str:
-    """The page as HTML."""
+def cycle_page(result: CycleResult, catalogue: Catalogue, instruments: Mapping[str, Instrument]) -> str:
+    """Return the page as HTML."""
     carried, fresh = result.arm("carried"), result.arm("fresh")
     main = carried or fresh
     parts = [_head(result), _side_by_side(result)]
     if result.breaches:
         parts.append("<section><h2>What broke</h2>")
-        parts += [_card(found, catalogue) for found in result.breaches[:4]]
+        parts += [_card(cycle_breach, catalogue) for cycle_breach in result.breaches[:4]]
         if len(result.breaches) > 4:
             rest = "".join(
-                f"<li>{escape(found.day)} {_clock(found.breach.time_ns)} {escape(found.breach.explanation)}</li>"
-                for found in result.breaches[4:40]
+                f"<li>{escape(cycle_breach.day)} {_format_clock(cycle_breach.breach.time_ns)} {escape(cycle_breach.breach.explanation)}</li>"
+                for cycle_breach in result.breaches[4:40]
             )
             parts.append(
                 f"<details><summary>{len(result.breaches) - 4} more that followed</summary><ul>{rest}</ul></details>"
@@ -49,12 +50,14 @@ def cycle_page(result: Result, catalogue: Catalogue, instruments: Mapping[str, I
     if main is not None:
         parts.append(f"<section><h2>The sessions, {escape(main.name)} state</h2>{_legend(main)}")
         for number, day in enumerate(main.days):
-            other = fresh.days[number] if fresh is not None and main is carried and number < len(fresh.days) else None
-            parts.append(_day(day, main, other, instruments))
+            fresh_day = (
+                fresh.days[number] if fresh is not None and main is carried and number < len(fresh.days) else None
+            )
+            parts.append(_day(day, main, fresh_day, instruments))
             if main is carried and number < len(main.carried):
                 parts.append(_night(main.carried[number], instruments))
         parts.append("</section>")
-    parts.append(_parting(result))
+    parts.append(_divergences(result))
     parts.append(_coverage(result))
     title = f"Holdover: {result.verdict}, {', '.join(result.symbols)}"
     return (
@@ -64,7 +67,7 @@ def cycle_page(result: Result, catalogue: Catalogue, instruments: Mapping[str, I
     )
 
 
-def _head(result: Result) -> str:
+def _head(result: CycleResult) -> str:
     words = {
         "holds": "Every invariant held, with yesterday carried along.",
         "breach": "An invariant did not hold. What it touched is frozen.",
@@ -80,14 +83,17 @@ def _head(result: Result) -> str:
     )
 
 
-def _side_by_side(result: Result) -> str:
+def _side_by_side(result: CycleResult) -> str:
     rows: list[tuple[str, Callable[[Arm], str]]] = [
-        ("Market events", lambda arm: _number(sum(day.market_events for day in arm.days))),
-        ("Mutations, each checked", lambda arm: _number(sum(day.mutations for day in arm.days))),
-        ("Checks", lambda arm: _number(sum(day.checks for day in arm.days))),
-        ("Executions booked", lambda arm: _number(sum(day.fills for day in arm.days))),
-        ("Orders", lambda arm: _number(sum(day.orders for day in arm.days))),
-        ("of them partly filled on the way", lambda arm: _number(sum(d.partially_filled_orders for d in arm.days))),
+        ("Market events", lambda arm: _format_number(sum(day.market_events for day in arm.days))),
+        ("Mutations, each checked", lambda arm: _format_number(sum(day.mutations for day in arm.days))),
+        ("Checks", lambda arm: _format_number(sum(day.checks for day in arm.days))),
+        ("Executions booked", lambda arm: _format_number(sum(day.fills for day in arm.days))),
+        ("Orders", lambda arm: _format_number(sum(day.orders for day in arm.days))),
+        (
+            "of them partly filled on the way",
+            lambda arm: _format_number(sum(d.partially_filled_orders for d in arm.days)),
+        ),
         ("Transitions", lambda arm: str(len(arm.transitions))),
         ("Open orders carried over nights", _carried_orders),
         ("Breaches", lambda arm: str(len(arm.breaches))),
@@ -116,25 +122,25 @@ def _carried_orders(arm: Arm) -> str:
     return ", ".join(str(night["open_orders"]) for night in nights) or "none"
 
 
-def _card(found: Found, catalogue: Catalogue) -> str:
-    breach = found.breach
+def _card(cycle_breach: CycleBreach, catalogue: Catalogue) -> str:
+    breach = cycle_breach.breach
     entry = catalogue[breach.invariant].entry
     records = "".join(
-        f"<tr><th scope='row'>{escape(one.role)}</th><td><code>{escape(one.state)}</code></td></tr>"
-        for one in breach.records
+        f"<tr><th scope='row'>{escape(record.role)}</th><td><code>{escape(record.state)}</code></td></tr>"
+        for record in breach.records
     )
     steps = "".join(
         f"<li>{escape(step.step)}<span class='done'>Done when: {escape(step.done_when)}</span></li>"
         for step in entry.response
     )
     last = "".join(
-        f"<tr><td>{line['seq']}</td><td>{_clock(line['time_ns'])}</td><td>{escape(line['cause'])}</td>"
+        f"<tr><td>{line['seq']}</td><td>{_format_clock(line['time_ns'])}</td><td>{escape(line['cause'])}</td>"
         f"<td>{escape(line['subsystem'])}</td><td><code>{escape(line['state'])}</code></td></tr>"
-        for line in found.last[-14:]
+        for line in cycle_breach.last[-14:]
     )
     return (
-        f"<article class='breach' id='breach-{breach.number}-{escape(found.arm)}'><h3>{escape(breach.invariant)}</h3>"
-        f"<p class='quiet'>{escape(found.arm)} state, {escape(found.day)} {_clock(breach.time_ns)}, mutation "
+        f"<article class='breach' id='breach-{breach.number}-{escape(cycle_breach.arm)}'><h3>{escape(breach.invariant)}</h3>"
+        f"<p class='quiet'>{escape(cycle_breach.arm)} state, {escape(cycle_breach.day)} {_format_clock(breach.time_ns)}, mutation "
         f"{breach.mutation}, during {escape(breach.cause)} · {escape(breach.severity)} · froze <b>{escape(breach.scope)}</b>, "
         f"still allows {escape(', '.join(entry.allows) or 'nothing')}</p>"
         f"<p class='why'>{escape(breach.explanation.partition(': ')[2])}</p>"
@@ -148,8 +154,11 @@ def _card(found: Found, catalogue: Catalogue) -> str:
 
 
 def _legend(arm: Arm) -> str:
-    seen = list(dict.fromkeys(point.series.rpartition(" ")[2] for day in arm.days for point in day.points))
-    series = "".join(f'<span class="key {_COLOURS.get(one, "v3")}"><i></i>{escape(one)}</span>' for one in seen)
+    subsystems = list(dict.fromkeys(point.series.rpartition(" ")[2] for day in arm.days for point in day.points))
+    series = "".join(
+        f'<span class="key {_SERIES_CLASSES.get(subsystem, "v3")}"><i></i>{escape(subsystem)}</span>'
+        for subsystem in subsystems
+    )
     bands = "".join(
         f'<span class="key band {kind}"><i></i>{name}</span>'
         for kind, name in (("b-disconnect", "disconnected"), ("b-restart", "killed, restarted"), ("b-breach", "breach"))
@@ -157,52 +166,52 @@ def _legend(arm: Arm) -> str:
     return f"<p class='legend'>Net position by {series} {bands}</p>"
 
 
-def _day(day: DayRun, arm: Arm, other: DayRun | None, instruments: Mapping[str, Instrument]) -> str:
+def _day(day: DayRun, arm: Arm, fresh_day: DayRun | None, instruments: Mapping[str, Instrument]) -> str:
     keys = list(dict.fromkeys(point.series.rpartition(" ")[0] for point in day.points))
-    beside = ""
-    if other is not None:
-        beside = (
-            f"<p class='quiet'>The same day from a fresh state: {_number(other.fills)} executions, "
-            f"{_number(other.orders)} orders, {_number(other.mutations)} mutations.</p>"
+    comparison = ""
+    if fresh_day is not None:
+        comparison = (
+            f"<p class='quiet'>The same day from a fresh state: {_format_number(fresh_day.fills)} executions, "
+            f"{_format_number(fresh_day.orders)} orders, {_format_number(fresh_day.mutations)} mutations.</p>"
         )
     charts = "".join(_chart(key, day, arm, instruments) for key in keys)
-    lives = _lifelines(day.lifelines, day, arm)
+    lifelines_svg = _lifelines(day.lifelines, day, arm)
     return (
-        f"<div class='day'><h3>{escape(day.trade_date)}<small>{_number(day.market_events)} market events, "
-        f"{_number(day.fills)} executions, {_number(day.orders)} orders</small></h3>{charts}{lives}{beside}</div>"
+        f"<div class='day'><h3>{escape(day.trade_date)}<small>{_format_number(day.market_events)} market events, "
+        f"{_format_number(day.fills)} executions, {_format_number(day.orders)} orders</small></h3>{charts}{lifelines_svg}{comparison}</div>"
     )
 
 
 def _x(time_ns: int, day: DayRun) -> float:
     share = (time_ns - day.open_ns) / max(day.close_ns - day.open_ns, 1)
-    return _LEFT + min(max(share, -0.01), 1.01) * (_W - _LEFT - _RIGHT)
+    return _MARGIN_LEFT + min(max(share, -0.01), 1.01) * (_WIDTH - _MARGIN_LEFT - _MARGIN_RIGHT)
 
 
 def _bands(day: DayRun, arm: Arm, height: int) -> str:
     drawn: list[str] = []
     cut: Transition | None = None
-    for one in (t for t in arm.transitions if t.trade_date == day.trade_date):
-        if one.what == "disconnect":
-            cut = one
-        elif one.what == "reconnect" and cut is not None:
+    for transition in (t for t in arm.transitions if t.trade_date == day.trade_date):
+        if transition.kind == "disconnect":
+            cut = transition
+        elif transition.kind == "reconnect" and cut is not None:
             x = _x(cut.time_ns, day)
-            width = max(_x(one.time_ns, day) - x, 3)
+            width = max(_x(transition.time_ns, day) - x, 3)
             drawn.append(
                 f"<rect class='b-disconnect' x='{x:.1f}' y='0' width='{width:.1f}' height='{height}'>"
-                f"<title>disconnected {_clock(cut.time_ns)}, back {_clock(one.time_ns)}, {escape(one.detail)}</title></rect>"
+                f"<title>disconnected {_format_clock(cut.time_ns)}, back {_format_clock(transition.time_ns)}, {escape(transition.detail)}</title></rect>"
             )
             cut = None
-        elif one.what in ("kill", "restart"):
-            x = _x(one.time_ns, day)
+        elif transition.kind in ("kill", "restart"):
+            x = _x(transition.time_ns, day)
             drawn.append(
                 f"<rect class='b-restart' x='{x - 1.5:.1f}' y='0' width='3' height='{height}'>"
-                f"<title>{escape(one.what)} {escape(one.detail)} {_clock(one.time_ns)}</title></rect>"
+                f"<title>{escape(transition.kind)} {escape(transition.detail)} {_format_clock(transition.time_ns)}</title></rect>"
             )
-    for found in [f for f in arm.breaches if f.day == day.trade_date][:1]:
-        x = _x(found.breach.time_ns, day)
+    for cycle_breach in [f for f in arm.breaches if f.day == day.trade_date][:1]:
+        x = _x(cycle_breach.breach.time_ns, day)
         drawn.append(
             f"<g class='b-breach'><line x1='{x:.1f}' x2='{x:.1f}' y1='0' y2='{height}'/>"
-            f"<path d='M{x - 6:.1f} 0h12l-6 10z'/><title>{escape(found.breach.explanation)}</title></g>"
+            f"<path d='M{x - 6:.1f} 0h12l-6 10z'/><title>{escape(cycle_breach.breach.explanation)}</title></g>"
         )
     return "".join(drawn)
 
@@ -230,16 +239,16 @@ def _chart(key: str, day: DayRun, arm: Arm, instruments: Mapping[str, Instrument
     for series in dict.fromkeys(point.series for point in points):
         name = series.rpartition(" ")[2]
         path = "".join(_steps([p for p in points if p.series == series], day, y))
-        lines.append(f"<path class='line {_COLOURS.get(name, 'v3')}' d='{path}'/>")
+        lines.append(f"<path class='line {_SERIES_CLASSES.get(name, 'v3')}' d='{path}'/>")
     instrument = instruments.get(key.rpartition("/")[2])
     top = instrument.quantity_text(high) if instrument else str(high)
     bottom = instrument.quantity_text(low) if instrument else str(low)
     return (
-        f"<figure><figcaption>{escape(key)}</figcaption><svg viewBox='0 0 {_W} {height + 18}' role='img' "
+        f"<figure><figcaption>{escape(key)}</figcaption><svg viewBox='0 0 {_WIDTH} {height + 18}' role='img' "
         f"aria-label='net position of {escape(key)} over {escape(day.trade_date)}'>{_hours(day, height)}{_bands(day, arm, height)}"
-        f"<text class='axis' x='{_LEFT - 6}' y='12' text-anchor='end'>{escape(top)}</text>"
-        f"<text class='axis' x='{_LEFT - 6}' y='{height - 2}' text-anchor='end'>{escape(bottom)}</text>"
-        f"<line class='zero' x1='{_LEFT}' x2='{_W - _RIGHT}' y1='{y(0):.1f}' y2='{y(0):.1f}'/>{''.join(lines)}</svg></figure>"
+        f"<text class='axis' x='{_MARGIN_LEFT - 6}' y='12' text-anchor='end'>{escape(top)}</text>"
+        f"<text class='axis' x='{_MARGIN_LEFT - 6}' y='{height - 2}' text-anchor='end'>{escape(bottom)}</text>"
+        f"<line class='zero' x1='{_MARGIN_LEFT}' x2='{_WIDTH - _MARGIN_RIGHT}' y1='{y(0):.1f}' y2='{y(0):.1f}'/>{''.join(lines)}</svg></figure>"
     )
 
 
@@ -256,7 +265,7 @@ def _steps(points: list[Point], day: DayRun, y: Callable[[int], float]) -> Itera
             continue
         last_x = x
     if points:
-        yield f"H{_W - _RIGHT}"
+        yield f"H{_WIDTH - _MARGIN_RIGHT}"
 
 
 _STATES: Final = {
@@ -270,25 +279,25 @@ _STATES: Final = {
 }
 
 
-def _lifelines(lives: list[Lifeline], day: DayRun, arm: Arm) -> str:
-    if not lives:
+def _lifelines(lifelines: list[Lifeline], day: DayRun, arm: Arm) -> str:
+    if not lifelines:
         return ""
     row = 15
-    height = row * len(lives)
+    height = row * len(lifelines)
     drawn = []
-    for number, life in enumerate(lives):
+    for number, lifeline in enumerate(lifelines):
         at = number * row + 4
         drawn.append(
-            f"<text class='axis' x='{_LEFT - 6}' y='{at + 7}' text-anchor='end'>{escape(_shortened(life))}</text>"
+            f"<text class='axis' x='{_MARGIN_LEFT - 6}' y='{at + 7}' text-anchor='end'>{escape(_short_name(lifeline))}</text>"
         )
-        for place, (time_ns, status, cum, order_qty) in enumerate(life.states):
+        for index, (time_ns, status, cum, order_qty) in enumerate(lifeline.states):
             x = _x(time_ns, day)
-            ends = life.states[place + 1][0] if place + 1 < len(life.states) else None
+            ends = lifeline.states[index + 1][0] if index + 1 < len(lifeline.states) else None
             closed = status in ("FILLED", "CANCELED", "EXPIRED", "REJECTED")
-            to = _x(ends, day) if ends is not None else (x + 5 if closed else _W - _RIGHT)
+            to = _x(ends, day) if ends is not None else (x + 5 if closed else _WIDTH - _MARGIN_RIGHT)
             drawn.append(
                 f"<rect class='{_STATES.get(status, 's-closed')}' x='{x:.1f}' y='{at}' width='{max(to - x, 1.5):.1f}' "
-                f"height='8'><title>{escape(life.cl_ord_id)} {status} {cum}/{order_qty} {_clock(time_ns)}</title></rect>"
+                f"height='8'><title>{escape(lifeline.cl_ord_id)} {status} {cum}/{order_qty} {_format_clock(time_ns)}</title></rect>"
             )
     keys = "".join(
         f'<span class="key state {css}"><i></i>{name}</span>'
@@ -302,35 +311,37 @@ def _lifelines(lives: list[Lifeline], day: DayRun, arm: Arm) -> str:
         )
     )
     return (
-        f"<figure><figcaption>Order lifelines <span class='legend'>{keys}</span></figcaption><svg viewBox='0 0 {_W} {height + 16}' "
+        f"<figure><figcaption>Order lifelines <span class='legend'>{keys}</span></figcaption><svg viewBox='0 0 {_WIDTH} {height + 16}' "
         f"role='img' aria-label='order lifelines of {escape(day.trade_date)}'>{_hours(day, height)}{_bands(day, arm, height)}"
         f"{''.join(drawn)}</svg></figure>"
     )
 
 
-def _shortened(life: Lifeline) -> str:
-    name, _, rest = life.cl_ord_id.partition(".")
-    return f"{name[:5]} {rest.rpartition('-')[2][:5]} {life.time_in_force}"
+def _short_name(lifeline: Lifeline) -> str:
+    name, _, rest = lifeline.cl_ord_id.partition(".")
+    return f"{name[:5]} {rest.rpartition('-')[2][:5]} {lifeline.time_in_force}"
 
 
 def _night(carried: Mapping[str, object], instruments: Mapping[str, Instrument]) -> str:
     orders = carried["orders"] if isinstance(carried["orders"], list) else []
     positions = carried["positions"] if isinstance(carried["positions"], dict) else {}
-    held = ", ".join(f"{escape(str(key))} {value:+,d}" for key, value in positions.items() if value) or "nothing held"
+    positions_text = (
+        ", ".join(f"{escape(str(key))} {value:+,d}" for key, value in positions.items() if value) or "nothing held"
+    )
     listed = "".join(f"<li><code>{escape(str(order))}</code></li>" for order in orders[:8])
     return (
         f"<div class='night'><b>Overnight</b> after {escape(str(carried['after']))}: {carried['open_orders']} open orders "
-        f"carried, {carried['partially_filled']} of them partly filled; {held}<ul>{listed}</ul></div>"
+        f"carried, {carried['partially_filled']} of them partly filled; {positions_text}<ul>{listed}</ul></div>"
     )
 
 
-def _parting(result: Result) -> str:
+def _divergences(result: CycleResult) -> str:
     if not result.divergences:
         return ""
     rows = "".join(
-        f"<tr><td>{escape(one.day)}</td><td>{_clock(one.time_ns)}</td><td>{escape(one.cause)}</td>"
-        f"<td><code>{escape(one.carried)}</code></td><td><code>{escape(one.fresh)}</code></td></tr>"
-        for one in result.divergences
+        f"<tr><td>{escape(divergence.day)}</td><td>{_format_clock(divergence.time_ns)}</td><td>{escape(divergence.cause)}</td>"
+        f"<td><code>{escape(divergence.carried)}</code></td><td><code>{escape(divergence.fresh)}</code></td></tr>"
+        for divergence in result.divergences
     )
     return (
         "<section><h2>Where the arms first part</h2><p>The first mutation of each day that one arm has and the other has "
@@ -339,12 +350,12 @@ def _parting(result: Result) -> str:
     )
 
 
-def _coverage(result: Result) -> str:
+def _coverage(result: CycleResult) -> str:
     arm = result.arms[0] if result.arms else None
     if arm is None:
         return ""
     cells = "".join(
-        f"<li class='{'on' if count else 'off'}'><code>{escape(name)}</code><span>{_number(count)}</span></li>"
+        f"<li class='{'on' if count else 'off'}'><code>{escape(name)}</code><span>{_format_number(count)}</span></li>"
         for name, count in arm.active.items()
     )
     return (
@@ -353,7 +364,10 @@ def _coverage(result: Result) -> str:
     )
 
 
-def timeline_page(schedule: Schedule, store: RecordingStore, place: Path, catalogue: Catalogue) -> str:
-    """The page of one schedule, played up to its first breach."""
-    instruments = {one.symbol: store.get(one.symbol, one.trade_date).meta.instrument for one in schedule.recordings}
-    return cycle_page(timeline(schedule, store, place, catalogue), catalogue, instruments)
+def timeline_page(schedule: Schedule, store: RecordingStore, directory: Path, catalogue: Catalogue) -> str:
+    """Return the page of one schedule, played to its first breach."""
+    instruments = {
+        recording.symbol: store.get(recording.symbol, recording.trade_date).meta.instrument
+        for recording in schedule.recordings
+    }
+    return cycle_page(build_timeline(schedule, store, directory, catalogue), catalogue, instruments)

@@ -1,4 +1,4 @@
-"""The one style sheet of the reports."""
+"""The style sheet of the reports."""
 
 from typing import Final
 

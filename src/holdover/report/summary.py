@@ -1,18 +1,18 @@
-"""The cycle's result as a screen of text and as one JSON object."""
+"""The result of the cycle as a screen of text and as one JSON object."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from holdover.harness.cycle import Arm, Result
+from holdover.harness.cycle import Arm, CycleResult
 from holdover.model import Instrument
 
 _WIDTH = 98
 
 
-def cycle_json(result: Result, report: str) -> dict[str, Any]:
-    """One object: the counts are of both arms together, each breach says its arm."""
+def cycle_json(result: CycleResult, report: str) -> dict[str, Any]:
+    """Return one object; the counts are of all arms together, and each breach names its arm."""
     days = [day for arm in result.arms for day in arm.days]
     return {
         "verdict": result.verdict,
@@ -33,27 +33,33 @@ def cycle_json(result: Result, report: str) -> dict[str, Any]:
         "arms": {arm.name: _arm(arm) for arm in result.arms},
         "breaches": [
             {
-                "invariant": found.breach.invariant,
-                "scope": found.breach.scope,
-                "key": found.breach.key,
-                "arm": found.arm,
-                "day": found.day,
-                "time_ns": found.breach.time_ns,
-                "mutation": found.breach.mutation,
-                "explanation": found.breach.explanation,
-                "subsystem": found.breach.subsystem,
-                "cause": found.breach.cause,
-                "cell": found.breach.cell,
-                "after": found.breach.after,
+                "invariant": cycle_breach.breach.invariant,
+                "scope": cycle_breach.breach.scope,
+                "key": cycle_breach.breach.key,
+                "arm": cycle_breach.arm,
+                "day": cycle_breach.day,
+                "time_ns": cycle_breach.breach.time_ns,
+                "mutation": cycle_breach.breach.mutation,
+                "explanation": cycle_breach.breach.explanation,
+                "subsystem": cycle_breach.breach.subsystem,
+                "cause": cycle_breach.breach.cause,
+                "cell": cycle_breach.breach.cell,
+                "after": cycle_breach.breach.after,
             }
-            for found in result.breaches
+            for cycle_breach in result.breaches
         ],
         "frozen": list(dict.fromkeys(scope for arm in result.arms for scope in arm.frozen)),
         "leaked": sum(arm.leaked for arm in result.arms),
         "pages": sum(len(arm.pages) for arm in result.arms),
         "divergences": [
-            {"day": one.day, "time_ns": one.time_ns, "carried": one.carried, "fresh": one.fresh, "cause": one.cause}
-            for one in result.divergences
+            {
+                "day": divergence.day,
+                "time_ns": divergence.time_ns,
+                "carried": divergence.carried,
+                "fresh": divergence.fresh,
+                "cause": divergence.cause,
+            }
+            for divergence in result.divergences
         ],
         "report": report,
     }
@@ -67,7 +73,10 @@ def _arm(arm: Arm) -> dict[str, Any]:
         "fills": sum(day.fills for day in arm.days),
         "orders": sum(day.orders for day in arm.days),
         "partially_filled_orders": sum(day.partially_filled_orders for day in arm.days),
-        "transitions": [{"what": one.what, "detail": one.detail, "day": one.trade_date} for one in arm.transitions],
+        "transitions": [
+            {"what": transition.kind, "detail": transition.detail, "day": transition.trade_date}
+            for transition in arm.transitions
+        ],
         "breaches": len(arm.breaches),
         "frozen": arm.frozen,
         "leaked": arm.leaked,
@@ -77,8 +86,10 @@ def _arm(arm: Arm) -> dict[str, Any]:
     }
 
 
-def cycle_text(result: Result, report: str, seconds: float, instruments: Mapping[str, Instrument] | None = None) -> str:
-    """A verdict that fits one screen."""
+def cycle_text(
+    result: CycleResult, report: str, seconds: float, instruments: Mapping[str, Instrument] | None = None
+) -> str:
+    """Return the verdict and the counts by arm as one screen."""
     lines = [
         f"{'BREACH' if result.verdict == 'breach' else result.verdict.upper():<8}"
         f"{result.subject} on {', '.join(result.symbols)}, {len(result.days)} days "
@@ -89,18 +100,18 @@ def cycle_text(result: Result, report: str, seconds: float, instruments: Mapping
         "  " + f"{'':<28}" + "".join(f"{arm.name + ' state':>20}" for arm in result.arms),
     ]
     rows: list[tuple[str, list[str]]] = [
-        ("market events", [_number(sum(d.market_events for d in arm.days)) for arm in result.arms]),
-        ("mutations", [_number(sum(d.mutations for d in arm.days)) for arm in result.arms]),
-        ("checks", [_number(sum(d.checks for d in arm.days)) for arm in result.arms]),
-        ("executions booked", [_number(sum(d.fills for d in arm.days)) for arm in result.arms]),
+        ("market events", [_format_number(sum(d.market_events for d in arm.days)) for arm in result.arms]),
+        ("mutations", [_format_number(sum(d.mutations for d in arm.days)) for arm in result.arms]),
+        ("checks", [_format_number(sum(d.checks for d in arm.days)) for arm in result.arms]),
+        ("executions booked", [_format_number(sum(d.fills for d in arm.days)) for arm in result.arms]),
         (
             "orders, partly filled",
             [
-                f"{_number(sum(d.orders for d in arm.days))}, {_number(sum(d.partially_filled_orders for d in arm.days))}"
+                f"{_format_number(sum(d.orders for d in arm.days))}, {_format_number(sum(d.partially_filled_orders for d in arm.days))}"
                 for arm in result.arms
             ],
         ),
-        ("transitions survived", [str(_survived(arm)) for arm in result.arms]),
+        ("transitions survived", [str(_transition_count(arm)) for arm in result.arms]),
         ("carried over nights", [_nights(arm) for arm in result.arms]),
         ("breaches", [str(len(arm.breaches)) for arm in result.arms]),
         ("frozen scopes", [str(len(arm.frozen)) for arm in result.arms]),
@@ -113,7 +124,7 @@ def cycle_text(result: Result, report: str, seconds: float, instruments: Mapping
     if result.divergences:
         first = result.divergences[-1] if len(result.divergences) > 1 else result.divergences[0]
         lines += [
-            f"  The arms part on {first.day} at {_clock(first.time_ns)} ({first.cause}):",
+            f"  The arms part on {first.day} at {_format_clock(first.time_ns)} ({first.cause}):",
             f"    carried  {first.carried}"[:_WIDTH],
             f"    fresh    {first.fresh}"[:_WIDTH],
             "",
@@ -125,14 +136,19 @@ def cycle_text(result: Result, report: str, seconds: float, instruments: Mapping
     return "\n".join(lines)
 
 
-def _breaches(result: Result) -> list[str]:
+def _breaches(result: CycleResult) -> list[str]:
     lines: list[str] = []
     shown = result.breaches[:3]
-    for found in shown:
-        breach = found.breach
-        lines.append(f"  {found.arm} {found.day} {_clock(breach.time_ns)}  {breach.invariant}  ({breach.cause})")
-        said = breach.explanation.partition(": ")[2]
-        lines += [f"    {said[start : start + _WIDTH - 4]}" for start in range(0, min(len(said), 282), _WIDTH - 4)]
+    for cycle_breach in shown:
+        breach = cycle_breach.breach
+        lines.append(
+            f"  {cycle_breach.arm} {cycle_breach.day} {_format_clock(breach.time_ns)}  {breach.invariant}  ({breach.cause})"
+        )
+        explanation = breach.explanation.partition(": ")[2]
+        lines += [
+            f"    {explanation[start : start + _WIDTH - 4]}"
+            for start in range(0, min(len(explanation), 282), _WIDTH - 4)
+        ]
         if breach.state:
             lines.append(f"    state: {breach.state}"[:_WIDTH])
         lines.append(f"    frozen {breach.scope}; what to do: holdover catalogue show {breach.invariant}")
@@ -141,7 +157,7 @@ def _breaches(result: Result) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _survived(arm: Arm) -> int:
+def _transition_count(arm: Arm) -> int:
     return len(arm.transitions)
 
 
@@ -152,11 +168,11 @@ def _nights(arm: Arm) -> str:
     return f"{sum(night['open_orders'] for night in nights)} orders"
 
 
-def _number(value: int) -> str:
+def _format_number(value: int) -> str:
     return f"{value:,}"
 
 
-def _clock(time_ns: int) -> str:
+def _format_clock(time_ns: int) -> str:
     seconds, rest = divmod(time_ns, 1_000_000_000)
     day = seconds % 86_400
     return f"{day // 3600:02d}:{day // 60 % 60:02d}:{day % 60:02d}.{rest // 1_000_000:03d} UTC"

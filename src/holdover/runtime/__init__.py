@@ -1,33 +1,33 @@
-"""The guard and all that production imports: monitor, freezes, pager, flight recorder, journal.
+"""The guard and everything that production imports: monitor, freezes, pager, flight recorder, journal.
 
-Importing it loads nothing heavier than msgspec and SQLite: a trading process pays only for what it uses.
+Importing this package loads nothing heavier than msgspec and SQLite.
 """
 
-from holdover.runtime.axes import Axis, BadAxis, Counted, axis, register
-from holdover.runtime.breach import Breach, Page, Shown
+from holdover.runtime.axes import Axis, AxisError, CountingAxis, axis, register_axis
+from holdover.runtime.breach import Breach, BreachRecord, Page
 from holdover.runtime.cells import CellCounter
 from holdover.runtime.channels import AppriseChannel, Channel, FileChannel, LogChannel, PagerDutyChannel, WebhookChannel
-from holdover.runtime.config import BadConfig, GuardConfig, read_config
-from holdover.runtime.database import StoreProblem
-from holdover.runtime.freezes import Freeze, FreezeStore, ThawRequest
-from holdover.runtime.guard import Guard, Step, ThawRefused
+from holdover.runtime.config import GuardConfig, GuardConfigError, read_config
+from holdover.runtime.database import StoreError
+from holdover.runtime.freeze_store import Freeze, FreezeStore, ThawRequest
+from holdover.runtime.guard import Guard, Step, ThawRefusedError
 from holdover.runtime.journal import FlightRecorder, Journal, read_journal
 from holdover.runtime.monitor import Monitor
-from holdover.runtime.outbox import Alert, Pending
-from holdover.runtime.pager import Level, Pager
-from holdover.runtime.reports import BadMessage, ReportReader
+from holdover.runtime.outbox import Alert, PendingPage
+from holdover.runtime.pager import EscalationLevel, Pager
+from holdover.runtime.report_reader import ReportMessageError, ReportReader
 
 __all__ = [
     "Alert",
     "AppriseChannel",
     "Axis",
-    "BadAxis",
-    "BadConfig",
-    "BadMessage",
+    "AxisError",
+    "GuardConfigError",
+    "ReportMessageError",
     "Breach",
     "CellCounter",
     "Channel",
-    "Counted",
+    "CountingAxis",
     "FileChannel",
     "FlightRecorder",
     "Freeze",
@@ -35,22 +35,22 @@ __all__ = [
     "Guard",
     "GuardConfig",
     "Journal",
-    "Level",
+    "EscalationLevel",
     "LogChannel",
     "Monitor",
     "Page",
     "Pager",
     "PagerDutyChannel",
-    "Pending",
-    "Shown",
+    "PendingPage",
+    "BreachRecord",
     "ReportReader",
     "Step",
-    "StoreProblem",
-    "ThawRefused",
+    "StoreError",
+    "ThawRefusedError",
     "ThawRequest",
     "WebhookChannel",
     "axis",
     "read_config",
     "read_journal",
-    "register",
+    "register_axis",
 ]

@@ -1,7 +1,8 @@
-"""Axes: total functions from the observed state to a small set of values, kept up from one record's change at a time.
+"""Axes: total functions from the observed state to a small set of values, updated one record at a time.
 
-Is any order open, is the link up, is a partial fill carried over the night. An axis never looks at the whole state: it
-is shown one record before and after, and keeps counts, so that it costs the same however many orders there are.
+Examples: is any order open, is the link up, does an order carry a partial fill overnight. An axis never reads
+the whole state: it receives one record before and after a change and keeps counts, so its cost does not grow
+with the number of orders.
 
     @axis("halted", values=("no", "yes"), reads=[("gateway", Book)])
     def halted(book: Book) -> bool:
@@ -17,21 +18,22 @@ from typing import Any, ClassVar, Final
 from holdover.model import SYSTEM, Link, Order, OrdStatus, Position, Reconciliation, Record, TimeInForce
 
 DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
-"""One digit says one value in the code of a cell."""
+"""One digit encodes one value in the code of a cell."""
 _CARRIED: Final = (TimeInForce.GTC, TimeInForce.GTD)
 
 
-class BadAxis(ValueError):
-    """An axis that cannot be used; the message names it."""
+class AxisError(ValueError):
+    """An axis cannot be used; the message names it."""
 
 
 class Axis:
-    """A total function from the observed state to one of `values`, kept up from one record's change at a time.
+    """A total function from the observed state to one of `values`, updated one record at a time.
 
-    `reads` names what it is shown, as (subsystem, kind); a subsystem of None means any. `depends` lists expressions of
-    a record `r`: a change that leaves all of them alone is not shown. Without any, every change is. `words` says each
-    value as a person would. After a transition in `forgets` a breach does not tell the value until it is shown a record
-    again. `value` is the index of the present value; index 0 is that of a system that has not begun.
+    `reads` lists the records that the axis receives, as (subsystem, kind); a subsystem of None means any.
+    `depends` lists expressions of a record `r`: the axis receives a change only if one of them changes, or every
+    change if the list is empty. `words` describes each value. After a transition in `forgets`, a breach omits the
+    axis until the axis receives a record again. `value` is the index of the current value; index 0 is the value
+    before the system begins.
     """
 
     name: ClassVar[str] = ""
@@ -45,32 +47,32 @@ class Axis:
     def __init__(self) -> None:
         self.value = 0
 
-    def changed(self, before: Record | None, after: Record | None) -> None:
-        """One record that it reads has appeared, changed or gone; set `value`."""
+    def on_record_change(self, before: Record | None, after: Record | None) -> None:
+        """Update `value` after one record appeared, changed or disappeared."""
 
-    def told(self, what: str, detail: str) -> None:
-        """A transition (or `freeze`, with its level) has come about; set `value`."""
+    def on_event(self, event: str, detail: str) -> None:
+        """Update `value` after a transition, or after `freeze` with its level."""
 
-    def known(self) -> bool:
-        """Whether `value` rests on something that was told; where it does not, a breach leaves the axis out."""
+    def is_known(self) -> bool:
+        """Whether `value` rests on an observation. A breach omits the axis while it does not."""
         return True
 
-    def dump(self) -> Any:
-        """What must be kept over a restart beside the records themselves; None where these say it all."""
+    def export_state(self) -> Any:
+        """Return the state to keep over a restart in addition to the records; None when the records suffice."""
         return None
 
-    def load(self, held: Any) -> None:
-        """Take up what `dump` gave."""
+    def restore_state(self, state: Any) -> None:
+        """Restore the state that `export_state` returned."""
 
     def __repr__(self) -> str:
         return f"<Axis {self.name} {self.values[self.value]}>"
 
 
-class Counted(Axis):
-    """An axis that sorts records into classes and says which classes have any in them.
+class CountingAxis(Axis):
+    """An axis that sorts records into classes and shows which classes are not empty.
 
-    `of` gives a record's class: 0 for none, else 1, 2, ... The value is the set of classes present, as a bit mask; so
-    there are two values for one class, four for two.
+    `of` returns a record's class: 0 for none, else 1, 2, ... The value is the set of non-empty classes as a bit
+    mask, so one class has two values and two classes have four.
     """
 
     def __init__(self) -> None:
@@ -78,26 +80,26 @@ class Counted(Axis):
         self._counts = [0] * (len(self.values).bit_length())
 
     def of(self, record: Any) -> int:
-        """The class of one record; 0 when it counts for nothing."""
+        """Return the class of one record; 0 when it does not count."""
         raise NotImplementedError(f"axis {self.name} has no `of`")
 
-    def changed(self, before: Record | None, after: Record | None) -> None:
-        """Move the record from its old class to its new one."""
-        was = self.of(before) if before is not None else 0
-        now = self.of(after) if after is not None else 0
-        if was == now:
+    def on_record_change(self, before: Record | None, after: Record | None) -> None:
+        """Move the record from its old class to its new class."""
+        old_class = self.of(before) if before is not None else 0
+        new_class = self.of(after) if after is not None else 0
+        if old_class == new_class:
             return
-        if was:
-            self._counts[was] -= 1
-            if not self._counts[was]:
-                self.value &= ~(1 << (was - 1))
-        if now:
-            self._counts[now] += 1
-            self.value |= 1 << (now - 1)
+        if old_class:
+            self._counts[old_class] -= 1
+            if not self._counts[old_class]:
+                self.value &= ~(1 << (old_class - 1))
+        if new_class:
+            self._counts[new_class] += 1
+            self.value |= 1 << (new_class - 1)
 
 
-class OrdersOpen(Counted):
-    """Which phases the open orders are in."""
+class OpenOrdersAxis(CountingAxis):
+    """The phases of the open orders."""
 
     name = "orders"
     title = "Open orders"
@@ -107,29 +109,29 @@ class OrdersOpen(Counted):
     depends = ("r.ord_status", "r.time_in_force", "r.cum_qty > 0")
 
     def of(self, record: Order) -> int:
-        """1 open and unfilled, 2 open and partly filled."""
+        """Return 1 for an open unfilled order and 2 for an open partly filled order."""
         if not record.is_open:
             return 0
         return 2 if record.cum_qty > 0 else 1
 
 
-class CarriedPartial(Counted):
-    """Whether a partly filled order is open that its time in force takes over the night."""
+class CarriedPartialAxis(CountingAxis):
+    """Whether a partly filled order is open that its time in force carries overnight."""
 
     name = "carried-partial"
     title = "Partial fill carried"
     values = ("no", "yes")
     words = ("no partial fill to carry", "a partial fill to carry over the night")
     reads = (("orders", Order),)
-    depends = OrdersOpen.depends
+    depends = OpenOrdersAxis.depends
 
     def of(self, record: Order) -> int:
-        """1 for an open, partly filled GTC or GTD order."""
+        """Return 1 for an open, partly filled GTC or GTD order."""
         return int(record.cum_qty > 0 and record.time_in_force in _CARRIED and record.is_open)
 
 
-class InFlight(Counted):
-    """Whether a cancel or a replace of ours waits for its answer."""
+class InFlightAxis(CountingAxis):
+    """Whether a cancel or a replace waits for its answer."""
 
     name = "in-flight"
     title = "Cancel or replace in flight"
@@ -139,12 +141,12 @@ class InFlight(Counted):
     depends = ("r.ord_status",)
 
     def of(self, record: Order) -> int:
-        """1 pending cancel, 2 pending replace."""
+        """Return 1 for a pending cancel and 2 for a pending replace."""
         status = record.ord_status
         return 1 if status == OrdStatus.PENDING_CANCEL else 2 if status == OrdStatus.PENDING_REPLACE else 0
 
 
-class Unacknowledged(Counted):
+class UnacknowledgedAxis(CountingAxis):
     """Whether a new order waits for the venue's acknowledgement."""
 
     name = "unacknowledged"
@@ -155,12 +157,12 @@ class Unacknowledged(Counted):
     depends = ("r.ord_status",)
 
     def of(self, record: Order) -> int:
-        """1 for a new order without an answer."""
+        """Return 1 for a new order without an answer."""
         return int(record.ord_status == OrdStatus.PENDING_NEW)
 
 
-class NetPosition(Counted):
-    """The sign of the net positions held."""
+class NetPositionAxis(CountingAxis):
+    """The signs of the net positions."""
 
     name = "position"
     title = "Net positions"
@@ -170,11 +172,11 @@ class NetPosition(Counted):
     depends = ("r.net_qty > 0", "r.net_qty < 0")
 
     def of(self, record: Position) -> int:
-        """1 long, 2 short."""
+        """Return 1 for long and 2 for short."""
         return 1 if record.net_qty > 0 else 2 if record.net_qty < 0 else 0
 
 
-class TifCarried(Counted):
+class TimeInForceAxis(CountingAxis):
     """Which open orders end with the session and which are carried."""
 
     name = "tif"
@@ -185,14 +187,14 @@ class TifCarried(Counted):
     depends = ("r.ord_status", "r.time_in_force")
 
     def of(self, record: Order) -> int:
-        """1 ends with the session, 2 is carried."""
+        """Return 1 for an order that ends with the session and 2 for a carried order."""
         if not record.is_open:
             return 0
         return 2 if record.time_in_force in _CARRIED else 1
 
 
-class OldestCarried(Axis):
-    """How many sessions ago the oldest open order that is carried was entered."""
+class OldestCarriedAxis(Axis):
+    """How many sessions ago the oldest open carried order was entered."""
 
     name = "age"
     title = "Oldest carried order"
@@ -208,155 +210,156 @@ class OldestCarried(Axis):
 
     def __init__(self) -> None:
         super().__init__()
-        self._entered: dict[str, int] = {}
+        self._count_by_date: dict[str, int] = {}
         self._sessions: list[str] = []
 
-    def changed(self, before: Record | None, after: Record | None) -> None:
-        """Count the carried orders by the session in which they were entered: as many dates as are carried."""
-        was, now = self._date(before), self._date(after)
-        if was == now:
+    def on_record_change(self, before: Record | None, after: Record | None) -> None:
+        """Count the carried orders by the session of their entry."""
+        old_date, new_date = self._date(before), self._date(after)
+        if old_date == new_date:
             return
-        if was is not None:
-            self._entered[was] -= 1
-            if not self._entered[was]:
-                del self._entered[was]
-        if now is not None:
-            self._entered[now] = self._entered.get(now, 0) + 1
-        self._look()
+        if old_date is not None:
+            self._count_by_date[old_date] -= 1
+            if not self._count_by_date[old_date]:
+                del self._count_by_date[old_date]
+        if new_date is not None:
+            self._count_by_date[new_date] = self._count_by_date.get(new_date, 0) + 1
+        self._update_value()
 
-    def told(self, what: str, detail: str) -> None:
-        """A session that begins makes every carried order one session older."""
-        if what == "begin" and detail and detail not in self._sessions:
-            # Two sessions back is as far as the values tell apart.
+    def on_event(self, event: str, detail: str) -> None:
+        """Make every carried order one session older when a session begins."""
+        if event == "begin" and detail and detail not in self._sessions:
+            # The values distinguish at most two sessions back.
             self._sessions = [*self._sessions, detail][-2:]
-            self._look()
+            self._update_value()
 
-    def known(self) -> bool:
-        """Not how old a carried order is, where no session was ever said to begin."""
+    def is_known(self) -> bool:
+        """Whether the age of a carried order is known: only after the begin of a session was reported."""
         return not self.value or bool(self._sessions)
 
-    def dump(self) -> Any:
-        """The last sessions that began."""
+    def export_state(self) -> Any:
+        """Return the trade dates of the last sessions."""
         return self._sessions
 
-    def load(self, held: Any) -> None:
-        """Take up the last sessions that began."""
-        self._sessions = [str(one) for one in held]
-        self._look()
+    def restore_state(self, state: Any) -> None:
+        """Restore the trade dates of the last sessions."""
+        self._sessions = [str(trade_date) for trade_date in state]
+        self._update_value()
 
     def _date(self, record: Record | None) -> str | None:
         if isinstance(record, Order) and record.time_in_force in _CARRIED and record.is_open:
             return record.trade_date
         return None
 
-    def _look(self) -> None:
-        if not self._entered:
+    def _update_value(self) -> None:
+        if not self._count_by_date:
             self.value = 0
             return
-        oldest = min(self._entered)
+        oldest = min(self._count_by_date)
         self.value = 1 + sum(1 for began in self._sessions if began > oldest)
 
 
-class _Links(Axis):
-    """An axis over what is said of each link; a restart makes all of it untrue until it is said again.
+class _PerLinkAxis(Axis):
+    """An axis with one flag per link.
 
-    After a night what was said last is what yesterday's process knew.
+    A restart clears every flag until the new process reports the link again. After a night, the last report
+    describes what yesterday's process knew.
     """
 
     forgets = ("overnight",)
 
     def __init__(self) -> None:
         super().__init__()
-        self._good: dict[str, bool] = {}
+        self._good_by_link: dict[str, bool] = {}
 
-    def good(self, record: Any) -> bool:
-        """Whether one record says that all is well."""
+    def is_good(self, record: Any) -> bool:
+        """Whether a record reports a good link."""
         raise NotImplementedError(f"axis {self.name} has no `good`")
 
-    def changed(self, before: Record | None, after: Record | None) -> None:
-        """Keep one flag a link: there are few of them."""
+    def on_record_change(self, before: Record | None, after: Record | None) -> None:
+        """Update the flag of the record's link."""
         if before is not None and after is None:
-            self._good.pop(before.key, None)
+            self._good_by_link.pop(before.key, None)
         if after is not None:
-            self._good[after.key] = self.good(after)
-        self._look()
+            self._good_by_link[after.key] = self.is_good(after)
+        self._update_value()
 
-    def told(self, what: str, detail: str) -> None:
-        """A process that starts again has no link, whatever the one before it last said."""
-        if what == "restart":
-            self._good = dict.fromkeys(self._good, False)
-            self._look()
+    def on_event(self, event: str, detail: str) -> None:
+        """Clear all flags on a restart: a new process has no link."""
+        if event == "restart":
+            self._good_by_link = dict.fromkeys(self._good_by_link, False)
+            self._update_value()
 
-    def dump(self) -> Any:
-        """The flags."""
-        return self._good
+    def export_state(self) -> Any:
+        """Return the flags."""
+        return self._good_by_link
 
-    def load(self, held: Any) -> None:
-        """Take up the flags."""
-        self._good = dict(held)
-        self._look()
+    def restore_state(self, state: Any) -> None:
+        """Restore the flags."""
+        self._good_by_link = dict(state)
+        self._update_value()
 
-    def _look(self) -> None:
-        self.value = int(bool(self._good) and all(self._good.values()))
+    def _update_value(self) -> None:
+        self.value = int(bool(self._good_by_link) and all(self._good_by_link.values()))
 
 
-class LinkUp(_Links):
-    """Whether every link that has been spoken of is up."""
+class LinkUpAxis(_PerLinkAxis):
+    """Whether every known link is up."""
 
     name = "link"
     title = "Link"
     values = ("down", "up")
     words = ("link down", "link up")
     reads = ((None, Link),)
-    depends = ("r.up", "r.epoch")
+    depends = ("r.is_up", "r.epoch")
 
-    def good(self, record: Link) -> bool:
-        """Up."""
-        return record.up
+    def is_good(self, record: Link) -> bool:
+        """Whether the link is up."""
+        return record.is_up
 
 
-class SessionPhase(Axis):
-    """Where in the trading day the system is."""
+class SessionPhaseAxis(Axis):
+    """The phase of the trading day."""
 
     name = "session"
     title = "Session"
     values = ("before", "open", "ended", "night")
     words = ("before the first session", "in a session", "after the close", "between two sessions")
-    _AFTER: ClassVar = {"begin": 1, "end": 2, "overnight": 3}
+    _VALUE_AFTER: ClassVar = {"begin": 1, "end": 2, "overnight": 3}
 
-    def told(self, what: str, detail: str) -> None:
-        """Begin, end and overnight move it on."""
-        self.value = self._AFTER.get(what, self.value)
+    def on_event(self, event: str, detail: str) -> None:
+        """Move to the next phase on begin, end and overnight."""
+        self.value = self._VALUE_AFTER.get(event, self.value)
 
-    def known(self) -> bool:
-        """Once a session was said to begin: who says nothing of sessions may be in one."""
+    def is_known(self) -> bool:
+        """Whether the begin of a session was reported; a system that reports no sessions may be in one."""
         return self.value > 0
 
-    def dump(self) -> Any:
-        """The phase."""
+    def export_state(self) -> Any:
+        """Return the phase."""
         return self.value
 
-    def load(self, held: Any) -> None:
-        """Take up the phase."""
-        self.value = int(held)
+    def restore_state(self, state: Any) -> None:
+        """Restore the phase."""
+        self.value = int(state)
 
 
-class Reconciled(_Links):
-    """Whether the reconciliation with the venue is done on every link."""
+class ReconciliationAxis(_PerLinkAxis):
+    """Whether the reconciliation with the venue is complete on every link."""
 
     name = "reconciliation"
     title = "Reconciliation"
     values = ("pending", "done")
     words = ("not reconciled", "reconciled")
     reads = ((None, Reconciliation),)
-    depends = ("r.done", "r.epoch")
+    depends = ("r.is_complete", "r.epoch")
 
-    def good(self, record: Reconciliation) -> bool:
-        """Done."""
-        return record.done
+    def is_good(self, record: Reconciliation) -> bool:
+        """Whether the reconciliation is complete."""
+        return record.is_complete
 
 
-class FreezeLevel(Axis):
+class FreezeLevelAxis(Axis):
     """How much is frozen."""
 
     name = "freeze"
@@ -364,43 +367,46 @@ class FreezeLevel(Axis):
     values = ("nothing", "part", "system")
     words = ("nothing frozen", "part of the system frozen", "the whole system frozen")
 
-    def told(self, what: str, detail: str) -> None:
-        """The guard says how wide its freezes are."""
-        if what == "freeze":
+    def on_event(self, event: str, detail: str) -> None:
+        """Take the freeze level that the guard reports."""
+        if event == "freeze":
             self.value = self.values.index(detail)
 
-    def dump(self) -> Any:
-        """The level."""
+    def export_state(self) -> Any:
+        """Return the level."""
         return self.value
 
-    def load(self, held: Any) -> None:
-        """Take up the level."""
-        self.value = int(held)
+    def restore_state(self, state: Any) -> None:
+        """Restore the level."""
+        self.value = int(state)
 
 
 BUILT_IN: Final[tuple[type[Axis], ...]] = (
-    OrdersOpen,
-    CarriedPartial,
-    InFlight,
-    Unacknowledged,
-    NetPosition,
-    TifCarried,
-    OldestCarried,
-    LinkUp,
-    SessionPhase,
-    Reconciled,
-    FreezeLevel,
+    OpenOrdersAxis,
+    CarriedPartialAxis,
+    InFlightAxis,
+    UnacknowledgedAxis,
+    NetPositionAxis,
+    TimeInForceAxis,
+    OldestCarriedAxis,
+    LinkUpAxis,
+    SessionPhaseAxis,
+    ReconciliationAxis,
+    FreezeLevelAxis,
 )
-"""The axes that any subject with orders and positions has."""
+"""The axes of any subject with orders and positions."""
 
 _REGISTERED: dict[str, type[Axis]] = {}
 
 
-def register(kind: type[Axis]) -> type[Axis]:
-    """Add an axis of one's own, for every guard made afterwards. Raises `BadAxis` for one that cannot be used."""
-    problem = _problem(kind)
+def register_axis(kind: type[Axis]) -> type[Axis]:
+    """Register a user's axis for every guard created from now on.
+
+    Returns the axis. Raises `AxisError` when it cannot be used.
+    """
+    problem = _find_problem(kind)
     if problem:
-        raise BadAxis(f"axis {kind.name or kind.__name__!r}: {problem}")
+        raise AxisError(f"axis {kind.name or kind.__name__!r}: {problem}")
     _REGISTERED[kind.name] = kind
     return kind
 
@@ -414,13 +420,16 @@ def axis(
     title: str = "",
     depends: Sequence[str] = (),
 ) -> Callable[[Callable[[Any], int]], type[Axis]]:
-    """Make and register a counted axis of the function below, which gives a record's class (a bool, or 0, 1, 2...)."""
+    """Make and register a counting axis from a function that returns a record's class (a bool, or 0, 1, 2, ...).
+
+    Raises `AxisError` when the axis cannot be used.
+    """
 
     def make(function: Callable[[Any], int]) -> type[Axis]:
-        return register(
+        return register_axis(
             type(
                 function.__name__,
-                (Counted,),
+                (CountingAxis,),
                 {
                     "__doc__": function.__doc__,
                     "__module__": function.__module__,
@@ -438,14 +447,14 @@ def axis(
     return make
 
 
-def _problem(kind: type[Axis]) -> str:
-    if any(one.name == kind.name for one in BUILT_IN):
+def _find_problem(kind: type[Axis]) -> str:
+    if any(built_in.name == kind.name for built_in in BUILT_IN):
         return "this name is taken by a built-in axis"
     if not kind.name or any(sign in kind.name for sign in " =,:"):
         return "a name without space, comma, colon and equals sign is needed"
     if not 2 <= len(kind.values) <= len(DIGITS):
         return f"has {len(kind.values)} values, should have from 2 to {len(DIGITS)}"
-    if issubclass(kind, Counted) and len(kind.values) & (len(kind.values) - 1):
+    if issubclass(kind, CountingAxis) and len(kind.values) & (len(kind.values) - 1):
         return f"has {len(kind.values)} values; an axis that counts classes has 2, 4 or 8, one for each set of classes"
     if len(kind.words) != len(kind.values):
         return f"has {len(kind.values)} values and {len(kind.words)} words for them"
@@ -453,35 +462,35 @@ def _problem(kind: type[Axis]) -> str:
 
 
 def import_axes(modules: Sequence[str]) -> None:
-    """Import the modules that register axes of one's own. Raises `BadAxis` naming the one that does not import."""
+    """Import the modules that register users' axes. Raises `AxisError` with the module that does not import."""
     for name in modules:
         try:
             importlib.import_module(name)
         except ImportError as problem:
-            raise BadAxis(f"{name}: a module of axes that does not import: {problem}") from problem
+            raise AxisError(f"{name}: a module of axes that does not import: {problem}") from problem
 
 
 def axes_in_use() -> list[type[Axis]]:
-    """The built-in axes and those registered, the latter by name."""
+    """Return the built-in axes, then the registered axes by name."""
     return [*BUILT_IN, *(_REGISTERED[name] for name in sorted(_REGISTERED))]
 
 
-def freeze_level(scopes: Sequence[str]) -> str:
-    """How wide a set of frozen scopes is, as the axis says it."""
+def freeze_level_of(scopes: Sequence[str]) -> str:
+    """Return the freeze level of a set of frozen scopes: nothing, part or system."""
     return "system" if SYSTEM in scopes else "part" if scopes else "nothing"
 
 
-def in_words(cell: Mapping[str, str], names: Sequence[str] | None = None) -> dict[str, str]:
-    """What the values of a cell (axis -> value) mean, by axis: in the axes' own words, in their order.
+def describe_cell(cell: Mapping[str, str], names: Sequence[str] | None = None) -> dict[str, str]:
+    """Describe the values of a cell (axis -> value), by axis, in the order of the axes.
 
-    `names` picks axes, in its order. An axis or a value that nobody here knows is told by its name.
+    `names` selects and orders the axes. An unknown axis or value is described by its name.
     """
-    axes = {one.name: one for one in axes_in_use()}
+    axes = {axis_type.name: axis_type for axis_type in axes_in_use()}
     order = names if names is not None else [*axes, *sorted(set(cell) - set(axes))]
-    return {name: _word(axes.get(name), name, cell[name]) for name in order if name in cell}
+    return {name: _value_in_words(axes.get(name), name, cell[name]) for name in order if name in cell}
 
 
-def _word(kind: type[Axis] | None, name: str, value: str) -> str:
+def _value_in_words(kind: type[Axis] | None, name: str, value: str) -> str:
     if kind is None or value not in kind.values:
         return f"{name} {value}"
     return kind.words[kind.values.index(value)]

@@ -1,4 +1,4 @@
-"""What did not hold, and what on-call is told of it."""
+"""Breaches, and the pages that on-call gets about them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from typing import Any, Final
 import msgspec
 
 from holdover.catalogue import Entry
-from holdover.runtime.axes import in_words
+from holdover.runtime.axes import describe_cell
 
 TRIGGER: Final = "trigger"
 ACKNOWLEDGE: Final = "acknowledge"
 RESOLVE: Final = "resolve"
-"""What a page says: something is wrong, somebody is on it, it is over. The words are those of PagerDuty's Events v2."""
+"""The events of a page: something is wrong, somebody acknowledged it, it is resolved; named as in PagerDuty's
+Events v2.
+"""
 
 CARRIED: Final = ("carried-partial", "link", "reconciliation")
-"""The axes that say what kind of carried state the system was in: what a page tells, and an incident is classed by."""
+"""The axes that describe the carried state: a page shows them, and they classify an incident."""
 
 
-def state_in_words(cell: Mapping[str, str], after: str) -> str:
-    """The carried state that a cell and the transition before it say; empty where neither says any."""
-    told = ", ".join(in_words(cell, CARRIED).values())
-    return "; ".join(part for part in (told, f"after {after}" if after else "") if part)
+def describe_carried_state(cell: Mapping[str, str], after: str) -> str:
+    """Describe the carried state of a cell and the transition before it; empty when neither is known."""
+    cell_text = ", ".join(describe_cell(cell, CARRIED).values())
+    return "; ".join(part for part in (cell_text, f"after {after}" if after else "") if part)
 
 
-class Shown(msgspec.Struct, frozen=True):
-    """One record involved in a breach: its role (the predicate's parameter), its state on a line, its fields."""
+class BreachRecord(msgspec.Struct, frozen=True):
+    """One record involved in a breach: its role (the predicate's parameter), kind, one-line state and fields."""
 
     role: str
     kind: str
@@ -35,11 +37,11 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class Breach(msgspec.Struct, frozen=True, kw_only=True):
-    """An invariant that did not hold: which, where, when, the records involved, the mutation that did it.
+    """An invariant that did not hold: which, where, when, the records involved, the mutation that caused it.
 
-    `mutation` is the sequence number of the mutation after which it was found, `boundary` the boundary's name when it
-    was found at one. `cell` is the cell of the state coverage in which it was found, axis -> value, of the axes that
-    were known; `after` the last lifecycle transition before it (`restart:kill`), empty where none was said.
+    `mutation` is the sequence number of the last mutation before the breach, `boundary` the boundary's name when
+    a boundary found it. `cell` is the state-coverage cell (axis -> value) of the known axes; `after` is the last
+    lifecycle transition before it (`restart:kill`), empty if none was reported.
     """
 
     number: int
@@ -54,24 +56,24 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     explanation: str
     severity: str
     digest: str
-    records: list[Shown] = []
+    records: list[BreachRecord] = []
     boundary: str = ""
     cell: dict[str, str] = {}
     after: str = ""
 
     @property
     def state(self) -> str:
-        """The carried state in which it was found, in words; empty for a breach that does not tell any."""
-        return state_in_words(self.cell, self.after)
+        """The carried state in words; empty when it is unknown."""
+        return describe_carried_state(self.cell, self.after)
 
     @property
     def mark(self) -> str:
-        """What was breached, and where: `subsystem/invariant`."""
+        """What was breached and where: `subsystem/invariant`."""
         return f"{self.subsystem}/{self.invariant}"
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What makes it this breach and no other, whatever number it has been given."""
+        """The values that identify this breach independently of its number."""
         return (self.invariant, self.subsystem, self.key, self.time_ns, self.mutation, self.explanation)
 
     def __repr__(self) -> str:
@@ -79,10 +81,11 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """What on-call gets: the catalogue's words, the facts of the breach, the first step and the rest of them.
+    """What on-call gets: the catalogue's text, the facts of the breach, the operator's steps.
 
-    `dedup_key` is the same for every page about one invariant in one scope, so that a receiver can join them. `event`
-    is `trigger`, or later `acknowledge` or `resolve`, `by` whom. `state` is the carried state, in words.
+    `dedup_key` is the same for every page about one invariant in one scope, so that a receiver can join them.
+    `event` is `trigger`, and later `acknowledge` or `resolve` with the person in `by`. `state` is the carried
+    state, in words.
     """
 
     number: int
@@ -104,13 +107,13 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     state: str = ""
 
     def headline(self) -> str:
-        """One line: the title, and how it stands with it."""
+        """Return the title and the state of the alert in one line."""
         if self.event == ACKNOWLEDGE:
             return f"ACKNOWLEDGED by {self.by}: {self.title}"
         return f"RESOLVED by {self.by}: {self.title}" if self.event == RESOLVE else self.title
 
     def text(self) -> str:
-        """The page as plain text, for channels that carry nothing else."""
+        """Return the page as plain text, for channels that carry only text."""
         steps = "\n".join(f"  {number}. {step}" for number, step in enumerate(self.steps, 1))
         state = f"State: {self.state}\n" if self.state else ""
         return (
@@ -121,8 +124,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def page_for(breach: Breach, entry: Entry, number: int) -> Page:
-    """The page that a breach sends, in the words of its catalogue entry."""
+def make_page(breach: Breach, entry: Entry, number: int) -> Page:
+    """Make the page for a breach, in the words of its catalogue entry."""
     return Page(
         number=number,
         dedup_key=f"{breach.invariant}/{breach.scope}",

@@ -1,10 +1,10 @@
-"""Cells: one value of every axis; and the counter of them that every guard has.
+"""Cells, one value of every axis, and the counter that every guard has.
 
-It says how often the system has been in each cell, and in which cell each lifecycle transition (a restart, a cut, a
-night) found it. It is always on, so it has to cost next to nothing: the function that `layout` writes for a kind of
-mutation compares the few expressions that the axes of that kind depend on, and calls them only when one of these has
-changed; a kind that no axis reads pays nothing. Cells are numbers in mixed radix, so that a change of one axis is one
-addition.
+The counter records how often the system was in each cell, and in which cell each lifecycle transition (a
+restart, a disconnect, a night) found it. It is always on, so it must cost almost nothing: the function that
+`layout` generates for a kind of mutation compares the few expressions that the axes of that kind depend on
+and calls an axis only when one of them changed. A kind that no axis reads costs nothing. Cells are numbers in
+mixed radix, so a change of one axis is one addition.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from holdover.runtime.files import write_whole
 log = logging.getLogger("holdover.cells")
 
 TableKey = tuple[str, type[Record]]
-Watch = Callable[["Record | None", "Record | None"], None]
+RecordObserver = Callable[["Record | None", "Record | None"], None]
 
 RESTART_KINDS: Final = ("clean", "kill", "kill-unsynced", "torn", "stale", "kill-during-recovery", "upgrade")
-"""How a subject can be restarted; what production cannot tell apart counts as `clean` or `kill`."""
+"""The kinds of restart; production can distinguish only `clean` and `kill`."""
 
 TRANSITIONS: Final[dict[str, str]] = {
     "begin": "a session begins",
@@ -45,252 +45,265 @@ TRANSITIONS: Final[dict[str, str]] = {
     "restart:kill-during-recovery": "killed again while it recovered",
     "restart:upgrade": "stopped, and another version started on its state",
 }
-"""Every lifecycle transition that is counted, and what it is in words."""
+"""Every counted lifecycle transition, with its description."""
 
-OPENED: Final[list[Callable[[Any], None]]] = []
-"""Called with each guard as it is made: how a test run counts all of them without being told of any."""
+GUARD_CREATED_HOOKS: Final[list[Callable[[Any], None]]] = []
+"""Functions called with each new guard, so that a test run can count all of them."""
 
 
 class CellCounter:
     """How often a system was in each cell, and in which cell each transition found it.
 
-    `visits` counts how often a cell was entered, `transitions` (label, cell) and `pairs` (label, label after it);
-    `steps` is how many transitions led here. `on_change` is called with the cell that is about to be left,
-    `on_transition` with a label and the cell in which it came, `on_put_back` when a trial has been undone. `explicit`
-    is set where somebody says each transition with its kind, so that boundaries are not counted too. `played` counts
-    recorded market events, told by whoever plays them; `left_out` says why a run is not to be counted; `broken` names
-    the axes that have raised.
+    `visits` counts entries into each cell, `transitions` counts (label, cell) and `pairs` (label, next label).
+    `transition_count` is the number of transitions so far. `on_change` receives the cell that the system leaves,
+    `on_transition` a label and its cell; `on_rollback` is called after a trial is rolled back.
+    `has_explicit_transitions` is set when a harness reports each transition with its kind, so that boundaries do
+    not count as well. `market_events` counts replayed market events; the replaying code updates it.
+    `exclusion_reason` says why a run must not count; `failed_axes` names the axes that raised.
     """
 
     def __init__(self, axes: Sequence[type[Axis]] | None = None) -> None:
         self.axes = [kind() for kind in (axes if axes is not None else axes_in_use())]
         self._strides: list[int] = []
         stride = 1
-        for one in self.axes:
+        for axis in self.axes:
             self._strides.append(stride)
-            stride *= len(one.values)
+            stride *= len(axis.values)
         self.cell = 0
         self.visits: dict[int, int] = {0: 1}
         self.transitions: dict[tuple[str, int], int] = {}
         self.pairs: dict[tuple[str, str], int] = {}
-        self.last = ""
-        self.steps = 0
-        self.explicit = False
-        self.broken: list[str] = []
-        self.played = 0
-        self.left_out = ""
+        self.last_transition = ""
+        self.transition_count = 0
+        self.has_explicit_transitions = False
+        self.failed_axes: list[str] = []
+        self.market_events = 0
+        self.exclusion_reason = ""
         self.on_change: Callable[[int], None] | None = None
         self.on_transition: Callable[[str, int], None] | None = None
-        self.on_put_back: Callable[[], None] | None = None
-        self._quiet = False
-        self._shown: set[str] = set()
-        self._watches: dict[TableKey, tuple[Watch | None, tuple[str, ...]]] = {}
+        self.on_rollback: Callable[[], None] | None = None
+        self._is_suspended = False
+        self._observed_axes: set[str] = set()
+        self._observers: dict[TableKey, tuple[RecordObserver | None, tuple[str, ...]]] = {}
 
     # -- what the layout and the guard call ---------------------------------------------------------------------
 
-    def watch(self, table: TableKey) -> tuple[Watch | None, tuple[str, ...]]:
-        """What to call when a record of a table changes, and the expressions on whose change alone it need be called.
+    def observer_of(self, table: TableKey) -> tuple[RecordObserver | None, tuple[str, ...]]:
+        """Return the function to call when a record of a table changes, and the expressions whose change requires the
+        call.
 
-        (None, ()) where no axis reads it; no expressions mean every change.
+        Returns (None, ()) when no axis reads the table; no expressions mean every change.
         """
-        found = self._watches.get(table)
-        if found is None:
-            found = self._watches[table] = self._make_watch(table)
-        return found
+        observer = self._observers.get(table)
+        if observer is None:
+            observer = self._observers[table] = self._make_observer(table)
+        return observer
 
-    def _make_watch(self, table: TableKey) -> tuple[Watch | None, tuple[str, ...]]:
-        mine = [
-            (one, stride)
-            for one, stride in zip(self.axes, self._strides, strict=True)
-            if any(subsystem in (None, table[0]) and issubclass(table[1], kind) for subsystem, kind in one.reads)
+    def _make_observer(self, table: TableKey) -> tuple[RecordObserver | None, tuple[str, ...]]:
+        table_axes = [
+            (axis, stride)
+            for axis, stride in zip(self.axes, self._strides, strict=True)
+            if any(subsystem in (None, table[0]) and issubclass(table[1], kind) for subsystem, kind in axis.reads)
         ]
-        if not mine:
+        if not table_axes:
             return None, ()
-        names = [one.name for one, _ in mine]
-        noted: set[str] | None = None
+        names = [axis.name for axis, _ in table_axes]
+        observed_axes: set[str] | None = None
 
         def changed(before: Record | None, after: Record | None) -> None:
-            nonlocal noted
-            if noted is not self._shown:
-                noted = self._shown
-                noted.update(names)
-            moved = 0
-            for one, stride in mine:
-                was = one.value
+            nonlocal observed_axes
+            if observed_axes is not self._observed_axes:
+                observed_axes = self._observed_axes
+                observed_axes.update(names)
+            cell_delta = 0
+            for axis, stride in table_axes:
+                old_value = axis.value
                 try:
-                    one.changed(before, after)
+                    axis.on_record_change(before, after)
                 except Exception as problem:
-                    self._set_aside(one, problem)
-                if one.value != was:
-                    moved += (one.value - was) * stride
-            if moved:
-                self._enter(self.cell + moved)
+                    self._disable_axis(axis, problem)
+                if axis.value != old_value:
+                    cell_delta += (axis.value - old_value) * stride
+            if cell_delta:
+                self._enter_cell(self.cell + cell_delta)
 
-        depends = [expression for one, _ in mine for expression in one.depends]
-        return changed, tuple(dict.fromkeys(depends)) if all(one.depends for one, _ in mine) else ()
+        depends = [expression for axis, _ in table_axes for expression in axis.depends]
+        return changed, tuple(dict.fromkeys(depends)) if all(axis.depends for axis, _ in table_axes) else ()
 
-    def _set_aside(self, broken: Axis, problem: Exception) -> None:
-        """An axis that raises stands still and is said to be broken: counting must never stop what is counted."""
-        if broken.name not in self.broken:
-            self.broken.append(broken.name)
-            log.error("axis %s raised and is not to be believed any more: %r", broken.name, problem)
+    def _disable_axis(self, axis: Axis, problem: Exception) -> None:
+        """Stop updating an axis that raised: counting must never stop the system that it counts."""
+        if axis.name not in self.failed_axes:
+            self.failed_axes.append(axis.name)
+            log.error("axis %s raised and is not to be believed any more: %r", axis.name, problem)
 
-    def _enter(self, cell: int) -> None:
+    def _enter_cell(self, cell: int) -> None:
         if self.on_change is not None:
             self.on_change(self.cell)
         self.cell = cell
-        if not self._quiet:
+        if not self._is_suspended:
             self.visits[cell] = self.visits.get(cell, 0) + 1
 
     @contextmanager
-    def quietly(self) -> Iterator[None]:
-        """While records are read back one by one the system is in no state at all: only where it ends up counts."""
-        outer, self._quiet = self._quiet, True
-        was = self.cell
+    def suspend_counting(self) -> Iterator[None]:
+        """Count only the final cell of a restore.
+
+        While records are read back one by one, the system is in no real state.
+        """
+        outer, self._is_suspended = self._is_suspended, True
+        old_cell = self.cell
         try:
             yield
         finally:
-            self._quiet = outer
-            if self.cell != was and not outer:
+            self._is_suspended = outer
+            if self.cell != old_cell and not outer:
                 self.visits[self.cell] = self.visits.get(self.cell, 0) + 1
 
-    def tell(self, what: str, detail: str) -> None:
-        """Something that no record says: a freeze's level, or a transition that has been counted."""
-        for one in self.axes:
-            one.told(what, detail)
-        cell = sum(one.value * stride for one, stride in zip(self.axes, self._strides, strict=True))
+    def notify(self, event: str, detail: str) -> None:
+        """Pass an event to the axes that no record carries: a freeze level, or a counted transition."""
+        for axis in self.axes:
+            axis.on_event(event, detail)
+        cell = sum(axis.value * stride for axis, stride in zip(self.axes, self._strides, strict=True))
         if cell != self.cell:
-            self._enter(cell)
+            self._enter_cell(cell)
 
-    def transition(self, what: str, detail: str = "") -> bool:
-        """A lifecycle transition is about to come about: count the cell in which it finds the system.
+    def count_transition(self, transition: str, detail: str = "") -> bool:
+        """Count the cell in which a lifecycle transition finds the system. Call it before the transition.
 
-        `detail` is the kind of a restart, and the trade date of a beginning. What is no lifecycle transition is left
-        out, and False is returned; a restart of a kind that is not known counts as a kill.
+        `detail` is the kind of a restart, or the trade date of a begin. Returns False, without counting, for a name
+        that is no lifecycle transition. A restart of an unknown kind counts as a kill.
         """
-        label = f"restart:{detail if detail in RESTART_KINDS else 'kill'}" if what == "restart" else what
+        label = f"restart:{detail if detail in RESTART_KINDS else 'kill'}" if transition == "restart" else transition
         if label not in TRANSITIONS:
             return False
         mark = (label, self.cell)
         self.transitions[mark] = self.transitions.get(mark, 0) + 1
-        if self.last:
-            pair = (self.last, label)
+        if self.last_transition:
+            pair = (self.last_transition, label)
             self.pairs[pair] = self.pairs.get(pair, 0) + 1
-        self.steps += 1
+        self.transition_count += 1
         if self.on_transition is not None:
             self.on_transition(label, self.cell)
-        self.last = label
-        forgotten = {one.name for one in self.axes if what in one.forgets}
-        if forgotten:
-            self._shown = self._shown - forgotten  # another set, so that each watch notes itself anew
-        self.tell(what, detail)
+        self.last_transition = label
+        forgotten_axes = {axis.name for axis in self.axes if transition in axis.forgets}
+        if forgotten_axes:
+            self._observed_axes = (
+                self._observed_axes - forgotten_axes
+            )  # a new set, so that each observer registers itself again
+        self.notify(transition, detail)
         return True
 
     # -- cells as text ------------------------------------------------------------------------------------------
 
-    def here(self) -> dict[str, str]:
-        """The cell as it can be told just now: axis -> value, by name, whatever axes there are and in which order.
+    def known_values(self) -> dict[str, str]:
+        """Return the known part of the current cell as axis -> value, by name.
 
-        Left out is what would be said without being known: an axis that has raised, one that reads records of which
-        none has ever come up, one that waits for a transition that nobody has told; and all that read records while
-        these are being read back.
+        Omits an axis that raised, an axis whose records never appeared, an axis that waits for a transition that was
+        never reported, and, during a restore, every axis that reads records.
         """
-        return {one.name: one.values[one.value] for one in sorted(self.axes, key=lambda a: a.name) if self._known(one)}
+        return {
+            axis.name: axis.values[axis.value]
+            for axis in sorted(self.axes, key=lambda a: a.name)
+            if self._is_known(axis)
+        }
 
-    def _known(self, one: Axis) -> bool:
-        if one.name in self.broken or not one.known():
+    def _is_known(self, axis: Axis) -> bool:
+        if axis.name in self.failed_axes or not axis.is_known():
             return False
-        return not one.reads or (not self._quiet and one.name in self._shown)
+        return not axis.reads or (not self._is_suspended and axis.name in self._observed_axes)
 
-    def code(self, cell: int) -> str:
-        """A cell as one digit an axis."""
+    def encode_cell(self, cell: int) -> str:
+        """Encode a cell as one digit per axis."""
         digits = []
-        for one in self.axes:
-            cell, value = divmod(cell, len(one.values))
+        for axis in self.axes:
+            cell, value = divmod(cell, len(axis.values))
             digits.append(DIGITS[value])
         return "".join(digits)
 
-    def cell_of(self, code: str) -> int:
-        """The cell that a code says. Raises `ValueError` for one that these axes do not have."""
+    def decode_cell(self, code: str) -> int:
+        """Decode a cell. Raises `ValueError` for a code that does not fit these axes."""
         if len(code) != len(self.axes):
             raise ValueError(f"cell {code!r} has {len(code)} axes, should have {len(self.axes)}")
         cell = 0
-        for one, stride, digit in zip(self.axes, self._strides, code, strict=True):
+        for axis, stride, digit in zip(self.axes, self._strides, code, strict=True):
             value = DIGITS.find(digit)
-            if not 0 <= value < len(one.values):
-                raise ValueError(f"cell {code!r}: axis {one.name} has no value {digit!r}")
+            if not 0 <= value < len(axis.values):
+                raise ValueError(f"cell {code!r}: axis {axis.name} has no value {digit!r}")
             cell += value * stride
         return cell
 
     # -- memory -------------------------------------------------------------------------------------------------
 
-    def dump(self) -> dict[str, Any]:
-        """What the axes must know beside the records, for the monitor's memory; the counts are not part of it."""
-        axes = {one.name: one.dump() for one in self.axes}
-        return {"last": self.last, "axes": axes, "shown": sorted(self._shown)}
+    def export_state(self) -> dict[str, Any]:
+        """Return the axes' state for the monitor's memory; the counts are not part of it."""
+        axes = {axis.name: axis.export_state() for axis in self.axes}
+        return {"last": self.last_transition, "axes": axes, "shown": sorted(self._observed_axes)}
 
-    def load(self, held: dict[str, Any]) -> None:
-        """Take up what `dump` gave; axes that it does not know stay as they are."""
-        self.last = str(held.get("last", ""))
-        if "shown" in held:  # not what has come up only because it was read back just now
-            self._shown = {str(name) for name in held["shown"]}
-        known = held.get("axes", {})
-        for one in self.axes:
-            if known.get(one.name) is not None:
-                one.load(known[one.name])
-        self.cell = sum(one.value * stride for one, stride in zip(self.axes, self._strides, strict=True))
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """Restore what `export_state` returned; axes that it does not contain stay as they are."""
+        self.last_transition = str(state.get("last", ""))
+        if "shown" in state:  # exclude axes that were observed only because of this restore
+            self._observed_axes = {str(name) for name in state["shown"]}
+        axis_states = state.get("axes", {})
+        for axis in self.axes:
+            if axis_states.get(axis.name) is not None:
+                axis.restore_state(axis_states[axis.name])
+        self.cell = sum(axis.value * stride for axis, stride in zip(self.axes, self._strides, strict=True))
 
-    def keep(self) -> Any:
-        """What the axes hold now, for `put_back` in the same process."""
+    def checkpoint(self) -> Any:
+        """Return the axes' state for `rollback` in the same process."""
         return (
             self.cell,
-            self.last,
-            self.steps,
-            frozenset(self._shown),
-            [{name: copy(held) for name, held in vars(a).items()} for a in self.axes],
+            self.last_transition,
+            self.transition_count,
+            frozenset(self._observed_axes),
+            [{name: copy(value) for name, value in vars(a).items()} for a in self.axes],
         )
 
-    def put_back(self, kept: Any) -> None:
-        """Make the axes what they were when `keep` was called. What was counted since stays counted: it was seen."""
+    def rollback(self, checkpoint: Any) -> None:
+        """Restore the axes to a checkpoint. Counts made since then stay, because the system did visit those cells."""
         if self.on_change is not None:
             self.on_change(self.cell)
-        self.cell, self.last, self.steps, shown, axes = kept
-        self._shown = set(shown)
-        for one, held in zip(self.axes, axes, strict=True):
-            vars(one).update({name: copy(value) for name, value in held.items()})
+        self.cell, self.last_transition, self.transition_count, observed_axes, axes = checkpoint
+        self._observed_axes = set(observed_axes)
+        for axis, attributes in zip(self.axes, axes, strict=True):
+            vars(axis).update({name: copy(value) for name, value in attributes.items()})
 
-    def counts(self) -> dict[str, Any]:
-        """The counts in plain values, in a fixed order: what is kept for `holdover coverage profile`."""
+    def export_counts(self) -> dict[str, Any]:
+        """Return the counts as plain values in a fixed order, for `holdover coverage profile`."""
         return {
-            "axes": [[one.name, list(one.values)] for one in self.axes],
-            "visits": dict(sorted((self.code(cell), count) for cell, count in self.visits.items())),
-            "transitions": sorted([label, self.code(cell), count] for (label, cell), count in self.transitions.items()),
-            "pairs": sorted([one, other, count] for (one, other), count in self.pairs.items()),
+            "axes": [[axis.name, list(axis.values)] for axis in self.axes],
+            "visits": dict(sorted((self.encode_cell(cell), count) for cell, count in self.visits.items())),
+            "transitions": sorted(
+                [label, self.encode_cell(cell), count] for (label, cell), count in self.transitions.items()
+            ),
+            "pairs": sorted(
+                [first_label, second_label, count] for (first_label, second_label), count in self.pairs.items()
+            ),
         }
 
-    def add(self, counts: dict[str, Any]) -> None:
-        """Add counts kept by an earlier process. Raises `ValueError` when they were made with other axes."""
-        if counts["axes"] != [[one.name, list(one.values)] for one in self.axes]:
+    def add_counts(self, counts: dict[str, Any]) -> None:
+        """Add the counts of an earlier process. Raises `ValueError` when they belong to other axes."""
+        if counts["axes"] != [[axis.name, list(axis.values)] for axis in self.axes]:
             raise ValueError("the cells kept before were counted with other axes")
         for code, count in counts["visits"].items():
-            cell = self.cell_of(code)
+            cell = self.decode_cell(code)
             self.visits[cell] = self.visits.get(cell, 0) + count
         for label, code, count in counts["transitions"]:
-            mark = (label, self.cell_of(code))
+            mark = (label, self.decode_cell(code))
             self.transitions[mark] = self.transitions.get(mark, 0) + count
-        for one, other, count in counts["pairs"]:
-            self.pairs[one, other] = self.pairs.get((one, other), 0) + count
+        for first_label, second_label, count in counts["pairs"]:
+            self.pairs[first_label, second_label] = self.pairs.get((first_label, second_label), 0) + count
 
     def __repr__(self) -> str:
-        here = ", ".join(f"{one.name}={one.values[one.value]}" for one in self.axes)
-        return f"<CellCounter {len(self.visits)} cells, in {here}>"
+        values = ", ".join(f"{axis.name}={axis.values[axis.value]}" for axis in self.axes)
+        return f"<CellCounter {len(self.visits)} cells, in {values}>"
 
 
-class KeptCells:
-    """A counter's counts in `cells.json` of a directory, over the lives of a trading process.
+class CellCountFile:
+    """A counter's counts in `cells.json` of a directory, over the processes of a trading system.
 
-    `restart_kind` is `clean` when the life before ended in good order, and `kill` otherwise. A file that cannot be read
-    is set aside, one that cannot be written is only said: what counts must not stop what trades.
+    `restart_kind` is `clean` when the previous process ended in good order, else `kill`. An unreadable file is
+    renamed; a failed write is only logged, because counting must not stop trading.
     """
 
     NAME: Final = "cells.json"
@@ -301,18 +314,18 @@ class KeptCells:
         self.restart_kind = "kill"
         self._counter, self._catalogue = counter, catalogue
         try:
-            kept = msgspec.json.decode(self.path.read_bytes()) if self.path.exists() else None
-            if kept is not None:
-                counter.add(kept)
-                self.restart_kind = "kill" if kept["running"] else "clean"
+            counts = msgspec.json.decode(self.path.read_bytes()) if self.path.exists() else None
+            if counts is not None:
+                counter.add_counts(counts)
+                self.restart_kind = "kill" if counts["running"] else "clean"
         except (ValueError, KeyError, TypeError, OSError) as problem:
             log.warning("%s is set aside and cells are counted from nothing: %s", self.NAME, problem)
             os.replace(self.path, self.path.with_suffix(".aside"))
 
     def write(self, *, running: bool) -> None:
-        """Write the counts whole, synced; `running` says that this life has not ended."""
-        told = {"magic": "holdover-cells", "version": self.VERSION, "catalogue": self._catalogue, "running": running}
+        """Write the counts atomically and synced. `running` states that this process has not ended."""
+        header = {"magic": "holdover-cells", "version": self.VERSION, "catalogue": self._catalogue, "running": running}
         try:
-            write_whole(self.path, msgspec.json.encode({**told, **self._counter.counts()}))
+            write_whole(self.path, msgspec.json.encode({**header, **self._counter.export_counts()}))
         except OSError as problem:
             log.error("%s could not be written: %s", self.NAME, problem)

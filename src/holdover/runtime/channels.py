@@ -1,4 +1,4 @@
-"""Where a page can go: a file, the log, a web hook, PagerDuty, and through Apprise some hundred other services."""
+"""Channels for pages: a file, the log, a webhook, PagerDuty, and some hundred other services through Apprise."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from holdover.runtime.breach import ACKNOWLEDGE, RESOLVE, TRIGGER, Page
 log = logging.getLogger("holdover.pager")
 
 _TIMEOUT_S: Final = 10.0
-PAGERDUTY: Final = "https://events.pagerduty.com/v2/enqueue"
+PAGERDUTY_URL: Final = "https://events.pagerduty.com/v2/enqueue"
 _SUMMARY_MAX: Final = 1024  # characters, PagerDuty's Events API v2
 
 
 class Channel(Protocol):
-    """Somewhere a page can go. `deliver` raises when it did not get there."""
+    """A destination for pages. `deliver` raises when the page did not get there."""
 
     name: str
 
     def deliver(self, page: Page) -> None:
-        """Hand the page over."""
+        """Deliver the page."""
 
 
 class FileChannel:
-    """Appends each page to a file, one JSON object a line, synced before it counts as delivered."""
+    """Appends each page to a file as one JSON object per line and syncs it before it counts as delivered."""
 
     def __init__(self, path: Path, name: str = "") -> None:
         self.name = name or f"file:{path.name}"
         self.path = path
 
     def deliver(self, page: Page) -> None:
-        """Append and sync. Raises `OSError` when the disk does not take it."""
+        """Append and sync. Raises `OSError` when the write fails."""
         line = msgspec.json.encode(page) + b"\n"
         with open(self.path, "ab") as file:
             file.write(line)
@@ -48,13 +48,13 @@ class FileChannel:
 
 
 class LogChannel:
-    """Writes each page to the log at the level of an error, what follows it as a warning."""
+    """Logs each page as an error, and each later event of it as a warning."""
 
     def __init__(self, name: str = "log") -> None:
         self.name = name
 
     def deliver(self, page: Page) -> None:
-        """Log headline and text."""
+        """Log the headline and the text."""
         if page.event == TRIGGER:
             log.error("%s\n%s", page.title, page.text())
         else:
@@ -62,7 +62,7 @@ class LogChannel:
 
 
 class WebhookChannel:
-    """Posts each page as JSON; the dedup key and the event together stand in the header Idempotency-Key."""
+    """Posts each page as JSON; the header Idempotency-Key holds the dedup key, the number and the event."""
 
     def __init__(self, url: str, name: str = "") -> None:
         if not url.startswith(("http://", "https://")):
@@ -71,34 +71,34 @@ class WebhookChannel:
         self._url = url
 
     def deliver(self, page: Page) -> None:
-        """Post. Raises `ConnectionError` for anything but an answer of 2xx."""
+        """Post the page. Raises `ConnectionError` for any answer but 2xx."""
         key = f"{page.dedup_key} {page.number} {page.event}"
-        _post(self.name, self._url, msgspec.json.encode(page), {"Idempotency-Key": key})
+        _post_json(self.name, self._url, msgspec.json.encode(page), {"Idempotency-Key": key})
 
 
 class PagerDutyChannel:
     """PagerDuty's Events API v2: trigger, acknowledge and resolve, joined by the page's dedup key.
 
-    `routing_key` is the integration key of the service. `url` is another receiver of the same interface.
+    `routing_key` is the service's integration key. `url` names another receiver of the same API.
     """
 
-    def __init__(self, routing_key: str, name: str = "", url: str = PAGERDUTY) -> None:
+    def __init__(self, routing_key: str, name: str = "", url: str = PAGERDUTY_URL) -> None:
         if not url.startswith(("http://", "https://")):
             raise ValueError("PagerDuty's URL should begin with http:// or https://")
         self.name = name or "pagerduty"
         self._key, self._url = routing_key, url
         self._source = socket.gethostname()
 
-    def event(self, page: Page) -> dict[str, Any]:
-        """The event that a page becomes; the fields are the interface's own."""
-        told: dict[str, Any] = {
+    def to_event(self, page: Page) -> dict[str, Any]:
+        """Return the PagerDuty event for a page."""
+        event: dict[str, Any] = {
             "routing_key": self._key,
             "event_action": {TRIGGER: "trigger", ACKNOWLEDGE: "acknowledge", RESOLVE: "resolve"}[page.event],
             "dedup_key": page.dedup_key[:255],
         }
         if page.event == TRIGGER:
-            told["client"] = "Holdover"
-            told["payload"] = {
+            event["client"] = "Holdover"
+            event["payload"] = {
                 "summary": f"{page.title}: {page.explanation}"[:_SUMMARY_MAX],
                 "source": self._source,
                 "severity": page.severity if page.severity in ("critical", "error", "warning", "info") else "critical",
@@ -116,15 +116,15 @@ class PagerDutyChannel:
                     "catalogue": page.digest,
                 },
             }
-        return told
+        return event
 
     def deliver(self, page: Page) -> None:
-        """Send the event. Raises `ConnectionError` when it was not taken."""
-        _post(self.name, self._url, msgspec.json.encode(self.event(page)), {})
+        """Send the event. Raises `ConnectionError` when PagerDuty does not accept it."""
+        _post_json(self.name, self._url, msgspec.json.encode(self.to_event(page)), {})
 
 
 class AppriseChannel:
-    """Any of the services that Apprise knows (Opsgenie, Slack, mail and some hundred others), by URL."""
+    """Any service that Apprise supports (Opsgenie, Slack, mail and some hundred others), by URL."""
 
     def __init__(self, url: str, name: str = "") -> None:
         try:
@@ -133,26 +133,26 @@ class AppriseChannel:
             raise ValueError("paging by URL needs Apprise: pip install 'holdover[paging]'") from problem
         self._apprise = apprise.Apprise()
         if not self._apprise.add(url):
-            # The URL carries secrets, so only its scheme is said.
+            # The URL carries secrets, so the message shows only its scheme.
             raise ValueError(f"the paging URL {url.split(':', 1)[0]}:... is not one that Apprise understands")
         self.name = name or f"apprise:{url.split(':', 1)[0]}"
 
     def deliver(self, page: Page) -> None:
-        """Notify. Raises `ConnectionError` when the service did not take it."""
+        """Notify the service. Raises `ConnectionError` when it does not accept the page."""
         body = f"{page.text()}\nkey: {page.dedup_key}\n"
         if not self._apprise.notify(title=page.headline(), body=body):
             raise ConnectionError(f"{self.name} did not take the page")
 
 
-def _post(name: str, url: str, body: bytes, headers: dict[str, str]) -> None:
+def _post_json(name: str, url: str, body: bytes, headers: dict[str, str]) -> None:
     headers = {"Content-Type": "application/json", **headers}
     request = urllib.request.Request(url, data=body, headers=headers, method="POST")
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
             return
     except urllib.error.HTTPError as problem:
-        # Neither the URL nor the body is said: both may carry secrets.
+        # The message shows neither the URL nor the body: both may carry secrets.
         raise ConnectionError(f"{name} did not take the page: it answered {problem.code}") from None
     except (urllib.error.URLError, OSError) as problem:
-        why = getattr(problem, "reason", problem)
-        raise ConnectionError(f"{name} did not take the page: {why}") from None
+        reason = getattr(problem, "reason", problem)
+        raise ConnectionError(f"{name} did not take the page: {reason}") from None

@@ -1,39 +1,39 @@
-"""The guard's configuration: one TOML file, checked whole before anything starts.
+"""The guard's configuration: one TOML file, checked completely before anything starts.
 
 [guard]
 directory = "guard"                # freezes, outbox, audit, memory; relative to the file
-name = "desk"                      # by which others that share the store know it
-obey_within_ms = 500               # no message leaves on freezes that were read longer ago; 0: read for each message
-catalogue = ["our_invariants"]     # folders or packages beside the built-in catalogue
+name = "desk"                      # identifies this guard to others that share the store
+obey_within_ms = 500               # maximum age of the freezes that a message is checked against; 0: read for each
+catalogue = ["our_invariants"]     # folders or packages in addition to the built-in catalogue
 journal = true
-journal_max_mb = 1024              # past it the journal is put aside and begun anew; 0: never
-journal_keep = 7                   # of those put aside
-journal_sync_ms = 100              # what a machine that loses its power may lose of it; 0: whatever the system holds
+journal_max_mb = 1024              # size at which the journal rotates; 0: never
+journal_keep = 7                   # number of rotated files to keep
+journal_sync_ms = 100              # maximum loss on a power failure; 0: no explicit sync
 recorder_size = 256
-axes = ["our_axes"]                # modules that register axes of state coverage beside the built-in ones
-bundles = true                     # each breach leaves a bundle in bundles/ of the directory
+axes = ["our_axes"]                # modules that register additional axes of state coverage
+bundles = true                     # write a bundle for each breach into bundles/ of the directory
 
-[store]                            # without it a SQLite file in the directory
-url_env = "HOLDOVER_STORE"         # postgresql://...; or url_file, readable by nobody else
+[store]                            # without this table: a SQLite file in the directory
+url_env = "HOLDOVER_STORE"         # postgresql://...; or url_file, readable only by its owner
 schema = "holdover"
-timeout_s = 2.0                    # no answer for longer: the store is lost, and nothing is let out
+timeout_s = 2.0                    # without an answer for longer the store is lost and no message may leave
 
 [redact]
-fields = ["client_name"]           # taken out of bundles wherever they stand, beside passwords, tokens and keys
-patterns = ["ACC-[0-9]{8}"]        # regular expressions; what they match is blanked out
+fields = ["client_name"]           # removed from bundles, in addition to passwords, tokens and keys
+patterns = ["ACC-[0-9]{8}"]        # regular expressions; every match is blanked
 
 [pages]
 file = "pages.jsonl"
 log = true
-url_env = ["PAGING_URL"]           # Apprise URLs, read from the environment: they carry secrets
-repeat_s = 1800                    # the last level again until somebody acknowledges; 0: once
+url_env = ["PAGING_URL"]           # environment variables with Apprise URLs, which carry secrets
+repeat_s = 1800                    # repeat the last level until somebody acknowledges; 0: once
 
 [[pages.channel]]
 name = "desk"
 kind = "pagerduty"                 # or apprise, webhook
 key_env = "PAGERDUTY_KEY"          # or key_file; for the others url, url_env, url_file
 
-[[pages.level]]                    # without levels every channel at once
+[[pages.level]]                    # without levels: all channels at once
 channels = ["desk"]
 
 [[pages.level]]
@@ -44,29 +44,29 @@ channels = ["desk", "log"]
 every_s = 1.0
 silent_after_s = 15.0
 wedged_after_s = 30.0              # for one step
-progress_within_s = 0              # between two steps or ticks; 0: for ever
-url_env = "DEAD_MANS_SWITCH"       # called every ping_every_s while the process is not wedged
+progress_within_s = 0              # between two steps or ticks; 0: no limit
+url_env = "DEAD_MANS_SWITCH"       # called every ping_every_s while the process makes progress
 
 [metrics]
-prometheus = "127.0.0.1:9464"      # where /metrics is served
-beyond_loopback = false            # another address must be allowed in so many words
+prometheus = "127.0.0.1:9464"      # address of /metrics
+beyond_loopback = false            # true allows an address beyond loopback
 cost = true                        # measure the time spent inside the guard
 otel = false                       # breach, freeze, thaw and page as OpenTelemetry events
 
 [console]
-host = "127.0.0.1"                 # anything but loopback needs TLS
+host = "127.0.0.1"                 # any address beyond loopback needs TLS
 port = 8321
-names = ["console.example.com"]    # by which browsers call it, beside the host's own
-idle_s = 1800                      # a session ends after this long without a click, and after day_s in any case
+names = ["console.example.com"]    # host names that browsers use, in addition to the host's own
+idle_s = 1800                      # a session ends after this long without a request, and after day_s in any case
 day_s = 43200
-shadow = "shadow.toml"             # the shadow run whose cutover clock it shows
+shadow = "shadow.toml"             # the shadow run whose cutover clock the console shows
 
 [[instrument]]
 symbol = "IBM"
 tick_size = "0.0001"
 
-Any value can be set from the environment: HOLDOVER__GUARD__OBEY_WITHIN_MS=100. Secrets stand in the environment or in
-files of their own, never here.
+An environment variable overrides any value: HOLDOVER__GUARD__OBEY_WITHIN_MS=100. Keep secrets in the environment or
+in separate files, never in this file.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ import msgspec
 
 from holdover.model import Instrument
 from holdover.runtime.channels import (
-    PAGERDUTY,
+    PAGERDUTY_URL,
     AppriseChannel,
     Channel,
     FileChannel,
@@ -92,20 +92,20 @@ from holdover.runtime.channels import (
 )
 from holdover.runtime.database import PostgresDatabase
 from holdover.runtime.files import read_toml
-from holdover.runtime.freezes import FreezeStore
-from holdover.runtime.heartbeat import Limits
+from holdover.runtime.freeze_store import FreezeStore
+from holdover.runtime.heartbeat import HeartbeatLimits
 from holdover.runtime.journal import Journal
-from holdover.runtime.metrics import MetricsConfig, MetricsProblem, parsed
-from holdover.runtime.pager import Level
-from holdover.runtime.redaction import BadRule, Rules
-from holdover.runtime.secrets import BadSecret, from_environment, secret
+from holdover.runtime.metrics import MetricsConfig, MetricsError, parse_address
+from holdover.runtime.pager import EscalationLevel
+from holdover.runtime.redaction import RedactionRuleError, RedactionRules
+from holdover.runtime.secrets import SecretError, read_secret, secret_from_environment
 
 T = TypeVar("T")
 PREFIX: Final = "HOLDOVER__"
 
 
-class BadConfig(ValueError):
-    """A configuration that cannot be used; the message lists every problem."""
+class GuardConfigError(ValueError):
+    """The configuration cannot be used; the message lists every problem."""
 
 
 class _GuardTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -123,7 +123,7 @@ class _GuardTable(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class StoreTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the freezes lie, when not in a file of the guard's directory."""
+    """The table [store]: where the freezes are stored when not in a file of the guard's directory."""
 
     url_env: str = ""
     url_file: str = ""
@@ -131,13 +131,13 @@ class StoreTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: float = 2.0
 
 
-class _RedactTable(msgspec.Struct, forbid_unknown_fields=True):
+class _GuardRedactTable(msgspec.Struct, forbid_unknown_fields=True):
     fields: list[str] = []
     patterns: list[str] = []
 
 
 class ChannelTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A channel as it is configured."""
+    """The configuration of one channel."""
 
     name: str
     kind: Literal["pagerduty", "apprise", "webhook"]
@@ -154,11 +154,11 @@ class _PagesTable(msgspec.Struct, forbid_unknown_fields=True):
     url_env: list[str] = []
     repeat_s: float = 0.0
     channel: list[ChannelTable] = []
-    level: list[Level] = []
+    level: list[EscalationLevel] = []
 
 
 class ConsoleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the console listens, its names for browsers, how long a session lasts in s, which shadow it shows."""
+    """The table [console]: address, host names for browsers, session lengths in seconds, the shadow run to show."""
 
     host: str = "127.0.0.1"
     port: int = 8321
@@ -169,10 +169,10 @@ class ConsoleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What `Guard.open` needs; paths are absolute. `here` is the folder that the file's own paths start from."""
+    """The configuration for `Guard.open`, with absolute paths. `base_directory` resolves the file's relative paths."""
 
     directory: Path
-    here: Path = Path(".")
+    base_directory: Path = Path(".")
     name: str = "guard"
     obey_within_ms: float = 500.0
     catalogue: list[str] = []
@@ -187,9 +187,9 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     pages_log: bool = True
     url_env: list[str] = []
     channel_tables: list[ChannelTable] = []
-    levels: list[Level] = []
+    levels: list[EscalationLevel] = []
     repeat_s: float = 0.0
-    heartbeat: Limits = Limits()
+    heartbeat: HeartbeatLimits = HeartbeatLimits()
     console: ConsoleTable = ConsoleTable()
     bundles: bool = True
     redact_fields: list[str] = []
@@ -198,93 +198,105 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
     metrics: MetricsConfig | None = None
 
     def store_url(self) -> str:
-        """Where the store lies when in no file of the directory. Raises `BadConfig` for its secret."""
-        return _said("[store]", lambda: secret(self.store.url_env, self.store.url_file, self.here))
+        """Return the URL of the store, empty for a file in the directory. Raises `GuardConfigError` for its secret."""
+        return _call_with_context(
+            "[store]", lambda: read_secret(self.store.url_env, self.store.url_file, self.base_directory)
+        )
 
     def open_store(self) -> FreezeStore:
-        """The store that it names. Raises `StoreProblem` when it cannot be used, `BadConfig` for its secret."""
+        """Open the store. Raises `StoreError` when it cannot be used, `GuardConfigError` for its secret."""
         url = self.store_url()
         if not url:
             return FreezeStore(self.directory / "guard.db", self.name)
         return FreezeStore(PostgresDatabase(url, self.store.schema, self.store.timeout_s), self.name)
 
     def open_journal(self) -> Journal | None:
-        """The journal in the directory, where there is to be one."""
+        """Open the journal in the directory; None when the configuration disables it."""
         if not self.journal:
             return None
         return Journal(self.directory / "journal.jsonl", round(self.journal_max_mb * 1e6), self.journal_keep)
 
-    def channels(self) -> list[Channel]:
-        """The channels that it names. Raises `BadConfig` when a secret or an optional extra is missing."""
-        found: list[Channel] = [FileChannel(self.directory / self.pages_file)]
+    def make_channels(self) -> list[Channel]:
+        """Make the configured channels. Raises `GuardConfigError` when a secret or an optional extra is missing."""
+        channels: list[Channel] = [FileChannel(self.directory / self.pages_file)]
         if self.pages_log:
-            found.append(LogChannel())
-        found += [self._by_url(name) for name in self.url_env]
-        return found + [self._channel(table) for table in self.channel_tables]
+            channels.append(LogChannel())
+        channels += [self._make_apprise_channel(name) for name in self.url_env]
+        return channels + [self._make_channel(table) for table in self.channel_tables]
 
-    def _by_url(self, name: str) -> Channel:
-        return _said("[pages] url_env", lambda: AppriseChannel(from_environment(name)))
+    def _make_apprise_channel(self, name: str) -> Channel:
+        return _call_with_context("[pages] url_env", lambda: AppriseChannel(secret_from_environment(name)))
 
-    def _channel(self, table: ChannelTable) -> Channel:
+    def _make_channel(self, table: ChannelTable) -> Channel:
         def make() -> Channel:
             if table.kind == "pagerduty":
-                url = table.url or secret(table.url_env, table.url_file, self.here) or PAGERDUTY
-                return PagerDutyChannel(secret(table.key_env, table.key_file, self.here), table.name, url)
-            url = table.url or secret(table.url_env, table.url_file, self.here)
+                url = table.url or read_secret(table.url_env, table.url_file, self.base_directory) or PAGERDUTY_URL
+                return PagerDutyChannel(
+                    read_secret(table.key_env, table.key_file, self.base_directory), table.name, url
+                )
+            url = table.url or read_secret(table.url_env, table.url_file, self.base_directory)
             return AppriseChannel(url, table.name) if table.kind == "apprise" else WebhookChannel(url, table.name)
 
-        return _said(f"[[pages.channel]] {table.name}", make)
+        return _call_with_context(f"[[pages.channel]] {table.name}", make)
 
     def heartbeat_url(self) -> str:
-        """The dead man's switch, empty for none. Raises `BadConfig` when its variable or file is missing."""
-        return _said("[heartbeat]", lambda: secret(self.heartbeat.url_env, self.heartbeat.url_file, self.here))
+        """Return the URL of the dead man's switch, empty for none.
 
-    def problems(self) -> list[str]:
-        """What of it will not work here: secrets that are missing or open to others, extras not installed."""
-        found: list[str] = []
-        tries: list[Callable[[], object]] = [
+        Raises `GuardConfigError` when its variable or file is missing.
+        """
+        return _call_with_context(
+            "[heartbeat]", lambda: read_secret(self.heartbeat.url_env, self.heartbeat.url_file, self.base_directory)
+        )
+
+    def find_problems(self) -> list[str]:
+        """Return what will not work on this machine: missing or readable secrets, extras that are not installed."""
+        problems: list[str] = []
+        checks: list[Callable[[], object]] = [
             self.store_url,
             self.heartbeat_url,
-            *(partial(self._channel, table) for table in self.channel_tables),
-            *(partial(self._by_url, name) for name in self.url_env),
+            *(partial(self._make_channel, table) for table in self.channel_tables),
+            *(partial(self._make_apprise_channel, name) for name in self.url_env),
         ]
-        for one in tries:
+        for check in checks:
             try:
-                one()
-            except BadConfig as problem:
-                found.append(str(problem))
-        return found
+                check()
+            except GuardConfigError as problem:
+                problems.append(str(problem))
+        return problems
 
 
-def _said(where: str, make: Callable[[], T]) -> T:
+def _call_with_context(context: str, make: Callable[[], T]) -> T:
     try:
         return make()
-    except (BadSecret, ValueError) as problem:
-        raise BadConfig(f"{where}: {problem}") from None
+    except (SecretError, ValueError) as problem:
+        raise GuardConfigError(f"{context}: {problem}") from None
 
 
 def read_config(path: Path) -> GuardConfig:
-    """The configuration in a TOML file and the environment. Raises `BadConfig` with the file and all that is wrong."""
-    told = read_toml(path, BadConfig)
+    """Read the configuration from a TOML file and the environment.
+
+    Raises `GuardConfigError` with the file and every problem in it.
+    """
+    tables = read_toml(path, GuardConfigError)
     problems: list[str] = []
-    _override(told, problems)
+    _apply_environment(tables, problems)
     problems += [
         f"[{name}] is no table that is known here; there are {', '.join(_TABLES)}"
-        for name in told
-        if name not in _TABLES and name not in _OTHERS
+        for name in tables
+        if name not in _TABLES and name not in _DESK_TABLES
     ]
-    guard = _table(told, "guard", _GuardTable, problems)
-    pages = _table(told, "pages", _PagesTable, problems)
-    redact = _table(told, "redact", _RedactTable, problems)
-    store = _table(told, "store", StoreTable, problems)
-    heartbeat = _table(told, "heartbeat", Limits, problems)
-    console = _table(told, "console", ConsoleTable, problems)
+    guard = _convert_table(tables, "guard", _GuardTable, problems)
+    pages = _convert_table(tables, "pages", _PagesTable, problems)
+    redact = _convert_table(tables, "redact", _GuardRedactTable, problems)
+    store = _convert_table(tables, "store", StoreTable, problems)
+    heartbeat = _convert_table(tables, "heartbeat", HeartbeatLimits, problems)
+    console = _convert_table(tables, "console", ConsoleTable, problems)
     if console is not None and (not 0 < console.port < 65536 or min(console.idle_s, console.day_s) <= 0):
         problems.append("[console] port should be 1 to 65535, and idle_s and day_s above 0")
     if redact is not None:
         try:
-            Rules(redact.fields, redact.patterns)
-        except BadRule as problem:
+            RedactionRules(redact.fields, redact.patterns)
+        except RedactionRuleError as problem:
             problems.append(f"[redact] {problem}")
     if pages is not None:
         _check_pages(pages, problems)
@@ -294,16 +306,16 @@ def read_config(path: Path) -> GuardConfig:
         problems.append("[guard] journal_sync_ms should not be below 0")
     if store is not None and (store.timeout_s <= 0 or not store.schema.isidentifier()):
         problems.append("[store] timeout_s should be above 0, and schema a plain name of letters, digits, underscores")
-    metrics = _table(told, "metrics", MetricsConfig, problems) if "metrics" in told else None
+    metrics = _convert_table(tables, "metrics", MetricsConfig, problems) if "metrics" in tables else None
     if metrics is not None and metrics.prometheus:
         try:
-            parsed(metrics.prometheus, beyond_loopback=metrics.beyond_loopback)
-        except MetricsProblem as problem:
+            parse_address(metrics.prometheus, beyond_loopback=metrics.beyond_loopback)
+        except MetricsError as problem:
             problems.append(f"[metrics] {problem}")
     instruments = [
-        found
-        for number, one in enumerate(told.get("instrument", []), 1)
-        if (found := _convert(one, Instrument, f"[[instrument]] {number}", problems)) is not None
+        instrument
+        for number, table in enumerate(tables.get("instrument", []), 1)
+        if (instrument := _convert(table, Instrument, f"[[instrument]] {number}", problems)) is not None
     ]
     if (
         guard is None
@@ -314,14 +326,16 @@ def read_config(path: Path) -> GuardConfig:
         or console is None
         or problems
     ):
-        raise BadConfig("\n".join(f"{path.name}: {problem}" for problem in problems))
-    here = path.resolve().parent
+        raise GuardConfigError("\n".join(f"{path.name}: {problem}" for problem in problems))
+    base_directory = path.resolve().parent
     return GuardConfig(
-        directory=here / guard.directory,
-        here=here,
+        directory=base_directory / guard.directory,
+        base_directory=base_directory,
         name=guard.name,
         obey_within_ms=guard.obey_within_ms,
-        catalogue=[str(here / source) if (here / source).is_dir() else source for source in guard.catalogue],
+        catalogue=[
+            str(base_directory / source) if (base_directory / source).is_dir() else source for source in guard.catalogue
+        ],
         journal=guard.journal,
         journal_max_mb=guard.journal_max_mb,
         journal_keep=guard.journal_keep,
@@ -346,36 +360,36 @@ def read_config(path: Path) -> GuardConfig:
 
 
 _TABLES: Final = ("guard", "store", "redact", "pages", "heartbeat", "metrics", "console", "instrument")
-_OTHERS: Final = ("desk", "fix", "strategy")
-"""Tables of `holdover desk run`, which may stand in the same file."""
+_DESK_TABLES: Final = ("desk", "fix", "strategy")
+"""Tables of `holdover desk run`, which may be in the same file."""
 
 
 def _check_pages(pages: _PagesTable, problems: list[str]) -> None:
     built_in = [f"file:{Path(pages.file).name}", *(["log"] if pages.log else [])]
-    names = [*built_in, *(one.name for one in pages.channel)]
+    names = [*built_in, *(channel.name for channel in pages.channel)]
     problems += [
         f"[[pages.channel]] {name}: there are two of that name" for name in sorted(set(names)) if names.count(name) > 1
     ]
-    for one in pages.channel:
-        where = f"[[pages.channel]] {one.name}:"
-        if one.kind == "pagerduty" and not (one.key_env or one.key_file):
-            problems.append(f"{where} needs the integration key, by key_env or key_file")
-        if one.kind != "pagerduty" and not (one.url or one.url_env or one.url_file):
-            problems.append(f"{where} needs url, url_env or url_file")
-        if "@" in one.url.partition("://")[2].partition("/")[0]:
-            problems.append(f"{where} url carries a secret; it belongs into url_env or url_file")
+    for channel in pages.channel:
+        context = f"[[pages.channel]] {channel.name}:"
+        if channel.kind == "pagerduty" and not (channel.key_env or channel.key_file):
+            problems.append(f"{context} needs the integration key, by key_env or key_file")
+        if channel.kind != "pagerduty" and not (channel.url or channel.url_env or channel.url_file):
+            problems.append(f"{context} needs url, url_env or url_file")
+        if "@" in channel.url.partition("://")[2].partition("/")[0]:
+            problems.append(f"{context} url carries a secret; it belongs into url_env or url_file")
     for number, level in enumerate(pages.level, 1):
         unknown = [name for name in level.channels if name not in names and not name.startswith("apprise:")]
         if unknown or not level.channels:
-            said = f"has no channel called {', '.join(unknown)}" if unknown else "needs at least one channel"
-            problems.append(f"[[pages.level]] {number}: {said}; there are {', '.join(names)}")
+            problem = f"has no channel called {', '.join(unknown)}" if unknown else "needs at least one channel"
+            problems.append(f"[[pages.level]] {number}: {problem}; there are {', '.join(names)}")
     waits = [level.after_s for level in pages.level]
     if waits != sorted(waits) or (waits and waits[0] != 0):
         problems.append("[[pages.level]]: after_s should begin with 0 and grow from level to level")
 
 
-def _override(told: dict[str, Any], problems: list[str]) -> None:
-    """Put what the environment says in the place of what the file says: HOLDOVER__TABLE__KEY."""
+def _apply_environment(tables: dict[str, Any], problems: list[str]) -> None:
+    """Override values of the file with HOLDOVER__TABLE__KEY from the environment."""
     for variable in sorted(os.environ):
         if not variable.startswith(PREFIX):
             continue
@@ -383,26 +397,26 @@ def _override(told: dict[str, Any], problems: list[str]) -> None:
         if not key or "__" in key or table == "instrument":
             problems.append(f"the environment's {variable} should read {PREFIX}TABLE__KEY")
             continue
-        said = os.environ[variable]
+        text = os.environ[variable]
         try:
-            value = tomllib.loads(f"value = {said}")["value"]
+            value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
-            value = said
-        inside = told.setdefault(table, {})
-        if isinstance(inside, dict):
-            inside[key] = value
+            value = text
+        table_values = tables.setdefault(table, {})
+        if isinstance(table_values, dict):
+            table_values[key] = value
 
 
-def _table(told: dict[str, Any], name: str, kind: type[Any], problems: list[str]) -> Any:
-    if name == "guard" and name not in told:
+def _convert_table(tables: dict[str, Any], name: str, kind: type[Any], problems: list[str]) -> Any:
+    if name == "guard" and name not in tables:
         problems.append("[guard] is missing; it must at least say its directory")
         return None
-    return _convert(told.get(name, {}), kind, f"[{name}]", problems)
+    return _convert(tables.get(name, {}), kind, f"[{name}]", problems)
 
 
-def _convert(value: Any, kind: type[Any], where: str, problems: list[str]) -> Any:
+def _convert(value: Any, kind: type[Any], context: str, problems: list[str]) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as problem:
-        problems.append(f"{where}: {problem}")
+        problems.append(f"{context}: {problem}")
         return None

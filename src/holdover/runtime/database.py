@@ -1,8 +1,8 @@
-"""Where the freeze store lies: one SQLite file, or a PostgreSQL server that several processes and hosts share.
+"""Databases for the freeze store: one SQLite file, or a PostgreSQL server that several processes and hosts share.
 
-Both take the same statements, written with `?` for a value. A read is a list of rows; a write is a function that is
-given `run` and is done whole or not at all, on the disk when `write` returns. Whatever goes wrong is a `StoreProblem`
-within a bounded time, so that who asks can fail closed.
+Both accept the same statements, with `?` for a value. A read returns a list of rows. A write runs a function
+with `run` as one transaction, which is on disk when `write` returns. Every failure is a `StoreError` within a
+bounded time, so that the caller can fail closed.
 """
 
 from __future__ import annotations
@@ -20,53 +20,56 @@ from typing import Any, Final, Protocol, TypeVar
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-Run = Callable[..., list[Row]]
-"""`run(statement, values...)`: the rows that it returns, if any."""
+RunStatement = Callable[..., list[Row]]
+"""`run(statement, values...)` returns the rows of the statement, if any."""
 
 _BUSY_S: Final = 5.0
-_LOCK: Final = 0x686F6C64  # of the writes in one schema: numbers and the hash chain are given out one after another
+_LOCK: Final = 0x686F6C64  # advisory lock for the writes in one schema: serializes numbers and the hash chain
 
 
-class StoreProblem(RuntimeError):
+class StoreError(RuntimeError):
     """The freeze store cannot be opened, read or written; the message says which one and why."""
 
 
 class Database(Protocol):
-    """What the freeze store needs of a database."""
+    """The database operations that the freeze store needs."""
 
     name: str
 
     def read(self, statement: str, *values: object) -> list[Row]:
-        """The rows of a question. Raises `StoreProblem`."""
+        """Return the rows of a query. Raises `StoreError`."""
 
-    def write(self, work: Callable[[Run], T], *, durable: bool = True) -> T:
-        """Do `work` as one transaction; synced on return, unless it need not be `durable`. Raises `StoreProblem`."""
+    def write(self, work: Callable[[RunStatement], T], *, durable: bool = True) -> T:
+        """Run `work` as one transaction, synced on return unless `durable` is False.
+
+        Returns what `work` returns. Raises `StoreError`.
+        """
 
     def create(self, schema: str) -> None:
-        """Create the tables that are not there yet. Raises `StoreProblem`."""
+        """Create the missing tables. Raises `StoreError`."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the database."""
 
 
-def next_number(run: Run, table: str) -> int:
-    """The number after the last in a table, inside a write: nobody else is given it."""
+def next_number(run: RunStatement, table: str) -> int:
+    """Return the next number of a table. Inside a write, no other process gets the same number."""
     return int(run(f'SELECT COALESCE(MAX(number), 0) + 1 FROM "{table}"')[0][0])
 
 
 class SqliteDatabase:
-    """One file (`:memory:` for none): WAL, synced at every commit. Safe to share between threads.
+    """One file (`:memory:` for none) in WAL mode, synced at every commit. Safe to share between threads.
 
-    `what` is what a problem calls it.
+    `description` names the database in error messages.
     """
 
-    def __init__(self, path: Path, what: str = "the freeze store") -> None:
-        self.path, self._what = path, what
+    def __init__(self, path: Path, description: str = "the freeze store") -> None:
+        self.path, self._description = path, description
         self.name = path.name
         self.in_memory = str(path) == ":memory:"
         self._lock = threading.RLock()
-        self._idle: sqlite3.Connection | None = None
-        with self._said():
+        self._relaxed_connection: sqlite3.Connection | None = None
+        with self._translate_errors():
             if not self.in_memory:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self.connection = self._connect("FULL")
@@ -78,72 +81,78 @@ class SqliteDatabase:
         return connection
 
     def create(self, schema: str) -> None:
-        """Create the tables that are not there yet."""
-        with self._said():
+        """Create the missing tables. Raises `StoreError`."""
+        with self._translate_errors():
             self.connection.executescript(schema)
 
     def read(self, statement: str, *values: object) -> list[Row]:
-        """The rows of a question."""
-        with self._said():
+        """Return the rows of a query. Raises `StoreError`."""
+        with self._translate_errors():
             return self.connection.execute(statement, values).fetchall()
 
-    def write(self, work: Callable[[Run], T], *, durable: bool = True) -> T:
-        """Do `work` as one transaction. What is not durable is committed on a connection that does not wait."""
-        with self._said():
+    def write(self, work: Callable[[RunStatement], T], *, durable: bool = True) -> T:
+        """Run `work` as one transaction. A write that is not durable uses a connection that does not sync.
+
+        Raises `StoreError`.
+        """
+        with self._translate_errors():
             connection = self.connection
             if not durable and not self.in_memory:
-                if self._idle is None:
-                    self._idle = self._connect("NORMAL")
-                connection = self._idle
+                if self._relaxed_connection is None:
+                    self._relaxed_connection = self._connect("NORMAL")
+                connection = self._relaxed_connection
             connection.execute("BEGIN IMMEDIATE")
             try:
-                done = work(lambda statement, *values: connection.execute(statement, values).fetchall())
+                result = work(lambda statement, *values: connection.execute(statement, values).fetchall())
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
-            return done
+            return result
 
-    def image(self) -> bytes:
-        """The whole database as one image."""
-        with self._said():
+    def export_image(self) -> bytes:
+        """Return the whole database as one image. Raises `StoreError`."""
+        with self._translate_errors():
             return self.connection.serialize()
 
-    def take_image(self, image: bytes, proof: str) -> None:
-        """Take up an image in place of what is there; `proof` is a statement that only the right kind answers."""
-        with self._said():
-            other = sqlite3.connect(":memory:")
+    def restore_image(self, image: bytes, proof: str) -> None:
+        """Replace the content with an image. `proof` is a statement that only the right kind of database answers.
+
+        Raises `StoreError`.
+        """
+        with self._translate_errors():
+            image_connection = sqlite3.connect(":memory:")
             try:
-                # An image of a database in WAL mode can be opened in memory only when its header says otherwise.
-                other.deserialize(image[:18] + b"\x01\x01" + image[20:])
-                other.execute(proof)
-                other.backup(self.connection)
+                # An in-memory database opens the image of a WAL database only if its header names the rollback journal.
+                image_connection.deserialize(image[:18] + b"\x01\x01" + image[20:])
+                image_connection.execute(proof)
+                image_connection.backup(self.connection)
             finally:
-                other.close()
+                image_connection.close()
             self.connection.execute("PRAGMA journal_mode=WAL")
 
     def close(self) -> None:
-        """Close the file; nothing is pending in it."""
+        """Close the file; no write is pending."""
         with self._lock:
             self.connection.close()
-            if self._idle is not None:
-                self._idle.close()
+            if self._relaxed_connection is not None:
+                self._relaxed_connection.close()
 
     @contextlib.contextmanager
-    def _said(self) -> Any:
+    def _translate_errors(self) -> Any:
         with self._lock:
             try:
                 yield
             except (sqlite3.Error, OSError) as problem:
-                raise StoreProblem(f"{self.name}: {self._what} cannot be used: {problem}") from problem
+                raise StoreError(f"{self.name}: {self._description} cannot be used: {problem}") from problem
 
 
 class PostgresDatabase:
-    """A schema on a PostgreSQL server, over one connection in a thread of its own.
+    """A schema on a PostgreSQL server, over one connection in its own thread.
 
-    No answer within `timeout_s` is a `StoreProblem`, whatever the network or the server does: the connection is given
-    up, and the next question opens another one. What was asked may then have been done or not: a write that must not be
-    done twice says in its own statements how it knows itself again.
+    A missing answer within `timeout_s` raises `StoreError`, whatever the network or the server does: the database
+    gives up the connection, and the next statement opens another. The lost statement may or may not have run; a
+    write that must not run twice has to recognise its own earlier result.
 
     `url` is a libpq connection string; it may hold a password and is never part of a message.
     """
@@ -160,32 +169,32 @@ class PostgresDatabase:
         self._schema = schema
         self._timeout_s = timeout_s
         self._lock = threading.RLock()
-        self._worker: _Worker | None = None
+        self._worker: _DatabaseWorker | None = None
         try:
-            told = psycopg.conninfo.conninfo_to_dict(url)
+            parameters = psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.Error as problem:
             raise ValueError("the store's URL is none that PostgreSQL understands: postgresql://host/base") from problem
-        self.name = f"postgresql:{told.get('host', 'localhost')}/{told.get('dbname', '')}"
+        self.name = f"postgresql:{parameters.get('host', 'localhost')}/{parameters.get('dbname', '')}"
 
     def create(self, schema: str) -> None:
-        """Create the schema and the tables that are not there yet."""
-        told = schema.replace("BLOB", "BYTEA").replace("INTEGER", "BIGINT")
-        statements = [one for one in told.split(";") if one.strip()]
+        """Create the schema and the missing tables. Raises `StoreError`."""
+        dialect_schema = schema.replace("BLOB", "BYTEA").replace("INTEGER", "BIGINT")
+        statements = [statement for statement in dialect_schema.split(";") if statement.strip()]
 
-        def make(run: Run) -> None:
+        def make(run: RunStatement) -> None:
             run(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
-            for one in statements:
-                run(one)
+            for statement in statements:
+                run(statement)
 
         self.write(make)
 
     def read(self, statement: str, *values: object) -> list[Row]:
-        """The rows of a question; asked again once when the connection was gone."""
-        return self._ask(lambda run: run(statement, *values), begin=False, durable=True)
+        """Return the rows of a query; retry once when the connection was lost. Raises `StoreError`."""
+        return self._submit(lambda run: run(statement, *values), begin=False, durable=True)
 
-    def write(self, work: Callable[[Run], T], *, durable: bool = True) -> T:
-        """Do `work` as one transaction, after every other write to the schema and before the next."""
-        return self._ask(work, begin=True, durable=durable)
+    def write(self, work: Callable[[RunStatement], T], *, durable: bool = True) -> T:
+        """Run `work` as one transaction, serialized with every other write to the schema. Raises `StoreError`."""
+        return self._submit(work, begin=True, durable=durable)
 
     def close(self) -> None:
         """Close the connection."""
@@ -194,49 +203,53 @@ class PostgresDatabase:
                 self._worker.close()
                 self._worker = None
 
-    def _ask(self, work: Callable[[Run], T], *, begin: bool, durable: bool) -> T:
+    def _submit(self, work: Callable[[RunStatement], T], *, begin: bool, durable: bool) -> T:
         with self._lock:
-            for last in (False, True):
-                begun = [False]
+            for is_last_try in (False, True):
+                has_begun = [False]
                 try:
                     if self._worker is None:
-                        self._worker = _Worker(self._connect)
-                    return self._worker.ask(partial(self._do, work, begin, durable, begun), self._timeout_s)
+                        self._worker = _DatabaseWorker(self._connect)
+                    return self._worker.submit(
+                        partial(self._run_transaction, work, begin, durable, has_begun), self._timeout_s
+                    )
                 except (TooLate, self._psycopg.Error, OSError) as problem:
-                    lost = isinstance(problem, (TooLate, self._psycopg.OperationalError, OSError))
-                    if lost and self._worker is not None:
+                    is_connection_lost = isinstance(problem, (TooLate, self._psycopg.OperationalError, OSError))
+                    if is_connection_lost and self._worker is not None:
                         self._worker.abandon()
                         self._worker = None
-                    # Only a connection found dead at the first word may be followed by another try.
-                    if last or not lost or begun[0] or isinstance(problem, TooLate):
-                        said = f"no answer within {self._timeout_s:g} s" if isinstance(problem, TooLate) else problem
-                        raise StoreProblem(f"{self.name}: the freeze store cannot be used: {said}") from problem
+                    # Retry only when the connection was already dead at the first statement.
+                    if is_last_try or not is_connection_lost or has_begun[0] or isinstance(problem, TooLate):
+                        reason = f"no answer within {self._timeout_s:g} s" if isinstance(problem, TooLate) else problem
+                        raise StoreError(f"{self.name}: the freeze store cannot be used: {reason}") from problem
         raise AssertionError("the second try returns or raises")
 
-    def _do(self, work: Callable[[Run], T], begin: bool, durable: bool, begun: list[bool], run: Run) -> T:
+    def _run_transaction(
+        self, work: Callable[[RunStatement], T], begin: bool, durable: bool, has_begun: list[bool], run: RunStatement
+    ) -> T:
         if not begin:
             return work(run)
         run("BEGIN")
-        begun[0] = True
+        has_begun[0] = True
         try:
             if not durable:
                 run("SET LOCAL synchronous_commit TO off")
             run("SELECT pg_advisory_xact_lock(?, hashtext(?))", _LOCK, self._schema)
-            done = work(run)
+            result = work(run)
             run("COMMIT")
         except BaseException:
             with contextlib.suppress(self._psycopg.Error):
                 run("ROLLBACK")
             raise
-        return done
+        return result
 
-    def _connect(self) -> tuple[Run, Callable[[], None]]:
-        within = max(1, round(self._timeout_s))
+    def _connect(self) -> tuple[RunStatement, Callable[[], None]]:
+        timeout_s = max(1, round(self._timeout_s))
         milliseconds = round(self._timeout_s * 1000)
         connection = self._psycopg.connect(
             self._url,
             autocommit=True,
-            connect_timeout=within,
+            connect_timeout=timeout_s,
             tcp_user_timeout=milliseconds,
             options=f"-c search_path={self._schema} -c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
         )
@@ -248,31 +261,31 @@ class PostgresDatabase:
         return run, connection.close
 
 
-class _Worker:
-    """A daemon thread with a connection: it may hang for ever without anybody waiting for it longer than he likes."""
+class _DatabaseWorker:
+    """A daemon thread with a connection: it may hang forever without blocking a caller beyond the timeout."""
 
-    def __init__(self, connect: Callable[[], tuple[Run, Callable[[], None]]]) -> None:
+    def __init__(self, connect: Callable[[], tuple[RunStatement, Callable[[], None]]]) -> None:
         self._connect = connect
-        self._work: queue.SimpleQueue[tuple[Callable[[Run], Any], Future[Any]] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._go, name="holdover-store", daemon=True).start()
+        self._jobs: queue.SimpleQueue[tuple[Callable[[RunStatement], Any], Future[Any]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="holdover-store", daemon=True).start()
 
-    def ask(self, work: Callable[[Run], T], timeout_s: float) -> T:
-        """What `work` returns. Raises what it raises, and `TimeoutError` when it is not done in time."""
+    def submit(self, work: Callable[[RunStatement], T], timeout_s: float) -> T:
+        """Return what `work` returns. Raises what it raises, and `TimeoutError` when it is not done in time."""
         answer: Future[T] = Future()
-        self._work.put((work, answer))
+        self._jobs.put((work, answer))
         return answer.result(timeout_s)
 
     def abandon(self) -> None:
-        """Nobody waits any more: the thread ends when it comes back from where it hangs."""
-        self._work.put(None)
+        """Stop waiting: the thread ends when its current call returns."""
+        self._jobs.put(None)
 
     close = abandon
 
-    def _go(self) -> None:
-        run: Run | None = None
+    def _run(self) -> None:
+        run: RunStatement | None = None
         close: Callable[[], None] = lambda: None  # noqa: E731
-        while (told := self._work.get()) is not None:
-            work, answer = told
+        while (job := self._jobs.get()) is not None:
+            work, answer = job
             try:
                 if run is None:
                     run, close = self._connect()

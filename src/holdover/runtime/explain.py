@@ -1,8 +1,8 @@
-"""Why a predicate failed, in words, without its author writing any.
+"""Explanations: why a predicate failed, in words derived from its source.
 
-The predicate's own source is read as an expression: the branch that was taken, the conjunct that was false, the two
-sides of the comparison and what each side was. Amounts are printed in the instrument's decimals. Where the source is
-not at hand or is too clever to be read, the explanation falls back to the records themselves.
+The module parses the predicate's source and reports the branch taken, the conjunct that was false, the two
+sides of the comparison and the value of each. Amounts are printed in the instrument's decimals. If the source
+is not available or too complex, the explanation names only the records.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from holdover.model import Instrument, Record
 
 
 def explain(bound: BoundPredicate, arguments: tuple[Any, ...], instruments: Mapping[str, Instrument]) -> str:
-    """One line: `NAME: RECORDS: LEFT is X, RIGHT is Y`. Never raises: an explanation must not hide a breach."""
+    """Return one line: `NAME: RECORDS: LEFT is X, RIGHT is Y`. Never raises: an explanation must not hide a breach."""
     records = [value for value in arguments if isinstance(value, Record)]
     anchor = repr(records[0]) if records else "nothing recorded"
     try:
-        why = _why(bound, arguments, instruments)
-    except Exception as problem:  # the breach matters more than its wording
-        why = f"does not hold ({type(problem).__name__} while explaining)"
-    return f"{bound.name}: {anchor}: {why}"
+        reason = _find_reason(bound, arguments, instruments)
+    except Exception as problem:  # the breach matters more than its text
+        reason = f"does not hold ({type(problem).__name__} while explaining)"
+    return f"{bound.name}: {anchor}: {reason}"
 
 
-def _why(bound: BoundPredicate, arguments: tuple[Any, ...], instruments: Mapping[str, Instrument]) -> str:
+def _find_reason(bound: BoundPredicate, arguments: tuple[Any, ...], instruments: Mapping[str, Instrument]) -> str:
     function = bound.function
-    tree = _tree(function)
+    tree = _parse_function(function)
     if tree is None or not isinstance(function, FunctionType):
         return "does not hold"
     names = dict(zip((read.parameter for read in bound.reads), arguments, strict=True))
-    reader = _Reader(function, names, instruments)
-    return reader.block(tree.body) or "does not hold"
+    reader = _PredicateReader(function, names, instruments)
+    return reader.reason_in_block(tree.body) or "does not hold"
 
 
 @lru_cache(maxsize=512)
-def _tree(function: Any) -> ast.FunctionDef | None:
+def _parse_function(function: Any) -> ast.FunctionDef | None:
     try:
         parsed = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
         return None
-    found = parsed.body[0]
-    return found if isinstance(found, ast.FunctionDef) else None
+    definition = parsed.body[0]
+    return definition if isinstance(definition, ast.FunctionDef) else None
 
 
-class _Reader:
+class _PredicateReader:
     """Walks the body of one predicate with the arguments that failed it."""
 
     def __init__(self, function: FunctionType, names: dict[str, Any], instruments: Mapping[str, Instrument]) -> None:
@@ -62,68 +62,70 @@ class _Reader:
         self.instrument = instruments.get(getattr(first, "symbol", ""))
 
     def value(self, node: ast.expr) -> Any:
-        return eval(_code(node), self.scope)
+        return eval(_compile_expression(node), self.scope)
 
-    def block(self, body: list[ast.stmt]) -> str | None:
-        """The reason found in the statements that ran; None when no return was reached."""
+    def reason_in_block(self, body: list[ast.stmt]) -> str | None:
+        """Return the reason from the statements that ran; None when no return was reached."""
         for statement in body:
             if isinstance(statement, ast.If):
-                found = self.block(statement.body if self.value(statement.test) else statement.orelse)
-                if found is not None:
-                    return found
+                reason = self.reason_in_block(statement.body if self.value(statement.test) else statement.orelse)
+                if reason is not None:
+                    return reason
             elif isinstance(statement, ast.Return):
-                return self.reason(statement.value) if statement.value else "does not hold"
+                return self.reason_of(statement.value) if statement.value else "does not hold"
             elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
                 self.scope[statement.targets[0].id] = self.value(statement.value)
             elif not isinstance(statement, ast.Expr):
                 return "does not hold"
         return None
 
-    def reason(self, node: ast.expr) -> str:
+    def reason_of(self, node: ast.expr) -> str:
         if isinstance(node, ast.BoolOp):
-            return self.junction(node)
+            return self.reason_of_junction(node)
         if isinstance(node, ast.IfExp):
-            return self.reason(node.body if self.value(node.test) else node.orelse)
+            return self.reason_of(node.body if self.value(node.test) else node.orelse)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            return f"{self.text(node.operand)} is {self.shown(node.operand)}"
+            return f"{self.source_text(node.operand)} is {self.format_value(node.operand)}"
         if isinstance(node, ast.Compare):
-            return self.comparison(node)
-        return f"{self.text(node)} is {self.shown(node)}"
+            return self.reason_of_comparison(node)
+        return f"{self.source_text(node)} is {self.format_value(node)}"
 
-    def junction(self, node: ast.BoolOp) -> str:
+    def reason_of_junction(self, node: ast.BoolOp) -> str:
         if isinstance(node.op, ast.Or):
-            return ", and ".join(self.reason(part) for part in node.values)
-        return next((self.reason(part) for part in node.values if not self.value(part)), "does not hold")
+            return ", and ".join(self.reason_of(part) for part in node.values)
+        return next((self.reason_of(part) for part in node.values if not self.value(part)), "does not hold")
 
-    def comparison(self, node: ast.Compare) -> str:
-        left = node.left
+    def reason_of_comparison(self, node: ast.Compare) -> str:
+        left_operand = node.left
         for operator, right in zip(node.ops, node.comparators, strict=True):
-            pair = ast.Compare(left, [operator], [right])
+            pair = ast.Compare(left_operand, [operator], [right])
             if not self.value(pair):
-                sides = [self._taken(side) for side in (left, right)]
-                said = [f"{self.text(side)} is {self.shown(side)}" for side in sides if not _is_literal(side)]
-                literal = [self.text(side) for side in sides if _is_literal(side)]
+                sides = [self._selected_branch(side) for side in (left_operand, right)]
+                statements = [
+                    f"{self.source_text(side)} is {self.format_value(side)}" for side in sides if not _is_literal(side)
+                ]
+                literal = [self.source_text(side) for side in sides if _is_literal(side)]
                 must = f", must be {_OPERATORS.get(type(operator), 'otherwise')} {literal[0]}" if literal else ""
-                return ", ".join(said) + must
-            left = right
+                return ", ".join(statements) + must
+            left_operand = right
         return "does not hold"
 
-    def _taken(self, node: ast.expr) -> ast.expr:
+    def _selected_branch(self, node: ast.expr) -> ast.expr:
         while isinstance(node, ast.IfExp):
             node = node.body if self.value(node.test) else node.orelse
         return node
 
-    def text(self, node: ast.expr) -> str:
-        """The expression as written; `order.` is dropped where only one record is meant."""
-        written = ast.unparse(node)
+    def source_text(self, node: ast.expr) -> str:
+        """Return the expression's source, without the `order.` prefix if there is only one record."""
+        source = ast.unparse(node)
         if len(self.records) == 1:
-            written = written.replace(f"{next(iter(self.records))}.", "")
-        return written
+            source = source.replace(f"{next(iter(self.records))}.", "")
+        return source
 
-    def shown(self, node: ast.expr) -> str:
+    def format_value(self, node: ast.expr) -> str:
         value = self.value(node)
         if isinstance(value, frozenset | set | tuple):
-            return ", ".join(sorted(str(getattr(one, "name", one)) for one in value)) or "nothing"
+            return ", ".join(sorted(str(getattr(item, "name", item)) for item in value)) or "nothing"
         if isinstance(value, bool) or not isinstance(value, int):
             return getattr(value, "name", None) or repr(value)
         if self.instrument is None:
@@ -154,5 +156,5 @@ def _is_literal(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant | ast.Tuple | ast.Set | ast.List)
 
 
-def _code(node: ast.expr) -> CodeType:
+def _compile_expression(node: ast.expr) -> CodeType:
     return compile(ast.fix_missing_locations(ast.Expression(node)), "<explanation>", "eval")

@@ -1,4 +1,4 @@
-"""Files that are there whole, or as they were before."""
+"""Atomic file writes, TOML reading and lock files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import IO, Any
 
 
-def read_toml(path: Path, bad: type[Exception]) -> dict[str, Any]:
-    """What a TOML file holds. Raises `bad` with a sentence when it cannot be read or is none."""
+def read_toml(path: Path, error_type: type[Exception]) -> dict[str, Any]:
+    """Return the content of a TOML file. Raises `error_type` with a sentence when the file cannot be read or parsed."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
-        raise bad(f"{path.name}: cannot be read: {problem.strerror}") from problem
+        raise error_type(f"{path.name}: cannot be read: {problem.strerror}") from problem
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise bad(f"{path.name}: not a TOML file: {problem}") from problem
+        raise error_type(f"{path.name}: not a TOML file: {problem}") from problem
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or as it was before, whatever happens meanwhile."""
+    """Write a file atomically: after a crash it has either its new or its old content."""
     part = path.with_suffix(".part")
     with open(part, "wb") as file:
         file.write(data)
@@ -31,7 +31,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a folder survive the machine."""
+    """Sync a directory, so that its names survive a power failure."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -39,8 +39,10 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def held_alone(path: Path) -> IO[bytes] | None:
-    """A lock file, held until what is returned is closed or its process ends; None when another process has it."""
+def lock_file(path: Path) -> IO[bytes] | None:
+    """Lock a lock file until the returned file is closed or the process ends. Returns None when another process
+    holds it.
+    """
     file = open(path, "ab")  # noqa: SIM115 - lives as long as whoever holds it
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

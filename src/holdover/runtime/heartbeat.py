@@ -1,8 +1,8 @@
-"""Signs of life, so that silence is noticed: HEALTHY, FROZEN, WEDGED and SILENT are told apart.
+"""Heartbeats: HEALTHY, FROZEN, WEDGED and SILENT processes are told apart.
 
-A thread of the guarded process writes how it stands into the store, without waiting for anything that the process
-itself may be stuck in. Somebody else reads it: `holdover health`, the console, and outside the house a dead man's
-switch, which is called as long as the process is not wedged and pages by itself when the calls stop.
+A thread of the guarded process writes its state into the store, without taking a lock that the process may be
+stuck in. Others read it: `holdover health`, the console, and outside the installation a dead man's switch,
+which is called while the process makes progress and pages when the calls stop.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from holdover.runtime.breach import Page
-from holdover.runtime.database import StoreProblem
-from holdover.runtime.freezes import FreezeStore
+from holdover.runtime.database import StoreError
+from holdover.runtime.freeze_store import FreezeStore
 
 if TYPE_CHECKING:
     from holdover.runtime.guard import Guard
@@ -35,7 +35,7 @@ _PING_TIMEOUT_S: Final = 5.0
 
 
 class Health(StrEnum):
-    """How a guarded process stands, the best first."""
+    """The state of a guarded process, best first."""
 
     HEALTHY = "HEALTHY"
     STOPPED = "STOPPED"
@@ -45,12 +45,12 @@ class Health(StrEnum):
 
     @property
     def is_known(self) -> bool:
-        """Whether the process itself says how it stands; a wedged or silent one cannot be trusted to."""
+        """Whether the process itself reports its state; a wedged or silent process cannot."""
         return self not in (Health.WEDGED, Health.SILENT)
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long what may last, in seconds. `progress_within_s` is between two steps or ticks; 0 is for ever."""
+class HeartbeatLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Time limits, in seconds. `progress_within_s` is the limit between two steps or ticks; 0 means no limit."""
 
     every_s: float = 1.0
     silent_after_s: float = 15.0
@@ -62,7 +62,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process says of itself; times in ns of its own clock. `open_ns`: since when its oldest step is open."""
+    """The report of a process about itself; times in ns of its own clock.
+
+    `open_ns` is when its oldest open step began.
+    """
 
     pid: int
     host: str
@@ -75,22 +78,22 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     open_ns: int
     frozen: list[str]
     problem: str
-    limits: Limits
+    limits: HeartbeatLimits
     stopped: bool = False
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """A process as its last sign of life shows it: how it stands, and why in a sentence."""
+class ProcessHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """The health of a process by its last heartbeat, with the reason in a sentence."""
 
     name: str
     health: Health
-    why: str
+    reason: str
     age_s: float
     beat: Beat
 
 
-def judge(beat: Beat, now_ns: int) -> tuple[Health, str]:
-    """How a process stands at `now_ns`, and why."""
+def judge_health(beat: Beat, now_ns: int) -> tuple[Health, str]:
+    """Return the health of a process at `now_ns`, and the reason."""
     limits = beat.limits
     age_s = (now_ns - beat.time_ns) / 1e9
     if beat.stopped:
@@ -100,9 +103,9 @@ def judge(beat: Beat, now_ns: int) -> tuple[Health, str]:
     open_s = (now_ns - beat.open_ns) / 1e9 if beat.open_ns else 0.0
     if open_s > limits.wedged_after_s:
         return Health.WEDGED, f"a step has been open for {open_s:.0f} s; {limits.wedged_after_s:g} s is the limit"
-    still_s = (now_ns - beat.last_ns) / 1e9 if beat.last_ns else 0.0
-    if limits.progress_within_s and still_s > limits.progress_within_s:
-        return Health.WEDGED, f"no step for {still_s:.0f} s; {limits.progress_within_s:g} s is the limit"
+    idle_s = (now_ns - beat.last_ns) / 1e9 if beat.last_ns else 0.0
+    if limits.progress_within_s and idle_s > limits.progress_within_s:
+        return Health.WEDGED, f"no step for {idle_s:.0f} s; {limits.progress_within_s:g} s is the limit"
     if beat.problem:
         return Health.FROZEN, beat.problem
     if beat.frozen:
@@ -110,27 +113,29 @@ def judge(beat: Beat, now_ns: int) -> tuple[Health, str]:
     return Health.HEALTHY, f"{beat.mutations} mutations, nothing frozen"
 
 
-def look(store: FreezeStore, now_ns: int) -> list[Seen]:
-    """Every process that has ever said that it lives, the worst first. Raises `StoreProblem`."""
-    found = []
-    for name, _, body in store.beats():
+def read_health(store: FreezeStore, now_ns: int) -> list[ProcessHealth]:
+    """Return the health of every process that ever sent a heartbeat, worst first. Raises `StoreError`."""
+    processes = []
+    for name, _, body in store.heartbeats():
         try:
             beat = msgspec.json.decode(body, type=Beat)
         except msgspec.MsgspecError as problem:
-            raise StoreProblem(f"{store.database.name}: the sign of life of {name} cannot be read: {problem}") from None
-        health, why = judge(beat, now_ns)
-        found.append(Seen(name=name, health=health, why=why, age_s=(now_ns - beat.time_ns) / 1e9, beat=beat))
+            raise StoreError(f"{store.database.name}: the sign of life of {name} cannot be read: {problem}") from None
+        health, reason = judge_health(beat, now_ns)
+        processes.append(
+            ProcessHealth(name=name, health=health, reason=reason, age_s=(now_ns - beat.time_ns) / 1e9, beat=beat)
+        )
     worst = list(Health)
-    return sorted(found, key=lambda one: (-worst.index(one.health), one.name))
+    return sorted(processes, key=lambda process: (-worst.index(process.health), process.name))
 
 
-def page_silence(store: FreezeStore, seen: Seen, channels: Sequence[str], now_ns: int) -> bool:
-    """Page on-call about a process that is wedged or silent; resolves by itself when it is not any more.
+def page_unhealthy_process(store: FreezeStore, process: ProcessHealth, channels: Sequence[str], now_ns: int) -> bool:
+    """Page on-call about a wedged or silent process; resolve the alert when the process recovers.
 
-    Returns whether a page went into the outbox: there is one as long as it lasts, whoever looks how often.
+    Returns whether a page went into the outbox. One alert is open per outage, however often the health is read.
     """
-    key = f"heartbeat/{seen.name}"
-    if seen.health.is_known:
+    key = f"heartbeat/{process.name}"
+    if process.health.is_known:
         store.resolve(key, "itself", now_ns)
         return False
     page = Page(
@@ -139,9 +144,9 @@ def page_silence(store: FreezeStore, seen: Seen, channels: Sequence[str], now_ns
         time_ns=now_ns,
         severity="critical",
         invariant="heartbeat",
-        scope=f"process {seen.name}",
-        title=f"{seen.health} {seen.name}",
-        explanation=f"{seen.name} (process {seen.beat.pid} on {seen.beat.host}): {seen.why}.",
+        scope=f"process {process.name}",
+        title=f"{process.health} {process.name}",
+        explanation=f"{process.name} (process {process.beat.pid} on {process.beat.host}): {process.reason}.",
         statement="A guarded process says that it lives, and finishes what it begins.",
         implication="Whether anything is frozen there, and whether it trades, cannot be told from here.",
         steps=[
@@ -151,34 +156,34 @@ def page_silence(store: FreezeStore, seen: Seen, channels: Sequence[str], now_ns
         ],
         allows=[],
         next_command="holdover health",
-        digest=seen.beat.digest,
+        digest=process.beat.digest,
     )
-    return store.page(page, channels)
+    return store.send_page(page, channels)
 
 
 class Heartbeat:
-    """Writes a guard's signs of life, and calls the dead man's switch at `url` while the process is not wedged."""
+    """Writes a guard's heartbeats, and calls the dead man's switch at `url` while the process is not wedged."""
 
-    def __init__(self, guard: Guard, limits: Limits, url: str = "") -> None:
+    def __init__(self, guard: Guard, limits: HeartbeatLimits, url: str = "") -> None:
         self.limits = limits
         self._guard = guard
         self._url = url
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._pinged = float("-inf")
-        self._told: dict[str, Any] = {
+        self._last_ping_s = float("-inf")
+        self._static_fields: dict[str, Any] = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "version": importlib.metadata.version("holdover"),
             "limits": limits,
         }
 
-    def beat(self, *, stopped: bool = False) -> Beat:
-        """How the process stands now. Takes no lock: whoever holds one may be what is stuck."""
+    def current_beat(self, *, stopped: bool = False) -> Beat:
+        """Return the current state of the process. Takes no lock, because the holder of a lock may be what is stuck."""
         guard = self._guard
         steps = list(guard._steps)
-        following = guard.following
-        lost = following.problem if following is not None else ""
+        following = guard.freeze_watcher
+        store_problem = following.problem if following is not None else ""
         return Beat(
             time_ns=guard.clock(),
             digest=guard.catalogue.digest,
@@ -187,34 +192,34 @@ class Heartbeat:
             last_ns=guard.last_ns,
             open_ns=min((step.began_ns for step in steps), default=0),
             frozen=list(guard.frozen_scopes()),
-            problem=guard.problem or lost,
+            problem=guard.problem or store_problem,
             stopped=stopped,
-            **self._told,
+            **self._static_fields,
         )
 
-    def once(self, *, stopped: bool = False) -> None:
-        """Say it now. Raises `StoreProblem`."""
-        beat = self.beat(stopped=stopped)
-        self._guard.store.beat(self._guard.name, beat.time_ns, msgspec.json.encode(beat))
+    def write_beat(self, *, stopped: bool = False) -> None:
+        """Write a heartbeat now. Raises `StoreError`."""
+        beat = self.current_beat(stopped=stopped)
+        self._guard.store.write_heartbeat(self._guard.name, beat.time_ns, msgspec.json.encode(beat))
 
     def start(self) -> None:
-        """Say it now and then again and again, in a daemon thread."""
+        """Write a heartbeat now and then periodically, in a daemon thread."""
         self._thread = threading.Thread(target=self._run, name="holdover-heartbeat", daemon=True)
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Say that the process stops in good order, and end the thread."""
+        """Write that the process stops in good order, and end the thread."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
-        with contextlib.suppress(StoreProblem):
-            self.once(stopped=True)
+        with contextlib.suppress(StoreError):
+            self.write_beat(stopped=True)
 
     def _run(self) -> None:
         while True:
             try:
-                self.once()
-            except StoreProblem as problem:
+                self.write_beat()
+            except StoreError as problem:
                 log.warning("no sign of life could be written: %s", problem)
             except Exception:
                 log.exception("the sign of life failed")
@@ -223,21 +228,21 @@ class Heartbeat:
                 return
 
     def _ping(self) -> None:
-        if not self._url or time.monotonic() - self._pinged < self.limits.ping_every_s:
+        if not self._url or time.monotonic() - self._last_ping_s < self.limits.ping_every_s:
             return
-        beat = self.beat()
-        if not judge(beat, beat.time_ns)[0].is_known:
-            return  # its silence is what the switch is there for
-        self._pinged = time.monotonic()
+        beat = self.current_beat()
+        if not judge_health(beat, beat.time_ns)[0].is_known:
+            return  # the switch pages when the calls stop
+        self._last_ping_s = time.monotonic()
         ping(self._url)
 
 
 def ping(url: str) -> bool:
-    """Call a dead man's switch; whether it answered."""
+    """Call a dead man's switch. Returns whether it answered."""
     try:
         with urllib.request.urlopen(url, timeout=_PING_TIMEOUT_S):
             return True
     except (urllib.error.URLError, OSError, ValueError) as problem:
-        # The URL is a secret, so only what went wrong is said.
+        # The URL is a secret, so the log shows only the error.
         log.warning("the dead man's switch was not reached: %s", getattr(problem, "reason", type(problem).__name__))
         return False

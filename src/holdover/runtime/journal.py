@@ -1,8 +1,9 @@
-"""What happened, in order, one JSON object a line: for replay, for audit, and to rebuild a monitor's memory.
+"""The journal: what happened, in order, one JSON object per line, for replay, audit and rebuilding a monitor's
+memory.
 
-Lines are handed to the operating system at the end of each step, so a killed process loses nothing that a step had
-finished; `sync` makes them survive the machine as well, and `keep_synced` sees to that several times a second. The
-same schedule and seed give the same bytes in any process.
+The journal hands its lines to the operating system at the end of each step, so a killed process loses nothing
+of a finished step. `sync` makes the lines survive a power failure; `start_syncing` syncs several times a
+second. The same schedule and seed give the same bytes in any process.
 """
 
 from __future__ import annotations
@@ -21,43 +22,43 @@ from holdover.model import Record
 
 
 class Journal:
-    """A journal being written. Raises `OSError` when the disk does not take it.
+    """A journal open for writing. Raises `OSError` when a write fails.
 
-    Past `max_bytes` (0 is never) the file is put aside between two steps, as `NAME.000001` and so on, and a new one is
-    begun; the last `keep` of those put aside stay. Whoever follows the journal reads them in the order of their names.
+    At `max_bytes` (0 is never) the journal rotates between two steps: the file becomes `NAME.000001` and so on,
+    and the last `rotated_max` such files stay. A reader reads them in the order of their names.
     """
 
-    def __init__(self, path: Path, max_bytes: int = 0, keep: int = 7) -> None:
+    def __init__(self, path: Path, max_bytes: int = 0, rotated_max: int = 7) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.max_bytes, self.keep = max_bytes, max(keep, 1)
+        self.max_bytes, self.rotated_max = max_bytes, max(rotated_max, 1)
         self._file: IO[bytes] = open(path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the journal
         self._size = self._file.tell()
         self._encoder = msgspec.json.Encoder()
-        self._waiting: list[bytes] = []
-        self._last = -1
-        self._ended = threading.Event()
-        self._syncing: threading.Thread | None = None
+        self._buffer: list[bytes] = []
+        self._last_mutation_index = -1
+        self._stop = threading.Event()
+        self._sync_thread: threading.Thread | None = None
 
-    def keep_synced(self, every_s: float) -> None:
-        """From here on what has been handed over is on the disk after so long at most; a step does not wait for it."""
+    def start_syncing(self, every_s: float) -> None:
+        """Sync the journal every `every_s` seconds in a daemon thread; steps do not wait for it."""
 
         def sync() -> None:
             synced = -1
-            while not self._ended.wait(every_s):
+            while not self._stop.wait(every_s):
                 size = self._size
                 if size != synced:
-                    with contextlib.suppress(OSError, ValueError):  # closed just now, to be put aside: synced then
+                    with contextlib.suppress(OSError, ValueError):  # rotated or closed just now: the rotation syncs it
                         os.fsync(self._file.fileno())
                         synced = size
 
-        self._syncing = threading.Thread(target=sync, name="holdover-journal", daemon=True)
-        self._syncing.start()
+        self._sync_thread = threading.Thread(target=sync, name="holdover-journal", daemon=True)
+        self._sync_thread.start()
 
-    def mutation(self, seq: int, time_ns: int, subsystem: str, record: Record, cause: str) -> None:
-        """Add one mutation; it is handed over with the next `flush`."""
-        self._last = len(self._waiting)
-        self._waiting.append(
+    def write_mutation(self, seq: int, time_ns: int, subsystem: str, record: Record, cause: str) -> None:
+        """Add one mutation to the buffer; the next `flush` writes it."""
+        self._last_mutation_index = len(self._buffer)
+        self._buffer.append(
             self._encoder.encode(
                 {
                     "seq": seq,
@@ -70,75 +71,77 @@ class Journal:
             )
         )
 
-    def settled(self, seq: int, time_ns: int) -> None:
-        """No step is open any more: whoever follows the journal may judge what has to hold when settled."""
-        if self._last >= 0:
-            self._waiting[self._last] = self._waiting[self._last][:-1] + b',"settled":true}'
+    def write_settled(self, seq: int, time_ns: int) -> None:
+        """Mark that no step is open: a reader may now evaluate what must hold when settled."""
+        if self._last_mutation_index >= 0:
+            self._buffer[self._last_mutation_index] = self._buffer[self._last_mutation_index][:-1] + b',"settled":true}'
         else:
-            self.say(seq, time_ns, "settled")
+            self.write_event(seq, time_ns, "settled")
 
-    def restored(self, seq: int, time_ns: int, subsystem: str, records: list[Record]) -> None:
-        """Add what a restarted subsystem says that it read back."""
-        told = [{"kind": type(record).__name__, "record": record} for record in records]
-        said = {"seq": seq, "time_ns": time_ns, "what": "restore", "detail": subsystem, "restored": told}
-        self._waiting.append(self._encoder.encode(said))
+    def write_restored(self, seq: int, time_ns: int, subsystem: str, records: list[Record]) -> None:
+        """Add the records that a restarted subsystem read back."""
+        entries = [{"kind": type(record).__name__, "record": record} for record in records]
+        line = {"seq": seq, "time_ns": time_ns, "what": "restore", "detail": subsystem, "restored": entries}
+        self._buffer.append(self._encoder.encode(line))
 
-    def say(self, seq: int, time_ns: int, what: str, detail: str = "") -> None:
-        """Add a boundary, a transition, a breach."""
-        self._waiting.append(self._encoder.encode({"seq": seq, "time_ns": time_ns, "what": what, "detail": detail}))
+    def write_event(self, seq: int, time_ns: int, event: str, detail: str = "") -> None:
+        """Add a boundary, a transition or a breach."""
+        self._buffer.append(self._encoder.encode({"seq": seq, "time_ns": time_ns, "what": event, "detail": detail}))
 
     def flush(self) -> None:
-        """Hand what waits to the operating system, whole lines in one write."""
-        if self._waiting:
+        """Write the buffer to the operating system, whole lines in one write."""
+        if self._buffer:
             if self.max_bytes and self._size >= self.max_bytes:
                 self._rotate()
-            self._waiting.append(b"")
-            data = b"\n".join(self._waiting)
-            self._waiting.clear()
-            self._last = -1
+            self._buffer.append(b"")
+            data = b"\n".join(self._buffer)
+            self._buffer.clear()
+            self._last_mutation_index = -1
             self._size += len(data)
-            written = self._file.write(data)
-            while written < len(data):
-                data = data[written:]
-                written = self._file.write(data)
+            written_count = self._file.write(data)
+            while written_count < len(data):
+                data = data[written_count:]
+                written_count = self._file.write(data)
 
     def _rotate(self) -> None:
-        aside = put_aside(self.path)
-        number = int(aside[-1].suffix[1:]) + 1 if aside else 1
+        rotated = rotated_files(self.path)
+        number = int(rotated[-1].suffix[1:]) + 1 if rotated else 1
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self.path, self.path.with_name(f"{self.path.name}.{number:06d}"))
-        for old in aside[: max(len(aside) + 1 - self.keep, 0)]:
-            old.unlink(missing_ok=True)
+        for rotated_file in rotated[: max(len(rotated) + 1 - self.rotated_max, 0)]:
+            rotated_file.unlink(missing_ok=True)
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the journal
         self._size = 0
 
     def sync(self) -> None:
-        """Flush, and wait until the disk has it."""
+        """Flush, and wait until the data is on disk."""
         self.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Flush and close; whole on the disk where it was kept so."""
-        self._ended.set()
-        if self._syncing is not None:
-            self._syncing.join()
+        """Flush and close; sync first if the journal is synced periodically."""
+        self._stop.set()
+        if self._sync_thread is not None:
+            self._sync_thread.join()
             self.sync()
         self.flush()
         self._file.close()
 
 
-def put_aside(path: Path) -> list[Path]:
-    """The files that a journal at `path` has put aside, oldest first."""
+def rotated_files(path: Path) -> list[Path]:
+    """Return the rotated files of the journal at `path`, oldest first."""
     return sorted(
-        one for one in path.parent.glob(f"{path.name}.*") if len(one.suffix) == 7 and one.suffix[1:].isdigit()
+        candidate
+        for candidate in path.parent.glob(f"{path.name}.*")
+        if len(candidate.suffix) == 7 and candidate.suffix[1:].isdigit()
     )
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal as plain dictionaries; a last line that a kill cut off is left out.
+    """Yield the lines of a journal as dictionaries, without a last line that a kill cut off.
 
-    Raises `ValueError` naming the line when one in the middle cannot be read.
+    Raises `ValueError` with the number of an unreadable line in the middle.
     """
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
@@ -150,8 +153,8 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
                 raise ValueError(f"{path.name}: line {number} is no journal line: {problem}") from problem
 
 
-class Noted(NamedTuple):
-    """One mutation as the flight recorder has it, with the record that stood there before and its step's number."""
+class RecordedMutation(NamedTuple):
+    """One mutation in the flight recorder, with the previous record and the number of its step."""
 
     seq: int
     time_ns: int
@@ -163,35 +166,35 @@ class Noted(NamedTuple):
 
 
 class FlightRecorder:
-    """The last N mutations, kept in memory so that a breach can show what led up to it."""
+    """Keeps the last N mutations in memory, to show what led up to a breach."""
 
     def __init__(self, size: int = 256) -> None:
-        self._last: deque[tuple[int, int, str, Record, str, Record | None, int]] = deque(maxlen=size)
-        self.add = self._last.append
+        self._mutations: deque[tuple[int, int, str, Record, str, Record | None, int]] = deque(maxlen=size)
+        self.add = self._mutations.append
 
-    def keep(self) -> list[tuple[int, int, str, Record, str, Record | None, int]]:
-        """What is kept now, for `put_back`."""
-        return list(self._last)
+    def checkpoint(self) -> list[tuple[int, int, str, Record, str, Record | None, int]]:
+        """Return the mutations for `rollback`."""
+        return list(self._mutations)
 
-    def put_back(self, kept: list[tuple[int, int, str, Record, str, Record | None, int]]) -> None:
-        """Make it what it was when `keep` was called."""
-        self._last.clear()
-        self._last.extend(kept)
+    def rollback(self, checkpoint: list[tuple[int, int, str, Record, str, Record | None, int]]) -> None:
+        """Restore the mutations of a checkpoint."""
+        self._mutations.clear()
+        self._mutations.extend(checkpoint)
 
-    def noted(self) -> list[Noted]:
-        """The mutations kept, oldest first."""
-        return [Noted(*one) for one in self._last]
+    def mutations(self) -> list[RecordedMutation]:
+        """Return the recorded mutations, oldest first."""
+        return [RecordedMutation(*values) for values in self._mutations]
 
-    def last(self, count: int | None = None) -> list[dict[str, Any]]:
-        """The last `count` mutations, oldest first, in words."""
-        kept = self.noted()[-count:] if count else self.noted()
+    def describe_last(self, count: int | None = None) -> list[dict[str, Any]]:
+        """Describe the last `count` mutations, oldest first; all when `count` is None."""
+        mutations = self.mutations()[-count:] if count else self.mutations()
         return [
             {
-                "seq": one.seq,
-                "time_ns": one.time_ns,
-                "subsystem": one.subsystem,
-                "state": repr(one.record),
-                "cause": one.cause,
+                "seq": mutation.seq,
+                "time_ns": mutation.time_ns,
+                "subsystem": mutation.subsystem,
+                "state": repr(mutation.record),
+                "cause": mutation.cause,
             }
-            for one in kept
+            for mutation in mutations
         ]

@@ -1,12 +1,13 @@
-"""Checks laid out once: for each kind of mutation one straight function, written when the catalogue is bound.
+"""Generated check functions: one straight-line function for each kind of mutation, written when the catalogue is
+bound.
 
-A monitor that walked a table of invariants at every mutation would spend its time on the walk. Instead this module
-writes, as Python source, what concerns one (subsystem, kind): keep the record, move the running totals, evaluate the
-on-mutation predicates, mark the keys whose settled invariants must be looked at again. The source is compiled once
-and holds its tables and totals as globals. `Layout.source` keeps it for whoever wants to read it.
+A monitor that iterates over a table of invariants at every mutation spends its time on the iteration. This
+module instead generates Python source for each (subsystem, kind): store the record, update the running
+totals, evaluate the on-mutation predicates, mark the keys whose settled invariants must be evaluated again.
+The source is compiled once and has its tables and totals as globals. `Layout.source` keeps it for inspection.
 
-The tables and totals themselves are plain dictionaries owned by the layout, so that memory can be dumped, restored and
-recomputed without touching generated code.
+The tables and totals are plain dictionaries that the layout owns, so memory can be dumped, restored and
+recomputed without changing generated code.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from holdover.catalogue import BadPredicate, BoundPredicate, Catalogue, Entry, Sum
+from holdover.catalogue import BoundPredicate, Catalogue, Entry, PredicateError, Sum
 from holdover.model import Record
 from holdover.runtime.cells import CellCounter
 
@@ -30,7 +31,7 @@ _BY_ORDER: Final = "root_cl_ord_id"
 
 @dataclass
 class Check:
-    """One predicate of one invariant, with its place in the tally."""
+    """One predicate of one invariant, with its index in the tally."""
 
     number: int
     entry: Entry
@@ -43,7 +44,7 @@ class Check:
 
 
 @dataclass
-class Group:
+class CheckGroup:
     """The checks of one anchor table that are evaluated together: when settled, or when reconciled."""
 
     number: int
@@ -54,15 +55,15 @@ class Group:
 
     @property
     def table_name(self) -> tuple[str, str]:
-        """Subsystem and kind, as names."""
+        """The names of subsystem and kind."""
         return self.table[0], self.table[1].__name__
 
 
 class Layout:
     """Tables, totals and generated functions of one catalogue.
 
-    `fail(check, subsystem, key, arguments, error)` is called for a predicate that did not hold or raised;
-    `arm(check, subsystem, key, now_ns, result)` for a predicate with a time in which it must come to hold.
+    The layout calls `fail(check, subsystem, key, arguments, error)` for a predicate that did not hold or raised,
+    and `arm(check, subsystem, key, now_ns, result)` for a predicate that must become true within a time.
     """
 
     def __init__(
@@ -82,90 +83,90 @@ class Layout:
         self.contributions: dict[TableKey, dict[str, tuple[Any, ...]]] = {}
         self.totals: dict[Sum, dict[str, int]] = {}
         self.retired: dict[Sum, dict[str, int]] = {}
-        self.groups: list[Group] = []
+        self.groups: list[CheckGroup] = []
         self.evaluated = [0]
         self.tally = [0] * len(self.checks)
         self.source: dict[TableKey, str] = {}
         self._fail, self._arm, self._frozen = fail, arm, frozen
-        self._group_of: dict[tuple[TableKey, bool], Group] = {}
+        self._group_of: dict[tuple[TableKey, bool], CheckGroup] = {}
         self._observers: list[Callable[[TableKey], Callable[[Record], None] | None]] = []
-        self._mutate: dict[TableKey, Mutate] = {}
+        self._mutate_functions: dict[TableKey, Mutate] = {}
         for check in self.checks:
             anchor = check.bound.anchor
             if anchor.subsystem is not None and anchor.kind is not None:
-                self._join(check, (anchor.subsystem, anchor.kind))
+                self._assign_group(check, (anchor.subsystem, anchor.kind))
             for read in check.bound.reads:
                 if read.total is not None:
                     self.totals.setdefault(read.total.sum, {})
 
     # -- what the monitor calls ---------------------------------------------------------------------------------
 
-    def mutate(self, table: TableKey) -> Mutate:
-        """The function for one kind of mutation, written on its first appearance."""
-        found = self._mutate.get(table)
-        if found is None:
+    def mutate_function(self, table: TableKey) -> Mutate:
+        """Return the function for one kind of mutation; generate it on first use."""
+        function = self._mutate_functions.get(table)
+        if function is None:
             for check in self.checks:
                 anchor = check.bound.anchor
                 if anchor.subsystem is None and anchor.kind is table[1]:
-                    self._join(check, table)
-            found = self._mutate[table] = self._write(table)
-        return found
+                    self._assign_group(check, table)
+            function = self._mutate_functions[table] = self._write_mutate(table)
+        return function
 
-    def table(self, table: TableKey) -> Table:
-        """The last record of each key of one subsystem and kind."""
+    def records_of(self, table: TableKey) -> Table:
+        """Return the last record of each key of one subsystem and kind."""
         return self.tables.setdefault(table, {})
 
-    def settle(self, group: Group) -> Settle:
-        """The function that evaluates one group's checks on one key."""
+    def settle_function(self, group: CheckGroup) -> Settle:
+        """Return the function that evaluates one group's checks on one key; generate it on first use."""
         if group.settle is None:
             group.settle = self._write_settle(group)
         return group.settle
 
-    def forget(self, table: TableKey, key: str) -> None:
-        """Drop one record and what it added to the totals."""
-        self._drop(table, key)
-        gone = self.contributions.get(table, {}).pop(key, None)
-        if gone is not None:
-            self._add(table, gone, -1)
+    def forget_record(self, table: TableKey, key: str) -> None:
+        """Remove one record and its contribution to the totals."""
+        self._drop_record(table, key)
+        contribution = self.contributions.get(table, {}).pop(key, None)
+        if contribution is not None:
+            self._add_contribution(table, contribution, -1)
 
-    def retire(self, table: TableKey, key: str) -> None:
-        """Drop one record and keep what it added to the totals: for what is over and will not change again."""
-        self._drop(table, key)
-        gone = self.contributions.get(table, {}).pop(key, None)
-        if gone is not None:
-            for summed, by, of in self._parts(table, gone):
+    def retire_record(self, table: TableKey, key: str) -> None:
+        """Remove one record but keep its contribution to the totals, because it will not change again."""
+        self._drop_record(table, key)
+        contribution = self.contributions.get(table, {}).pop(key, None)
+        if contribution is not None:
+            for summed, by, of in self._split_contribution(table, contribution):
                 base = self.retired.setdefault(summed, {})
                 base[by] = base.get(by, 0) + of
 
-    def let_go(self, subsystem: str, key: str) -> None:
-        """Drop what an order that was retired long ago has added to the totals that are told by order."""
+    def forget_retired_order(self, subsystem: str, key: str) -> None:
+        """Remove the contribution of a long-retired order from the totals by order."""
         for summed, base in self.retired.items():
             if summed.subsystem == subsystem and summed.by == _BY_ORDER and key in base:
-                gone = base.pop(key)
-                into = self.totals.get(summed, {})
-                into[key] = into.get(key, 0) - gone
-                if not into[key]:
-                    del into[key]
+                amount = base.pop(key)
+                totals = self.totals.get(summed, {})
+                totals[key] = totals.get(key, 0) - amount
+                if not totals[key]:
+                    del totals[key]
 
-    def _drop(self, table: TableKey, key: str) -> None:
+    def _drop_record(self, table: TableKey, key: str) -> None:
         record = self.tables[table].pop(key, None)
-        watch, _ = self.cells.watch(table)
+        watch, _ = self.cells.observer_of(table)
         if record is not None and watch is not None:
             watch(record, None)
 
-    def observe(self, observer: Callable[[TableKey], Callable[[Record], None] | None]) -> None:
-        """Have every mutation of the tables for which `observer` gives a function shown to that function."""
+    def add_observer(self, observer: Callable[[TableKey], Callable[[Record], None] | None]) -> None:
+        """Call the function that `observer` returns for a table at every mutation of that table."""
         self._observers.append(observer)
-        self._mutate.clear()
+        self._mutate_functions.clear()
 
-    def put_back(self, table: TableKey, key: str, record: Record | None) -> None:
-        """Make one record what it was, or nothing, and the totals with it; no predicate is evaluated."""
+    def reset_record(self, table: TableKey, key: str, record: Record | None) -> None:
+        """Reset one record and the totals, or remove the record when it is None. Evaluates no predicate."""
         if key in self.tables.get(table, {}):
-            self.forget(table, key)
+            self.forget_record(table, key)
         if record is None:
             return
-        self.table(table)[key] = record
-        watch, _ = self.cells.watch(table)
+        self.records_of(table)[key] = record
+        watch, _ = self.cells.observer_of(table)
         if watch is not None:
             watch(None, record)
         sums = self._sums_of(table)
@@ -173,100 +174,100 @@ class Layout:
             keys = list(dict.fromkeys(summed.by for summed in sums))
             adds = (*(getattr(record, by) for by in keys), *(getattr(record, summed.of) for summed in sums))
             self.contributions.setdefault(table, {})[key] = adds
-            self._add(table, adds, 1)
+            self._add_contribution(table, adds, 1)
 
-    def keep(self) -> Any:
-        """What may change from here on, for `put_back_all` in the same process."""
+    def checkpoint(self) -> Any:
+        """Return the layout's state for `rollback` in the same process."""
         owned = (self.tables, self.contributions, self.totals, self.retired)
-        copies: list[dict[Any, Any]] = [{name: dict(kept) for name, kept in one.items()} for one in owned]
+        copies: list[dict[Any, Any]] = [{name: dict(values) for name, values in mapping.items()} for mapping in owned]
         return copies, list(self.tally), self.evaluated[0]
 
-    def put_back_all(self, kept: Any) -> None:
-        """Make it what it was when `keep` was called, in place: the generated functions hold these dictionaries."""
-        copies, tally, evaluated = kept
+    def rollback(self, checkpoint: Any) -> None:
+        """Restore a checkpoint in place, because the generated functions hold these dictionaries."""
+        copies, tally, evaluated = checkpoint
         owned: tuple[dict[Any, Any], ...] = (self.tables, self.contributions, self.totals, self.retired)
-        for one, was in zip(owned, copies, strict=True):
-            for name, held in one.items():
-                before = was.get(name, {})
-                if held != before:
-                    held.clear()
-                    held.update(before)
+        for mapping, saved in zip(owned, copies, strict=True):
+            for name, values in mapping.items():
+                before = saved.get(name, {})
+                if values != before:
+                    values.clear()
+                    values.update(before)
         self.tally[:] = tally
         self.evaluated[0] = evaluated
 
-    def recompute(self) -> dict[Sum, dict[str, int]]:
-        """Every total from the records as they are, by the attributes themselves and not from what was kept."""
-        found: dict[Sum, dict[str, int]] = {summed: dict(base) for summed, base in self.retired.items()}
+    def recompute_totals(self) -> dict[Sum, dict[str, int]]:
+        """Return every total, recomputed from the attributes of the current records."""
+        totals: dict[Sum, dict[str, int]] = {summed: dict(base) for summed, base in self.retired.items()}
         for summed in self.totals:
-            into = found.setdefault(summed, {})
+            by_key = totals.setdefault(summed, {})
             for record in self.tables.get((summed.subsystem, summed.kind), {}).values():
                 by = getattr(record, summed.by)
-                into[by] = into.get(by, 0) + getattr(record, summed.of)
-        return found
+                by_key[by] = by_key.get(by, 0) + getattr(record, summed.of)
+        return totals
 
     def arguments(self, check: Check, table: TableKey, key: str, boundary: object) -> tuple[Any, ...] | None:
-        """The arguments of one predicate for one key as things stand; None where a record that it needs is missing."""
+        """Return the current arguments of one predicate for one key; None when a required record is missing."""
         anchor = self.tables.get(table, {}).get(key)
-        found: list[Any] = []
+        values: list[Any] = []
         for read in check.bound.reads:
             value: Any
-            if read.what == "anchor":
+            if read.source == "anchor":
                 value = anchor
-            elif read.what == "held":
-                value = self._held(read.subsystem, read.kind, key)
-            elif read.what == "via" and read.via is not None and anchor is not None:
-                value = self._held(read.subsystem, read.kind, getattr(anchor, read.via.by))
-            elif read.what == "total" and read.total is not None and anchor is not None:
+            elif read.source == "held":
+                value = self._find_record(read.subsystem, read.kind, key)
+            elif read.source == "via" and read.via is not None and anchor is not None:
+                value = self._find_record(read.subsystem, read.kind, getattr(anchor, read.via.by))
+            elif read.source == "total" and read.total is not None and anchor is not None:
                 value = self.totals[read.total.sum].get(getattr(anchor, read.total.key), 0)
-            elif read.what == "before":
+            elif read.source == "before":
                 return None
             else:
-                value = {"boundary": boundary, "frozen": self._frozen}.get(read.what)
+                value = {"boundary": boundary, "frozen": self._frozen}.get(read.source)
             if value is None and not read.optional:
                 return None
-            found.append(value)
-        return tuple(found)
+            values.append(value)
+        return tuple(values)
 
-    def _held(self, subsystem: str | None, kind: type[Record] | None, key: str) -> Record | None:
+    def _find_record(self, subsystem: str | None, kind: type[Record] | None, key: str) -> Record | None:
         if subsystem is None or kind is None:
             return None
         return self.tables.get((subsystem, kind), {}).get(key)
 
     # -- groups -------------------------------------------------------------------------------------------------
 
-    def _join(self, check: Check, table: TableKey) -> None:
+    def _assign_group(self, check: Check, table: TableKey) -> None:
         if check.asserted == "on-mutation" or check.asserted == "at-boundary":
             return
         reconciled = check.asserted == "when-reconciled"
         group = self._group_of.get((table, reconciled))
         if group is None:
-            group = self._group_of[(table, reconciled)] = Group(len(self.groups), table, reconciled)
+            group = self._group_of[(table, reconciled)] = CheckGroup(len(self.groups), table, reconciled)
             self.groups.append(group)
         if check not in group.checks:
             group.checks.append(check)
             group.settle = None
-            self._mutate.clear()  # what was written before does not bring this check up
+            self._mutate_functions.clear()  # functions generated before do not evaluate this check
 
-    def _touches(self, table: TableKey) -> list[tuple[int, str]]:
-        """(group, expression of the anchor's key) for every group that a mutation of this table brings up."""
-        found: dict[tuple[int, str], None] = {}
+    def _touched_groups(self, table: TableKey) -> list[tuple[int, str]]:
+        """Return (group, expression of the anchor's key) for every group that a mutation of this table affects."""
+        touched: dict[tuple[int, str], None] = {}
         for group in self.groups:
             if group.table == table:
-                found[group.number, "key"] = None
+                touched[group.number, "key"] = None
             for check in group.checks:
                 for read in check.bound.reads[1:]:
-                    if read.what == "held" and (read.subsystem, read.kind) == table:
-                        found[group.number, "key"] = None
+                    if read.source == "held" and (read.subsystem, read.kind) == table:
+                        touched[group.number, "key"] = None
                     elif read.total is not None and (read.subsystem, read.kind) == table:
-                        found[group.number, f"after.{read.total.touches}"] = None
-        return list(found)
+                        touched[group.number, f"after.{read.total.touches}"] = None
+        return list(touched)
 
     # -- totals -------------------------------------------------------------------------------------------------
 
     def _sums_of(self, table: TableKey) -> list[Sum]:
         return [summed for summed in self.totals if (summed.subsystem, summed.kind) == table]
 
-    def _parts(self, table: TableKey, contribution: tuple[Any, ...]) -> list[tuple[Sum, str, int]]:
+    def _split_contribution(self, table: TableKey, contribution: tuple[Any, ...]) -> list[tuple[Sum, str, int]]:
         sums = self._sums_of(table)
         keys = list(dict.fromkeys(summed.by for summed in sums))
         return [
@@ -274,16 +275,16 @@ class Layout:
             for number, summed in enumerate(sums)
         ]
 
-    def _add(self, table: TableKey, contribution: tuple[Any, ...], sign: int) -> None:
-        for summed, by, of in self._parts(table, contribution):
-            into = self.totals[summed]
-            into[by] = into.get(by, 0) + sign * of
+    def _add_contribution(self, table: TableKey, contribution: tuple[Any, ...], sign: int) -> None:
+        for summed, by, of in self._split_contribution(table, contribution):
+            totals = self.totals[summed]
+            totals[by] = totals.get(by, 0) + sign * of
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def _write(self, table: TableKey) -> Mutate:
+    def _write_mutate(self, table: TableKey) -> Mutate:
         names: dict[str, Any] = {
-            "T": self.table(table),
+            "T": self.records_of(table),
             "N": self.evaluated,
             "A": self.tally,
             "FAIL": self._fail,
@@ -292,31 +293,33 @@ class Layout:
         lines = ["def mutate(after, key, now, touched):", "    before = T.get(key)", "    T[key] = after"]
         lines += self._write_totals(table, names)
         lines += self._write_cells(table, names)
-        checks = [c for c in self.checks if c.asserted == "on-mutation" and self._anchored(c, table)]
-        # What asks for the freezes comes first: a message is judged by those that stood before it, not by its own.
-        checks.sort(key=lambda check: all(read.what != "frozen" for read in check.bound.reads))
+        checks = [c for c in self.checks if c.asserted == "on-mutation" and self._is_anchored_at(c, table)]
+        # Checks that read the freezes come first: the freezes before a message decide, not those that it causes.
+        checks.sort(key=lambda check: all(read.source != "frozen" for read in check.bound.reads))
         for check in checks:
             lines += self._write_check(check, table, names, anchor="after")
         if checks:
             lines.append(f"    N[0] += {len(checks)}")
-        lines += [f"    touched[{group}, {expression}] = None" for group, expression in self._touches(table)]
+        lines += [f"    touched[{group}, {expression}] = None" for group, expression in self._touched_groups(table)]
         lines.append("    return before")
         return cast(Mutate, self._compile(table, lines, names, "mutate"))
 
     def _write_cells(self, table: TableKey, names: dict[str, Any]) -> list[str]:
-        """Source that calls the axes of this kind when something that they depend on has changed."""
+        """Generate source that calls the axes of this kind when an expression that they depend on has changed."""
         lines: list[str] = []
-        watch, depends = self.cells.watch(table)
+        watch, depends = self.cells.observer_of(table)
         if watch is not None:
             names["WATCH"] = watch
-            sides = [[re.sub(r"\br\.", f"{side}.", one) for one in depends] for side in ("before", "after")]
-            differ = [f"({was}) != ({now})" for was, now in zip(*sides, strict=True)]
+            sides = [
+                [re.sub(r"\br\.", f"{side}.", expression) for expression in depends] for side in ("before", "after")
+            ]
+            differ = [f"({before}) != ({after})" for before, after in zip(*sides, strict=True)]
             lines.append(f"    if before is None or {' or '.join(differ)}:" if differ else "    if True:")
             lines.append("        WATCH(before, after)")
         for number, observer in enumerate(self._observers):
-            seen = observer(table)
-            if seen is not None:
-                names[f"SEEN{number}"] = seen
+            callback = observer(table)
+            if callback is not None:
+                names[f"SEEN{number}"] = callback
                 lines.append(f"    SEEN{number}(after)")
         return lines
 
@@ -345,9 +348,9 @@ class Layout:
             ]
         return lines
 
-    def _write_settle(self, group: Group) -> Settle:
+    def _write_settle(self, group: CheckGroup) -> Settle:
         names: dict[str, Any] = {
-            "T": self.table(group.table),
+            "T": self.records_of(group.table),
             "N": self.evaluated,
             "A": self.tally,
             "FAIL": self._fail,
@@ -363,65 +366,71 @@ class Layout:
         return cast(Settle, self._compile(group.table, lines, names, "settle"))
 
     def _write_check(self, check: Check, table: TableKey, names: dict[str, Any], anchor: str) -> list[str]:
-        """Source that evaluates one predicate; the records that it needs and that may be missing guard it."""
+        """Generate source that evaluates one predicate if all records that it requires exist."""
         number = check.number
         names[f"P{number}"], names[f"K{number}"] = check.bound.function, check
         lines: list[str] = []
         arguments: list[str] = []
-        needed: list[str] = []
-        for place, read in enumerate(check.bound.reads):
-            name = f"v{number}_{place}"
-            if read.what == "anchor":
+        conditions: list[str] = []
+        for index, read in enumerate(check.bound.reads):
+            name = f"v{number}_{index}"
+            if read.source == "anchor":
                 arguments.append(anchor)
                 continue
-            if read.what == "before" and check.asserted != "on-mutation":
-                raise BadPredicate(
+            if read.source == "before" and check.asserted != "on-mutation":
+                raise PredicateError(
                     f"{check.entry.name}: the previous record can be read only by an invariant asserted on-mutation"
                 )
-            if read.what in ("before", "frozen"):
-                arguments.append("before" if read.what == "before" else "FROZEN")
+            if read.source in ("before", "frozen"):
+                arguments.append("before" if read.source == "before" else "FROZEN")
                 continue
-            if read.what == "total" and read.total is not None:
-                names[f"Z{number}_{place}"] = self.totals[read.total.sum]
+            if read.source == "total" and read.total is not None:
+                names[f"Z{number}_{index}"] = self.totals[read.total.sum]
                 key = "key" if read.total.key == "key" else f"after.{read.total.key}"
-                arguments.append(f"Z{number}_{place}.get({key}, 0)")
+                arguments.append(f"Z{number}_{index}.get({key}, 0)")
                 continue
             if read.subsystem is None or read.kind is None:
                 raise ValueError(
                     f"{check.entry.name}: a boundary can be read only by an invariant asserted at-boundary"
                 )
-            names[f"H{number}_{place}"] = self.table((read.subsystem, read.kind))
+            names[f"H{number}_{index}"] = self.records_of((read.subsystem, read.kind))
             key = f"after.{read.via.by}" if read.via else "key"
-            lines.append(f"    {name} = H{number}_{place}.get({key})")
+            lines.append(f"    {name} = H{number}_{index}.get({key})")
             arguments.append(name)
             if not read.optional:
-                needed.append(f"{name} is not None")
+                conditions.append(f"{name} is not None")
         indent = "    "
-        if needed:
-            lines.append(f"    if {' and '.join(needed)}:")
+        if conditions:
+            lines.append(f"    if {' and '.join(conditions)}:")
             indent = "        "
-        given = ", ".join(arguments)
-        timed = check.asserted == "within"
-        lines += [f"{indent}try:", f"{indent}    r = P{number}({given})", f"{indent}except Exception as raised:"]
-        lines.append(f"{indent}    FAIL(K{number}, {table[0]!r}, key, ({given},), raised)")
+        argument_list = ", ".join(arguments)
+        has_deadline = check.asserted == "within"
+        lines += [
+            f"{indent}try:",
+            f"{indent}    r = P{number}({argument_list})",
+            f"{indent}except Exception as raised:",
+        ]
+        lines.append(f"{indent}    FAIL(K{number}, {table[0]!r}, key, ({argument_list},), raised)")
         lines.append(f"{indent}else:")
-        if timed:
+        if has_deadline:
             lines += [f"{indent}    ARM(K{number}, {table[0]!r}, key, now, r)", f"{indent}    A[{number}] += 1"]
         else:
             lines += [
                 f"{indent}    if r:",
                 f"{indent}        A[{number}] += 1",
                 f"{indent}    elif r is not None:",
-                f"{indent}        FAIL(K{number}, {table[0]!r}, key, ({given},), None)",
+                f"{indent}        FAIL(K{number}, {table[0]!r}, key, ({argument_list},), None)",
             ]
         return lines
 
-    def _anchored(self, check: Check, table: TableKey) -> bool:
+    def _is_anchored_at(self, check: Check, table: TableKey) -> bool:
         anchor = check.bound.anchor
         return anchor.kind is table[1] and anchor.subsystem in (None, table[0])
 
-    def _compile(self, table: TableKey, lines: list[str], names: dict[str, Any], what: str) -> Callable[..., Any]:
+    def _compile(
+        self, table: TableKey, lines: list[str], names: dict[str, Any], function_name: str
+    ) -> Callable[..., Any]:
         source = "\n".join(lines) + "\n"
         self.source[table] = source
-        exec(compile(source, f"<{what} {table[0]}.{table[1].__name__}>", "exec"), names)
-        return cast(Callable[..., Any], names[what])
+        exec(compile(source, f"<{function_name} {table[0]}.{table[1].__name__}>", "exec"), names)
+        return cast(Callable[..., Any], names[function_name])

@@ -1,6 +1,6 @@
-"""The outbox of a freeze store: pages on their way to their channels, and the alerts that they belong to.
+"""The outbox of a freeze store: pages to deliver to channels, and their alerts.
 
-A page stays until its channel has taken it, an alert until it is resolved; both survive whatever a process does.
+A page stays until its channel has accepted it, an alert until it is resolved; both survive the process.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Final
 
 import msgspec
 
-from holdover.runtime.auditlog import AuditLog
+from holdover.runtime.audit_log import AuditLog
 from holdover.runtime.breach import ACKNOWLEDGE, RESOLVE, TRIGGER, Page
-from holdover.runtime.database import Run, next_number
+from holdover.runtime.database import RunStatement, next_number
 
 _LEASE_NS: Final = 15_000_000_000
 
 
-class Pending(msgspec.Struct, frozen=True, kw_only=True):
-    """A page that one channel has not delivered yet."""
+class PendingPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page that one channel has not accepted yet."""
 
     number: int
     channel: str
@@ -29,7 +29,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """What on-call was paged with under one key, how far it went up, who acknowledged it; open until it is resolved."""
+    """One alert: its page, its escalation level, who acknowledged it; open until it is resolved."""
 
     page: Page
     opened_ns: int
@@ -41,7 +41,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One page on its way to one channel, and how far it came. `delivered_ns` is None until it is there."""
+    """One page to one channel, and the state of its delivery. `delivered_ns` is None until it is delivered."""
 
     number: int
     page: Page
@@ -54,31 +54,31 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outbox(AuditLog):
-    """Pages and alerts in the tables `outbox` and `alert`. Raises `StoreProblem` when these cannot be used."""
+    """Pages and alerts in the tables `outbox` and `alert`. Raises `StoreError` when these cannot be used."""
 
-    def undelivered(self, now_ns: int, channels: Sequence[str] | None = None) -> list[Pending]:
-        """The pages that are due for a try, oldest first; of a channel and a key only the first."""
-        found: dict[tuple[str, str], Pending] = {}
-        for one in self.backlog():
-            if channels is None or one.channel in channels:
-                found.setdefault((one.channel, one.page.dedup_key), one)
-        return [one for one in found.values() if one.next_ns <= now_ns]
+    def due_pages(self, now_ns: int, channels: Sequence[str] | None = None) -> list[PendingPage]:
+        """Return the pages that are due for an attempt, oldest first; only the first of each channel and key."""
+        pending_by_key: dict[tuple[str, str], PendingPage] = {}
+        for pending in self.backlog():
+            if channels is None or pending.channel in channels:
+                pending_by_key.setdefault((pending.channel, pending.page.dedup_key), pending)
+        return [pending for pending in pending_by_key.values() if pending.next_ns <= now_ns]
 
-    def backlog(self) -> list[Pending]:
-        """Everything in the outbox that is not delivered, oldest first."""
+    def backlog(self) -> list[PendingPage]:
+        """Return every undelivered page, oldest first."""
         rows = self.database.read(
             "SELECT number, channel, body, attempts, next_ns, problem FROM outbox "
             "WHERE delivered_ns IS NULL ORDER BY number"
         )
         return [
-            Pending(number=n, channel=c, page=msgspec.json.decode(b, type=Page), attempts=a, next_ns=at, problem=p)
+            PendingPage(number=n, channel=c, page=msgspec.json.decode(b, type=Page), attempts=a, next_ns=at, problem=p)
             for n, c, b, a, at, p in rows
         ]
 
     def claim(self, number: int, now_ns: int) -> bool:
-        """Take a page for a try, so that no other process tries at the same time; the claim ends by itself."""
+        """Claim a page for an attempt, so that no other process delivers it at the same time. The claim expires."""
 
-        def work(run: Run) -> bool:
+        def work(run: RunStatement) -> bool:
             return bool(
                 run(
                     "UPDATE outbox SET next_ns=? WHERE number=? AND delivered_ns IS NULL AND next_ns<=? "
@@ -91,14 +91,14 @@ class Outbox(AuditLog):
 
         return self.database.write(work, durable=False)
 
-    def outbox(self) -> list[Page]:
-        """Every page ever put into the outbox, oldest first, once however many channels and repeats it has."""
+    def all_pages(self) -> list[Page]:
+        """Return every page ever sent, oldest first, once regardless of channels and repeats."""
         rows = self.database.read("SELECT body FROM outbox WHERE event='trigger' ORDER BY number")
         pages = [msgspec.json.decode(body, type=Page) for (body,) in rows]
         return list({(page.number, page.dedup_key): page for page in pages}.values())
 
     def deliveries_before(self, number: int, limit: int) -> list[Delivery]:
-        """At most `limit` rows of the outbox before that number (0: from the last on), the latest first."""
+        """Return at most `limit` deliveries before a number (0: from the end), latest first."""
         rows = self.database.read(
             "SELECT number, body, time_ns, channel, attempts, next_ns, delivered_ns, problem FROM outbox "
             "WHERE number<? ORDER BY number DESC LIMIT ?",
@@ -119,18 +119,18 @@ class Outbox(AuditLog):
             for n, body, at, channel, attempts, next_ns, delivered, problem in rows
         ]
 
-    def delivered(self, number: int, time_ns: int) -> None:
-        """A channel has taken the page."""
+    def mark_delivered(self, number: int, time_ns: int) -> None:
+        """Mark a page as delivered."""
 
-        def work(run: Run) -> None:
+        def work(run: RunStatement) -> None:
             run("UPDATE outbox SET delivered_ns=?, attempts=attempts+1, problem='' WHERE number=?", time_ns, number)
 
         self.database.write(work)
 
-    def failed(self, number: int, next_ns: int, problem: str) -> None:
-        """A channel has not taken the page; try again from `next_ns` on."""
+    def mark_failed(self, number: int, next_ns: int, problem: str) -> None:
+        """Mark an attempt as failed; retry from `next_ns` on."""
 
-        def work(run: Run) -> None:
+        def work(run: RunStatement) -> None:
             run(
                 "UPDATE outbox SET attempts=attempts+1, next_ns=?, problem=? WHERE number=?",
                 next_ns,
@@ -140,25 +140,25 @@ class Outbox(AuditLog):
 
         self.database.write(work)
 
-    def page(self, page: Page, channels: Sequence[str]) -> bool:
-        """Page on-call with something that is no breach; False when the same key is open already."""
+    def send_page(self, page: Page, channels: Sequence[str]) -> bool:
+        """Page on-call about something other than a breach. Returns False when an alert with the same key is open."""
 
-        def work(run: Run) -> bool:
-            there = run("SELECT resolved_ns FROM alert WHERE dedup_key=?", page.dedup_key)
-            if there and there[0][0] is None:
+        def work(run: RunStatement) -> bool:
+            rows = run("SELECT resolved_ns FROM alert WHERE dedup_key=?", page.dedup_key)
+            if rows and rows[0][0] is None:
                 return False
-            self._audit(run, page.time_ns, "page", page.title)
+            self._append_audit_row(run, page.time_ns, "page", page.title)
             self._open_alert(run, page, channels)
             return True
 
         return self.database.write(work)
 
     def resolve(self, dedup_key: str, by: str, time_ns: int) -> bool:
-        """What was paged under this key is over; False when nothing was open."""
+        """Resolve the alert with a key. Returns False when none was open."""
         return self.database.write(lambda run: self._resolve(run, dedup_key, by, time_ns))
 
     def alerts(self, *, resolved: bool = False) -> list[Alert]:
-        """The alerts that are open, oldest first; with `resolved` all there ever were, each as it was last."""
+        """Return the open alerts, oldest first; with `resolved`, all alerts in their last state."""
         rows = self.database.read(
             "SELECT body, opened_ns, level, escalated_ns, acknowledged_ns, acknowledged_by, resolved_ns FROM alert "
             + ("" if resolved else "WHERE resolved_ns IS NULL ")
@@ -172,35 +172,38 @@ class Outbox(AuditLog):
                 escalated_ns=escalated,
                 acknowledged_ns=acknowledged,
                 acknowledged_by=by,
-                resolved_ns=over,
+                resolved_ns=resolved_ns,
             )
-            for body, opened, level, escalated, acknowledged, by, over in rows
+            for body, opened, level, escalated, acknowledged, by, resolved_ns in rows
         ]
 
     def acknowledge(self, dedup_key: str, operator: str, time_ns: int) -> bool:
-        """Somebody is on it: it goes no further up. False when nothing is open there, or somebody took it before."""
+        """Acknowledge an alert, which ends its escalation.
 
-        def work(run: Run) -> bool:
-            taken = run(
+        Returns False when none is open or it is already acknowledged.
+        """
+
+        def work(run: RunStatement) -> bool:
+            rows = run(
                 "UPDATE alert SET acknowledged_ns=?, acknowledged_by=? "
                 "WHERE dedup_key=? AND resolved_ns IS NULL AND acknowledged_ns IS NULL RETURNING body",
                 time_ns,
                 operator,
                 dedup_key,
             )
-            if taken:
-                self._audit(run, time_ns, "acknowledge", f"{dedup_key} by {operator}")
-                self._follow_up(run, msgspec.json.decode(taken[0][0], type=Page), ACKNOWLEDGE, operator, time_ns)
-            return bool(taken)
+            if rows:
+                self._append_audit_row(run, time_ns, "acknowledge", f"{dedup_key} by {operator}")
+                self._enqueue_follow_up(run, msgspec.json.decode(rows[0][0], type=Page), ACKNOWLEDGE, operator, time_ns)
+            return bool(rows)
 
         return self.database.write(work)
 
     def escalate(self, alert: Alert, level: int, channels: Sequence[str], time_ns: int) -> bool:
-        """Nobody has acknowledged: page the channels of a level (again). False when another process just did."""
+        """Page the channels of a level about an unacknowledged alert. Returns False when another process just did."""
 
-        def work(run: Run) -> bool:
+        def work(run: RunStatement) -> bool:
             page = alert.page
-            moved = run(
+            rows = run(
                 "UPDATE alert SET level=?, escalated_ns=? WHERE dedup_key=? AND level=? AND escalated_ns=? "
                 "AND acknowledged_ns IS NULL AND resolved_ns IS NULL RETURNING dedup_key",
                 level,
@@ -209,14 +212,14 @@ class Outbox(AuditLog):
                 alert.level,
                 alert.escalated_ns,
             )
-            if moved:
-                self._audit(run, time_ns, "escalate", f"{page.dedup_key} to level {level + 1}")
-                self._send(run, page, channels, time_ns)
-            return bool(moved)
+            if rows:
+                self._append_audit_row(run, time_ns, "escalate", f"{page.dedup_key} to level {level + 1}")
+                self._enqueue(run, page, channels, time_ns)
+            return bool(rows)
 
         return self.database.write(work)
 
-    def _open_alert(self, run: Run, page: Page, channels: Sequence[str]) -> None:
+    def _open_alert(self, run: RunStatement, page: Page, channels: Sequence[str]) -> None:
         run(
             "INSERT INTO alert (dedup_key, body, opened_ns) VALUES (?,?,?) ON CONFLICT (dedup_key) DO UPDATE SET "
             "body=excluded.body, opened_ns=excluded.opened_ns, level=0, escalated_ns=0, acknowledged_ns=NULL, "
@@ -225,9 +228,9 @@ class Outbox(AuditLog):
             msgspec.json.encode(page),
             page.time_ns,
         )
-        self._send(run, page, channels, page.time_ns)
+        self._enqueue(run, page, channels, page.time_ns)
 
-    def _send(self, run: Run, page: Page, channels: Sequence[str], time_ns: int) -> None:
+    def _enqueue(self, run: RunStatement, page: Page, channels: Sequence[str], time_ns: int) -> None:
         body = msgspec.json.encode(page)
         number = next_number(run, "outbox")
         for channel in channels:
@@ -242,23 +245,23 @@ class Outbox(AuditLog):
             )
             number += 1
 
-    def _resolve(self, run: Run, dedup_key: str, by: str, time_ns: int) -> bool:
-        over = run(
+    def _resolve(self, run: RunStatement, dedup_key: str, by: str, time_ns: int) -> bool:
+        rows = run(
             "UPDATE alert SET resolved_ns=? WHERE dedup_key=? AND resolved_ns IS NULL RETURNING body",
             time_ns,
             dedup_key,
         )
-        if over:
-            self._follow_up(run, msgspec.json.decode(over[0][0], type=Page), RESOLVE, by, time_ns)
-        return bool(over)
+        if rows:
+            self._enqueue_follow_up(run, msgspec.json.decode(rows[0][0], type=Page), RESOLVE, by, time_ns)
+        return bool(rows)
 
-    def _follow_up(self, run: Run, page: Page, event: str, by: str, time_ns: int) -> None:
-        """Tell everybody who was paged under the key how it went on."""
-        told = run(
+    def _enqueue_follow_up(self, run: RunStatement, page: Page, event: str, by: str, time_ns: int) -> None:
+        """Send an event of an alert to every channel that was paged for it."""
+        rows = run(
             "SELECT DISTINCT channel FROM outbox WHERE dedup_key=? AND event=? AND time_ns>=? ORDER BY channel",
             page.dedup_key,
             TRIGGER,
             page.time_ns,
         )
-        later = msgspec.structs.replace(page, event=event, by=by, time_ns=time_ns)
-        self._send(run, later, [str(channel) for (channel,) in told], time_ns)
+        follow_up = msgspec.structs.replace(page, event=event, by=by, time_ns=time_ns)
+        self._enqueue(run, follow_up, [str(channel) for (channel,) in rows], time_ns)

@@ -1,8 +1,8 @@
-"""Pages on their way to people: an outbox, levels, retries; at least once, with one key to join repeats.
+"""The pager: delivers pages from the outbox with levels and retries, at least once, with one key to join repeats.
 
-The outbox lives in the freeze store, written in the breach's own transaction. Delivery is somebody else's thread: the
-guard never waits for a network. A channel that fails is tried again, later each time, for as long as it takes. What
-nobody acknowledges goes up, level by level, and then to the last level again and again.
+The outbox is in the freeze store, written in the breach's own transaction. Delivery runs in its own thread:
+the guard never waits for a network. A failed delivery is retried with growing delays until it succeeds. An
+unacknowledged alert escalates level by level and then repeats the last level.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import msgspec
 
 from holdover.runtime.breach import Page
 from holdover.runtime.channels import Channel
-from holdover.runtime.database import StoreProblem
-from holdover.runtime.freezes import FreezeStore
+from holdover.runtime.database import StoreError
+from holdover.runtime.freeze_store import FreezeStore
 
 log = logging.getLogger("holdover.pager")
 
@@ -25,18 +25,18 @@ _FIRST_RETRY_NS = 1_000_000_000
 _RETRY_NS_MAX = 300_000_000_000
 
 
-class Level(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who is paged when nobody has acknowledged for `after_s` seconds: names of channels."""
+class EscalationLevel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An escalation level: the channels to page when nobody has acknowledged for `after_s` seconds."""
 
     after_s: float = 0.0
     channels: list[str]
 
 
 class Pager:
-    """Delivers what is in the outbox. `deliver_due` is one round; `start` runs rounds in a thread of its own.
+    """Delivers the outbox. `deliver_due` is one round; `start` runs rounds in a thread.
 
-    Without `levels` every channel is paged at once and it ends there. The last level is paged again every `repeat_s`
-    seconds until somebody acknowledges; 0 is never.
+    Without `levels`, every channel is paged at once and there is no escalation. The last level is paged again
+    every `repeat_s` seconds until somebody acknowledges; 0 is never.
     """
 
     def __init__(
@@ -44,43 +44,43 @@ class Pager:
         store: FreezeStore,
         channels: Sequence[Channel],
         clock: Callable[[], int],
-        levels: Sequence[Level] = (),
+        levels: Sequence[EscalationLevel] = (),
         repeat_s: float = 0.0,
     ) -> None:
         self.store = store
         self.channels = {channel.name: channel for channel in channels}
-        self.levels = list(levels) or [Level(channels=list(self.channels))]
+        self.levels = list(levels) or [EscalationLevel(channels=list(self.channels))]
         self.repeat_s = repeat_s
         self._clock = clock
         self._wake = threading.Event()
         self._stop = False
         self._thread: threading.Thread | None = None
-        self._direct: list[Page] = []
+        self._direct_pages: list[Page] = []
 
-    def names(self) -> list[str]:
-        """The channels that a new page goes to, in the order given."""
+    def channel_names(self) -> list[str]:
+        """Return the channels of a new page, in the configured order."""
         return self.levels[0].channels
 
     def deliver_due(self) -> int:
-        """Try every page that is due once; returns how many were delivered. Never raises for a channel's failure."""
-        done = 0
-        while self._direct:
-            done += self._deliver_directly(self._direct.pop(0))
+        """Try every due page once. Returns how many were delivered. Never raises for a channel's failure."""
+        delivered_count = 0
+        while self._direct_pages:
+            delivered_count += self._deliver_directly(self._direct_pages.pop(0))
         self._escalate()
-        # What is for channels that this process does not know is left to those that do.
-        for pending in self.store.undelivered(self._clock(), list(self.channels)):
+        # Other processes deliver the pages of channels that this process does not have.
+        for pending in self.store.due_pages(self._clock(), list(self.channels)):
             if not self.store.claim(pending.number, self._clock()):
                 continue
             try:
                 self.channels[pending.channel].deliver(pending.page)
             except Exception as problem:
                 wait = min(_FIRST_RETRY_NS << min(pending.attempts, 12), _RETRY_NS_MAX)
-                self.store.failed(pending.number, self._clock() + wait, f"{type(problem).__name__}: {problem}")
+                self.store.mark_failed(pending.number, self._clock() + wait, f"{type(problem).__name__}: {problem}")
                 log.warning("page %s not delivered by %s: %s", pending.number, pending.channel, problem)
             else:
-                self.store.delivered(pending.number, self._clock())
-                done += 1
-        return done
+                self.store.mark_delivered(pending.number, self._clock())
+                delivered_count += 1
+        return delivered_count
 
     def _escalate(self) -> None:
         if len(self.levels) == 1 and not self.repeat_s:
@@ -100,23 +100,23 @@ class Pager:
             if now_ns >= due_ns:
                 self.store.escalate(alert, level, self.levels[level].channels, now_ns)
 
-    def direct(self, page: Page) -> None:
-        """A page that could not be put into the outbox: kept in memory and delivered as soon as possible."""
-        self._direct.append(page)
+    def send_directly(self, page: Page) -> None:
+        """Deliver a page that could not be written to the outbox as soon as possible, from memory."""
+        self._direct_pages.append(page)
         self._wake.set()
 
     def _deliver_directly(self, page: Page) -> int:
-        done = 0
+        delivered_count = 0
         for channel in self.channels.values():
             try:
                 channel.deliver(page)
-                done += 1
+                delivered_count += 1
             except Exception as problem:
                 log.error("page not delivered by %s: %s", channel.name, problem)
-        return done
+        return delivered_count
 
     def wake(self) -> None:
-        """There is something new in the outbox."""
+        """Start a round now, because the outbox has a new page."""
         self._wake.set()
 
     def start(self) -> None:
@@ -127,7 +127,7 @@ class Pager:
             self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End the thread after its present round; what is undelivered stays in the outbox."""
+        """End the thread after its current round; undelivered pages stay in the outbox."""
         self._stop = True
         self._wake.set()
         if self._thread is not None:
@@ -138,5 +138,5 @@ class Pager:
         while not self._stop:
             self._wake.wait(1.0)
             self._wake.clear()
-            with contextlib.suppress(StoreProblem):  # the guard itself says so; the next round tries again
+            with contextlib.suppress(StoreError):  # the guard reports it; the next round retries
                 self.deliver_due()

@@ -1,9 +1,10 @@
-"""Redaction: what must not leave a machine is taken out before anything is written for others to read.
+"""Redaction: removes sensitive data before anything is written for others to read.
 
-Two kinds of rule. A named *field* is replaced wherever it stands, in database columns and in encoded records alike, by
-a mark made of its content: equal values stay equal, so that what is left can still be replayed, and nothing is
-readable. A *pattern* is a regular expression; what it matches in any text is blanked out, or what its group `secret`
-matches where it has one. The patterns that come with it know the usual looks of credentials; a deployment adds its own.
+There are two kinds of rule. A *field* rule replaces a named field, in database columns and in encoded
+records, with a pseudonym derived from its value: equal values stay equal, so the data can still be replayed,
+but nothing is readable. A *pattern* rule is a regular expression; it blanks every match in any text, or only
+the match's group `secret` if the pattern has one. The built-in patterns cover the usual forms of credentials;
+a deployment adds its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 BLANK: Final = "[redacted]"
-"""What stands where a pattern matched."""
+"""The text that replaces a match of a pattern."""
 
 PATTERNS: Final[tuple[str, ...]] = (
     r"(?i)\bbearer\s+(?P<secret>[A-Za-z0-9._~+/=-]{8,})",
@@ -32,21 +33,22 @@ PATTERNS: Final[tuple[str, ...]] = (
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----",
     r"[\x01|](?:554|925)=(?P<secret>[^\x01|]+)",
 )
-"""The usual looks of credentials: assignments, bearer tokens, URLs with a user, keys of well-known services, PEM, FIX
-Password (554) and NewPassword (925)."""
+"""The usual forms of credentials: assignments, bearer tokens, URLs with a user, keys of well-known services,
+PEM, FIX Password (554) and NewPassword (925).
+"""
 
 FIELDS: Final[tuple[str, ...]] = ("password", "passwd", "secret", "token", "api_key", "apikey", "private_key")
-"""Fields that are never anything else."""
+"""Names of fields that always hold secrets."""
 
 
-class BadRule(ValueError):
-    """A pattern that is no regular expression; the message names it."""
+class RedactionRuleError(ValueError):
+    """A pattern is not a valid regular expression; the message names it."""
 
 
-class Rules:
-    """What to take out: fields by name and patterns in any text.
+class RedactionRules:
+    """The redaction rules: fields by name and patterns in any text.
 
-    Raises `BadRule` for a pattern that cannot be compiled.
+    Raises `RedactionRuleError` for a pattern that does not compile.
     """
 
     def __init__(self, fields: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
@@ -56,66 +58,68 @@ class Rules:
             try:
                 self.patterns.append(re.compile(pattern))
             except re.error as problem:
-                raise BadRule(f"redaction pattern {pattern!r}: {problem}") from problem
+                raise RedactionRuleError(f"redaction pattern {pattern!r}: {problem}") from problem
 
     @classmethod
-    def usual(cls, fields: Iterable[str] = (), patterns: Iterable[str] = ()) -> Rules:
-        """The rules that come with Holdover, and these beside them."""
+    def with_defaults(cls, fields: Iterable[str] = (), patterns: Iterable[str] = ()) -> RedactionRules:
+        """Return Holdover's built-in rules plus these. Raises `RedactionRuleError`."""
         return cls((*FIELDS, *fields), (*PATTERNS, *patterns))
 
-    def text(self, said: str) -> str:
-        """A text with what the patterns match blanked out."""
+    def redact_text(self, text: str) -> str:
+        """Blank every match of the patterns in a text."""
         for pattern in self.patterns:
-            said = pattern.sub(_blanked, said)
-        return said
+            text = pattern.sub(_blank_match, text)
+        return text
 
-    def value(self, value: Any) -> Any:
-        """Plain data with the rules applied, however deep."""
+    def redact_value(self, value: Any) -> Any:
+        """Apply the rules to plain data of any depth."""
         if isinstance(value, dict):
             return {
-                self._key(key): mark(kept) if key in self.fields and kept is not None else self.value(kept)
-                for key, kept in value.items()
+                self._redact_key(key): pseudonymize(item)
+                if key in self.fields and item is not None
+                else self.redact_value(item)
+                for key, item in value.items()
             }
         if isinstance(value, (list, tuple)):
-            return [self.value(kept) for kept in value]
-        return self._single(value)
+            return [self.redact_value(item) for item in value]
+        return self._redact_single(value)
 
-    def redacted(self, content: bytes) -> bytes:
-        """A file's content with the rules applied: a database, encoded records, or text."""
+    def redact_content(self, content: bytes) -> bytes:
+        """Apply the rules to a file's content: a database, encoded records, or text."""
         if is_database(content):
-            return self._database(content)
-        found = self._encoded(content)
-        if found is not None:
-            return found
+            return self._redact_database(content)
+        encoded = self._redact_encoded(content)
+        if encoded is not None:
+            return encoded
         try:
-            said = content.decode("utf-8")
+            text = content.decode("utf-8")
         except UnicodeDecodeError:
             return content
-        new = self.text(said)
-        return content if new == said else new.encode()
+        redacted = self.redact_text(text)
+        return content if redacted == text else redacted.encode()
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _key(self, key: Any) -> Any:
-        return self.text(key) if isinstance(key, str) and self.patterns else key
+    def _redact_key(self, key: Any) -> Any:
+        return self.redact_text(key) if isinstance(key, str) and self.patterns else key
 
-    def _single(self, value: Any) -> Any:
+    def _redact_single(self, value: Any) -> Any:
         if isinstance(value, bytes):
-            found = self._encoded(value)
-            return value if found is None else found
+            encoded = self._redact_encoded(value)
+            return value if encoded is None else encoded
         if isinstance(value, str):
             if value[:1] in ("{", "["):
                 try:
                     decoded = msgspec.json.decode(value)
                 except msgspec.MsgspecError:
-                    return self.text(value)
-                new = self.value(decoded)
-                return value if new == decoded else msgspec.json.encode(new).decode()
-            return self.text(value)
+                    return self.redact_text(value)
+                redacted = self.redact_value(decoded)
+                return value if redacted == decoded else msgspec.json.encode(redacted).decode()
+            return self.redact_text(value)
         return value
 
-    def _encoded(self, content: bytes) -> bytes | None:
-        """The content decoded, redacted and encoded again; None when it is no encoded data, or nothing changes."""
+    def _redact_encoded(self, content: bytes) -> bytes | None:
+        """Decode, redact and encode the content; None when it is not encoded data or nothing changes."""
         for decode, encode in (
             (msgspec.msgpack.decode, msgspec.msgpack.encode),
             (msgspec.json.decode, msgspec.json.encode),
@@ -124,11 +128,11 @@ class Rules:
                 decoded: Any = decode(content)
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 continue
-            new = self.value(decoded)
-            return None if new == decoded else encode(new)
+            redacted = self.redact_value(decoded)
+            return None if redacted == decoded else encode(redacted)
         return None
 
-    def _database(self, content: bytes) -> bytes:
+    def _redact_database(self, content: bytes) -> bytes:
         memory = sqlite3.connect(":memory:")
         try:
             memory.deserialize(content[:18] + b"\x01\x01" + content[20:])
@@ -138,18 +142,20 @@ class Rules:
                 for column in columns:
                     values = [row[0] for row in memory.execute(f'SELECT DISTINCT "{column}" FROM "{table}"')]
                     for value in values:
-                        named = column in self.fields and value is not None
-                        new = mark(value) if named else self._single(value)
-                        if new is not value and new != value:
-                            memory.execute(f'UPDATE "{table}" SET "{column}"=? WHERE "{column}" IS ?', (new, value))
+                        is_named_field = column in self.fields and value is not None
+                        redacted = pseudonymize(value) if is_named_field else self._redact_single(value)
+                        if redacted is not value and redacted != value:
+                            memory.execute(
+                                f'UPDATE "{table}" SET "{column}"=? WHERE "{column}" IS ?', (redacted, value)
+                            )
             memory.commit()
-            memory.execute("VACUUM")  # what was replaced must not linger in free pages
+            memory.execute("VACUUM")  # free pages must not keep what was replaced
             return memory.serialize()
         finally:
             memory.close()
 
 
-def _blanked(match: re.Match[str]) -> str:
+def _blank_match(match: re.Match[str]) -> str:
     if "secret" not in match.re.groupindex:
         return BLANK
     whole, (begin, end) = match.group(0), match.span("secret")
@@ -157,10 +163,10 @@ def _blanked(match: re.Match[str]) -> str:
 
 
 def is_database(content: bytes) -> bool:
-    """Whether a content is that of an SQLite database."""
+    """Whether the content is an SQLite database."""
     return content[:16] == b"SQLite format 3\0"
 
 
-def mark(value: Any) -> str:
-    """What stands for a value: equal for equal values."""
+def pseudonymize(value: Any) -> str:
+    """Return the pseudonym of a value; equal values get equal pseudonyms."""
     return f"redacted-{hashlib.sha256(repr(value).encode()).hexdigest()[:10]}"

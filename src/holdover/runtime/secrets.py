@@ -1,4 +1,4 @@
-"""Secrets: from the environment, or from a file that nobody else can read; never from the configuration itself."""
+"""Secrets from the environment or from a file that only its owner can read, never from the configuration itself."""
 
 from __future__ import annotations
 
@@ -7,50 +7,51 @@ import stat
 from pathlib import Path
 
 
-class BadSecret(ValueError):
-    """A secret that is not where it should be, or that others can read; the message never holds any of it."""
+class SecretError(ValueError):
+    """A secret is missing, or others can read it; the message never contains any part of it."""
 
 
-def from_environment(name: str) -> str:
-    """The secret in an environment variable. Raises `BadSecret` when it is not set, or empty."""
-    told = os.environ.get(name, "").strip()
-    if not told:
-        raise BadSecret(f"the environment does not set {name}")
-    return told
+def secret_from_environment(name: str) -> str:
+    """Return the secret in an environment variable. Raises `SecretError` when it is unset or empty."""
+    value = os.environ.get(name, "").strip()
+    if not value:
+        raise SecretError(f"the environment does not set {name}")
+    return value
 
 
-def from_file(path: Path) -> str:
-    """The secret in a file, without the white space around it.
+def secret_from_file(path: Path) -> str:
+    """Return the secret in a file, without surrounding white space.
 
-    Raises `BadSecret` when it cannot be read, is empty, or may be read or written by anybody but its owner, who must be
-    this process's user or root.
+    Raises `SecretError` when the file cannot be read, is empty, is accessible to anybody but its owner, or is
+    owned by anybody but this process's user or root.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise BadSecret(f"{path}: a secret is expected in a regular file")
-        if found.st_mode & 0o077:
-            raise BadSecret(
-                f"{path}: others may read it, its mode is {stat.S_IMODE(found.st_mode):04o}; it should be 0600"
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise SecretError(f"{path}: a secret is expected in a regular file")
+        if status.st_mode & 0o077:
+            raise SecretError(
+                f"{path}: others may read it, its mode is {stat.S_IMODE(status.st_mode):04o}; it should be 0600"
             )
-        if found.st_uid not in (os.geteuid(), 0):
-            raise BadSecret(f"{path}: belongs to another user; it should belong to the one that runs this process")
-        told = path.read_text(encoding="utf-8").strip()
+        if status.st_uid not in (os.geteuid(), 0):
+            raise SecretError(f"{path}: belongs to another user; it should belong to the one that runs this process")
+        value = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as problem:
-        why = problem.strerror if isinstance(problem, OSError) else "it is not text"
-        raise BadSecret(f"{path}: the secret cannot be read: {why}") from None
-    if not told:
-        raise BadSecret(f"{path}: the secret is empty")
-    return told
+        reason = problem.strerror if isinstance(problem, OSError) else "it is not text"
+        raise SecretError(f"{path}: the secret cannot be read: {reason}") from None
+    if not value:
+        raise SecretError(f"{path}: the secret is empty")
+    return value
 
 
-def secret(variable: str, file: str, here: Path) -> str:
-    """The secret that a configuration names by `..._env` or `..._file`; empty when it names none.
+def read_secret(variable: str, file: str, base_directory: Path) -> str:
+    """Return the secret that a configuration names by `..._env` or `..._file`; empty when it names none.
 
-    A file's path may hold variables (`$CREDENTIALS_DIRECTORY/key`) and is relative to `here`. Raises `BadSecret`.
+    The file's path may contain variables (`$CREDENTIALS_DIRECTORY/key`) and is relative to `base_directory`.
+    Raises `SecretError`.
     """
     if variable and file:
-        raise BadSecret(f"is told twice, by {variable} and by a file; one of them is enough")
+        raise SecretError(f"is told twice, by {variable} and by a file; one of them is enough")
     if variable:
-        return from_environment(variable)
-    return from_file(here / os.path.expandvars(file)) if file else ""
+        return secret_from_environment(variable)
+    return secret_from_file(base_directory / os.path.expandvars(file)) if file else ""

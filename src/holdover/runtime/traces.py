@@ -1,11 +1,11 @@
-"""Breach, freeze, thaw and page as OpenTelemetry events: on the span that is open, or on one of their own."""
+"""Breach, freeze, thaw and page as OpenTelemetry events, on the current span or on a new one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from holdover.runtime.metrics import MetricsProblem
+from holdover.runtime.metrics import MetricsError
 
 if TYPE_CHECKING:
     from holdover.runtime.breach import Breach, Page
@@ -13,37 +13,37 @@ if TYPE_CHECKING:
     from holdover.runtime.guard import Guard
 
 
-def trace(guard: Guard, provider: Any = None) -> None:
-    """From now on say what this guard does to the provider's tracer, the global one's unless one is given.
+def trace_guard(guard: Guard, provider: Any = None) -> None:
+    """Emit this guard's actions to the provider's tracer from now on; the default is the global provider.
 
-    A breach and the freeze that it sets are events of the span in which the mutation was recorded, where there is one.
-    Raises `MetricsProblem` without opentelemetry-api.
+    A breach and its freeze are events of the span that recorded the mutation, if there is one. Raises
+    `MetricsError` without opentelemetry-api.
     """
     try:
         from opentelemetry import trace as otel
     except ImportError as problem:
-        raise MetricsProblem("traces need opentelemetry-api: pip install 'holdover[otel]'") from problem
+        raise MetricsError("traces need opentelemetry-api: pip install 'holdover[otel]'") from problem
     tracer = (provider or otel.get_tracer_provider()).get_tracer("holdover")
 
-    def say(name: str, attributes: dict[str, Any]) -> None:
+    def emit(name: str, attributes: dict[str, Any]) -> None:
         span = otel.get_current_span()
         if span.is_recording():
             span.add_event(name, attributes)
             return
-        with tracer.start_as_current_span(name, attributes=attributes) as own:
-            own.add_event(name, attributes)
+        with tracer.start_as_current_span(name, attributes=attributes) as new_span:
+            new_span.add_event(name, attributes)
 
-    _on_breach(guard, say)
-    _on_acts(guard, say)
+    _trace_breaches(guard, emit)
+    _trace_actions(guard, emit)
     for channel in list(guard.pager.channels.values()):
-        guard.pager.channels[channel.name] = _Traced(channel, say)
+        guard.pager.channels[channel.name] = _TracedChannel(channel, emit)
 
 
-def _on_breach(guard: Guard, say: Any) -> None:
+def _trace_breaches(guard: Guard, emit: Any) -> None:
     before = guard.on_breach
 
     def breached(breach: Breach) -> None:
-        told = {
+        attributes = {
             "holdover.invariant": breach.invariant,
             "holdover.severity": breach.severity,
             "holdover.scope": breach.scope,
@@ -56,52 +56,54 @@ def _on_breach(guard: Guard, say: Any) -> None:
             "holdover.state": breach.state,
             "holdover.catalogue": breach.digest,
         }
-        say("holdover.breach", told)
-        for freeze in guard.frozen:
+        emit("holdover.breach", attributes)
+        for freeze in guard.active_freezes:
             if breach.number == freeze.breach:
-                say("holdover.freeze", _freeze(freeze.scope, freeze.invariant, freeze.allows, freeze.breach))
+                emit(
+                    "holdover.freeze", _freeze_attributes(freeze.scope, freeze.invariant, freeze.allows, freeze.breach)
+                )
         if before is not None:
             before(breach)
 
     guard.on_breach = breached
 
 
-def _on_acts(guard: Guard, say: Any) -> None:
+def _trace_actions(guard: Guard, emit: Any) -> None:
     freeze, thaw = guard.freeze, guard.thaw
 
-    def freezing(scope: str, **told: Any) -> None:
-        freeze(scope, **told)
-        allows = told.get("allows", ("cancel", "query"))
-        say("holdover.freeze", _freeze(scope, f"by hand: {told['operator']}", allows, 0))
+    def freezing(scope: str, **options: Any) -> None:
+        freeze(scope, **options)
+        allows = options.get("allows", ("cancel", "query"))
+        emit("holdover.freeze", _freeze_attributes(scope, f"by hand: {options['operator']}", allows, 0))
 
-    def thawing(scope: str, **told: Any) -> int:
-        done = thaw(scope, **told)
-        attributes = {"holdover.scope": scope, "holdover.freezes": done}
-        attributes |= {f"holdover.{name}": value for name, value in told.items() if value}
-        say("holdover.thaw", attributes)
-        return done
+    def thawing(scope: str, **options: Any) -> int:
+        ended_count = thaw(scope, **options)
+        attributes = {"holdover.scope": scope, "holdover.freezes": ended_count}
+        attributes |= {f"holdover.{name}": value for name, value in options.items() if value}
+        emit("holdover.thaw", attributes)
+        return ended_count
 
     guard.freeze, guard.thaw = freezing, thawing  # type: ignore[method-assign]
 
 
-def _freeze(scope: str, by: str, allows: Sequence[str], breach: int) -> dict[str, Any]:
-    told: dict[str, Any] = {"holdover.scope": scope, "holdover.by": by, "holdover.allows": list(allows)}
-    return {**told, "holdover.breach": breach} if breach else told
+def _freeze_attributes(scope: str, by: str, allows: Sequence[str], breach: int) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"holdover.scope": scope, "holdover.by": by, "holdover.allows": list(allows)}
+    return {**attributes, "holdover.breach": breach} if breach else attributes
 
 
-class _Traced:
-    """A channel whose deliveries are said."""
+class _TracedChannel:
+    """A channel that emits an event for each delivery."""
 
-    def __init__(self, channel: Channel, say: Any) -> None:
+    def __init__(self, channel: Channel, emit: Any) -> None:
         self.name = channel.name
-        self._channel, self._say = channel, say
+        self._channel, self._emit = channel, emit
 
     def deliver(self, page: Page) -> None:
-        """Hand the page over, and say whether it got there. Raises what the channel raises."""
-        told = {"holdover.channel": self.name, "holdover.key": page.dedup_key, "holdover.title": page.title}
+        """Deliver the page and emit whether it succeeded. Raises what the channel raises."""
+        attributes = {"holdover.channel": self.name, "holdover.key": page.dedup_key, "holdover.title": page.title}
         try:
             self._channel.deliver(page)
         except Exception as problem:
-            self._say("holdover.page", {**told, "holdover.problem": f"{type(problem).__name__}: {problem}"})
+            self._emit("holdover.page", {**attributes, "holdover.problem": f"{type(problem).__name__}: {problem}"})
             raise
-        self._say("holdover.page", told)
+        self._emit("holdover.page", attributes)

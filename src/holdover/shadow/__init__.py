@@ -1,13 +1,12 @@
-"""Shadow and cutover: a candidate beside the incumbent, for days, and the question whether it may go live."""
+"""Shadow runs and cutover: run a candidate next to the incumbent for days, then decide whether it may go live."""
 
-from holdover.shadow.clock import Counted, HealthyClock, since_text
-from holdover.shadow.config import BadShadow, ShadowConfig, read_shadow
-from holdover.shadow.cutover import Answer, Condition, ask
-from holdover.shadow.divergence import BadComparison, compare
-from holdover.shadow.life import Journalled, Life, Note
-from holdover.shadow.live import Live, run_live
-from holdover.shadow.page import (
-    compared_text,
+from holdover.shadow.clock import ClockTotals, HealthyClock, healthy_time_text
+from holdover.shadow.config import ShadowConfig, ShadowConfigError, read_shadow_config
+from holdover.shadow.cutover import CutoverAnswer, CutoverCondition, check_cutover
+from holdover.shadow.divergence import ComparisonError, compare_orders
+from holdover.shadow.live_shadow import LiveShadow, run_live
+from holdover.shadow.report import (
+    comparison_text,
     cutover_text,
     inputs_text,
     shadow_json,
@@ -15,38 +14,46 @@ from holdover.shadow.page import (
     shadow_page,
     uptime_text,
 )
-from holdover.shadow.run import Following, follow, run_recordings
-from holdover.shadow.state import BadState, Compared, State, read_state
-from holdover.shadow.workstreams import BadWorkstreams, Workstream, boundary, contradictions, counted, read_workstreams
+from holdover.shadow.runner import FollowedShadow, follow_candidate, run_recordings
+from holdover.shadow.shadow_run import CandidateJournalReader, ComponentNote, ShadowRun
+from holdover.shadow.state import OrderComparison, ShadowState, ShadowStateError, read_state
+from holdover.shadow.workstreams import (
+    Workstream,
+    WorkstreamsError,
+    find_contradictions,
+    open_boundaries_text,
+    read_workstreams,
+    workstreams_text,
+)
 
 __all__ = [
-    "Answer",
-    "BadComparison",
-    "BadShadow",
-    "BadState",
-    "BadWorkstreams",
-    "Compared",
-    "Condition",
-    "Counted",
-    "Following",
+    "CutoverAnswer",
+    "ComparisonError",
+    "ShadowConfigError",
+    "ShadowStateError",
+    "WorkstreamsError",
+    "OrderComparison",
+    "CutoverCondition",
+    "ClockTotals",
+    "FollowedShadow",
     "HealthyClock",
-    "Journalled",
-    "Life",
-    "Live",
-    "Note",
+    "CandidateJournalReader",
+    "ShadowRun",
+    "LiveShadow",
+    "ComponentNote",
     "ShadowConfig",
-    "State",
+    "ShadowState",
     "Workstream",
-    "ask",
-    "boundary",
-    "compare",
-    "compared_text",
-    "contradictions",
-    "counted",
+    "check_cutover",
+    "open_boundaries_text",
+    "compare_orders",
+    "comparison_text",
+    "find_contradictions",
+    "workstreams_text",
     "cutover_text",
-    "follow",
+    "follow_candidate",
     "inputs_text",
-    "read_shadow",
+    "read_shadow_config",
     "read_state",
     "read_workstreams",
     "run_live",
@@ -54,6 +61,6 @@ __all__ = [
     "shadow_json",
     "shadow_markdown",
     "shadow_page",
-    "since_text",
+    "healthy_time_text",
     "uptime_text",
 ]

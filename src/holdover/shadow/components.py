@@ -1,4 +1,4 @@
-"""What a shadow run depends on, each with a deadline, and the faults that it meets, by class."""
+"""The components that a shadow run depends on, each with a deadline, and the faults of the run by class."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ FAULTS: Final[dict[str, str]] = {
 }
 """Every class of fault, and what it is in words."""
 
-RESETS: Final = ("breach", "crash", "authentication", "disabled-book", "gap", "silence")
+DEFAULT_RESET_FAULTS: Final = ("breach", "crash", "authentication", "disabled-book", "gap", "silence")
 """The classes that reset the healthy clock where the configuration says nothing."""
 
-_KEPT: Final = 20
-_WORDS: Final = (
+_LAST_FAULTS_MAX: Final = 20
+_FAULT_PATTERNS: Final = (
     (
         "authentication",
         re.compile(r"\b401\b|unauthori[sz]ed|authenticat|invalid (?:api )?(?:key|token|credential)", re.I),
@@ -38,18 +38,19 @@ _WORDS: Final = (
 )
 
 
-def fault_of(said: str) -> str:
-    """The class of a fault by what a system said of it; empty where the words are none that are known."""
-    return next((name for name, words in _WORDS if words.search(said)), "")
+def classify_fault(text: str) -> str:
+    """Returns the class of a fault by the words of its message; empty when no known pattern matches."""
+    return next((name for name, words in _FAULT_PATTERNS if words.search(text)), "")
 
 
 class ComponentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A component as it is configured.
+    """The configuration of one component.
 
-    With a `calendar` (`XNYS`) it is expected to say something in that exchange's sessions only. With a `url` it is
-    asked itself, over HTTP each `every_s` seconds or over a WebSocket as long as that lives. In what it answers, fields
-    are named by their path (`data.seq`); `each` is the path to a list of them. `sequence` is a number that grows by one
-    (in each `channel`); a `book` is disabled when `disabled` (`status=halted`) holds.
+    With a `calendar` (`XNYS`) the deadline applies only during that exchange's sessions. With a `url` the shadow
+    probes the component itself: over HTTP every `every_s` seconds, or over a WebSocket for as long as the
+    connection lasts. Fields of a response are named by their path (`data.seq`); `each` is the path to a list of
+    items. `sequence` is a number that grows by one (within each `channel`); a `book` is disabled when `disabled`
+    (`status=halted`) matches.
     """
 
     name: str
@@ -63,66 +64,68 @@ class ComponentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     disabled: str = ""
     calendar: str = ""
     book: str = ""
-    each: str = ""
+    items: str = ""
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault: when (ns, the host's or the virtual clock), where, what."""
+class ComponentFault(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault: the time (ns, host's or virtual clock), the component and the detail."""
 
     time_ns: int
     component: str
     detail: str
 
 
-class Faults(msgspec.Struct, kw_only=True):
-    """The faults of one class: how many there were, and the last of them."""
+class FaultHistory(msgspec.Struct, kw_only=True):
+    """The faults of one class: their count and the latest of them."""
 
     count: int = 0
-    last: list[Fault] = []
+    last: list[ComponentFault] = []
 
-    def add(self, fault: Fault) -> None:
-        """One more."""
+    def add(self, fault: ComponentFault) -> None:
+        """Add a fault."""
         self.count += 1
-        self.last = [*self.last, fault][-_KEPT:]
+        self.last = [*self.last, fault][-_LAST_FAULTS_MAX:]
 
 
-class Components:
-    """When each component was last heard in this life, by the monotonic clock."""
+class ComponentMonitor:
+    """When each component last sent something in this run, by the monotonic clock."""
 
     def __init__(self, tables: list[ComponentTable]) -> None:
         self._deadlines = {table.name: round(table.deadline_s * 1e9) for table in tables}
-        self._heard: dict[str, int] = {}
-        self._silent: set[str] = set()
-        self.ailing: set[str] = set()
-        """Those that answer and are of no use: unhealthy for as long as that lasts, and not silent."""
+        self._last_heard_ns: dict[str, int] = {}
+        self._silent_names: set[str] = set()
+        self.refusing_components: set[str] = set()
+        """Components that answer but refuse the credentials: unhealthy while that lasts, and not silent."""
 
     @property
     def names(self) -> list[str]:
-        """All of them."""
+        """The names of all components."""
         return list(self._deadlines)
 
-    def heard(self, name: str, monotonic_ns: int) -> None:
-        """A component has said something. Raises `KeyError` for one that is not configured."""
+    def mark_alive(self, name: str, monotonic_ns: int) -> None:
+        """Record that a component sent something. Raises `KeyError` when no component has that name."""
         if name not in self._deadlines:
             raise KeyError(f"no component is called {name}; there are {', '.join(self._deadlines) or 'none'}")
-        self._heard[name] = monotonic_ns
+        self._last_heard_ns[name] = monotonic_ns
 
-    def silent(self, monotonic_ns: int) -> dict[str, float]:
-        """The silent ones, each with the seconds since it was heard; infinite for one never heard in this life."""
-        found: dict[str, float] = {}
+    def silent_components(self, monotonic_ns: int) -> dict[str, float]:
+        """Returns the components past their deadline, with the seconds of silence; infinite if never heard in
+        this run.
+        """
+        silences: dict[str, float] = {}
         for name, deadline in self._deadlines.items():
-            heard = self._heard.get(name)
-            if name in self.ailing:
+            heard_ns = self._last_heard_ns.get(name)
+            if name in self.refusing_components:
                 continue
-            if heard is None:
-                found[name] = float("inf")
-            elif monotonic_ns - heard > deadline:
-                found[name] = (monotonic_ns - heard) / 1e9
-        return found
+            if heard_ns is None:
+                silences[name] = float("inf")
+            elif monotonic_ns - heard_ns > deadline:
+                silences[name] = (monotonic_ns - heard_ns) / 1e9
+        return silences
 
-    def newly_silent(self, silent: dict[str, float]) -> list[str]:
-        """Those that had been heard and have fallen silent since this was asked last: a fault each."""
-        now = {name for name, seconds in silent.items() if seconds != float("inf")}
-        found = sorted(now - self._silent)
-        self._silent = now
-        return found
+    def newly_silent_components(self, silent: dict[str, float]) -> list[str]:
+        """Returns the components that became silent since the last call; each is a fault."""
+        silent_names = {name for name, seconds in silent.items() if seconds != float("inf")}
+        new_names = sorted(silent_names - self._silent_names)
+        self._silent_names = silent_names
+        return new_names

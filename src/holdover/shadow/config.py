@@ -1,73 +1,73 @@
-"""The configuration of a shadow run: one TOML file, checked whole before anything starts.
+"""The configuration of a shadow run: one TOML file, checked as a whole before anything starts.
 
 [shadow]
-directory = "shadow"               # what is kept; relative to the file
+directory = "shadow"               # state of the run; relative to the file
 
 [candidate]
 subject = "desk"                   # run here, over recordings, on the virtual clock; or MODULE:NAME
-recordings = "days"                # without it the bundled simulated ones
-instruments = ["ACME"]             # without it the first at hand
-days = 2                           # without it all
+recordings = "days"                # default: the bundled simulated recordings
+instruments = ["ACME"]             # default: the first instrument that is recorded
+days = 2                           # default: all days
 seed = 0
-snapshot = "eod.hsnap"             # begin with this state, taken at the end of a day
+snapshot = "eod.hsnap"             # start from this state, taken at the end of a day
 [candidate.settings]               # for the subject's plan
-# or, where it runs by itself beside the incumbent:
+# or, for a candidate that runs in its own process next to the incumbent:
 # journal = "candidate/journal.jsonl"
 # guard = "candidate"              # the directory of its guard, or the guard's TOML
 
 [incumbent]
 journal = "incumbent/journal.jsonl" # or a FIX log
 
-[input]                            # what the incumbent gets, for a subject that is run here live; over recordings
-                                   # reports alone
-market = "feed.jsonl"              # lines that grow, nats://HOST:PORT/STREAM, or a folder into which a feed is recorded
-reports = "incumbent/journal.jsonl" # what the incumbent is told of its orders: a journal, a FIX log, a stream of either
+[input]                            # the incumbent's inputs, for a subject that is run here live; over recordings only
+                                   # reports
+market = "feed.jsonl"              # a growing file of lines, nats://HOST:PORT/STREAM, or a directory of recordings
+reports = "incumbent/journal.jsonl" # reports about the incumbent's orders: a journal, a FIX log or a stream of either
 instruments = ["acme.toml"]
-open = 14:30:00                    # the session's hours, UTC; without them the instruments' calendar's
+open = 14:30:00                    # session hours, UTC; default: the calendar of the instruments
 close = 21:00:00
-begin = "now"                      # or start: from the first line that is there
-patience_ms = 2000                 # how long a request waits for the report that the incumbent got on the same
-after_close_s = 10                 # how long after the close reports of the day may still come
-keep_days = 5                      # of what came in
+begin = "now"                      # or start: from the first line of the source
+patience_ms = 2000                 # how long a request waits for the incumbent's report on the matching request
+after_close_s = 10                 # how long after the close reports of the day may still arrive
+keep_days = 5                      # days of stored inputs
 
 [clock]
 tick_s = 1.0
-deadline_s = 30.0                  # between two looks; a longer gap is never counted
-skew_ms = 1000                     # a jump of the host's clock past this is a fault
+deadline_s = 30.0                  # between two checks; a longer gap is never counted
+skew_ms = 1000                     # a larger jump of the host's clock is a fault
 resets_on = ["breach", "crash", "authentication", "disabled-book", "gap", "silence"]
 
 [[component]]
 name = "market data"
 deadline_s = 5
-calendar = "XNYS"                  # expected to say something in these sessions only
+calendar = "XNYS"                  # the deadline applies during these sessions only
 
-[[component]]                      # asked by the shadow itself
+[[component]]                      # probed by the shadow itself
 name = "orders"
-url = "https://venue/orders"       # or wss://venue/feed, as long as the connection lives
+url = "https://venue/orders"       # or wss://venue/feed, for as long as the connection lasts
 every_s = 1.0
-header_env = ["VENUE_AUTH"]        # that variable holds a header, Name: value; never the file
-each = "books"                     # the list in the answer that the rest is read from; without it the answer
+header_env = ["VENUE_AUTH"]        # this variable holds a header, Name: value; never in the file
+items = "books"                    # the list of items in the response; default: the response is the item
 book = "symbol"
-disabled = "status=disabled"       # FIELD=VALUE: then the book takes no orders
-sequence = "seq"                   # a number that grows by one; a step over is a gap
-channel = "symbol"                 # counted for each of these
-subscribe = '{"op":"subscribe"}'   # sent when a feed is up
+disabled = "status=disabled"       # FIELD=VALUE: the book takes no orders when it matches
+sequence = "seq"                   # a number that grows by one; a larger step is a gap
+channel = "symbol"                 # the sequence is counted per channel
+subscribe = '{"op":"subscribe"}'   # sent after a feed connects
 
 [cutover]
 hours = 72
 virtual = false                    # whether hours on the virtual clock are enough
-fresh_s = 600                      # what was written longer ago tells nothing of now
-gate = "gate.json"                 # what holdover gate --json printed
+fresh_s = 600                      # an older state does not show that the shadow is running
+gate = "gate.json"                 # the output of holdover gate --json
 workstreams = "workstreams.toml"
 
 [divergence]
 noise = "candidate-2/journal.jsonl" # a second copy of the candidate on the same input
-copy = true                        # live: run that second copy here, too
+copy = true                        # live: run the second copy here, too
 match = "id"                       # or sequence: the n-th order of one account, symbol and side
 [divergence.tolerance]
 price = 1                          # by field of the order, in ticks, lots or ns
 [[divergence.explained]]
-order = "C-17"                     # the ClOrdID with which its chain began, * for any letters
+order = "C-17"                     # the first ClOrdID of the order's chain; * matches any letters
 reason = "the incumbent rounds down"
 """
 
@@ -81,14 +81,14 @@ from typing import Any, Final, Literal
 import msgspec
 
 from holdover.runtime.files import read_toml
-from holdover.shadow.components import FAULTS, RESETS, ComponentTable
-from holdover.shadow.probe import problems_of
+from holdover.shadow.components import DEFAULT_RESET_FAULTS, FAULTS, ComponentTable
+from holdover.shadow.probe import find_probe_problems
 
 _DAY_S: Final = 86_400.0
 
 
-class BadShadow(ValueError):
-    """A configuration that cannot be used; the message lists every problem."""
+class ShadowConfigError(ValueError):
+    """The configuration cannot be used; the message lists every problem."""
 
 
 class _ShadowTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,7 +96,7 @@ class _ShadowTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CandidateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The candidate: run here over recordings, or followed by its journal."""
+    """The candidate: run here as a subject, or followed by its journal."""
 
     subject: str = ""
     recordings: str = ""
@@ -111,7 +111,7 @@ class CandidateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InputTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the incumbent gets, where the candidate is run here on it."""
+    """The incumbent's inputs, for a candidate that is run here on them."""
 
     market: str = ""
     reports: str = ""
@@ -136,11 +136,11 @@ class ClockTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tick_s: float = 1.0
     deadline_s: float = 30.0
     skew_ms: float = 1000.0
-    resets_on: list[str] = msgspec.field(default_factory=lambda: list(RESETS))
+    resets_on: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_RESET_FAULTS))
 
 
 class CutoverTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is asked for before a cutover."""
+    """The conditions for a cutover."""
 
     hours: float = 72.0
     virtual: bool = False
@@ -149,8 +149,8 @@ class CutoverTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workstreams: str = ""
 
 
-class Explained(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Orders that may differ, and why."""
+class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Orders that may differ, and the reason."""
 
     order: str
     reason: str
@@ -163,13 +163,13 @@ class DivergenceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     copy: bool = False
     match: Literal["id", "sequence"] = "id"
     tolerance: dict[str, int] = {}
-    explained: list[Explained] = []
+    explained: list[Explanation] = []
 
 
 class ShadowConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a shadow run needs. `path` takes a path of the file's to an absolute one."""
+    """The configuration of a shadow run. `resolve_path` makes a path of the file absolute."""
 
-    here: Path
+    base_directory: Path
     directory: Path
     candidate: CandidateTable
     incumbent: IncumbentTable
@@ -179,23 +179,23 @@ class ShadowConfig(msgspec.Struct, frozen=True, kw_only=True):
     cutover: CutoverTable
     divergence: DivergenceTable
 
-    def path(self, told: str) -> Path:
-        """A path as the file says it."""
-        return self.here / told
+    def resolve_path(self, relative: str) -> Path:
+        """Returns the absolute path of a path that is relative to the file."""
+        return self.base_directory / relative
 
     @property
-    def state(self) -> Path:
-        """What is kept, whole, over lives."""
+    def state_path(self) -> Path:
+        """The file with the state of the run."""
         return self.directory / "shadow.json"
 
     @property
     def is_virtual(self) -> bool:
-        """Whether the candidate is run here over recordings, on the virtual clock."""
+        """Whether the candidate runs here over recordings, on the virtual clock."""
         return bool(self.candidate.subject) and not self.is_live
 
     @property
     def is_live(self) -> bool:
-        """Whether the candidate is run here on what the incumbent gets, as it comes."""
+        """Whether the candidate runs here on the incumbent's live inputs."""
         return bool(self.input.market)
 
 
@@ -210,93 +210,109 @@ _TABLES: Final[dict[str, Any]] = {
 }
 
 
-def read_shadow(path: Path) -> ShadowConfig:
-    """The configuration in a TOML file. Raises `BadShadow` with the file and all that is wrong."""
-    told = read_toml(path, BadShadow)
+def read_shadow_config(path: Path) -> ShadowConfig:
+    """Read the configuration from a TOML file. Raises `ShadowConfigError`, which names the file and every problem."""
+    document = read_toml(path, ShadowConfigError)
     problems = [
         f"[{name}] is not known here; there are {', '.join(_TABLES)}, component"
-        for name in told
+        for name in document
         if name not in _TABLES and name != "component"
     ]
     tables: dict[str, Any] = {}
     for name, kind in _TABLES.items():
         try:
-            tables[name] = msgspec.convert(told.get(name, {}), kind)
+            tables[name] = msgspec.convert(document.get(name, {}), kind)
         except msgspec.ValidationError as problem:
             problems.append(f"[{name}]: {problem}")
     components: list[ComponentTable] = []
     try:
-        components = msgspec.convert(told.get("component", []), list[ComponentTable])
+        components = msgspec.convert(document.get("component", []), list[ComponentTable])
     except msgspec.ValidationError as problem:
         problems.append(f"[[component]]: {problem}")
     if not problems:
-        problems = _wrong(tables, components)
+        problems = _find_problems(tables, components)
     if problems:
-        raise BadShadow("\n".join(f"{path.name}: {problem}" for problem in problems))
-    here = path.resolve().parent
+        raise ShadowConfigError("\n".join(f"{path.name}: {problem}" for problem in problems))
+    base_directory = path.resolve().parent
     return ShadowConfig(
-        here=here,
-        directory=here / tables["shadow"].directory,
+        base_directory=base_directory,
+        directory=base_directory / tables["shadow"].directory,
         components=components,
         **{name: tables[name] for name in _TABLES if name != "shadow"},
     )
 
 
-def _wrong(tables: dict[str, Any], components: list[ComponentTable]) -> list[str]:
+def _find_problems(tables: dict[str, Any], components: list[ComponentTable]) -> list[str]:
     candidate, clock, cutover = tables["candidate"], tables["clock"], tables["cutover"]
-    found = []
+    problems = []
     if bool(candidate.subject) == bool(candidate.journal):
-        found.append("[candidate] should say either subject, to be run here, or journal, to be followed")
+        problems.append("[candidate] should say either subject, to be run here, or journal, to be followed")
     if candidate.journal and not candidate.guard:
-        found.append("[candidate] with a journal should say guard, too: where its freezes are")
-    found += [
+        problems.append("[candidate] with a journal should say guard, too: where its freezes are")
+    problems += [
         f"[clock] resets_on: no class of fault is called {name!r}; there are {', '.join(FAULTS)}"
         for name in clock.resets_on
         if name not in FAULTS
     ]
     if not 0 < clock.tick_s <= clock.deadline_s < inf:
-        found.append("[clock] tick_s should be above 0 and not above deadline_s")
+        problems.append("[clock] tick_s should be above 0 and not above deadline_s")
     if not 0 < clock.skew_ms < inf or cutover.hours <= 0 or cutover.fresh_s <= 0:
-        found.append("[clock] skew_ms, [cutover] hours and fresh_s should be above 0")
-    names = [one.name for one in components]
-    found += [
+        problems.append("[clock] skew_ms, [cutover] hours and fresh_s should be above 0")
+    names = [component.name for component in components]
+    problems += [
         f"[[component]] {name}: there are two of that name" for name in sorted(set(names)) if names.count(name) > 1
     ]
-    found += [f"[[component]] {one.name}: deadline_s should be above 0" for one in components if one.deadline_s <= 0]
-    found += [f"[[component]] {one.name}: {problem}" for one in components for problem in problems_of(one)]
-    found += _wrong_input(tables)
-    if candidate.subject and not tables["input"].market and any(one.url for one in components):
-        found.append(
+    problems += [
+        f"[[component]] {component.name}: deadline_s should be above 0"
+        for component in components
+        if component.deadline_s <= 0
+    ]
+    problems += [
+        f"[[component]] {component.name}: {problem}"
+        for component in components
+        for problem in find_probe_problems(component)
+    ]
+    problems += _find_input_problems(tables)
+    if candidate.subject and not tables["input"].market and any(component.url for component in components):
+        problems.append(
             "[[component]] url: a venue is asked in real time, a candidate that is run here is on the virtual clock"
         )
-    found += [
-        f"[[divergence.explained]] {one.order}: should say its order and a reason"
-        for one in tables["divergence"].explained
-        if not (one.order.strip() and one.reason.strip())
+    problems += [
+        f"[[divergence.explained]] {entry.order}: should say its order and a reason"
+        for entry in tables["divergence"].explained
+        if not (entry.order.strip() and entry.reason.strip())
     ]
-    found += [
-        f"[divergence] tolerance {name} is below 0" for name, most in tables["divergence"].tolerance.items() if most < 0
+    problems += [
+        f"[divergence] tolerance {name} is below 0"
+        for name, limit in tables["divergence"].tolerance.items()
+        if limit < 0
     ]
-    return found
+    return problems
 
 
-def _wrong_input(tables: dict[str, Any]) -> list[str]:
-    candidate, told, divergence = tables["candidate"], tables["input"], tables["divergence"]
-    found = []
-    if told != InputTable():
+def _find_input_problems(tables: dict[str, Any]) -> list[str]:
+    candidate, input_table, divergence = tables["candidate"], tables["input"], tables["divergence"]
+    problems = []
+    if input_table != InputTable():
         if not candidate.subject:
-            found.append("[input] is what a candidate gets that is run here: [candidate] should say subject")
-        if bool(told.market) != bool(told.instruments) or not (told.market or told.reports):
-            found.append("[input] should say market, and instruments (TOML files); over recordings reports alone")
-    if not told.market and (divergence.copy or candidate.snapshot):
-        found.append("[divergence] copy and [candidate] snapshot are for a candidate run here live: say [input]")
-    if (told.open is None) != (told.close is None) or (told.open and told.close and told.open >= told.close):
-        found.append("[input] open should be before close, both UTC, or neither be there")
-    fits = 0 < told.patience_ms <= _DAY_S * 1e3 and 0 <= told.after_close_s <= _DAY_S and told.keep_days >= 0
-    if not fits:
-        found.append(
+            problems.append("[input] is what a candidate gets that is run here: [candidate] should say subject")
+        if bool(input_table.market) != bool(input_table.instruments) or not (input_table.market or input_table.reports):
+            problems.append("[input] should say market, and instruments (TOML files); over recordings reports alone")
+    if not input_table.market and (divergence.copy or candidate.snapshot):
+        problems.append("[divergence] copy and [candidate] snapshot are for a candidate run here live: say [input]")
+    if (input_table.open is None) != (input_table.close is None) or (
+        input_table.open and input_table.close and input_table.open >= input_table.close
+    ):
+        problems.append("[input] open should be before close, both UTC, or neither be there")
+    is_valid = (
+        0 < input_table.patience_ms <= _DAY_S * 1e3
+        and 0 <= input_table.after_close_s <= _DAY_S
+        and input_table.keep_days >= 0
+    )
+    if not is_valid:
+        problems.append(
             "[input] patience_ms should be above 0, after_close_s and keep_days not below, neither time over a day"
         )
     if divergence.copy and divergence.noise:
-        found.append("[divergence] should say noise or copy, not both")
-    return found
+        problems.append("[divergence] should say noise or copy, not both")
+    return problems

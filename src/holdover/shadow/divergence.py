@@ -1,11 +1,11 @@
-"""The candidate's orders against the incumbent's, one by one, from two journals or FIX logs.
+"""Compares the candidate's orders with the incumbent's, order by order, from two journals or FIX logs.
 
-Both are read once, as streams. The last state of each order goes to a table in a temporary file, and the two tables are
-merged from there: memory does not grow with the orders. Orders meet by the ClOrdID with which their chain began, or,
-where the two systems give IDs of their own, as the n-th order of one account, symbol and side.
+Both logs are read once, as streams. The last state of each order goes into a table in a temporary file, and the two
+tables are joined there, so memory does not grow with the number of orders. Orders match by the first ClOrdID of their
+chain or, when the two systems assign their own IDs, as the n-th order of one account, symbol and side.
 
-The noise floor is measured and not guessed: two copies of the candidate on the same input are compared in the same way,
-and where those differ in a field of an order, the incumbent may differ there, too.
+The noise floor is measured: two copies of the candidate on the same input are compared in the same way. A field of an
+order in which the copies differ may also differ from the incumbent.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from holdover.audit.framing import Framing
-from holdover.shadow.config import Explained
-from holdover.shadow.state import Compared, Differs
+from holdover.audit.framing import FixFramer
+from holdover.shadow.config import Explanation
+from holdover.shadow.state import OrderComparison, OrderDifference
 
 FIELDS: Final = (
     "account",
@@ -36,12 +36,12 @@ FIELDS: Final = (
     "leaves_qty",
     "notional",
 )
-"""What is compared of an order, in the order in which a difference is told."""
+"""The compared fields of an order, in the order in which differences are listed."""
 
 Value = str | int | None
-Match = Literal["id", "sequence"]
-_AT_ONCE: Final = 50_000
-_FIRST: Final = 50
+MatchMode = Literal["id", "sequence"]
+_BATCH_MAX: Final = 50_000
+_DIFFERENCES_MAX: Final = 50
 _TAGS: Final = {
     b"1": "account",
     b"55": "symbol",
@@ -54,14 +54,14 @@ _TAGS: Final = {
     b"14": "cum_qty",
     b"151": "leaves_qty",
 }
-_OVER: Final = frozenset("2348C")
+_TERMINAL_STATUSES: Final = frozenset("2348C")
 
 
-class BadComparison(ValueError):
-    """Two logs that cannot be compared; the message says which and why."""
+class ComparisonError(ValueError):
+    """Two logs cannot be compared; the message names the log and the reason."""
 
 
-class _Order(msgspec.Struct, kw_only=True, gc=False):
+class _JournalOrder(msgspec.Struct, kw_only=True, gc=False):
     root_cl_ord_id: str
     symbol: str = ""
     side: str = ""
@@ -76,61 +76,61 @@ class _Order(msgspec.Struct, kw_only=True, gc=False):
     price: int | None = None
 
 
-class _Line(msgspec.Struct, kw_only=True, gc=False):
+class _JournalOrderLine(msgspec.Struct, kw_only=True, gc=False):
     time_ns: int = 0
     subsystem: str = ""
     kind: str = ""
-    record: _Order | None = None
+    record: _JournalOrder | None = None
 
 
-Told = tuple[str, Sequence[Value], int]
-"""An order's ClOrdID, its fields as `FIELDS` names them, and when that was (ns; 0 where a log does not say)."""
+OrderUpdate = tuple[str, Sequence[Value], int]
+"""An order's ClOrdID, its fields as `FIELDS` names them, and the time (ns; 0 when the log has none)."""
 
 
-class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """Which orders are compared, in ns of the logs' time; 0 is no bound.
+class ComparisonWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """Which orders are compared, in ns of the logs' time; 0 means no bound.
 
-    An order that either log had before `since_ns` is left out, and so is one that moved after `until_ns`: the other
-    log may not have heard of it yet.
+    Orders that either log had before `since_ns` are left out. So are orders that changed after `until_ns`, because the
+    other log may not have the change yet.
     """
 
     since_ns: int = 0
     until_ns: int = 0
 
 
-def orders_of(path: Path) -> Iterator[Told]:
-    """Every state of every order in a journal or a FIX log, as they come. Raises `BadComparison`."""
+def read_orders(path: Path) -> Iterator[OrderUpdate]:
+    """Yield every state of every order in a journal or FIX log, in file order. Raises `ComparisonError`."""
     try:
         with open(path, "rb") as file:
             first = file.read(1)
             file.seek(0)
-            yield from _of_journal(path, file) if first == b"{" else _of_fix(file)
+            yield from _read_journal_orders(path, file) if first == b"{" else _read_fix_orders(file)
     except OSError as problem:
-        raise BadComparison(f"{path}: cannot be read: {problem.strerror}") from problem
+        raise ComparisonError(f"{path}: cannot be read: {problem.strerror}") from problem
 
 
-def _of_journal(path: Path, lines: Iterable[bytes]) -> Iterator[Told]:
-    decode = msgspec.json.Decoder(_Line).decode
+def _read_journal_orders(path: Path, lines: Iterable[bytes]) -> Iterator[OrderUpdate]:
+    decode = msgspec.json.Decoder(_JournalOrderLine).decode
     for number, line in enumerate(lines, 1):
         if b'"subsystem":"orders","kind":"Order"' not in line:
             continue
         try:
-            told = decode(line)
+            entry = decode(line)
         except msgspec.MsgspecError as problem:
             if not line.endswith(b"\n"):
-                return  # cut off by a kill
-            raise BadComparison(f"{path.name}: line {number} is no journal line: {problem}") from problem
-        if (one := told.record) is not None:
-            yield one.root_cl_ord_id, [getattr(one, name) for name in FIELDS], told.time_ns
+                return  # the line was cut off by a kill
+            raise ComparisonError(f"{path.name}: line {number} is no journal line: {problem}") from problem
+        if (order := entry.record) is not None:
+            yield order.root_cl_ord_id, [getattr(order, name) for name in FIELDS], entry.time_ns
 
 
-def _of_fix(lines: Iterable[bytes]) -> Iterator[Told]:
-    """By the fields of NewOrderSingle, its replaces and ExecutionReports; values as they are written."""
-    framing = Framing()
+def _read_fix_orders(lines: Iterable[bytes]) -> Iterator[OrderUpdate]:
+    """Read NewOrderSingle, replace requests and ExecutionReports; values stay as written."""
+    framing = FixFramer()
     roots: dict[str, str] = {}
-    known: dict[str, dict[str, Value]] = {}
+    fields_by_root: dict[str, dict[str, Value]] = {}
     for line in lines:
-        for message in framing.take(line):
+        for message in framing.split_line(line):
             if isinstance(message, str):
                 continue
             kind, name, orig = (message.get(tag, b"").decode("latin-1") for tag in (b"35", b"11", b"41"))
@@ -138,27 +138,27 @@ def _of_fix(lines: Iterable[bytes]) -> Iterator[Told]:
                 continue
             root = roots.get(orig, orig) or name
             root = roots.setdefault(name, roots.get(root, root))
-            one = known.setdefault(root, dict.fromkeys(FIELDS))
-            if kind != "G":  # what a replace asks for stands when a report says so
-                one.update({_TAGS[tag]: value.decode("latin-1") for tag, value in message.items() if tag in _TAGS})
-                yield root, [one[field] for field in FIELDS], 0
-                if one["ord_status"] in _OVER:
-                    del known[root]  # a later report says all of it again
+            fields = fields_by_root.setdefault(root, dict.fromkeys(FIELDS))
+            if kind != "G":  # the terms of a replace request apply when a report confirms them
+                fields.update({_TAGS[tag]: value.decode("latin-1") for tag, value in message.items() if tag in _TAGS})
+                yield root, [fields[field] for field in FIELDS], 0
+                if fields["ord_status"] in _TERMINAL_STATUSES:
+                    del fields_by_root[root]  # a later report repeats all fields
 
 
-class _Tables:
+class _OrderTables:
     """The last state of every order of up to three logs, in a temporary file."""
 
-    def __init__(self, window: Window) -> None:
-        self.early: set[str] = set()
-        self.moving: set[str] = set()
+    def __init__(self, window: ComparisonWindow) -> None:
+        self.early_orders: set[str] = set()
+        self.moving_orders: set[str] = set()
         self._window = window
-        self._connection = sqlite3.connect("", isolation_level=None)  # a file of its own that SQLite removes
+        self._connection = sqlite3.connect("", isolation_level=None)  # a temporary file that SQLite removes
         self._connection.execute("PRAGMA journal_mode=OFF")
         self._connection.execute("PRAGMA cache_size=-65536")
 
-    def fill(self, name: str, orders: Iterable[Told], match: Match) -> int:
-        """Take up a log; how many orders it has."""
+    def fill(self, name: str, orders: Iterable[OrderUpdate], match: MatchMode) -> int:
+        """Store a log in a table. Returns the number of its orders."""
         self._connection.execute(f"CREATE TABLE {name} (key TEXT PRIMARY KEY, id TEXT, body BLOB) WITHOUT ROWID")
         if match == "sequence":
             self._connection.execute(f"CREATE TABLE {name}_key (id TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID")
@@ -174,24 +174,24 @@ class _Tables:
                 continue
             key = order
             if match == "sequence":
-                key = fresh.get(order) or self._key(name, order)
+                key = fresh.get(order) or self._find_key(name, order)
                 if not key:
                     group = f"{fields[0]}/{fields[1]}/{fields[2]}"
                     counts[group] += 1
                     key = fresh[order] = f"{group} #{counts[group]}"
             waiting[key] = (order, encode(fields))
             if 0 < self._window.until_ns < time_ns:
-                self.moving.add(key)
-            if len(waiting) >= _AT_ONCE:
+                self.moving_orders.add(key)
+            if len(waiting) >= _BATCH_MAX:
                 self._flush(name, waiting, fresh)
         self._flush(name, waiting, fresh)
         if match == "id":
-            self.early |= early
+            self.early_orders |= early
         return int(self._connection.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0])
 
-    def _key(self, name: str, order: str) -> str:
-        found = self._connection.execute(f"SELECT key FROM {name}_key WHERE id=?", (order,)).fetchone()
-        return str(found[0]) if found else ""
+    def _find_key(self, name: str, order: str) -> str:
+        row = self._connection.execute(f"SELECT key FROM {name}_key WHERE id=?", (order,)).fetchone()
+        return str(row[0]) if row else ""
 
     def _flush(self, name: str, waiting: dict[str, tuple[str, bytes]], fresh: dict[str, str]) -> None:
         self._connection.execute("BEGIN")
@@ -203,125 +203,142 @@ class _Tables:
         waiting.clear()
         fresh.clear()
 
-    def both(self, one: str, other: str) -> Iterator[tuple[str, bytes | None, bytes | None]]:
-        """(ClOrdID, fields of `one`, fields of `other`) of every order of either, None where one has it not."""
-        out = self.early | self.moving
+    def join(self, left: str, right: str) -> Iterator[tuple[str, bytes | None, bytes | None]]:
+        """Yield (ClOrdID, fields in `left`, fields in `right`) for every order of either table; None when it is
+        absent.
+        """
+        excluded = self.early_orders | self.moving_orders
         for key, order, first, second in self._connection.execute(
-            f"SELECT a.key, a.id, a.body, b.body FROM {one} a LEFT JOIN {other} b ON b.key = a.key "
-            f"UNION ALL SELECT b.key, b.id, NULL, b.body FROM {other} b WHERE b.key NOT IN (SELECT key FROM {one})"
+            f"SELECT a.key, a.id, a.body, b.body FROM {left} a LEFT JOIN {right} b ON b.key = a.key "
+            f"UNION ALL SELECT b.key, b.id, NULL, b.body FROM {right} b WHERE b.key NOT IN (SELECT key FROM {left})"
         ):
-            if key not in out:
+            if key not in excluded:
                 yield order, first, second
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove the temporary file."""
         self._connection.close()
 
 
-def compare(
-    candidate: Path | Iterable[Told],
-    incumbent: Path | Iterable[Told],
+def compare_orders(
+    candidate: Path | Iterable[OrderUpdate],
+    incumbent: Path | Iterable[OrderUpdate],
     *,
     tolerance: Mapping[str, int] | None = None,
-    explained: Sequence[Explained] = (),
-    noise: Path | Iterable[Told] | None = None,
-    match: Match = "id",
-    window: Window | None = None,
-) -> Compared:
-    """Order by order. `noise` is a second copy of the candidate on the same input. Raises `BadComparison`."""
+    explained: Sequence[Explanation] = (),
+    noise: Path | Iterable[OrderUpdate] | None = None,
+    match: MatchMode = "id",
+    window: ComparisonWindow | None = None,
+) -> OrderComparison:
+    """Compare two logs order by order. `noise` is a second copy of the candidate on the same input.
+
+    Raises `ComparisonError` when a log cannot be read or a tolerance names an unknown field.
+    """
     unknown = [name for name in tolerance or {} if name not in FIELDS]
     if unknown:
-        raise BadComparison(f"no field of an order is called {', '.join(unknown)}; there are {', '.join(FIELDS)}")
-    tables = _Tables(window or Window())
+        raise ComparisonError(f"no field of an order is called {', '.join(unknown)}; there are {', '.join(FIELDS)}")
+    tables = _OrderTables(window or ComparisonWindow())
     try:
         sources = {"candidate": candidate, "incumbent": incumbent, **({"copy": noise} if noise is not None else {})}
         counts = {
-            name: tables.fill(name, orders_of(source) if isinstance(source, Path) else source, match)
+            name: tables.fill(name, read_orders(source) if isinstance(source, Path) else source, match)
             for name, source in sources.items()
         }
-        noisy: dict[str, set[str]] = {}
+        noisy_fields: dict[str, set[str]] = {}
         if noise is not None:
-            for order, one, other in tables.both("candidate", "copy"):
-                fields = _differing(_fields(one), _fields(other), tolerance or {})
+            for order, candidate_body, copy_body in tables.join("candidate", "copy"):
+                fields = _differing_fields(_decode_fields(candidate_body), _decode_fields(copy_body), tolerance or {})
                 if fields:
-                    noisy[order] = set(fields)
-        tally = _Tally(explained, noisy)
-        for order, one, other in tables.both("candidate", "incumbent"):
-            tally.add(order, _fields(one), _fields(other), tolerance or {})
+                    noisy_fields[order] = set(fields)
+        tally = _DivergenceTally(explained, noisy_fields)
+        for order, candidate_body, incumbent_body in tables.join("candidate", "incumbent"):
+            tally.add(order, _decode_fields(candidate_body), _decode_fields(incumbent_body), tolerance or {})
     finally:
         tables.close()
-    share = len(noisy) / max(counts["candidate"], counts.get("copy", 0), 1) if noise is not None else None
-    return tally.compared(share, counts.get("copy", 0), len(tables.moving))
+    share = len(noisy_fields) / max(counts["candidate"], counts.get("copy", 0), 1) if noise is not None else None
+    return tally.result(share, counts.get("copy", 0), len(tables.moving_orders))
 
 
-def _fields(body: bytes | None) -> list[Value] | None:
+def _decode_fields(body: bytes | None) -> list[Value] | None:
     return None if body is None else msgspec.msgpack.decode(body, type=list[Value])
 
 
-def _differing(one: list[Value] | None, other: list[Value] | None, tolerance: Mapping[str, int]) -> list[str]:
-    """The fields in which two states differ past the tolerance; `order` alone where one is not there."""
-    if one is None or other is None:
+def _differing_fields(left: list[Value] | None, right: list[Value] | None, tolerance: Mapping[str, int]) -> list[str]:
+    """The fields in which two states differ by more than the tolerance; `order` alone when one state is missing."""
+    if left is None or right is None:
         return ["order"]
     return [
         name
-        for name, first, second in zip(FIELDS, one, other, strict=True)
-        if first != second and not _within(first, second, tolerance.get(name, 0))
+        for name, first, second in zip(FIELDS, left, right, strict=True)
+        if first != second and not _is_within_tolerance(first, second, tolerance.get(name, 0))
     ]
 
 
-def _within(first: Value, second: Value, most: int) -> bool:
+def _is_within_tolerance(first: Value, second: Value, tolerance: int) -> bool:
     if first is None or second is None:
         return False
     try:
-        return abs(float(first) - float(second)) <= most
+        return abs(float(first) - float(second)) <= tolerance
     except ValueError:
         return False
 
 
-class _Tally:
-    """What a comparison comes to."""
+class _DivergenceTally:
+    """The running totals of a comparison."""
 
-    def __init__(self, explained: Sequence[Explained], noisy: Mapping[str, set[str]]) -> None:
+    def __init__(self, explained: Sequence[Explanation], noisy: Mapping[str, set[str]]) -> None:
         self._explained, self._noisy = explained, noisy
-        self._orders = self._same = self._unexplained = self._only_one = self._only_other = 0
+        self._orders = self._identical = self._unexplained = self._only_candidate = self._only_incumbent = 0
         self._fields: Counter[str] = Counter()
-        self._first: list[Differs] = []
+        self._differences: list[OrderDifference] = []
 
-    def add(self, order: str, one: list[Value] | None, other: list[Value] | None, tolerance: Mapping[str, int]) -> None:
-        """One order more."""
+    def add(
+        self, order: str, candidate: list[Value] | None, incumbent: list[Value] | None, tolerance: Mapping[str, int]
+    ) -> None:
+        """Add one order."""
         self._orders += 1
-        fields = _differing(one, other, tolerance)
+        fields = _differing_fields(candidate, incumbent, tolerance)
         if not fields:
-            self._same += 1
+            self._identical += 1
             return
-        self._only_one += other is None
-        self._only_other += one is None
+        self._only_candidate += incumbent is None
+        self._only_incumbent += candidate is None
         self._fields.update(fields)
-        reason = next((it.reason for it in self._explained if fnmatchcase(order, it.order)), "")
+        reason = next(
+            (explanation.reason for explanation in self._explained if fnmatchcase(order, explanation.order)), ""
+        )
         if not reason and set(fields) <= self._noisy.get(order, set()):
             reason = "the candidate differs there from its own copy"
         self._unexplained += not reason
-        if len(self._first) < _FIRST:
-            place = FIELDS.index(fields[0]) if one is not None and other is not None else -1
-            said = [str(told[place]) if told is not None and place >= 0 else "no such order" for told in (one, other)]
-            if place < 0:
-                said = ["there" if one is not None else "not there", "there" if other is not None else "not there"]
-            self._first.append(
-                Differs(order=order, field=", ".join(fields), candidate=said[0], incumbent=said[1], reason=reason)
+        if len(self._differences) < _DIFFERENCES_MAX:
+            index = FIELDS.index(fields[0]) if candidate is not None and incumbent is not None else -1
+            values = [
+                str(state[index]) if state is not None and index >= 0 else "no such order"
+                for state in (candidate, incumbent)
+            ]
+            if index < 0:
+                values = [
+                    "there" if candidate is not None else "not there",
+                    "there" if incumbent is not None else "not there",
+                ]
+            self._differences.append(
+                OrderDifference(
+                    order=order, field=", ".join(fields), candidate=values[0], incumbent=values[1], reason=reason
+                )
             )
 
-    def compared(self, noise: float | None, noise_orders: int, moving: int) -> Compared:
-        """The whole of it."""
-        return Compared(
+    def result(self, noise: float | None, noise_orders: int, moving: int) -> OrderComparison:
+        """Returns the result of the comparison."""
+        return OrderComparison(
             orders=self._orders,
-            same=self._same,
-            differing=self._orders - self._same,
+            identical=self._identical,
+            differing=self._orders - self._identical,
             unexplained=self._unexplained,
-            only_candidate=self._only_one,
-            only_incumbent=self._only_other,
+            only_candidate=self._only_candidate,
+            only_incumbent=self._only_incumbent,
             fields=dict(sorted(self._fields.items())),
             noise=noise,
             noise_orders=noise_orders,
             moving=moving,
-            first=self._first,
+            first=self._differences,
         )

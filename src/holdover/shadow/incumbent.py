@@ -1,7 +1,7 @@
-"""What the incumbent was told of its orders, line by line: from its guard's journal, or from its FIX log.
+"""Reads the reports about the incumbent's orders, line by line, from its guard's journal or its FIX log.
 
-A journal tells it by the executions that were booked and by how an order's status moved; a FIX log by the reports
-themselves. Quantities and prices come out in lots and ticks.
+In a journal they follow from the booked executions and the changes of an order's status; in a FIX log they are the
+execution reports. Quantities and prices are in lots and ticks.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.audit.framing import Fields, Framing
+from holdover.audit.framing import FieldMap, FixFramer
 from holdover.model import TRADES, ExecType, Execution, Instrument, Order, OrdStatus
-from holdover.world import Reported
-from holdover.world.mirror import What
+from holdover.world import IncumbentReport
+from holdover.world.replicating_venue import ReportKind
 
 _OPEN_AT_VENUE: Final = frozenset((OrdStatus.NEW, OrdStatus.PARTIALLY_FILLED, OrdStatus.FILLED, OrdStatus.DONE_FOR_DAY))
-_ENDS: Final[dict[OrdStatus, What]] = {OrdStatus.CANCELED: "canceled", OrdStatus.EXPIRED: "expired"}
-_ASKED: Final = (OrdStatus.PENDING_CANCEL, OrdStatus.PENDING_REPLACE)
-_BOOKED: Final[dict[ExecType, What]] = {
+_CHANGE_OF_STATUS: Final[dict[OrdStatus, ReportKind]] = {OrdStatus.CANCELED: "canceled", OrdStatus.EXPIRED: "expired"}
+_PENDING_STATUSES: Final = (OrdStatus.PENDING_CANCEL, OrdStatus.PENDING_REPLACE)
+_CHANGE_OF_EXEC_TYPE: Final[dict[ExecType, ReportKind]] = {
     ExecType.TRADE: "trade",
     ExecType.TRADE_CANCEL: "bust",
     ExecType.TRADE_CORRECT: "correct",
 }
-_PASSING: Final = frozenset(
+_UNRELATED_EXEC_TYPES: Final = frozenset(
     {*TRADES, ExecType.DONE_FOR_DAY, ExecType.RESTATED, ExecType.STOPPED, ExecType.SUSPENDED, ExecType.CALCULATED}
 )
-"""What may be told of an order while a request for it waits, and answers none."""
-_FIX: Final[dict[bytes, What]] = {
+"""Execution types that may arrive while a request is pending, without answering it."""
+_CHANGE_OF_FIX_EXEC_TYPE: Final[dict[bytes, ReportKind]] = {
     b"0": "new",
     b"8": "rejected",
     b"F": "trade",
@@ -43,277 +43,298 @@ _FIX: Final[dict[bytes, What]] = {
     b"H": "bust",
     b"G": "correct",
 }
-_TRANSACTED: Final[dict[bytes, What | None]] = {b"1": "bust", b"2": "correct", b"3": None}
-"""ExecTransType (20) of FIX 4.2: what is no report of something new."""
-_MOST: Final = 2**53
+_CHANGE_OF_TRANS_TYPE: Final[dict[bytes, ReportKind | None]] = {b"1": "bust", b"2": "correct", b"3": None}
+"""ExecTransType (20) of FIX 4.2: reports that are not new; None for status reports."""
+_VALUE_MAX: Final = 2**53
 _JOURNAL_TIME: Final = re.compile(rb'"time_ns":(\d{1,19})')
 _FIX_TIME: Final = re.compile(rb"(?<!\d)52=(\d{8}-\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?")
 
 
-class BadReport(ValueError):
-    """A line that should tell of an order and cannot be read; the message says what is wrong with it.
+class IncumbentReportError(ValueError):
+    """A line about an order cannot be read; the message says why.
 
-    `reports` is what the line told beside that.
+    `reports` holds the reports of the line that could be read.
     """
 
-    def __init__(self, told: str, reports: Sequence[Reported] = ()) -> None:
-        super().__init__(told)
+    def __init__(self, message: str, reports: Sequence[IncumbentReport] = ()) -> None:
+        super().__init__(message)
         self.reports = list(reports)
 
 
-class _Head(msgspec.Struct, kw_only=True):
+class _IncumbentLineHead(msgspec.Struct, kw_only=True):
     subsystem: str = ""
     kind: str = ""
     time_ns: int = 0
     record: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class _Seen(msgspec.Struct, array_like=True):
-    """An order as a journal told it last: which request waits, whether the venue has taken it, whether it is filled."""
+class _OrderMemory(msgspec.Struct, array_like=True):
+    """The last journal state of an order: the pending request, whether the venue accepted it, whether it is filled."""
 
     status: OrdStatus = OrdStatus.PENDING_NEW
     exec_id: str = ""
     cl_ord_id: str = ""
-    taken: bool = False
-    filled: bool = False
+    is_accepted: bool = False
+    is_filled: bool = False
 
 
-class _Memory(msgspec.Struct, kw_only=True):
-    """`orders` by the ClOrdID with which a chain began. The rest is of a FIX log.
+class _IncumbentMemory(msgspec.Struct, kw_only=True):
+    """The state of the reader. `orders` is keyed by the first ClOrdID of a chain; the other fields belong to a FIX log.
 
-    `roots` leads from any ClOrdID to the one with which its chain began, `current` from that to the one that stands;
-    `asking` are those whose cancel waits, `seen` and `execs` are ExecIDs with their date.
+    `roots` maps any ClOrdID to the first one of its chain, and `current` maps that one to the current ClOrdID.
+    `pending_cancels` are orders whose cancel is pending; `reported_exec_ids` and `dated_exec_ids` are ExecIDs with
+    dates.
     """
 
-    orders: dict[str, _Seen] = {}
+    orders: dict[str, _OrderMemory] = {}
     roots: dict[str, str] = {}
     current: dict[str, str] = {}
-    asking: dict[str, bool] = {}
-    seen: dict[str, bool] = {}
-    execs: dict[str, str] = {}
+    pending_cancels: dict[str, bool] = {}
+    reported_exec_ids: dict[str, bool] = {}
+    dated_exec_ids: dict[str, str] = {}
 
 
-def told_at(line: bytes) -> int:
-    """When a line says that it was told (ns): by its `time_ns`, or its SendingTime (52). 0 when it does not say."""
+def time_of_line(line: bytes) -> int:
+    """Returns the time of a line (ns): its `time_ns` or SendingTime (52); 0 when it has none."""
     if line[:1] == b"{":
-        found = _JOURNAL_TIME.search(line)
-        return int(found[1]) if found else 0
-    found = _FIX_TIME.search(line)
-    if found is None:
+        match = _JOURNAL_TIME.search(line)
+        return int(match[1]) if match else 0
+    match = _FIX_TIME.search(line)
+    if match is None:
         return 0
     try:
-        seconds = datetime.strptime(found[1].decode(), "%Y%m%d-%H:%M:%S").replace(tzinfo=UTC).timestamp()
+        seconds = datetime.strptime(match[1].decode(), "%Y%m%d-%H:%M:%S").replace(tzinfo=UTC).timestamp()
     except ValueError:
         return 0
-    return int(seconds) * 1_000_000_000 + int((found[2] or b"").ljust(9, b"0"))
+    return int(seconds) * 1_000_000_000 + int((match[2] or b"").ljust(9, b"0"))
 
 
-class Incumbent:
-    """Reads lines. `dump` and `load` keep what it knows of the orders."""
+class IncumbentReader:
+    """Reads lines. `to_bytes` and `restore_bytes` save and restore the state of the orders."""
 
     def __init__(self, instruments: Mapping[str, Instrument]) -> None:
         self._instruments = instruments
-        self._memory = _Memory()
-        self._framing = Framing()
-        self._head = msgspec.json.Decoder(_Head).decode
-        self._order = msgspec.json.Decoder(Order).decode
-        self._execution = msgspec.json.Decoder(Execution).decode
+        self._memory = _IncumbentMemory()
+        self._framing = FixFramer()
+        self._decode_head = msgspec.json.Decoder(_IncumbentLineHead).decode
+        self._decode_order = msgspec.json.Decoder(Order).decode
+        self._decode_execution = msgspec.json.Decoder(Execution).decode
 
-    def line(self, line: bytes) -> list[Reported]:
-        """What one line tells, in its order; most tell nothing. Raises `BadReport`."""
-        found: list[Reported] = []
+    def read_line(self, line: bytes) -> list[IncumbentReport]:
+        """Returns the reports of one line, in order; most lines have none. Raises `IncumbentReportError`."""
+        reports: list[IncumbentReport] = []
         try:
             if line[:1] == b"{":
-                return self._journal(line)
+                return self._read_journal_line(line)
             problems = []
-            for fields in self._framing.take(line):
+            for fields in self._framing.split_line(line):
                 if isinstance(fields, str):
                     problems.append(fields)
                 else:
-                    found += self._fix(fields, told_at(line))
+                    reports += self._reports_of_message(fields, time_of_line(line))
         except (msgspec.MsgspecError, ValueError, ArithmeticError) as problem:
-            raise BadReport(f"{_shown(line)}: {problem}", found) from problem
-        if problems and b"8=FIX" in line:  # anything else in such a log is no message
-            raise BadReport(f"{_shown(line)}: {problems[0]}", found)
-        return found
+            raise IncumbentReportError(f"{_excerpt(line)}: {problem}", reports) from problem
+        if problems and b"8=FIX" in line:  # other lines of such a log are not messages
+            raise IncumbentReportError(f"{_excerpt(line)}: {problems[0]}", reports)
+        return reports
 
-    def dump(self) -> bytes:
-        """What it knows."""
+    def to_bytes(self) -> bytes:
+        """Returns the state of the reader as bytes."""
         return msgspec.msgpack.encode(self._memory)
 
-    def load(self, memory: bytes) -> None:
-        """Take up what `dump` gave. Raises `msgspec.MsgspecError`."""
-        self._memory = msgspec.msgpack.decode(memory, type=_Memory)
+    def restore_bytes(self, content: bytes) -> None:
+        """Restore the state from `to_bytes`. Raises `msgspec.MsgspecError`."""
+        self._memory = msgspec.msgpack.decode(content, type=_IncumbentMemory)
 
     # -- a journal ------------------------------------------------------------------------------------------------
 
-    def _journal(self, line: bytes) -> list[Reported]:
+    def _read_journal_line(self, line: bytes) -> list[IncumbentReport]:
         if b'"subsystem":"orders"' not in line or b'"record":' not in line:
             return []
-        head = self._head(line)
+        head = self._decode_head(line)
         if head.kind == "Execution":
-            return self._booked(self._execution(head.record), head.time_ns)
-        return self._moved(self._order(head.record), head.time_ns) if head.kind == "Order" else []
+            return self._reports_of_execution(self._decode_execution(head.record), head.time_ns)
+        return self._reports_of_order(self._decode_order(head.record), head.time_ns) if head.kind == "Order" else []
 
-    def _booked(self, told: Execution, time_ns: int) -> list[Reported]:
-        if told.foreign or told.exec_type not in _BOOKED or told.symbol not in self._instruments:
+    def _reports_of_execution(self, execution: Execution, time_ns: int) -> list[IncumbentReport]:
+        if (
+            execution.foreign
+            or execution.exec_type not in _CHANGE_OF_EXEC_TYPE
+            or execution.symbol not in self._instruments
+        ):
             return []
         return [
-            Reported(
-                what=_BOOKED[told.exec_type],
-                order=told.root_cl_ord_id,
-                account=told.account,
-                symbol=told.symbol,
-                side=told.side.value,
+            IncumbentReport(
+                kind=_CHANGE_OF_EXEC_TYPE[execution.exec_type],
+                order=execution.root_cl_ord_id,
+                account=execution.account,
+                symbol=execution.symbol,
+                side=execution.side.value,
                 time_ns=time_ns,
-                last_qty=_bounded(told.last_qty),
-                last_px=_bounded(told.last_px),
-                exec_id=f"{told.trade_date}/{told.exec_id}",
-                exec_ref_id=f"{told.exec_ref_date or told.trade_date}/{told.exec_ref_id}" if told.exec_ref_id else "",
+                last_qty=_check_value(execution.last_qty),
+                last_px=_check_value(execution.last_px),
+                exec_id=f"{execution.trade_date}/{execution.exec_id}",
+                exec_ref_id=f"{execution.exec_ref_date or execution.trade_date}/{execution.exec_ref_id}"
+                if execution.exec_ref_id
+                else "",
             )
         ]
 
-    def _moved(self, order: Order, time_ns: int) -> list[Reported]:
+    def _reports_of_order(self, order: Order, time_ns: int) -> list[IncumbentReport]:
         if order.foreign or order.symbol not in self._instruments:
             return []
         before = self._memory.orders.get(order.key)
         if before is None and order.ord_status not in _OPEN_AT_VENUE and not order.is_pending:
-            return []  # it was over before anybody looked
-        # One that was filled, and of which a trade has been taken back or corrected, is no new order.
-        again = before is None and order.exec_type in (ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT)
-        was = before or _Seen(cl_ord_id=order.cl_ord_id, taken=again)
-        now = _seen(order, was)
-        what = _told(order, was, now)
-        if before is None and not again:
-            what.insert(0, "sent")
+            return []  # it was closed before the log begins
+        # A filled order whose trade was busted or corrected is not a new order.
+        is_correction = before is None and order.exec_type in (ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT)
+        previous = before or _OrderMemory(cl_ord_id=order.cl_ord_id, is_accepted=is_correction)
+        current = _next_memory(order, previous)
+        changes = _changes_of(order, previous, current)
+        if before is None and not is_correction:
+            changes.insert(0, "sent")
         if order.is_open or order.is_pending:
-            self._memory.orders[order.key] = now
+            self._memory.orders[order.key] = current
         else:
             self._memory.orders.pop(order.key, None)
         return [
-            Reported(
-                what=one,
+            IncumbentReport(
+                kind=change,
                 order=order.key,
                 account=order.account,
                 symbol=order.symbol,
                 side=order.side.value,
                 time_ns=time_ns,
-                asked=one == "canceled" and was.status == OrdStatus.PENDING_CANCEL,
+                is_requested=change == "canceled" and previous.status == OrdStatus.PENDING_CANCEL,
             )
-            for one in what
+            for change in changes
         ]
 
     # -- a FIX log --------------------------------------------------------------------------------------------------
 
-    def _fix(self, fields: Fields, time_ns: int) -> list[Reported]:
+    def _reports_of_message(self, fields: FieldMap, time_ns: int) -> list[IncumbentReport]:
         kind, name, orig = fields.get(b"35", b""), _text(fields, b"11"), _text(fields, b"41")
         memory, symbol = self._memory, _text(fields, b"55")
         if kind not in (b"D", b"F", b"G", b"8", b"9") or not name:
             return []
         root = name if kind == b"D" else memory.roots.get(orig) or memory.roots.get(name) or orig or name
-        known = root in memory.current
-        if symbol not in self._instruments if kind != b"9" else not known:
+        is_known = root in memory.current
+        if symbol not in self._instruments if kind != b"9" else not is_known:
             return []
         memory.roots[name] = memory.roots[root] = root
         current = memory.current.setdefault(root, root)
-        what: list[What] = [] if known else ["sent"]
-        more: dict[str, Any] = {}
+        changes: list[ReportKind] = [] if is_known else ["sent"]
+        details: dict[str, Any] = {}
         if kind == b"F":
-            memory.asking[root] = True
+            memory.pending_cancels[root] = True
         if kind == b"9":
-            what.append("refused")
+            changes.append("refused")
             if fields.get(b"434") != b"2":
-                memory.asking.pop(root, None)
-        elif kind == b"8" and (told := self._reported(fields)) is not None:
-            what.append(told)
-            more = self._more(fields, told)
-            if told in ("new", "replaced"):
+                memory.pending_cancels.pop(root, None)
+        elif kind == b"8" and (report_change := self._change_of_report(fields)) is not None:
+            changes.append(report_change)
+            details = self._details_of(fields, report_change)
+            if report_change in ("new", "replaced"):
                 memory.current[root] = name
-            elif told == "canceled":
-                # By its own ClOrdID, as FIX has it; or by the order's, where the venue gives that back.
-                more["asked"] = name != current or root in memory.asking
-            if told in ("trade", "correct") and _is_filled(fields):
-                what.append("filled")
-        base = Reported(
-            what="sent",
+            elif report_change == "canceled":
+                # The report carries the cancel's own ClOrdID, as FIX says, or the order's, as some venues do.
+                details["is_requested"] = name != current or root in memory.pending_cancels
+            if report_change in ("trade", "correct") and _is_filled(fields):
+                changes.append("filled")
+        base = IncumbentReport(
+            kind="sent",
             order=root,
             account=_text(fields, b"1"),
             symbol=symbol,
             side=_text(fields, b"54"),
             time_ns=time_ns,
         )
-        return [msgspec.structs.replace(base, what=one, **({} if one in ("sent", "filled") else more)) for one in what]
+        return [
+            msgspec.structs.replace(base, kind=change, **({} if change in ("sent", "filled") else details))
+            for change in changes
+        ]
 
-    def _reported(self, fields: Fields) -> What | None:
-        """What an execution report says that is new; None for one that was told before, or says nothing that counts."""
+    def _change_of_report(self, fields: FieldMap) -> ReportKind | None:
+        """The new event in an execution report; None when it was reported before or carries no event that counts."""
         exec_id = f"{_date(fields)}/{_text(fields, b'17')}"
-        again = fields.get(b"43") == b"Y" or fields.get(b"97") == b"Y"
-        what = _FIX.get(fields.get(b"150", b""))
-        if fields.get(b"20") in _TRANSACTED:
-            what = _TRANSACTED[fields[b"20"]]
-        if what is None or (again and exec_id in self._memory.seen):
+        is_resent = fields.get(b"43") == b"Y" or fields.get(b"97") == b"Y"
+        change = _CHANGE_OF_FIX_EXEC_TYPE.get(fields.get(b"150", b""))
+        if fields.get(b"20") in _CHANGE_OF_TRANS_TYPE:
+            change = _CHANGE_OF_TRANS_TYPE[fields[b"20"]]
+        if change is None or (is_resent and exec_id in self._memory.reported_exec_ids):
             return None
-        self._memory.seen[exec_id] = True
-        return what
+        self._memory.reported_exec_ids[exec_id] = True
+        return change
 
-    def _more(self, fields: Fields, what: What) -> dict[str, Any]:
-        more: dict[str, Any] = {"text": _text(fields, b"58")}
-        if what in ("trade", "bust", "correct"):
-            execs, exec_id, ref = self._memory.execs, _text(fields, b"17"), _text(fields, b"19")
+    def _details_of(self, fields: FieldMap, change: ReportKind) -> dict[str, Any]:
+        details: dict[str, Any] = {"text": _text(fields, b"58")}
+        if change in ("trade", "bust", "correct"):
+            execs, exec_id, ref = self._memory.dated_exec_ids, _text(fields, b"17"), _text(fields, b"19")
             date, ref_date = _date(fields), _text(fields, b"9001")
             if ref:
-                more["exec_ref_id"] = f"{_iso(ref_date)}/{ref}" if ref_date else execs.get(ref, f"{date}/{ref}")
-            execs[exec_id] = more["exec_id"] = f"{date}/{exec_id}"
-        if what in ("trade", "correct"):
-            one = self._instruments[_text(fields, b"55")]
-            more["last_qty"] = _bounded(one.lots(Decimal(_text(fields, b"32") or "0")))
-            more["last_px"] = _bounded(one.ticks(Decimal(_text(fields, b"31") or "0")))
-        return more
+                details["exec_ref_id"] = f"{_iso(ref_date)}/{ref}" if ref_date else execs.get(ref, f"{date}/{ref}")
+            execs[exec_id] = details["exec_id"] = f"{date}/{exec_id}"
+        if change in ("trade", "correct"):
+            instrument = self._instruments[_text(fields, b"55")]
+            details["last_qty"] = _check_value(instrument.lots(Decimal(_text(fields, b"32") or "0")))
+            details["last_px"] = _check_value(instrument.ticks(Decimal(_text(fields, b"31") or "0")))
+        return details
 
 
-def _seen(order: Order, was: _Seen) -> _Seen:
-    """How an order stands after what was told of it now."""
+def _next_memory(order: Order, previous: _OrderMemory) -> _OrderMemory:
+    """The state of an order after one more journal record."""
     status, exec_type = order.ord_status, order.exec_type
-    # A fill that crosses a request is no answer to it, whatever status is told with it.
-    waits = was.status in _ASKED and order.is_open and exec_type in _PASSING and order.exec_id != was.exec_id
-    return _Seen(
-        status=was.status if waits else status,
+    # A fill that crosses a pending request does not answer it, whatever status it carries.
+    waits = (
+        previous.status in _PENDING_STATUSES
+        and order.is_open
+        and exec_type in _UNRELATED_EXEC_TYPES
+        and order.exec_id != previous.exec_id
+    )
+    return _OrderMemory(
+        status=previous.status if waits else status,
         exec_id=order.exec_id,
         cl_ord_id=order.cl_ord_id,
-        taken=was.taken
+        is_accepted=previous.is_accepted
         or status in _OPEN_AT_VENUE
         or bool(order.order_id)
         or exec_type not in (None, ExecType.REJECTED),
-        filled=order.cum_qty > 0 and order.cum_qty >= order.order_qty,
+        is_filled=order.cum_qty > 0 and order.cum_qty >= order.order_qty,
     )
 
 
-def _told(order: Order, was: _Seen, now: _Seen) -> list[What]:
-    """What has become of an order between two of its records, fills left out."""
+def _changes_of(order: Order, previous: _OrderMemory, current: _OrderMemory) -> list[ReportKind]:
+    """The changes of an order between two of its records, without fills."""
     status = order.ord_status
     if status == OrdStatus.REJECTED:
         return ["rejected"]
-    what: list[What] = ["new"] if now.taken and not was.taken else []
-    replaced = order.exec_type == ExecType.REPLACED and order.exec_id != was.exec_id
-    if was.taken and (replaced or order.cl_ord_id != was.cl_ord_id):
-        what.append("replaced")
-    elif was.status in _ASKED and now.status in _OPEN_AT_VENUE and order.exec_type not in _PASSING:
-        what.append("refused")
-    if status in _ENDS:
-        what.append(_ENDS[status])
-    elif now.filled and not was.filled:
-        what.append("filled")
-    return what
+    changes: list[ReportKind] = ["new"] if current.is_accepted and not previous.is_accepted else []
+    replaced = order.exec_type == ExecType.REPLACED and order.exec_id != previous.exec_id
+    if previous.is_accepted and (replaced or order.cl_ord_id != previous.cl_ord_id):
+        changes.append("replaced")
+    elif (
+        previous.status in _PENDING_STATUSES
+        and current.status in _OPEN_AT_VENUE
+        and order.exec_type not in _UNRELATED_EXEC_TYPES
+    ):
+        changes.append("refused")
+    if status in _CHANGE_OF_STATUS:
+        changes.append(_CHANGE_OF_STATUS[status])
+    elif current.is_filled and not previous.is_filled:
+        changes.append("filled")
+    return changes
 
 
-def _is_filled(fields: Fields) -> bool:
-    """Whether nothing is left: a request that waits has its own OrdStatus (39), and hides that it is filled."""
+def _is_filled(fields: FieldMap) -> bool:
+    """Whether no quantity is left; a pending request has its own OrdStatus (39), which hides that the order is
+    filled.
+    """
     status = fields.get(b"39", b"")
     return status == b"2" or (status in (b"6", b"E") and not Decimal(_text(fields, b"151") or "1"))
 
 
-def _date(fields: Fields) -> str:
-    """The trade date of a report, or the day on which it happened or was sent."""
+def _date(fields: FieldMap) -> str:
+    """The trade date of a report, else the date on which it happened or was sent."""
     return _iso(_text(fields, b"75") or _text(fields, b"60")[:8] or _text(fields, b"52")[:8])
 
 
@@ -321,15 +342,15 @@ def _iso(date: str) -> str:
     return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdigit() else date
 
 
-def _bounded(value: int) -> int:
-    if abs(value) > _MOST:
+def _check_value(value: int) -> int:
+    if abs(value) > _VALUE_MAX:
         raise ValueError(f"{value} is no quantity or price that anybody trades")
     return value
 
 
-def _text(fields: Fields, tag: bytes) -> str:
+def _text(fields: FieldMap, tag: bytes) -> str:
     return fields.get(tag, b"").decode("utf-8", "replace")
 
 
-def _shown(line: bytes) -> str:
+def _excerpt(line: bytes) -> str:
     return line[:80].decode("utf-8", "replace").strip()

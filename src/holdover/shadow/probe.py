@@ -1,9 +1,9 @@
-"""Asks a venue itself, over HTTP or WebSocket, with the candidate's credentials: does it answer, does it refuse them,
-are its books open, does its feed skip a number? What it answers is a component's sign of life, or a fault.
+"""Probes a venue over HTTP or WebSocket with the candidate's credentials. Does it answer, does it accept the
+credentials, are its books open, does its feed have gaps? A response is a sign of life or a fault.
 
-A fault is counted once when it begins: a hundred refused requests in a row are one authentication fault, and so is a
-book that stays disabled. While it refuses, a component is unhealthy: no such time is counted. The threads only
-collect; `Following` takes what they found, so that one thread counts.
+A fault is counted once, when it begins: a hundred refused requests in a row are one authentication fault, and so is a
+book that stays disabled. A component that refuses is unhealthy, and that time is not counted. The threads only
+collect; `FollowedShadow` takes their findings, so that one thread counts.
 """
 
 from __future__ import annotations
@@ -22,215 +22,223 @@ import msgspec
 
 from holdover.shadow.components import ComponentTable
 
-_REFUSED: Final = frozenset({401, 403})
+_REFUSAL_STATUSES: Final = frozenset({401, 403})
 _TIMEOUT_S: Final = 5.0
-_SHOWN: Final = 120
+_EXCERPT_MAX: Final = 120
 
-Found = tuple[str, str, str]
-"""(component, class of fault, detail); a class that is empty is a sign of life."""
+ProbeFinding = tuple[str, str, str]
+"""(component, class of fault, detail); an empty class is a sign of life."""
 
 
-class BadProbe(ValueError):
-    """A probe that cannot be made; the message says why."""
+class ProbeError(ValueError):
+    """A probe cannot be set up; the message says why."""
 
 
 class Probe:
-    """What one component's answers say. `found` gets signs of life and faults, oldest first."""
+    """The evaluation of one component's responses. `findings` collects signs of life and faults, oldest first."""
 
     def __init__(self, table: ComponentTable) -> None:
         self.table = table
-        self.found: queue.SimpleQueue[Found] = queue.SimpleQueue()
-        self.refusing = self._cut = False
+        self.findings: queue.SimpleQueue[ProbeFinding] = queue.SimpleQueue()
+        self.refusing = self._is_disconnected = False
         self._sequences: dict[str, int] = {}
-        self._shut: set[str] = set()
+        self._disabled_books: set[str] = set()
 
-    def refused(self, status: int, said: str = "") -> None:
-        """The credentials were not taken."""
+    def record_refusal(self, status: int, text: str = "") -> None:
+        """Record that the credentials were refused."""
         if not self.refusing:
-            self._say("authentication", f"{status} {said}".strip())
+            self._add_finding("authentication", f"{status} {text}".strip())
         self.refusing = True
 
-    def cut(self, why: str) -> None:
-        """There is no connection, or no more."""
-        if not self._cut:
-            self._say("disconnect", why)
-        self._cut = True
+    def record_disconnect(self, reason: str) -> None:
+        """Record that the connection failed or was lost."""
+        if not self._is_disconnected:
+            self._add_finding("disconnect", reason)
+        self._is_disconnected = True
 
-    def up(self) -> None:
-        """It answers, and takes the credentials; a feed's numbers may begin anew."""
-        self.refusing = self._cut = False
+    def record_connection(self) -> None:
+        """Record a connection that accepts the credentials; the feed's sequence may start again."""
+        self.refusing = self._is_disconnected = False
         self._sequences.clear()
 
-    def answered(self, status: int, body: bytes) -> None:
-        """An answer over HTTP."""
-        if status in _REFUSED:
-            self.refused(status, body[:_SHOWN].decode("utf-8", "replace"))
+    def record_response(self, status: int, body: bytes) -> None:
+        """Record an HTTP response."""
+        if status in _REFUSAL_STATUSES:
+            self.record_refusal(status, body[:_EXCERPT_MAX].decode("utf-8", "replace"))
             return
         if status >= 500:
-            return  # nobody is heard: silence says for how long
-        self.refusing = self._cut = False
-        self.said(body)
+            return  # not a sign of life: the silence is measured instead
+        self.refusing = self._is_disconnected = False
+        self.record_message(body)
 
-    def said(self, text: str | bytes) -> None:
-        """Something of the venue's, JSON or not: a sign of life, and whatever it tells of books and numbers."""
-        self._say("", "")
+    def record_message(self, text: str | bytes) -> None:
+        """Record a message, JSON or not: a sign of life, with sequence numbers and book states if it has any."""
+        self._add_finding("", "")
         try:
-            told = msgspec.json.decode(text)
+            message = msgspec.json.decode(text)
         except msgspec.MsgspecError:
             return
-        for one in _each(told, self.table.each):
-            self._numbered(one)
-            self._book(one)
+        for item in _items_at(message, self.table.items):
+            self._check_sequence(item)
+            self._check_book(item)
 
-    def _numbered(self, told: Any) -> None:
-        number = _at(told, self.table.sequence) if self.table.sequence else None
+    def _check_sequence(self, item: Any) -> None:
+        number = _value_at(item, self.table.sequence) if self.table.sequence else None
         if not isinstance(number, int):
             return
-        channel = str(_at(told, self.table.channel)) if self.table.channel else ""
+        channel = str(_value_at(item, self.table.channel)) if self.table.channel else ""
         before = self._sequences.get(channel)
         if before is not None and number <= before:
-            return  # told again
+            return  # a repeated message
         if before is not None and number > before + 1:
             named = f"{channel}: " if channel else ""
-            self._say("gap", f"{named}{number} came after {before}")
+            self._add_finding("gap", f"{named}{number} came after {before}")
         self._sequences[channel] = number
 
-    def _book(self, told: Any) -> None:
+    def _check_book(self, item: Any) -> None:
         field, _, value = self.table.disabled.partition("=")
         if not field:
             return
-        status = _at(told, field)
+        status = _value_at(item, field)
         if status is None:
             return
-        book = str(_at(told, self.table.book)) if self.table.book else "the book"
+        book = str(_value_at(item, self.table.book)) if self.table.book else "the book"
         if str(status) != value:
-            self._shut.discard(book)
-        elif book not in self._shut:
-            self._shut.add(book)
-            self._say("disabled-book", f"{book}: {field} is {value}")
+            self._disabled_books.discard(book)
+        elif book not in self._disabled_books:
+            self._disabled_books.add(book)
+            self._add_finding("disabled-book", f"{book}: {field} is {value}")
 
-    def _say(self, fault: str, detail: str) -> None:
-        self.found.put((self.table.name, fault, detail))
+    def _add_finding(self, fault: str, detail: str) -> None:
+        self.findings.put((self.table.name, fault, detail))
 
 
-class Probes:
-    """The probes of a shadow, each in a thread that ends with `close`."""
+class ProbeThreads:
+    """The probes of a shadow, each in its own thread. `close` ends the threads."""
 
     def __init__(self, tables: list[ComponentTable]) -> None:
         self.probes = [Probe(table) for table in tables if table.url]
         self._stop = threading.Event()
         self._sockets: list[Any] = []
-        self._threads = [threading.Thread(target=self._ask, args=(one,), daemon=True) for one in self.probes]
-        for one in self._threads:
-            one.start()
+        self._threads = [threading.Thread(target=self._run_probe, args=(probe,), daemon=True) for probe in self.probes]
+        for thread in self._threads:
+            thread.start()
 
-    def found(self) -> Iterator[Found]:
-        """What has been found since this was asked last."""
+    def drain_findings(self) -> Iterator[ProbeFinding]:
+        """Yield the findings since the last call."""
         for probe in self.probes:
             while True:
                 try:
-                    yield probe.found.get_nowait()
+                    yield probe.findings.get_nowait()
                 except queue.Empty:
                     break
 
     def close(self) -> None:
-        """End them."""
+        """End the threads."""
         self._stop.set()
-        for one in self._sockets:
+        for socket in self._sockets:
             with contextlib.suppress(Exception):
-                one.close()
+                socket.close()
         for thread in self._threads:
             thread.join(_TIMEOUT_S + 1)
 
-    def _ask(self, probe: Probe) -> None:
-        follow = self._feed if probe.table.url.startswith("ws") else self._get
+    def _run_probe(self, probe: Probe) -> None:
+        follow = self._follow_feed if probe.table.url.startswith("ws") else self._poll_http
         while not self._stop.is_set():
             follow(probe)
             self._stop.wait(probe.table.every_s)
 
-    def _get(self, probe: Probe) -> None:
-        request = urllib.request.Request(probe.table.url, headers=headers_of(probe.table))
+    def _poll_http(self, probe: Probe) -> None:
+        request = urllib.request.Request(probe.table.url, headers=read_headers(probe.table))
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-                probe.answered(answer.status, answer.read())
+                probe.record_response(answer.status, answer.read())
         except urllib.error.HTTPError as problem:
             with problem:
-                probe.answered(problem.code, problem.read())
+                probe.record_response(problem.code, problem.read())
         except (OSError, http.client.HTTPException) as problem:
-            probe.cut(str(problem))
+            probe.record_disconnect(str(problem))
 
-    def _feed(self, probe: Probe) -> None:
+    def _follow_feed(self, probe: Probe) -> None:
         from websockets.exceptions import InvalidStatus, WebSocketException
         from websockets.sync.client import connect
 
         try:
             with connect(
-                probe.table.url, additional_headers=headers_of(probe.table), open_timeout=_TIMEOUT_S, max_size=None
+                probe.table.url, additional_headers=read_headers(probe.table), open_timeout=_TIMEOUT_S, max_size=None
             ) as socket:
                 self._sockets.append(socket)
-                probe.up()
+                probe.record_connection()
                 if probe.table.subscribe:
                     socket.send(probe.table.subscribe)
                 for frame in socket:
-                    probe.said(frame)
-            probe.cut("the feed was closed")
+                    probe.record_message(frame)
+            probe.record_disconnect("the feed was closed")
         except InvalidStatus as problem:
             status = problem.response.status_code
-            if status in _REFUSED:
-                probe.refused(status)
+            if status in _REFUSAL_STATUSES:
+                probe.record_refusal(status)
             else:
-                probe.cut(f"the feed answered {status}")
+                probe.record_disconnect(f"the feed answered {status}")
         except (OSError, WebSocketException, TimeoutError) as problem:
             if not self._stop.is_set():
-                probe.cut(str(problem) or type(problem).__name__)
+                probe.record_disconnect(str(problem) or type(problem).__name__)
 
 
-def headers_of(table: ComponentTable) -> dict[str, str]:
-    """The headers that the environment holds, as `Name: value`. Raises `BadProbe` without the value."""
-    found: dict[str, str] = {}
+def read_headers(table: ComponentTable) -> dict[str, str]:
+    """Read the headers from the environment, as `Name: value`. Raises `ProbeError` when a variable has none."""
+    headers: dict[str, str] = {}
     for variable in table.header_env:
         name, colon, value = os.environ.get(variable, "").partition(":")
         if not (colon and name.strip()):
-            raise BadProbe(f"[[component]] {table.name}: {variable} should hold a header, Name: value")
-        found[name.strip()] = value.strip()
-    return found
+            raise ProbeError(f"[[component]] {table.name}: {variable} should hold a header, Name: value")
+        headers[name.strip()] = value.strip()
+    return headers
 
 
-def problems_of(table: ComponentTable) -> list[str]:
-    """What is wrong with a component's probe; empty when it can be asked."""
-    found: list[str] = []
-    asked = (table.header_env, table.subscribe, table.sequence, table.channel, table.disabled, table.book, table.each)
+def find_probe_problems(table: ComponentTable) -> list[str]:
+    """Returns the problems of a component's probe; empty when there are none."""
+    problems: list[str] = []
+    options = (
+        table.header_env,
+        table.subscribe,
+        table.sequence,
+        table.channel,
+        table.disabled,
+        table.book,
+        table.items,
+    )
     if not table.url:
-        return ["has no url, and what only a probe uses"] if any(asked) else []
+        return ["has no url, and what only a probe uses"] if any(options) else []
     if table.url.partition("://")[0] not in ("http", "https", "ws", "wss"):
-        found.append(f"url {table.url!r} should begin with http://, https://, ws:// or wss://")
+        problems.append(f"url {table.url!r} should begin with http://, https://, ws:// or wss://")
     if table.every_s <= 0:
-        found.append("every_s should be above 0")
+        problems.append("every_s should be above 0")
     if table.disabled and not all(table.disabled.partition("=")):
-        found.append(f"disabled {table.disabled!r} should be FIELD=VALUE")
+        problems.append(f"disabled {table.disabled!r} should be FIELD=VALUE")
     if table.url.startswith("ws"):
         try:
             import websockets  # noqa: F401
         except ImportError:
-            found.append("a feed needs websockets: pip install 'holdover[shadow]'")
+            problems.append("a feed needs websockets: pip install 'holdover[shadow]'")
     try:
-        headers_of(table)
-    except BadProbe as problem:
-        found.append(str(problem).partition(": ")[2])
-    return found
+        read_headers(table)
+    except ProbeError as problem:
+        problems.append(str(problem).partition(": ")[2])
+    return problems
 
 
-def _each(told: Any, path: str) -> list[Any]:
-    inner = _at(told, path) if path else told
+def _items_at(document: Any, path: str) -> list[Any]:
+    inner = _value_at(document, path) if path else document
     return inner if isinstance(inner, list) else [inner]
 
 
-def _at(told: Any, path: str) -> Any:
+def _value_at(value: Any, path: str) -> Any:
     for part in path.split("."):
-        if not isinstance(told, dict):
+        if not isinstance(value, dict):
             return None
-        told = told.get(part)
-    return told
+        value = value.get(part)
+    return value
 
 
-__all__ = ["BadProbe", "Found", "Probe", "Probes", "headers_of", "problems_of"]
+__all__ = ["ProbeError", "ProbeFinding", "Probe", "ProbeThreads", "read_headers", "find_probe_problems"]

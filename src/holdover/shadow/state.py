@@ -1,4 +1,6 @@
-"""What a shadow run keeps, in one file that is there whole: clock, faults, breaches, what was carried, divergence."""
+"""The saved state of a shadow run, in one file that is written whole: clock, faults, breaches, nights and
+divergence.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +10,23 @@ from typing import Any, Final
 import msgspec
 
 from holdover.runtime.files import write_whole
-from holdover.shadow.clock import Counted
-from holdover.shadow.components import Faults
-from holdover.watch.source import Place
-from holdover.world import Followed
+from holdover.shadow.clock import ClockTotals
+from holdover.shadow.components import FaultHistory
+from holdover.watch.source import Offset
+from holdover.world import ReplicationStats
 
 VERSION: Final = 1
 _MAGIC: Final = "holdover-shadow"
-BREACHES_KEPT: Final = 50
-NIGHTS_KEPT: Final = 200
+BREACHES_MAX: Final = 50
+NIGHTS_MAX: Final = 200
 
 
-class BadState(ValueError):
-    """A shadow's state that is missing, damaged or another's; the message says which."""
+class ShadowStateError(ValueError):
+    """The state is missing, damaged or of another run; the message says which."""
 
 
-class Heard(msgspec.Struct, frozen=True, kw_only=True):
-    """A component as it was at the last look: silent for so long (s), None for one never heard in that life."""
+class ComponentStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A component at the last check: seconds of silence, None if never heard in that run."""
 
     name: str
     silent_s: float | None
@@ -32,15 +34,15 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     healthy: bool
 
 
-class Broke(msgspec.Struct, frozen=True, kw_only=True):
-    """A breach of the candidate: when (ns), what."""
+class ShadowBreach(msgspec.Struct, frozen=True, kw_only=True):
+    """A breach of the candidate: its time (ns) and its explanation."""
 
     time_ns: int
-    told: str
+    detail: str
 
 
-class Differs(msgspec.Struct, frozen=True, kw_only=True):
-    """One order that differs: by its ClOrdID, in which field, and what either said; why, where that is explained."""
+class OrderDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """One order that differs: its ClOrdID, the fields, both values, and the reason if there is an explanation."""
 
     order: str
     field: str
@@ -49,14 +51,14 @@ class Differs(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """What a comparison came to. `noise` is the share of orders in which two copies of the candidate differ.
+class OrderComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a comparison. `noise` is the share of orders in which two copies of the candidate differ.
 
-    `moving` orders had moved just before and were left out.
+    `moving` orders had changed just before and were left out.
     """
 
     orders: int
-    same: int
+    identical: int
     differing: int
     unexplained: int
     only_candidate: int
@@ -65,20 +67,20 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     noise: float | None = None
     noise_orders: int = 0
     moving: int = 0
-    first: list[Differs] = []
+    first: list[OrderDifference] = []
 
     @property
     def share(self) -> float:
-        """The share of orders that differ."""
+        """The share of orders that differ, 0 to 1."""
         return self.differing / self.orders if self.orders else 0.0
 
 
-class State(msgspec.Struct, kw_only=True):
-    """Times in ns; `told_ns` is the last look by the host's clock; `virtual` says which clock counts.
+class ShadowState(msgspec.Struct, kw_only=True):
+    """The state of a shadow run. Times in ns; `checked_ns` is the last check by the host's clock.
 
-    `kind` says how the candidate is run: over recordings, live, or by itself and followed. Of one that is run live:
-    `instruments` are those that it gets, `since_ns` is when it began by the time of the feed, `batch` the last of what
-    came in, `lines` how many lines of the journal of the day `lines_of` are counted in this.
+    `virtual` says which clock counts. `kind` says how the candidate runs: over recordings, live, or followed. For a
+    live candidate, `instruments` are its instruments, `since_ns` is its start by the feed's time, `batch` is the
+    last applied batch of inputs, and `counted_lines` are the counted journal lines of the day `counted_lines_date`.
     """
 
     magic: str = _MAGIC
@@ -87,14 +89,14 @@ class State(msgspec.Struct, kw_only=True):
     kind: str = ""
     instruments: list[str] = []
     began_ns: int = 0
-    told_ns: int = 0
+    checked_ns: int = 0
     stopped: bool = False
-    clock: Counted = msgspec.field(default_factory=Counted)
-    faults: dict[str, Faults] = {}
-    components: list[Heard] = []
+    clock: ClockTotals = msgspec.field(default_factory=ClockTotals)
+    faults: dict[str, FaultHistory] = {}
+    components: list[ComponentStatus] = []
     breach_count: int = 0
     breaches_since_reset: int = 0
-    breaches: list[Broke] = []
+    breaches: list[ShadowBreach] = []
     nights: list[dict[str, Any]] = []
     sessions: int = 0
     digest: str = ""
@@ -103,29 +105,31 @@ class State(msgspec.Struct, kw_only=True):
     orders: int = 0
     mutations: int = 0
     checks: int = 0
-    compared: Compared | None = None
+    compared: OrderComparison | None = None
     market_events: int = 0
-    followed: Followed | None = None
+    followed: ReplicationStats | None = None
     since_ns: int = 0
     batch: int = 0
-    lines: int = 0
-    lines_of: str = ""
-    places: dict[str, Place] = {}
+    counted_lines: int = 0
+    counted_lines_date: str = ""
+    offsets: dict[str, Offset] = {}
 
     def save(self, path: Path) -> None:
-        """Write it: whole, synced. Raises `OSError`."""
+        """Write the state: whole and synced. Raises `OSError`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, msgspec.json.encode(self))
 
 
-def read_state(path: Path) -> State:
-    """What was kept. Raises `BadState`, also where nothing was."""
+def read_state(path: Path) -> ShadowState:
+    """Read the saved state. Raises `ShadowStateError` when there is none or it cannot be read."""
     try:
-        state = msgspec.json.decode(path.read_bytes(), type=State)
+        state = msgspec.json.decode(path.read_bytes(), type=ShadowState)
     except FileNotFoundError:
-        raise BadState(f"{path}: no shadow has run here; see holdover shadow run") from None
+        raise ShadowStateError(f"{path}: no shadow has run here; see holdover shadow run") from None
     except (OSError, msgspec.MsgspecError) as problem:
-        raise BadState(f"{path.name}: cannot be read: {problem}") from problem
+        raise ShadowStateError(f"{path.name}: cannot be read: {problem}") from problem
     if state.magic != _MAGIC or state.version != VERSION:
-        raise BadState(f"{path.name}: is {state.magic} version {state.version}, this Holdover reads version {VERSION}")
+        raise ShadowStateError(
+            f"{path.name}: is {state.magic} version {state.version}, this Holdover reads version {VERSION}"
+        )
     return state

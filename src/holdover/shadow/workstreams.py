@@ -1,4 +1,4 @@
-"""Workstreams: what has to be done before a cutover, by people and by systems, from TOML; counted and checked.
+"""Workstreams: the tasks that people and systems must complete before a cutover, read from TOML, counted and checked.
 
 [[workstream]]
 name = "kill switch tested"
@@ -6,7 +6,7 @@ owner = "olga"
 state = "complete"                 # ready, active, blocked
 kind = "runtime"                   # or governance
 blocked_by = ["venue certification"]
-reason = ""                        # why it is blocked, where no other workstream is
+reason = ""                        # why it is blocked, when no workstream blocks it
 required = true
 """
 
@@ -23,8 +23,8 @@ import msgspec
 from holdover.runtime.files import read_toml
 
 
-class BadWorkstreams(ValueError):
-    """A list of workstreams that cannot be read; the message names the file and all that is wrong."""
+class WorkstreamsError(ValueError):
+    """A list of workstreams cannot be read; the message names the file and every problem."""
 
 
 class Workstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,55 +40,63 @@ class Workstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def read_workstreams(path: Path) -> list[Workstream]:
-    """The workstreams in a TOML file. Raises `BadWorkstreams`."""
-    told = read_toml(path, BadWorkstreams)
+    """Read the workstreams from a TOML file. Raises `WorkstreamsError`."""
+    document = read_toml(path, WorkstreamsError)
     problems = [
-        f"{path.name}: {name} is not known here; there is [[workstream]]" for name in told if name != "workstream"
+        f"{path.name}: {name} is not known here; there is [[workstream]]" for name in document if name != "workstream"
     ]
-    found: list[Workstream] = []
-    for number, one in enumerate(told.get("workstream", []), 1):
+    workstreams: list[Workstream] = []
+    for number, table in enumerate(document.get("workstream", []), 1):
         try:
-            found.append(msgspec.convert(one, Workstream))
+            workstreams.append(msgspec.convert(table, Workstream))
         except msgspec.ValidationError as problem:
             problems.append(f"{path.name}: [[workstream]] {number}: {problem}")
     if problems:
-        raise BadWorkstreams("\n".join(problems))
-    return found
+        raise WorkstreamsError("\n".join(problems))
+    return workstreams
 
 
-def counted(workstreams: Sequence[Workstream]) -> str:
-    """`19 / 31 complete, 11 ready, 1 blocked`; what there is none of is left out, but for complete."""
-    states = Counter(one.state for one in workstreams)
-    rest = "".join(f", {states[state]} {state}" for state in ("ready", "active", "blocked") if states[state])
-    return f"{states['complete']} / {len(workstreams)} complete{rest}"
+def workstreams_text(workstreams: Sequence[Workstream]) -> str:
+    """Returns `19 / 31 complete, 11 ready, 1 blocked`; states without workstreams are left out, except complete."""
+    states = Counter(workstream.state for workstream in workstreams)
+    counts_text = "".join(f", {states[state]} {state}" for state in ("ready", "active", "blocked") if states[state])
+    return f"{states['complete']} / {len(workstreams)} complete{counts_text}"
 
 
-def boundary(workstreams: Sequence[Workstream]) -> str:
-    """What stands in the way by its boundary: `2 of governance and 1 of runtime instability are open`."""
-    left = Counter(one.kind for one in workstreams if one.required and one.state != "complete")
-    if not left:
+def open_boundaries_text(workstreams: Sequence[Workstream]) -> str:
+    """Returns the open required workstreams by kind: `2 of governance and 1 of runtime instability are open`."""
+    incomplete = Counter(
+        workstream.kind for workstream in workstreams if workstream.required and workstream.state != "complete"
+    )
+    if not incomplete:
         return "nothing that is required is open, of governance or of runtime instability"
-    return f"{left['governance']} of governance and {left['runtime']} of runtime instability are open"
+    return f"{incomplete['governance']} of governance and {incomplete['runtime']} of runtime instability are open"
 
 
-def contradictions(workstreams: Sequence[Workstream]) -> list[str]:
-    """What of it cannot be true together, a sentence each."""
-    known = {one.name: one for one in workstreams}
-    names = Counter(one.name for one in workstreams)
-    found = [f"{name}: there are {count} of that name" for name, count in names.items() if count > 1]
-    for one in workstreams:
-        found += [
-            f"{one.name}: is blocked by {name}, which is not there" for name in one.blocked_by if name not in known
+def find_contradictions(workstreams: Sequence[Workstream]) -> list[str]:
+    """Returns the contradictions among the workstreams, one sentence each."""
+    by_name = {workstream.name: workstream for workstream in workstreams}
+    names = Counter(workstream.name for workstream in workstreams)
+    problems = [f"{name}: there are {count} of that name" for name, count in names.items() if count > 1]
+    for workstream in workstreams:
+        problems += [
+            f"{workstream.name}: is blocked by {name}, which is not there"
+            for name in workstream.blocked_by
+            if name not in by_name
         ]
-        waits = [name for name in one.blocked_by if name in known and known[name].state != "complete"]
-        if one.state == "blocked" and not waits and not one.reason.strip():
-            found.append(f"{one.name}: is blocked, and neither by what is not complete nor for a reason")
-        if one.state in ("ready", "active", "complete") and waits:
-            found.append(f"{one.name}: is {one.state}, but blocked by {', '.join(waits)}, which is not complete")
-        if not one.owner.strip():
-            found.append(f"{one.name}: has no owner")
+        incomplete_names = [
+            name for name in workstream.blocked_by if name in by_name and by_name[name].state != "complete"
+        ]
+        if workstream.state == "blocked" and not incomplete_names and not workstream.reason.strip():
+            problems.append(f"{workstream.name}: is blocked, and neither by what is not complete nor for a reason")
+        if workstream.state in ("ready", "active", "complete") and incomplete_names:
+            problems.append(
+                f"{workstream.name}: is {workstream.state}, but blocked by {', '.join(incomplete_names)}, which is not complete"
+            )
+        if not workstream.owner.strip():
+            problems.append(f"{workstream.name}: has no owner")
     try:
-        TopologicalSorter({one.name: one.blocked_by for one in workstreams}).prepare()
+        TopologicalSorter({workstream.name: workstream.blocked_by for workstream in workstreams}).prepare()
     except CycleError as problem:
-        found.append(f"{' waits for '.join(reversed(problem.args[1]))}: none of them can ever begin")
-    return found
+        problems.append(f"{' waits for '.join(reversed(problem.args[1]))}: none of them can ever begin")
+    return problems

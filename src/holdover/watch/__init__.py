@@ -1,27 +1,27 @@
-"""The sidecar: the catalogue judged from outside, on what a system writes, streams or sends, as it does so."""
+"""The sidecar: evaluates the catalogue from outside on what a system writes, streams or sends."""
 
-from holdover.watch.dropcopy import DropCopy, FixConfig
-from holdover.watch.hooks import CommandHook, FreezeHook, Hook, HookFailed, UrlHook
+from holdover.watch.drop_copy import DropCopy, FixConfig
+from holdover.watch.hooks import CommandHook, FreezeHook, Hook, HookError, UrlHook
 from holdover.watch.jetstream import Stream, StreamAddress
-from holdover.watch.judges import FixJudge, Judge, MutationJudge
-from holdover.watch.source import BadSource, Place, Source
+from holdover.watch.judge import FixJudge, Judge, MutationJudge
+from holdover.watch.source import Offset, Source, SourceError
 from holdover.watch.spool import Spool
 from holdover.watch.tail import Tail
-from holdover.watch.watch import BadState, Watch
+from holdover.watch.watch import Watch, WatchStateError
 
 __all__ = [
-    "BadSource",
-    "BadState",
+    "SourceError",
+    "WatchStateError",
     "CommandHook",
     "DropCopy",
     "FixConfig",
     "FixJudge",
     "FreezeHook",
     "Hook",
-    "HookFailed",
+    "HookError",
     "Judge",
     "MutationJudge",
-    "Place",
+    "Offset",
     "Source",
     "Spool",
     "Stream",

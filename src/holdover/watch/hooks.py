@@ -1,7 +1,7 @@
-"""What a breach sets off: a freeze in a guard's own store, a POST, a command.
+"""Hooks: what a breach triggers: a freeze in a guard's store, a POST, a command.
 
-Each is done at least once and carries a key that is the same every time, so that its receiver can do it once; the
-freeze store is asked first whether it has the breach already.
+Each hook runs at least once with a key that is the same every time, so that the receiver can act once. The
+freeze hook first checks whether the store already has the breach.
 """
 
 from __future__ import annotations
@@ -17,53 +17,59 @@ import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.runtime import Breach, FreezeStore, read_config
-from holdover.runtime.breach import page_for
+from holdover.runtime.breach import make_page
 
 _TIMEOUT_S = 30.0
 
 
-class HookFailed(RuntimeError):
-    """A hook that did not take a breach; it says which and why."""
+class HookError(RuntimeError):
+    """A hook did not accept a breach; the message says which and why."""
 
 
 class Hook(Protocol):
-    """Something that acts on a breach."""
+    """An action on a breach."""
 
     name: str
 
-    def act(self, breach: Breach, key: str) -> None:
-        """Act. Raises `HookFailed`, or `StoreProblem`, when it was not done."""
+    def run(self, breach: Breach, key: str) -> None:
+        """Run the hook. Raises `HookError` or `StoreError` when it failed."""
 
 
 class FreezeHook:
-    """Freezes the breach's scope in the store of a guard, and puts the page into its outbox.
+    """Freezes the breach's scope in a guard's store and puts the page into its outbox.
 
-    `guard` is the guard's directory or its configuration. A guard that is running obeys the freeze within the time that
-    it is configured to, and delivers the page by its own channels.
+    `guard` is the guard's directory or its configuration. A running guard obeys the freeze within its configured
+    time and delivers the page by its own channels.
     """
 
     def __init__(self, guard: Path, catalogue: Catalogue) -> None:
         self.name = "guard"
-        told = read_config(guard) if guard.is_file() else None
-        self.store = told.open_store() if told is not None else FreezeStore(guard / "guard.db", "watch")
-        names = [channel.name for channel in told.channels()] if told is not None else ["file:pages.jsonl"]
-        self._channels = told.levels[0].channels if told is not None and told.levels else names
+        config = read_config(guard) if guard.is_file() else None
+        self.store = config.open_store() if config is not None else FreezeStore(guard / "guard.db", "watch")
+        names = [channel.name for channel in config.make_channels()] if config is not None else ["file:pages.jsonl"]
+        self._channels = config.levels[0].channels if config is not None and config.levels else names
         self._catalogue = catalogue
 
-    def act(self, breach: Breach, key: str) -> None:
-        """Breach, freeze, page and audit in one synced transaction, unless the store has the breach already."""
-        if any(one.identity == breach.identity for one in self.store.breaches()):
+    def run(self, breach: Breach, key: str) -> None:
+        """Write breach, freeze, page and audit in one synced transaction, unless the store already has the breach.
+
+        Raises `StoreError`.
+        """
+        if any(stored.identity == breach.identity for stored in self.store.breaches()):
             return
         entry = self._catalogue.invariants[breach.invariant].entry
-        frozen = any(one.scope == breach.scope and one.invariant == breach.invariant for one in self.store.in_force())
+        frozen = any(
+            freeze.scope == breach.scope and freeze.invariant == breach.invariant
+            for freeze in self.store.active_freezes()
+        )
         if frozen:
-            self.store.note(breach)
+            self.store.record_repeated_breach(breach)
         else:
-            self.store.record(breach, list(entry.allows), page_for(breach, entry, 0), self._channels)
+            self.store.record_breach(breach, list(entry.allows), make_page(breach, entry, 0), self._channels)
 
 
 class UrlHook:
-    """Posts the breach as JSON; the key stands in the header Idempotency-Key."""
+    """Posts the breach as JSON; the header Idempotency-Key holds the key."""
 
     def __init__(self, url: str) -> None:
         if not url.startswith(("http://", "https://")):
@@ -71,15 +77,15 @@ class UrlHook:
         self.name = "url"
         self._url = url
 
-    def act(self, breach: Breach, key: str) -> None:
-        """Post. Raises `HookFailed` for anything but an answer of 2xx."""
+    def run(self, breach: Breach, key: str) -> None:
+        """Post the breach. Raises `HookError` for any answer but 2xx."""
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
         request = urllib.request.Request(self._url, data=msgspec.json.encode(breach), headers=headers, method="POST")
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
                 return
         except (urllib.error.URLError, OSError) as problem:
-            raise HookFailed(f"the hook at {self._url} did not take the breach: {problem}") from problem
+            raise HookError(f"the hook at {self._url} did not take the breach: {problem}") from problem
 
 
 class CommandHook:
@@ -91,10 +97,10 @@ class CommandHook:
         if not self._command:
             raise ValueError("--hook-command: the command is empty")
 
-    def act(self, breach: Breach, key: str) -> None:
-        """Run it. Raises `HookFailed` when it cannot be run or does not end with 0."""
+    def run(self, breach: Breach, key: str) -> None:
+        """Run the command. Raises `HookError` when it cannot run or its exit code is not 0."""
         try:
-            ended = subprocess.run(
+            completed = subprocess.run(
                 ["env", f"HOLDOVER_KEY={key}", *self._command],
                 input=msgspec.json.encode(breach),
                 stdout=subprocess.DEVNULL,
@@ -102,6 +108,6 @@ class CommandHook:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as problem:
-            raise HookFailed(f"the hook {self._command[0]} could not be run: {problem}") from problem
-        if ended.returncode:
-            raise HookFailed(f"the hook {self._command[0]} ended with exit code {ended.returncode}")
+            raise HookError(f"the hook {self._command[0]} could not be run: {problem}") from problem
+        if completed.returncode:
+            raise HookError(f"the hook {self._command[0]} ended with exit code {completed.returncode}")

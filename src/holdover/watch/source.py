@@ -1,4 +1,4 @@
-"""What a watch reads from: a source gives lines, knows where it stands in them, and says what was lost on the way."""
+"""Sources: where a watch reads lines from. A source knows its offset and reports what was lost."""
 
 from __future__ import annotations
 
@@ -7,52 +7,53 @@ from typing import Protocol
 import msgspec
 
 
-class Place(msgspec.Struct, kw_only=True):
-    """Where a reader stands.
+class Offset(msgspec.Struct, kw_only=True):
+    """The position of a reader in its source.
 
-    In a file: its inode, a digest of its first bytes, the offset after the last whole line. In a stream: when it was
-    made, the sequence number of the last message and a digest of that, how many messages were `lost` unread and, in
-    `breaks`, how often nobody can say how many. In a spool: the number of its file in `sequence`, and the offset.
+    In a file: its inode, a digest of its first bytes, the offset after the last whole line. In a stream: its
+    creation time, the sequence number and digest of the last message, how many messages were lost unread
+    (`lost_count`), and how often the number of lost messages is unknown (`break_count`). In a spool: the file's
+    number in `sequence`, and the offset in that file.
     """
 
     inode: int = 0
-    head: str = ""
+    head_digest: str = ""
     head_size: int = 0
-    offset: int = 0
+    byte_offset: int = 0
     line: int = 0
-    made: str = ""
+    created: str = ""
     sequence: int = 0
-    lost: int = 0
-    breaks: int = 0
+    lost_count: int = 0
+    break_count: int = 0
 
     @property
-    def whole(self) -> bool:
-        """Whether everything that the source held has been given."""
-        return not self.lost and not self.breaks
+    def is_complete(self) -> bool:
+        """Whether everything that the source held was returned."""
+        return not self.lost_count and not self.break_count
 
 
-class BadSource(ValueError):
-    """A source that cannot be read; the message says which, why and what would be right."""
+class SourceError(ValueError):
+    """A source cannot be read; the message says which, why and what would be right."""
 
 
 class Source(Protocol):
-    """Gives lines; `told` says, in sentences, what went wrong on the way."""
+    """Returns lines; `notices` lists problems in sentences."""
 
-    told: list[str]
-
-    @property
-    def place(self) -> Place:
-        """After the last line that `lines` gave."""
+    notices: list[str]
 
     @property
-    def ended(self) -> bool:
-        """Whether what was there at the start has been given, once `lines` has given nothing."""
+    def offset(self) -> Offset:
+        """The position after the last line that `read_lines` returned."""
 
-    def lines(self, most: int = 5000) -> list[bytes]:
-        """Whole lines that have not been given yet, about so many at most; empty when there are none now."""
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether everything present at the start was returned; valid after `read_lines` returned nothing."""
+
+    def read_lines(self, count_max: int = 5000) -> list[bytes]:
+        """Return about `count_max` new whole lines at most; empty when there are none now."""
 
     def wait(self, seconds: float) -> None:
-        """Wait so long for more to come."""
+        """Wait up to `seconds` for more lines."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the source."""

@@ -1,8 +1,8 @@
-"""What came over a wire, on the disk before whoever brought it goes on: written by one thread, read by another.
+"""A spool: stores received messages on disk before the receiver continues. One thread writes it, another reads it.
 
-A spool is a folder of numbered files. A message is its length in eight digits, a space, its bytes and a line end, so
-that line ends inside a message do no harm and `holdover audit` can read the files as FIX logs. When a file has grown
-long another is begun; those before the one that is being read may be taken away.
+A spool is a folder of numbered files. A message is its length in eight digits, a space, its bytes and a line
+end, so line ends inside a message do no harm and `holdover audit` can read the files as FIX logs. A file that
+has reached its maximum size is followed by another; files before the one being read may be deleted.
 """
 
 from __future__ import annotations
@@ -15,88 +15,93 @@ from typing import IO, Final
 import msgspec
 
 from holdover.runtime.files import sync_directory
-from holdover.watch.source import BadSource, Place
+from holdover.watch.source import Offset, SourceError
 
 _HEAD: Final = 9
 _SUFFIX: Final = ".fix"
 
 
 class Spool:
-    """One folder. `append` and `lines` may be called from different threads; what is read has been synced."""
+    """One folder. `append` and `read_lines` may run in different threads; everything read has been synced.
 
-    def __init__(self, directory: Path, place: Place | None = None, *, longest: int = 64 << 20) -> None:
-        self.place = msgspec.structs.replace(place) if place is not None else Place()
-        self._directory, self._longest = directory, longest
+    Raises `SourceError` when the folder is shorter than `offset`.
+    """
+
+    def __init__(self, directory: Path, offset: Offset | None = None, *, size_max: int = 64 << 20) -> None:
+        self.offset = msgspec.structs.replace(offset) if offset is not None else Offset()
+        self._directory, self._size_max = directory, size_max
         self._lock = threading.Lock()
         directory.mkdir(parents=True, exist_ok=True)
-        numbers = sorted(int(one.stem) for one in directory.glob(f"*{_SUFFIX}") if one.stem.isdigit())
+        numbers = sorted(int(path.stem) for path in directory.glob(f"*{_SUFFIX}") if path.stem.isdigit())
         last = numbers[-1] if numbers else 1
         path = self._path(last)
-        self._writing: IO[bytes] = open(path, "ab")  # noqa: SIM115 - lives until `close`
+        self._write_file: IO[bytes] = open(path, "ab")  # noqa: SIM115 - lives until `close`
         sync_directory(directory)
-        whole = _whole(path)
-        self._writing.truncate(whole)  # what a kill left of a message that nobody was told to have taken
-        self._end = (last, whole)
-        self._reading: IO[bytes] | None = None
-        if not self.place.sequence:
-            self.place.sequence = numbers[0] if numbers else last
-        there = self._path(self.place.sequence)
-        if not there.exists() or there.stat().st_size < self.place.offset:
-            raise BadSource(f"{there}: is shorter than what was judged of it; put it back, or begin a new state folder")
+        whole_size = _whole_size(path)
+        self._write_file.truncate(whole_size)  # what a kill left of a message that nobody was told is stored
+        self._end = (last, whole_size)
+        self._read_file: IO[bytes] | None = None
+        if not self.offset.sequence:
+            self.offset.sequence = numbers[0] if numbers else last
+        reading_path = self._path(self.offset.sequence)
+        if not reading_path.exists() or reading_path.stat().st_size < self.offset.byte_offset:
+            raise SourceError(
+                f"{reading_path}: is shorter than what was judged of it; put it back, or begin a new state folder"
+            )
 
     def append(self, message: bytes) -> None:
-        """Add one message; it is on the disk on return. Raises `OSError` when the disk does not take it."""
+        """Append one message; it is on disk on return. Raises `OSError` when the write fails."""
         number, size = self._end
         record = b"%08d %s\n" % (len(message), message)
-        self._writing.write(record)
-        self._writing.flush()
-        os.fsync(self._writing.fileno())
+        self._write_file.write(record)
+        self._write_file.flush()
+        os.fsync(self._write_file.fileno())
         size += len(record)
-        if size >= self._longest:
-            self._writing.close()
+        if size >= self._size_max:
+            self._write_file.close()
             number, size = number + 1, 0
-            self._writing = open(self._path(number), "ab")  # noqa: SIM115 - lives until `close`
+            self._write_file = open(self._path(number), "ab")  # noqa: SIM115 - lives until `close`
             sync_directory(self._directory)
         with self._lock:
             self._end = (number, size)
 
-    def lines(self, most: int = 5000) -> list[bytes]:
-        """The messages that are there and have not been given yet, at most so many, a line end after each."""
+    def read_lines(self, count_max: int = 5000) -> list[bytes]:
+        """Return at most `count_max` new messages, with a line end after each."""
         with self._lock:
             last, size = self._end
-        place = self.place
-        found: list[bytes] = []
-        while len(found) < most:
-            if self._reading is None:
-                self._reading = open(self._path(place.sequence), "rb")  # noqa: SIM115 - lives until `close`
-                self._reading.seek(place.offset)
-            if place.sequence == last and place.offset >= size:
+        offset = self.offset
+        messages: list[bytes] = []
+        while len(messages) < count_max:
+            if self._read_file is None:
+                self._read_file = open(self._path(offset.sequence), "rb")  # noqa: SIM115 - lives until `close`
+                self._read_file.seek(offset.byte_offset)
+            if offset.sequence == last and offset.byte_offset >= size:
                 break
-            head = self._reading.read(_HEAD)
-            if not head and place.sequence < last:
-                self._reading.close()
-                self._reading = None
-                place.sequence, place.offset = place.sequence + 1, 0
+            head = self._read_file.read(_HEAD)
+            if not head and offset.sequence < last:
+                self._read_file.close()
+                self._read_file = None
+                offset.sequence, offset.byte_offset = offset.sequence + 1, 0
                 continue
-            message = self._reading.read(int(head) + 1)
-            found.append(message)
-            place.offset += len(head) + len(message)
-            place.line += 1
-        return found
+            message = self._read_file.read(int(head) + 1)
+            messages.append(message)
+            offset.byte_offset += len(head) + len(message)
+            offset.line += 1
+        return messages
 
     def close(self) -> None:
-        """Let go of the files."""
-        self._writing.close()
-        if self._reading is not None:
-            self._reading.close()
-            self._reading = None
+        """Close the files."""
+        self._write_file.close()
+        if self._read_file is not None:
+            self._read_file.close()
+            self._read_file = None
 
     def _path(self, number: int) -> Path:
         return self._directory / f"{number:06d}{_SUFFIX}"
 
 
-def _whole(path: Path) -> int:
-    """How many bytes of a file are whole messages."""
+def _whole_size(path: Path) -> int:
+    """Return how many bytes of a file are whole messages."""
     size = path.stat().st_size
     end = 0
     with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""A file followed as it is written: whole lines, through rotation and truncation, from a place that can be kept."""
+"""Follows a file while it is written: whole lines, through rotation and truncation, from a resumable offset."""
 
 from __future__ import annotations
 
@@ -12,129 +12,135 @@ from typing import IO
 
 import msgspec
 
-from holdover.watch.source import Place
+from holdover.watch.source import Offset
 
 _HEAD = 1024
-_ASIDE = re.compile(r"[.-][0-9][0-9T_:.-]*")  # what rotation adds to a name: a number, a date, a time
+_ROTATION_SUFFIX = re.compile(r"[.-][0-9][0-9T_:.-]*")  # what rotation adds to a name: a number, a date, a time
 
 
 class Tail:
-    """Follows one path. `place` is after the last line that `lines` gave; `told` says what was lost on the way."""
+    """Follows one path. `offset` is after the last line returned; `notices` lists what was lost."""
 
-    def __init__(self, path: Path, place: Place | None = None) -> None:
+    def __init__(self, path: Path, offset: Offset | None = None) -> None:
         self.path = path
-        self.place = msgspec.structs.replace(place) if place is not None else Place()
-        self.told: list[str] = []
+        self.offset = msgspec.structs.replace(offset) if offset is not None else Offset()
+        self.notices: list[str] = []
         self._file: IO[bytes] | None = None
-        if place is not None and place.inode:
-            self._resume(self.place)
+        if offset is not None and offset.inode:
+            self._resume(self.offset)
 
-    def lines(self, most: int = 5000) -> list[bytes]:
-        """The whole lines that are there now and have not been given yet, at most so many; empty when there is none."""
-        found = self._read(most)
-        while not found and self._another():
-            # What was written between the last look and the rotation belongs to the old file.
-            found = self._read(most)
-            if not found:
-                self._move_on()
-                found = self._read(most)
-        return found
+    def read_lines(self, count_max: int = 5000) -> list[bytes]:
+        """Return at most `count_max` new whole lines; empty when there are none."""
+        lines = self._read_lines(count_max)
+        while not lines and self._is_rotated():
+            # What was written between the last read and the rotation belongs to the old file.
+            lines = self._read_lines(count_max)
+            if not lines:
+                self._open_next()
+                lines = self._read_lines(count_max)
+        return lines
 
     @property
-    def ended(self) -> bool:
-        """Always: a file that gives nothing has nothing more now."""
+    def is_exhausted(self) -> bool:
+        """Always True: a file that returns nothing has nothing more now."""
         return True
 
     def wait(self, seconds: float) -> None:
-        """Wait so long; nothing tells of a write."""
+        """Wait for `seconds`; nothing signals a write."""
         threading.Event().wait(seconds)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _read(self, most: int) -> list[bytes]:
+    def _read_lines(self, count_max: int) -> list[bytes]:
         if self._file is None:
             return []
-        place = self.place
+        offset = self.offset
         size = os.fstat(self._file.fileno()).st_size
-        if size < place.offset or not self._same_head(self._file, place):
-            self.told.append(f"{self.path}: was cut short; reading it again from its beginning")
-            self._start(self._file)
-        self._file.seek(place.offset)
-        found: list[bytes] = []
-        while len(found) < most:
+        if size < offset.byte_offset or not self._head_matches(self._file, offset):
+            self.notices.append(f"{self.path}: was cut short; reading it again from its beginning")
+            self._start_file(self._file)
+        self._file.seek(offset.byte_offset)
+        lines: list[bytes] = []
+        while len(lines) < count_max:
             line = self._file.readline()
             if not line.endswith(b"\n"):
                 break
-            found.append(line)
-            place.offset += len(line)
-            place.line += 1
-        if place.head_size < _HEAD and place.offset > place.head_size:
-            place.head_size = min(place.offset, _HEAD)
-            place.head = _digest(self._file, place.head_size)
-        return found
+            lines.append(line)
+            offset.byte_offset += len(line)
+            offset.line += 1
+        if offset.head_size < _HEAD and offset.byte_offset > offset.head_size:
+            offset.head_size = min(offset.byte_offset, _HEAD)
+            offset.head_digest = _digest(self._file, offset.head_size)
+        return lines
 
-    def _another(self) -> bool:
-        """Whether the file that stands at the path is another than the one that is being read."""
+    def _is_rotated(self) -> bool:
+        """Whether the path now names another file than the open one."""
         try:
-            there = os.stat(self.path)
+            status = os.stat(self.path)
         except FileNotFoundError:
             return False
-        return self._file is None or os.fstat(self._file.fileno()).st_ino != there.st_ino
+        return self._file is None or os.fstat(self._file.fileno()).st_ino != status.st_ino
 
-    def _after(self) -> Path:
-        """The file that was begun when this one was put aside; a slow reader may find several, and takes the next.
+    def _next_file(self) -> Path:
+        """Return the file that follows the open one after a rotation: of several, the next.
 
-        They are told by when each was last written: nothing is written to a file after it has been put aside.
+        The last write time orders them: a rotated file is not written again.
         """
         if self._file is None:
             return self.path
-        now = os.fstat(self._file.fileno())
-        found: list[tuple[int, str, Path]] = []
+        current = os.fstat(self._file.fileno())
+        candidates: list[tuple[int, str, Path]] = []
         for path in self.path.parent.iterdir():
-            if _ASIDE.fullmatch(path.name.removeprefix(self.path.name)):
+            if _ROTATION_SUFFIX.fullmatch(path.name.removeprefix(self.path.name)):
                 with contextlib.suppress(FileNotFoundError):
-                    there = path.stat()
-                    if there.st_ino != now.st_ino and there.st_mtime_ns >= now.st_mtime_ns and there.st_size:
-                        found.append((there.st_mtime_ns, path.name, path))
-        return min(found)[2] if found else self.path
+                    status = path.stat()
+                    if status.st_ino != current.st_ino and status.st_mtime_ns >= current.st_mtime_ns and status.st_size:
+                        candidates.append((status.st_mtime_ns, path.name, path))
+        return min(candidates)[2] if candidates else self.path
 
-    def _move_on(self) -> None:
-        after = self._after()
+    def _open_next(self) -> None:
+        next_file = self._next_file()
         self.close()
-        self._file = open(after, "rb")  # noqa: SIM115 - lives until `close`
-        self._start(self._file)
+        self._file = open(next_file, "rb")  # noqa: SIM115 - lives until `close`
+        self._start_file(self._file)
 
-    def _start(self, file: IO[bytes]) -> None:
-        place = self.place
-        place.inode, place.head, place.head_size = os.fstat(file.fileno()).st_ino, "", 0
-        place.offset = place.line = 0
+    def _start_file(self, file: IO[bytes]) -> None:
+        offset = self.offset
+        offset.inode, offset.head_digest, offset.head_size = os.fstat(file.fileno()).st_ino, "", 0
+        offset.byte_offset = offset.line = 0
 
-    def _resume(self, place: Place) -> None:
-        """Find the file again in which the last reader stood: at the path, or beside it under another name."""
-        beside = [self.path]
+    def _resume(self, offset: Offset) -> None:
+        """Find the file that the last reader had open: at the path, or rotated to another name."""
+        candidates = [self.path]
         if self.path.parent.is_dir():
-            beside += sorted(one for one in self.path.parent.iterdir() if one.name.startswith(self.path.name))
-        for path in beside:
+            candidates += sorted(
+                sibling for sibling in self.path.parent.iterdir() if sibling.name.startswith(self.path.name)
+            )
+        for path in candidates:
             try:
                 file = open(path, "rb")  # noqa: SIM115 - lives until `close`
             except OSError:
                 continue
             status = os.fstat(file.fileno())
-            if status.st_ino == place.inode and status.st_size >= place.offset and self._same_head(file, place):
+            if (
+                status.st_ino == offset.inode
+                and status.st_size >= offset.byte_offset
+                and self._head_matches(file, offset)
+            ):
                 self._file = file
                 return
             file.close()
-        self.told.append(f"{self.path}: the file that was being read is gone; what it held after that is not known")
-        self.place = Place()
+        self.notices.append(f"{self.path}: the file that was being read is gone; what it held after that is not known")
+        self.offset = Offset()
 
-    def _same_head(self, file: IO[bytes], place: Place) -> bool:
-        return not place.head_size or _digest(file, place.head_size) == place.head
+    def _head_matches(self, file: IO[bytes], offset: Offset) -> bool:
+        return not offset.head_size or _digest(file, offset.head_size) == offset.head_digest
 
 
 def _digest(file: IO[bytes], size: int) -> str:

@@ -1,8 +1,10 @@
-"""The sidecar: lines in, breaches out, acted on, and all of it kept so that a kill at any moment changes nothing.
+"""The sidecar: reads lines, finds breaches, runs hooks, and saves its state so that a kill at any moment changes
+nothing.
 
-The state of a watch is one file, written whole and synced: where it stands in its source, the monitor's memory, the
-breaches so far, the acts still to be done. Breaches go to `breaches.jsonl` beside it, synced before the state that
-counts them; what a killed process wrote after its last state is cut off, and found again.
+The state of a watch is one file, written atomically and synced: the offset in its source, the monitor's
+memory, the breaches so far, the hooks still to run. Breaches go to `breaches.jsonl` in the same folder,
+synced before the state that counts them. What a killed process wrote after its last state is truncated and
+found again.
 """
 
 from __future__ import annotations
@@ -16,21 +18,21 @@ from typing import IO, Final
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.runtime import Breach, StoreProblem
-from holdover.runtime.files import held_alone, write_whole
-from holdover.runtime.metrics import Figures, backlog_of, by_scope
-from holdover.watch.hooks import FreezeHook, Hook, HookFailed
-from holdover.watch.judges import Judge
-from holdover.watch.source import Place
+from holdover.runtime import Breach, StoreError
+from holdover.runtime.files import lock_file, write_whole
+from holdover.runtime.metrics import GuardMetrics, count_by_scope, read_backlog
+from holdover.watch.hooks import FreezeHook, Hook, HookError
+from holdover.watch.judge import Judge
+from holdover.watch.source import Offset
 
-_EVERY: Final = 20_000
+_SAVE_EVERY_LINES: Final = 20_000
 _RETRY_S: Final = (0.1, 0.5, 2.0, 10.0, 60.0)
 STATE: Final = "watch.state"
 BREACHES: Final = "breaches.jsonl"
 
 
-class Pending(msgspec.Struct, kw_only=True):
-    """A breach that one hook has not taken yet."""
+class PendingAction(msgspec.Struct, kw_only=True):
+    """A breach that one hook has not accepted yet."""
 
     hook: str
     breach: Breach
@@ -38,27 +40,28 @@ class Pending(msgspec.Struct, kw_only=True):
     attempts: int = 0
 
 
-class Kept(msgspec.Struct, kw_only=True):
-    """The state of a watch."""
+class WatchState(msgspec.Struct, kw_only=True):
+    """The saved state of a watch."""
 
     source: str
     digest: str
-    place: Place
+    offset: Offset
     memory: bytes
     breaches: int
     size: int
-    told: dict[str, int]
-    pending: list[Pending]
+    breach_counts: dict[str, int]
+    pending: list[PendingAction]
 
 
-class BadState(ValueError):
-    """A state directory that is not this watch's; the message says whose."""
+class WatchStateError(ValueError):
+    """A state directory is damaged, locked, or belongs to another watch; the message says which."""
 
 
 class Watch:
-    """Judges a source's lines and acts on breaches. `say` gets each breach once a process, `complain` each problem.
+    """Evaluates a source's lines and runs hooks on breaches.
 
-    `directory` keeps the state; without it nothing is kept.
+    `report_breach` receives each breach once per process, `report_problem` each problem. `directory` holds the
+    state; without it nothing is saved. Raises `WatchStateError` when the directory cannot be used.
     """
 
     def __init__(
@@ -67,70 +70,70 @@ class Watch:
         judge: Judge,
         digest: str,
         hooks: Sequence[Hook],
-        say: Callable[[Breach], None],
-        complain: Callable[[str], None],
+        report_breach: Callable[[Breach], None],
+        report_problem: Callable[[str], None],
         directory: Path | None = None,
     ) -> None:
-        self.place: Place | None = None
+        self.offset: Offset | None = None
         self.breaches = 0
-        self.pending: list[Pending] = []
+        self.pending: list[PendingAction] = []
         self._source, self._digest, self._judge = source, digest, judge
         self._hooks = {hook.name: hook for hook in hooks}
-        self._say, self._complain, self._directory = say, complain, directory
-        self._found: dict[str, int] = {}
+        self._report_breach, self._report_problem, self._directory = report_breach, report_problem, directory
+        self._breach_counts: dict[str, int] = {}
         self._next_try = 0.0
-        self._since = 0
-        self._kept_at, self._cost = 0.0, 0.0
+        self._unsaved_lines = 0
+        self._saved_at_s, self._save_cost_s = 0.0, 0.0
         self._size = 0
         self._judged_ns = time.time_ns()
         self._lock: IO[bytes] | None = None
-        judge.on_breach = self._breached
+        judge.on_breach = self._handle_breach
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(directory)
+            self._lock = _lock_directory(directory)
             try:
                 self._resume(directory)
             except BaseException:
-                self.close()  # at once: who reads the problem may try again
+                self.close()  # immediately: the caller may handle the error and try again
                 raise
 
-    def lines(self, lines: Sequence[bytes], first: int) -> None:
-        """Judge lines, the first of which has the number `first`."""
+    def judge_lines(self, lines: Sequence[bytes], first: int) -> None:
+        """Evaluate lines; `first` is the number of the first one."""
         judge = self._judge
         for number, line in enumerate(lines, first):
-            judge.line(line, number)
-        self._since += len(lines)
+            judge.judge_line(line, number)
+        self._unsaved_lines += len(lines)
         self._judged_ns = time.time_ns()
-        for told in judge.skipped:
-            self._complain(told)
+        for problem in judge.skipped:
+            self._report_problem(problem)
         judge.skipped.clear()
-        self.deliver()
+        self.run_pending()
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """End the source: no more lines follow."""
         self._judge.end()
-        self.deliver()
+        self.run_pending()
 
     def close(self) -> None:
-        """Let go of the state's folder."""
+        """Release the lock on the state's folder."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     @property
-    def settled(self) -> bool:
+    def is_settled(self) -> bool:
         """Whether the last line ended a step."""
-        return self._judge.settled
+        return self._judge.is_settled
 
     @property
     def verdict(self) -> str:
-        """`breach`, `holds`, or `unknown` when nothing has been judged."""
+        """`breach`, `holds`, or `unknown` when nothing was evaluated."""
         return "breach" if self.breaches else "holds" if self._judge.mutations else "unknown"
 
-    def figures(self, catalogue: Catalogue) -> Figures:
-        """What is known now, for metrics; from any thread. The breaches are those of all processes of this state."""
+    def metrics(self, catalogue: Catalogue) -> GuardMetrics:
+        """Return the current metrics; callable from any thread. Breaches are those of all processes of this state."""
         breaches: dict[tuple[str, str], int] = {}
-        for mark in list(self._found):
+        for mark in list(self._breach_counts):
             name = mark.partition("/")[0]
             severity = catalogue.invariants[name].entry.severity if name in catalogue.invariants else ""
             breaches[name, severity] = breaches.get((name, severity), 0) + 1
@@ -138,65 +141,65 @@ class Watch:
         freezes, backlog, problems = {}, None, 0
         try:
             if store is not None:
-                freezes, backlog = by_scope(store.in_force()), backlog_of(store)
-        except StoreProblem:
+                freezes, backlog = count_by_scope(store.active_freezes()), read_backlog(store)
+        except StoreError:
             problems += 1
-        place = self.place
-        return Figures(
+        offset = self.offset
+        return GuardMetrics(
             digest=self._digest,
             invariants=len(catalogue.invariants),
             mutations=self._judge.mutations,
-            checks=self._judge.monitor.checks,
+            checks=self._judge.monitor.check_count,
             breaches=breaches,
             freezes=freezes,
             backlog=backlog,
             now_ns=time.time_ns(),
             beat_ns=self._judged_ns,
-            lost=place.lost if place is not None else 0,
-            undone=len(self.pending),
-            problems=problems + (place.breaks if place is not None else 0),
+            lost_messages=offset.lost_count if offset is not None else 0,
+            pending_actions=len(self.pending),
+            problems=problems + (offset.break_count if offset is not None else 0),
         )
 
     # -- acting -------------------------------------------------------------------------------------------------
 
-    def deliver(self) -> None:
-        """Try every act that is due once; what fails is tried again, later each time."""
-        now = time.monotonic()
-        if not self.pending or now < self._next_try:
+    def run_pending(self) -> None:
+        """Try every due hook once; a failed hook is retried with growing delays."""
+        now_s = time.monotonic()
+        if not self.pending or now_s < self._next_try:
             return
-        left: list[Pending] = []
-        for one in self.pending:
-            hook = self._hooks.get(one.hook)
+        failed: list[PendingAction] = []
+        for action in self.pending:
+            hook = self._hooks.get(action.hook)
             if hook is None:
-                continue  # this run was started without it
+                continue  # this process was started without the hook
             try:
-                hook.act(one.breach, one.key)
-            except (HookFailed, StoreProblem) as problem:
-                one.attempts += 1
-                left.append(one)
-                self._complain(f"{problem}; it will be tried again")
-        self.pending = left
-        if left:
-            self._next_try = now + _RETRY_S[min(max(one.attempts for one in left), len(_RETRY_S)) - 1]
+                hook.run(action.breach, action.key)
+            except (HookError, StoreError) as problem:
+                action.attempts += 1
+                failed.append(action)
+                self._report_problem(f"{problem}; it will be tried again")
+        self.pending = failed
+        if failed:
+            self._next_try = now_s + _RETRY_S[min(max(action.attempts for action in failed), len(_RETRY_S)) - 1]
 
-    def waits(self) -> Iterator[float]:
-        """For a run that ends: how long to wait before each of a few more tries, while an act is undone."""
+    def retry_delays(self) -> Iterator[float]:
+        """Yield the seconds to wait before each of a few more attempts, while a hook is pending at the end of a run."""
         for seconds in _RETRY_S[:3]:
             if not self.pending:
                 return
             yield seconds
             self._next_try = 0.0
-            self.deliver()
+            self.run_pending()
 
-    def _breached(self, breach: Breach) -> None:
+    def _handle_breach(self, breach: Breach) -> None:
         mark = f"{breach.invariant}/{breach.subsystem}/{breach.key}"
-        self._found[mark] = self._found.get(mark, 0) + 1
-        if self._found[mark] > 1:
+        self._breach_counts[mark] = self._breach_counts.get(mark, 0) + 1
+        if self._breach_counts[mark] > 1:
             return
         self.breaches += 1
         breach = msgspec.structs.replace(breach, number=self.breaches)
         key = f"{self._source}/{self.breaches}"
-        self.pending += [Pending(hook=name, breach=breach, key=key) for name in self._hooks]
+        self.pending += [PendingAction(hook=name, breach=breach, key=key) for name in self._hooks]
         self._next_try = 0.0
         if self._directory is not None:
             with open(self._directory / BREACHES, "ab") as file:
@@ -204,37 +207,41 @@ class Watch:
                 file.flush()
                 os.fsync(file.fileno())
                 self._size = file.tell()
-        self._say(breach)
+        self._report_breach(breach)
 
     # -- keeping ------------------------------------------------------------------------------------------------
 
-    def keep(self, place: Place, *, now: bool = False) -> None:
-        """Write the state, when enough has changed to be worth it, or `now`. Only between steps."""
-        self.place = place
-        if self._directory is None or not self._judge.settled or not (self._since or now):
+    def save(self, offset: Offset, *, force: bool = False) -> None:
+        """Save the state if enough has changed, or always with `force`. Does nothing inside a step."""
+        self.offset = offset
+        if self._directory is None or not self._judge.is_settled or not (self._unsaved_lines or force):
             return
         began = time.monotonic()
-        if not now and self._since < _EVERY and began - self._kept_at < max(1.0, 10 * self._cost):
+        if (
+            not force
+            and self._unsaved_lines < _SAVE_EVERY_LINES
+            and began - self._saved_at_s < max(1.0, 10 * self._save_cost_s)
+        ):
             return
-        kept = Kept(
+        state = WatchState(
             source=self._source,
             digest=self._digest,
-            place=place,
-            memory=self._judge.dump(),
+            offset=offset,
+            memory=self._judge.to_bytes(),
             breaches=self.breaches,
             size=self._size,
-            told=self._found,
+            breach_counts=self._breach_counts,
             pending=self.pending,
         )
-        write_whole(self._directory / STATE, msgspec.msgpack.encode(kept))
-        self._since = 0
-        self._kept_at = time.monotonic()
-        self._cost = self._kept_at - began
+        write_whole(self._directory / STATE, msgspec.msgpack.encode(state))
+        self._unsaved_lines = 0
+        self._saved_at_s = time.monotonic()
+        self._save_cost_s = self._saved_at_s - began
 
-    def keep_acts(self) -> None:
-        """Write the state once more, when what is still to be done has changed since."""
-        if self.place is not None:
-            self.keep(self.place, now=True)
+    def save_pending(self) -> None:
+        """Save the state again after pending hooks have run."""
+        if self.offset is not None:
+            self.save(self.offset, force=True)
 
     def _resume(self, directory: Path) -> None:
         path = directory / STATE
@@ -244,23 +251,30 @@ class Watch:
                 os.truncate(breaches, 0)
             return
         try:
-            kept = msgspec.msgpack.decode(path.read_bytes(), type=Kept)
+            state = msgspec.msgpack.decode(path.read_bytes(), type=WatchState)
         except msgspec.MsgspecError as problem:
-            raise BadState(f"{path}: the state is damaged: {problem}; remove the folder to begin anew") from problem
-        if kept.source != self._source:
-            raise BadState(f"{directory}: belongs to a watch of {kept.source}, not of {self._source}")
-        if kept.digest != self._digest:
-            self._complain(f"{directory}: was kept under another catalogue; judging goes on under this one")
-        self._judge.load(kept.memory)
-        self.place, self.breaches, self.pending, self._found = kept.place, kept.breaches, kept.pending, kept.told
-        self._size = kept.size
+            raise WatchStateError(
+                f"{path}: the state is damaged: {problem}; remove the folder to begin anew"
+            ) from problem
+        if state.source != self._source:
+            raise WatchStateError(f"{directory}: belongs to a watch of {state.source}, not of {self._source}")
+        if state.digest != self._digest:
+            self._report_problem(f"{directory}: was kept under another catalogue; judging goes on under this one")
+        self._judge.restore_bytes(state.memory)
+        self.offset, self.breaches, self.pending, self._breach_counts = (
+            state.offset,
+            state.breaches,
+            state.pending,
+            state.breach_counts,
+        )
+        self._size = state.size
         if breaches.exists():
-            os.truncate(breaches, kept.size)
+            os.truncate(breaches, state.size)
 
 
-def _locked(directory: Path) -> IO[bytes]:
-    """Hold the folder for as long as this process watches. Raises `BadState` when another one does."""
-    file = held_alone(directory / "watch.lock")
+def _lock_directory(directory: Path) -> IO[bytes]:
+    """Lock the folder for as long as this process watches. Raises `WatchStateError` when another watch holds it."""
+    file = lock_file(directory / "watch.lock")
     if file is None:
-        raise BadState(f"{directory}: another watch uses this folder")
+        raise WatchStateError(f"{directory}: another watch uses this folder")
     return file

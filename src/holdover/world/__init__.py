@@ -1,25 +1,25 @@
-"""The simulated outside: clock, venue, link. Deterministic, and dumpable whole."""
+"""The simulated outside: clock, venue and link. It is deterministic, and its whole state can be serialized."""
 
-from holdover.world.book import UNDEF_PRICE, Book, Working
-from holdover.world.clock import NEVER, Clock
-from holdover.world.link import End, Link, LinkDown, Listener
-from holdover.world.mirror import Followed, Mirror, Reported
+from holdover.world.book import UNDEF_PRICE, TopOfBook, WorkingOrder
+from holdover.world.clock import NEVER, VirtualClock
+from holdover.world.link import LinkDownError, LinkListener, SimulatedLink, SimulatedLinkEnd
 from holdover.world.policy import VenuePolicy
+from holdover.world.replicating_venue import IncumbentReport, ReplicatingVenue, ReplicationStats
 from holdover.world.venue import Venue
 
 __all__ = [
     "NEVER",
     "UNDEF_PRICE",
-    "Book",
-    "Clock",
-    "End",
-    "Followed",
-    "Link",
-    "LinkDown",
-    "Listener",
-    "Mirror",
-    "Reported",
+    "TopOfBook",
+    "VirtualClock",
+    "SimulatedLinkEnd",
+    "ReplicationStats",
+    "SimulatedLink",
+    "LinkDownError",
+    "LinkListener",
+    "ReplicatingVenue",
+    "IncumbentReport",
     "Venue",
     "VenuePolicy",
-    "Working",
+    "WorkingOrder",
 ]

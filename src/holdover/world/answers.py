@@ -1,4 +1,4 @@
-"""What the venue answers when it is asked, as a venue would."""
+"""The venue's answers to queries."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _UNKNOWN_ORDER = 5
 """OrdRejReason (103): unknown order."""
 
 
-def answer(venue: Venue, query: Query) -> list[Inbound]:
-    """The messages that answer a query, in order; there is always at least one, and the last says that it is."""
+def answer_query(venue: Venue, query: Query) -> list[Inbound]:
+    """Return the messages that answer a query, in order: at least one, and the last one is marked as the last."""
     if query.msg_type == MsgType.ORDER_STATUS_REQUEST:
         return [order_status(venue, query)]
     if query.msg_type == MsgType.ORDER_MASS_STATUS_REQUEST:
@@ -27,77 +27,82 @@ def answer(venue: Venue, query: Query) -> list[Inbound]:
 
 
 def order_status(venue: Venue, query: Query) -> ExecutionReport:
-    """The order's status, closed or not; "unknown order" where there is none, or where the venue misanswers."""
-    order = venue.find(query.cl_ord_id)
-    if venue.not_found:
-        venue.not_found -= 1
+    """Return the status of an order, open or closed.
+
+    The answer is "unknown order" when the venue has no such order, or while a not-found fault is active.
+    """
+    order = venue.find_order(query.cl_ord_id)
+    if venue.not_found_count:
+        venue.not_found_count -= 1
         order = None
     if order is None or order.account != query.account:
-        return _nothing(venue, query, ord_rej_reason=_UNKNOWN_ORDER, cl_ord_id=query.cl_ord_id)
-    return venue.status_of(order, req_id=query.req_id, last_rpt_requested=True)
+        return _empty_report(venue, query, ord_rej_reason=_UNKNOWN_ORDER, cl_ord_id=query.cl_ord_id)
+    return venue.status_report(order, req_id=query.req_id, last_rpt_requested=True)
 
 
 def mass_status(venue: Venue, query: Query) -> list[Inbound]:
-    """One status report for each open order of the account."""
-    found = [order for order in venue.orders.values() if order.account == query.account and order.is_open]
-    if not found:
-        return [_nothing(venue, query)]
+    """Return one status report for each open order of the account."""
+    orders = [order for order in venue.orders.values() if order.account == query.account and order.is_open]
+    if not orders:
+        return [_empty_report(venue, query)]
     return [
-        venue.status_of(
+        venue.status_report(
             order,
             req_id=query.req_id,
-            tot_num_reports=len(found),
-            last_rpt_requested=order is found[-1],
+            tot_num_reports=len(orders),
+            last_rpt_requested=order is orders[-1],
         )
-        for order in found
+        for order in orders
     ]
 
 
 def executions_since(venue: Venue, query: Query) -> list[Inbound]:
-    """Every trade, bust and correction since a trade date or a time, as it was reported, marked PossResend."""
-    found = []
-    for report in reversed(venue.trades):  # they are in the order of their times
+    """Return every trade, bust and correction since a trade date or a time, as first reported, marked PossResend."""
+    reports = []
+    for report in reversed(venue.trades):  # trades are in time order
         if report.trade_date < query.since_date or report.transact_time_ns < query.since_ns:
             break
         if report.account == query.account:
-            found.append(report)
-    found.reverse()
-    if not found:
-        return [_nothing(venue, query)]
-    last = len(found) - 1
+            reports.append(report)
+    reports.reverse()
+    if not reports:
+        return [_empty_report(venue, query)]
+    last = len(reports) - 1
     return [
         replace(
             report,
             poss_resend=True,
             req_id=query.req_id,
-            tot_num_reports=len(found),
+            tot_num_reports=len(reports),
             last_rpt_requested=number == last,
         )
-        for number, report in enumerate(found)
+        for number, report in enumerate(reports)
     ]
 
 
 def positions(venue: Venue, query: Query) -> list[Inbound]:
-    """The net position in each instrument of the account; one report without a symbol where there is none."""
-    found = [held for held in venue.positions.values() if held.account == query.account]
-    if not found:
+    """Return the net position of the account in each instrument, or one report without a symbol when there is none."""
+    account_positions = [position for position in venue.positions.values() if position.account == query.account]
+    if not account_positions:
         return [
             PositionReport(req_id=query.req_id, account=query.account, symbol="", net_qty=0, last_rpt_requested=True)
         ]
     return [
         PositionReport(
             req_id=query.req_id,
-            account=held.account,
-            symbol=held.symbol,
-            net_qty=held.net_qty,
-            reference_version=held.reference_version,
-            last_rpt_requested=held is found[-1],
+            account=position.account,
+            symbol=position.symbol,
+            net_qty=position.net_qty,
+            reference_version=position.reference_version,
+            last_rpt_requested=position is account_positions[-1],
         )
-        for held in found
+        for position in account_positions
     ]
 
 
-def _nothing(venue: Venue, query: Query, *, ord_rej_reason: int | None = None, cl_ord_id: str = "") -> ExecutionReport:
+def _empty_report(
+    venue: Venue, query: Query, *, ord_rej_reason: int | None = None, cl_ord_id: str = ""
+) -> ExecutionReport:
     return ExecutionReport(
         exec_type=ExecType.ORDER_STATUS,
         ord_status=OrdStatus.REJECTED,

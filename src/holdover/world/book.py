@@ -1,9 +1,10 @@
-"""One instrument at the venue: the market as recorded, and the orders of ours that rest in it.
+"""One instrument at the venue: the recorded market, and the orders that rest in it.
 
-Matching is against the recorded market and nothing else. A resting order waits behind the size that was displayed at
-its price when it came to the best; a recorded trade at its price eats that queue first and then fills it, up to the
-trade's size; a trade through its price fills it up to the trade's size; a recorded quote that crosses it fills it up to
-the size displayed, each displayed size once. So partial fills come from the data.
+Orders match against the recorded market and nothing else. A resting order waits behind the size that was
+displayed at its price when that price became the best. A recorded trade at its price consumes that queue
+first and then fills the order, up to the size of the trade. A trade through its price fills it up to the size
+of the trade. A recorded quote that crosses it fills it up to the displayed size; each displayed size fills
+once. Partial fills therefore come from the data.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from holdover.model import (
 UNDEF_PRICE = 2**63 - 1
 
 
-class Working(msgspec.Struct, kw_only=True):
-    """An order as the venue keeps it; `queue_ahead` is None until its price has been the best."""
+class WorkingOrder(msgspec.Struct, kw_only=True):
+    """An order at the venue. `queue_ahead` is None until the price of the order has been the best price."""
 
     root_cl_ord_id: str
     cl_ord_id: str
@@ -54,22 +55,22 @@ class Working(msgspec.Struct, kw_only=True):
     exec_ref_id: str = ""
     reference_version: str = ""
     queue_ahead: int | None = None
-    triggered: bool = True
+    is_triggered: bool = True
 
     @property
     def leaves_qty(self) -> int:
-        """What may still fill."""
+        """The quantity that may still fill."""
         return self.order_qty - self.cum_qty if self.is_open else 0
 
     @property
     def is_open(self) -> bool:
-        """Whether it may still fill."""
+        """Whether the order may still fill."""
         if self.ord_status == OrdStatus.DONE_FOR_DAY:
             return self.time_in_force in (TimeInForce.GTC, TimeInForce.GTD)
         return self.ord_status in (OrdStatus.NEW, OrdStatus.PARTIALLY_FILLED)
 
-    def record(self) -> Order:
-        """The venue's truth of it."""
+    def to_record(self) -> Order:
+        """Return the order as a record of the subsystem `venue`."""
         return Order(
             root_cl_ord_id=self.root_cl_ord_id,
             cl_ord_id=self.cl_ord_id,
@@ -98,16 +99,16 @@ class Working(msgspec.Struct, kw_only=True):
         )
 
 
-class Book:
-    """The market of one instrument (plain attributes, read by whoever asks for the top) and our resting orders."""
+class TopOfBook:
+    """The market of one instrument, as plain attributes, and the orders that rest in it."""
 
     __slots__ = (
-        "ask_left",
+        "ask_remaining_qty",
         "ask_px",
         "ask_sz",
         "best_buy",
         "best_sell",
-        "bid_left",
+        "bid_remaining_qty",
         "bid_px",
         "bid_sz",
         "buys",
@@ -119,42 +120,42 @@ class Book:
         "stops",
         "traded_qty",
         "trading",
-        "waiting",
+        "unqueued_count",
     )
 
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
         self.bid_px = self.ask_px = UNDEF_PRICE
-        self.bid_sz = self.ask_sz = self.bid_left = self.ask_left = 0
+        self.bid_sz = self.ask_sz = self.bid_remaining_qty = self.ask_remaining_qty = 0
         self.last_px = 0
         self.traded_qty = 0
         self.trading = False
         self.reason = "closed"
         self.reference_version = instrument.reference_version
-        self.buys: list[Working] = []
-        self.sells: list[Working] = []
-        self.stops: list[Working] = []
+        self.buys: list[WorkingOrder] = []
+        self.sells: list[WorkingOrder] = []
+        self.stops: list[WorkingOrder] = []
         self.best_buy = -1
         self.best_sell = UNDEF_PRICE
-        self.waiting = 0
+        self.unqueued_count = 0
 
-    def rest(self, order: Working) -> None:
-        """Put an order into the book in price and time priority, behind what is displayed at its price."""
-        self.settle_queue(order)
+    def add_order(self, order: WorkingOrder) -> None:
+        """Add an order in price and time priority, behind the size displayed at its price."""
+        self.update_queue_ahead(order)
         side = self.buys if order.side == Side.BUY else self.sells
         side.append(order)
         side.sort(key=_priority)
-        self.refresh()
+        self.refresh_best_prices()
 
-    def remove(self, order: Working) -> None:
-        """Take an order out of the book."""
+    def remove_order(self, order: WorkingOrder) -> None:
+        """Remove an order."""
         for side in (self.buys, self.sells, self.stops):
             if order in side:
                 side.remove(order)
-        self.refresh()
+        self.refresh_best_prices()
 
-    def settle_queue(self, order: Working) -> None:
-        """Where an order stands in the queue of its price, as far as the market shows it."""
+    def update_queue_ahead(self, order: WorkingOrder) -> None:
+        """Set the size ahead of an order at its price, as far as the market shows it."""
         buy = order.side == Side.BUY
         best, size = (self.bid_px, self.bid_sz) if buy else (self.ask_px, self.ask_sz)
         if order.price is None or best == UNDEF_PRICE or size == 0:
@@ -166,21 +167,21 @@ class Book:
         else:
             order.queue_ahead = None
 
-    def refresh(self) -> None:
-        """The best prices of ours, and how many orders do not know their place yet."""
-        self.best_buy = max((_limit(order) for order in self.buys), default=-1)
-        self.best_sell = min((_limit(order) for order in self.sells), default=UNDEF_PRICE)
-        self.waiting = sum(1 for order in (*self.buys, *self.sells) if order.queue_ahead is None)
+    def refresh_best_prices(self) -> None:
+        """Recompute the best prices of the resting orders, and the number of orders without a known queue position."""
+        self.best_buy = max((_limit_price(order) for order in self.buys), default=-1)
+        self.best_sell = min((_limit_price(order) for order in self.sells), default=UNDEF_PRICE)
+        self.unqueued_count = sum(1 for order in (*self.buys, *self.sells) if order.queue_ahead is None)
 
-    def state(self) -> list[Any]:
-        """The market part, for a dump."""
+    def to_list(self) -> list[Any]:
+        """Return the market data as a list, for serialization."""
         return [
             self.bid_px,
             self.ask_px,
             self.bid_sz,
             self.ask_sz,
-            self.bid_left,
-            self.ask_left,
+            self.bid_remaining_qty,
+            self.ask_remaining_qty,
             self.last_px,
             self.traded_qty,
             self.trading,
@@ -188,19 +189,19 @@ class Book:
             self.reference_version,
         ]
 
-    def take(self, state: list[Any]) -> None:
-        """Take up a dumped market part."""
-        self.bid_px, self.ask_px, self.bid_sz, self.ask_sz, self.bid_left, self.ask_left = state[:6]
+    def restore_list(self, state: list[Any]) -> None:
+        """Restore the market data from a list."""
+        self.bid_px, self.ask_px, self.bid_sz, self.ask_sz, self.bid_remaining_qty, self.ask_remaining_qty = state[:6]
         self.last_px, self.traded_qty, self.trading, self.reason, self.reference_version = state[6:]
 
 
-def _limit(order: Working) -> int:
-    """Its price; a market order takes any."""
+def _limit_price(order: WorkingOrder) -> int:
+    """Return the price of an order; a market order accepts any price."""
     if order.price is not None:
         return order.price
     return UNDEF_PRICE if order.side == Side.BUY else -1
 
 
-def _priority(order: Working) -> tuple[int, int]:
-    price = _limit(order)
+def _priority(order: WorkingOrder) -> tuple[int, int]:
+    price = _limit_price(order)
     return (-price if order.side == Side.BUY else price, order.entered)

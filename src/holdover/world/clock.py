@@ -1,7 +1,7 @@
-"""Virtual time: a strictly first-in-first-out scheduler whose timers are data.
+"""Virtual time: a first-in-first-out scheduler whose timers are data.
 
-Nothing sleeps. A timer is (time, sequence, owner, name, args): no closure, so that the whole queue can be dumped with a
-snapshot and taken up again in another process. Who owns a name registers one handler for all of its timers.
+Nothing sleeps. A timer is (time, sequence, owner, name, args) and contains no closure, so the queue can be
+stored in a snapshot and restored in another process. Each owner registers one handler for all its timers.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ NEVER = 2**63 - 1
 Handler = Callable[[str, tuple[Any, ...]], None]
 
 
-class Clock:
-    """The time of a simulated world, in nanoseconds since the epoch, UTC.
+class VirtualClock:
+    """The time of a simulated world, in ns since the epoch, UTC.
 
-    `next_ns` is the time of the earliest timer, `NEVER` when there is none: read once a market event. `ran` counts the
-    timers that have run, and `before` is called before each.
+    `next_ns` is the time of the earliest timer, or `NEVER`. `timers_run` counts the timers that have run, and
+    `before_timer` is called before each of them.
     """
 
-    __slots__ = ("_cancelled", "_handlers", "_heap", "_number", "before", "next_ns", "now_ns", "ran")
+    __slots__ = ("_cancelled", "_handlers", "_heap", "_number", "before_timer", "next_ns", "now_ns", "timers_run")
 
     def __init__(self, now_ns: int = 0) -> None:
         self.now_ns = now_ns
         self.next_ns = NEVER
-        self.ran = 0
-        self.before: Callable[[], None] | None = None
+        self.timers_run = 0
+        self.before_timer: Callable[[], None] | None = None
         self._heap: list[tuple[int, int, str, str, tuple[Any, ...]]] = []
         self._number = 0
         self._handlers: dict[str, Handler] = {}
         self._cancelled: set[int] = set()
 
     def register(self, owner: str, handler: Handler) -> None:
-        """Who is called for an owner's timers."""
+        """Register the handler for the timers of an owner."""
         self._handlers[owner] = handler
 
     def unregister(self, owner: str) -> None:
-        """Nobody is, any more: its timers pass unheard."""
+        """Remove the handler of an owner; its timers then run without effect."""
         self._handlers.pop(owner, None)
 
-    def at(self, time_ns: int, owner: str, name: str, *args: Any) -> int:
-        """Set a timer; returns its number. Timers of the same time run in the order in which they were set.
+    def set_timer(self, time_ns: int, owner: str, name: str, *args: Any) -> int:
+        """Set a timer; return its number. Timers of the same time run in the order in which they were set.
 
-        Raises `ValueError` for a time that has passed.
+        Raises `ValueError` when the time has passed.
         """
         if time_ns < self.now_ns:
             raise ValueError(f"timer {owner}/{name} at {time_ns} is before now, {self.now_ns}")
@@ -56,66 +56,66 @@ class Clock:
             self.next_ns = time_ns
         return self._number
 
-    def cancel(self, number: int) -> None:
-        """A timer that is not to run."""
+    def cancel_timer(self, number: int) -> None:
+        """Cancel a timer by number."""
         self._cancelled.add(number)
 
     def cancel_owner(self, owner: str) -> None:
-        """None of an owner's timers is to run."""
-        self._heap[:] = [timer for timer in self._heap if timer[2] != owner]  # in place: it may be running
+        """Cancel every timer of an owner."""
+        self._heap[:] = [timer for timer in self._heap if timer[2] != owner]  # in place: `run_until` uses it
         heapq.heapify(self._heap)
         self.next_ns = self._heap[0][0] if self._heap else NEVER
 
     def run_until(self, time_ns: int) -> None:
-        """Run everything due up to and including a time, in order, and stand at that time."""
+        """Run every timer that is due up to and including `time_ns`, in order, and set the time to `time_ns`."""
         heap = self._heap
         while heap and heap[0][0] <= time_ns:
-            due, number, owner, name, args = heapq.heappop(heap)
+            due_ns, number, owner, name, args = heapq.heappop(heap)
             self.next_ns = heap[0][0] if heap else NEVER
             if number in self._cancelled:
                 self._cancelled.discard(number)
                 continue
-            self.now_ns = due
-            self.ran += 1
-            if self.before is not None:
-                self.before()
+            self.now_ns = due_ns
+            self.timers_run += 1
+            if self.before_timer is not None:
+                self.before_timer()
             handler = self._handlers.get(owner)
             if handler is not None:
                 handler(name, args)
         self.next_ns = heap[0][0] if heap else NEVER
         self.now_ns = time_ns
 
-    def pending(self, owner: str) -> int:
-        """How many timers of an owner wait."""
+    def pending_count(self, owner: str) -> int:
+        """Return the number of waiting timers of an owner."""
         return sum(1 for timer in self._heap if timer[2] == owner and timer[1] not in self._cancelled)
 
     @property
     def timers_set(self) -> int:
-        """How many timers have been set so far."""
+        """The number of timers set so far."""
         return self._number
 
-    def keep(self) -> Any:
-        """What may change from here on, for `put_back` in the same process."""
-        return self.now_ns, self._number, self.ran, list(self._heap), set(self._cancelled), dict(self._handlers)
+    def checkpoint(self) -> Any:
+        """Return a checkpoint for `rollback` in the same process."""
+        return self.now_ns, self._number, self.timers_run, list(self._heap), set(self._cancelled), dict(self._handlers)
 
-    def put_back(self, kept: Any) -> None:
-        """Make it what it was when `keep` was called."""
-        self.now_ns, self._number, self.ran, heap, cancelled, handlers = kept
+    def rollback(self, checkpoint: Any) -> None:
+        """Restore the state of a checkpoint."""
+        self.now_ns, self._number, self.timers_run, heap, cancelled, handlers = checkpoint
         self._heap[:], self._cancelled, self._handlers = heap, set(cancelled), dict(handlers)
         self.next_ns = self._heap[0][0] if self._heap else NEVER
 
-    def timers(self) -> list[tuple[int, str, str, tuple[Any, ...]]]:
-        """Every timer that waits: its time from now, its owner, its name, its arguments; in the order of running."""
+    def pending_timers(self) -> list[tuple[int, str, str, tuple[Any, ...]]]:
+        """Return every waiting timer in running order: its time from now in ns, owner, name and arguments."""
         waiting = sorted(timer for timer in self._heap if timer[1] not in self._cancelled)
         return [(due - self.now_ns, owner, name, args) for due, _, owner, name, args in waiting]
 
-    def dump(self) -> bytes:
-        """The time and every timer."""
+    def to_bytes(self) -> bytes:
+        """Return the time and every timer as bytes."""
         timers = sorted(timer for timer in self._heap if timer[1] not in self._cancelled)
         return msgspec.msgpack.encode([self.now_ns, self._number, timers])
 
-    def load(self, state: bytes) -> None:
-        """Take up a dumped state; handlers stay as they are registered."""
+    def restore_bytes(self, state: bytes) -> None:
+        """Restore the state from bytes. Registered handlers stay."""
         self.now_ns, self._number, timers = msgspec.msgpack.decode(state)
         self._heap[:] = [(time_ns, number, owner, name, tuple(args)) for time_ns, number, owner, name, args in timers]
         heapq.heapify(self._heap)

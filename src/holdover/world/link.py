@@ -1,9 +1,9 @@
-"""The link: an ordered, unreliable connection with sequence numbers, and messages in flight both ways.
+"""The link: an ordered, unreliable connection with sequence numbers and messages in flight in both directions.
 
-What is sent takes time to arrive and can be cut off on the way. Sequence numbers are FIX's: each direction counts its
-messages, a receiver notices a gap and asks for what it missed, and the venue either replays it (marked PossDup) or
-passes over it with a sequence reset, so that the client has to ask what became of its orders.
-Source: FIX 4.4 volume 2, session protocol.
+A message takes time to arrive and can be lost when the link is cut. Sequence numbers follow FIX: each
+direction counts its messages, and a receiver that notices a gap requests a resend. The venue either replays
+the messages (marked PossDup) or skips them with a sequence reset, and then the client has to query the state
+of its orders. Source: FIX 4.4 volume 2, session protocol.
 """
 
 from __future__ import annotations
@@ -15,304 +15,304 @@ from typing import Any, Protocol
 import msgspec
 
 from holdover.model import Inbound, Outbound
-from holdover.world.clock import Clock
+from holdover.world.clock import VirtualClock
 from holdover.world.venue import Venue
 
 
-class LinkDown(ConnectionError):
-    """A message was to be sent on a link that is not up."""
+class LinkDownError(ConnectionError):
+    """A message was sent on a link that is down."""
 
 
-class Listener(Protocol):
-    """What hears the subject's end of a link."""
+class LinkListener(Protocol):
+    """Receives the events at the subject's end of a link."""
 
     def on_up(self, epoch: int, out_seq: int) -> None:
-        """The link has come up; the venue expects `out_seq` next."""
+        """The link is up. The venue expects `out_seq` next."""
 
     def on_down(self, reason: str) -> None:
-        """The link has gone down, or a logon was refused."""
+        """The link is down, or the venue refused a logon."""
 
     def on_message(self, seq: int, poss_dup: bool, message: Inbound) -> None:
-        """A message of the venue."""
+        """The venue sent a message."""
 
     def on_sequence_reset(self, new_seq: int) -> None:
         """The next message will carry `new_seq`."""
 
     def on_heartbeat(self, seq: int) -> None:
-        """The last message that the venue sent was `seq`."""
+        """The venue's last message was `seq`."""
 
 
-class End:
-    """The subject's end. A dead end (its subject was killed) does nothing, whoever still holds it."""
+class SimulatedLinkEnd:
+    """The subject's end of the link. After the subject is killed, its methods do nothing."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: SimulatedLink) -> None:
         self._link = link
         self.name = link.name
-        self.dead = False
-        self.listener: Listener | None = None
+        self.is_dead = False
+        self.listener: LinkListener | None = None
 
     @property
-    def up(self) -> bool:
+    def is_up(self) -> bool:
         """Whether messages can be sent."""
-        return self._link.up and not self.dead
+        return self._link.is_up and not self.is_dead
 
     @property
     def epoch(self) -> int:
-        """How often the link has come up."""
+        """The number of times the link has come up."""
         return self._link.epoch
 
-    def listen(self, listener: Listener) -> None:
-        """Who hears what arrives."""
+    def listen(self, listener: LinkListener) -> None:
+        """Set the listener for incoming events."""
         self.listener = listener
 
     def connect(self, next_in_seq: int, next_out_seq: int) -> None:
-        """Ask for a logon."""
-        if not self.dead:
+        """Request a logon."""
+        if not self.is_dead:
             self._link.logon(next_in_seq)
 
     def send(self, message: Outbound) -> int:
-        """Send; returns the sequence number. Raises `LinkDown` when the link is not up."""
-        if self.dead:
+        """Send a message; return its sequence number. Raises `LinkDownError` when the link is down."""
+        if self.is_dead:
             return self._link.out_seq
         return self._link.send(message)
 
     def resend(self, begin_seq: int) -> None:
-        """Ask for everything from `begin_seq` on again."""
-        if self.up:
+        """Request a resend of every message from `begin_seq` on."""
+        if self.is_up:
             self._link.request_resend(begin_seq)
 
     def disconnect(self) -> None:
         """Log out."""
-        if not self.dead:
-            self._link.cut("logged out", lose_out=False, tell=False)
+        if not self.is_dead:
+            self._link.drop("logged out", lose_out=False, notify=False)
 
 
-class Link:
-    """One connection between one subject and the venue, for some accounts.
+class SimulatedLink:
+    """One connection between a subject and the venue, for some accounts.
 
-    `on_send(message)` sees each application message as it leaves the subject; `on_launch(direction)` each one as it is
-    put on the way (`"in"` to the subject, `"out"` to the venue), before any fault is done to it, and
-    `on_deliver(direction)` each one that has been taken in. Latencies are of one way, in nanoseconds.
+    `on_send(message)` is called for each application message that leaves the subject. `on_launch(direction)` is
+    called for each message that is put in flight (`"in"` to the subject, `"out"` to the venue), before any fault
+    applies, and `on_deliver(direction)` for each message that was delivered. Latencies are one-way, in ns.
     """
 
-    def __init__(self, clock: Clock, venue: Venue, accounts: Iterable[str], name: str = "VENUE") -> None:
+    def __init__(self, clock: VirtualClock, venue: Venue, accounts: Iterable[str], name: str = "VENUE") -> None:
         self.clock, self.venue, self.name = clock, venue, name
         self.owner = f"link:{name}"
         self.latency_ns = venue.policy.latency_ns
         self.recovery: str = venue.policy.recovery
-        self.up = False
-        self.venue_up = False
-        self.allowed = True
+        self.is_up = False
+        self.is_venue_up = False
+        self.is_allowed = True
         self.refusal = ""
         self.refused_until_ns = 0
         self.epoch = 0
-        self.lives = 0
+        self.incarnation = 0
         self.out_seq = 0
         self.venue_in_seq = 0
         self.in_seq = 0
-        self.heard = 0
+        self.received_seq = 0
         self.on_send: Callable[[Outbound], None] | None = None
         self.on_deliver: Callable[[str], None] | None = None
         self.on_launch: Callable[[str], None] | None = None
-        self.sent = {"in": 0, "out": 0}
-        self._in: deque[list[Any]] = deque()
-        self._out: deque[list[Any]] = deque()
+        self.sent_counts = {"in": 0, "out": 0}
+        self._inbound: deque[list[Any]] = deque()
+        self._outbound: deque[list[Any]] = deque()
         self._history: list[Inbound] = []
         self._history_from = 1
         self._faults: list[list[Any]] = []
-        self._swap: dict[str, list[Any]] = {}
-        self.end = End(self)
+        self._swapped: dict[str, list[Any]] = {}
+        self.end = SimulatedLinkEnd(self)
         clock.register(self.owner, self._timer)
         venue.attach(accounts, self.deliver)
-        # Off the round times at which timers of a subject stand: at one and the same instant order would be chance.
-        clock.at(clock.now_ns + venue.policy.heartbeat_ns + 7, self.owner, "heartbeat")
+        # The 7 ns keep it off the round times of a subject's timers; at equal times the order would be arbitrary.
+        clock.set_timer(clock.now_ns + venue.policy.heartbeat_ns + 7, self.owner, "heartbeat")
 
     # -- the subject's side -------------------------------------------------------------------------------------
 
     def logon(self, next_in_seq: int) -> None:
-        """A logon is on its way to the venue."""
-        self.clock.at(self.clock.now_ns + self.latency_ns, self.owner, "logon", next_in_seq, self.lives)
+        """Send a logon to the venue."""
+        self.clock.set_timer(self.clock.now_ns + self.latency_ns, self.owner, "logon", next_in_seq, self.incarnation)
 
     def send(self, message: Outbound) -> int:
-        """A message leaves the subject. Raises `LinkDown`."""
-        if not self.up:
-            raise LinkDown(f"{self.name} is down: {type(message).__name__} {message.key} cannot be sent")
+        """Send a message to the venue; return its sequence number. Raises `LinkDownError` when the link is down."""
+        if not self.is_up:
+            raise LinkDownError(f"{self.name} is down: {type(message).__name__} {message.key} cannot be sent")
         if self.on_send is not None:
             self.on_send(message)
         self.out_seq += 1
-        self._launch("out", ["app", self.out_seq, message])
+        self._enqueue("out", ["app", self.out_seq, message])
         return self.out_seq
 
-    def is_on_its_way(self, message: Outbound) -> bool:
-        """Whether this very message of the subject has left it and has not arrived at the venue yet."""
-        return any(item[-1] is message for item in self._out)
+    def is_message_in_flight(self, message: Outbound) -> bool:
+        """Return whether this message object has left the subject and has not arrived at the venue."""
+        return any(item[-1] is message for item in self._outbound)
 
     def request_resend(self, begin_seq: int) -> None:
-        """A resend request leaves the subject."""
-        self._launch("out", ["resend", begin_seq, None], counted=False)
+        """Send a resend request to the venue."""
+        self._enqueue("out", ["resend", begin_seq, None], counted=False)
 
-    def attach(self) -> End:
-        """A new life of the subject gets an end of its own."""
-        self.end = End(self)
-        self.lives += 1
+    def attach(self) -> SimulatedLinkEnd:
+        """Create the end of a new incarnation of the subject."""
+        self.end = SimulatedLinkEnd(self)
+        self.incarnation += 1
         return self.end
 
     def detach(self) -> None:
-        """The subject is dead: what it had sent still arrives, what was coming to it is lost."""
-        self.lives += 1  # a logon of this life that is on its way still is nobody's
-        self.end.dead = True
+        """Detach the killed subject: its sent messages still arrive, and messages to it are lost."""
+        self.incarnation += 1  # a logon of the killed incarnation that is still in flight must have no effect
+        self.end.is_dead = True
         self.end.listener = None
-        self.cut("killed", lose_out=False, tell=False)
+        self.drop("killed", lose_out=False, notify=False)
 
     # -- the venue's side ---------------------------------------------------------------------------------------
 
     def deliver(self, message: Inbound) -> None:
-        """A message leaves the venue; while the link is down it is only numbered."""
+        """Send a message to the subject. While the link is down the message only gets a sequence number."""
         self.in_seq += 1
         self._history.append(message)
-        if self.venue_up:
-            self._launch("in", ["app", self.in_seq, False, message])
+        if self.is_venue_up:
+            self._enqueue("in", ["app", self.in_seq, False, message])
 
     def _logon(self, next_in_seq: int) -> None:
-        refused = self.clock.now_ns < self.refused_until_ns
-        if not self.allowed or refused:
-            if refused:
-                self._launch("in", ["down", self.refusal], counted=False)
+        is_refused = self.clock.now_ns < self.refused_until_ns
+        if not self.is_allowed or is_refused:
+            if is_refused:
+                self._enqueue("in", ["down", self.refusal], counted=False)
             else:
-                self._launch("in", ["down", "no connection"], counted=False)
+                self._enqueue("in", ["down", "no connection"], counted=False)
             return
-        self._out.clear()
-        self.venue_up = True
+        self._outbound.clear()
+        self.is_venue_up = True
         self.epoch += 1
-        self._launch("in", ["up", self.epoch, self.venue_in_seq + 1], counted=False)
-        self.heard = min(next_in_seq - 1, self.in_seq)
-        self._recover(next_in_seq)
+        self._enqueue("in", ["up", self.epoch, self.venue_in_seq + 1], counted=False)
+        self.received_seq = min(next_in_seq - 1, self.in_seq)
+        self._resend_from(next_in_seq)
 
-    def _recover(self, begin_seq: int) -> None:
-        """Everything from `begin_seq` on again, or the word that it will not come."""
+    def _resend_from(self, begin_seq: int) -> None:
+        """Resend every message from `begin_seq` on, or send a sequence reset when they will not be resent."""
         if begin_seq > self.in_seq + 1:
-            # The client is ahead of us: we have begun a new day, and go through it from its first message.
-            self._launch("in", ["reset", self._history_from], counted=False)
+            # The client is ahead of the venue, which has begun a new day: send the day from its first message.
+            self._enqueue("in", ["reset", self._history_from], counted=False)
             begin_seq = self._history_from
         if self.recovery == "drop" or begin_seq < self._history_from:
             if begin_seq <= self.in_seq:
-                self._launch("in", ["reset", self.in_seq + 1], counted=False)
+                self._enqueue("in", ["reset", self.in_seq + 1], counted=False)
             return
         for seq in range(begin_seq, self.in_seq + 1):
-            self._launch("in", ["app", seq, True, self._history[seq - self._history_from]])
+            self._enqueue("in", ["app", seq, True, self._history[seq - self._history_from]])
 
     # -- cutting ------------------------------------------------------------------------------------------------
 
-    def cut(self, reason: str, *, lose_out: bool, tell: bool = True) -> None:
-        """The connection goes: what was coming in is lost, what was going out arrives or is lost as told."""
-        told = self._hopes()
-        self.up = self.venue_up = False
-        self._in.clear()
-        self._swap.clear()
+    def drop(self, reason: str, *, lose_out: bool, notify: bool = True) -> None:
+        """Drop the connection. Inbound messages are lost; outbound ones arrive unless `lose_out`."""
+        was_connected = self._is_connected_or_pending()
+        self.is_up = self.is_venue_up = False
+        self._inbound.clear()
+        self._swapped.clear()
         if lose_out:
-            self._out.clear()
+            self._outbound.clear()
         listener = self.end.listener
-        if tell and told and listener is not None:
+        if notify and was_connected and listener is not None:
             listener.on_down(reason)
 
-    def _hopes(self) -> bool:
-        """Whether the subject has a connection, or waits for the answer to a logon that a cut takes away."""
-        return self.up or self.venue_up or bool(self._in)
+    def _is_connected_or_pending(self) -> bool:
+        """Return whether the subject is connected, or waits for the answer to a logon."""
+        return self.is_up or self.is_venue_up or bool(self._inbound)
 
-    def sever(self, *, lose_out: bool = False) -> None:
-        """Cut the link in the middle of whatever the subject is doing: it hears of it when that is done."""
-        told = self._hopes()
-        self.allowed = False
-        self.cut("disconnected", lose_out=lose_out, tell=False)
-        if told:
-            self.clock.at(self.clock.now_ns, self.owner, "down", self.lives)
+    def drop_deferred(self, *, lose_out: bool = False) -> None:
+        """Drop the link inside a call of the subject; the subject is notified after that call."""
+        was_connected = self._is_connected_or_pending()
+        self.is_allowed = False
+        self.drop("disconnected", lose_out=lose_out, notify=False)
+        if was_connected:
+            self.clock.set_timer(self.clock.now_ns, self.owner, "down", self.incarnation)
 
     def disconnect(self, *, lose_out: bool = False, reason: str = "disconnected") -> None:
-        """Cut the link and keep it cut until `reconnect`."""
-        self.allowed = False
-        self.cut(reason, lose_out=lose_out)
+        """Drop the link and refuse connections until `reconnect`."""
+        self.is_allowed = False
+        self.drop(reason, lose_out=lose_out)
 
     def reconnect(self) -> None:
-        """Connections are possible again; the subject connects by itself."""
-        self.allowed = True
+        """Allow connections again. The subject connects by itself."""
+        self.is_allowed = True
 
-    def refuse(self, reason: str, until_ns: int) -> None:
-        """Logons are refused until a time, and the present connection is ended (a 401 in the middle of the day)."""
+    def refuse_logons(self, reason: str, until_ns: int) -> None:
+        """End the connection and refuse logons until a time, like a 401 in the middle of the day."""
         self.refusal, self.refused_until_ns = reason, until_ns
-        self.cut(reason, lose_out=False)
+        self.drop(reason, lose_out=False)
 
     def overnight(self) -> None:
-        """Between two trading days: sequence numbers start again where the venue does that."""
-        self.cut("end of day", lose_out=True, tell=False)
+        """Drop the link between two trading days. Sequence numbers restart when the venue's policy says so."""
+        self.drop("end of day", lose_out=True, notify=False)
         if self.venue.policy.reset_seq_overnight:
-            self.in_seq = self.out_seq = self.venue_in_seq = self.heard = 0
+            self.in_seq = self.out_seq = self.venue_in_seq = self.received_seq = 0
             self._history, self._history_from = [], 1
 
     # -- faults -------------------------------------------------------------------------------------------------
 
-    def fault(self, direction: str, number: int, kind: str, argument: int = 0) -> None:
-        """Do something to the `number`-th message from now in a direction (`in`, `out`).
+    def inject_fault(self, direction: str, number: int, kind: str, argument: int = 0) -> None:
+        """Apply a fault to the `number`-th message from now in a direction (`in`, `out`).
 
-        Kinds: `drop`, `delay` and `hold` (by `argument` nanoseconds; what follows waits behind it), `duplicate`,
-        `reorder` (it changes places with the next one). Raises `ValueError` for another kind.
+        Kinds: `drop`; `delay` and `hold` (by `argument` ns; later messages wait behind it); `duplicate`;
+        `reorder` (it changes places with the next message). Raises `ValueError` for any other kind or direction.
         """
         if kind not in ("drop", "delay", "hold", "duplicate", "reorder") or direction not in ("in", "out"):
             raise ValueError(f"no link fault is called {kind!r} in direction {direction!r}")
-        self._faults.append([direction, self.sent[direction] + number, kind, argument])
+        self._faults.append([direction, self.sent_counts[direction] + number, kind, argument])
 
     # -- in flight ----------------------------------------------------------------------------------------------
 
     @property
     def in_flight(self) -> int:
-        """How many messages are on their way, both directions, control messages included."""
-        return len(self._in) + len(self._out) + len(self._swap)
+        """The number of messages in flight in both directions, control messages included."""
+        return len(self._inbound) + len(self._outbound) + len(self._swapped)
 
     @property
-    def quiet(self) -> bool:
-        """Whether it is up, nothing is on its way, and each side has heard all that the other said."""
+    def is_quiet(self) -> bool:
+        """Whether the link is up, nothing is in flight, and each side has received everything that the other sent."""
         return (
-            self.up
-            and not self._in
-            and not self._out
-            and not self._swap
-            and self.heard == self.in_seq
+            self.is_up
+            and not self._inbound
+            and not self._outbound
+            and not self._swapped
+            and self.received_seq == self.in_seq
             and self.venue_in_seq == self.out_seq
-            and not self.venue.holding
+            and not self.venue.unanswered_count
         )
 
-    def _launch(self, direction: str, item: list[Any], *, counted: bool = True) -> None:
-        queue = self._in if direction == "in" else self._out
-        due = self.clock.now_ns + self.latency_ns
+    def _enqueue(self, direction: str, item: list[Any], *, counted: bool = True) -> None:
+        queue = self._inbound if direction == "in" else self._outbound
+        due_ns = self.clock.now_ns + self.latency_ns
         if queue:
-            due = max(due, queue[-1][0])
+            due_ns = max(due_ns, queue[-1][0])
         kind = ""
         if counted:
             if self.on_launch is not None:
                 self.on_launch(direction)
-            self.sent[direction] += 1
-            kind, due = self._faulted(direction, due)
+            self.sent_counts[direction] += 1
+            kind, due_ns = self._apply_fault(direction, due_ns)
         if kind == "drop":
             return
         if kind == "reorder":
-            self._swap[direction] = item
+            self._swapped[direction] = item
             return
-        self._push(queue, direction, due, item)
+        self._push(queue, direction, due_ns, item)
         if kind == "duplicate":
-            self._push(queue, direction, due, item)
-        held = self._swap.pop(direction, None) if counted else None
-        if held is not None:
-            self._push(queue, direction, due, held)
+            self._push(queue, direction, due_ns, item)
+        swapped_item = self._swapped.pop(direction, None) if counted else None
+        if swapped_item is not None:
+            self._push(queue, direction, due_ns, swapped_item)
 
-    def _push(self, queue: deque[list[Any]], direction: str, due: int, item: list[Any]) -> None:
-        queue.append([due, *item])
-        self.clock.at(due, self.owner, direction)
+    def _push(self, queue: deque[list[Any]], direction: str, due_ns: int, item: list[Any]) -> None:
+        queue.append([due_ns, *item])
+        self.clock.set_timer(due_ns, self.owner, direction)
 
-    def _faulted(self, direction: str, due: int) -> tuple[str, int]:
+    def _apply_fault(self, direction: str, due_ns: int) -> tuple[str, int]:
         for fault in self._faults:
-            if fault[0] == direction and fault[1] == self.sent[direction]:
+            if fault[0] == direction and fault[1] == self.sent_counts[direction]:
                 self._faults.remove(fault)
-                return fault[2], due + (fault[3] if fault[2] in ("delay", "hold") else 0)
-        return "", due
+                return fault[2], due_ns + (fault[3] if fault[2] in ("delay", "hold") else 0)
+        return "", due_ns
 
     def _timer(self, name: str, args: tuple[Any, ...]) -> None:
         if name == "in":
@@ -320,32 +320,32 @@ class Link:
         elif name == "out":
             self._arrive_out()
         elif name == "logon":
-            if args[1] == self.lives:  # a logon of a life that has ended since is nobody's
+            if args[1] == self.incarnation:  # a logon of a former incarnation has no effect
                 self._logon(args[0])
         elif name == "down":
-            if args[0] == self.lives and self.end.listener is not None:
+            if args[0] == self.incarnation and self.end.listener is not None:
                 self.end.listener.on_down("disconnected")
         elif name == "heartbeat":
-            self.clock.at(self.clock.now_ns + self.venue.policy.heartbeat_ns, self.owner, "heartbeat")
-            if self.venue_up:
-                held = self._swap.pop("in", None)
-                if held is not None:
-                    self._push(self._in, "in", self.clock.now_ns, held)
-                self._launch("in", ["heartbeat", self.in_seq], counted=False)
+            self.clock.set_timer(self.clock.now_ns + self.venue.policy.heartbeat_ns, self.owner, "heartbeat")
+            if self.is_venue_up:
+                swapped_item = self._swapped.pop("in", None)
+                if swapped_item is not None:
+                    self._push(self._inbound, "in", self.clock.now_ns, swapped_item)
+                self._enqueue("in", ["heartbeat", self.in_seq], counted=False)
 
     def _arrive_in(self) -> None:
-        if not self._in or self._in[0][0] > self.clock.now_ns:
+        if not self._inbound or self._inbound[0][0] > self.clock.now_ns:
             return
-        item = self._in.popleft()
+        item = self._inbound.popleft()
         listener = self.end.listener
         kind = item[1]
         if kind == "up":
-            self.up = True
+            self.is_up = True
             self.out_seq = item[3] - 1
-        elif kind == "app" and item[2] == self.heard + 1:
-            self.heard = item[2]
+        elif kind == "app" and item[2] == self.received_seq + 1:
+            self.received_seq = item[2]
         elif kind == "reset":
-            self.heard = item[2] - 1
+            self.received_seq = item[2] - 1
         if listener is None:
             return
         if kind == "app":
@@ -362,15 +362,15 @@ class Link:
             listener.on_heartbeat(item[2])
 
     def _arrive_out(self) -> None:
-        if not self._out or self._out[0][0] > self.clock.now_ns:
+        if not self._outbound or self._outbound[0][0] > self.clock.now_ns:
             return
-        _, kind, seq, message = self._out.popleft()
+        _, kind, seq, message = self._outbound.popleft()
         if kind == "resend":
-            if self.venue_up:  # asked on a connection that has gone since, it is answered on none
-                self._recover(seq)
+            if self.is_venue_up:  # a request from a dropped connection gets no answer
+                self._resend_from(seq)
             return
         if seq <= self.venue_in_seq:
-            return  # heard before: a duplicate
+            return  # a duplicate
         self.venue_in_seq = seq
         self.venue.receive(message)
         if self.on_deliver is not None:
@@ -378,79 +378,98 @@ class Link:
 
     # -- memory -------------------------------------------------------------------------------------------------
 
-    def keep(self) -> Any:
-        """What may change from here on, for `put_back` in the same process."""
+    def checkpoint(self) -> Any:
+        """Return a checkpoint for `rollback` in the same process."""
         return (
-            (self.up, self.venue_up, self.allowed, self.refusal, self.refused_until_ns, self.epoch, self.lives),
-            (self.out_seq, self.venue_in_seq, self.in_seq, self.heard, self._history_from, self.recovery),
-            dict(self.sent),
-            list(self._in),
-            list(self._out),
+            (
+                self.is_up,
+                self.is_venue_up,
+                self.is_allowed,
+                self.refusal,
+                self.refused_until_ns,
+                self.epoch,
+                self.incarnation,
+            ),
+            (self.out_seq, self.venue_in_seq, self.in_seq, self.received_seq, self._history_from, self.recovery),
+            dict(self.sent_counts),
+            list(self._inbound),
+            list(self._outbound),
             list(self._history),
             [list(fault) for fault in self._faults],
-            dict(self._swap),
+            dict(self._swapped),
             self.end,
             self.end.listener,
-            self.end.dead,
+            self.end.is_dead,
         )
 
-    def put_back(self, kept: Any) -> None:
-        """Make it what it was when `keep` was called."""
-        state, seqs, sent, incoming, outgoing, history, faults, swap, end, listener, dead = kept
-        self.up, self.venue_up, self.allowed, self.refusal, self.refused_until_ns, self.epoch, self.lives = state
-        self.out_seq, self.venue_in_seq, self.in_seq, self.heard, self._history_from, self.recovery = seqs
-        self.sent = dict(sent)
-        self._in, self._out, self._swap = deque(incoming), deque(outgoing), dict(swap)
+    def rollback(self, checkpoint: Any) -> None:
+        """Restore the state of a checkpoint."""
+        state, seqs, sent_counts, incoming, outgoing, history, faults, swap, end, listener, is_dead = checkpoint
+        (
+            self.is_up,
+            self.is_venue_up,
+            self.is_allowed,
+            self.refusal,
+            self.refused_until_ns,
+            self.epoch,
+            self.incarnation,
+        ) = state
+        self.out_seq, self.venue_in_seq, self.in_seq, self.received_seq, self._history_from, self.recovery = seqs
+        self.sent_counts = dict(sent_counts)
+        self._inbound, self._outbound, self._swapped = deque(incoming), deque(outgoing), dict(swap)
         self._history = list(history)
         self._faults = [list(fault) for fault in faults]
         self.end = end
-        end.listener, end.dead = listener, dead
+        end.listener, end.dead = listener, is_dead
 
-    def dump(self) -> bytes:
-        """Everything on and about the link, messages in flight included."""
+    def to_bytes(self) -> bytes:
+        """Return the state of the link as bytes, messages in flight included."""
         return msgspec.msgpack.encode(
             {
                 "recovery": self.recovery,
                 "state": [
-                    self.up,
-                    self.venue_up,
-                    self.allowed,
+                    self.is_up,
+                    self.is_venue_up,
+                    self.is_allowed,
                     self.refusal,
                     self.refused_until_ns,
                     self.epoch,
-                    self.lives,
+                    self.incarnation,
                 ],
-                "seqs": [self.out_seq, self.venue_in_seq, self.in_seq, self.heard, self._history_from],
-                "sent": self.sent,
-                "in": list(self._in),
-                "out": list(self._out),
-                "swap": self._swap,
+                "seqs": [self.out_seq, self.venue_in_seq, self.in_seq, self.received_seq, self._history_from],
+                "sent": self.sent_counts,
+                "in": list(self._inbound),
+                "out": list(self._outbound),
+                "swap": self._swapped,
                 "history": self._history,
                 "faults": self._faults,
             }
         )
 
-    def load(self, state: bytes) -> None:
-        """Take up a dumped state. Raises `msgspec.MsgspecError` when it is damaged."""
-        held = msgspec.msgpack.decode(state)
+    def restore_bytes(self, state: bytes) -> None:
+        """Restore the state from bytes. Raises `msgspec.MsgspecError` when they are damaged."""
+        content = msgspec.msgpack.decode(state)
         (
-            self.up,
-            self.venue_up,
-            self.allowed,
+            self.is_up,
+            self.is_venue_up,
+            self.is_allowed,
             self.refusal,
             self.refused_until_ns,
             self.epoch,
-            self.lives,
-        ) = held["state"]
-        self.recovery = held["recovery"]
-        self.out_seq, self.venue_in_seq, self.in_seq, self.heard, self._history_from = held["seqs"]
-        self.sent, self._faults = held["sent"], held["faults"]
-        self._in = deque(_revived(item, Inbound) for item in held["in"])
-        self._out = deque(_revived(item, Outbound) for item in held["out"])
-        self._swap = {way: _revived(item, Inbound if way == "in" else Outbound) for way, item in held["swap"].items()}
-        self._history = [msgspec.convert(one, Inbound) for one in held["history"]]
+            self.incarnation,
+        ) = content["state"]
+        self.recovery = content["recovery"]
+        self.out_seq, self.venue_in_seq, self.in_seq, self.received_seq, self._history_from = content["seqs"]
+        self.sent_counts, self._faults = content["sent"], content["faults"]
+        self._inbound = deque(_decode_item(item, Inbound) for item in content["in"])
+        self._outbound = deque(_decode_item(item, Outbound) for item in content["out"])
+        self._swapped = {
+            direction: _decode_item(item, Inbound if direction == "in" else Outbound)
+            for direction, item in content["swap"].items()
+        }
+        self._history = [msgspec.convert(message, Inbound) for message in content["history"]]
 
 
-def _revived(item: list[Any], kind: Any) -> list[Any]:
-    """A dumped item with its message, if it carries one, turned back into what it was."""
+def _decode_item(item: list[Any], kind: Any) -> list[Any]:
+    """Decode the message inside an item, if it has one."""
     return [msgspec.convert(part, kind) if isinstance(part, dict) else part for part in item]

@@ -1,4 +1,4 @@
-"""How a venue behaves where venues differ."""
+"""The behaviours in which venues differ."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import msgspec
 class VenuePolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The choices that FIX leaves to a venue.
 
-    `recovery`: after a reconnect the venue replays what was missed (with PossDupFlag), or drops it and leaves the
-    client to ask. `exec_ids_restart`: ExecIDs start again each trading day. `restate_gtc`: carried orders are restated
-    (ExecType Restated) at the next begin. `done_for_day`: they are reported done for the day at the close.
-    `send_pending`: pending cancel and pending replace are reported before the answer. `reset_seq_overnight`: sequence
-    numbers start again with the trading day.
+    `recovery`: after a reconnect the venue replays the missed messages (with PossDupFlag), or drops them so that
+    the client has to query. `exec_ids_restart`: ExecIDs restart each trading day. `restate_gtc`: carried orders
+    are restated (ExecType Restated) at the next begin. `done_for_day`: carried orders are reported done for the
+    day at the close. `send_pending`: pending cancel and pending replace are reported before the answer.
+    `reset_seq_overnight`: sequence numbers restart with the trading day. `latency_ns` is one-way.
     """
 
     recovery: Literal["replay", "drop"] = "replay"

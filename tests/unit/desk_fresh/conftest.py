@@ -1,4 +1,4 @@
-"""Every test here has a desk with an outside that it plays by hand."""
+"""Every test in this directory has a desk with scripted ports."""
 
 from tests.desk_bench import make_bench
 

@@ -1,1 +1,1 @@
-"""FIX 4.4 over TCP on QuickFIX: our venue as an acceptor, and the desk's link and feed as initiators."""
+"""FIX 4.4 over TCP with QuickFIX: the simulated venue as an acceptor, the desk's link and feed as initiators."""

@@ -1,19 +1,19 @@
-"""What `holdover desk run` runs by: one TOML file, checked whole, with the guard's tables in it.
+"""The configuration of `holdover desk run`: one TOML file, checked as a whole, that includes the guard's tables.
 
 [desk]
-directory = "desk"                 # its store, its socket, its sessions; relative to the file
-store_url_env = "DESK_STORE"       # its store on PostgreSQL: postgresql://...; or store_url_file. Without them SQLite
-schema = "desk"                    # there
-tap = "tap"                        # a folder into which what the feed says is recorded; without it nowhere
-day = 2024-11-27                   # without it today
-open = 14:30:00                    # the session's hours, UTC
+directory = "desk"                 # its store, socket and sessions; relative to the file
+store_url_env = "DESK_STORE"       # a store on PostgreSQL: postgresql://...; or store_url_file. Default: SQLite
+schema = "desk"                    # the schema on PostgreSQL
+tap = "tap"                        # a directory that the feed is recorded into; default: no recording
+day = 2024-11-27                   # default: today
+open = 14:30:00                    # session hours, UTC
 close = 21:00:00
-clock = "real"                     # or feed: the time that the feed tells, for a venue that plays a recorded day
-accelerate = 1.0                   # seconds of that time in a second
-position_max = 10000000            # limits, in lots: of a position, one order, all open orders
+clock = "real"                     # or feed: the feed's time, for a venue that plays a recorded day
+accelerate = 1.0                   # feed seconds per second
+position_max = 10000000            # limits, in lots: of a position, of one order, of all open orders
 order_qty_max = 1000000
 open_qty_max = 10000000
-answer_s = 5.0                     # a request unanswered for longer is asked about
+answer_s = 5.0                     # query the status of a request that is unanswered for longer
 retry_s = 1.0                      # between two logons
 
 [fix]
@@ -21,7 +21,7 @@ host = "127.0.0.1"
 port = 9880
 sender = "DESK"
 target = "VENUE"
-feed_sender = "DESK.FEED"          # without it SENDER.FEED
+feed_sender = "DESK.FEED"          # default: SENDER.FEED
 heartbeat_s = 30
 username = "desk"
 password_env = "VENUE_PASSWORD"
@@ -39,7 +39,7 @@ day_qty = 5000
 slice_qty = 100
 interval_s = 30.0
 
-[guard]                            # and all else of a guard's configuration
+[guard]                            # and the other tables of a guard's configuration
 directory = "guard"
 """
 
@@ -56,8 +56,8 @@ import msgspec
 
 from holdover.adapters.fix.link import FixAddress
 from holdover.desk import DeskConfig, Strategy
-from holdover.runtime import BadConfig, GuardConfig, read_config
-from holdover.runtime.secrets import secret
+from holdover.runtime import GuardConfig, GuardConfigError, read_config
+from holdover.runtime.secrets import read_secret
 
 _SECOND: Final = 1_000_000_000
 
@@ -91,8 +91,8 @@ class _FixTable(msgspec.Struct, forbid_unknown_fields=True):
     password_env: str = ""
 
 
-class LiveConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A desk that trades over FIX: its own part, whom it calls, its hours, its clock, its guard."""
+class LiveDeskConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration of a desk that trades over FIX: desk, counterparty, hours, clock and guard."""
 
     directory: Path
     desk: DeskConfig
@@ -108,22 +108,24 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True):
     tap: Path | None = None
 
 
-def read_live(path: Path) -> LiveConfig:
-    """Read it. Raises `BadConfig` with everything that is wrong with it."""
+def read_live_config(path: Path) -> LiveDeskConfig:
+    """Read the configuration. Raises `GuardConfigError` with every problem."""
     guard = read_config(path)
-    told = tomllib.loads(path.read_text(encoding="utf-8"))
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
     problems: list[str] = []
     store_url = ""
-    desk = _table(told, "desk", _DeskTable, problems)
-    fix = _table(told, "fix", _FixTable, problems)
-    strategies = [_strategy(one, number, problems) for number, one in enumerate(told.get("strategy", []), 1)]
+    desk = _read_table(document, "desk", _DeskTable, problems)
+    fix = _read_table(document, "fix", _FixTable, problems)
+    strategies = [
+        _read_strategy(table, number, problems) for number, table in enumerate(document.get("strategy", []), 1)
+    ]
     if not guard.instruments:
         problems.append("[[instrument]] is missing: a desk trades at least one")
-    known = {one.symbol for one in guard.instruments}
+    symbols = {instrument.symbol for instrument in guard.instruments}
     problems += [
-        f"[[strategy]] {one.name}: there is no [[instrument]] {one.symbol}"
-        for one in strategies
-        if one is not None and one.symbol not in known
+        f"[[strategy]] {strategy.name}: there is no [[instrument]] {strategy.symbol}"
+        for strategy in strategies
+        if strategy is not None and strategy.symbol not in symbols
     ]
     if desk is not None:
         if desk.open >= desk.close:
@@ -135,19 +137,19 @@ def read_live(path: Path) -> LiveConfig:
         if not desk.schema.isidentifier():
             problems.append("[desk] schema should be a plain name of letters, digits and underscores")
         try:
-            store_url = secret(desk.store_url_env, desk.store_url_file, path.resolve().parent)
+            store_url = read_secret(desk.store_url_env, desk.store_url_file, path.resolve().parent)
         except ValueError as problem:
             problems.append(f"[desk] store: {problem}")
     if fix is not None and fix.password_env and fix.password_env not in os.environ:
         problems.append(f"[fix] password_env: the environment does not set {fix.password_env}")
     if problems or desk is None or fix is None:
-        raise BadConfig("\n".join(f"{path.name}: {problem}" for problem in problems))
+        raise GuardConfigError("\n".join(f"{path.name}: {problem}" for problem in problems))
     day = desk.day or datetime.now(UTC).date()
-    return LiveConfig(
+    return LiveDeskConfig(
         directory=path.resolve().parent / desk.directory,
         desk=DeskConfig(
             instruments=guard.instruments,
-            strategies=[one for one in strategies if one is not None],
+            strategies=[strategy for strategy in strategies if strategy is not None],
             link=fix.target,
             venue=fix.target,
             position_max=desk.position_max,
@@ -168,8 +170,8 @@ def read_live(path: Path) -> LiveConfig:
         ),
         guard=guard,
         trade_date=day.isoformat(),
-        open_ns=_at(day, desk.open),
-        close_ns=_at(day, desk.close),
+        open_ns=_time_on(day, desk.open),
+        close_ns=_time_on(day, desk.close),
         clock=desk.clock,
         accelerate=desk.accelerate,
         store_url=store_url,
@@ -178,35 +180,35 @@ def read_live(path: Path) -> LiveConfig:
     )
 
 
-def _at(day: date, clock: clock_time) -> int:
+def _time_on(day: date, clock: clock_time) -> int:
     return int(datetime.combine(day, clock, UTC).timestamp()) * _SECOND
 
 
-def _table(told: dict[str, Any], name: str, kind: type[Any], problems: list[str]) -> Any:
-    if name not in told:
+def _read_table(document: dict[str, Any], name: str, kind: type[Any], problems: list[str]) -> Any:
+    if name not in document:
         problems.append(f"[{name}] is missing")
         return None
     try:
-        return msgspec.convert(told[name], kind)
+        return msgspec.convert(document[name], kind)
     except msgspec.ValidationError as problem:
         problems.append(f"[{name}] {problem}")
         return None
 
 
-def _strategy(told: Any, number: int, problems: list[str]) -> Strategy | None:
-    if not isinstance(told, dict):
+def _read_strategy(table: Any, number: int, problems: list[str]) -> Strategy | None:
+    if not isinstance(table, dict):
         problems.append(f"[[strategy]] {number} is no table")
         return None
-    given = dict(told)
+    fields = dict(table)
     for seconds, name in (("interval_s", "interval_ns"), ("late_s", "late_ns")):
-        if isinstance(given.get(seconds), (int, float)):
-            given[name] = int(given.pop(seconds) * _SECOND)
-    strange = [name for name in given if name not in Strategy.__struct_fields__]
-    if strange:
-        problems.append(f"[[strategy]] {number}: there is no {', '.join(strange)} in it")
+        if isinstance(fields.get(seconds), (int, float)):
+            fields[name] = int(fields.pop(seconds) * _SECOND)
+    unknown_names = [name for name in fields if name not in Strategy.__struct_fields__]
+    if unknown_names:
+        problems.append(f"[[strategy]] {number}: there is no {', '.join(unknown_names)} in it")
         return None
     try:
-        return msgspec.convert(given, Strategy)
+        return msgspec.convert(fields, Strategy)
     except msgspec.ValidationError as problem:
         problems.append(f"[[strategy]] {number}: {problem}")
         return None

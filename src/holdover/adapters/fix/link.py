@@ -1,8 +1,8 @@
-"""The desk's link to a venue behind FIX 4.4, and its feed: two sessions of one engine.
+"""The desk's link to a venue over FIX 4.4, and its feed: two sessions of one engine.
 
-The desk's store is the truth of what it has heard: at each logon the engine is told to expect the number after it, so
-that a message is applied once whatever died in between. Numbers of session messages are counted as they come. What the
-desk has sent is never sent again by the engine (it fills the gap): what became of it is asked for, not guessed.
+The desk's store determines what has been received: at each logon the engine's expected sequence number is set from it,
+so that every message is applied once, whatever crashed in between. Session messages count as well. The engine never
+resends the desk's messages (it gap-fills); the desk queries what became of them.
 """
 
 from __future__ import annotations
@@ -19,24 +19,33 @@ from holdover.adapters.fix.messages import (
     OFFER,
     TRADE,
     VOLUME,
-    BadFix,
-    Codec,
-    Fields,
-    entries,
-    market_data_request,
-    unanswered,
+    FixCodec,
+    FixMessageError,
+    ParsedMessage,
+    decode_business_reject,
+    make_market_data_request,
+    parse_market_data,
 )
-from holdover.adapters.fix.session import BEGIN, Heard, Name, NoEngine, SessionSetting, application, engine, settings
-from holdover.adapters.fix.tap import MarketHeard
-from holdover.desk.outside import UNDEF_PRICE, Listener
+from holdover.adapters.fix.session import (
+    BEGIN,
+    FixApplication,
+    FixEngineError,
+    SessionName,
+    SessionSetting,
+    import_quickfix,
+    make_engine_application,
+    make_settings,
+)
+from holdover.adapters.fix.tap import MarketUpdate
+from holdover.desk.ports import UNDEF_PRICE, Listener
 from holdover.model import ExecutionReport, Inbound, Instrument, Outbound, PositionReport, Query, SecurityStatus
 
-Post = Callable[..., None]
-"""Has a function called with arguments on the desk's own thread."""
+PostFunction = Callable[..., None]
+"""Schedules a function with arguments on the desk's own thread."""
 
 
-class LiveTop(msgspec.Struct, kw_only=True):
-    """The market of one instrument as the feed last told it; a new one for each change."""
+class FeedTop(msgspec.Struct, kw_only=True):
+    """The market of one instrument from the feed; replaced at each change."""
 
     bid_px: int = UNDEF_PRICE
     ask_px: int = UNDEF_PRICE
@@ -49,85 +58,85 @@ class LiveTop(msgspec.Struct, kw_only=True):
     reference_version: str = ""
 
 
-class Feed:
-    """The feed handler. While its session is down no side has a price: nothing is decided by old ones."""
+class FixFeed:
+    """The feed handler. While its session is down no side has a price, so that no decision uses old prices."""
 
-    def __init__(self, instruments: Sequence[Instrument], codec: Codec) -> None:
-        self.symbols = [one.symbol for one in instruments]
+    def __init__(self, instruments: Sequence[Instrument], codec: FixCodec) -> None:
+        self.symbols = [instrument.symbol for instrument in instruments]
         self._codec = codec
-        self._tops = {symbol: LiveTop() for symbol in self.symbols}
-        self._heard: set[str] = set()
+        self._tops = {symbol: FeedTop() for symbol in self.symbols}
+        self._quoted_symbols: set[str] = set()
         self.on_time: Callable[[int], None] = lambda time_ns: None
         self.on_status: Callable[[SecurityStatus], None] = lambda status: None
-        self.on_heard: Callable[[MarketHeard], None] | None = None
+        self.on_update: Callable[[MarketUpdate], None] | None = None
         self._time_ns = 0
 
     @property
-    def there(self) -> bool:
-        """Whether every instrument has been heard of."""
-        return len(self._heard) == len(self.symbols)
+    def is_complete(self) -> bool:
+        """Whether every instrument has been received."""
+        return len(self._quoted_symbols) == len(self.symbols)
 
-    def top(self, symbol: str) -> LiveTop:
-        """The market of one instrument. Raises `KeyError` for a stranger."""
+    def top(self, symbol: str) -> FeedTop:
+        """Returns the market of one instrument. Raises `KeyError` for an unknown symbol."""
         return self._tops[symbol]
 
-    def lost(self) -> None:
-        """The session is down."""
+    def clear_prices(self) -> None:
+        """Clear all prices: the session is down."""
         blank = {"bid_px": UNDEF_PRICE, "ask_px": UNDEF_PRICE, "bid_sz": 0, "ask_sz": 0}
         self._tops = {symbol: msgspec.structs.replace(top, **blank) for symbol, top in self._tops.items()}
 
-    def take(self, told: Fields) -> None:
-        """A message of the feed. Raises `BadFix`."""
-        if told.kind == "f":
-            status = self._codec.said(told)
+    def apply_message(self, message: ParsedMessage) -> None:
+        """Apply a message of the feed. Raises `FixMessageError`."""
+        if message.kind == "f":
+            status = self._codec.decode_inbound(message)
             if isinstance(status, SecurityStatus) and status.symbol in self._tops:
-                self._change(
+                self._update_top(
                     status.symbol,
                     trading=status.trading,
                     reason=status.reason,
                     reference_version=status.reference_version,
                 )
                 self.on_status(status)
-                self._tell(status.symbol, status="open" if status.trading else status.reason)
+                self._publish_update(status.symbol, status="open" if status.trading else status.reason)
             return
         time_ns = 0
         symbols: dict[str, None] = {}
-        for entry in entries(told):
+        for entry in parse_market_data(message):
             if entry.symbol not in self._tops:
                 continue
             time_ns = max(time_ns, entry.time_ns)
-            one = self._codec.instrument(entry.symbol)
-            price = one.ticks(entry.price) if entry.price else None
-            size = one.lots(entry.size) if entry.size else 0
+            instrument = self._codec.instrument_of(entry.symbol)
+            price = instrument.ticks(entry.price) if entry.price else None
+            size = instrument.lots(entry.size) if entry.size else 0
             if entry.kind == BID:
-                self._change(entry.symbol, bid_px=UNDEF_PRICE if price is None else price, bid_sz=size)
+                self._update_top(entry.symbol, bid_px=UNDEF_PRICE if price is None else price, bid_sz=size)
             elif entry.kind == OFFER:
-                self._change(entry.symbol, ask_px=UNDEF_PRICE if price is None else price, ask_sz=size)
+                self._update_top(entry.symbol, ask_px=UNDEF_PRICE if price is None else price, ask_sz=size)
             elif entry.kind == TRADE and price is not None:
-                self._change(entry.symbol, last_px=price)
+                self._update_top(entry.symbol, last_px=price)
             elif entry.kind == VOLUME:
-                self._change(entry.symbol, traded_qty=size)
-            self._heard.add(entry.symbol)
+                self._update_top(entry.symbol, traded_qty=size)
+            self._quoted_symbols.add(entry.symbol)
             symbols[entry.symbol] = None
         if time_ns:
             self._time_ns = time_ns
             self.on_time(time_ns)
         for symbol in symbols:
-            self._tell(symbol)
+            self._publish_update(symbol)
 
-    def _tell(self, symbol: str, status: str = "") -> None:
-        """Whoever records the feed hears what stands now."""
-        if self.on_heard is not None and self._time_ns:
+    def _publish_update(self, symbol: str, status: str = "") -> None:
+        """Pass the current market to the recorder of the feed, if any."""
+        if self.on_update is not None and self._time_ns:
             top = self._tops[symbol]
             quote = (top.bid_px, top.bid_sz, top.ask_px, top.ask_sz)
-            self.on_heard(MarketHeard(self._time_ns, symbol, *quote, top.last_px, top.traded_qty, status))
+            self.on_update(MarketUpdate(self._time_ns, symbol, *quote, top.last_px, top.traded_qty, status))
 
-    def _change(self, symbol: str, **fields: Any) -> None:
+    def _update_top(self, symbol: str, **fields: Any) -> None:
         self._tops[symbol] = msgspec.structs.replace(self._tops[symbol], **fields)
 
 
 class FixAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom to call and as whom."""
+    """The address and the CompIDs of a counterparty."""
 
     host: str
     port: int
@@ -139,220 +148,239 @@ class FixAddress(msgspec.Struct, frozen=True, kw_only=True):
     password: str = ""
 
 
-class FixLink(Heard):
-    """Our end of the session for orders, as a desk wants it; the session of the feed runs beside it.
+class FixLink(FixApplication):
+    """The desk's end of the order session; the feed's session runs next to it.
 
-    `post` brings what the engine says onto the desk's thread; `next_epoch` numbers the times that the link has come up,
-    over every life of the desk. `on_said` hears each message before the desk, `on_untold` that positions are not told.
+    `post` moves engine calls to the desk's thread; `next_epoch` returns the number of the next logon, counted over
+    every incarnation of the desk. `on_inbound` receives each message before the desk does;
+    `on_positions_unsupported` is called when the venue does not report positions. Raises `FixEngineError`.
     """
 
     def __init__(
-        self, address: FixAddress, directory: Path, codec: Codec, feed: Feed, post: Post, next_epoch: Callable[[], int]
+        self,
+        address: FixAddress,
+        directory: Path,
+        codec: FixCodec,
+        feed: FixFeed,
+        post: PostFunction,
+        next_epoch: Callable[[], int],
     ) -> None:
-        quickfix = engine()
+        quickfix = import_quickfix()
         self.address, self.codec, self.feed = address, codec, feed
         self._post, self._next_epoch = post, next_epoch
-        self._trade: Name = (address.sender, address.target)
-        self._prices: Name = (address.feed_sender or f"{address.sender}.FEED", address.target)
+        self._order_session: SessionName = (address.sender, address.target)
+        self._price_session: SessionName = (address.feed_sender or f"{address.sender}.FEED", address.target)
         self.trade_date = ""
         self.now_ns: Callable[[], int] = lambda: 0
-        self.on_said: Callable[[Inbound], None] = lambda message: None
-        self.on_untold: Callable[[], None] = lambda: None
+        self.on_inbound: Callable[[Inbound], None] = lambda message: None
+        self.on_positions_unsupported: Callable[[], None] = lambda: None
         self._listener: Listener | None = None
-        self._up = False
-        self._on = False
+        self._is_up = False
+        self._is_logged_on = False
         self._epoch = 0
         self._out_seq = 0
-        self._expected = 1
+        self._expected_in_seq = 1
         self._logon_seq = 0
-        self._asked: dict[str, Query] = {}
-        self._counted = ("", 0)
-        # An order that was lost on its way may have been forgotten, or sent anew, since: the engine keeps none, and
-        # fills the gap when it is asked to send again. Old prices are of no use: the feed's numbers begin anew.
-        once, anew = {"PersistMessages": "N"}, {"PersistMessages": "N", "ResetOnLogon": "Y"}
-        given = settings(
+        self._queries: dict[str, Query] = {}
+        self._position_reports = ("", 0)
+        # A lost order may have been abandoned or sent again in the meantime, so the engine stores none and gap-fills
+        # resend requests. Old prices are useless: the feed's sequence numbers restart.
+        order_options, price_options = {"PersistMessages": "N"}, {"PersistMessages": "N", "ResetOnLogon": "Y"}
+        engine_settings = make_settings(
             [
-                SessionSetting(sender=name[0], target=name[1], host=address.host, port=address.port, more=more)
-                for name, more in ((self._trade, once), (self._prices, anew))
+                SessionSetting(sender=name[0], target=name[1], host=address.host, port=address.port, options=options)
+                for name, options in ((self._order_session, order_options), (self._price_session, price_options))
             ],
             directory,
             heartbeat_s=address.heartbeat_s,
         )
-        self._application = application(self)
-        self._stores = quickfix.FileStoreFactory(given)
+        self._application = make_engine_application(self)
+        self._stores = quickfix.FileStoreFactory(engine_settings)
         try:
-            self._engine: Any = quickfix.SocketInitiator(self._application, self._stores, given)
+            self._engine: Any = quickfix.SocketInitiator(self._application, self._stores, engine_settings)
         except (quickfix.ConfigError, quickfix.RuntimeError) as problem:
-            raise NoEngine(f"the FIX engine does not start: {problem}") from problem
-        self._ids = {name: quickfix.SessionID(BEGIN, *name) for name in (self._trade, self._prices)}
-        self._session = quickfix.Session.lookupSession(self._ids[self._trade])
+            raise FixEngineError(f"the FIX engine does not start: {problem}") from problem
+        self._ids = {name: quickfix.SessionID(BEGIN, *name) for name in (self._order_session, self._price_session)}
+        self._session = quickfix.Session.lookupSession(self._ids[self._order_session])
         self._send = quickfix.Session.sendToTarget
-        self._session.logout()  # not before the desk has said from where on
+        self._session.logout()  # log on only after the desk has set the sequence numbers
 
     def start(self) -> None:
-        """Call the feed; the session for orders waits for `connect`."""
+        """Connect the feed; the order session waits for `connect`."""
         self._engine.start()
 
     def stop(self) -> None:
-        """Log out of both and let go of the engine."""
+        """Log out of both sessions and stop the engine."""
         self._engine.stop()
 
-    # -- what a desk calls, on its own thread ---------------------------------------------------------------------
+    # -- called by the desk, on the desk's thread -----------------------------------------------------------------
 
     @property
-    def up(self) -> bool:
+    def is_up(self) -> bool:
         """Whether messages can be sent."""
-        return self._up and self._on
+        return self._is_up and self._is_logged_on
 
     @property
     def epoch(self) -> int:
-        """How often the link has come up, over every life."""
+        """The number of logons so far, over every incarnation."""
         return self._epoch
 
     def listen(self, listener: Listener) -> None:
-        """Who hears what arrives."""
+        """Set the listener."""
         self._listener = listener
 
     def connect(self, next_in_seq: int, next_out_seq: int) -> None:
-        """Log on, and have everything from `next_in_seq` on.
+        """Log on and receive everything from `next_in_seq` on.
 
-        An engine that has begun its store anew, as it does with the date, begins the session anew: so does the venue.
+        An engine that has started a new store, as it does on a new date, resets the session, and so does the venue.
         """
         if next_in_seq > 1 and self._session.getExpectedSenderNum() == 1:
             next_in_seq = next_out_seq = 1
-            self._to_listener("on_sequence_reset", 1)
+            self._call_listener("on_sequence_reset", 1)
         self._out_seq = next_out_seq - 1
-        self._expected = next_in_seq
+        self._expected_in_seq = next_in_seq
         self._session.setNextTargetMsgSeqNum(next_in_seq)
         self._session.logon()
 
     def send(self, message: Outbound) -> int:
-        """Send; returns how many application messages have been sent. Raises `ConnectionError` when it is down."""
-        if not self.up or not self._session.isLoggedOn():
+        """Send a message.
+
+        Returns the count of application messages sent. Raises `ConnectionError` when the link is down.
+        """
+        if not self.is_up or not self._session.isLoggedOn():
             raise ConnectionError(f"{self.address.target} is down: {message.key} cannot be sent")
         if isinstance(message, Query):
-            self._asked[message.req_id] = message
-            while len(self._asked) > 1000:
-                self._asked.pop(next(iter(self._asked)))
-        wire = self.codec.outbound(message, now_ns=self.now_ns(), trade_date=self.trade_date)
-        self._send(wire.message(), self._ids[self._trade])
+            self._queries[message.req_id] = message
+            while len(self._queries) > 1000:
+                self._queries.pop(next(iter(self._queries)))
+        wire = self.codec.encode_outbound(message, now_ns=self.now_ns(), trade_date=self.trade_date)
+        self._send(wire.to_quickfix(), self._ids[self._order_session])
         self._out_seq += 1
         return self._out_seq
 
     def resend(self, begin_seq: int) -> None:
-        """Nothing: the engine has asked already for what is missing, and gives it in its order."""
+        """Does nothing: the engine requests missing messages itself and delivers them in order."""
 
     def disconnect(self) -> None:
         """Log out."""
         self._session.logout()
 
-    # -- what the engine calls, on its thread ---------------------------------------------------------------------
+    # -- called by the engine, on the engine's thread -------------------------------------------------------------
 
-    def logging_on(self, name: Name, message: Any) -> None:
-        """User and password."""
+    def add_credentials(self, name: SessionName, message: Any) -> None:
+        """Add user and password."""
         if self.address.username:
             message.setField(553, self.address.username)
         if self.address.password:
             message.setField(554, self.address.password)
 
-    def logged_on(self, name: Name) -> None:
+    def on_logon(self, name: SessionName) -> None:
         """A session is up."""
-        if name == self._prices:
-            self._send(market_data_request("FEED", self.feed.symbols).message(), self._ids[name])
+        if name == self._price_session:
+            self._send(make_market_data_request("FEED", self.feed.symbols).to_quickfix(), self._ids[name])
             return
-        self._on = True
-        self._post(self._came_up)
-        self._session_message(self._logon_seq)
+        self._is_logged_on = True
+        self._post(self._on_up)
+        self._count_session_message(self._logon_seq)
 
-    def logged_out(self, name: Name, reason: str) -> None:
-        """A session is down; the one for orders stays so until the desk asks."""
-        if name == self._prices:
-            self.feed.lost()
+    def on_logout(self, name: SessionName, reason: str) -> None:
+        """A session is down; the order session stays down until the desk connects."""
+        if name == self._price_session:
+            self.feed.clear_prices()
             return
-        self._on = False
+        self._is_logged_on = False
         self._session.logout()
-        self._post(self._went_down, reason or "disconnected")
+        self._post(self._on_down, reason or "disconnected")
 
-    def admin(self, name: Name, text: str) -> None:
-        """A message of the session: its number is counted where it is the next."""
-        if name != self._trade:
+    def on_admin_message(self, name: SessionName, text: str) -> None:
+        """Count the sequence number of a session message."""
+        if name != self._order_session:
             return
-        told = Fields(text)
-        seq = int(told.get(34, "0"))
-        if told.kind == "A":
+        parsed = ParsedMessage(text)
+        seq = int(parsed.get(34, "0"))
+        if parsed.kind == "A":
             self._logon_seq = seq
-        elif told.kind == "4":
-            fills = told.get(123) == "Y"
-            new_seq = int(told.get(36, "0"))
-            if (seq == self._expected or not fills) and new_seq > self._expected:
-                self._expected = new_seq
-                self._post(self._to_listener, "on_sequence_reset", new_seq)
+        elif parsed.kind == "4":
+            fills = parsed.get(123) == "Y"
+            new_seq = int(parsed.get(36, "0"))
+            if (seq == self._expected_in_seq or not fills) and new_seq > self._expected_in_seq:
+                self._expected_in_seq = new_seq
+                self._post(self._call_listener, "on_sequence_reset", new_seq)
         else:
-            self._session_message(seq)
+            self._count_session_message(seq)
 
-    def _session_message(self, seq: int) -> None:
-        if seq == self._expected:
-            self._expected += 1
-            self._post(self._to_listener, "on_session_message", seq)
+    def _count_session_message(self, seq: int) -> None:
+        if seq == self._expected_in_seq:
+            self._expected_in_seq += 1
+            self._post(self._call_listener, "on_session_message", seq)
 
-    def message(self, name: Name, text: str) -> None:
-        """An application message."""
-        told = Fields(text)
+    def on_message(self, name: SessionName, text: str) -> None:
+        """Handle an application message."""
+        parsed = ParsedMessage(text)
         try:
-            if name == self._prices:
-                self.feed.take(told)
+            if name == self._price_session:
+                self.feed.apply_message(parsed)
                 return
-            said = unanswered(told, self._asked) if told.kind == "j" else self.codec.said(told)
-            said = self._completed(said, told)
-        except (BadFix, ValueError) as problem:
+            inbound = (
+                decode_business_reject(parsed, self._queries)
+                if parsed.kind == "j"
+                else self.codec.decode_inbound(parsed)
+            )
+            inbound = self._complete_report(inbound, parsed)
+        except (FixMessageError, ValueError) as problem:
             print(f"holdover: {name[1]} sent what cannot be read: {problem}", file=sys.stderr, flush=True)
-            said = None
-        if name != self._trade:
+            inbound = None
+        if name != self._order_session:
             return
-        seq = int(told.get(34, "0"))
-        if seq < self._expected:
+        seq = int(parsed.get(34, "0"))
+        if seq < self._expected_in_seq:
             return
-        if seq > self._expected:  # the engine has passed over what lies between: a Logon that it had kept
-            self._post(self._to_listener, "on_sequence_reset", seq)
-        self._expected = seq + 1
-        if said is None:
-            self._post(self._to_listener, "on_session_message", seq)
+        if seq > self._expected_in_seq:  # the engine skipped the numbers between: it had stored a Logon
+            self._post(self._call_listener, "on_sequence_reset", seq)
+        self._expected_in_seq = seq + 1
+        if inbound is None:
+            self._post(self._call_listener, "on_session_message", seq)
         else:
-            self._post(self._said, seq, told, said)
+            self._post(self._deliver, seq, parsed, inbound)
 
-    def _completed(self, said: Inbound | None, told: Fields) -> Inbound | None:
-        """What a venue need not repeat: the account of a report, the trade date of today; and which one is the last."""
-        if isinstance(said, ExecutionReport) and not said.trade_date:
-            return msgspec.structs.replace(said, trade_date=self.trade_date)
-        if isinstance(said, PositionReport) and told.kind != "j":
-            self._counted = (said.req_id, self._counted[1] + 1 if self._counted[0] == said.req_id else 1)
-            total = told.get(727, "1")
-            last = self._counted[1] >= (int(total) if total.isdigit() else 1)
-            query = self._asked.get(said.req_id)
-            account = said.account or (query.account if query is not None else "")
-            return msgspec.structs.replace(said, account=account, last_rpt_requested=last)
-        return said
+    def _complete_report(self, inbound: Inbound | None, parsed: ParsedMessage) -> Inbound | None:
+        """Add what a venue need not repeat: the account of a report, today's trade date, and whether it is the
+        last report.
+        """
+        if isinstance(inbound, ExecutionReport) and not inbound.trade_date:
+            return msgspec.structs.replace(inbound, trade_date=self.trade_date)
+        if isinstance(inbound, PositionReport) and parsed.kind != "j":
+            self._position_reports = (
+                inbound.req_id,
+                self._position_reports[1] + 1 if self._position_reports[0] == inbound.req_id else 1,
+            )
+            total = parsed.get(727, "1")
+            last = self._position_reports[1] >= (int(total) if total.isdigit() else 1)
+            query = self._queries.get(inbound.req_id)
+            account = inbound.account or (query.account if query is not None else "")
+            return msgspec.structs.replace(inbound, account=account, last_rpt_requested=last)
+        return inbound
 
     # -- on the desk's thread -------------------------------------------------------------------------------------
 
-    def _came_up(self) -> None:
+    def _on_up(self) -> None:
         if self._listener is not None:
-            self._up = True
+            self._is_up = True
             self._epoch = self._next_epoch()
             self._listener.on_up(self._epoch, self._out_seq + 1)
 
-    def _went_down(self, reason: str) -> None:
+    def _on_down(self, reason: str) -> None:
         if self._listener is not None:
-            self._up = False
+            self._is_up = False
             self._listener.on_down(reason)
 
-    def _said(self, seq: int, told: Fields, message: Inbound) -> None:
-        if told.kind == "j" and isinstance(message, PositionReport):
-            self.on_untold()
+    def _deliver(self, seq: int, parsed: ParsedMessage, message: Inbound) -> None:
+        if parsed.kind == "j" and isinstance(message, PositionReport):
+            self.on_positions_unsupported()
         else:
-            self.on_said(message)
-        self._to_listener("on_message", seq, told.get(43) == "Y", message)
+            self.on_inbound(message)
+        self._call_listener("on_message", seq, parsed.get(43) == "Y", message)
 
-    def _to_listener(self, what: str, *told: Any) -> None:
+    def _call_listener(self, method: str, *args: Any) -> None:
         if self._listener is not None:
-            getattr(self._listener, what)(*told)
+            getattr(self._listener, method)(*args)

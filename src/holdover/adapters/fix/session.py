@@ -1,4 +1,4 @@
-"""Sessions of QuickFIX: their settings, the dictionary, and an application that passes on what the engine calls."""
+"""QuickFIX sessions: settings, the data dictionary, and an application that forwards the engine's calls."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from typing import Any, Final
 import msgspec
 
 BEGIN: Final = "FIX.4.4"
-Name = tuple[str, str]
-"""Our CompID and theirs."""
+SessionName = tuple[str, str]
+"""Our CompID and the counterparty's."""
 
 
-class NoEngine(RuntimeError):
-    """QuickFIX is not installed, or does not start; the message says why."""
+class FixEngineError(RuntimeError):
+    """QuickFIX is not installed or does not start; the message says why."""
 
 
-def engine() -> Any:
-    """QuickFIX. Raises `NoEngine`."""
+def import_quickfix() -> Any:
+    """Returns the module `quickfix`. Raises `FixEngineError` when it is not installed."""
     try:
         import quickfix
     except ImportError as problem:
-        raise NoEngine("FIX needs QuickFIX: pip install 'holdover[fix]'") from problem
+        raise FixEngineError("FIX needs QuickFIX: pip install 'holdover[fix]'") from problem
     return quickfix
 
 
-def dictionary() -> Path | None:
-    """The data dictionary of FIX 4.4 that comes with QuickFIX, None where its wheel has none."""
+def find_dictionary() -> Path | None:
+    """Returns the FIX 4.4 data dictionary that comes with QuickFIX; None when its wheel has none."""
     for package in ("quickfix-ssl", "quickfix"):
         try:
             files = importlib.metadata.files(package) or []
         except importlib.metadata.PackageNotFoundError:
             continue
-        for one in files:
-            path = Path(str(one.locate()))
-            if one.name == "FIX44.xml" and path.exists():
+        for file in files:
+            path = Path(str(file.locate()))
+            if file.name == "FIX44.xml" and path.exists():
                 return path.resolve()
     return None
 
 
 class SessionSetting(msgspec.Struct, frozen=True, kw_only=True):
-    """One session: who we are, who they are, where, and any settings of QuickFIX's beside that."""
+    """One session: both CompIDs, host and port, and further QuickFIX options."""
 
     sender: str
     target: str
     port: int
     host: str = ""
-    more: Mapping[str, str] = {}
+    options: Mapping[str, str] = {}
 
 
-def settings(sessions: Iterable[SessionSetting], directory: Path, *, heartbeat_s: int) -> Any:
-    """The settings of an engine whose sessions keep their numbers in `directory`."""
-    quickfix = engine()
+def make_settings(sessions: Iterable[SessionSetting], directory: Path, *, heartbeat_s: int) -> Any:
+    """Returns the settings of an engine whose sessions keep their sequence numbers in `directory`."""
+    quickfix = import_quickfix()
     sessions = list(sessions)
-    listens = not any(one.host for one in sessions)
+    is_acceptor = not any(session.host for session in sessions)
     shared: dict[str, Any] = {
-        "ConnectionType": "acceptor" if listens else "initiator",
+        "ConnectionType": "acceptor" if is_acceptor else "initiator",
         "StartTime": "00:00:00",
         "EndTime": "00:00:00",
         "HeartBtInt": heartbeat_s,
@@ -73,90 +73,96 @@ def settings(sessions: Iterable[SessionSetting], directory: Path, *, heartbeat_s
         "SocketNodelay": "Y",
         "UseDataDictionary": "N",
     }
-    found = dictionary()
-    if found is not None:
-        # A field that a counterparty adds is no reason to refuse its message.
+    dictionary_path = find_dictionary()
+    if dictionary_path is not None:
+        # An extra field of a counterparty is no reason to reject its message.
         shared |= {
             "UseDataDictionary": "Y",
-            "DataDictionary": found,
+            "DataDictionary": dictionary_path,
             "ValidateUserDefinedFields": "N",
             "AllowUnknownMsgFields": "Y",
             "ValidateFieldsOutOfOrder": "N",
             "ValidateUnorderedGroupFields": "N",
         }
     lines = ["[DEFAULT]", *(f"{name}={value}" for name, value in shared.items())]
-    for one in sessions:
-        place = {"SocketAcceptPort": one.port}
-        if not listens:
-            place = {"SocketConnectPort": one.port}
-            lines += ["[SESSION]", f"SocketConnectHost={one.host}"]
+    for session in sessions:
+        address = {"SocketAcceptPort": session.port}
+        if not is_acceptor:
+            address = {"SocketConnectPort": session.port}
+            lines += ["[SESSION]", f"SocketConnectHost={session.host}"]
         else:
             lines.append("[SESSION]")
-        own = {"BeginString": BEGIN, "SenderCompID": one.sender, "TargetCompID": one.target, **place, **one.more}
-        lines += [f"{name}={value}" for name, value in own.items()]
-    made = quickfix.SessionSettings()
-    made.setFromString("\n".join([*lines, ""]))
-    return made
+        session_values = {
+            "BeginString": BEGIN,
+            "SenderCompID": session.sender,
+            "TargetCompID": session.target,
+            **address,
+            **session.options,
+        }
+        lines += [f"{name}={value}" for name, value in session_values.items()]
+    session_settings = quickfix.SessionSettings()
+    session_settings.setFromString("\n".join([*lines, ""]))
+    return session_settings
 
 
-class Heard:
-    """What an application does when the engine calls; all of it on the engine's own thread, all of it optional."""
+class FixApplication:
+    """The callbacks of an application; all are called on the engine's thread, and all are optional."""
 
-    def logged_on(self, name: Name) -> None:
+    def on_logon(self, name: SessionName) -> None:
         """A session is up."""
 
-    def logged_out(self, name: Name, reason: str) -> None:
+    def on_logout(self, name: SessionName, reason: str) -> None:
         """A session is down."""
 
-    def logon(self, name: Name, message: Any) -> str:
-        """A Logon of theirs has come: an empty string takes it, another is the Text with which it is refused."""
+    def check_logon(self, name: SessionName, message: Any) -> str:
+        """Check a received Logon. Returns an empty string to accept it, or the Text of the refusal."""
         return ""
 
-    def logging_on(self, name: Name, message: Any) -> None:
-        """Our Logon leaves: credentials may be added."""
+    def add_credentials(self, name: SessionName, message: Any) -> None:
+        """Add credentials to our Logon before it is sent."""
 
-    def admin(self, name: Name, text: str) -> None:
-        """A message of the session itself has come."""
+    def on_admin_message(self, name: SessionName, text: str) -> None:
+        """A session message has arrived."""
 
-    def message(self, name: Name, text: str) -> None:
-        """An application message has come. What is raised here ends the process: it would be counted and lost."""
-
-
-def application(heard: Heard) -> Any:
-    """The engine's application that passes all on to `heard`."""
-    return _application(engine(), heard)
+    def on_message(self, name: SessionName, text: str) -> None:
+        """An application message has arrived. An exception ends the process: the message would be counted and lost."""
 
 
-def _application(quickfix: Any, heard: Heard) -> Any:
+def make_engine_application(handler: FixApplication) -> Any:
+    """Returns the engine's application, which forwards all calls to `handler`."""
+    return _make_engine_application(import_quickfix(), handler)
+
+
+def _make_engine_application(quickfix: Any, handler: FixApplication) -> Any:
     class Application(quickfix.Application):  # type: ignore[misc]
-        # No exception may leave these: the library ends the process over one. So a Logon is refused by hand: our
-        # answer to it becomes a Logout with the reason, and the connection is cut where the session would begin.
+        # No exception may leave these: the library would end the process. So a Logon is refused manually: our answer
+        # becomes a Logout with the reason, and the connection is closed where the session would begin.
 
         def __init__(self) -> None:
             super().__init__()
-            self._reasons: dict[Name, str] = {}
-            self._refused: dict[Name, str] = {}
+            self._reasons: dict[SessionName, str] = {}
+            self._refused: dict[SessionName, str] = {}
 
         def onCreate(self, session: Any) -> None:
             pass
 
         def onLogon(self, session: Any) -> None:
-            name = _name(session)
+            name = _session_name(session)
             if name in self._refused:
                 quickfix.Session.lookupSession(session).disconnect()
                 return
             self._reasons.pop(name, None)
-            _whole(heard.logged_on, name)
+            _call_or_exit(handler.on_logon, name)
 
         def onLogout(self, session: Any) -> None:
-            name = _name(session)
+            name = _session_name(session)
             if self._refused.pop(name, None) is None:
-                _whole(heard.logged_out, name, self._reasons.pop(name, ""))
+                _call_or_exit(handler.on_logout, name, self._reasons.pop(name, ""))
 
         def toAdmin(self, message: Any, session: Any) -> None:
-            _whole(self._to_admin, message, _name(session))
+            _call_or_exit(self._to_admin, message, _session_name(session))
 
-        def _to_admin(self, message: Any, name: Name) -> None:
+        def _to_admin(self, message: Any, name: SessionName) -> None:
             kind = message.getHeader().getField(35)
             if kind == "A" and name in self._refused:
                 message.getHeader().setField(35, "5")
@@ -164,7 +170,7 @@ def _application(quickfix: Any, heard: Heard) -> Any:
                     message.removeField(tag)
                 message.setField(58, self._refused[name])
             elif kind == "A":
-                heard.logging_on(name, message)
+                handler.add_credentials(name, message)
             elif kind == "5" and message.isSetField(58):
                 self._reasons[name] = f"we said {message.getField(58)}"
 
@@ -172,34 +178,36 @@ def _application(quickfix: Any, heard: Heard) -> Any:
             pass
 
         def fromAdmin(self, message: Any, session: Any) -> None:
-            _whole(self._from_admin, message, _name(session))
+            _call_or_exit(self._from_admin, message, _session_name(session))
 
-        def _from_admin(self, message: Any, name: Name) -> None:
+        def _from_admin(self, message: Any, name: SessionName) -> None:
             kind = message.getHeader().getField(35)
             if kind == "A":
-                refused = heard.logon(name, message)
+                refused = handler.check_logon(name, message)
                 if refused:
                     self._refused[name] = refused
                     return
             if kind == "5":
-                told = message.getField(58) if message.isSetField(58) else "no reason given"
-                self._reasons[name] = f"{name[1]} said {told}"
-            heard.admin(name, message.toString())
+                reason = message.getField(58) if message.isSetField(58) else "no reason given"
+                self._reasons[name] = f"{name[1]} said {reason}"
+            handler.on_admin_message(name, message.toString())
 
         def fromApp(self, message: Any, session: Any) -> None:
-            _whole(heard.message, _name(session), message.toString())
+            _call_or_exit(handler.on_message, _session_name(session), message.toString())
 
     return Application()
 
 
-def _name(session: Any) -> Name:
+def _session_name(session: Any) -> SessionName:
     return session.getSenderCompID().getString(), session.getTargetCompID().getString()
 
 
-def _whole(act: Any, *told: Any) -> None:
-    """Do it, or end: the engine would count a message that nobody has, and there is no way on but to ask again."""
+def _call_or_exit(function: Any, *args: Any) -> None:
+    """Call the function, or end the process on an exception: the engine would count a message that was never
+    applied.
+    """
     try:
-        act(*told)
+        function(*args)
     except BaseException as problem:
         import traceback
 

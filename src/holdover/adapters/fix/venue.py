@@ -1,8 +1,8 @@
-"""Our simulated venue behind FIX 4.4: an acceptor over TCP, in real time or quicker, whose state outlives its kill.
+"""The simulated venue behind FIX 4.4: an acceptor over TCP, in real or accelerated time, whose state survives a kill.
 
-What a client sends is synced before the engine counts it, taken in one order by one thread, and answered after the
-place in the day at which it was taken is synced too. A venue that comes up again plays the day up to that place, and
-hands the engine only what the engine's own store does not hold already.
+A client's message is synced before the engine counts it, applied in one order by one thread, and answered after the
+position in the day at which it was applied is synced, too. A restarted venue replays the day up to that position and
+passes the engine only the messages that the engine's own store does not have.
 """
 
 from __future__ import annotations
@@ -17,48 +17,55 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.adapters.fix.alone import alone
-from holdover.adapters.fix.core import Core, Ledger, Told, restored
+from holdover.adapters.fix.end_of_day import (
+    APPLICATION_MESSAGE,
+    EndOfDayState,
+    end_venue_day,
+    read_end_of_day,
+    read_engine_files,
+    write_engine_files,
+)
+from holdover.adapters.fix.lockfile import lock_directory
 from holdover.adapters.fix.messages import (
     BID,
     OFFER,
     TRADE,
     VOLUME,
-    Entry,
-    Fields,
-    Wire,
-    business_reject,
-    market_data,
+    FixMessage,
+    MarketDataEntry,
+    ParsedMessage,
+    make_business_reject,
+    make_market_data,
 )
-from holdover.adapters.fix.night import APPLICATION, Night, engine_files, lay_engine, night_of, read_night
 from holdover.adapters.fix.session import (
     BEGIN,
-    Heard,
-    Name,
-    NoEngine,
+    FixApplication,
+    FixEngineError,
+    SessionName,
     SessionSetting,
-    application,
-    engine,
-    settings,
+    import_quickfix,
+    make_engine_application,
+    make_settings,
 )
+from holdover.adapters.fix.venue_engine import ClientMessage, InboundLog, VenueEngine, replay_log
 from holdover.model import SecurityStatus
 from holdover.recording import Recording
 from holdover.world import UNDEF_PRICE
 
 FEED: Final = ".FEED"
-"""What a client's CompID ends with in its session for market data."""
+"""The suffix of a client's CompID in its market data session."""
 
 _UPDATE_S: Final = 0.02
 _BEAT_S: Final = 0.25
 
 
 class VenueConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How a venue is served.
+    """The configuration of a served venue.
 
-    `clients` are their CompIDs, each of which has a second session for market data, CLIENT.FEED. `users` says which
-    user and password a client must give. `accelerate` is how many seconds of the recorded day pass in a second. With
-    `real` it is as late there as it is here, for a day of today's date. With `waits` the clock stands until somebody
-    has logged on. `night` is what the day begins with, encoded.
+    `clients` are CompIDs; each has a second session for market data, CLIENT.FEED. `users` maps a client to the
+    required user and password. `accelerate` is how many seconds of the recorded day pass per second. With
+    `uses_real_time` the venue uses the host's time, for a day with today's date. With `waits_for_logon` the clock
+    starts at the first logon. `end_of_day` is the encoded state that the day starts from.
     """
 
     directory: Path
@@ -67,178 +74,198 @@ class VenueConfig(msgspec.Struct, frozen=True, kw_only=True):
     clients: Sequence[str] = ("DESK",)
     users: Mapping[str, tuple[str, str]] = {}
     accelerate: float = 1.0
-    real: bool = False
+    uses_real_time: bool = False
     drop_copy: str = "DROP"
     drop_copy_port: int = 0
     heartbeat_s: int = 30
-    waits: bool = False
-    night: bytes = b""
+    waits_for_logon: bool = False
+    end_of_day: bytes = b""
 
 
-class VenueServer(Heard):
-    """A venue that serves. `start` and `stop`; one thread of its own runs the day.
+class VenueServer(FixApplication):
+    """A served venue. `start` and `stop` it; a thread of its own runs the day.
 
-    Raises `Occupied`, `NoEngine`, `BadState`.
+    Raises `AlreadyRunningError`, `FixEngineError` or `VenueStateError`.
     """
 
     def __init__(self, config: VenueConfig, recordings: Sequence[Recording]) -> None:
         self.config = config
-        self._locked = alone(config.directory, "venue")
-        quickfix = engine()
+        self._lock_file = lock_directory(config.directory, "venue")
+        quickfix = import_quickfix()
         for port in {config.port, config.drop_copy_port} - {0}:
-            _free(port)
-        what = " ".join(f"{one.meta.instrument.symbol}/{one.meta.trade_date}/{one.digest[:12]}" for one in recordings)
-        self.ledger = Ledger(config.directory, what, config.night)
+            _check_port(port)
+        identity = " ".join(
+            f"{recording.meta.instrument.symbol}/{recording.meta.trade_date}/{recording.digest[:12]}"
+            for recording in recordings
+        )
+        self.inbound_log = InboundLog(config.directory, identity, config.end_of_day)
         copies = [config.drop_copy] if config.drop_copy_port else []
-        night = read_night(self.ledger.carried) if self.ledger.carried else None
-        self.core = Core(recordings, copies=copies, night=(night.venue, night.owners) if night else None)
+        night = read_end_of_day(self.inbound_log.carried_state) if self.inbound_log.carried_state else None
+        self.venue_engine = VenueEngine(
+            recordings, copies=copies, end_of_day=(night.venue, night.owners) if night else None
+        )
         if night is not None:
-            self._resume(night)
-        self._waiting: queue.SimpleQueue[Told | None] = queue.SimpleQueue()
-        self._feeds: dict[str, _Feed] = {}
+            self._write_engine_store(night)
+        self._message_queue: queue.SimpleQueue[ClientMessage | None] = queue.SimpleQueue()
+        self._subscriptions: dict[str, _Subscription] = {}
         self._feed_lock = threading.Lock()
         self._stopped = threading.Event()
         self._clients = {*config.clients, *copies}
-        given = settings(self._sessions(copies), config.directory / "session", heartbeat_s=config.heartbeat_s)
-        self._handed = {client: self._in_store(client) for client in sorted(self._clients)}
-        for told in restored(self.core, self.ledger):
-            self._waiting.put(told)
-        self._application = application(self)
-        self._store = quickfix.FileStoreFactory(given)
+        engine_settings = make_settings(
+            self._session_settings(copies), config.directory / "session", heartbeat_s=config.heartbeat_s
+        )
+        self._sent_counts = {client: self._count_in_store(client) for client in sorted(self._clients)}
+        for message in replay_log(self.venue_engine, self.inbound_log):
+            self._message_queue.put(message)
+        self._application = make_engine_application(self)
+        self._store = quickfix.FileStoreFactory(engine_settings)
         try:
-            self._engine: Any = quickfix.SocketAcceptor(self._application, self._store, given)
+            self._engine: Any = quickfix.SocketAcceptor(self._application, self._store, engine_settings)
         except (quickfix.ConfigError, quickfix.RuntimeError) as problem:
-            raise NoEngine(f"the FIX engine does not start: {problem}") from problem
+            raise FixEngineError(f"the FIX engine does not start: {problem}") from problem
         self._session = quickfix.Session
         self._ids = {
             client: quickfix.SessionID(BEGIN, config.name, client)
             for client in (*self._clients, *(client + FEED for client in config.clients))
         }
         self._thread = threading.Thread(target=self._run, name="venue", daemon=True)
-        self._begun = (0.0, 0)
-        self._begins: dict[str, str] = {}
-        self._note_begins()
+        self._anchor = (0.0, 0)
+        self._store_starts: dict[str, str] = {}
+        self._save_store_starts()
 
-    def _resume(self, night: Night) -> None:
-        """Lay down the sessions' numbers of the night, where the engine's store has not been begun yet."""
+    def _write_engine_store(self, night: EndOfDayState) -> None:
+        """Write the carried sequence numbers, unless the engine has a store already."""
         session = self.config.directory / "session"
         if not session.exists():
-            for stem, count in lay_engine(night, session).items():
+            for stem, count in write_engine_files(night, session).items():
                 client = stem.removeprefix(f"{BEGIN}-{self.config.name}-")
-                self.ledger.base(client, self._began(client), -count)
+                self.inbound_log.save_base(client, self._store_start(client), -count)
 
-    def night(self, *, numbers: bool = True) -> Night:
-        """Go into the night, when it has been stopped: what the next day's venue begins with.
+    def end_day(self, *, numbers: bool = True) -> EndOfDayState:
+        """End the day of a stopped venue. Returns the state that the next day starts from.
 
-        Without `numbers` the sessions begin anew with the day.
+        Without `numbers` the sessions reset their sequence numbers with the day.
         """
-        return night_of(self.core, engine_files(self.config.directory / "session") if numbers else {})
+        return end_venue_day(self.venue_engine, read_engine_files(self.config.directory / "session") if numbers else {})
 
-    def _sessions(self, copies: Sequence[str]) -> list[SessionSetting]:
+    def _session_settings(self, copies: Sequence[str]) -> list[SessionSetting]:
         config = self.config
-        found = []
+        sessions = []
         for client in config.clients:
-            found.append(SessionSetting(sender=config.name, target=client, port=config.port))
-            unkept = {"PersistMessages": "N"}  # an old price is nothing that anybody wants again
-            found.append(SessionSetting(sender=config.name, target=client + FEED, port=config.port, more=unkept))
-        found += [SessionSetting(sender=config.name, target=one, port=config.drop_copy_port) for one in copies]
-        return found
+            sessions.append(SessionSetting(sender=config.name, target=client, port=config.port))
+            options = {"PersistMessages": "N"}  # old prices are never resent
+            sessions.append(SessionSetting(sender=config.name, target=client + FEED, port=config.port, options=options))
+        sessions += [
+            SessionSetting(sender=config.name, target=copy_client, port=config.drop_copy_port) for copy_client in copies
+        ]
+        return sessions
 
-    def _in_store(self, client: str) -> int:
-        """How many of a client's messages the engine has: what it holds is sent, now or when it is asked for.
+    def _count_in_store(self, client: str) -> int:
+        """How many of a client's messages the engine has stored; it sends them now or on a resend request.
 
-        The engine begins a store anew each midnight; `ledger` knows what had been handed to it by then.
+        The engine starts a new store each midnight; `inbound_log` has the count of messages sent before that.
         """
         stem = self.config.directory / "session" / f"{BEGIN}-{self.config.name}-{client}"
-        body, began = stem.with_name(stem.name + ".body"), self._began(client)
-        base, known = self.ledger.based(client, began), self.ledger.handed().get(client, 0)
+        body, store_start = stem.with_name(stem.name + ".body"), self._store_start(client)
+        base, handed_count = (
+            self.inbound_log.load_base(client, store_start),
+            self.inbound_log.sent_counts().get(client, 0),
+        )
         if not body.exists() or base is None:
-            return known
-        return max(known, base + len(APPLICATION.findall(body.read_bytes())))
+            return handed_count
+        return max(handed_count, base + len(APPLICATION_MESSAGE.findall(body.read_bytes())))
 
-    def _began(self, client: str) -> str:
+    def _store_start(self, client: str) -> str:
         path = self.config.directory / "session" / f"{BEGIN}-{self.config.name}-{client}.session"
         return path.read_text(encoding="ascii", errors="replace").strip() if path.exists() else ""
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- lifecycle ----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Take connections, let the day run."""
-        quickfix = engine()
+        """Accept connections and start the day. Raises `FixEngineError` when the engine does not start."""
+        quickfix = import_quickfix()
         try:
             self._engine.start()
         except (quickfix.ConfigError, quickfix.RuntimeError) as problem:
-            raise NoEngine(f"port {self.config.port}: the FIX engine does not start: {problem}") from problem
-        if not self.config.waits:
-            self._begin()
+            raise FixEngineError(f"port {self.config.port}: the FIX engine does not start: {problem}") from problem
+        if not self.config.waits_for_logon:
+            self._begin_day()
         self._thread.start()
 
-    def _begin(self) -> None:
-        if not self._begun[0]:
-            self._begun = (time.monotonic(), self.core.clock.now_ns)
+    def _begin_day(self) -> None:
+        if not self._anchor[0]:
+            self._anchor = (time.monotonic(), self.venue_engine.clock.now_ns)
 
     def stop(self) -> None:
-        """Log everybody out; the state stays."""
+        """Log out all clients; the state is kept."""
         self._stopped.set()
-        self._waiting.put(None)
+        self._message_queue.put(None)
         if self._thread.is_alive():
             self._thread.join(10)
         self._engine.stop()
-        self.ledger.close()
-        self._locked.close()
+        self.inbound_log.close()
+        self._lock_file.close()
 
     def now_ns(self) -> int:
-        """The time of the recorded day. It stands while the venue is down."""
-        if self.config.real:
-            return max(self.core.clock.now_ns, time.time_ns())
-        began_s, began_ns = self._begun
+        """Returns the time of the recorded day. It does not advance while the venue is down."""
+        if self.config.uses_real_time:
+            return max(self.venue_engine.clock.now_ns, time.time_ns())
+        began_s, began_ns = self._anchor
         if not began_s:
-            return self.core.clock.now_ns
+            return self.venue_engine.clock.now_ns
         return began_ns + int((time.monotonic() - began_s) * 1e9 * self.config.accelerate)
 
-    # -- what the engine calls ----------------------------------------------------------------------------------
+    # -- called by the engine -----------------------------------------------------------------------------------
 
-    def logon(self, name: Name, message: Any) -> str:
-        """Refuse a client that does not give its user and password."""
+    def check_logon(self, name: SessionName, message: Any) -> str:
+        """Refuse a client without the right user and password."""
         client = name[1].removesuffix(FEED)
         expected = self.config.users.get(client)
         if expected is None:
             return ""
-        given = tuple(message.getField(tag) if message.isSetField(tag) else "" for tag in (553, 554))
-        return "" if given == expected else f"{client}: wrong user or password"
+        credentials = tuple(message.getField(tag) if message.isSetField(tag) else "" for tag in (553, 554))
+        return "" if credentials == expected else f"{client}: wrong user or password"
 
-    def logged_on(self, name: Name) -> None:
-        """The day begins, where it has waited for somebody."""
-        self._begin()
+    def on_logon(self, name: SessionName) -> None:
+        """Start the day, if it waits for the first logon."""
+        self._begin_day()
 
-    def logged_out(self, name: Name, reason: str) -> None:
+    def on_logout(self, name: SessionName, reason: str) -> None:
         """A subscription ends with its session."""
         with self._feed_lock:
-            self._feeds.pop(name[1], None)
+            self._subscriptions.pop(name[1], None)
 
-    def message(self, name: Name, text: str) -> None:
-        """An application message: written down before the engine counts it."""
+    def on_message(self, name: SessionName, text: str) -> None:
+        """Store an application message before the engine counts it."""
         client = name[1]
         if client not in self._clients:
-            self._market_data(client, Fields(text))
+            self._on_market_data_request(client, ParsedMessage(text))
             return
-        taken = self.ledger.take(client, text)
-        if taken is not None:
-            self._waiting.put(taken)
+        client_message = self.inbound_log.append_message(client, text)
+        if client_message is not None:
+            self._message_queue.put(client_message)
 
-    def _market_data(self, client: str, told: Fields) -> None:
-        symbols, known = told.all(55), {one.symbol for one in self.core.instruments}
-        strange = [one for one in symbols if one not in known]
-        if told.kind != "V" or not symbols or strange:
-            what = f"unknown symbol {', '.join(strange)}" if strange else f"{told.kind} is not taken here"
-            refused = [(262, told.get(262, "NONE")), (281, "0"), (58, what)]
-            self._hand(client, Wire("Y", refused) if told.kind == "V" else business_reject(told, 3, what))
+    def _on_market_data_request(self, client: str, parsed: ParsedMessage) -> None:
+        symbols, known_symbols = parsed.values(55), {instrument.symbol for instrument in self.venue_engine.instruments}
+        unknown_symbols = [symbol for symbol in symbols if symbol not in known_symbols]
+        if parsed.kind != "V" or not symbols or unknown_symbols:
+            text = (
+                f"unknown symbol {', '.join(unknown_symbols)}"
+                if unknown_symbols
+                else f"{parsed.kind} is not taken here"
+            )
+            refused = [(262, parsed.get(262, "NONE")), (281, "0"), (58, text)]
+            self._send(
+                client, FixMessage("Y", refused) if parsed.kind == "V" else make_business_reject(parsed, 3, text)
+            )
             return
         with self._feed_lock:
-            if told.get(263) == "2":
-                self._feeds.pop(client, None)
+            if parsed.get(263) == "2":
+                self._subscriptions.pop(client, None)
             else:
-                self._feeds[client] = _Feed(told.get(262), symbols, once=told.get(263) == "0")
+                self._subscriptions[client] = _Subscription(
+                    parsed.get(262), symbols, is_snapshot=parsed.get(263) == "0"
+                )
 
     # -- the day ------------------------------------------------------------------------------------------------
 
@@ -246,110 +273,116 @@ class VenueServer(Heard):
         self._flush()
         beat_s = update_s = 0.0
         while not self._stopped.is_set():
-            told = self._next(_UPDATE_S / 2)
-            taken: list[int] = []
-            self.core.advance(self.now_ns())
-            while told is not None:
-                self.core.take(told)
-                taken.append(told.number)
-                told = self._next(0)
+            message = self._next_message(_UPDATE_S / 2)
+            numbers: list[int] = []
+            self.venue_engine.advance(self.now_ns())
+            while message is not None:
+                self.venue_engine.apply_message(message)
+                numbers.append(message.number)
+                message = self._next_message(0)
             now_s = time.monotonic()
-            if taken or self.core.out or now_s - beat_s >= _BEAT_S:
+            if numbers or self.venue_engine.outgoing or now_s - beat_s >= _BEAT_S:
                 beat_s = now_s
-                self.ledger.mark(self.core.clock.now_ns, self.core.events, taken, self._handed)
-                self._note_begins()
+                self.inbound_log.save_progress(
+                    self.venue_engine.clock.now_ns, self.venue_engine.events, numbers, self._sent_counts
+                )
+                self._save_store_starts()
             self._flush()
             if now_s - update_s >= _UPDATE_S:
                 update_s = now_s
-                self._update(now_s)
+                self._send_updates(now_s)
 
-    def _note_begins(self) -> None:
-        """Write down how much each store of the engine did not see, when it has begun one."""
+    def _save_store_starts(self) -> None:
+        """Record how many messages each new store of the engine has missed."""
         for client in sorted(self._clients):
-            began = self._began(client)
-            if began and self._begins.get(client) != began:
-                self._begins[client] = began
-                self.ledger.base(client, began, self._handed.get(client, 0))
+            store_start = self._store_start(client)
+            if store_start and self._store_starts.get(client) != store_start:
+                self._store_starts[client] = store_start
+                self.inbound_log.save_base(client, store_start, self._sent_counts.get(client, 0))
 
-    def _next(self, seconds: float) -> Told | None:
+    def _next_message(self, seconds: float) -> ClientMessage | None:
         try:
-            return self._waiting.get(timeout=seconds) if seconds else self._waiting.get_nowait()
+            return self._message_queue.get(timeout=seconds) if seconds else self._message_queue.get_nowait()
         except queue.Empty:
             return None
 
     def _flush(self) -> None:
-        """Hand the engine what it does not hold; where a client is away it keeps it for a ResendRequest."""
-        out, self.core.out = self.core.out, []
-        for client, number, wire in out:
-            if client in self._ids and number > self._handed.get(client, 0):
-                self._hand(client, wire)
-                self._handed[client] = number
+        """Pass the engine the messages that it does not have; it stores them for clients that are disconnected."""
+        outgoing, self.venue_engine.outgoing = self.venue_engine.outgoing, []
+        for client, number, wire in outgoing:
+            if client in self._ids and number > self._sent_counts.get(client, 0):
+                self._send(client, wire)
+                self._sent_counts[client] = number
 
-    def _hand(self, client: str, wire: Wire) -> None:
-        self._session.sendToTarget(wire.message(), self._ids[client])
+    def _send(self, client: str, wire: FixMessage) -> None:
+        self._session.sendToTarget(wire.to_quickfix(), self._ids[client])
 
-    def _update(self, now_s: float) -> None:
+    def _send_updates(self, now_s: float) -> None:
         with self._feed_lock:
-            feeds = list(self._feeds.items())
+            feeds = list(self._subscriptions.items())
         for client, feed in feeds:
-            for wire in feed.wires(self.core, now_s):
-                self._hand(client, wire)
-            if feed.once:
+            for wire in feed.next_messages(self.venue_engine, now_s):
+                self._send(client, wire)
+            if feed.is_snapshot:
                 with self._feed_lock:
-                    self._feeds.pop(client, None)
+                    self._subscriptions.pop(client, None)
 
 
-def _free(port: int) -> None:
-    """The engine ends the process over a port that it cannot have, so it is asked for first. Raises `NoEngine`."""
+def _check_port(port: int) -> None:
+    """Check that the port is free, because the engine ends the process otherwise. Raises `FixEngineError`."""
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(("", port))
             trial.listen()
         except OSError as problem:
-            raise NoEngine(f"port {port} cannot be had: {problem.strerror}; give another --port") from None
+            raise FixEngineError(f"port {port} cannot be had: {problem.strerror}; give another --port") from None
 
 
-class _Feed:
-    """One subscription, and what it has been told."""
+class _Subscription:
+    """One market data subscription and what was sent for it."""
 
-    def __init__(self, req_id: str, symbols: Sequence[str], *, once: bool) -> None:
-        self.once = once
+    def __init__(self, req_id: str, symbols: Sequence[str], *, is_snapshot: bool) -> None:
+        self.is_snapshot = is_snapshot
         self._req_id, self._symbols = req_id, list(symbols)
-        self._told: dict[str, tuple[Any, ...]] = {}
+        self._last_quotes: dict[str, tuple[Any, ...]] = {}
         self._status: dict[str, tuple[bool, str, str]] = {}
-        self._spoke_s: dict[str, float] = {}
+        self._sent_s: dict[str, float] = {}
 
-    def wires(self, core: Core, now_s: float) -> list[Wire]:
-        """What is new, or anything once a second, so that the time of the day is known."""
-        found: list[Wire] = []
+    def next_messages(self, core: VenueEngine, now_s: float) -> list[FixMessage]:
+        """Returns messages about changes; at least one per second, so that the client knows the time of the day."""
+        messages: list[FixMessage] = []
         for symbol in self._symbols:
             book = core.venue.top(symbol)
             status = (book.trading, book.reason, book.reference_version)
             if self._status.get(symbol) != status:
                 self._status[symbol] = status
-                told = SecurityStatus(
+                status_message = SecurityStatus(
                     symbol=symbol,
                     trading=book.trading,
                     reason=book.reason,
                     trade_date=core.trade_date,
                     reference_version=book.reference_version,
                 )
-                found.append(core.codec.inbound(told))
-            now = (book.bid_px, book.bid_sz, book.ask_px, book.ask_sz, book.last_px, book.traded_qty)
-            before = self._told.get(symbol)
-            if now == before and now_s - self._spoke_s.get(symbol, 0.0) < 1.0:
+                messages.append(core.codec.encode_inbound(status_message))
+            quote = (book.bid_px, book.bid_sz, book.ask_px, book.ask_sz, book.last_px, book.traded_qty)
+            before = self._last_quotes.get(symbol)
+            if quote == before and now_s - self._sent_s.get(symbol, 0.0) < 1.0:
                 continue
-            self._told[symbol], self._spoke_s[symbol] = now, now_s
-            one, time_ns = core.codec.instrument(symbol), core.clock.now_ns
+            self._last_quotes[symbol], self._sent_s[symbol] = quote, now_s
+            instrument, time_ns = core.codec.instrument_of(symbol), core.clock.now_ns
             sides = []
             for kind, price, size in ((BID, book.bid_px, book.bid_sz), (OFFER, book.ask_px, book.ask_sz)):
                 if price == UNDEF_PRICE:
-                    sides.append(Entry(kind, symbol, None, None, time_ns))
+                    sides.append(MarketDataEntry(kind, symbol, None, None, time_ns))
                 else:
-                    sides.append(Entry(kind, symbol, one.price_text(price), one.quantity_text(size), time_ns))
+                    sides.append(
+                        MarketDataEntry(
+                            kind, symbol, instrument.price_text(price), instrument.quantity_text(size), time_ns
+                        )
+                    )
             if book.last_px:
-                sides.append(Entry(TRADE, symbol, one.price_text(book.last_px), None, time_ns))
-            sides.append(Entry(VOLUME, symbol, None, one.quantity_text(book.traded_qty), time_ns))
-            found.append(market_data(self._req_id, symbol, sides, snapshot=before is None))
-        return found
+                sides.append(MarketDataEntry(TRADE, symbol, instrument.price_text(book.last_px), None, time_ns))
+            sides.append(MarketDataEntry(VOLUME, symbol, None, instrument.quantity_text(book.traded_qty), time_ns))
+            messages.append(make_market_data(self._req_id, symbol, sides, snapshot=before is None))
+        return messages

@@ -1,4 +1,4 @@
-"""freqtrade's configuration for one life, and what its database comes to."""
+"""freqtrade's configuration for one incarnation, and the comparable content of its database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from holdover.harness.subject import Env, Plan
 
 FILE: Final = "tradesv3.sqlite"
-"""Its database, under the name that it has by default."""
+"""The default name of freqtrade's database."""
 _STRATEGIES: Final = Path(__file__).parent / "strategies"
 _TABLES: Final = (
     "SELECT 'order', ft_trade_id, ft_is_open, order_id, status, side, price, amount, filled, cost FROM orders",
@@ -25,11 +25,13 @@ _TABLES: Final = (
 )
 
 
-def configuration(plan: Plan, env: Env) -> dict[str, Any]:
-    """A live bot on the simulated exchange, with whatever the plan's settings say otherwise."""
-    pairs = {f"{one.symbol}/{one.currency}": one for one in plan.instruments()}
+def make_configuration(plan: Plan, env: Env) -> dict[str, Any]:
+    """Returns the configuration of a live bot on the simulated exchange; the plan's settings override it."""
+    pairs = {f"{instrument.symbol}/{instrument.currency}": instrument for instrument in plan.instruments()}
     hours = sorted({(meta.open_ns, meta.close_ns) for meta in plan.days})
-    amounts = {pair: _usual_lots(plan, one.symbol) * float(one.lot_size) for pair, one in pairs.items()}
+    amounts = {
+        pair: _usual_lots(plan, instrument.symbol) * float(instrument.lot_size) for pair, instrument in pairs.items()
+    }
     pricing = {"price_side": "same", "use_order_book": False, "price_last_balance": 0.0}
     return {
         "runmode": RunMode.LIVE,
@@ -69,15 +71,15 @@ def configuration(plan: Plan, env: Env) -> dict[str, Any]:
     }
 
 
-def rows(directory: Path) -> Iterator[tuple[Any, ...]]:
-    """Orders, trades and the day, without the times at which they were learnt."""
+def read_rows(directory: Path) -> Iterator[tuple[Any, ...]]:
+    """Yield orders, trades and the day, without local times."""
     with closing(sqlite3.connect(f"file:{directory / FILE}?mode=ro", uri=True)) as reader:
         for select in _TABLES:
             yield from reader.execute(select)
 
 
 def _usual_lots(plan: Plan, symbol: str) -> int:
-    """A size that the recorded market fills in parts."""
+    """An order size that the recorded market fills in parts."""
     days = [meta for meta in plan.days if meta.instrument.symbol == symbol]
     traded, prints = sum(meta.traded_qty for meta in days), sum(meta.trades for meta in days)
     return max(traded // prints * 2 if prints else 100, 1)

@@ -1,8 +1,8 @@
-"""The simulated venue as a ccxt exchange: each call is a message on the link, and waits for what comes back.
+"""The simulated venue as a ccxt exchange: each call sends a message on the link and waits for the answer.
 
-`Gateway` is the connection; `Api` and `AsyncApi` are what freqtrade finds under the name `holdover` in ccxt. A call
-whose answer does not come within ccxt's ten seconds is a `RequestTimeout`, one on a link that is down, or that goes
-down meanwhile, a `NetworkError`: what the venue has made of it is as unknown as it is to any REST client.
+`ExchangeGateway` is the connection; `SimulatedExchange` and `AsyncSimulatedExchange` are what freqtrade finds under the
+name `holdover` in ccxt. A call without an answer within ccxt's ten seconds raises `RequestTimeout`. A call on a link
+that is down or goes down meanwhile raises `NetworkError`: as for any REST client, the result at the venue is unknown.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "holdover"
 """The exchange's name in ccxt and in freqtrade's configuration."""
-_PATIENCE_NS: Final = 10_000_000_000
+_ANSWER_TIMEOUT_NS: Final = 10_000_000_000
 _RETRY_NS: Final = 5_000_000_000
 _FUNDS: Final = 1_000_000_000.0
 _UNKNOWN_ORDER: Final = 5
@@ -50,67 +50,67 @@ _STATUS: Final = {
 }
 
 
-class Gateway:
+class ExchangeGateway:
     """One account's connection to the venue.
 
-    `told` is set when the venue has said something that nobody asked for; `asked` are the orders asked for since the
-    last logon, and `on_asked` is called after each.
+    `has_news` is set when the venue has sent something unsolicited; `queried_orders` are the orders queried since
+    the last logon, and `on_query` is called after each query.
     """
 
     def __init__(self, env: Env, account: str, fibre: Fibre, config: dict[str, Any]) -> None:
         self.env, self.account, self.fibre = env, account, fibre
         self.strategy = str(config["strategy"])
-        self.symbols = {f"{one.symbol}/{one.currency}": one for one in env.instruments}
-        self.told = False
-        self.asked: set[str] = set()
-        self.on_asked: Callable[[], None] = lambda: None
+        self.symbols = {f"{instrument.symbol}/{instrument.currency}": instrument for instrument in env.instruments}
+        self.has_news = False
+        self.queried_orders: set[str] = set()
+        self.on_query: Callable[[], None] = lambda: None
         self.done_for_day: set[str] = set()
         self._in_seq = 0
-        self._catching_up = True
-        self._resent_from = 0
+        self._is_catching_up = True
+        self._resend_from = 0
         self._number = self._attempt = 0
         self._answers: dict[str, list[Inbound]] = {}
         config["exchange"]["ccxt_config"] = {"gateway": self}
 
-    def __deepcopy__(self, memo: Any) -> Gateway:
-        return self  # it is handed over in a configuration, which they copy
+    def __deepcopy__(self, memo: Any) -> ExchangeGateway:
+        return self  # freqtrade copies the configuration that holds it
 
     # -- the session ------------------------------------------------------------------------------------------------
 
     def log_on(self, attempt: int = 0) -> None:
-        """Ask for a logon, and again until there is one; of several attempts that wait only the last counts."""
-        if not self.env.link.up and attempt == self._attempt:
+        """Request a logon and repeat until there is one; of several scheduled attempts only the last counts."""
+        if not self.env.link.is_up and attempt == self._attempt:
             self.env.link.connect(self._in_seq + 1, 1)
-            self._try_again()
+            self._schedule_logon()
 
-    def on_timer(self, name: str, told: tuple[Any, ...]) -> None:
-        """A timer of ours, or one that the fibre waits for."""
+    def on_timer(self, name: str, args: tuple[Any, ...]) -> None:
+        """Handle a timer of the gateway, or one that the fibre waits for."""
         if name == "log on":
-            self.log_on(*told)
+            self.log_on(*args)
         else:
-            self.fibre.go(name)
+            self.fibre.resume(name)
 
     def on_up(self, epoch: int, out_seq: int) -> None:
         """The link is up."""
-        self.told = self._catching_up = True
-        self._resent_from = 0
-        self.asked.clear()
-        self.fibre.go("logon")
+        self.has_news = self._is_catching_up = True
+        self._resend_from = 0
+        self.queried_orders.clear()
+        self.fibre.resume("logon")
 
     def on_down(self, reason: str) -> None:
-        """The link is down: try again in a while."""
-        self._try_again()
-        self.fibre.go("logout")
+        """The link is down: retry later."""
+        self._schedule_logon()
+        self.fibre.resume("logout")
 
-    def _try_again(self) -> None:
+    def _schedule_logon(self) -> None:
         self._attempt += 1
         self.env.clock.call_at(self.env.clock.now_ns + _RETRY_NS, "log on", self._attempt)
 
     def on_sequence_reset(self, new_seq: int) -> None:
-        """What was missed will not come."""
-        self.told = self.told or new_seq > self._in_seq + 1
+        """Missed messages will not be resent."""
+        self.has_news = self.has_news or new_seq > self._in_seq + 1
         self._in_seq = new_seq - 1
-        self.fibre.go("reset")
+        self.fibre.resume("reset")
 
     def on_heartbeat(self, seq: int) -> None:
         """The venue has sent up to `seq`."""
@@ -118,31 +118,31 @@ class Gateway:
             self.env.link.resend(self._in_seq + 1)
 
     def on_message(self, seq: int, poss_dup: bool, message: Inbound) -> None:
-        """One message: taken when it is the next one, else asked for in order."""
+        """Apply a message if it is the next one; otherwise request a resend."""
         if seq == self._in_seq + 1:
             self._in_seq = seq
-            self._take(message, known=poss_dup and self._catching_up)
-            self._catching_up = self._catching_up and poss_dup
-            self.fibre.go("message")
-        elif seq > self._in_seq and not (poss_dup and self._resent_from == self._in_seq + 1):
-            self._resent_from = self._in_seq + 1
-            self.env.link.resend(self._resent_from)
+            self._apply_message(message, is_replayed=poss_dup and self._is_catching_up)
+            self._is_catching_up = self._is_catching_up and poss_dup
+            self.fibre.resume("message")
+        elif seq > self._in_seq and not (poss_dup and self._resend_from == self._in_seq + 1):
+            self._resend_from = self._in_seq + 1
+            self.env.link.resend(self._resend_from)
 
-    def _take(self, message: Inbound, *, known: bool) -> None:
-        """An answer goes to who waits for it. What nobody asked for, and each fill, is something to tell: the next poll
-        need not wait, except for what comes again after a logon, when everything is polled anyway.
+    def _apply_message(self, message: Inbound, *, is_replayed: bool) -> None:
+        """Pass an answer to its caller. Unsolicited reports and fills set `has_news`, so that the next poll need
+        not wait; reports replayed after a logon do not, because everything is polled then anyway.
         """
-        asked = getattr(message, "req_id", "")
-        name = asked or getattr(message, "cl_ord_id", "")
+        req_id = getattr(message, "req_id", "")
+        name = req_id or getattr(message, "cl_ord_id", "")
         if name in self._answers:
             self._answers[name].append(message)
-        if isinstance(message, ExecutionReport) and not asked:
-            self._note(message)
+        if isinstance(message, ExecutionReport) and not req_id:
+            self._note_done_for_day(message)
             if message.exec_type in TRADES or name not in self._answers:
-                self.told = self.told or not known
+                self.has_news = self.has_news or not is_replayed
 
-    def _note(self, report: ExecutionReport) -> None:
-        """Their statuses have none for an order that is done for the day: it is open."""
+    def _note_done_for_day(self, report: ExecutionReport) -> None:
+        """Remember orders that are done for the day: freqtrade has no such status and keeps them open."""
         if report.exec_type == ExecType.DONE_FOR_DAY:
             self.done_for_day.add(report.cl_ord_id)
         else:
@@ -150,64 +150,71 @@ class Gateway:
 
     # -- calls ------------------------------------------------------------------------------------------------------
 
-    def name(self, letter: str) -> str:
-        """A ClOrdID or a request's id that was never used before: no two calls are made in one millisecond."""
+    def next_id(self, letter: str) -> str:
+        """Returns a ClOrdID or request ID that was never used before: no two calls happen in one millisecond."""
         self._number += 1
         return f"{letter}{self.env.clock.now_ns // 1_000_000:x}"
 
-    def ask(self, msg_type: MsgType, **fields: Any) -> list[Any]:
-        """A question and its answers."""
-        name = self.name("Q") + f"-{self._number}"
+    def query_venue(self, msg_type: MsgType, **fields: Any) -> list[Any]:
+        """Send a query and return its answers."""
+        name = self.next_id("Q") + f"-{self._number}"
         query = Query(msg_type=msg_type, req_id=name, account=self.account, link=self.env.link.name, **fields)
         return self._call([name], query, lambda answers: bool(answers) and answers[-1].last_rpt_requested)
 
-    def request(self, request: Request) -> Any:
-        """An order or a cancel: recorded, asked for, sent; and the venue's answer."""
-        self._down()
+    def send_request(self, request: Request) -> Any:
+        """Record an order or cancel request, check the guard, send it and return the venue's answer.
+
+        Raises `ccxt.PermissionDenied` when it is frozen, `ccxt.NetworkError` or `ccxt.RequestTimeout` without an
+        answer.
+        """
+        self._require_link()
         if not self.env.guard.permits(request):
             raise ccxt.PermissionDenied("HOLDOVER: frozen")
         self.env.guard.record("gateway", request)
         if not self.env.guard.permits(request):
             raise ccxt.PermissionDenied("HOLDOVER: frozen on its way out")
         cancels = request.msg_type == MsgType.ORDER_CANCEL_REQUEST
-        over = _ended if cancels else _taken
-        # A cancel's answer names the order, its refusal the request.
+        is_final = _is_ended if cancels else _is_acknowledged
+        # The answer to a cancel names the order; its reject names the request.
         names = [request.cl_ord_id, request.orig_cl_ord_id] if cancels else [request.cl_ord_id]
-        done = self._call(names, request, lambda answers: any(over(one) for one in answers))
-        return next(one for one in done if over(one))
+        replies = self._call(names, request, lambda answers: any(is_final(answer) for answer in answers))
+        return next(reply for reply in replies if is_final(reply))
 
-    def _down(self) -> None:
-        if not self.env.link.up:
+    def _require_link(self) -> None:
+        if not self.env.link.is_up:
             raise ccxt.NetworkError(f"{self.env.link.name} cannot be reached")
 
-    def _call(self, names: list[str], message: Request | Query, enough: Callable[[list[Any]], bool]) -> list[Any]:
-        self._down()
+    def _call(self, names: list[str], message: Request | Query, is_complete: Callable[[list[Any]], bool]) -> list[Any]:
+        self._require_link()
         link, epoch = self.env.link, self.env.link.epoch
         answers: list[Any] = []
         self._answers.update(dict.fromkeys(names, answers))
         try:
             link.send(message)
-            until_ns = self.env.clock.now_ns + _PATIENCE_NS
+            until_ns = self.env.clock.now_ns + _ANSWER_TIMEOUT_NS
             until_ns = -(-until_ns // _RETRY_NS) * _RETRY_NS
-            self.fibre.wait(until_ns, lambda: enough(answers) or not link.up or link.epoch != epoch)
-            if enough(answers):
+            self.fibre.wait(until_ns, lambda: is_complete(answers) or not link.is_up or link.epoch != epoch)
+            if is_complete(answers):
                 return answers
-            if link.up and link.epoch == epoch:
+            if link.is_up and link.epoch == epoch:
                 raise ccxt.RequestTimeout(f"{type(message).__name__} {message.key} timed out")
             raise ccxt.NetworkError(f"{link.name}: connection reset")
         finally:
             for name in names:
                 del self._answers[name]
 
-    # -- what they ask for, in ccxt's words ---------------------------------------------------------------------------
+    # -- ccxt operations ----------------------------------------------------------------------------------------------
 
-    def create(self, symbol: str, kind: str, side: str, amount: float, price: float | None) -> dict[str, Any]:
-        """A new order. Raises `ccxt.InsufficientFunds` where a spot market would, `ccxt.InvalidOrder` when refused."""
+    def create_order(self, symbol: str, kind: str, side: str, amount: float, price: float | None) -> dict[str, Any]:
+        """Create an order.
+
+        Raises `ccxt.InsufficientFunds` as a spot market would, `ccxt.InvalidOrder` when it is rejected.
+        """
         units, lots = self.symbols[symbol], self.lots(symbol, amount)
-        if side == "sell" and lots > self._free(units):
+        if side == "sell" and lots > self._free_lots(units):
             raise ccxt.InsufficientFunds(f"{lots} {units.symbol} is more than is free")
-        name = self.name("F")
-        report = self.request(
+        name = self.next_id("F")
+        report = self.send_request(
             Request(
                 msg_type=MsgType.NEW_ORDER_SINGLE,
                 cl_ord_id=name,
@@ -228,22 +235,22 @@ class Gateway:
         )
         if report.ord_status == OrdStatus.REJECTED:
             raise ccxt.InvalidOrder(report.text or "rejected")
-        return self.order(report)
+        return self.to_ccxt_order(report)
 
-    def cancel(self, name: str, symbol: str) -> dict[str, Any]:
-        """Cancel. Raises `ccxt.OrderNotFound` when there is nothing to cancel."""
-        known = self.find(name)
-        if known is None:
+    def cancel_order(self, name: str, symbol: str) -> dict[str, Any]:
+        """Cancel an order. Raises `ccxt.OrderNotFound` when there is nothing to cancel."""
+        status_report = self.find_order(name)
+        if status_report is None:
             raise ccxt.OrderNotFound(name)
-        report = self.request(
+        report = self.send_request(
             Request(
                 msg_type=MsgType.ORDER_CANCEL_REQUEST,
-                cl_ord_id=self.name("X"),
+                cl_ord_id=self.next_id("X"),
                 orig_cl_ord_id=name,
                 root_cl_ord_id=name,
-                symbol=known.symbol,
-                side=known.side,
-                order_qty=known.order_qty,
+                symbol=status_report.symbol,
+                side=status_report.side,
+                order_qty=status_report.order_qty,
                 account=self.account,
                 strategy=self.strategy,
                 link=self.env.link.name,
@@ -254,71 +261,79 @@ class Gateway:
         )
         if isinstance(report, CancelReject):
             raise ccxt.OrderNotFound(report.text)
-        return self.order(report)
+        return self.to_ccxt_order(report)
 
-    def find(self, name: str) -> ExecutionReport | None:
-        """An order's status; None when the venue does not know it."""
-        (report,) = self.ask(MsgType.ORDER_STATUS_REQUEST, cl_ord_id=name)
-        self.asked.add(name)
-        self.on_asked()
+    def find_order(self, name: str) -> ExecutionReport | None:
+        """Returns an order's status; None when the venue does not know it."""
+        (report,) = self.query_venue(MsgType.ORDER_STATUS_REQUEST, cl_ord_id=name)
+        self.queried_orders.add(name)
+        self.on_query()
         return None if report.ord_rej_reason == _UNKNOWN_ORDER or not report.order_id else report
 
-    def working(self) -> list[ExecutionReport]:
-        """Every open order of the account."""
-        return [one for one in self.ask(MsgType.ORDER_MASS_STATUS_REQUEST) if one.order_id]
+    def open_orders(self) -> list[ExecutionReport]:
+        """Returns every open order of the account."""
+        return [report for report in self.query_venue(MsgType.ORDER_MASS_STATUS_REQUEST) if report.order_id]
 
-    def trades(self, since_ms: int | None) -> list[ExecutionReport]:
-        """Every trade since a time."""
-        answers = self.ask(MsgType.TRADE_CAPTURE_REPORT_REQUEST, since_ns=(since_ms or 0) * 1_000_000)
-        return [one for one in answers if one.exec_type == ExecType.TRADE]
+    def query_trades(self, since_ms: int | None) -> list[ExecutionReport]:
+        """Returns every trade since a time (ms)."""
+        answers = self.query_venue(MsgType.TRADE_CAPTURE_REPORT_REQUEST, since_ns=(since_ms or 0) * 1_000_000)
+        return [report for report in answers if report.exec_type == ExecType.TRADE]
 
-    def orders(self, symbol: str, since_ms: int | None) -> list[dict[str, Any]]:
-        """Open orders, and those that have traded since: a closed order without a fill cannot be asked for by time."""
-        wanted = self.symbols[symbol].symbol
-        found = {one.cl_ord_id: one for one in self.working() if one.symbol == wanted}
-        for name in dict.fromkeys(one.cl_ord_id for one in self.trades(since_ms) if one.symbol == wanted):
-            report = None if name in found else self.find(name)
+    def query_orders(self, symbol: str, since_ms: int | None) -> list[dict[str, Any]]:
+        """Returns open orders and those that traded since; closed orders without a fill cannot be queried by time."""
+        venue_symbol = self.symbols[symbol].symbol
+        reports = {report.cl_ord_id: report for report in self.open_orders() if report.symbol == venue_symbol}
+        for name in dict.fromkeys(
+            trade.cl_ord_id for trade in self.query_trades(since_ms) if trade.symbol == venue_symbol
+        ):
+            report = None if name in reports else self.find_order(name)
             if report is not None:
-                found[name] = report
-        return [self.order(one) for one in found.values()]
+                reports[name] = report
+        return [self.to_ccxt_order(report) for report in reports.values()]
 
-    def balance(self) -> dict[str, Any]:
-        """What is held of each instrument, and a currency that never runs out."""
-        told: dict[str, Any] = {}
-        selling = self._selling()
-        for one in self.ask(MsgType.REQUEST_FOR_POSITIONS):
-            if isinstance(one, PositionReport) and one.symbol:
-                lot = float(Decimal(next(u for u in self.env.instruments if u.symbol == one.symbol).lot_size))
-                used = min(selling.get(one.symbol, 0), one.net_qty)
-                told[one.symbol] = {"free": (one.net_qty - used) * lot, "used": used * lot, "total": one.net_qty * lot}
-        for currency in dict.fromkeys(one.currency for one in self.env.instruments):
-            told[currency] = {"free": _FUNDS, "used": 0.0, "total": _FUNDS}
-        return told
+    def query_balance(self) -> dict[str, Any]:
+        """Returns the held quantity of each instrument, and a currency balance that never runs out."""
+        balances: dict[str, Any] = {}
+        selling = self._selling_lots()
+        for position in self.query_venue(MsgType.REQUEST_FOR_POSITIONS):
+            if isinstance(position, PositionReport) and position.symbol:
+                lot = float(Decimal(next(u for u in self.env.instruments if u.symbol == position.symbol).lot_size))
+                used = min(selling.get(position.symbol, 0), position.net_qty)
+                balances[position.symbol] = {
+                    "free": (position.net_qty - used) * lot,
+                    "used": used * lot,
+                    "total": position.net_qty * lot,
+                }
+        for currency in dict.fromkeys(instrument.currency for instrument in self.env.instruments):
+            balances[currency] = {"free": _FUNDS, "used": 0.0, "total": _FUNDS}
+        return balances
 
-    def _selling(self) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for one in self.working():
-            if one.side != Side.BUY:
-                found[one.symbol] = found.get(one.symbol, 0) + one.leaves_qty
-        return found
+    def _selling_lots(self) -> dict[str, int]:
+        lots_by_symbol: dict[str, int] = {}
+        for report in self.open_orders():
+            if report.side != Side.BUY:
+                lots_by_symbol[report.symbol] = lots_by_symbol.get(report.symbol, 0) + report.leaves_qty
+        return lots_by_symbol
 
-    def _free(self, units: Instrument) -> int:
-        held = {one.symbol: one.net_qty for one in self.ask(MsgType.REQUEST_FOR_POSITIONS)}
-        return int(held.get(units.symbol, 0)) - self._selling().get(units.symbol, 0)
+    def _free_lots(self, units: Instrument) -> int:
+        positions = {position.symbol: position.net_qty for position in self.query_venue(MsgType.REQUEST_FOR_POSITIONS)}
+        return int(positions.get(units.symbol, 0)) - self._selling_lots().get(units.symbol, 0)
 
     # -- units ------------------------------------------------------------------------------------------------------
 
     def lots(self, symbol: str, amount: float | None) -> int:
-        """An amount of theirs in lots."""
+        """Convert a ccxt amount to lots."""
         return round(float(amount or 0) / float(self.symbols[symbol].lot_size))
 
     def ticks(self, symbol: str, price: float | None) -> int:
-        """A price of theirs, or a cost per lot, in ticks."""
+        """Convert a ccxt price, or a cost per lot, to ticks."""
         return round(float(price or 0) / float(self.symbols[symbol].tick_size))
 
-    def order(self, report: ExecutionReport) -> dict[str, Any]:
-        """A report as ccxt's unified order."""
-        symbol, units = next((name, one) for name, one in self.symbols.items() if one.symbol == report.symbol)
+    def to_ccxt_order(self, report: ExecutionReport) -> dict[str, Any]:
+        """Returns a report as ccxt's unified order."""
+        symbol, units = next(
+            (name, instrument) for name, instrument in self.symbols.items() if instrument.symbol == report.symbol
+        )
         lot, tick = Decimal(units.lot_size), Decimal(units.tick_size)
         ms = report.transact_time_ns // 1_000_000
         name = report.cl_ord_id
@@ -345,41 +360,41 @@ class Gateway:
         }
 
 
-def _taken(message: Any) -> bool:
+def _is_acknowledged(message: Any) -> bool:
     return bool(message.exec_type in (ExecType.NEW, ExecType.REJECTED))
 
 
-def _ended(message: Any) -> bool:
+def _is_ended(message: Any) -> bool:
     return isinstance(message, CancelReject) or message.exec_type in (ExecType.CANCELED, ExecType.EXPIRED)
 
 
-class _Described:
-    """What both ccxt classes say of the exchange. `gateway` comes in with the configuration."""
+class _ExchangeDescription:
+    """The description that both ccxt classes share. `gateway` is set from the configuration."""
 
-    gateway: Gateway
+    gateway: ExchangeGateway
 
     def describe(self) -> dict[str, Any]:
-        """Its name and what it can do."""
-        found: dict[str, Any] = super().describe()  # type: ignore[misc]
+        """Returns the exchange's name and features."""
+        description: dict[str, Any] = super().describe()  # type: ignore[misc]
         can = (
             *("createOrder", "createLimitOrder", "createMarketOrder", "cancelOrder", "fetchOrder", "fetchOrders"),
             *("fetchOpenOrders", "fetchMyTrades", "fetchBalance", "fetchTicker", "fetchTickers", "fetchOHLCV"),
             *("fetchL2OrderBook", "fetchOrderBook"),
         )
         return {
-            **found,
+            **description,
             "id": NAME,
             "name": "Holdover",
             "rateLimit": 1,
             "precisionMode": ccxt.TICK_SIZE,
-            "has": {**found["has"], **dict.fromkeys(can, True), "fetchCurrencies": False, "fetchTime": False},
+            "has": {**description["has"], **dict.fromkeys(can, True), "fetchCurrencies": False, "fetchTime": False},
             "features": {"spot": {"fetchOHLCV": {"limit": 1000}}},
             "timeframes": {"1m": "1m", "5m": "5m", "1h": "1h", "1d": "1d"},
             "fees": {"trading": {"maker": 0.0, "taker": 0.0, "percentage": True, "tierBased": False}},
         }
 
-    def listed(self) -> list[dict[str, Any]]:
-        """Every instrument as a spot market."""
+    def list_spot_markets(self) -> list[dict[str, Any]]:
+        """Returns every instrument as a spot market."""
         return [
             {
                 "id": symbol,
@@ -413,11 +428,11 @@ class _Described:
         ]
 
 
-class Api(_Described, ccxt.Exchange):  # type: ignore[misc]
-    """The synchronous one: everything about orders."""
+class SimulatedExchange(_ExchangeDescription, ccxt.Exchange):  # type: ignore[misc]
+    """The synchronous exchange: everything about orders."""
 
     def fetch_ticker(self, symbol: str, params: Any = None) -> dict[str, Any]:
-        """The market as last seen, not asked for over the link; a side that nobody quotes has the last price."""
+        """Returns the recorded market, without a call over the link; a side without a quote gets the last price."""
         units = self.gateway.symbols[symbol]
         top = self.gateway.env.market.top(units.symbol)
         tick = Decimal(units.tick_size)
@@ -434,86 +449,86 @@ class Api(_Described, ccxt.Exchange):  # type: ignore[misc]
         }
 
     def fetch_tickers(self, symbols: Any = None, params: Any = None) -> dict[str, Any]:
-        """Of every market."""
+        """Returns the tickers of all markets."""
         return {symbol: self.fetch_ticker(symbol) for symbol in symbols or self.gateway.symbols}
 
     def fetch_l2_order_book(self, symbol: str, limit: Any = None, params: Any = None) -> dict[str, Any]:
-        """One level."""
+        """Returns one level of the book."""
         ticker = self.fetch_ticker(symbol)
-        return {side: [[ticker[one], 1.0]] if ticker[one] else [] for side, one in (("bids", "bid"), ("asks", "ask"))}
+        return {side: [[ticker[key], 1.0]] if ticker[key] else [] for side, key in (("bids", "bid"), ("asks", "ask"))}
 
     def create_order(
         self, symbol: str, type: str, side: str, amount: float, price: float | None = None, params: Any = None
     ) -> dict[str, Any]:
-        """See `Gateway.create`."""
-        return self.gateway.create(symbol, type, side, amount, price)
+        """See `ExchangeGateway.create_order`."""
+        return self.gateway.create_order(symbol, type, side, amount, price)
 
     def cancel_order(self, id: str, symbol: str = "", params: Any = None) -> dict[str, Any]:
-        """See `Gateway.cancel`."""
-        return self.gateway.cancel(id, symbol)
+        """See `ExchangeGateway.cancel_order`."""
+        return self.gateway.cancel_order(id, symbol)
 
     def fetch_order(self, id: str, symbol: str = "", params: Any = None) -> dict[str, Any]:
-        """One order. Raises `ccxt.OrderNotFound`."""
-        report = self.gateway.find(id)
+        """Returns one order. Raises `ccxt.OrderNotFound`."""
+        report = self.gateway.find_order(id)
         if report is None:
             raise ccxt.OrderNotFound(id)
-        return self.gateway.order(report)
+        return self.gateway.to_ccxt_order(report)
 
     def fetch_orders(
         self, symbol: str = "", since: int | None = None, limit: Any = None, params: Any = None
     ) -> list[dict[str, Any]]:
-        """See `Gateway.orders`."""
-        return self.gateway.orders(symbol, since)
+        """See `ExchangeGateway.query_orders`."""
+        return self.gateway.query_orders(symbol, since)
 
     def fetch_open_orders(
         self, symbol: str = "", since: int | None = None, limit: Any = None, params: Any = None
     ) -> list[dict[str, Any]]:
-        """Those that are open."""
-        return [self.gateway.order(one) for one in self.gateway.working()]
+        """Returns the open orders."""
+        return [self.gateway.to_ccxt_order(report) for report in self.gateway.open_orders()]
 
     def fetch_my_trades(
         self, symbol: str = "", since: int | None = None, limit: Any = None, params: Any = None
     ) -> list[dict[str, Any]]:
-        """Each trade, without a fee."""
-        found = []
-        for one in self.gateway.trades(since):
-            told = self.gateway.order(one)
-            units = self.gateway.symbols[told["symbol"]]
-            amount = float(one.last_qty * Decimal(units.lot_size))
-            price = float(one.last_px * Decimal(units.tick_size))
-            found.append({**told, "id": one.exec_id, "order": one.cl_ord_id, "amount": amount, "price": price})
-            found[-1]["cost"] = amount * price
-        return found
+        """Returns each trade, without a fee."""
+        trades = []
+        for report in self.gateway.query_trades(since):
+            order = self.gateway.to_ccxt_order(report)
+            units = self.gateway.symbols[order["symbol"]]
+            amount = float(report.last_qty * Decimal(units.lot_size))
+            price = float(report.last_px * Decimal(units.tick_size))
+            trades.append({**order, "id": report.exec_id, "order": report.cl_ord_id, "amount": amount, "price": price})
+            trades[-1]["cost"] = amount * price
+        return trades
 
     def fetch_balance(self, params: Any = None) -> dict[str, Any]:
-        """See `Gateway.balance`."""
-        return self.gateway.balance()
+        """See `ExchangeGateway.query_balance`."""
+        return self.gateway.query_balance()
 
 
-class AsyncApi(_Described, ccxt.async_support.Exchange):  # type: ignore[misc]
-    """The asynchronous one: markets and candles, neither of which is asked for over the link."""
+class AsyncSimulatedExchange(_ExchangeDescription, ccxt.async_support.Exchange):  # type: ignore[misc]
+    """The asynchronous exchange: markets and candles, without calls over the link."""
 
     async def fetch_markets(self, params: Any = None) -> list[dict[str, Any]]:
-        """See `listed`."""
-        return self.listed()
+        """See `list_spot_markets`."""
+        return self.list_spot_markets()
 
     async def fetch_ohlcv(
         self, symbol: str, timeframe: str = "1m", since: int | None = None, limit: Any = None, params: Any = None
     ) -> list[list[float]]:
-        """Candles at the last price, one a minute: a strategy can tell the time by them, and no history."""
+        """Returns candles at the last price, one per span: a strategy gets the time from them, but no history."""
         span = self.parse_timeframe(timeframe) * 1000
         gateway = self.gateway
         units = gateway.symbols[symbol]
         top = gateway.env.market.top(units.symbol)
         price = float((top.last_px or (top.bid_px if top.bid_sz else 1)) * Decimal(units.tick_size))
-        now = gateway.env.clock.now_ns // 1_000_000 // span * span
-        return [[float(now - back * span), price, price, price, price, 1.0] for back in range(9, -1, -1)]
+        now_ms = gateway.env.clock.now_ns // 1_000_000 // span * span
+        return [[float(now_ms - age * span), price, price, price, price, 1.0] for age in range(9, -1, -1)]
 
 
-def listed() -> None:
-    """Have ccxt know the exchange; what freqtrade logs goes nowhere unless a handler is set."""
+def register_exchange() -> None:
+    """Register the exchange in ccxt and silence freqtrade's log unless a handler is set."""
     logging.getLogger("freqtrade").addHandler(logging.NullHandler())
-    for module, made in ((ccxt, Api), (ccxt.async_support, AsyncApi)):
-        setattr(module, NAME, made)
+    for module, exchange_class in ((ccxt, SimulatedExchange), (ccxt.async_support, AsyncSimulatedExchange)):
+        setattr(module, NAME, exchange_class)
         if NAME not in module.exchanges:
             module.exchanges.append(NAME)

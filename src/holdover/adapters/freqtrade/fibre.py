@@ -1,7 +1,7 @@
-"""Blocking code in virtual time: it runs in a greenlet, which stops where it would wait and goes on when it is time.
+"""Blocking code in virtual time: it runs in a greenlet, which pauses where it would wait and resumes when it is due.
 
-A request of theirs that waits for its answer, and a sleep, are both such places. While it runs, `time` and `datetime`
-tell the virtual time; the harness around it keeps the real one.
+It pauses at a request that waits for its answer, and at a sleep. While it runs, `time` and `datetime` return the
+virtual time; the harness around it keeps the real time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 _SECOND_NS: Final = 1_000_000_000
 _GRID_NS: Final = 5 * _SECOND_NS
-_UNFINISHED: Final[list[greenlet]] = []
-"""Lives that were killed stay where they stopped: thrown away, their `finally` would run in a process that is gone."""
+_UNFINISHED_GREENLETS: Final[list[greenlet]] = []
+"""Killed incarnations stay paused here: if they were destroyed, their `finally` blocks would run."""
 
 
 class Fibre:
-    """`run`, from `begin` on until it returns or raises. `go` lets it run on if what it waits for has come."""
+    """Runs `run` until it returns or raises. `resume` continues it when what it waits for has come."""
 
     def __init__(self, env: Env, run: Callable[[], Any]) -> None:
         self._env, self._clock = env, env.clock
@@ -35,45 +35,45 @@ class Fibre:
         self._until_ns = 0
         self._ready: Callable[[], bool] = lambda: True
         self._timers: set[int] = set()
-        _UNFINISHED.append(self._greenlet)
+        _UNFINISHED_GREENLETS.append(self._greenlet)
 
     @property
-    def dead(self) -> bool:
-        """Whether it has come to its end."""
+    def is_finished(self) -> bool:
+        """Whether the code has returned or raised."""
         return bool(self._greenlet.dead)
 
-    def go(self, cause: str) -> None:
-        """Run on to the next wait, as one step, if there is anything to run on for. Raises what it raises."""
+    def resume(self, cause: str) -> None:
+        """Resume up to the next wait, as one guard step, if the wait is over. Raises what the code raises."""
         now_ns = self._clock.now_ns
         self._timers = {due for due in self._timers if due > now_ns}
-        if not self.dead and (now_ns >= self._until_ns or self._ready()):
+        if not self.is_finished and (now_ns >= self._until_ns or self._ready()):
             with self._env.guard.step(cause):
                 self._switch()
 
-    def end(self, problem: BaseException) -> None:
-        """Raise `problem` where it waits, as a signal would; it may unwind, and must not wait again."""
-        if not self.dead:
+    def throw(self, problem: BaseException) -> None:
+        """Raise `problem` at the wait, as a signal would; the code may unwind but must not wait again."""
+        if not self.is_finished:
             self._switch(problem)
 
     def _switch(self, problem: BaseException | None = None) -> None:
-        # A greenlet has a context of its own: the step that we are in is to be theirs too.
+        # A greenlet has its own context: copy ours, so that it runs in the current guard step.
         self._greenlet.gr_context = contextvars.copy_context()
-        told = time_machine.travel(self._clock.now_ns / _SECOND_NS, tick=False)
-        told.start()
+        traveller = time_machine.travel(self._clock.now_ns / _SECOND_NS, tick=False)
+        traveller.start()
         try:
             if problem is None:
                 self._greenlet.switch()
             else:
                 self._greenlet.throw(problem)
         finally:
-            told.stop()
-            if self.dead:
-                _UNFINISHED.remove(self._greenlet)
+            traveller.stop()
+            if self.is_finished:
+                _UNFINISHED_GREENLETS.remove(self._greenlet)
 
-    # -- from inside ------------------------------------------------------------------------------------------------
+    # -- called from inside the fibre -------------------------------------------------------------------------------
 
     def wait(self, until_ns: int, ready: Callable[[], bool] = lambda: False) -> bool:
-        """Wait for something until a time; whether it came."""
+        """Wait until `ready` or a time. Returns whether it became ready."""
         if not ready():
             self._until_ns, self._ready = until_ns, ready
             if until_ns not in self._timers:
@@ -85,21 +85,25 @@ class Fibre:
         return ready()
 
     def sleep(self, seconds: float, ready: Callable[[], bool] = lambda: False) -> None:
-        """A second or more ends on a round time, so that a restarted life falls into step with one that was not."""
+        """Sleep.
+
+        A second or more ends on a round time, so that a restarted incarnation aligns with one that was not
+        restarted.
+        """
         due_ns = self._clock.now_ns + int(seconds * _SECOND_NS)
         if seconds >= 1:
             due_ns = -(-due_ns // _GRID_NS) * _GRID_NS
         self.wait(due_ns, ready)
 
-    def insist(self, make: Callable[[], Any], problem: type[Exception], seconds: float) -> Any:
-        """What `make` makes, once it does not raise `problem` any more; a while between two tries."""
+    def retry(self, make: Callable[[], Any], problem: type[Exception], seconds: float) -> Any:
+        """Call `make` until it does not raise `problem`, with a pause between attempts. Returns its result."""
         while True:
             with contextlib.suppress(problem):
                 return make()
             self.sleep(seconds)
 
 
-class _Time(ModuleType):
+class _VirtualTimeModule(ModuleType):
     """The module `time` with another `sleep`."""
 
     def __init__(self, sleep: Callable[[float], None]) -> None:
@@ -110,12 +114,12 @@ class _Time(ModuleType):
         return getattr(time, name)
 
 
-def sleeping_in(package: str, sleep: Callable[[float], None]) -> None:
-    """Have every module of a package that has been imported sleep by `sleep`."""
+def replace_sleep(package: str, sleep: Callable[[float], None]) -> None:
+    """Replace `sleep` in every imported module of a package."""
     for name, module in list(sys.modules.items()):
         if name.startswith(f"{package}.") and module is not None:
-            if isinstance(vars(module).get("time"), _Time) or vars(module).get("time") is time:
-                vars(module)["time"] = _Time(sleep)
-            found = vars(module).get("sleep")
-            if found is time.sleep or getattr(found, "__name__", "") == "virtual_sleep":
+            if isinstance(vars(module).get("time"), _VirtualTimeModule) or vars(module).get("time") is time:
+                vars(module)["time"] = _VirtualTimeModule(sleep)
+            original = vars(module).get("sleep")
+            if original is time.sleep or getattr(original, "__name__", "") == "virtual_sleep":
                 vars(module)["sleep"] = sleep

@@ -1,7 +1,7 @@
-"""One life of freqtrade: its worker in a fibre, its database's commits as records, its polls as reconciliation.
+"""One incarnation of freqtrade: its worker in a fibre, its database commits as records, its polls as reconciliation.
 
-This module is the adapter: hooks, record, restore. What stands for the exchange (`exchange`), for the clock (`fibre`)
-and for the words of both sides (`books`, `configuration`) is beside it.
+This module is the adapter: hooks, record, restore. The exchange (`exchange`), the clock (`fibre`) and the conversions
+(`records`, `configuration`) are separate modules.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from freqtrade import freqtradebot, worker
 from freqtrade.exceptions import TemporaryError
 from freqtrade.persistence import Order, Trade
 
-from holdover.adapters.freqtrade.books import Books, open_database
-from holdover.adapters.freqtrade.configuration import configuration, rows
-from holdover.adapters.freqtrade.exchange import Gateway, listed
-from holdover.adapters.freqtrade.fibre import Fibre, sleeping_in
+from holdover.adapters.freqtrade.configuration import make_configuration, read_rows
+from holdover.adapters.freqtrade.exchange import ExchangeGateway, register_exchange
+from holdover.adapters.freqtrade.fibre import Fibre, replace_sleep
+from holdover.adapters.freqtrade.records import FreqtradeRecords, open_database
 from holdover.model import Reconciliation
 
 if TYPE_CHECKING:
@@ -28,26 +28,26 @@ _ACCOUNT: Final = "A1"
 class FreqtradeSubject:
     """The plan's settings are keys of freqtrade's configuration: `strategy` with `strategy_path`, and any other."""
 
-    rows = staticmethod(rows)
-    isolated = False
-    """Its database sessions are the process's: trials are tried in forks."""
+    rows = staticmethod(read_rows)
+    is_isolated = False
+    """Its database sessions are global to the process, so trials run in forks."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.accounts = plan, [_ACCOUNT]
-        listed()
+        register_exchange()
 
     def start(self, env: Env) -> None:
-        """Say what the database has, then run the worker from its first line on."""
+        """Restore what the database has, then run the worker from its start."""
         self.env, self.epoch = env, 0
-        self.config = configuration(self.plan, env)
+        self.config = make_configuration(self.plan, env)
         self.fibre = Fibre(env, self.run)
-        self.gateway = Gateway(env, _ACCOUNT, self.fibre, self.config)
-        self.books, self.gateway.on_asked = Books(self.gateway), self.asked
+        self.gateway = ExchangeGateway(env, _ACCOUNT, self.fibre, self.config)
+        self.records, self.gateway.on_query = FreqtradeRecords(self.gateway), self.on_polled
         open_database(self.config["db_url"])
         with env.guard.step("start"), Trade.session() as session:
-            for subsystem, records in self.books.read(session, session.query(Order).order_by(Order.id)):
-                env.guard.restore(subsystem, records)
-            for subsystem, record in self.books.roll(session):
+            for subsystem, entries in self.records.read_records(session, session.query(Order).order_by(Order.id)):
+                env.guard.restore(subsystem, entries)
+            for subsystem, record in self.records.begin_trade_date(session):
                 env.guard.record(subsystem, record)
             session.commit()
         env.clock.on_timer(self.gateway.on_timer)
@@ -55,52 +55,52 @@ class FreqtradeSubject:
         self.gateway.log_on()
 
     def stop(self) -> None:
-        """Go down as its handler of SIGTERM has it go."""
+        """Stop as freqtrade's SIGTERM handler does."""
         with self.env.guard.step("stop"), contextlib.suppress(KeyboardInterrupt):
-            self.fibre.end(KeyboardInterrupt())
+            self.fibre.throw(KeyboardInterrupt())
         self.env.link.disconnect()
 
     def run(self) -> None:
-        """What its `trade` command does, once the exchange can be reached."""
-        freqtradebot.init_db = self.opened
-        worker.Worker._sleep = staticmethod(self.throttle)
-        sleeping_in("freqtrade", self.backoff)
-        self.fibre.wait(self.env.close_ns, lambda: self.env.link.up)
-        # Whoever runs it has it started again when it ended because nothing could be reached.
-        theirs = self.fibre.insist(lambda: worker.Worker({}, self.config), TemporaryError, 30.0)
-        polls = theirs.freqtrade.manage_open_orders
-        theirs.freqtrade.manage_open_orders = lambda: self.asked(polls())
+        """Do what freqtrade's `trade` command does, once the exchange can be reached."""
+        freqtradebot.init_db = self.on_database_opened
+        worker.Worker._sleep = staticmethod(self.sleep_between_polls)
+        replace_sleep("freqtrade", self.sleep_before_retry)
+        self.fibre.wait(self.env.close_ns, lambda: self.env.link.is_up)
+        # An operator restarts a bot that ended because it could not reach anything.
+        bot_worker = self.fibre.retry(lambda: worker.Worker({}, self.config), TemporaryError, 30.0)
+        manage_open_orders = bot_worker.freqtrade.manage_open_orders
+        bot_worker.freqtrade.manage_open_orders = lambda: self.on_polled(manage_open_orders())
         try:
-            theirs.run()
+            bot_worker.run()
         finally:
-            if not self.env.guard.dead:
-                theirs.exit()
+            if not self.env.guard.is_dead:
+                bot_worker.exit()
 
-    def opened(self, url: str) -> None:
-        """Each commit of its session is recorded."""
+    def on_database_opened(self, url: str) -> None:
+        """Open the database and record each commit of its session."""
         open_database(url)
-        self.books.attach(Trade.session, self.env.guard.record)
+        self.records.record_commits(Trade.session, self.env.guard.record)
 
-    def throttle(self, seconds: float) -> None:
-        """Between two iterations: until it is time, or until the venue has something to tell."""
-        self.fibre.sleep(seconds, lambda: self.gateway.told)
-        self.gateway.told = False
+    def sleep_between_polls(self, seconds: float) -> None:
+        """Sleep between two iterations: until the time, or until the venue has sent something."""
+        self.fibre.sleep(seconds, lambda: self.gateway.has_news)
+        self.gateway.has_news = False
 
-    def backoff(self, seconds: float) -> None:
-        """In the middle of one: what it knows need not be so, and it has not said that it is."""
-        self.say(done=False)
+    def sleep_before_retry(self, seconds: float) -> None:
+        """Sleep in the middle of an iteration, unreconciled: its knowledge may be out of date."""
+        self.record_reconciliation(is_complete=False)
         self.fibre.sleep(seconds)
-        self.say(done=self.epoch == self.env.link.epoch)
+        self.record_reconciliation(is_complete=self.epoch == self.env.link.epoch)
 
-    def asked(self, _: None = None) -> None:
-        """It is reconciled when it has asked, on this connection, for every order that it holds open."""
+    def on_polled(self, _: None = None) -> None:
+        """Mark it reconciled when it has queried, on this connection, every order that it has open."""
         link = self.env.link
-        if self.epoch != link.epoch and self.books.working <= self.gateway.asked:
+        if self.epoch != link.epoch and self.records.open_order_ids <= self.gateway.queried_orders:
             self.epoch = link.epoch
-            self.say(done=True)
+            self.record_reconciliation(is_complete=True)
             self.env.guard.reconciled(self.env.trade_date, ["orders", "positions"])
 
-    def say(self, done: bool) -> None:
-        """How far it is."""
+    def record_reconciliation(self, is_complete: bool) -> None:
+        """Record the state of the reconciliation."""
         link = self.env.link
-        self.env.guard.record("reconciler", Reconciliation(link=link.name, epoch=link.epoch, done=done))
+        self.env.guard.record("reconciler", Reconciliation(link=link.name, epoch=link.epoch, is_complete=is_complete))

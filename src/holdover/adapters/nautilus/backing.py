@@ -1,10 +1,9 @@
 """The keys and values of NautilusTrader's cache database, in one SQLite file instead of a Redis server.
 
-NautilusTrader's own `CacheDatabaseAdapter` writes through this: what is stored, under which key and how it is read
-back is its own code; only the server is another one. Collections are kept as its Redis backing keeps them: orders,
-positions, accounts and snapshots are lists that grow, an update of a list that is not there does nothing (RPUSHX),
-indexes are sets or maps, everything else is one value. What one call writes is one transaction, which is kinder than
-Redis.
+NautilusTrader's own `CacheDatabaseAdapter` writes through this: its code decides what is stored under which key and how
+it is read back; only the server is replaced. Collections behave as in its Redis backing: orders, positions, accounts
+and snapshots are growing lists, an update of a missing list does nothing (RPUSHX), indexes are sets or maps, and
+everything else is one value. Unlike in Redis, each call writes one transaction.
 """
 
 from __future__ import annotations
@@ -27,8 +26,11 @@ CREATE TABLE IF NOT EXISTS ours (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
 
-class Backing:
-    """What `RedisCacheDatabase` is to the adapter, over `directory`. `ours` is the integration's own memory."""
+class SqliteBacking:
+    """The counterpart of `RedisCacheDatabase` in `directory`.
+
+    The table `ours` holds values of the integration itself.
+    """
 
     def __init__(self, directory: Path, trader_id: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -38,16 +40,16 @@ class Backing:
         self._db.execute("PRAGMA synchronous=OFF")
         self._db.execute("PRAGMA wal_autocheckpoint=32")
         self._db.executescript(_SCHEMA)
-        self._deep = 0
+        self._depth = 0
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is written inside is there afterwards, or nothing of it."""
-        if self._deep:
+        """Commit all writes inside the block together, or none of them."""
+        if self._depth:
             yield
             return
         self._db.execute("BEGIN")
-        self._deep += 1
+        self._depth += 1
         try:
             yield
         except BaseException:
@@ -56,51 +58,51 @@ class Backing:
         else:
             self._db.execute("COMMIT")
         finally:
-            self._deep -= 1
+            self._depth -= 1
 
-    # -- the integration's own memory -----------------------------------------------------------------------------
+    # -- the integration's own values -----------------------------------------------------------------------------
 
     def get(self, name: str, default: str = "") -> str:
-        """One of our own values."""
+        """Returns a value of the integration."""
         row = self._db.execute("SELECT value FROM ours WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else default
 
     def set(self, name: str, value: str) -> None:
-        """Keep one of our own values."""
+        """Store a value of the integration."""
         self._db.execute("INSERT OR REPLACE INTO ours VALUES (?, ?)", (name, value))
 
-    # -- what the adapter calls -----------------------------------------------------------------------------------
+    # -- interface of the adapter ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     def flushdb(self) -> None:
-        """Forget all."""
+        """Delete everything."""
         with self.transaction():
             for table in ("list", "member", "single"):
                 self._db.execute(f"DELETE FROM {table}")
 
     def keys(self, pattern: str) -> list[str]:
-        """Every key that matches, with the trader's prefix, in the order of first mention."""
-        like = pattern.replace("_", "\\_").replace("*", "%")
-        found = self._db.execute(
+        """Returns every matching key, with the trader's prefix, in the order of creation."""
+        like_pattern = pattern.replace("_", "\\_").replace("*", "%")
+        key_rows = self._db.execute(
             "SELECT DISTINCT key FROM list WHERE key LIKE :like ESCAPE '\\' UNION ALL "
             "SELECT key FROM single WHERE key LIKE :like ESCAPE '\\'",
-            {"like": like},
+            {"like": like_pattern},
         ).fetchall()
-        return [self._prefix + key for (key,) in sorted(found)]
+        return [self._prefix + key for (key,) in sorted(key_rows)]
 
     def read(self, key: str) -> list[bytes]:
-        """What a key holds: a list's values, or one value; of an index all of it, as JSON."""
+        """Returns the values of a list, or one value; an index as JSON."""
         key = key.removeprefix(self._prefix)
         if key.startswith("index:"):
             rows = self._db.execute("SELECT member, value FROM member WHERE key = ? ORDER BY rowid", (key,)).fetchall()
             if not rows:
                 return []
             if key in _MAPS:
-                return [json.dumps({bytes(one).decode(): bytes(value).decode() for one, value in rows}).encode()]
-            return [json.dumps([bytes(one).decode() for one, _ in rows]).encode()]
+                return [json.dumps({bytes(member).decode(): bytes(value).decode() for member, value in rows}).encode()]
+            return [json.dumps([bytes(member).decode() for member, _ in rows]).encode()]
         if key.split(":", 1)[0] in _LISTS:
             rows = self._db.execute("SELECT value FROM list WHERE key = ? ORDER BY n", (key,)).fetchall()
         else:
@@ -108,13 +110,13 @@ class Backing:
         return [bytes(value) for (value,) in rows]
 
     def read_bulk(self, keys: list[str]) -> list[bytes | None]:
-        """The single values of several keys."""
-        found = [self.read(key) for key in keys]
-        return [one[0] if one else None for one in found]
+        """Returns the single values of several keys."""
+        values = [self.read(key) for key in keys]
+        return [value[0] if value else None for value in values]
 
     def insert(self, key: str, payload: list[bytes] | None = None) -> None:
         """Add to a key."""
-        values = [bytes(one) for one in payload or []]
+        values = [bytes(value) for value in payload or []]
         if key in _MAPS:
             self._db.execute("INSERT OR REPLACE INTO member VALUES (?, ?, ?)", (key, values[0], values[1]))
         elif key.startswith("index:"):
@@ -125,28 +127,28 @@ class Backing:
             self._db.execute("INSERT OR REPLACE INTO single VALUES (?, ?)", (key, values[0]))
 
     def update(self, key: str, payload: list[bytes] | None = None) -> None:
-        """Add to a list that is there already."""
+        """Append to an existing list."""
         if self._db.execute("SELECT 1 FROM list WHERE key = ? LIMIT 1", (key,)).fetchone():
-            self._append(key, [bytes(one) for one in payload or []])
+            self._append(key, [bytes(value) for value in payload or []])
 
     def delete(self, key: str, payload: list[bytes] | None = None) -> None:
-        """Take members out of an index, or a key away."""
+        """Delete members of an index, or a whole key."""
         if key.startswith("index:"):
-            for one in payload or []:
-                self._db.execute("DELETE FROM member WHERE key = ? AND member = ?", (key, bytes(one)))
+            for member in payload or []:
+                self._db.execute("DELETE FROM member WHERE key = ? AND member = ?", (key, bytes(member)))
             return
         self._db.execute("DELETE FROM list WHERE key = ?", (key,))
         self._db.execute("DELETE FROM single WHERE key = ?", (key,))
 
     def delete_order(self, client_order_id: str) -> None:
-        """Take an order away."""
-        self._taken_away(f"orders:{client_order_id}", client_order_id)
+        """Delete an order."""
+        self._delete_rows(f"orders:{client_order_id}", client_order_id)
 
     def delete_position(self, position_id: str) -> None:
-        """Take a position away."""
-        self._taken_away(f"positions:{position_id}", position_id)
+        """Delete a position."""
+        self._delete_rows(f"positions:{position_id}", position_id)
 
-    def _taken_away(self, key: str, name: str) -> None:
+    def _delete_rows(self, key: str, name: str) -> None:
         with self.transaction():
             self._db.execute("DELETE FROM list WHERE key = ?", (key,))
             self._db.execute("DELETE FROM member WHERE member = ?", (name.encode(),))
@@ -154,12 +156,12 @@ class Backing:
     def _append(self, key: str, values: list[bytes]) -> None:
         (last,) = self._db.execute("SELECT COALESCE(MAX(n), 0) FROM list WHERE key = ?", (key,)).fetchone()
         self._db.executemany(
-            "INSERT INTO list VALUES (?, ?, ?)", [(key, last + number, one) for number, one in enumerate(values, 1)]
+            "INSERT INTO list VALUES (?, ?, ?)", [(key, last + number, value) for number, value in enumerate(values, 1)]
         )
 
 
-def rows(directory: Path) -> Iterator[tuple[Any, ...]]:
-    """Every row of the file, for comparing two stores."""
+def read_rows(directory: Path) -> Iterator[tuple[Any, ...]]:
+    """Yield every row of the file, to compare two stores."""
     reader = sqlite3.connect(f"file:{directory / FILE}?mode=ro", uri=True)
     try:
         for table in ("list", "member", "single", "ours"):

@@ -1,4 +1,4 @@
-"""The cache database as the place to listen: every write of order, position and account state passes here."""
+"""The cache database as the hook: every write of order, position and account state passes through it."""
 
 from __future__ import annotations
 
@@ -14,73 +14,73 @@ from nautilus_trader.core.uuid import UUID4
 from nautilus_trader.model.identifiers import TraderId
 from nautilus_trader.serialization.serializer import MsgSpecSerializer
 
-from holdover.adapters.nautilus.backing import Backing
+from holdover.adapters.nautilus.backing import SqliteBacking
 
 
-class Database(CacheDatabaseAdapter):  # type: ignore[misc]
-    """Their adapter, with what each write says told to `order`, `position` and `account` when it has been made."""
+class ObservedCacheDatabase(CacheDatabaseAdapter):  # type: ignore[misc]
+    """NautilusTrader's adapter; calls `on_order`, `on_position` and `on_account` after each write."""
 
-    order: Callable[[Any], None]
-    position: Callable[[Any], None]
-    account: Callable[[Any], None]
-    backing: Backing
+    on_order: Callable[[Any], None]
+    on_position: Callable[[Any], None]
+    on_account: Callable[[Any], None]
+    backing: SqliteBacking
 
     def add_order(self, order: Any, position_id: Any = None, client_id: Any = None) -> None:
-        """A new order."""
+        """Store a new order."""
         with self.backing.transaction():
             super().add_order(order, position_id, client_id)
-        self.order(order)
+        self.on_order(order)
 
     def update_order(self, order: Any) -> None:
-        """An order has changed."""
+        """Store a changed order."""
         with self.backing.transaction():
             super().update_order(order)
-        self.order(order)
+        self.on_order(order)
 
     def add_position(self, position: Any) -> None:
-        """A new position."""
+        """Store a new position."""
         with self.backing.transaction():
             super().add_position(position)
-        self.position(position)
+        self.on_position(position)
 
     def update_position(self, position: Any) -> None:
-        """A position has changed."""
+        """Store a changed position."""
         with self.backing.transaction():
             super().update_position(position)
-        self.position(position)
+        self.on_position(position)
 
     def add_account(self, account: Any) -> None:
-        """A new account."""
+        """Store a new account."""
         with self.backing.transaction():
             super().add_account(account)
-        self.account(account)
+        self.on_account(account)
 
     def update_account(self, account: Any) -> None:
-        """An account has changed."""
+        """Store a changed account."""
         with self.backing.transaction():
             super().update_account(account)
-        self.account(account)
+        self.on_account(account)
 
 
-def database_on(backing: Backing, trader_id: str) -> Database:
-    """Their database adapter over our backing."""
-    with _instead_of_redis(backing):
-        made = Database(
+def open_cache_database(backing: SqliteBacking, trader_id: str) -> ObservedCacheDatabase:
+    """Returns NautilusTrader's database adapter on our backing."""
+    with _replace_redis(backing):
+        database = ObservedCacheDatabase(
             trader_id=TraderId(trader_id),
             instance_id=UUID4(),
             serializer=MsgSpecSerializer(encoding=msgspec.msgpack, timestamps_as_str=True),
             config=CacheConfig(),
         )
-    made.backing = backing
-    return made
+    database.backing = backing
+    return database
 
 
 @contextlib.contextmanager
-def _instead_of_redis(backing: Backing) -> Iterator[None]:
-    """The adapter makes its backing by itself, from a name of its library's: for that moment the name is ours."""
-    real = nautilus_pyo3.RedisCacheDatabase
-    setattr(nautilus_pyo3, "RedisCacheDatabase", lambda **told: backing)  # noqa: B010 - the name is typed as a class
+def _replace_redis(backing: SqliteBacking) -> Iterator[None]:
+    """Replace the class that the adapter creates its backing from, for the duration of the block."""
+    original = nautilus_pyo3.RedisCacheDatabase
+    setattr(nautilus_pyo3, "RedisCacheDatabase", lambda **kwargs: backing)  # noqa: B010 - the name is typed as a class
     try:
         yield
     finally:
-        setattr(nautilus_pyo3, "RedisCacheDatabase", real)  # noqa: B010
+        setattr(nautilus_pyo3, "RedisCacheDatabase", original)  # noqa: B010

@@ -1,7 +1,7 @@
-"""NautilusTrader's live stack in one process on virtual time: what its kernel builds, in the same order.
+"""NautilusTrader's live stack in one process on virtual time, built in the order of its kernel.
 
-Message bus, cache on its database, portfolio, live data, risk and execution engines, emulator and trader are its own.
-The clocks are its `TestClock`, moved on by ours; the engines' queues and loops run on a `VirtualLoop`.
+Message bus, cache with its database, portfolio, live data, risk and execution engines, emulator and trader are its own.
+The clocks are its `TestClock`, advanced by ours; the queues and loops of the engines run on a `VirtualLoop`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from nautilus_trader.portfolio.portfolio import Portfolio
 from nautilus_trader.trading.trader import Trader
 
 from holdover.adapters.nautilus.client import SimulatedVenueClient
-from holdover.adapters.nautilus.database import Database
+from holdover.adapters.nautilus.database import ObservedCacheDatabase
 from holdover.adapters.nautilus.loop import VirtualLoop
-from holdover.adapters.nautilus.names import Names, Units
+from holdover.adapters.nautilus.records import NautilusUnits, RecordMapper
 from holdover.world.book import UNDEF_PRICE
 
 if TYPE_CHECKING:
@@ -43,12 +43,15 @@ if TYPE_CHECKING:
 TRADER: str = "HOLDOVER-001"
 
 
-class EngineStopped(RuntimeError):
-    """The engine has shut itself down after an exception of its own."""
+class EngineStoppedError(RuntimeError):
+    """The engine has shut itself down after an exception."""
 
 
-class QuotesFromTheMarket(LiveMarketDataClient):  # type: ignore[misc]
-    """The data client of the simulated venue: whoever polls the market publishes; subscriptions only have to exist."""
+class SimulatedDataClient(LiveMarketDataClient):  # type: ignore[misc]
+    """The data client of the simulated venue.
+
+    `NautilusStack.publish_quotes` publishes; subscriptions need only exist.
+    """
 
     async def _connect(self) -> None:
         return None
@@ -56,21 +59,21 @@ class QuotesFromTheMarket(LiveMarketDataClient):  # type: ignore[misc]
     async def _disconnect(self) -> None:
         return None
 
-    async def _subscribe_quote_ticks(self, *told: Any) -> None:
+    async def _subscribe_quote_ticks(self, *args: Any) -> None:
         return None
 
-    async def _unsubscribe_quote_ticks(self, *told: Any) -> None:
+    async def _unsubscribe_quote_ticks(self, *args: Any) -> None:
         return None
 
 
-class Stack:
-    """One life of it. `start` begins, `advance` runs what is due now, `stop` ends."""
+class NautilusStack:
+    """One incarnation of the stack. `start` begins, `advance` runs what is due, `stop` ends it."""
 
     def __init__(
         self,
         env: Env,
-        database: Database,
-        names: Names,
+        database: ObservedCacheDatabase,
+        names: RecordMapper,
         strategies: list[Any],
         *,
         oms: OmsType,
@@ -90,18 +93,22 @@ class Stack:
         parts = {"msgbus": self.msgbus, "cache": self.cache, "clock": self.clock}
         self.data = LiveDataEngine(loop=self.loop, config=LiveDataEngineConfig(), **parts)
         self.risk = LiveRiskEngine(loop=self.loop, portfolio=self.portfolio, config=LiveRiskEngineConfig(), **parts)
-        told: dict[str, Any] = {"graceful_shutdown_on_exception": True, **engine}
-        known = set(LiveExecEngineConfig.__struct_fields__)
+        engine_settings: dict[str, Any] = {"graceful_shutdown_on_exception": True, **engine}
+        field_names = set(LiveExecEngineConfig.__struct_fields__)
         self.exec = LiveExecutionEngine(
             loop=self.loop,
-            config=LiveExecEngineConfig(**{name: value for name, value in told.items() if name in known}),
+            config=LiveExecEngineConfig(
+                **{name: value for name, value in engine_settings.items() if name in field_names}
+            ),
             **parts,
         )
         self.exec.load_cache()
-        # Older releases call it `reconcile_state`.
-        self.ask_the_venue = getattr(self.exec, "reconcile_execution_state", None) or self.exec.reconcile_state
+        # Older releases name it `reconcile_state`.
+        self.reconcile_venue_state = getattr(self.exec, "reconcile_execution_state", None) or self.exec.reconcile_state
         self.emulator = OrderEmulator(portfolio=self.portfolio, **parts)
-        more = {"environment": Environment.LIVE} if "environment" in inspect.signature(Trader).parameters else {}
+        trader_options = (
+            {"environment": Environment.LIVE} if "environment" in inspect.signature(Trader).parameters else {}
+        )
         self.trader = Trader(
             trader_id=trader_id,
             instance_id=instance_id,
@@ -110,16 +117,16 @@ class Stack:
             risk_engine=self.risk,
             exec_engine=self.exec,
             loop=self.loop,
-            **more,
+            **trader_options,
             **parts,
         )
         for strategy in strategies:
             self.trader.add_strategy(strategy)
         self.trader.load()
         units = next(iter(names.units.values()))
-        # The venue reports no balances: they are its own sums over its fills, as in its sandbox.
+        # The venue reports no balances: NautilusTrader computes them from its fills, as in its sandbox.
         with contextlib.suppress(KeyError):
-            AccountFactory.register_calculated_account(units.ours.venue)
+            AccountFactory.register_calculated_account(units.instrument.venue)
         self.client = SimulatedVenueClient(
             self.loop,
             env,
@@ -129,31 +136,31 @@ class Stack:
             account_type=account_type,
             funds=funds,
             replays=replays,
-            problem=self.end,
+            on_problem=self.fail,
             **parts,
         )
-        self.client.came_up = lambda: self._own(self.reconcile())
+        self.client.on_relogon = lambda: self._start_task(self.reconcile())
         self.exec.register_client(self.client)
-        self.quotes = QuotesFromTheMarket(
+        self.quotes = SimulatedDataClient(
             loop=self.loop,
-            client_id=ClientId(units.ours.venue),
-            venue=Venue(units.ours.venue),
+            client_id=ClientId(units.instrument.venue),
+            venue=Venue(units.instrument.venue),
             instrument_provider=InstrumentProvider(),
             **parts,
         )
         self.data.register_client(self.quotes)
-        self.msgbus.subscribe("commands.system.shutdown", self._shut_down)
+        self.msgbus.subscribe("commands.system.shutdown", self._on_shutdown)
         self.strategies = strategies
-        self.running = False
-        self.on_reconciled: Callable[[bool], None] = lambda done: None
-        self._last: dict[str, tuple[int, int, int, int]] = {}
+        self.is_running = False
+        self.on_reconciled: Callable[[bool], None] = lambda is_complete: None
+        self._last_quotes: dict[str, tuple[int, int, int, int]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    # -- living -----------------------------------------------------------------------------------------------------
+    # -- lifecycle --------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Come up as its kernel does."""
-        self._own(self._start())
+        """Start as NautilusTrader's kernel does."""
+        self._start_task(self._start())
 
     async def _start(self) -> None:
         """Source: `NautilusKernel.start_async`."""
@@ -162,59 +169,61 @@ class Stack:
         self.exec.start()
         self.data.connect()
         self.exec.connect()
-        await self.client.logged_on()
+        await self.client.wait_for_logon()
         while not (self.data.check_connected() and self.exec.check_connected()):
-            await asyncio.sleep(0)  # no pause: from the logon on the venue is being asked
+            await asyncio.sleep(0)  # no pause: reconciliation starts with the logon
         await self.reconcile()
         self.emulator.start()
         self.portfolio.initialize_orders()
         self.portfolio.initialize_positions()
         self.trader.start()
-        self.running = True
+        self.is_running = True
 
     async def reconcile(self) -> None:
-        """Its own reconciliation, again until it says that it is complete; a logon in between begins another one."""
+        """Run NautilusTrader's reconciliation until it is complete; a logon in between starts another one."""
         epoch = self.env.link.epoch
         self.on_reconciled(False)
-        while self.env.link.up and self.env.link.epoch == epoch:
-            if await self.ask_the_venue():
-                if self.env.link.up and self.env.link.epoch == epoch:
-                    self.client.reconciled = True
+        while self.env.link.is_up and self.env.link.epoch == epoch:
+            if await self.reconcile_venue_state():
+                if self.env.link.is_up and self.env.link.epoch == epoch:
+                    self.client.is_reconciled = True
                     self.on_reconciled(True)
                 return
             await asyncio.sleep(5.0)
 
-    def _own(self, work: Any) -> None:
-        task = self.loop.create_task(work)
+    def _start_task(self, coroutine: Any) -> None:
+        task = self.loop.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._owned)
+        task.add_done_callback(self._on_task_done)
 
-    def _owned(self, task: asyncio.Task[Any]) -> None:
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         problem = None if task.cancelled() else task.exception()
         if problem is not None:
-            self.end(problem)
+            self.fail(problem)
 
-    def end(self, problem: BaseException) -> None:
-        """The life is over: whoever settles the loop raises this."""
-        if self.loop.ended is None:
-            self.loop.ended = problem
+    def fail(self, problem: BaseException) -> None:
+        """End this incarnation: the next `settle` of the loop raises the problem."""
+        if self.loop.problem is None:
+            self.loop.problem = problem
 
-    def _shut_down(self, command: ShutdownSystem) -> None:
-        self.end(EngineStopped(f"{command.reason}"))
+    def _on_shutdown(self, command: ShutdownSystem) -> None:
+        self.fail(EngineStoppedError(f"{command.reason}"))
 
-    def clocks(self) -> list[Any]:
-        """Every clock of it."""
-        return [self.clock, *(one.clock for one in self.trader.strategies()), *self._actor_clocks()]
+    def list_clocks(self) -> list[Any]:
+        """Returns every clock of the stack."""
+        return [self.clock, *(strategy.clock for strategy in self.trader.strategies()), *self._list_actor_clocks()]
 
-    def _actor_clocks(self) -> list[Any]:
-        return [one.clock for one in (*self.trader.actors(), *self.trader.exec_algorithms())]
+    def _list_actor_clocks(self) -> list[Any]:
+        return [actor.clock for actor in (*self.trader.actors(), *self.trader.exec_algorithms())]
 
     def advance(self) -> None:
-        """Run all that is due now: the loop, then the timers of each clock in the order of their times, and again."""
+        """Run everything that is due now: the loop, the timers of each clock in the order of their times, and
+        the loop again.
+        """
         now_ns = self.env.clock.now_ns
         self.loop.settle()
-        for clock in self.clocks():
+        for clock in self.list_clocks():
             if clock.timestamp_ns() < now_ns:
                 for handler in clock.advance_time(now_ns):
                     handler.handle()
@@ -222,33 +231,33 @@ class Stack:
         self.loop.settle()
 
     def next_ns(self) -> int | None:
-        """When something is due again."""
-        times = [clock.next_time_ns(name) for clock in self.clocks() for name in clock.timer_names]
+        """Returns when something is due next (ns); None when nothing is."""
+        times = [clock.next_time_ns(name) for clock in self.list_clocks() for name in clock.timer_names]
         due = self.loop.next_ns()
         if due is not None:
             times.append(due)
         return min(times) if times else None
 
-    def look(self) -> None:
-        """Publish the market's quotes where they have changed."""
+    def publish_quotes(self) -> None:
+        """Publish the quotes that have changed."""
         now_ns = self.env.clock.now_ns
         for symbol, units in self.names.units.items():
             top = self.env.market.top(symbol)
             if UNDEF_PRICE in (top.bid_px, top.ask_px) or not (top.bid_sz and top.ask_sz):
                 continue
-            seen = (top.bid_px, top.ask_px, top.bid_sz, top.ask_sz)
-            if self._last.get(symbol) != seen:
-                self._last[symbol] = seen
-                self.data.process(_quote(units, seen, now_ns))
+            quote = (top.bid_px, top.ask_px, top.bid_sz, top.ask_sz)
+            if self._last_quotes.get(symbol) != quote:
+                self._last_quotes[symbol] = quote
+                self.data.process(_make_quote_tick(units, quote, now_ns))
 
-    def trading(self, allowed: bool) -> None:
-        """Its own switch: halted it denies every new order."""
-        wanted = TradingState.ACTIVE if allowed else TradingState.HALTED
-        if self.risk.trading_state != wanted:
-            self.risk.set_trading_state(wanted)
+    def allow_trading(self, allowed: bool) -> None:
+        """Set NautilusTrader's trading state; halted, it denies every new order."""
+        state = TradingState.ACTIVE if allowed else TradingState.HALTED
+        if self.risk.trading_state != state:
+            self.risk.set_trading_state(state)
 
     def stop(self) -> None:
-        """Go down in good order: what its kernel stops, without the pauses in between."""
+        """Stop in good order: what the kernel stops, without its pauses."""
         if self.trader.is_running:
             self.trader.stop()
         self.loop.settle()
@@ -259,13 +268,13 @@ class Stack:
         self.loop.settle()
 
 
-def _quote(units: Units, seen: tuple[int, int, int, int], now_ns: int) -> Any:
+def _make_quote_tick(units: NautilusUnits, quote: tuple[int, int, int, int], now_ns: int) -> Any:
     return QuoteTick(
         instrument_id=units.id,
-        bid_price=units.price(seen[0]),
-        ask_price=units.price(seen[1]),
-        bid_size=units.quantity(seen[2]),
-        ask_size=units.quantity(seen[3]),
+        bid_price=units.price(quote[0]),
+        ask_price=units.price(quote[1]),
+        bid_size=units.quantity(quote[2]),
+        ask_size=units.quantity(quote[3]),
         ts_event=now_ns,
         ts_init=now_ns,
     )

@@ -1,7 +1,7 @@
-"""The strategy that is there when a user brings none: small, and restless enough to reach the states that matter.
+"""The default strategy: small, and active enough to reach the states that matter.
 
-It keeps no state of its own: what it does at each beat follows from the beat's number, its orders and its position, so
-that a restarted one goes on as the one before would have.
+It keeps no state of its own. Each action follows from the number of the beat, its orders and its position, so that a
+restarted strategy continues as the one before would have.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _SECOND_NS = 1_000_000_000
 
 
 class RestlessConfig(StrategyConfig, frozen=True):  # type: ignore[misc, call-arg]
-    """`quantity` is one order's, in shares; `hours` the sessions (open and close, ns) in which it acts.
+    """`quantity` is the size of one order, in shares; `hours` are the sessions (open and close, ns) in which it trades.
 
-    It acts every `beat_s` seconds, has at most `working_max` orders, and with `shorts` lets its position change sides.
+    It acts every `beat_s` seconds, has at most `working_max` orders, and with `shorts` its position may change sides.
     """
 
     instrument_id: InstrumentId
@@ -30,28 +30,34 @@ class RestlessConfig(StrategyConfig, frozen=True):  # type: ignore[misc, call-ar
     shorts: bool = True
 
 
-class Restless(Strategy):  # type: ignore[misc]
-    """Market and limit orders, GTC and DAY, amendments of price and quantity, cancels, a position that flips."""
+class RestlessStrategy(Strategy):  # type: ignore[misc]
+    """Market and limit orders, GTC and DAY, amendments of price and quantity, cancels, and a position that flips."""
 
     def on_start(self) -> None:
-        """Listen to quotes, and beat at round times."""
+        """Subscribe to quotes and set a timer on round times."""
         self.instrument = self.cache.instrument(self.config.instrument_id)
         self.subscribe_quote_ticks(self.config.instrument_id)
         beat_ns = self.config.beat_s * _SECOND_NS
         now_ns = self.clock.timestamp_ns()
         self.clock.set_timer_ns(
-            "beat", interval_ns=beat_ns, start_time_ns=now_ns // beat_ns * beat_ns, stop_time_ns=0, callback=self.beat
+            "beat",
+            interval_ns=beat_ns,
+            start_time_ns=now_ns // beat_ns * beat_ns,
+            stop_time_ns=0,
+            callback=self.on_beat,
         )
 
     def on_stop(self) -> None:
-        """Leave what works working: GTC orders are meant to be carried."""
+        """Leave working orders open: GTC orders are to be carried."""
         if "beat" in self.clock.timer_names:
             self.clock.cancel_timer("beat")
 
-    def beat(self, event: Any) -> None:
-        """One thing at a time."""
+    def on_beat(self, event: Any) -> None:
+        """Take one action."""
         time_ns = event.ts_event
-        hours = next((one for one in self.config.hours if one[0] <= time_ns < one[1] - 60 * _SECOND_NS), None)
+        hours = next(
+            (window for window in self.config.hours if window[0] <= time_ns < window[1] - 60 * _SECOND_NS), None
+        )
         quote = self.cache.quote_tick(self.config.instrument_id)
         if hours is None or quote is None:
             return
@@ -62,31 +68,33 @@ class Restless(Strategy):  # type: ignore[misc]
         )
         steady = [order for order in working if not order.is_pending_update and not order.is_pending_cancel]
         if number % 24 == 7:
-            self.turn(quote)
+            self.flip_position(quote)
         elif number % 4 == 0 and len(working) + len(inflight) < self.config.working_max:
-            self.rest(number // 4, quote)
+            self.submit_resting_order(number // 4, quote)
         elif number % 4 == 1 and steady:
-            self.amend(steady[number // 4 % len(steady)], number // 4, quote)
+            self.amend_order(steady[number // 4 % len(steady)], number // 4, quote)
         elif number % 4 == 2 and len(steady) >= self.config.working_max - 1:
             self.cancel_order(steady[0])
 
-    def held(self) -> int:
-        """Its net position, in shares."""
-        return int(sum(one.signed_qty for one in self.cache.positions_open(strategy_id=self.id)))
+    def net_position(self) -> int:
+        """Returns the net position, in shares."""
+        return int(sum(position.signed_qty for position in self.cache.positions_open(strategy_id=self.id)))
 
-    def turn(self, quote: Any) -> None:
-        """A market order, to the other side where it may."""
-        held, size = self.held(), self.config.quantity
+    def flip_position(self, quote: Any) -> None:
+        """Send a market order, to the other side when shorts are allowed."""
+        position, size = self.net_position(), self.config.quantity
         if self.config.shorts:
-            side = OrderSide.SELL if held > 0 else OrderSide.BUY
-            self.market(side, abs(held) + size)
-        elif held > 0 and not any(one.side == OrderSide.SELL for one in self.cache.orders_open(strategy_id=self.id)):
-            self.market(OrderSide.SELL, held)
+            side = OrderSide.SELL if position > 0 else OrderSide.BUY
+            self.submit_market_order(side, abs(position) + size)
+        elif position > 0 and not any(
+            order.side == OrderSide.SELL for order in self.cache.orders_open(strategy_id=self.id)
+        ):
+            self.submit_market_order(OrderSide.SELL, position)
         else:
-            self.market(OrderSide.BUY, size)
+            self.submit_market_order(OrderSide.BUY, size)
 
-    def market(self, side: Any, shares: int) -> None:
-        """A market order for the day."""
+    def submit_market_order(self, side: Any, shares: int) -> None:
+        """Send a DAY market order."""
         self.submit_order(
             self.order_factory.market(
                 self.config.instrument_id,
@@ -96,32 +104,34 @@ class Restless(Strategy):  # type: ignore[misc]
             )
         )
 
-    def rest(self, number: int, quote: Any) -> None:
-        """A limit order at the touch or behind it."""
-        buys = number % 2 == 0 or (not self.config.shorts and self.free() < self.config.quantity)
-        away = self.instrument.price_increment * (number % 4)
-        price = quote.bid_price - away if buys else quote.ask_price + away
-        self.limit(OrderSide.BUY if buys else OrderSide.SELL, self.config.quantity, price, good=number % 3 == 0)
+    def submit_resting_order(self, number: int, quote: Any) -> None:
+        """Send a limit order at the touch or behind it."""
+        is_buy = number % 2 == 0 or (not self.config.shorts and self.sellable_quantity() < self.config.quantity)
+        distance = self.instrument.price_increment * (number % 4)
+        price = quote.bid_price - distance if is_buy else quote.ask_price + distance
+        self.submit_limit_order(
+            OrderSide.BUY if is_buy else OrderSide.SELL, self.config.quantity, price, is_gtc=number % 3 == 0
+        )
 
-    def free(self) -> int:
-        """Shares held that no order of ours sells already."""
-        selling = [one for one in self.cache.orders_open(strategy_id=self.id) if one.side == OrderSide.SELL]
-        return self.held() - int(sum(one.leaves_qty for one in selling))
+    def sellable_quantity(self) -> int:
+        """Returns the held shares that no open order sells."""
+        selling = [order for order in self.cache.orders_open(strategy_id=self.id) if order.side == OrderSide.SELL]
+        return self.net_position() - int(sum(order.leaves_qty for order in selling))
 
-    def limit(self, side: Any, shares: int, price: Any, *, good: bool) -> None:
-        """A limit order, good till cancelled or for the day."""
+    def submit_limit_order(self, side: Any, shares: int, price: Any, *, is_gtc: bool) -> None:
+        """Send a limit order, GTC or DAY."""
         self.submit_order(
             self.order_factory.limit(
                 self.config.instrument_id,
                 side,
                 self.instrument.make_qty(shares),
                 self.instrument.make_price(price),
-                time_in_force=TimeInForce.GTC if good else TimeInForce.DAY,
+                time_in_force=TimeInForce.GTC if is_gtc else TimeInForce.DAY,
             )
         )
 
-    def amend(self, order: Any, number: int, quote: Any) -> None:
-        """Its price to the touch, or its quantity one up."""
+    def amend_order(self, order: Any, number: int, quote: Any) -> None:
+        """Move the price to the touch, or raise the quantity."""
         if not order.has_price:
             return
         if number % 2:
@@ -131,18 +141,18 @@ class Restless(Strategy):  # type: ignore[misc]
         if price != order.price:
             self.modify_order(order, price=price)
 
-    # -- what a schedule may ask of it ------------------------------------------------------------------------------
+    # -- operations of a schedule -----------------------------------------------------------------------------------
 
-    def act(self, what: str, *told: Any) -> None:
-        """`cancel` ORDER, `replace` ORDER PRICE, `submit` SHARES PRICE."""
-        if what == "submit":
-            shares, price = told
-            self.limit(OrderSide.BUY, shares, price, good=True)
+    def perform(self, operation: str, *args: Any) -> None:
+        """Perform an operation of a schedule: `cancel` ORDER, `replace` ORDER PRICE, `submit` SHARES PRICE."""
+        if operation == "submit":
+            shares, price = args
+            self.submit_limit_order(OrderSide.BUY, shares, price, is_gtc=True)
             return
-        order = told[0]
+        order = args[0]
         if order.is_closed or order.is_pending_cancel or order.is_pending_update:
             return
-        if what == "cancel":
+        if operation == "cancel":
             self.cancel_order(order)
         else:
-            self.modify_order(order, price=told[1])
+            self.modify_order(order, price=args[1])

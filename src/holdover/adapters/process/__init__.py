@@ -1,1 +1,1 @@
-"""A process under test behind FIX: any command line, its connection, its state where it lives, and its days."""
+"""A process under test behind FIX: any command line, its connection, its state stores and its trading days."""

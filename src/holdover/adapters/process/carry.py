@@ -1,4 +1,4 @@
-"""The state-carry diagnostic of a process: the same day from yesterday's state and from none, side by side."""
+"""The state-carry diagnostic: run the same day from yesterday's state and from an empty one, and compare."""
 
 from __future__ import annotations
 
@@ -8,25 +8,35 @@ from typing import Any
 
 import msgspec
 
-from holdover.adapters.fix.night import read_night
+from holdover.adapters.fix.end_of_day import read_end_of_day
 from holdover.adapters.process.config import ProcessConfig
-from holdover.adapters.process.day import Begin, LiveDay, Operation, Ran
-from holdover.adapters.process.judge import Era, Parted, Passed, acts, judged, parted
-from holdover.adapters.process.place import PREFIX
-from holdover.adapters.process.wire import OUT
+from holdover.adapters.process.day import DayResult, DayStart, ProcessDay, ProcessOperation
+from holdover.adapters.process.judge import (
+    Era,
+    WireDivergence,
+    WireMessage,
+    audit_messages,
+    find_divergence,
+    order_actions,
+)
+from holdover.adapters.process.state_store import PREFIX
+from holdover.adapters.process.wire import OUTBOUND
 from holdover.audit import Audit
 from holdover.catalogue import Catalogue
 from holdover.recording import Recording
-from holdover.world import Clock, Venue
+from holdover.world import Venue, VirtualClock
 
-NIGHT, MEMORY, ERAS = "venue/night", "judge/memory", "judge/eras"
-"""The parts of a snapshot beside the subject's own: what the venue carries, and what the judgement remembers."""
+NIGHT_PART, MEMORY_PART, ERAS_PART = "venue/night", "judge/memory", "judge/eras"
+"""Snapshot parts besides the subject's own: the venue's carried state, the audit's memory, and the clock eras."""
 
-CARRIED, CONTROL, AGAIN, FIRST = "carried", "control", "control-again", "first"
+CARRIED, CONTROL, REPEAT, FIRST = "carried", "control", "control-again", "first"
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """A breach of an arm. `by` is who saw it: `fix` (its own messages), `drop-copy`, or `guard` (one of its own)."""
+class ArmBreach(msgspec.Struct, frozen=True, kw_only=True):
+    """A breach in an arm.
+
+    `by` is its source: `fix` (the process's messages), `drop-copy`, or `guard` (the process's own guard).
+    """
 
     by: str
     invariant: str
@@ -35,18 +45,18 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     time_ns: int = 0
 
 
-class Arm(msgspec.Struct, kw_only=True):
-    """One arm: what the process did on the day, and what the catalogue says of it."""
+class CarryArm(msgspec.Struct, kw_only=True):
+    """One arm: what the process did on the day, and the breaches of the catalogue."""
 
     name: str
     trade_date: str
     began_with: list[str]
     problems: list[str]
-    breaches: list[Seen]
+    breaches: list[ArmBreach]
     operations: list[tuple[int, str]]
     logons: int
-    lives: int
-    returned: int | None
+    incarnations: int
+    exit_code: int | None
     requests: int
     executions: int
     messages: int
@@ -57,21 +67,21 @@ class Arm(msgspec.Struct, kw_only=True):
     wire: str
 
     @property
-    def told(self) -> str:
-        """`breach`, `unknown` where the day was not run to its end or nothing could be judged, else `holds`."""
+    def verdict(self) -> str:
+        """`breach`; `unknown` when the day was not completed or nothing could be judged; otherwise `holds`."""
         if self.breaches:
             return "breach"
         return "unknown" if self.problems or not self.executions else "holds"
 
 
-class Carry(msgspec.Struct, kw_only=True):
-    """Both arms, and where they part. `verdict` is `holds`, `breach` or `unknown`; `why` says it in a sentence.
+class CarryResult(msgspec.Struct, kw_only=True):
+    """Both arms and their first difference. `verdict` is `holds`, `breach` or `unknown`; `reason` explains it.
 
-    `noise` is where the control parts from itself, run again: what timing alone does.
+    `noise` is the first difference between two runs of the control arm, which timing alone causes.
     """
 
     verdict: str
-    why: str
+    reason: str
     symbols: list[str]
     day: str
     snapshot: str
@@ -79,163 +89,174 @@ class Carry(msgspec.Struct, kw_only=True):
     simulated: bool
     digest: str
     operations: list[str]
-    arms: list[Arm]
-    parted: Parted | None
-    noise: Parted | None = None
+    arms: list[CarryArm]
+    divergence: WireDivergence | None
+    noise: WireDivergence | None = None
 
-    def arm(self, name: str) -> Arm | None:
-        """One arm by name."""
-        return next((one for one in self.arms if one.name == name), None)
+    def arm(self, name: str) -> CarryArm | None:
+        """Return the arm of that name, or None."""
+        return next((arm for arm in self.arms if arm.name == name), None)
 
 
-class Carrier:
-    """Runs days of one process and judges them; what it leaves is below `out`.
+class CarryRunner:
+    """Runs days of one process and judges them. Its output stays below `output_directory`.
 
-    Raises what `LiveDay` raises.
+    Raises what `ProcessDay` raises.
     """
 
     def __init__(
         self,
         config: ProcessConfig,
-        out: Path,
+        output_directory: Path,
         catalogue: Catalogue,
         *,
-        operations: Sequence[Operation] = (),
-        progress: Callable[[str], None] = lambda what: None,
+        operations: Sequence[ProcessOperation] = (),
+        progress: Callable[[str], None] = lambda message: None,
     ) -> None:
-        self.config, self.out, self.catalogue = config, out, catalogue
+        self.config, self.output_directory, self.catalogue = config, output_directory, catalogue
         self.operations, self.progress = list(operations), progress
-        self.arms: list[Arm] = []
+        self.arms: list[CarryArm] = []
 
-    def run(self, arm: str, recordings: Sequence[Recording], begin: Begin) -> tuple[Ran, bytes]:
-        """Run one day as an arm; returns what it came to and the memory of its judgement.
+    def run(self, arm: str, recordings: Sequence[Recording], day_start: DayStart) -> tuple[DayResult, bytes]:
+        """Run one day as an arm; return its result and the memory of its audit.
 
-        The first day is undisturbed, and the state that it ends with is taken.
+        The first day has no operations, and its final state is captured.
         """
         first = arm == FIRST
-        day = LiveDay(
+        day = ProcessDay(
             self.config,
             recordings,
-            self.out / arm,
+            self.output_directory / arm,
             arm,
-            begin=begin,
+            day_start=day_start,
             operations=() if first else self.operations,
-            rules=self.config.rules([]) if first else None,
+            rules=self.config.redaction_rules([]) if first else None,
             progress=self.progress,
         )
-        ran = day.run()
-        own = judged(self.catalogue, ran.passed, ran.eras, "the process's messages", begin.memory)
-        copy = judged(self.catalogue, ran.copied, ran.eras, "the drop copy")
-        breaches = [*_seen("fix", own, ran.passed), *_seen("drop-copy", copy, ran.copied)]
+        day_result = day.run()
+        fix_audit = audit_messages(
+            self.catalogue, day_result.messages, day_result.eras, "the process's messages", day_start.memory
+        )
+        drop_copy_audit = audit_messages(
+            self.catalogue, day_result.drop_copy_messages, day_result.eras, "the drop copy"
+        )
+        breaches = [
+            *_arm_breaches("fix", fix_audit, day_result.messages),
+            *_arm_breaches("drop-copy", drop_copy_audit, day_result.drop_copy_messages),
+        ]
         breaches += [
-            Seen(by="guard", invariant=one["invariant"], key=one["key"], explanation=one["explanation"])
-            for one in ran.guarded
+            ArmBreach(by="guard", invariant=breach["invariant"], key=breach["key"], explanation=breach["explanation"])
+            for breach in day_result.guard_breaches
         ]
         self.arms.append(
-            Arm(
+            CarryArm(
                 name=arm,
-                trade_date=ran.trade_date,
-                began_with=_open_at(begin.night, recordings),
-                problems=ran.problems,
+                trade_date=day_result.trade_date,
+                began_with=_describe_open_orders(day_start.night, recordings),
+                problems=day_result.problems,
                 breaches=breaches,
-                operations=ran.done,
-                logons=ran.logons,
-                lives=ran.lives,
-                returned=ran.returned,
-                requests=len(acts(ran.passed, OUT)),
-                executions=copy.orders.executions,
-                messages=len(ran.passed),
-                skipped=[f"{one.line}: {one.reason}" for one in (*own.skipped, *copy.skipped)],
-                notes=own.notes(),
-                ended_with=_open_at(ran.night, recordings),
-                seconds=round(ran.seconds, 3),
-                wire=str(self.out / arm / "wire.fix"),
+                operations=day_result.operation_log,
+                logons=day_result.logons,
+                incarnations=day_result.incarnations,
+                exit_code=day_result.exit_code,
+                requests=len(order_actions(day_result.messages, OUTBOUND)),
+                executions=drop_copy_audit.orders.executions,
+                messages=len(day_result.messages),
+                skipped=[f"{entry.line}: {entry.reason}" for entry in (*fix_audit.skipped, *drop_copy_audit.skipped)],
+                notes=fix_audit.list_notes(),
+                ended_with=_describe_open_orders(day_result.night, recordings),
+                seconds=round(day_result.seconds, 3),
+                wire=str(self.output_directory / arm / "wire.fix"),
             )
         )
-        return ran, own.dump()
+        return day_result, fix_audit.to_bytes()
 
-    def result(self, recordings: Sequence[Recording], snapshot: str, runs: dict[str, Ran]) -> Carry:
-        """What the arms come to."""
-        metas = [one.meta for one in recordings]
-        verdict, why = self._verdict()
-        both = CARRIED in runs and CONTROL in runs
-        return Carry(
+    def result(self, recordings: Sequence[Recording], snapshot: str, runs: dict[str, DayResult]) -> CarryResult:
+        """Return the result of all arms."""
+        metas = [recording.meta for recording in recordings]
+        verdict, reason = self._verdict()
+        is_compared = CARRIED in runs and CONTROL in runs
+        return CarryResult(
             verdict=verdict,
-            why=why,
-            symbols=[one.instrument.symbol for one in metas],
+            reason=reason,
+            symbols=[meta.instrument.symbol for meta in metas],
             day=metas[0].trade_date,
             snapshot=snapshot,
             accelerate=self.config.accelerate,
-            simulated=any(one.simulated for one in metas),
+            simulated=any(meta.simulated for meta in metas),
             digest=self.catalogue.digest,
-            operations=[str(one) for one in self.operations],
+            operations=[str(operation) for operation in self.operations],
             arms=self.arms,
-            parted=parted(runs[CARRIED].passed, runs[CONTROL].passed) if both else None,
-            noise=parted(runs[CONTROL].passed, runs[AGAIN].passed) if AGAIN in runs else None,
+            divergence=find_divergence(runs[CARRIED].messages, runs[CONTROL].messages) if is_compared else None,
+            noise=find_divergence(runs[CONTROL].messages, runs[REPEAT].messages) if REPEAT in runs else None,
         )
 
     def _verdict(self) -> tuple[str, str]:
-        told = {one.name: one for one in self.arms}
-        broken = [one.name for one in self.arms if one.breaches]
-        if broken:
-            return "breach", f"the catalogue does not hold in the arm {', '.join(broken)}"
-        carried, control = told.get(CARRIED), told.get(CONTROL)
+        arms_by_name = {arm.name: arm for arm in self.arms}
+        breached = [arm.name for arm in self.arms if arm.breaches]
+        if breached:
+            return "breach", f"the catalogue does not hold in the arm {', '.join(breached)}"
+        carried, control = arms_by_name.get(CARRIED), arms_by_name.get(CONTROL)
         if carried is not None and control is not None and carried.problems and not control.problems:
             return "breach", f"from yesterday's state the day cannot be run, from none it can: {carried.problems[0]}"
-        for one in self.arms:
-            if one.problems:
-                return "unknown", f"the arm {one.name} was not run to its end: {one.problems[0]}"
-            if not one.executions:
-                return "unknown", f"in the arm {one.name} the venue has said nothing about any order"
+        for arm in self.arms:
+            if arm.problems:
+                return "unknown", f"the arm {arm.name} was not run to its end: {arm.problems[0]}"
+            if not arm.executions:
+                return "unknown", f"in the arm {arm.name} the venue has said nothing about any order"
         return "holds", "the catalogue holds in each arm"
 
 
-def _seen(by: str, audit: Audit, passed: Sequence[Passed]) -> list[Seen]:
+def _arm_breaches(by: str, audit: Audit, messages: Sequence[WireMessage]) -> list[ArmBreach]:
     return [
-        Seen(
+        ArmBreach(
             by=by,
-            invariant=one.invariant,
-            key=one.key,
-            explanation=one.explanation,
-            time_ns=passed[one.line - 1].time_ns if 0 < one.line <= len(passed) else 0,
+            invariant=breach.invariant,
+            key=breach.key,
+            explanation=breach.explanation,
+            time_ns=messages[breach.line - 1].time_ns if 0 < breach.line <= len(messages) else 0,
         )
-        for one in audit.breaches
+        for breach in audit.breaches
     ]
 
 
-def _open_at(night: bytes, recordings: Sequence[Recording]) -> list[str]:
-    """The orders that a venue has open over a night, in words."""
+def _describe_open_orders(night: bytes, recordings: Sequence[Recording]) -> list[str]:
+    """Return the orders that a venue has open overnight, in words."""
     if not night:
         return []
-    instruments = [one.meta.instrument for one in recordings]
-    venue = Venue(Clock(0), instruments)
-    venue.load(read_night(night).venue)
-    return [repr(one.record()) for one in venue.orders.values() if one.is_open]
+    instruments = [recording.meta.instrument for recording in recordings]
+    venue = Venue(VirtualClock(0), instruments)
+    venue.restore_bytes(read_end_of_day(night).venue)
+    return [repr(order.to_record()) for order in venue.orders.values() if order.is_open]
 
 
-def parts_of(config: ProcessConfig, ran: Ran, memory: bytes) -> dict[str, bytes]:
-    """The parts of the snapshot at the end of a day, what the file calls secret taken out of the venue's too.
+def snapshot_parts(config: ProcessConfig, day_result: DayResult, memory: bytes) -> dict[str, bytes]:
+    """Return the parts of the snapshot at the end of a day, with the secrets of the venue's part redacted too.
 
-    The judgement's memory cannot be redacted: where the file has rules of its own it is left out.
+    The audit's memory cannot be redacted; it is left out when the config has redaction rules of its own.
     """
-    rules = config.rules([])
-    parts = {**ran.parts, NIGHT: rules.redacted(ran.night), ERAS: msgspec.msgpack.encode(ran.eras)}
-    return parts if config.redact_fields or config.redact_patterns else {**parts, MEMORY: memory}
+    rules = config.redaction_rules([])
+    parts = {
+        **day_result.parts,
+        NIGHT_PART: rules.redact_content(day_result.night),
+        ERAS_PART: msgspec.msgpack.encode(day_result.eras),
+    }
+    return parts if config.redact_fields or config.redact_patterns else {**parts, MEMORY_PART: memory}
 
 
-def begin_of(parts: dict[str, bytes]) -> Begin:
-    """What a day begins with that goes on from a snapshot."""
-    return Begin(
+def day_start_of(parts: dict[str, bytes]) -> DayStart:
+    """Return the start of a day that continues from a snapshot."""
+    return DayStart(
         parts={name: content for name, content in parts.items() if name.startswith(f"{PREFIX}/")},
-        night=parts.get(NIGHT, b""),
-        memory=parts.get(MEMORY, b""),
-        eras=msgspec.msgpack.decode(parts[ERAS], type=list[Era]) if ERAS in parts else [],
+        night=parts.get(NIGHT_PART, b""),
+        memory=parts.get(MEMORY_PART, b""),
+        eras=msgspec.msgpack.decode(parts[ERAS_PART], type=list[Era]) if ERAS_PART in parts else [],
     )
 
 
-def as_json(carry: Carry) -> dict[str, Any]:
-    """The result as one object."""
-    told: dict[str, Any] = msgspec.to_builtins(carry)
-    for arm, one in zip(told["arms"], carry.arms, strict=True):
-        arm["verdict"] = one.told
-    return told
+def to_json(carry: CarryResult) -> dict[str, Any]:
+    """Return the result as one JSON object."""
+    result: dict[str, Any] = msgspec.to_builtins(carry)
+    for arm, carry_arm in zip(result["arms"], carry.arms, strict=True):
+        arm["verdict"] = carry_arm.verdict
+    return result

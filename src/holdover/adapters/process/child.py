@@ -1,4 +1,4 @@
-"""The process under test: a command line with a process group of its own, ended in good order or by SIGKILL."""
+"""The process under test: a command line in its own process group, stopped in good order or by SIGKILL."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
-_LAST: Final = 2000
+_OUTPUT_BYTES_MAX: Final = 2000
 
 
-class NotStarted(RuntimeError):
-    """A command that cannot be run; the message says which and why."""
+class ProcessStartError(RuntimeError):
+    """A command cannot be run. The message says which one and why."""
 
 
-class Child:
-    """One process under test over its lives; what it says goes into one file.
+class ChildProcess:
+    """One process under test over its incarnations. Its output goes to one file.
 
-    `start` it, `kill` it with SIGKILL (its whole group, nothing of it runs on), or `stop` it with SIGTERM first.
+    `start` it, `kill` its whole process group with SIGKILL, or `stop` it with SIGTERM first.
     """
 
     def __init__(
@@ -29,50 +29,50 @@ class Child:
         self.command, self.directory, self.log = list(command), directory, log
         self.environment = dict(environment)
         self.stop_s = stop_s
-        self.lives = 0
+        self.incarnations = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._said: IO[bytes] | None = None
+        self._log_file: IO[bytes] | None = None
 
     def start(self) -> None:
-        """Bring it up. Raises `NotStarted`."""
+        """Start the process. Raises `ProcessStartError` when the command cannot be run."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._said = open(self.log, "ab")  # noqa: SIM115 - held as long as the process lives
+        self._log_file = open(self.log, "ab")  # noqa: SIM115 - held as long as the process lives
         try:
             self._process = subprocess.Popen(
                 self.command,
                 cwd=self.directory,
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
-                stdout=self._said,
+                stdout=self._log_file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        except OSError as problem:
-            self._close()
-            raise NotStarted(f"{self.command[0]}: cannot be started: {problem.strerror}") from problem
-        self.lives += 1
+        except OSError as error:
+            self._close_log()
+            raise ProcessStartError(f"{self.command[0]}: cannot be started: {error.strerror}") from error
+        self.incarnations += 1
 
     @property
-    def returned(self) -> int | None:
-        """What it has ended with; None while it runs, or where it was never started."""
+    def exit_code(self) -> int | None:
+        """The exit code; None while the process runs or when it was never started."""
         return self._process.poll() if self._process is not None else None
 
     @property
-    def runs(self) -> bool:
-        """Whether it runs."""
+    def is_running(self) -> bool:
+        """Whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
-        """SIGKILL to its process group: no handler, no `finally`, no flush runs, in it or in what it has started."""
+        """Send SIGKILL to the process group: no handler, `finally` or flush runs, in the process or its children."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        self._close()
+        self._close_log()
 
     def stop(self) -> int | None:
-        """SIGTERM, and SIGKILL where that does not end it in time; returns its exit code, None when it was killed."""
+        """Send SIGTERM, then SIGKILL after a timeout; return the exit code, or None when it was killed."""
         if self._process is None:
             return None
         if self._process.poll() is None:
@@ -83,18 +83,18 @@ class Child:
             except subprocess.TimeoutExpired:
                 self.kill()
                 return None
-        returned = self._process.returncode
-        self.kill()  # whatever it has started and left behind
-        return returned
+        exit_code = self._process.returncode
+        self.kill()  # also ends child processes that it left behind
+        return exit_code
 
-    def last_words(self) -> str:
-        """The end of what it has said."""
+    def read_output_end(self) -> str:
+        """Return the end of the process's output."""
         try:
-            return self.log.read_bytes()[-_LAST:].decode("utf-8", "replace").strip()
+            return self.log.read_bytes()[-_OUTPUT_BYTES_MAX:].decode("utf-8", "replace").strip()
         except OSError:
             return ""
 
-    def _close(self) -> None:
-        if self._said is not None:
-            self._said.close()
-            self._said = None
+    def _close_log(self) -> None:
+        if self._log_file is not None:
+            self._log_file.close()
+            self._log_file = None

@@ -1,64 +1,64 @@
-"""A process under test in one TOML file, checked whole before anything starts.
+"""The configuration of a process under test: one TOML file, checked completely before anything starts.
 
 [process]
 command = ["holdover", "desk", "run", "--config", "desk.toml"]
-directory = "."                    # where it runs, below the folder of the run
-ready_s = 20.0                     # so long it may take to log on, every time
+directory = "."                    # working directory, below the folder of the run
+ready_s = 20.0                     # time allowed for each logon
 stop_s = 10.0                      # from SIGTERM to SIGKILL
-guard = "guard"                    # the directory of a guard of its own, where it has one
+guard = "guard"                    # the directory of the process's own guard, if it has one
 
-[process.environment]              # beside the environment of `holdover carry` itself
+[process.environment]              # in addition to the environment of `holdover carry`
 DESK_HOME = "${directory}"
 
 [venue]
 symbols = ["ACME"]
-clients = ["DESK"]                 # its CompIDs; each has a second session for market data, CLIENT.FEED
+clients = ["DESK"]                 # CompIDs; each has a second session for market data, CLIENT.FEED
 name = "VENUE"
-accelerate = 60.0                  # seconds of the recorded day in a second
+accelerate = 60.0                  # seconds of the recorded day per second
 heartbeat_s = 30
-numbers = "carried"                # of the sessions, over the night; or "reset": they begin anew with the day
-settle_s = 2.0                     # after the close, and at most: what the venue has said then is taken in
+numbers = "carried"                # sequence numbers overnight; or "reset": they restart with the day
+settle_s = 2.0                     # at most this long after the close, so that the venue's last messages arrive
 
-[venue.users]                      # a client's user, and the variable that has the password
+[venue.users]                      # a client's user, and the environment variable with the password
 DESK = "trader:VENUE_PASSWORD"
 
 [[file]]                           # written before each start, with ${port} and the like filled in
 path = "desk.toml"
 from = "desk.toml.in"              # relative to this file
 
-[[state]]                          # where it keeps its state; each has a name of its own
+[[state]]                          # a state store of the process; each has a unique name
 name = "desk"
 kind = "directory"
 path = "desk"
-exclude = ["*.lock"]               # of its files; sockets and the like are none
+exclude = ["*.lock"]               # files to leave out; sockets and the like are never captured
 
 [[state]]
 name = "book"
-kind = "sqlite"                    # taken by the online backup, whoever has it open
+kind = "sqlite"                    # captured by the online backup, also while it is open
 path = "book.db"
 
 [[state]]
 name = "ledger"
 kind = "postgresql"
 url_env = "LEDGER_URL"             # or url, url_file
-database = "ledger_${arm}"         # without it the URL's own
+database = "ledger_${arm}"         # default: the database of the URL
 capture = "dump"                   # or "template": on the server, by CREATE DATABASE ... TEMPLATE
-pg_dump = "/usr/lib/postgresql/16/bin/pg_dump"   # without it the one on the path
-disposable = true                  # `carry` and `restore` may put another in its place
+pg_dump = "/usr/lib/postgresql/16/bin/pg_dump"   # default: the one on the path
+disposable = true                  # `carry` and `restore` may replace it
 
 [[state]]
 name = "cache"
 kind = "redis"
 url_env = "CACHE_URL"
-keys = ["desk:*"]                  # without it all
+keys = ["desk:*"]                  # default: all
 disposable = true
 
-[redact]                           # beside passwords, tokens and keys
+[redact]                           # in addition to passwords, tokens and keys
 fields = ["client_name"]
 patterns = ["ACC-[0-9]{8}"]
 
-In command, environment, files, paths and databases stand: ${port} and ${host} of the venue, ${day} and ${open} and
-${close} (UTC), ${accelerate}, ${arm}, ${directory} where it runs, ${here} where this file lies.
+Command, environment, files, paths and databases may contain ${port} and ${host} of the venue, ${day}, ${open} and
+${close} (UTC), ${accelerate}, ${arm}, ${directory} (the working directory) and ${here} (the folder of this file).
 """
 
 from __future__ import annotations
@@ -71,15 +71,15 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from holdover.runtime import BadConfig
+from holdover.runtime import GuardConfigError
 from holdover.runtime.files import read_toml
-from holdover.runtime.redaction import BadRule, Rules
-from holdover.runtime.secrets import BadSecret, secret
+from holdover.runtime.redaction import RedactionRuleError, RedactionRules
+from holdover.runtime.secrets import SecretError, read_secret
 
-NAMES: Final = ("port", "host", "day", "open", "close", "accelerate", "arm", "directory", "here")
-"""What can be filled in."""
+TEMPLATE_NAMES: Final = ("port", "host", "day", "open", "close", "accelerate", "arm", "directory", "here")
+"""The names that a template can contain."""
 
-_FILLED: Final = re.compile(r"\$\{(\w+)\}")
+_TEMPLATE_NAME: Final = re.compile(r"\$\{(\w+)\}")
 _KINDS: Final = ("directory", "sqlite", "postgresql", "redis")
 _TABLES: Final = ("process", "venue", "file", "state", "redact")
 
@@ -104,7 +104,7 @@ class _VenueTable(msgspec.Struct, forbid_unknown_fields=True):
     users: dict[str, str] = {}
 
 
-class _RedactTable(msgspec.Struct, forbid_unknown_fields=True):
+class _ProcessRedactTable(msgspec.Struct, forbid_unknown_fields=True):
     fields: list[str] = []
     patterns: list[str] = []
 
@@ -117,7 +117,7 @@ class FileTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
 
 
 class StateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One place where the process keeps its state."""
+    """One state store of the process."""
 
     name: str
     kind: Literal["directory", "sqlite", "postgresql", "redis"]
@@ -134,9 +134,9 @@ class StateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A process under test: how it runs, whom it trades with, where its state lies. `here` is its file's folder."""
+    """A process under test: command, venue and state stores. `config_directory` is the folder of the config file."""
 
-    here: Path
+    config_directory: Path
     command: list[str]
     directory: str
     environment: dict[str, str]
@@ -156,49 +156,51 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     redact_fields: list[str]
     redact_patterns: list[str]
 
-    def rules(self, fields: list[str]) -> Rules:
-        """What is taken out of a snapshot: the usual secrets, this file's, and these fields."""
-        return Rules.usual([*self.redact_fields, *fields], self.redact_patterns)
+    def redaction_rules(self, fields: list[str]) -> RedactionRules:
+        """Return the redaction rules of a snapshot: the usual secrets, those of this file, and these fields."""
+        return RedactionRules.with_defaults([*self.redact_fields, *fields], self.redact_patterns)
 
 
-def filled(text: str, values: Mapping[str, str]) -> str:
-    """A text with what is known in the place of its names; another name stays as it stands."""
-    return _FILLED.sub(lambda found: values.get(found[1], found[0]), text)
+def fill_template(text: str, values: Mapping[str, str]) -> str:
+    """Replace the known names in a text by their values; unknown names stay."""
+    return _TEMPLATE_NAME.sub(lambda match: values.get(match[1], match[0]), text)
 
 
-def read_process(path: Path) -> ProcessConfig:
-    """Read it. Raises `BadConfig` with everything that is wrong with it."""
-    told = read_toml(path, BadConfig)
-    here = path.resolve().parent
+def read_process_config(path: Path) -> ProcessConfig:
+    """Read the config. Raises `GuardConfigError` that lists everything wrong with it."""
+    tables = read_toml(path, GuardConfigError)
+    config_directory = path.resolve().parent
     problems = [
         f"[{name}] is no table that is known here; there are {', '.join(_TABLES)}"
-        for name in told
+        for name in tables
         if name not in _TABLES
     ]
-    process = _table(told, "process", _ProcessTable, problems)
-    venue = _table(told, "venue", _VenueTable, problems)
-    redact = _table({"redact": {}, **told}, "redact", _RedactTable, problems)
-    files = _rows(told, "file", FileTable, problems)
-    states = _rows(told, "state", StateTable, problems)
+    process = _read_table(tables, "process", _ProcessTable, problems)
+    venue = _read_table(tables, "venue", _VenueTable, problems)
+    redact = _read_table({"redact": {}, **tables}, "redact", _ProcessRedactTable, problems)
+    files = _read_rows(tables, "file", FileTable, problems)
+    states = _read_rows(tables, "state", StateTable, problems)
     if process is not None:
         _check_process(process, problems)
     users = _check_venue(venue, problems) if venue is not None else {}
     problems += [
-        f"[[file]] {one.path}: from: {here / one.source} is not there"
-        for one in files
-        if not (here / one.source).is_file()
+        f"[[file]] {file.path}: from: {config_directory / file.source} is not there"
+        for file in files
+        if not (config_directory / file.source).is_file()
     ]
-    problems += [f"[[file]] {one.path}: path should be below the run's folder" for one in files if _leaves(one.path)]
-    _check_states(states, here, problems)
+    problems += [
+        f"[[file]] {file.path}: path should be below the run's folder" for file in files if _is_outside(file.path)
+    ]
+    _check_states(states, config_directory, problems)
     if redact is not None:
         try:
-            Rules(redact.fields, redact.patterns)
-        except BadRule as problem:
-            problems.append(f"[redact] {problem}")
+            RedactionRules(redact.fields, redact.patterns)
+        except RedactionRuleError as error:
+            problems.append(f"[redact] {error}")
     if problems or process is None or venue is None or redact is None:
-        raise BadConfig("\n".join(f"{path.name}: {problem}" for problem in problems))
+        raise GuardConfigError("\n".join(f"{path.name}: {problem}" for problem in problems))
     return ProcessConfig(
-        here=here,
+        config_directory=config_directory,
         command=process.command,
         directory=process.directory,
         environment=process.environment,
@@ -225,7 +227,7 @@ def _check_process(process: _ProcessTable, problems: list[str]) -> None:
         problems.append("[process] command should have at least the program")
     if process.ready_s <= 0 or process.stop_s <= 0:
         problems.append("[process] ready_s and stop_s should be above 0")
-    if _leaves(process.directory):
+    if _is_outside(process.directory):
         problems.append("[process] directory should be below the run's folder")
 
 
@@ -237,69 +239,71 @@ def _check_venue(venue: _VenueTable, problems: list[str]) -> dict[str, tuple[str
     if venue.heartbeat_s < 1 or venue.settle_s < 0:
         problems.append("[venue] heartbeat_s should be 1 or more, and settle_s not below 0")
     users: dict[str, tuple[str, str]] = {}
-    for client, said in venue.users.items():
-        user, _, variable = said.partition(":")
+    for client, credentials in venue.users.items():
+        user, _, variable = credentials.partition(":")
         if client not in venue.clients:
             problems.append(f"[venue.users] {client} is none of the clients: {', '.join(venue.clients)}")
         elif not user or variable not in os.environ:
-            problems.append(f"[venue.users] {client}: {said!r} should be USER:VARIABLE, and the environment set it")
+            problems.append(
+                f"[venue.users] {client}: {credentials!r} should be USER:VARIABLE, and the environment set it"
+            )
         else:
             users[client] = (user, os.environ[variable])
     return users
 
 
-def _check_states(states: list[StateTable], here: Path, problems: list[str]) -> None:
-    names = [one.name for one in states]
+def _check_states(states: list[StateTable], config_directory: Path, problems: list[str]) -> None:
+    names = [state.name for state in states]
     problems += [
         f"[[state]] {name}: there are two of that name" for name in sorted(set(names)) if names.count(name) > 1
     ]
     if not states:
         problems.append("[[state]] is missing: a process without a state of its own carries nothing")
-    for one in states:
-        where = f"[[state]] {one.name}:"
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", one.name) or one.name in (".", ".."):
-            problems.append(f"{where} the name should be of letters, digits and . _ -")
-        if one.kind in ("directory", "sqlite"):
-            if not one.path:
-                problems.append(f"{where} a {one.kind} needs its path")
-            elif not Path(one.path).is_absolute() and _leaves(one.path):
-                problems.append(f"{where} path should be absolute, or below where the process runs")
+    for state in states:
+        label = f"[[state]] {state.name}:"
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", state.name) or state.name in (".", ".."):
+            problems.append(f"{label} the name should be of letters, digits and . _ -")
+        if state.kind in ("directory", "sqlite"):
+            if not state.path:
+                problems.append(f"{label} a {state.kind} needs its path")
+            elif not Path(state.path).is_absolute() and _is_outside(state.path):
+                problems.append(f"{label} path should be absolute, or below where the process runs")
             continue
-        if sum(map(bool, (one.url, one.url_env, one.url_file))) != 1:
-            problems.append(f"{where} needs one of url, url_env, url_file")
+        if sum(map(bool, (state.url, state.url_env, state.url_file))) != 1:
+            problems.append(f"{label} needs one of url, url_env, url_file")
             continue
-        if "@" in one.url.partition("://")[2].partition("/")[0]:
-            problems.append(f"{where} url carries a secret; it belongs into url_env or url_file")
+        if "@" in state.url.partition("://")[2].partition("/")[0]:
+            problems.append(f"{label} url carries a secret; it belongs into url_env or url_file")
         try:
-            secret(one.url_env, one.url_file, here)
-        except BadSecret as problem:
-            problems.append(f"{where} {problem}")
+            read_secret(state.url_env, state.url_file, config_directory)
+        except SecretError as error:
+            problems.append(f"{label} {error}")
 
 
-def _leaves(path: str) -> bool:
-    """Whether a relative path leads out of the folder that it is below, or is not relative at all."""
+def _is_outside(path: str) -> bool:
+    """Return whether a path is absolute or leads out of its folder."""
     return Path(path).is_absolute() or ".." in Path(path).parts
 
 
-def _table(told: dict[str, Any], name: str, kind: type[Any], problems: list[str]) -> Any:
-    if name not in told:
+def _read_table(tables: dict[str, Any], name: str, kind: type[Any], problems: list[str]) -> Any:
+    if name not in tables:
         problems.append(f"[{name}] is missing")
         return None
-    return _convert(told[name], kind, f"[{name}]", problems)
+    return _convert(tables[name], kind, f"[{name}]", problems)
 
 
-def _rows(told: dict[str, Any], name: str, kind: type[Any], problems: list[str]) -> list[Any]:
-    rows = told.get(name, [])
+def _read_rows(tables: dict[str, Any], name: str, kind: type[Any], problems: list[str]) -> list[Any]:
+    rows = tables.get(name, [])
     if not isinstance(rows, list):
         problems.append(f"[{name}] should be [[{name}]], once for each")
         return []
-    found = (_convert(one, kind, f"[[{name}]] {number}", problems) for number, one in enumerate(rows, 1))
-    return [one for one in found if one is not None]
+    converted = (_convert(row, kind, f"[[{name}]] {number}", problems) for number, row in enumerate(rows, 1))
+    return [entry for entry in converted if entry is not None]
 
 
-def _convert(value: Any, kind: type[Any], where: str, problems: list[str]) -> Any:
+def _convert(value: Any, kind: type[Any], label: str, problems: list[str]) -> Any:
     try:
         return msgspec.convert(value, kind)
-    except msgspec.ValidationError as problem:
-        problems.append(f"{where}: {problem}")
+    except msgspec.ValidationError as error:
+        problems.append(f"{label}: {error}")
         return None

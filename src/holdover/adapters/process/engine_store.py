@@ -1,7 +1,7 @@
-"""The store of a QuickFIX session with its passwords taken out, so that the engine reads it as before.
+"""Removes the passwords from a QuickFIX session store so that the engine can still read it.
 
-A `.body` is message after message, a `.header` says where each begins and how long it is. A Logon in it carries the
-password; blanked out it would move all that comes after it.
+A `.body` file has the messages one after the other; a `.header` file has the offset and size of each. A Logon
+in it contains the password, and removing it changes the offsets of all later messages.
 
 Source: QuickFIX, FileStore.cpp: entries `number,offset,size` with a space after each.
 """
@@ -12,44 +12,44 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from holdover.runtime.redaction import Rules
+from holdover.runtime.redaction import RedactionRules
 
 _ENTRY: Final = re.compile(rb"(\d+),(\d+),(\d+) ")
 _LENGTH: Final = re.compile(rb"\A(8=[^\x01]+\x01)9=\d+\x01")
 
 
-def redacted_store(parts: Mapping[str, bytes], rules: Rules) -> dict[str, bytes]:
-    """The bodies and headers of such stores among some files, redacted; what is none of a store is not in it."""
-    found: dict[str, bytes] = {}
+def redact_engine_store(parts: Mapping[str, bytes], rules: RedactionRules) -> dict[str, bytes]:
+    """Return the redacted bodies and headers of the session stores among some files; other files are left out."""
+    redacted_parts: dict[str, bytes] = {}
     for name, body in parts.items():
         header = name.removesuffix(".body") + ".header"
         if name.endswith(".body") and header in parts:
-            found[name], found[header] = _redacted(body, parts[header], rules)
-    return found
+            redacted_parts[name], redacted_parts[header] = _redact_session(body, parts[header], rules)
+    return redacted_parts
 
 
-def _redacted(body: bytes, header: bytes, rules: Rules) -> tuple[bytes, bytes]:
+def _redact_session(body: bytes, header: bytes, rules: RedactionRules) -> tuple[bytes, bytes]:
     new, entries = b"", b""
     for number, offset, size in _ENTRY.findall(header):
         text = body[int(offset) : int(offset) + int(size)]
-        message = redacted_message(text, rules)
+        message = redact_message(text, rules)
         entries += b"%d,%d,%d " % (int(number), len(new), len(message))
         new += message
     return new, entries
 
 
-def redacted_message(text: bytes, rules: Rules) -> bytes:
-    """A message with what the rules' patterns match blanked out; it stays one, with its length and its sum."""
-    said = rules.text(text.decode("latin-1")).encode("latin-1", "replace")
-    return text if said == text else _whole(said)
+def redact_message(text: bytes, rules: RedactionRules) -> bytes:
+    """Redact what matches the rules' patterns; the result is a valid message with the right length and checksum."""
+    redacted = rules.redact_text(text.decode("latin-1")).encode("latin-1", "replace")
+    return text if redacted == text else _rebuild_message(redacted)
 
 
-def _whole(text: bytes) -> bytes:
-    """A message with the BodyLength and the CheckSum of what stands in it now."""
+def _rebuild_message(text: bytes) -> bytes:
+    """Return a message with its BodyLength and CheckSum recomputed."""
     end = text.rfind(b"\x0110=") + 1
     begin = _LENGTH.match(text)
     if begin is None or not end:
         return text
-    said = text[begin.end() : end]
-    body = begin[1] + b"9=%d\x01" % len(said) + said
+    content = text[begin.end() : end]
+    body = begin[1] + b"9=%d\x01" % len(content) + content
     return body + b"10=%03d\x01" % (sum(body) % 256)

@@ -1,11 +1,11 @@
-"""A PostgreSQL database as a place of state: dumped whole in one transaction, or kept on its server as a template.
+"""A PostgreSQL database as a state store: dumped in one transaction, or kept on its server as a template.
 
-A dump is the schema as pg_dump says it and every row as text, by column, so that it can be redacted, compared and put
-back on another server. A template is a copy that stays on the server (CREATE DATABASE ... TEMPLATE), named after its
-content: quick for what is large, nothing that leaves the machine, and nothing that can be redacted.
+A dump is the schema from pg_dump and every row as text by column, so it can be redacted, compared and
+restored on another server. A template is a copy on the server (CREATE DATABASE ... TEMPLATE), named after its
+content: fast for large databases, but it never leaves the server and cannot be redacted.
 
-What is put back is loaded beside its place and gets its name when it is whole. A template is left on the server, for
-whoever has its snapshot; holdover_ and 24 digits are its name.
+A restore loads the state into a temporary database and renames it when it is complete. Templates stay on the
+server for every holder of the snapshot; their names are holdover_ and 24 digits.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.adapters.process.place import BadPlace, only
-from holdover.runtime.redaction import FIELDS, PATTERNS, Rules
+from holdover.adapters.process.state_store import StateStoreError, require_parts
+from holdover.runtime.redaction import FIELDS, PATTERNS, RedactionRules
 
 _BEFORE, _AFTER, _ROWS, _TEMPLATE = "before.sql", "after.sql", "rows", "template"
-"""The schema up to where rows can be put in, and what comes after them: keys, indexes, triggers."""
+"""Part names: the schema before the rows; the keys, indexes and triggers after them; the rows; the template."""
 
 _MARK: Final = "holdover snapshot"
 _DUMP_S: Final = 600
-_SAME: Final = ("datestyle = ISO", "intervalstyle = postgres", "timezone = UTC", "extra_float_digits = 1")
+_TEXT_SETTINGS: Final = ("datestyle = ISO", "intervalstyle = postgres", "timezone = UTC", "extra_float_digits = 1")
 
 _TABLES: Final = """
 SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -40,194 +40,205 @@ ORDER BY 2, 3"""
 _COLUMNS: Final = """
 SELECT attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
 ORDER BY attnum"""
-_KEY: Final = """
+_PRIMARY_KEY: Final = """
 SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
 WHERE i.indrelid = %s AND i.indisprimary ORDER BY array_position(i.indkey::int2[], a.attnum)"""
 _SEQUENCES: Final = "SELECT schemaname, sequencename, last_value FROM pg_sequences ORDER BY 1, 2"
 
 
-class PostgresPlace:
-    """One database of a server. Needs `holdover[postgresql]`, and pg_dump where it is dumped."""
+class PostgresStore:
+    """One database of a server. Needs `holdover[postgresql]`, and pg_dump for a dump."""
 
     def __init__(self, name: str, url: str, database: str = "", *, template: bool = False, pg_dump: str = "") -> None:
         try:
             import psycopg
         except ImportError as problem:
-            raise BadPlace(f"{name}: PostgreSQL needs psycopg: pip install 'holdover[postgresql]'") from problem
+            raise StateStoreError(f"{name}: PostgreSQL needs psycopg: pip install 'holdover[postgresql]'") from problem
         self.name = name
         self._psycopg = psycopg
         self._template, self._pg_dump = template, pg_dump
         try:
-            told = psycopg.conninfo.conninfo_to_dict(url)
+            parameters = psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.Error as problem:
-            raise BadPlace(f"{name}: the URL is none of PostgreSQL's") from problem
-        self.database = database or str(told.get("dbname") or "")
+            raise StateStoreError(f"{name}: the URL is none of PostgreSQL's") from problem
+        self.database = database or str(parameters.get("dbname") or "")
         if not self.database:
-            raise BadPlace(f"{name}: neither the URL nor `database` names a database")
-        self._told = told
+            raise StateStoreError(f"{name}: neither the URL nor `database` names a database")
+        self._parameters = parameters
 
     # -- taking -------------------------------------------------------------------------------------------------
 
-    def capture(self, rules: Rules | None) -> dict[str, bytes]:
-        """Raises `BadPlace`; a database with large objects is refused, for they would be left out."""
+    def capture(self, rules: RedactionRules | None) -> dict[str, bytes]:
+        """Capture the database.
+
+        Raises `StateStoreError`; a database with large objects is refused, because they would be lost.
+        """
         if self._template:
             if rules is not None and (rules.fields - set(FIELDS) or len(rules.patterns) > len(PATTERNS)):
-                raise BadPlace(f'{self.name}: a template stays on its server and is not redacted; say capture = "dump"')
-            return self._keep()
-        rows = self._rows()
-        before, after = self._schema(rows.pop("snapshot"))
+                raise StateStoreError(
+                    f'{self.name}: a template stays on its server and is not redacted; say capture = "dump"'
+                )
+            return self._keep_template()
+        rows = self._read_rows()
+        before, after = self._dump_schema(rows.pop("snapshot"))
         if rules is not None:
-            rows = {"tables": rules.value(rows["tables"]), "sequences": rows["sequences"]}
-            before, after = rules.text(before), rules.text(after)
+            rows = {"tables": rules.redact_value(rows["tables"]), "sequences": rows["sequences"]}
+            before, after = rules.redact_text(before), rules.redact_text(after)
         return {_BEFORE: before.encode(), _AFTER: after.encode(), _ROWS: msgspec.msgpack.encode(rows)}
 
-    def _rows(self) -> dict[str, Any]:
-        """Every row of every table at one instant; `snapshot` names that instant, while the connection is held."""
-        self._held = self._connect(self.database)
-        with self._held.cursor() as cursor:
+    def _read_rows(self) -> dict[str, Any]:
+        """Return every row of every table at one instant; `snapshot` names it while the connection is open."""
+        self._snapshot_connection = self._connect(self.database)
+        with self._snapshot_connection.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            for said in _SAME:
-                cursor.execute(f"SET LOCAL {said}")
+            for setting in _TEXT_SETTINGS:
+                cursor.execute(f"SET LOCAL {setting}")
             cursor.execute("SELECT count(*) FROM pg_largeobject_metadata")
             if cursor.fetchone()[0]:
-                raise BadPlace(f"{self.name}: {self.database} has large objects, which are not taken")
+                raise StateStoreError(f"{self.name}: {self.database} has large objects, which are not taken")
             cursor.execute("SELECT pg_export_snapshot()")
-            found: dict[str, Any] = {"snapshot": cursor.fetchone()[0], "tables": {}, "sequences": {}}
+            content: dict[str, Any] = {"snapshot": cursor.fetchone()[0], "tables": {}, "sequences": {}}
             cursor.execute(_TABLES)
             for oid, schema, table in cursor.fetchall():
-                found["tables"][f"{schema}.{table}"] = self._table(cursor, oid, f"{_q(schema)}.{_q(table)}")
+                content["tables"][f"{schema}.{table}"] = self._read_table(
+                    cursor, oid, f"{_quote(schema)}.{_quote(table)}"
+                )
             cursor.execute(_SEQUENCES)
-            found["sequences"] = {f"{schema}.{name}": last for schema, name, last in cursor.fetchall()}
-        return found
+            content["sequences"] = {f"{schema}.{name}": last for schema, name, last in cursor.fetchall()}
+        return content
 
-    def _table(self, cursor: Any, oid: int, table: str) -> list[dict[str, str | None]]:
+    def _read_table(self, cursor: Any, oid: int, table: str) -> list[dict[str, str | None]]:
         cursor.execute(_COLUMNS, (oid,))
         columns = [row[0] for row in cursor.fetchall()]
         if not columns:
             return []
-        cursor.execute(_KEY, (oid,))
-        order = [row[0] for row in cursor.fetchall()] or [f"{one}" for one in columns]
-        texts = ", ".join(f"{_q(one)}::text" for one in columns)
-        by = ", ".join(f'{_q(one)}::text COLLATE "C"' for one in order)
+        cursor.execute(_PRIMARY_KEY, (oid,))
+        order_columns = [row[0] for row in cursor.fetchall()] or [f"{column}" for column in columns]
+        texts = ", ".join(f"{_quote(column)}::text" for column in columns)
+        by = ", ".join(f'{_quote(column)}::text COLLATE "C"' for column in order_columns)
         cursor.execute(f"SELECT {texts} FROM ONLY {table} ORDER BY {by}")
         return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
 
-    def _schema(self, snapshot: str) -> tuple[str, str]:
-        """What pg_dump says of the schema at that instant; the instant is let go of."""
+    def _dump_schema(self, snapshot: str) -> tuple[str, str]:
+        """Return the schema at that instant from pg_dump, and close the connection."""
         try:
-            return self._section("pre-data", snapshot), self._section("post-data", snapshot)
+            return self._dump_section("pre-data", snapshot), self._dump_section("post-data", snapshot)
         finally:
-            self._held.close()
+            self._snapshot_connection.close()
 
-    def _section(self, section: str, snapshot: str) -> str:
-        told = {**self._told, "dbname": self.database}
-        password = str(told.pop("password", ""))
-        where = self._psycopg.conninfo.make_conninfo("", **told)
+    def _dump_section(self, section: str, snapshot: str) -> str:
+        parameters = {**self._parameters, "dbname": self.database}
+        password = str(parameters.pop("password", ""))
+        connection_string = self._psycopg.conninfo.make_conninfo("", **parameters)
         command = [
-            self._program(),
+            self._find_pg_dump(),
             f"--section={section}",
             "--no-owner",
             "--no-privileges",
             f"--snapshot={snapshot}",
-            where,
+            connection_string,
         ]
         environment = {**os.environ, **({"PGPASSWORD": password} if password else {})}
         try:
-            done = subprocess.run(command, capture_output=True, timeout=_DUMP_S, env=environment)
+            completed = subprocess.run(command, capture_output=True, timeout=_DUMP_S, env=environment)
         except (OSError, subprocess.TimeoutExpired) as problem:
-            raise BadPlace(f"{self.name}: pg_dump: {problem}") from problem
-        if done.returncode:
-            raise BadPlace(f"{self.name}: pg_dump: {done.stderr.decode('utf-8', 'replace').strip()}")
-        # What speaks to psql, and which program has written it, is no part of the state.
-        lines = done.stdout.decode().splitlines()
+            raise StateStoreError(f"{self.name}: pg_dump: {problem}") from problem
+        if completed.returncode:
+            raise StateStoreError(f"{self.name}: pg_dump: {completed.stderr.decode('utf-8', 'replace').strip()}")
+        # psql meta-commands and the version of pg_dump are not part of the state.
+        lines = completed.stdout.decode().splitlines()
         return "\n".join(line for line in lines if not line.startswith(("\\", "-- Dumped "))) + "\n"
 
-    def _program(self) -> str:
-        """A pg_dump that knows the server's version: an older one refuses. Raises `BadPlace`."""
-        needed = self._held.info.server_version // 10_000
-        tried = [self._pg_dump] if self._pg_dump else _pg_dumps()
-        known = {one: _version_of(one) for one in tried}
-        for one, version in known.items():
+    def _find_pg_dump(self) -> str:
+        """Return a pg_dump that supports the server's version; an older one refuses. Raises `StateStoreError`."""
+        needed = self._snapshot_connection.info.server_version // 10_000
+        programs = [self._pg_dump] if self._pg_dump else _find_pg_dumps()
+        versions = {program: _version_of(program) for program in programs}
+        for program, version in versions.items():
             if version >= needed:
-                return one
-        at_hand = ", ".join(f"{one} of {version}" for one, version in known.items()) or "none"
-        raise BadPlace(f"{self.name}: the server is of version {needed} and needs a pg_dump of it; at hand: {at_hand}")
+                return program
+        available = ", ".join(f"{program} of {version}" for program, version in versions.items()) or "none"
+        raise StateStoreError(
+            f"{self.name}: the server is of version {needed} and needs a pg_dump of it; at hand: {available}"
+        )
 
-    def _keep(self) -> dict[str, bytes]:
-        """Leave a copy on the server, named after what it holds."""
-        rows = self._rows()
-        digest = _digest(*self._schema(rows.pop("snapshot")), rows)
-        self._template_of(digest, lambda name: self._copy(self.database, name))
-        return {_TEMPLATE: msgspec.msgpack.encode({"database": _named(digest), "content": digest})}
+    def _keep_template(self) -> dict[str, bytes]:
+        """Keep a copy on the server, named after its content."""
+        rows = self._read_rows()
+        digest = _digest(*self._dump_schema(rows.pop("snapshot")), rows)
+        self._ensure_template(digest, lambda name: self._copy_database(self.database, name))
+        return {_TEMPLATE: msgspec.msgpack.encode({"database": _template_name(digest), "content": digest})}
 
     # -- putting back -------------------------------------------------------------------------------------------
 
     def restore(self, parts: Mapping[str, bytes]) -> None:
-        """The database is dropped and there again whole. Raises `BadPlace`, also where others are connected to it."""
+        """Drop the database and restore it. Raises `StateStoreError`, also when others are connected to it."""
         if _TEMPLATE in parts:
-            only(parts, [_TEMPLATE], self)
+            require_parts(parts, [_TEMPLATE], self)
             digest = str(msgspec.msgpack.decode(parts[_TEMPLATE])["content"])
 
-            def absent(name: str) -> None:
-                raise BadPlace(f"{self.name}: the server has no template {_named(digest)}: it was taken on another one")
+            def raise_missing(name: str) -> None:
+                raise StateStoreError(
+                    f"{self.name}: the server has no template {_template_name(digest)}: it was taken on another one"
+                )
 
-            self._template_of(digest, absent)
+            self._ensure_template(digest, raise_missing)
             self.clear()
-            self._copy(_named(digest), self.database)
+            self._copy_database(_template_name(digest), self.database)
             return
-        only(parts, [_BEFORE, _AFTER, _ROWS], self)
+        require_parts(parts, [_BEFORE, _AFTER, _ROWS], self)
         part = f"{self.database}_part"
-        self._drop(part)
+        self._drop_database(part)
         rows = msgspec.msgpack.decode(parts[_ROWS])
-        self._load(part, parts[_BEFORE].decode(), parts[_AFTER].decode(), rows)
+        self._load_dump(part, parts[_BEFORE].decode(), parts[_AFTER].decode(), rows)
         self.clear()
-        with self._server() as cursor:
-            cursor.execute(f"ALTER DATABASE {_q(part)} RENAME TO {_q(self.database)}")
+        with self._server_cursor() as cursor:
+            cursor.execute(f"ALTER DATABASE {_quote(part)} RENAME TO {_quote(self.database)}")
 
     def clear(self) -> None:
-        """The database is gone."""
-        self._drop(self.database)
+        """Drop the database."""
+        self._drop_database(self.database)
 
-    def _drop(self, database: str) -> None:
-        with self._server() as cursor:
-            cursor.execute(f"DROP DATABASE IF EXISTS {_q(database)} WITH (FORCE)")
+    def _drop_database(self, database: str) -> None:
+        with self._server_cursor() as cursor:
+            cursor.execute(f"DROP DATABASE IF EXISTS {_quote(database)} WITH (FORCE)")
 
-    def empty(self) -> None:
-        """The database is there and has nothing in it."""
+    def create_empty(self) -> None:
+        """Create the database, empty."""
         self.clear()
-        with self._server() as cursor:
-            cursor.execute(f"CREATE DATABASE {_q(self.database)}")
+        with self._server_cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {_quote(self.database)}")
 
-    def _template_of(self, digest: str, make: Any) -> None:
-        """Have the template of a content; it has its name and its mark only when it is whole."""
-        name, part = _named(digest), f"{_named(digest)}_part"
-        with self._server() as cursor:
+    def _ensure_template(self, digest: str, make: Any) -> None:
+        """Ensure that the template of a content exists; it gets its name and mark only when it is complete."""
+        name, part = _template_name(digest), f"{_template_name(digest)}_part"
+        with self._server_cursor() as cursor:
             cursor.execute("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s", (name,))
             row = cursor.fetchone()
             if row is not None and row[0] == f"{_MARK} {digest}":
                 return
             if row is not None:
-                raise BadPlace(f"{self.name}: the server has a database {name} that is none of ours")
-            cursor.execute(f"DROP DATABASE IF EXISTS {_q(part)} WITH (FORCE)")
+                raise StateStoreError(f"{self.name}: the server has a database {name} that is none of ours")
+            cursor.execute(f"DROP DATABASE IF EXISTS {_quote(part)} WITH (FORCE)")
             make(part)
-            cursor.execute(f"COMMENT ON DATABASE {_q(part)} IS '{_MARK} {digest}'")
-            cursor.execute(f"ALTER DATABASE {_q(part)} RENAME TO {_q(name)}")
+            cursor.execute(f"COMMENT ON DATABASE {_quote(part)} IS '{_MARK} {digest}'")
+            cursor.execute(f"ALTER DATABASE {_quote(part)} RENAME TO {_quote(name)}")
 
-    def _copy(self, source: str, to: str) -> None:
-        with self._server() as cursor:
-            cursor.execute(f"CREATE DATABASE {_q(to)} TEMPLATE {_q(source)}")
+    def _copy_database(self, source: str, target: str) -> None:
+        with self._server_cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {_quote(target)} TEMPLATE {_quote(source)}")
 
-    def _load(self, name: str, before: str, after: str, rows: dict[str, Any]) -> None:
-        with self._server() as cursor:
-            cursor.execute(f"CREATE DATABASE {_q(name)} TEMPLATE template0")
-        with self._connected(name) as connection, connection.cursor() as cursor:
+    def _load_dump(self, name: str, before: str, after: str, rows: dict[str, Any]) -> None:
+        with self._server_cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {_quote(name)} TEMPLATE template0")
+        with self._connection(name) as connection, connection.cursor() as cursor:
             cursor.execute(before)
             cursor.execute("SET session_replication_role = replica")
-            for said in _SAME:
-                cursor.execute(f"SET {said}")
-            for table, kept in rows["tables"].items():
-                if kept:
-                    self._fill(cursor, table, kept)
+            for setting in _TEXT_SETTINGS:
+                cursor.execute(f"SET {setting}")
+            for table, table_rows in rows["tables"].items():
+                if table_rows:
+                    self._fill_table(cursor, table, table_rows)
             cursor.execute("SET session_replication_role = origin")
             cursor.execute(after)
             for sequence, last in rows["sequences"].items():
@@ -235,10 +246,10 @@ class PostgresPlace:
                     cursor.execute("SELECT setval(%s::regclass, %s)", (_qualified(sequence), last))
             cursor.execute("SELECT schemaname, matviewname FROM pg_matviews ORDER BY 1, 2")
             for view in cursor.fetchall():
-                cursor.execute(f"REFRESH MATERIALIZED VIEW {_q(view[0])}.{_q(view[1])}")
+                cursor.execute(f"REFRESH MATERIALIZED VIEW {_quote(view[0])}.{_quote(view[1])}")
 
-    def _fill(self, cursor: Any, table: str, rows: list[dict[str, str | None]]) -> None:
-        columns = ", ".join(map(_q, rows[0]))
+    def _fill_table(self, cursor: Any, table: str, rows: list[dict[str, str | None]]) -> None:
+        columns = ", ".join(map(_quote, rows[0]))
         with cursor.copy(f"COPY {_qualified(table)} ({columns}) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(list(row.values()))
@@ -248,24 +259,24 @@ class PostgresPlace:
     def _connect(self, database: str) -> Any:
         try:
             return self._psycopg.connect(
-                self._psycopg.conninfo.make_conninfo("", **{**self._told, "dbname": database}), autocommit=True
+                self._psycopg.conninfo.make_conninfo("", **{**self._parameters, "dbname": database}), autocommit=True
             )
         except self._psycopg.Error as problem:
-            raise BadPlace(f"{self.name}: {database}: {_first_line(problem)}") from problem
+            raise StateStoreError(f"{self.name}: {database}: {_first_line(problem)}") from problem
 
     @contextmanager
-    def _connected(self, database: str) -> Iterator[Any]:
+    def _connection(self, database: str) -> Iterator[Any]:
         connection = self._connect(database)
         try:
             yield connection
         except self._psycopg.Error as problem:
-            raise BadPlace(f"{self.name}: {database}: {_first_line(problem)}") from problem
+            raise StateStoreError(f"{self.name}: {database}: {_first_line(problem)}") from problem
         finally:
             connection.close()
 
     @contextmanager
-    def _server(self) -> Iterator[Any]:
-        with self._connected("postgres") as connection, connection.cursor() as cursor:
+    def _server_cursor(self) -> Iterator[Any]:
+        with self._connection("postgres") as connection, connection.cursor() as cursor:
             yield cursor
 
 
@@ -273,37 +284,37 @@ def _digest(before: str, after: str, rows: dict[str, Any]) -> str:
     return hashlib.sha256(msgspec.msgpack.encode([before, after, rows])).hexdigest()
 
 
-def _named(digest: str) -> str:
+def _template_name(digest: str) -> str:
     return f"holdover_{digest[:24]}"
 
 
-def _q(name: str) -> str:
+def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
 def _qualified(name: str) -> str:
     schema, _, rest = name.partition(".")
-    return f"{_q(schema)}.{_q(rest)}"
+    return f"{_quote(schema)}.{_quote(rest)}"
 
 
-def _pg_dumps() -> list[str]:
-    """Every pg_dump at hand: that on the path, and that of a server which came as a wheel."""
-    found = [shutil.which("pg_dump")]
+def _find_pg_dumps() -> list[str]:
+    """Return every available pg_dump: the one on the path, and the one of a server installed as a wheel."""
+    programs = [shutil.which("pg_dump")]
     with contextlib.suppress(ImportError):
         import pgserver
 
-        found.append(str(Path(pgserver.__file__).parent / "pginstall" / "bin" / "pg_dump"))
-    return [one for one in found if one and os.access(one, os.X_OK)]
+        programs.append(str(Path(pgserver.__file__).parent / "pginstall" / "bin" / "pg_dump"))
+    return [program for program in programs if program and os.access(program, os.X_OK)]
 
 
 def _version_of(program: str) -> int:
-    """The major version of a pg_dump; 0 where it does not say."""
+    """Return the major version of a pg_dump; 0 when it cannot be determined."""
     try:
-        told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=_DUMP_S).stdout
+        output = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=_DUMP_S).stdout
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    found = re.search(r" (\d+)", told)
-    return int(found[1]) if found else 0
+    match = re.search(r" (\d+)", output)
+    return int(match[1]) if match else 0
 
 
 def _first_line(problem: BaseException) -> str:

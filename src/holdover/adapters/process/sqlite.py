@@ -1,4 +1,4 @@
-"""An SQLite database as a place of state, taken by the online backup while others write."""
+"""An SQLite database as a state store, captured by the online backup while others write."""
 
 from __future__ import annotations
 
@@ -8,53 +8,56 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from holdover.adapters.process.place import BadPlace, only, redacted
+from holdover.adapters.process.state_store import StateStoreError, redact_files, require_parts
 from holdover.runtime.files import sync_directory, write_whole
-from holdover.runtime.redaction import Rules, is_database
+from holdover.runtime.redaction import RedactionRules, is_database
 
 _PART: Final = "database"
 _WAIT_S: Final = 10.0
 
 
-class SqlitePlace:
-    """One database file; its write-ahead log, where there is one, is taken with it."""
+class SqliteStore:
+    """One database file; the capture includes its write-ahead log."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.name, self.path = name, path
 
-    def capture(self, rules: Rules | None) -> dict[str, bytes]:
-        """Raises `BadPlace` where there is no database, or it is locked for long."""
+    def capture(self, rules: RedactionRules | None) -> dict[str, bytes]:
+        """Capture the database. Raises `StateStoreError` when there is none or it stays locked."""
         if not self.path.is_file():
-            raise BadPlace(f"{self.name}: {self.path} is not there")
+            raise StateStoreError(f"{self.name}: {self.path} is not there")
         try:
-            return redacted({_PART: image(self.path)}, rules)
+            return redact_files({_PART: read_database(self.path)}, rules)
         except sqlite3.Error as problem:
-            raise BadPlace(f"{self.name}: {self.path}: {problem}") from problem
+            raise StateStoreError(f"{self.name}: {self.path}: {problem}") from problem
 
     def restore(self, parts: Mapping[str, bytes]) -> None:
-        """Write it whole; a log of what stood there before goes first."""
-        only(parts, [_PART], self)
+        """Write the database; remove the former one and its log first.
+
+        Raises `StateStoreError` when the part is not an SQLite database.
+        """
+        require_parts(parts, [_PART], self)
         if not is_database(parts[_PART]):
-            raise BadPlace(f"{self.name}: what the snapshot has is no SQLite database")
+            raise StateStoreError(f"{self.name}: what the snapshot has is no SQLite database")
         self.clear()
         write_whole(self.path, parts[_PART])
 
     def clear(self) -> None:
-        """The file is gone, and what belongs to it."""
+        """Remove the database and the files that belong to it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in ("", "-wal", "-shm", "-journal"):  # the database first: its log alone is nothing to anybody
+        for suffix in ("", "-wal", "-shm", "-journal"):  # the database first: a log without it is useless
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         sync_directory(self.path.parent)
 
 
-def image(path: Path) -> bytes:
-    """A database's content as one file, its log taken in. Raises `sqlite3.Error`."""
+def read_database(path: Path) -> bytes:
+    """Return the content of a database as one file, its log included. Raises `sqlite3.Error`."""
     content = path.read_bytes()
     if content[18:20] != b"\x02\x02" or path.with_name(path.name + "-wal").exists():
         source = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_WAIT_S)
         with contextlib.closing(source), contextlib.closing(sqlite3.connect(":memory:")) as copy:
             source.backup(copy)
             content = copy.serialize()
-    # else nobody has it open, all of it is in the one file, and opening it would leave a log beside it.
-    # How often it was written is no part of its state: the change counter, and the same where it was last valid.
+    # Otherwise no one has it open and the file is complete; opening it would leave a log next to it.
+    # The change counter and its copy are reset: how often the file was written is not part of its state.
     return content[:24] + b"\0\0\0\1" + content[28:92] + b"\0\0\0\1" + content[96:]

@@ -1,4 +1,4 @@
-"""The predicates of the built-in catalogue, one module a family. Importing this package declares them all."""
+"""The predicates of the built-in catalogue, one module per family. Importing this package declares all of them."""
 
 from holdover.catalogue.predicates import (
     agreement,

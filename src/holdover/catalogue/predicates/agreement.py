@@ -1,4 +1,4 @@
-"""Agreement: the subsystems of one system tell the same story, and so do memory, store and reference data."""
+"""Agreement: the subsystems of one system agree, and so do memory, store and reference data."""
 
 from __future__ import annotations
 
@@ -14,32 +14,34 @@ CLOSING = Sum(Order, "orders", of="closing_qty", by="book_key")
 
 
 @predicate("positions-agree")
-def positions_agree(kept: Annotated[Position, "positions"], risk: Annotated[Exposure | None, "risk"]) -> bool:
-    """A subsystem that holds no record holds a flat position."""
-    return kept.net_qty == (risk.net_qty if risk else 0)
+def positions_agree(position: Annotated[Position, "positions"], risk: Annotated[Exposure | None, "risk"]) -> bool:
+    """A subsystem without a record counts as flat."""
+    return position.net_qty == (risk.net_qty if risk else 0)
 
 
 @predicate("positions-agree")
-def risk_alone_is_flat(risk: Annotated[Exposure, "risk"], kept: Annotated[Position | None, "positions"]) -> bool | None:
-    """The other side of the same statement: what only risk holds must be flat."""
-    return None if kept else risk.net_qty == 0
+def risk_only_position_is_flat(
+    risk: Annotated[Exposure, "risk"], position: Annotated[Position | None, "positions"]
+) -> bool | None:
+    """The reverse case: a position that only risk holds must be flat."""
+    return None if position else risk.net_qty == 0
 
 
 @predicate("open-quantity-agrees")
 def open_quantity_agrees(
     risk: Annotated[Exposure, "risk"],
-    buying: Annotated[int, OPEN_BUY.on("key")],
-    selling: Annotated[int, OPEN_SELL.on("key")],
+    buying: Annotated[int, OPEN_BUY.total_at("key")],
+    selling: Annotated[int, OPEN_SELL.total_at("key")],
 ) -> bool:
-    """By side: an order to buy does not make up for a forgotten order to sell."""
+    """Compared by side: an order to buy does not offset a missing order to sell."""
     return risk.open_buy_qty == buying and risk.open_sell_qty == selling
 
 
 @predicate("reservations-follow-orders")
 def reservations_follow_orders(
-    position: Annotated[Position, "positions"], closing: Annotated[int, CLOSING.on("key")]
+    position: Annotated[Position, "positions"], closing: Annotated[int, CLOSING.total_at("key")]
 ) -> bool:
-    """Reserved is what working orders that close the position have claimed of it, and nothing when none works."""
+    """The reserved quantity equals the quantity of the working orders that close the position."""
     return position.reserved_qty == closing
 
 
@@ -47,7 +49,7 @@ def reservations_follow_orders(
 def orders_reference_current(
     order: Annotated[Order, "orders"], book: Annotated[Book | None, Via("gateway", by="symbol")]
 ) -> bool | None:
-    """Only what is open can be filled in the wrong units."""
+    """Only an open order can fill in the wrong units."""
     if book is None or not order.is_open:
         return None
     return order.reference_version == book.reference_version
@@ -57,7 +59,7 @@ def orders_reference_current(
 def positions_reference_current(
     position: Annotated[Position, "positions"], book: Annotated[Book | None, Via("gateway", by="symbol")]
 ) -> bool | None:
-    """Only what is not flat has a size."""
+    """Only a position that is not flat has a size."""
     if book is None or position.net_qty == 0:
         return None
     return position.reference_version == book.reference_version
@@ -65,17 +67,17 @@ def positions_reference_current(
 
 @predicate("store-agrees-with-memory")
 def store_agrees_with_memory(recovery: Recovery) -> bool:
-    """Made by the guard when a restarted subsystem has finished recovering."""
+    """The guard records the recovery when a restarted subsystem has finished it."""
     return recovery.missing == 0 and recovery.regressed == 0
 
 
 @predicate("restored-equals-persisted")
 def restored_equals_persisted(restored: Restored) -> bool:
-    """Said by the system at each start, of what it has read back."""
+    """The system records at each start what it has read back."""
     return restored.restored == restored.stored and restored.differing == 0
 
 
 @predicate("recompute-agrees")
 def recompute_agrees(recompute: Recompute) -> bool:
-    """Made by the guard at each boundary."""
+    """The guard recomputes the totals at each boundary."""
     return recompute.differences == 0

@@ -1,4 +1,4 @@
-"""Freeze discipline: what is frozen stays frozen, and nothing leaves it."""
+"""Freeze discipline: a freeze stays in force, and nothing leaves a frozen scope."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from holdover.model import FreezeSet, Request
 
 @predicate("nothing-leaves-a-frozen-scope")
 def nothing_leaves_a_frozen_scope(request: Request, frozen: Frozen) -> bool:
-    """The freezes are the guard's durable ones, not what the system remembers of them."""
+    """Uses the guard's durable freezes, not the system's memory of them."""
     return frozen.forbids(request) == ""
 
 
 @predicate("freeze-survives")
 def freeze_survives(freezes: FreezeSet) -> bool:
-    """Made by the guard at each boundary: only an audited thaw may take a freeze away."""
-    return freezes.lost == 0
+    """The guard compares at each boundary: only an audited thaw may end a freeze."""
+    return freezes.lost_count == 0

@@ -1,4 +1,4 @@
-"""Identity: an execution is booked once, a ClOrdID used once, and everything has exactly one owner."""
+"""Identity: each execution is booked once, each ClOrdID is used once, and each order has exactly one owner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNACKNOWLEDGED = Sum(Order, "orders", of="unacknowledged", by="cl_ord_link_id")
 
 @predicate("execution-booked-once")
 def execution_booked_once(execution: Execution, before: Before[Execution]) -> bool:
-    """Source: FIX 4.4, ExecID (17) is unique for the trading day; so it is joined with the trade date."""
+    """Source: FIX 4.4, ExecID (17) is unique for the trading day; the key therefore includes the trade date."""
     return before is None
 
 
@@ -33,7 +33,7 @@ def client_order_id_unique(request: Request, before: Before[Request]) -> bool:
 def every_execution_has_its_order(
     execution: Annotated[Execution, "orders"], order: Annotated[Order | None, Via("orders", by="root_cl_ord_id")]
 ) -> bool:
-    """An external order is adopted and marked foreign first."""
+    """The system adopts an external order and marks it foreign before it books its executions."""
     return order is not None
 
 
@@ -44,7 +44,7 @@ def order_intent_conserved(
     venue: Annotated[Order | None, Via("venue", by="root_cl_ord_id")],
     boundary: Boundary,
 ) -> bool | None:
-    """Of the session's own new orders: one that is gone here must have come to nothing at the venue."""
+    """Covers the session's own new orders: an order that the system lost must have had no effect at the venue."""
     if request.msg_type != MsgType.NEW_ORDER_SINGLE or request.trade_date != boundary.trade_date:
         return None
     if order is None:
@@ -56,7 +56,7 @@ def order_intent_conserved(
 def correction_names_its_execution(
     execution: Annotated[Execution, "orders"], named: Annotated[Execution | None, Via("orders", by="ref_key")]
 ) -> bool | None:
-    """Source: FIX 4.4, ExecRefID (19): what is taken back is exactly what had been booked."""
+    """Source: FIX 4.4, ExecRefID (19): a bust or correction reverses exactly what was booked."""
     if execution.exec_type == ExecType.TRADE_CANCEL:
         return (
             named is not None
@@ -74,15 +74,15 @@ def correction_names_its_execution(
 
 @predicate("owner-is-one")
 def owner_is_one(order: Annotated[Order, "orders"], before: Before[Order]) -> bool:
-    """A strategy owns it, or it is marked foreign; never both, never neither, and the owner does not change."""
+    """Either a strategy owns the order or the order is foreign, and the owner does not change."""
     return order.foreign != (order.strategy != "") and (before is None or before.strategy == order.strategy)
 
 
 @predicate("owner-is-one")
-def request_is_its_orders_owners(
+def request_comes_from_order_owner(
     request: Request, order: Annotated[Order | None, Via("orders", by="root_cl_ord_id")]
 ) -> bool | None:
-    """Nobody replaces another's order."""
+    """Only the owner of an order replaces it."""
     if order is None or order.foreign or request.msg_type == MsgType.ORDER_CANCEL_REQUEST:
         return None
     return request.strategy == order.strategy
@@ -90,9 +90,9 @@ def request_is_its_orders_owners(
 
 @predicate("one-live-order-per-intent")
 def one_live_order_per_intent(
-    request: Annotated[Request, "gateway"], unknown: Annotated[int, UNACKNOWLEDGED.on("cl_ord_link_id")]
+    request: Annotated[Request, "gateway"], unknown: Annotated[int, UNACKNOWLEDGED.total_at("cl_ord_link_id")]
 ) -> bool | None:
-    """The order that this request makes is itself unacknowledged; any other one may have filled already."""
+    """The order of this request is itself unacknowledged; any other unacknowledged order may already have filled."""
     if request.msg_type != MsgType.NEW_ORDER_SINGLE or not request.cl_ord_link_id:
         return None
     return unknown <= 1

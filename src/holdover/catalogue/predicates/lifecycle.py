@@ -1,8 +1,8 @@
-"""Lifecycle: an order moves along FIX's order state change matrices, and ends when its time in force says so.
+"""Lifecycle: an order moves along FIX's order state change matrices and ends when its time in force ends.
 
-Source: FIX 4.2 appendix D; FIX 4.4 and 5.0 SP2 volume 4, order state change matrices. `STEPS` is their union, read
-as "from this OrdStatus the next report may show one of these". What reopens a closed order is a matter of the report's
-ExecType as well: a replace, a bust or a correction may, nothing else.
+Source: FIX 4.2 appendix D; FIX 4.4 and 5.0 SP2 volume 4, order state change matrices. `STATUS_STEPS` is their
+union: for each OrdStatus, the statuses that the next report may show. Whether a closed order reopens also
+depends on the report's ExecType: only a replace, a bust or a correction may reopen it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LIVE: Final = frozenset(
         _S.PENDING_REPLACE,
     }
 )
-STEPS: Final[dict[OrdStatus, frozenset[OrdStatus]]] = {
+STATUS_STEPS: Final[dict[OrdStatus, frozenset[OrdStatus]]] = {
     _S.PENDING_NEW: _LIVE | {_S.PENDING_NEW, _S.REJECTED, _S.ACCEPTED_FOR_BIDDING},
     _S.ACCEPTED_FOR_BIDDING: _LIVE | {_S.ACCEPTED_FOR_BIDDING, _S.REJECTED},
     _S.NEW: _LIVE | {_S.REJECTED},
@@ -46,7 +46,7 @@ STEPS: Final[dict[OrdStatus, frozenset[OrdStatus]]] = {
     _S.REJECTED: frozenset({_S.REJECTED}),
     _S.REPLACED: frozenset({_S.REPLACED}),
 }
-"""OrdStatus to the OrdStatus that a later report may show, before the ExecType is looked at."""
+"""OrdStatus to the OrdStatus that a later report may show, before the ExecType is considered."""
 
 _REOPENED: Final = frozenset({_S.NEW, _S.PARTIALLY_FILLED, _S.FILLED, _S.PENDING_CANCEL, _S.PENDING_REPLACE})
 _REOPENS: Final[dict[OrdStatus, frozenset[ExecType]]] = {
@@ -69,15 +69,15 @@ _CHANGES_CLOSED: Final = frozenset(
 
 @predicate("legal-status-step")
 def legal_status_step(order: Order, before: Before[Order]) -> bool | None:
-    """Also falls back to New when a bust takes away the only fill."""
+    """Also covers the return to New when a bust removes the only fill."""
     if before is None or order.ord_status == before.ord_status:
         return None
-    return order.ord_status in legal_after(before.ord_status, order.exec_type)
+    return order.ord_status in legal_statuses_after(before.ord_status, order.exec_type)
 
 
-def legal_after(status: OrdStatus, exec_type: ExecType | None) -> frozenset[OrdStatus]:
-    """The OrdStatus that may follow `status` in a report of this ExecType."""
-    legal = STEPS[status]
+def legal_statuses_after(status: OrdStatus, exec_type: ExecType | None) -> frozenset[OrdStatus]:
+    """Return the statuses that may follow `status` in a report of this ExecType."""
+    legal = STATUS_STEPS[status]
     if exec_type in _REOPENS.get(status, ()):
         legal = legal | _REOPENED
     if status == _S.PARTIALLY_FILLED and exec_type in (ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT):
@@ -87,21 +87,21 @@ def legal_after(status: OrdStatus, exec_type: ExecType | None) -> frozenset[OrdS
 
 @predicate("terminal-stays-terminal")
 def terminal_stays_terminal(order: Order, before: Before[Order]) -> bool | None:
-    """A late fill, a bust, a correction or a reopening replace may; a new status by itself may not."""
+    """A late fill, a bust, a correction or a replace may reopen the order; a new status alone may not."""
     if before is None or before.is_open:
         return None
     if order.ord_status == before.ord_status and order.cum_qty == before.cum_qty:
         return order.leaves_qty == before.leaves_qty
-    # An ExecID is unique on its day only: that of today's bust may be that of yesterday's fill.
-    told, told_before = (order.exec_id, order.exec_type), (before.exec_id, before.exec_type)
-    if order.exec_type in _CHANGES_CLOSED and told != told_before:
+    # An ExecID is unique only within its day: today's bust may reuse the ExecID of yesterday's fill.
+    report, report_before = (order.exec_id, order.exec_type), (before.exec_id, before.exec_type)
+    if order.exec_type in _CHANGES_CLOSED and report != report_before:
         return None
     return False
 
 
 @predicate("replace-chain-unbroken")
 def order_chain_unbroken(order: Order, before: Before[Order]) -> bool | None:
-    """A chain moves on to the request that names it, or back when that request is refused."""
+    """The chain moves on to the request that names it, or back when the venue refuses that request."""
     if before is None or order.cl_ord_id == before.cl_ord_id:
         return None
     return order.orig_cl_ord_id == before.cl_ord_id or order.cl_ord_id in (
@@ -116,7 +116,9 @@ def request_names_known_order(
     original: Annotated[Request | None, Via("gateway", by="orig_key")],
     order: Annotated[Order | None, Via("orders", by="root_cl_ord_id")],
 ) -> bool | None:
-    """A foreign order, or one from before the guard's memory, was never seen to leave: it is enough that we hold it."""
+    """The guard never saw the request of a foreign order or of one that predates its memory; the order itself
+    suffices.
+    """
     if request.msg_type == MsgType.NEW_ORDER_SINGLE:
         return None
     return original is not None or (

@@ -1,4 +1,4 @@
-"""Session and sequence: nothing is missed on the link, and nothing is sent where nobody hears it."""
+"""Session and sequence: no message is missed on the link, and no message is sent on a link that is down."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sequence_continuous(link: Annotated[Link, "gateway"], before: Before[Link]) 
 
 @predicate("no-send-while-down")
 def no_send_while_down(request: Request, link: Annotated[Link | None, Via("gateway", by="link")]) -> bool | None:
-    """A message counted as sent on a link that was down is waited for for ever."""
+    """A system that counts such a message as sent waits for its answer forever."""
     if link is None:
         return None
-    return link.up and request.link_epoch == link.epoch
+    return link.is_up and request.link_epoch == link.epoch

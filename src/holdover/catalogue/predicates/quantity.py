@@ -1,4 +1,4 @@
-"""Quantity: what an order, a position, an account and a parent order are made of adds up."""
+"""Quantity: orders, positions, accounts and parent orders add up."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def cumulative_never_falls(order: Order, before: Before[Order]) -> bool | None:
 
 @predicate("cumulative-equals-executions")
 def cumulative_equals_executions(
-    order: Annotated[Order, "orders"], executed: Annotated[int, EXECUTED.on("root_cl_ord_id")]
+    order: Annotated[Order, "orders"], executed: Annotated[int, EXECUTED.total_at("root_cl_ord_id")]
 ) -> bool | None:
-    """A foreign order's executions from before it was adopted are not ours to know."""
+    """The system cannot know a foreign order's executions from before its adoption."""
     if order.foreign:
         return None
     return order.cum_qty == executed
@@ -75,9 +75,9 @@ def cumulative_equals_executions(
 
 @predicate("notional-matches-executions")
 def notional_matches_executions(
-    order: Annotated[Order, "orders"], executed: Annotated[int, NOTIONAL.on("root_cl_ord_id")]
+    order: Annotated[Order, "orders"], executed: Annotated[int, NOTIONAL.total_at("root_cl_ord_id")]
 ) -> bool | None:
-    """AvgPx (6) is derived from the notional, so it follows."""
+    """AvgPx (6) derives from the notional, so it agrees as well."""
     if order.foreign:
         return None
     return order.notional == executed
@@ -85,25 +85,25 @@ def notional_matches_executions(
 
 @predicate("position-equals-carried-plus-fills")
 def position_equals_carried_plus_fills(
-    position: Annotated[Position, "positions"], filled: Annotated[int, TRADED.on("day_key", touches="book_key")]
+    position: Annotated[Position, "positions"], filled: Annotated[int, TRADED.total_at("day_key", touches="book_key")]
 ) -> bool:
-    """The fills are those booked under the position's own trade date."""
+    """The fills are those booked on the position's own trade date."""
     return position.net_qty == position.carried_qty + filled
 
 
 @predicate("cash-equals-carried-plus-flows")
 def cash_equals_carried_plus_flows(
     balance: Annotated[Balance, "ledger"],
-    flows: Annotated[int, CASH.on("cash_key", touches="balance_key")],
-    fees: Annotated[int, FEES.on("cash_key", touches="balance_key")],
+    flows: Annotated[int, CASH.total_at("cash_key", touches="balance_key")],
+    fees: Annotated[int, FEES.total_at("cash_key", touches="balance_key")],
 ) -> bool:
-    """Fees are what the executions charged; a balance that books others says so in its transfers."""
+    """Fees are those that the executions charged; a balance lists any other fee under its transfers."""
     return balance.fees == fees and balance.cash == balance.carried_cash + flows - balance.fees + balance.transfers
 
 
 @predicate("carried-in-equals-carried-out")
 def position_carried_in(position: Annotated[Position, "positions"], before: Before[Position]) -> bool | None:
-    """A split restates the position; that is reference data's matter."""
+    """A split restates the position; the reference-data invariant covers that."""
     if before is None or position.reference_version != before.reference_version:
         return None
     if position.trade_date == before.trade_date:
@@ -113,7 +113,7 @@ def position_carried_in(position: Annotated[Position, "positions"], before: Befo
 
 @predicate("carried-in-equals-carried-out")
 def balance_carried_in(balance: Annotated[Balance, "ledger"], before: Before[Balance]) -> bool | None:
-    """The same for cash."""
+    """The same rule for cash."""
     if before is None:
         return None
     if balance.trade_date == before.trade_date:
@@ -124,8 +124,8 @@ def balance_carried_in(balance: Annotated[Balance, "ledger"], before: Before[Bal
 @predicate("children-sum-to-parent")
 def children_sum_to_parent(
     parent: Annotated[ParentOrder, "orders"],
-    filled: Annotated[int, CHILDREN_FILLED.on("parent_id")],
-    working: Annotated[int, CHILDREN_WORKING.on("parent_id")],
+    filled: Annotated[int, CHILDREN_FILLED.total_at("parent_id")],
+    working: Annotated[int, CHILDREN_WORKING.total_at("parent_id")],
 ) -> bool:
-    """Over all the days that the parent has been worked."""
+    """Sums over all days on which the parent was worked."""
     return parent.filled_qty == filled and parent.working_qty == working

@@ -1,4 +1,4 @@
-"""Reconciliation: what the system believes is what the venue knows."""
+"""Reconciliation: the system's orders and positions equal the venue's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from holdover.model import Link, MsgType, Order, Position, Reconciliation, Repet
 
 @predicate("books-agree-with-venue")
 def orders_agree_with_venue(order: Annotated[Order, "orders"], venue: Annotated[Order, "venue"]) -> bool | None:
-    """Orders known to one side only are other invariants' matter, and so is a request that waits for its answer."""
+    """Other invariants cover orders that only one side knows and requests that wait for an answer."""
     if order.is_pending:
         return None
     return (
@@ -25,23 +25,23 @@ def orders_agree_with_venue(order: Annotated[Order, "orders"], venue: Annotated[
 
 @predicate("books-agree-with-venue")
 def positions_agree_with_venue(
-    kept: Annotated[Position, "positions"], venue: Annotated[Position | None, "venue"]
+    position: Annotated[Position, "positions"], venue: Annotated[Position | None, "venue"]
 ) -> bool:
-    """A venue that reports no position holds a flat one."""
-    return kept.net_qty == (venue.net_qty if venue else 0)
+    """A venue that reports no position counts as flat."""
+    return position.net_qty == (venue.net_qty if venue else 0)
 
 
 @predicate("books-agree-with-venue")
-def venue_position_is_kept(
-    venue: Annotated[Position, "venue"], kept: Annotated[Position | None, "positions"]
+def venue_position_is_known(
+    venue: Annotated[Position, "venue"], position: Annotated[Position | None, "positions"]
 ) -> bool | None:
     """A position that only the venue knows must be flat."""
-    return None if kept else venue.net_qty == 0
+    return None if position else venue.net_qty == 0
 
 
 @predicate("venue-open-orders-known")
 def venue_open_orders_known(venue: Annotated[Order, "venue"], order: Annotated[Order | None, "orders"]) -> bool | None:
-    """Source of the need: an order that nobody here knows still fills."""
+    """An order that the system does not know can still fill."""
     if not venue.is_open:
         return None
     return order is not None and order.is_open
@@ -51,7 +51,7 @@ def venue_open_orders_known(venue: Annotated[Order, "venue"], order: Annotated[O
 def no_open_order_unknown_to_venue(
     order: Annotated[Order, "orders"], venue: Annotated[Order | None, "venue"]
 ) -> bool | None:
-    """A request that waits for its answer may not have arrived; `acknowledged-within` sees to that."""
+    """A pending request may not have arrived; `acknowledged-within` covers it."""
     if not order.is_open or order.is_pending:
         return None
     return venue is not None and venue.is_open
@@ -61,21 +61,23 @@ def no_open_order_unknown_to_venue(
 def reconciled_within(
     link: Annotated[Link, "gateway"], reconciliation: Annotated[Reconciliation | None, "reconciler"]
 ) -> bool:
-    """A reconciliation counts for the epoch of the link for which it was done."""
-    return not link.up or (reconciliation is not None and reconciliation.done and reconciliation.epoch == link.epoch)
+    """A reconciliation counts only for the link epoch in which it completed."""
+    return not link.is_up or (
+        reconciliation is not None and reconciliation.is_complete and reconciliation.epoch == link.epoch
+    )
 
 
 @predicate("no-order-before-reconciled")
 def no_order_before_reconciled(
     request: Request, reconciliation: Annotated[Reconciliation | None, Via("reconciler", by="link")]
 ) -> bool | None:
-    """Cancels may go: they only ever reduce what is at risk."""
+    """Cancels are allowed: they only reduce what is at risk."""
     if request.msg_type == MsgType.ORDER_CANCEL_REQUEST or not request.link:
         return None
-    return reconciliation is not None and reconciliation.done and reconciliation.epoch == request.link_epoch
+    return reconciliation is not None and reconciliation.is_complete and reconciliation.epoch == request.link_epoch
 
 
 @predicate("reconciliation-idempotent")
 def reconciliation_idempotent(repetition: Repetition) -> bool | None:
-    """Made by the guard when a reconciliation is complete and there was nothing to tell since the one before."""
+    """The guard records a repetition when a reconciliation follows another one without any new input."""
     return repetition.changed == 0 if repetition.compared else None

@@ -1,4 +1,4 @@
-"""Timing: answers come in time, and time goes forward."""
+"""Timing: answers arrive in time, and the clock does not run backwards."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def acknowledged_within(
     link: Annotated[Link | None, Via("gateway", by="link")],
     reconciliation: Annotated[Reconciliation | None, Via("reconciler", by="link")],
 ) -> bool | None:
-    """While the link is down, or what was missed is still being asked for, the time starts again."""
-    down = link is None or not link.up
-    asking = reconciliation is not None and not reconciliation.done
-    if order.is_pending and (down or asking):
+    """The time starts again while the link is down or a reconciliation is in progress."""
+    link_is_down = link is None or not link.is_up
+    is_reconciling = reconciliation is not None and not reconciliation.is_complete
+    if order.is_pending and (link_is_down or is_reconciling):
         return None
     return not order.is_pending
 
 
 @predicate("clock-monotone")
 def clock_monotone(reading: ClockReading) -> bool:
-    """Made by the guard at each boundary and whenever a step begins earlier than the one before it."""
+    """The guard reads the clock at each boundary and whenever a step begins earlier than the one before it."""
     return reading.time_ns >= reading.previous_ns or reading.declared

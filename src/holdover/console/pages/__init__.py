@@ -1,11 +1,11 @@
-"""The pages: one module each. A further page is a further module with `NAV` and `PARTS`, named here.
+"""The pages, one module each. To add a page, add a module with `NAV` and `PARTS` and list it here.
 
-`NAV` is (path, words) for the navigation, or None; `PARTS` is all that the module answers.
+`NAV` is (path, words) for the navigation, or None; `PARTS` are the routes of the module.
 """
 
 from typing import Final
 
-from holdover.console.pages import audit, breach, catalogue, health, incidents, now, outbox, shadow
+from holdover.console.pages import audit, breach, catalogue, health, incidents, outbox, overview, shadow
 
-PAGES: Final = (now, breach, outbox, incidents, shadow, health, catalogue, audit)
+PAGES: Final = (overview, breach, outbox, incidents, shadow, health, catalogue, audit)
 """In the order of the navigation."""

@@ -1,4 +1,4 @@
-"""The audit log: who did what, verified as it is shown, with the head to be compared with one kept elsewhere."""
+"""The audit log: who did what, verified when shown, with its head for comparison with a copy elsewhere."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Final
 
 from starlette.responses import Response
 
-from holdover.console.console import Ask, Part
+from holdover.console.console import PageRequest, PageRoute
 
-_A_PAGE: Final = 100
+_ROWS_PER_PAGE: Final = 100
 
 
-def show(ask: Ask) -> Response:
-    """The latest acts first, a part at a time."""
-    store = ask.console.store
-    rows = store.audit_before(ask.before(), _A_PAGE + 1)
-    more = rows[_A_PAGE - 1][0] if len(rows) > _A_PAGE else 0
+def show(request: PageRequest) -> Response:
+    """Show the latest entries first, a page at a time."""
+    store = request.console.store
+    rows = store.audit_rows_before(request.page_start(), _ROWS_PER_PAGE + 1)
+    next_number = rows[_ROWS_PER_PAGE - 1][0] if len(rows) > _ROWS_PER_PAGE else 0
     number, _, digest = store.audit_head().partition(" ")
-    return ask.render(
+    return request.render(
         "audit.html",
-        rows=rows[:_A_PAGE],
-        more=more,
-        first=not ask.before(),
+        rows=rows[:_ROWS_PER_PAGE],
+        more=next_number,
+        first=not request.page_start(),
         wrong=store.verify_audit(),
         head=number,
         digest=digest,
@@ -29,4 +29,4 @@ def show(ask: Ask) -> Response:
 
 
 NAV: Final = ("/audit", "Audit")
-PARTS: Final = (Part(path="/audit", answer=show),)
+PARTS: Final = (PageRoute(path="/audit", answer=show),)

@@ -1,4 +1,4 @@
-"""The card of a breach, or of a freeze by hand: what it is, what to do, and the thaw."""
+"""The card of a breach or of a manual freeze: what it is, what to do, and the thaw."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import msgspec
 from starlette.responses import Response
 
 from holdover.catalogue import Entry
-from holdover.console.console import Ask, Console, Part
-from holdover.console.login import checked
-from holdover.runtime import Alert, Breach, Freeze, ThawRefused, ThawRequest
-from holdover.runtime.axes import axes_in_use, in_words
-from holdover.runtime.bundle import SUFFIX, BadBundle, Bundle, Mutated
+from holdover.console.console import Console, PageRequest, PageRoute
+from holdover.console.login import check_password
+from holdover.runtime import Alert, Breach, Freeze, ThawRefusedError, ThawRequest
+from holdover.runtime.axes import axes_in_use, describe_cell
+from holdover.runtime.bundle import SUFFIX, Bundle, BundledMutation, BundleError
 from holdover.runtime.cells import TRANSITIONS
-from holdover.runtime.thawing import thaw
+from holdover.runtime.thaw_requests import thaw
 
 log = logging.getLogger("holdover.console")
 
-_MUTATIONS: Final = 20
+_MUTATIONS_MAX: Final = 20
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of the response, and who has done it when (ns)."""
+class CardStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of the response, and who did it when (ns)."""
 
     number: int
     step: str
@@ -33,30 +33,30 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     time_ns: int = 0
 
 
-class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a breach, its freeze and its page; each may be missing."""
+class BreachCard(msgspec.Struct, frozen=True, kw_only=True):
+    """A breach, its freeze, its alert and its catalogue entry; each may be missing."""
 
     breach: Breach | None
     freeze: Freeze | None
     alert: Alert | None
     entry: Entry | None
-    steps: list[Step]
+    steps: list[CardStep]
 
     @property
     def path(self) -> str:
-        """Where the card stands."""
+        """The address of the card."""
         if self.breach is not None:
             return f"/breach/{self.breach.number}"
         return f"/freeze/{self.freeze.number}" if self.freeze is not None else "/"
 
     @property
-    def done(self) -> int:
-        """How many steps are ticked off."""
+    def done_count(self) -> int:
+        """The number of steps that are ticked off."""
         return sum(bool(step.by) for step in self.steps)
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the last mutations: which record, and field by field what stood there before and after."""
+class RecordChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the last mutations: the record, and for each field the values before and after."""
 
     seq: int
     time_ns: int
@@ -66,183 +66,214 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     fields: list[tuple[str, str, str]]
 
 
-def card_of(console: Console, number: int, freeze: Freeze | None) -> Card:
-    """The card of the breach of that number, or of a freeze without one."""
+def make_card(console: Console, number: int, freeze: Freeze | None) -> BreachCard:
+    """Returns the card of the breach with that number, or of a freeze without a breach."""
     store = console.store
-    breach = store.breach(number) if number else None
+    breach = store.find_breach(number) if number else None
     if breach is not None and freeze is None:
-        freeze = next((one for one in store.in_force() if one.breach == breach.number), None)
+        freeze = next((candidate for candidate in store.active_freezes() if candidate.breach == breach.number), None)
     invariant = breach.invariant if breach is not None else ""
-    known = console.catalogue.invariants.get(invariant)
-    entry = known.entry if known is not None else None
+    definition = console.catalogue.invariants.get(invariant)
+    entry = definition.entry if definition is not None else None
     alert = None
     if breach is not None:
         key = f"{breach.invariant}/{breach.scope}"
-        found = [one for one in store.alerts(resolved=True) if one.page.dedup_key == key]
-        alert = next((one for one in found if one.page.number == breach.number), None)
-    ticks = store.ticks(number) if number else {}
-    told = [(step.step, step.done_when) for step in entry.response] if entry is not None else []
+        alerts = [candidate for candidate in store.alerts(resolved=True) if candidate.page.dedup_key == key]
+        alert = next((candidate for candidate in alerts if candidate.page.number == breach.number), None)
+    ticks = store.done_steps(number) if number else {}
+    step_texts = [(step.step, step.done_when) for step in entry.response] if entry is not None else []
     if entry is None and alert is not None:
-        told = [(step, "") for step in alert.page.steps]  # of a catalogue that is not here: as the page said it
+        step_texts = [(step, "") for step in alert.page.steps]  # the invariant is not in this catalogue
     steps = [
-        Step(number=at, step=step, done_when=done, by=ticks[at][0], time_ns=ticks[at][1])
+        CardStep(number=at, step=step, done_when=done_when, by=ticks[at][0], time_ns=ticks[at][1])
         if at in ticks
-        else Step(number=at, step=step, done_when=done)
-        for at, (step, done) in enumerate(told, 1)
+        else CardStep(number=at, step=step, done_when=done_when)
+        for at, (step, done_when) in enumerate(step_texts, 1)
     ]
-    return Card(breach=breach, freeze=freeze, alert=alert, entry=entry, steps=steps)
+    return BreachCard(breach=breach, freeze=freeze, alert=alert, entry=entry, steps=steps)
 
 
-def last_changes(console: Console, number: int) -> tuple[list[Change], str]:
-    """The last mutations before a breach as its bundle keeps them, the latest first; or why they are not to be had."""
+def read_last_changes(console: Console, number: int) -> tuple[list[RecordChange], str]:
+    """Returns the last mutations before a breach from its bundle, the latest first, or the reason why there are
+    none.
+    """
     path = console.config.directory / "bundles" / f"breach-{number}{SUFFIX}"
     if not path.exists():
         return [], ""
     try:
         lines = Bundle.open(path).parts.get("mutations.jsonl", b"").splitlines()
-        told = [msgspec.json.decode(line, type=Mutated) for line in lines[-_MUTATIONS:]]
-    except (BadBundle, msgspec.MsgspecError) as problem:
+        mutations = [msgspec.json.decode(line, type=BundledMutation) for line in lines[-_MUTATIONS_MAX:]]
+    except (BundleError, msgspec.MsgspecError) as problem:
         return [], f"The bundle cannot be read: {problem}"
-    return [_change(one) for one in reversed(told)], ""
+    return [_change_of(mutation) for mutation in reversed(mutations)], ""
 
 
-def _change(one: Mutated) -> Change:
-    before: dict[str, Any] = one.before or {}
+def _change_of(mutation: BundledMutation) -> RecordChange:
+    before: dict[str, Any] = mutation.before or {}
     fields = [
         (name, str(before.get(name, "")), str(value))
-        for name, value in one.record.items()
+        for name, value in mutation.record.items()
         if before.get(name) != value or name == "cl_ord_id"
     ]
-    kind = one.kind if one.before is not None else f"{one.kind} (new)"
-    return Change(seq=one.seq, time_ns=one.time_ns, subsystem=one.subsystem, kind=kind, cause=one.cause, fields=fields)
+    kind = mutation.kind if mutation.before is not None else f"{mutation.kind} (new)"
+    return RecordChange(
+        seq=mutation.seq,
+        time_ns=mutation.time_ns,
+        subsystem=mutation.subsystem,
+        kind=kind,
+        cause=mutation.cause,
+        fields=fields,
+    )
 
 
-def show(ask: Ask) -> Response:
-    """The card of a breach."""
-    card = card_of(ask.console, ask.number(), None)
+def show(request: PageRequest) -> Response:
+    """Show the card of a breach."""
+    card = make_card(request.console, request.number(), None)
     if card.breach is None:
-        return ask.lost("There is no breach of that number.")
-    return _page(ask, card)
+        return request.not_found("There is no breach of that number.")
+    return _card_page(request, card)
 
 
-def show_freeze(ask: Ask) -> Response:
-    """The card of a freeze: its breach's, where it has one."""
-    freeze = _freeze(ask)
+def show_freeze(request: PageRequest) -> Response:
+    """Show the card of a freeze, or of its breach if it has one."""
+    freeze = _find_freeze(request)
     if freeze is None:
-        return ask.lost("Nothing is frozen under that number; it may have been thawed.")
-    return _page(ask, card_of(ask.console, freeze.breach, freeze))
+        return request.not_found("Nothing is frozen under that number; it may have been thawed.")
+    return _card_page(request, make_card(request.console, freeze.breach, freeze))
 
 
-def tick(ask: Ask) -> Response:
-    """A step is done."""
-    card = card_of(ask.console, ask.number(), None)
-    told = ask.text("step", 3)
+def tick_step(request: PageRequest) -> Response:
+    """Tick off a step."""
+    card = make_card(request.console, request.number(), None)
+    number_text = request.text("step", 3)
     numbers = {str(step.number): step.number for step in card.steps}
-    if card.breach is None or told not in numbers:
-        return ask.lost("There is no such step.")
-    ask.console.store.tick(card.breach.number, numbers[told], ask.who.user.name, ask.console.clock())
-    return ask.back(card.path, "ticked")
+    if card.breach is None or number_text not in numbers:
+        return request.not_found("There is no such step.")
+    request.console.store.mark_step_done(
+        card.breach.number, numbers[number_text], request.session.user.name, request.console.clock()
+    )
+    return request.redirect(card.path, "ticked")
 
 
-def thaw_it(ask: Ask) -> Response:
-    """A thaw, as the form says; by a second person's word where he gives his password.
+def thaw_freeze(request: PageRequest) -> Response:
+    """Thaw, as the form says; an approver's password overrides a refusal.
 
-    It ends every freeze of the scope, so the form names those that the operator had before him, and no other is ended.
+    A thaw ends every freeze of the scope. The form names the freezes that the operator saw, and no other freeze is
+    ended.
     """
-    freeze = _freeze(ask)
+    freeze = _find_freeze(request)
     if freeze is None:
-        return ask.lost("Nothing is frozen under that number; it may have been thawed.")
-    card = card_of(ask.console, freeze.breach, freeze)
-    operator = ask.who.user.name
-    missing = [name for name in ("reason", "evidence") if not ask.text(name)]
+        return request.not_found("Nothing is frozen under that number; it may have been thawed.")
+    card = make_card(request.console, freeze.breach, freeze)
+    operator = request.session.user.name
+    missing = [name for name in ("reason", "evidence") if not request.text(name)]
     if missing:
-        said = f"The thaw needs {' and '.join(missing)}: say why, and what you have seen."
-        return _page(ask, card, status=422, problem=said)
-    there = [one for one in ask.console.store.in_force() if one.scope == freeze.scope]
-    seen = {freeze.number, *(int(told) for told in ask.text("seen").split(",") if re.fullmatch("[0-9]{1,15}", told))}
-    if any(one.number not in seen for one in there):
-        said = "Not thawed: another freeze of this scope has come since you opened the page. Look at it first."
-        return _page(ask, card, status=409, problem=said)
-    second, problem, status = _second(ask, operator)
+        sentence = f"The thaw needs {' and '.join(missing)}: say why, and what you have seen."
+        return _card_page(request, card, status=422, problem=sentence)
+    scope_freezes = [
+        candidate for candidate in request.console.store.active_freezes() if candidate.scope == freeze.scope
+    ]
+    seen_numbers = {
+        freeze.number,
+        *(int(text) for text in request.text("seen").split(",") if re.fullmatch("[0-9]{1,15}", text)),
+    }
+    if any(candidate.number not in seen_numbers for candidate in scope_freezes):
+        sentence = "Not thawed: another freeze of this scope has come since you opened the page. Look at it first."
+        return _card_page(request, card, status=409, problem=sentence)
+    approver, problem, status = _check_approver(request, operator)
     if problem:
-        return _page(ask, card, status=status, problem=problem)
-    request = ThawRequest(
+        return _card_page(request, card, status=status, problem=problem)
+    thaw_request = ThawRequest(
         number=0,
         scope=freeze.scope,
         operator=operator,
-        reason=ask.text("reason"),
-        evidence=ask.text("evidence"),
-        forced_by=second,
+        reason=request.text("reason"),
+        evidence=request.text("evidence"),
+        forced_by=approver,
     )
     try:
-        thaw(ask.console.config, ask.console.store, request, wait_s=ask.console.wait_s, clock=ask.console.clock)
-    except ThawRefused as refused:
-        log.warning("thaw of %s by %s refused: %s", freeze.scope, operator, refused)
-        ask.console.store.say("thaw refused", f"{freeze.scope} by {operator}: {refused}", ask.console.clock())
-        return _page(ask, card, status=409, problem=f"Not thawed: {refused}.")
-    return ask.back("/", "thawed")
+        thaw(
+            request.console.config,
+            request.console.store,
+            thaw_request,
+            wait_s=request.console.wait_s,
+            clock=request.console.clock,
+        )
+    except ThawRefusedError as error:
+        log.warning("thaw of %s by %s refused: %s", freeze.scope, operator, error)
+        request.console.store.log_action(
+            "thaw refused", f"{freeze.scope} by {operator}: {error}", request.console.clock()
+        )
+        return _card_page(request, card, status=409, problem=f"Not thawed: {error}.")
+    return request.redirect("/", "thawed")
 
 
-def _second(ask: Ask, operator: str) -> tuple[str, str, int]:
-    """(the second person, "", 200), nobody when the form names none; or ("", what is wrong, status)."""
-    name, password = ask.text("second_name", 64), ask.form.get("second_password", "")
+def _check_approver(request: PageRequest, operator: str) -> tuple[str, str, int]:
+    """(the approver, "", 200), with no name when the form has none; or ("", the problem, status)."""
+    name, password = request.text("second_name", 64), request.form.get("second_password", "")
     if not name and not password:
         return "", "", 200
     if name == operator:
         return "", "Not thawed: the second person must be another one than you.", 422
-    user, problem, status = checked(ask.console, name, password, ask.address, "approval")
+    user, problem, status = check_password(request.console, name, password, request.address, "approval")
     if user is None:
         return "", f"Not thawed: the second person's word was not taken. {problem}", 403 if status == 401 else status
-    if not user.may("approver"):
-        said = f"{name} for {operator}: has the role {user.role}"
-        ask.console.store.say("approval failed", said, ask.console.clock())
+    if not user.has_role("approver"):
+        detail = f"{name} for {operator}: has the role {user.role}"
+        request.console.store.log_action("approval failed", detail, request.console.clock())
         return "", f"Not thawed: {name} is no approver.", 403
     return user.name, "", 200
 
 
-def _freeze(ask: Ask) -> Freeze | None:
-    number = ask.number()
-    return next((one for one in ask.console.store.in_force() if one.number == number), None)
+def _find_freeze(request: PageRequest) -> Freeze | None:
+    number = request.number()
+    return next((candidate for candidate in request.console.store.active_freezes() if candidate.number == number), None)
 
 
-def _cell(breach: Breach) -> list[tuple[str, str]]:
-    """(axis by its title, value in words) of the cell in which a breach was found."""
-    titles = {one.name: one.title for one in axes_in_use()}
-    return [(titles.get(name, name), word) for name, word in in_words(breach.cell).items()]
+def _cell_rows(breach: Breach) -> list[tuple[str, str]]:
+    """(title of the axis, value in words) of the cell in which a breach was found."""
+    titles = {axis.name: axis.title for axis in axes_in_use()}
+    return [(titles.get(name, name), value) for name, value in describe_cell(breach.cell).items()]
 
 
-def _page(ask: Ask, card: Card, *, status: int = 200, problem: str = "") -> Response:
-    console = ask.console
+def _card_page(request: PageRequest, card: BreachCard, *, status: int = 200, problem: str = "") -> Response:
+    console = request.console
     scope = card.freeze.scope if card.freeze is not None else ""
-    together = [one for one in console.store.in_force() if one.scope == scope and one != card.freeze]
-    changes, no_changes = last_changes(console, card.breach.number) if card.breach is not None else ([], "")
+    other_freezes = [
+        candidate
+        for candidate in console.store.active_freezes()
+        if candidate.scope == scope and candidate != card.freeze
+    ]
+    changes, no_changes = read_last_changes(console, card.breach.number) if card.breach is not None else ([], "")
     records = [
-        (shown.role, shown.state, console.rules.value(dict(shown.fields)))
+        (shown.role, shown.state, console.rules.redact_value(dict(shown.fields)))
         for shown in (card.breach.records if card.breach is not None else [])
     ]
-    return ask.render(
+    return request.render(
         "card.html",
         status=status,
         card=card,
-        together=together,
-        seen=",".join(str(one.number) for one in [*together, *([card.freeze] if card.freeze is not None else [])]),
+        together=other_freezes,
+        seen=",".join(
+            str(freeze.number) for freeze in [*other_freezes, *([card.freeze] if card.freeze is not None else [])]
+        ),
         changes=changes,
         no_changes=no_changes,
         records=records,
-        cell=_cell(card.breach) if card.breach is not None else [],
+        cell=_cell_rows(card.breach) if card.breach is not None else [],
         came_by=TRANSITIONS.get(card.breach.after, "") if card.breach is not None else "",
         problem=problem,
-        reason=ask.text("reason"),
-        evidence=ask.text("evidence"),
-        second_name=ask.text("second_name", 64),
+        reason=request.text("reason"),
+        evidence=request.text("evidence"),
+        second_name=request.text("second_name", 64),
         same_catalogue=card.breach is None or card.breach.digest == console.catalogue.digest,
     )
 
 
 NAV: Final = None
 PARTS: Final = (
-    Part(path="/breach/{number:int}", answer=show),
-    Part(path="/breach/{number:int}/tick", answer=tick, method="POST", role="operator"),
-    Part(path="/freeze/{number:int}", answer=show_freeze),
-    Part(path="/freeze/{number:int}/thaw", answer=thaw_it, method="POST", role="operator"),
+    PageRoute(path="/breach/{number:int}", answer=show),
+    PageRoute(path="/breach/{number:int}/tick", answer=tick_step, method="POST", role="operator"),
+    PageRoute(path="/freeze/{number:int}", answer=show_freeze),
+    PageRoute(path="/freeze/{number:int}/thaw", answer=thaw_freeze, method="POST", role="operator"),
 )

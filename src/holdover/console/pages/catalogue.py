@@ -1,4 +1,4 @@
-"""The catalogue: what must hold, what it means when it does not, and what to do then."""
+"""The catalogue: every invariant, its meaning and its runbook."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Final
 
 from starlette.responses import Response
 
-from holdover.console.console import Ask, Part
+from holdover.console.console import PageRequest, PageRoute
 
 
-def show(ask: Ask) -> Response:
-    """Every invariant by family."""
-    catalogue = ask.console.catalogue
+def show(request: PageRequest) -> Response:
+    """Show all invariants by family."""
+    catalogue = request.console.catalogue
     entries = [invariant.entry for invariant in catalogue]
     families = [
         (family.replace("-", " ").capitalize(), list(members))
         for family, members in groupby(entries, key=lambda entry: entry.family)
     ]
-    return ask.render("catalogue.html", families=families, count=len(entries), digest=catalogue.digest)
+    return request.render("catalogue.html", families=families, count=len(entries), digest=catalogue.digest)
 
 
-def show_one(ask: Ask) -> Response:
-    """One invariant whole."""
-    found = ask.console.catalogue.invariants.get(ask.params["name"])
-    if found is None:
-        return ask.lost("No invariant has that name.")
-    return ask.render("invariant.html", entry=found.entry)
+def show_invariant(request: PageRequest) -> Response:
+    """Show one invariant."""
+    invariant = request.console.catalogue.invariants.get(request.params["name"])
+    if invariant is None:
+        return request.not_found("No invariant has that name.")
+    return request.render("invariant.html", entry=invariant.entry)
 
 
 NAV: Final = ("/catalogue", "Catalogue")
-PARTS: Final = (Part(path="/catalogue", answer=show), Part(path="/catalogue/{name}", answer=show_one))
+PARTS: Final = (PageRoute(path="/catalogue", answer=show), PageRoute(path="/catalogue/{name}", answer=show_invariant))

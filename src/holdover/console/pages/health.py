@@ -1,4 +1,4 @@
-"""Health: how each guarded process stands by its last sign of life."""
+"""Health: the state of each guarded process by its last heartbeat."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Final
 
 from starlette.responses import Response
 
-from holdover.console.console import Ask, Part
+from holdover.console.console import PageRequest, PageRoute
 
 
-def show(ask: Ask) -> Response:
-    """Every process that has ever said that it lives, the worst first."""
-    return ask.render("health.html", digest=ask.console.catalogue.digest)
+def show(request: PageRequest) -> Response:
+    """Show every process that ever sent a heartbeat, the worst first."""
+    return request.render("health.html", digest=request.console.catalogue.digest)
 
 
 NAV: Final = ("/health", "Health")
-PARTS: Final = (Part(path="/health", answer=show),)
+PARTS: Final = (PageRoute(path="/health", answer=show),)

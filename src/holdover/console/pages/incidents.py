@@ -1,4 +1,4 @@
-"""Incidents: each breach's, how far each has come, and the acts on it. Every look takes up what is new in the store."""
+"""Incidents: their state and the actions on them. Every view first imports new breaches from the store."""
 
 from __future__ import annotations
 
@@ -6,71 +6,81 @@ from typing import Final
 
 from starlette.responses import Response
 
-from holdover.console.console import Ask, Part
-from holdover.incidents import BadIncident, Ledger
+from holdover.console.console import PageRequest, PageRoute
+from holdover.incidents import IncidentError, IncidentLedger
 
-_SHOWN: Final = 100
+_RESOLVED_MAX: Final = 100
 
 
-def _ledger(ask: Ask) -> Ledger:
-    ledger = Ledger(ask.console.store)
-    ledger.take()
+def _open_ledger(request: PageRequest) -> IncidentLedger:
+    ledger = IncidentLedger(request.console.store)
+    ledger.import_breaches()
     return ledger
 
 
-def show(ask: Ask) -> Response:
-    """Those that are not resolved, then the latest that are."""
-    found = _ledger(ask).all()
-    open_ones = [one for one in found if one.resolved_ns is None]
-    over = [one for one in reversed(found) if one.resolved_ns is not None]
-    return ask.render("incidents.html", open=open_ones, over=over[:_SHOWN], left_out=max(0, len(over) - _SHOWN))
+def show(request: PageRequest) -> Response:
+    """Show the open incidents, then the latest resolved ones."""
+    incidents = _open_ledger(request).list_incidents()
+    open_incidents = [incident for incident in incidents if incident.resolved_ns is None]
+    resolved_incidents = [incident for incident in reversed(incidents) if incident.resolved_ns is not None]
+    return request.render(
+        "incidents.html",
+        open=open_incidents,
+        over=resolved_incidents[:_RESOLVED_MAX],
+        left_out=max(0, len(resolved_incidents) - _RESOLVED_MAX),
+    )
 
 
-def show_one(ask: Ask) -> Response:
-    """One incident."""
-    return _page(ask)
+def show_incident(request: PageRequest) -> Response:
+    """Show one incident."""
+    return _incident_page(request)
 
 
-def act(ask: Ask) -> Response:
+def update_incident(request: PageRequest) -> Response:
     """Acknowledge, diagnose or resolve, as the path says."""
-    ledger, number, who, now = _ledger(ask), ask.number(), ask.who.user.name, ask.console.clock()
-    step = ask.path.rpartition("/")[2]
+    ledger, number, operator, now_ns = (
+        _open_ledger(request),
+        request.number(),
+        request.session.user.name,
+        request.console.clock(),
+    )
+    step = request.path.rpartition("/")[2]
     try:
         if step == "acknowledge":
-            ledger.acknowledge(number, who, now)
+            ledger.acknowledge(number, operator, now_ns)
         elif step == "diagnose":
-            ledger.diagnose(number, who, ask.text("cause", 64), ask.text("diagnosis"), now)
+            ledger.diagnose(number, operator, request.text("cause", 64), request.text("diagnosis"), now_ns)
         else:
-            ledger.resolve(number, who, now)
-    except BadIncident as problem:
-        told = str(problem).partition(": holdover")[0]  # what comes after it is for the command line
-        return _page(ask, status=422, problem=f"{told[:1].upper()}{told[1:]}.")
-    return ask.back(f"/incident/{number}", "incident")
+            ledger.resolve(number, operator, now_ns)
+    except IncidentError as problem:
+        sentence = str(problem).partition(": holdover")[0]  # the rest is for the command line
+        return _incident_page(request, status=422, problem=f"{sentence[:1].upper()}{sentence[1:]}.")
+    return request.redirect(f"/incident/{number}", "incident")
 
 
-def _page(ask: Ask, *, status: int = 200, problem: str = "") -> Response:
-    ledger = _ledger(ask)
+def _incident_page(request: PageRequest, *, status: int = 200, problem: str = "") -> Response:
+    ledger = _open_ledger(request)
     try:
-        one = ledger.get(ask.number())
-    except BadIncident:
-        return ask.lost("There is no incident of that number.")
-    return ask.render(
+        incident = ledger.get_incident(request.number())
+    except IncidentError:
+        return request.not_found("There is no incident of that number.")
+    return request.render(
         "incident.html",
         status=status,
-        one=one,
-        acts=ledger.acts(one.number),
+        one=incident,
+        acts=ledger.list_actions(incident.number),
         problem=problem,
-        cause=ask.text("cause", 64) or one.cause,
-        diagnosis=ask.text("diagnosis") or one.diagnosis,
+        cause=request.text("cause", 64) or incident.cause,
+        diagnosis=request.text("diagnosis") or incident.diagnosis,
     )
 
 
 NAV: Final = ("/incidents", "Incidents")
 PARTS: Final = (
-    Part(path="/incidents", answer=show),
-    Part(path="/incident/{number:int}", answer=show_one),
+    PageRoute(path="/incidents", answer=show),
+    PageRoute(path="/incident/{number:int}", answer=show_incident),
     *(
-        Part(path=f"/incident/{{number:int}}/{step}", answer=act, method="POST", role="operator")
+        PageRoute(path=f"/incident/{{number:int}}/{step}", answer=update_incident, method="POST", role="operator")
         for step in ("acknowledge", "diagnose", "resolve")
     ),
 )

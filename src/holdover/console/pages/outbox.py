@@ -1,4 +1,4 @@
-"""Pages: what on-call was told, by which channel, how far it came, and who took it."""
+"""Alerts: what on-call received, by which channel, whether it was delivered, and who acknowledged it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from typing import Final
 
 from starlette.responses import Response
 
-from holdover.console.console import Ask, Part
+from holdover.console.console import PageRequest, PageRoute
 
-_A_PAGE: Final = 50
+_ROWS_PER_PAGE: Final = 50
 
 
-def show(ask: Ask) -> Response:
-    """The open alerts, and the outbox a part at a time."""
-    store = ask.console.store
-    rows = store.deliveries_before(ask.before(), _A_PAGE + 1)
-    more = rows[_A_PAGE - 1].number if len(rows) > _A_PAGE else 0
-    return ask.render("outbox.html", alerts=store.alerts(), rows=rows[:_A_PAGE], more=more, first=not ask.before())
+def show(request: PageRequest) -> Response:
+    """Show the open alerts, and the outbox a page at a time."""
+    store = request.console.store
+    rows = store.deliveries_before(request.page_start(), _ROWS_PER_PAGE + 1)
+    next_number = rows[_ROWS_PER_PAGE - 1].number if len(rows) > _ROWS_PER_PAGE else 0
+    return request.render(
+        "outbox.html",
+        alerts=store.alerts(),
+        rows=rows[:_ROWS_PER_PAGE],
+        more=next_number,
+        first=not request.page_start(),
+    )
 
 
 NAV: Final = ("/pages", "Pages")
-PARTS: Final = (Part(path="/pages", answer=show),)
+PARTS: Final = (PageRoute(path="/pages", answer=show),)

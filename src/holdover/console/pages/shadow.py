@@ -1,4 +1,4 @@
-"""The shadow run: may the candidate go live, what stands in its way, the cutover clock, components and faults."""
+"""The shadow run: whether the candidate may go live, what prevents it, the cutover clock, components and faults."""
 
 from __future__ import annotations
 
@@ -6,53 +6,53 @@ from typing import Final
 
 from starlette.responses import Response
 
-from holdover.console.console import Ask, Part
+from holdover.console.console import PageRequest, PageRoute
 from holdover.shadow import (
-    BadShadow,
-    BadState,
-    ask,
-    boundary,
-    compared_text,
-    counted,
+    ShadowConfigError,
+    ShadowStateError,
+    check_cutover,
+    comparison_text,
     inputs_text,
-    read_shadow,
+    open_boundaries_text,
+    read_shadow_config,
     read_state,
     uptime_text,
+    workstreams_text,
 )
 from holdover.shadow.components import FAULTS
 
 
-def show(asked: Ask) -> Response:
-    """The answer first."""
-    config = asked.console.config
+def show(request: PageRequest) -> Response:
+    """Show the shadow run, the verdict first."""
+    config = request.console.config
     if not config.console.shadow:
-        return asked.render("shadow.html", problem="", answer=None, state=None)
+        return request.render("shadow.html", problem="", answer=None, state=None)
     try:
-        shadow = read_shadow(config.here / config.console.shadow)
-        answer = ask(shadow, asked.console.clock())
-    except BadShadow as problem:
-        return asked.render("shadow.html", problem=str(problem), answer=None, state=None)
+        shadow = read_shadow_config(config.base_directory / config.console.shadow)
+        answer = check_cutover(shadow, request.console.clock())
+    except ShadowConfigError as problem:
+        return request.render("shadow.html", problem=str(problem), answer=None, state=None)
     try:
-        state = read_state(shadow.state)
-    except BadState:
-        state = None  # the answer says so already
+        state = read_state(shadow.state_path)
+    except ShadowStateError:
+        state = None  # the answer reports this already
     streams = answer.workstreams
     order = {False: 0, None: 1, True: 2}
-    return asked.render(
+    return request.render(
         "shadow.html",
         problem="",
         answer=answer,
-        conditions=sorted(answer.conditions, key=lambda one: order[one.met]),
+        conditions=sorted(answer.conditions, key=lambda condition: order[condition.met]),
         state=state,
         hours=shadow.cutover.hours,
         faults=FAULTS,
-        streams=f"{counted(streams)}; required: {boundary(streams)}" if streams else "",
+        streams=f"{workstreams_text(streams)}; required: {open_boundaries_text(streams)}" if streams else "",
         workstreams=streams,
         uptime=uptime_text(state) if state else "",
         inputs=inputs_text(state) if state else "",
-        compared=compared_text(state.compared) if state and state.compared else "",
+        compared=comparison_text(state.compared) if state and state.compared else "",
     )
 
 
 NAV: Final = ("/shadow", "Shadow")
-PARTS: Final = (Part(path="/shadow", answer=show),)
+PARTS: Final = (PageRoute(path="/shadow", answer=show),)

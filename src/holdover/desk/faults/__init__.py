@@ -1,8 +1,8 @@
-"""Seeded faults: realistic state-carry defects, switched on by name, to show that they are found.
+"""Seeded faults: realistic state-carry defects, switched on by name, to prove that the guard finds them.
 
-Each is one class with a method or two changed, put in place of the desk's own; when no fault is on, none of this code
-is on any path. Every one of them leaves the desk's fresh-state tests green. They are modelled on defects in public
-trackers of trading systems and on published incidents.
+Each fault replaces a method or two of one desk class. Without a fault none of this code runs. The desk's
+fresh-state tests pass with every one of them. They are modelled on defects in public trackers of trading
+systems and on published incidents.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from holdover.desk.faults import carried, partition, restarts
 from holdover.desk.faults.fault import Fault
 
 
-class BadFault(ValueError):
-    """No fault is called so."""
+class UnknownFaultError(ValueError):
+    """There is no seeded fault of that name."""
 
 
 FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*carried.FAULTS, *restarts.FAULTS, *partition.FAULTS)}
@@ -23,14 +23,14 @@ FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*carried.FAULTS, *re
 
 
 def parts_with(faults: Sequence[str]) -> Parts:
-    """The desk's parts with some faults switched on. Raises `BadFault` for a name that there is not."""
+    """Return the desk's parts with some faults switched on. Raises `UnknownFaultError` for an unknown name."""
     parts = Parts()
     for name in faults:
         fault = FAULTS.get(name)
         if fault is None:
-            raise BadFault(f"no seeded fault is called {name!r}; there are {', '.join(FAULTS)}")
+            raise UnknownFaultError(f"no seeded fault is called {name!r}; there are {', '.join(FAULTS)}")
         parts = fault.parts(parts)
     return parts
 
 
-__all__ = ["FAULTS", "BadFault", "Fault", "parts_with"]
+__all__ = ["FAULTS", "UnknownFaultError", "Fault", "parts_with"]

@@ -1,4 +1,4 @@
-"""What a seeded fault is, and how it is put in place of a part of the desk."""
+"""A seeded fault, and how it replaces a part of the desk."""
 
 from __future__ import annotations
 
@@ -11,30 +11,37 @@ from holdover.desk.desk import Parts
 
 @dataclass(frozen=True)
 class Fault:
-    """One seeded fault: its category, what the faulty code does, what exposes it, what must catch it.
+    """One seeded fault: its category, what the faulty code does, what exposes it, and which invariants catch it.
 
-    Each invariant of `catches` is violated by the fault itself, not by what follows from it; which of them shows first
-    is a matter of how the fault is come upon. The first is the one that the fault is named for.
+    The fault itself violates each invariant of `catches`; none of them is a consequence of another. Which one
+    breaches first depends on how the fault is triggered. The first in the list is the one that the fault is named
+    for.
     """
 
     name: str
     category: str
-    what: str
+    description: str
     exposed_by: str
     catches: tuple[str, ...]
     parts: Callable[[Parts], Parts]
 
 
-def changed(part: str, **methods: Any) -> Callable[[Parts], Parts]:
-    """A change of one part: the class that stands there, with some of its methods changed."""
+def replace_methods(part: str, **methods: Any) -> Callable[[Parts], Parts]:
+    """Return a change that replaces methods of one part's class, or an attribute that the class declares."""
 
     def change(parts: Parts) -> Parts:
-        kept = getattr(parts, part)
-        return replace(parts, **{part: type(f"Faulty{kept.__name__}", (kept,), methods)})
+        part_class = getattr(parts, part)
+        declared = getattr(part_class, "__annotations__", {})
+        missing = [name for name in methods if name not in declared and not hasattr(part_class, name)]
+        if missing:
+            raise AttributeError(
+                f"{part_class.__name__} has no method {', '.join(missing)}: this fault changes nothing"
+            )
+        return replace(parts, **{part: type(f"Faulty{part_class.__name__}", (part_class,), methods)})
 
     return change
 
 
-def both(first: Callable[[Parts], Parts], second: Callable[[Parts], Parts]) -> Callable[[Parts], Parts]:
-    """Two changes that make one fault."""
+def combine(first: Callable[[Parts], Parts], second: Callable[[Parts], Parts]) -> Callable[[Parts], Parts]:
+    """Combine two changes into one fault."""
     return lambda parts: second(first(parts))

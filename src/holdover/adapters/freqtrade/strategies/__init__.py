@@ -1,0 +1,1 @@
+"""Strategies that freqtrade loads by their file, for its tests and findings."""

@@ -1,0 +1,191 @@
+"""The whole catalogue: entries bound to predicates, with a digest.
+
+An entry without a predicate, or a predicate without an entry, stops the catalogue from loading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+
+from holdover.catalogue.entry import FAMILIES, CatalogueError, Entry, read_entry
+from holdover.catalogue.predicate import REGISTERED_PREDICATES, BoundPredicate, PredicateError
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """One entry with its predicates."""
+
+    entry: Entry
+    predicates: tuple[BoundPredicate, ...]
+
+    @property
+    def name(self) -> str:
+        """The entry's name."""
+        return self.entry.name
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All invariants by name, ordered by family and name."""
+
+    invariants: dict[str, Invariant] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, *sources: str | Path, builtin: bool = True) -> Catalogue:
+        """Load the built-in catalogue and those of `sources`.
+
+        A source is a folder or an importable package with entries and predicates.
+
+        Raises `CatalogueError` with every problem found: an entry without a predicate, a predicate without an entry,
+        an entry without implication or response, a duplicate name, a source that does not exist.
+        """
+        problems: list[str] = []
+        entries: dict[str, Entry] = {}
+        modules: set[str] = set()
+        directories = [Path(__file__).parent / "entries"] if builtin else []
+        if builtin:
+            modules |= _module_names_of(importlib.import_module("holdover.catalogue.predicates"))
+        for source in sources:
+            try:
+                directory, names = _open_source(source)
+            except (CatalogueError, PredicateError) as problem:
+                problems.append(str(problem))
+                continue
+            directories.append(directory)
+            modules |= names
+        for directory in directories:
+            _read_entries(directory, entries, problems)
+        bound = {
+            name: tuple(predicate for predicate in predicates if predicate.function.__module__ in modules)
+            for name, predicates in REGISTERED_PREDICATES.items()
+        }
+        problems += [
+            f"{name}: entry without a predicate; declare one with @predicate({name!r})"
+            for name in entries
+            if not bound.get(name)
+        ]
+        problems += [
+            f"{name}: predicate {predicates[0].function.__qualname__} without an entry; write {name}.toml"
+            for name, predicates in bound.items()
+            if predicates and name not in entries
+        ]
+        if problems:
+            raise CatalogueError("\n".join(problems))
+        return cls({entry.name: Invariant(entry, bound[entry.name]) for entry in _sort_entries(entries.values())})
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over every entry and the source of every predicate, in hexadecimal."""
+        digest = hashlib.sha256()
+        for invariant in self:
+            digest.update(msgspec.json.encode(invariant.entry))
+            for bound in invariant.predicates:
+                digest.update(_predicate_source(bound).encode())
+        return digest.hexdigest()
+
+    def without(self, *names: str) -> Catalogue:
+        """Return the catalogue without the named invariants; its digest differs.
+
+        Raises `CatalogueError` for an unknown name.
+        """
+        for name in names:
+            self[name]
+        return Catalogue({name: invariant for name, invariant in self.invariants.items() if name not in names})
+
+    def __getitem__(self, name: str) -> Invariant:
+        try:
+            return self.invariants[name]
+        except KeyError:
+            candidates = [candidate for candidate in self.invariants if name in candidate or candidate in name]
+            raise CatalogueError(
+                f"no invariant is called {name!r}" + (f"; did you mean {', '.join(candidates)}?" if candidates else "")
+            ) from None
+
+    def __iter__(self) -> Iterator[Invariant]:
+        return iter(self.invariants.values())
+
+    def __len__(self) -> int:
+        return len(self.invariants)
+
+    def __repr__(self) -> str:
+        return f"<Catalogue {len(self)} invariants {self.digest[:12]}>"
+
+
+def _sort_entries(entries: Iterable[Entry]) -> list[Entry]:
+    def rank(entry: Entry) -> tuple[int, str, str]:
+        is_built_in = entry.family in FAMILIES
+        return (FAMILIES.index(entry.family) if is_built_in else len(FAMILIES), entry.family, entry.name)
+
+    return sorted(entries, key=rank)
+
+
+def _read_entries(directory: Path, entries: dict[str, Entry], problems: list[str]) -> None:
+    paths = sorted(directory.rglob("*.toml"))
+    for path in paths:
+        try:
+            entry = read_entry(path, path.read_text(encoding="utf-8"))
+        except CatalogueError as problem:
+            problems.append(str(problem))
+            continue
+        except (OSError, UnicodeDecodeError) as problem:
+            problems.append(f"{path.name}: cannot be read: {problem}")
+            continue
+        if entry.name in entries:
+            problems.append(f"{path.name}: the name {entry.name!r} is taken by another entry")
+            continue
+        entries[entry.name] = entry
+    if not paths:
+        problems.append(f"{directory.name}: no catalogue entry (*.toml) in it")
+
+
+def _open_source(source: str | Path) -> tuple[Path, set[str]]:
+    """Return the folder of a source and the names of its predicate modules, after importing them."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder, {_import_predicate_file(path) for path in sorted(folder.rglob("*.py"))}
+    try:
+        package = importlib.import_module(str(source))
+    except ImportError as problem:
+        raise CatalogueError(f"{source}: neither a folder nor a package that imports: {problem}") from problem
+    if not package.__file__:
+        raise CatalogueError(f"{source}: a package without files; name a folder")
+    return Path(package.__file__).parent, _module_names_of(package)
+
+
+def _module_names_of(package: ModuleType) -> set[str]:
+    return {name for name in sys.modules if name == package.__name__ or name.startswith(package.__name__ + ".")}
+
+
+def _import_predicate_file(path: Path) -> str:
+    # The name includes the path, so that two folders may each have a `predicates.py`.
+    name = f"holdover_catalogue_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise CatalogueError(f"{path.name}: cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except PredicateError:
+        raise
+    except Exception as problem:
+        raise CatalogueError(f"{path.name}: cannot be imported: {type(problem).__name__}: {problem}") from problem
+    return name
+
+
+def _predicate_source(bound: BoundPredicate) -> str:
+    try:
+        return inspect.getsource(bound.function)
+    except (OSError, TypeError):
+        return bound.function.__code__.co_code.hex()

@@ -1,0 +1,203 @@
+"""Positions, cash ledger and risk: the sums of the executions and the open orders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from holdover.desk.config import DeskConfig
+from holdover.desk.store import Store
+from holdover.model import Balance, Execution, Exposure, Limit, Order, Position, Record
+from holdover.runtime import Guard
+
+
+class Positions:
+    """Net positions by account and instrument. `carried_qty` is the position at the start of the session."""
+
+    subsystem = "positions"
+
+    def __init__(self, store: Store, guard: Guard) -> None:
+        self._store, self._guard = store, guard
+        self._positions: dict[str, Position] = {}
+
+    def load(self, executions: Iterable[Execution]) -> list[Record]:
+        """Read the positions from the store; return them. `executions` are those of the session, for reference."""
+        self._positions = {position.key: position for position in self._store.load_all(Position)}
+        return list(self._positions.values())
+
+    def get(self, key: str) -> Position | None:
+        """Return the position with that key, or None."""
+        return self._positions.get(key)
+
+    def all_positions(self) -> list[Position]:
+        """Return every position, in the order in which they were opened."""
+        return list(self._positions.values())
+
+    def begin(self, trade_date: str) -> None:
+        """Begin a session: the present quantity becomes the carried quantity."""
+        for position in list(self._positions.values()):
+            if position.trade_date != trade_date:
+                self._save(replace(position, carried_qty=position.net_qty, trade_date=trade_date))
+
+    def book(self, execution: Execution, trade_date: str) -> None:
+        """Add one execution."""
+        delta = execution.signed_qty
+        if delta:
+            position = self._position_or_flat(execution.account, execution.symbol, trade_date)
+            self._save(replace(position, net_qty=position.net_qty + delta))
+
+    def apply_order_change(self, before: Order | None, after: Order, trade_date: str) -> None:
+        """Reserve the quantity that a closing order claims, and release what it no longer claims."""
+        delta = after.closing_qty - (before.closing_qty if before else 0)
+        if delta:
+            position = self._position_or_flat(after.account, after.symbol, trade_date)
+            self._save(replace(position, reserved_qty=position.reserved_qty + delta))
+
+    def restate(self, account: str, symbol: str, net_qty: int, reference_version: str) -> None:
+        """Take over the venue's quantity in new lots after a corporate action."""
+        position = self._positions.get(f"{account}/{symbol}")
+        if position is not None and position.reference_version != reference_version:
+            shift = net_qty - position.net_qty
+            self._save(
+                replace(
+                    position,
+                    net_qty=net_qty,
+                    carried_qty=position.carried_qty + shift,
+                    reference_version=reference_version,
+                )
+            )
+
+    def _position_or_flat(self, account: str, symbol: str, trade_date: str) -> Position:
+        position = self._positions.get(f"{account}/{symbol}")
+        return position or Position(account=account, symbol=symbol, net_qty=0, trade_date=trade_date)
+
+    def _save(self, position: Position) -> None:
+        self._positions[position.key] = position
+        self._store.save(position)
+        self._guard.record(self.subsystem, position)
+
+
+class Ledger:
+    """Cash by account and currency, in whole cash units."""
+
+    subsystem = "ledger"
+
+    def __init__(self, store: Store, guard: Guard) -> None:
+        self._store, self._guard = store, guard
+        self._balances: dict[str, Balance] = {}
+
+    def load(self) -> list[Record]:
+        """Read the balances from the store; return them."""
+        self._balances = {balance.key: balance for balance in self._store.load_all(Balance)}
+        return list(self._balances.values())
+
+    def begin(self, trade_date: str) -> None:
+        """Begin a session: the present cash becomes the carried cash; fees and transfers restart at 0."""
+        for balance in list(self._balances.values()):
+            if balance.trade_date != trade_date:
+                self._save(replace(balance, carried_cash=balance.cash, fees=0, transfers=0, trade_date=trade_date))
+
+    def book(self, execution: Execution, trade_date: str) -> None:
+        """Add the cash and fee of one execution."""
+        if not execution.cash_delta and not execution.fee:
+            return
+        balance = self._balances.get(execution.balance_key) or Balance(
+            account=execution.account, currency=execution.currency, cash=0, trade_date=trade_date
+        )
+        cash = balance.cash + execution.cash_delta - execution.fee
+        self._save(replace(balance, cash=cash, fees=balance.fees + execution.fee))
+
+    def balances(self) -> list[Balance]:
+        """Return every balance, in the order in which they were opened."""
+        return list(self._balances.values())
+
+    def _save(self, balance: Balance) -> None:
+        self._balances[balance.key] = balance
+        self._store.save(balance)
+        self._guard.record(self.subsystem, balance)
+
+
+class Risk:
+    """Exposure by account and instrument, and the limits. It stays in memory and is derived at every start."""
+
+    subsystem = "risk"
+
+    def __init__(self, config: DeskConfig, guard: Guard) -> None:
+        self._config, self._guard = config, guard
+        self._exposures: dict[str, Exposure] = {}
+
+    def load(self, positions: Iterable[Position], orders: Iterable[Order]) -> None:
+        """Derive the exposure from the restored positions and orders."""
+        self._exposures = {}
+        for strategy in self._config.strategies:
+            self._guard.record(
+                self.subsystem,
+                Limit(
+                    account=strategy.account,
+                    symbol=strategy.symbol,
+                    position_max=self._config.position_max,
+                    order_qty_max=self._config.order_qty_max,
+                    open_qty_max=self._config.open_qty_max,
+                ),
+            )
+        for position in positions:
+            self._exposures[position.key] = Exposure(
+                account=position.account, symbol=position.symbol, net_qty=position.net_qty
+            )
+        for order in orders:
+            exposure = self._exposure_or_flat(order.account, order.symbol)
+            self._exposures[exposure.key] = replace(
+                exposure,
+                open_buy_qty=exposure.open_buy_qty + order.open_buy_qty,
+                open_sell_qty=exposure.open_sell_qty + order.open_sell_qty,
+            )
+        self._guard.restore(self.subsystem, list(self._exposures.values()))
+
+    def allows(self, account: str, symbol: str, buy: bool, quantity: int) -> bool:
+        """Return whether an order of this size stays within the limits even if every open order fills."""
+        exposure = self._exposure_or_flat(account, symbol)
+        opened = exposure.open_buy_qty + exposure.open_sell_qty + quantity
+        long = exposure.net_qty + exposure.open_buy_qty + (quantity if buy else 0)
+        short = exposure.open_sell_qty - exposure.net_qty + (0 if buy else quantity)
+        config = self._config
+        return (
+            quantity <= config.order_qty_max
+            and opened <= config.open_qty_max
+            and long <= config.position_max
+            and short <= config.position_max
+        )
+
+    def book(self, execution: Execution) -> None:
+        """Add one execution."""
+        delta = execution.signed_qty
+        if delta:
+            exposure = self._exposure_or_flat(execution.account, execution.symbol)
+            self._save(replace(exposure, net_qty=exposure.net_qty + delta))
+
+    def apply_order_change(self, before: Order | None, after: Order) -> None:
+        """Adjust the open quantity for a change of one order."""
+        buy = after.open_buy_qty - (before.open_buy_qty if before else 0)
+        sell = after.open_sell_qty - (before.open_sell_qty if before else 0)
+        if buy or sell:
+            exposure = self._exposure_or_flat(after.account, after.symbol)
+            self._save(
+                replace(
+                    exposure,
+                    open_buy_qty=exposure.open_buy_qty + buy,
+                    open_sell_qty=exposure.open_sell_qty + sell,
+                )
+            )
+
+    def restate(self, account: str, symbol: str, net_qty: int) -> None:
+        """Take over the position after a corporate action."""
+        exposure = self._exposure_or_flat(account, symbol)
+        if exposure.net_qty != net_qty:
+            self._save(replace(exposure, net_qty=net_qty))
+
+    def _exposure_or_flat(self, account: str, symbol: str) -> Exposure:
+        return self._exposures.get(f"{account}/{symbol}") or Exposure(account=account, symbol=symbol, net_qty=0)
+
+    def _save(self, exposure: Exposure) -> None:
+        self._exposures[exposure.key] = exposure
+        self._guard.record(self.subsystem, exposure)

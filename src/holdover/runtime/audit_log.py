@@ -1,0 +1,78 @@
+"""The audit log of a freeze store: every action, in a hash chain that reveals changed or removed rows.
+
+Each row's hash covers the row before it. The store keeps the head of the chain separately from the rows; a
+copy of the head may be kept elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from holdover.runtime.database import Database, RunStatement
+
+
+class AuditLog:
+    """Actions in the table `audit` of a database. Raises `StoreError` when it cannot be read or written."""
+
+    database: Database
+
+    def log_action(self, action: str, detail: str, time_ns: int) -> None:
+        """Append an action that only the audit log records."""
+        self.database.write(lambda run: self._append_audit_row(run, time_ns, action, detail))
+
+    def log_action_in(self, run: RunStatement, action: str, detail: str, time_ns: int) -> None:
+        """Append an action inside a transaction of `database.write`.
+
+        The change and its audit row then commit together.
+        """
+        self._append_audit_row(run, time_ns, action, detail)
+
+    def audit_rows(self) -> list[tuple[int, int, str, str]]:
+        """Return (number, time in ns, action, detail) of every action, oldest first."""
+        rows = self.database.read("SELECT number, time_ns, act, detail FROM audit ORDER BY number")
+        return [(int(number), int(time_ns), str(action), str(detail)) for number, time_ns, action, detail in rows]
+
+    def audit_rows_before(self, number: int, limit: int) -> list[tuple[int, int, str, str]]:
+        """Return at most `limit` actions before a number (0: from the end), as `audit_rows` does but latest first."""
+        rows = self.database.read(
+            "SELECT number, time_ns, act, detail FROM audit WHERE number<? ORDER BY number DESC LIMIT ?",
+            number or 2**62,
+            limit,
+        )
+        return [(int(n), int(time_ns), str(action), str(detail)) for n, time_ns, action, detail in rows]
+
+    def audit_head(self) -> str:
+        """Return the number and hash of the last action. A copy kept elsewhere makes a rewritten log detectable."""
+        rows = self.database.read("SELECT value FROM meta WHERE name='audit'")
+        return str(rows[0][0]) if rows else "0 "
+
+    def verify_audit(self) -> str:
+        """Return what is wrong with the hash chain, in a sentence; empty when it is intact."""
+        rows = self.database.read("SELECT number, time_ns, act, detail, hash FROM audit ORDER BY number")
+        before = ""
+        for expected, (number, time_ns, action, detail, stored_hash) in enumerate(rows, 1):
+            if number != expected:
+                return f"audit row {expected} is missing"
+            before = _chain_hash(before, number, time_ns, action, detail)
+            if before != stored_hash:
+                return f"audit row {number} was changed: its hash does not follow from the row before"
+        last, _, digest = self.audit_head().partition(" ")
+        if not digest and rows and last == "0":
+            return ""  # written by a version that did not store the head
+        if (int(last), digest) != (len(rows), before):
+            return f"the audit log ends with row {len(rows)}, but row {last} was written: rows are missing at its end"
+        return ""
+
+    def _append_audit_row(self, run: RunStatement, time_ns: int, action: str, detail: str) -> None:
+        last = run("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1")
+        number, before = (last[0][0] + 1, last[0][1]) if last else (1, "")
+        digest = _chain_hash(before, number, time_ns, action, detail)
+        run("INSERT INTO audit VALUES (?,?,?,?,?)", number, time_ns, action, detail, digest)
+        run(
+            "INSERT INTO meta VALUES ('audit', ?) ON CONFLICT (name) DO UPDATE SET value=excluded.value",
+            f"{number} {digest}",
+        )
+
+
+def _chain_hash(before: str, number: int, time_ns: int, action: str, detail: str) -> str:
+    return hashlib.sha256(f"{before}|{number}|{time_ns}|{action}|{detail}".encode()).hexdigest()

@@ -1,0 +1,132 @@
+"""The freezes in force as one process knows them: read from the store, extended by breaches, ended only by thaws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from holdover.model import SYSTEM, MsgType, Request, enclosing_scopes
+from holdover.runtime.freeze_store import Freeze, FreezeIdentity, FreezeStore
+
+FreezeCacheCheckpoint = tuple[dict[str, list[Freeze]], dict[FreezeIdentity, Freeze], Freeze | None]
+
+
+class FreezeCache:
+    """The freezes in force. Each change replaces the dictionaries, so other threads may read the old ones.
+
+    `reduces` tells whether a request only reduces a position. `memory_freeze` is the freeze of the whole system
+    that replaces a freeze which could not be written.
+    """
+
+    def __init__(self, store: FreezeStore, reduces: Callable[[Request], bool]) -> None:
+        self.store = store
+        self.by_scope: dict[str, list[Freeze]] = {}
+        self.by_identity: dict[FreezeIdentity, Freeze] = {}
+        self.memory_freeze: Freeze | None = None
+        self._reduces = reduces
+
+    def forbids(self, request: Request) -> str:
+        """Return the widest frozen scope that forbids the request, or an empty string."""
+        frozen = self.by_scope
+        if not frozen:
+            return ""
+        for scope in enclosing_scopes(request):
+            for freeze in frozen.get(scope, ()):
+                if not self._is_allowed(freeze, request):
+                    return scope
+        for scope, freezes in frozen.items():
+            # Every message depends on every subsystem, so a frozen subsystem holds up all messages.
+            if scope.startswith("subsystem:") and not all(self._is_allowed(freeze, request) for freeze in freezes):
+                return scope
+        return ""
+
+    def _is_allowed(self, freeze: Freeze, request: Request) -> bool:
+        if request.msg_type == MsgType.ORDER_CANCEL_REQUEST:
+            return "cancel" in freeze.allows
+        return "reduce" in freeze.allows and self._reduces(request)
+
+    def scopes(self) -> list[str]:
+        """Return the frozen scopes, oldest freeze first. Takes no lock."""
+        return list(self.by_scope)
+
+    def active_freezes(self) -> list[Freeze]:
+        """Return the freezes in force, oldest first."""
+        return sorted(self.by_identity.values(), key=lambda freeze: (freeze.number, freeze.time_ns))
+
+    def freezes_of(self, scope: str) -> list[Freeze]:
+        """Return the freezes of one scope."""
+        return self.by_scope.get(scope, [])
+
+    def is_frozen_by(self, scope: str, invariant: str) -> bool:
+        """Whether a scope is already frozen for an invariant."""
+        return any(freeze.invariant == invariant for freeze in self.freezes_of(scope))
+
+    def add(self, freeze: Freeze) -> None:
+        """Add a freeze."""
+        self.by_scope = {**self.by_scope, freeze.scope: [*self.freezes_of(freeze.scope), freeze]}
+        self.by_identity = {**self.by_identity, freeze.identity: freeze}
+
+    def reload(self, stored_freezes: Sequence[Freeze] | None = None, thawed: Sequence[FreezeIdentity] = ()) -> None:
+        """Merge the store's freezes into the known ones, without the `thawed` ones."""
+        by_identity = {mark: freeze for mark, freeze in self.by_identity.items() if mark not in thawed}
+        for freeze in self.store.active_freezes() if stored_freezes is None else stored_freezes:
+            by_identity[freeze.identity] = freeze
+        if self.memory_freeze is not None:
+            by_identity[self.memory_freeze.identity] = self.memory_freeze
+        frozen: dict[str, list[Freeze]] = {}
+        for freeze in sorted(
+            by_identity.values(), key=lambda freeze: (freeze.number < 0, abs(freeze.number), freeze.time_ns)
+        ):
+            frozen.setdefault(freeze.scope, []).append(freeze)
+        self.by_identity, self.by_scope = by_identity, frozen
+
+    def find_changes(self) -> tuple[list[Freeze], list[FreezeIdentity]] | None:
+        """Return the store's freezes and the identities of those thawed elsewhere; None when nothing changed.
+
+        A known freeze that the store does not have is not thawed: it stays. Raises `StoreError`.
+        """
+        stored_freezes = self.store.active_freezes()
+        marks = {freeze.identity for freeze in stored_freezes}
+        durable = self.durable_freezes()
+        if marks == durable.keys():
+            return None
+        return stored_freezes, [
+            mark for mark, freeze in durable.items() if mark not in marks and self.store.is_thawed(freeze)
+        ]
+
+    def durable_freezes(self) -> dict[FreezeIdentity, Freeze]:
+        """Return the freezes that the store should have, by identity."""
+        return {freeze.identity: freeze for freeze in list(self.by_identity.values()) if freeze.number > 0}
+
+    def is_system_frozen_durably(self) -> bool:
+        """Whether the store has a freeze of the whole system."""
+        return any(freeze.number > 0 for freeze in self.freezes_of(SYSTEM))
+
+    def checkpoint(self) -> FreezeCacheCheckpoint:
+        """Return the freezes for `rollback`."""
+        return (
+            {scope: list(freezes) for scope, freezes in self.by_scope.items()},
+            dict(self.by_identity),
+            self.memory_freeze,
+        )
+
+    def rollback(self, checkpoint: FreezeCacheCheckpoint, *, restore_store_freezes: bool) -> None:
+        """Restore a checkpoint. Without `restore_store_freezes`, restore only the freeze in memory."""
+        frozen, by_identity, self.memory_freeze = checkpoint
+        if restore_store_freezes:
+            self.by_scope, self.by_identity = (
+                {scope: list(freezes) for scope, freezes in frozen.items()},
+                dict(by_identity),
+            )
+
+
+def make_memory_freeze(invariant: str, allows: list[str], breach: int, time_ns: int, holder: str) -> Freeze:
+    """Make the freeze of the whole system that replaces a freeze which could not be written."""
+    return Freeze(
+        number=-breach,
+        scope=SYSTEM,
+        allows=allows,
+        invariant=invariant,
+        breach=breach,
+        time_ns=time_ns,
+        holder=holder,
+    )

@@ -1,0 +1,151 @@
+"""Thaw requests from outside the process that froze, for the command line and the console.
+
+The guard that froze decides, because its monitor can evaluate the invariant. If it is not running, its saved
+state decides: this module opens a guard on its directory. If neither is available, the thaw is refused unless
+a second person forces it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from holdover.catalogue import Catalogue
+from holdover.runtime.config import GuardConfig, read_config
+from holdover.runtime.database import StoreError
+from holdover.runtime.freeze_store import Freeze, FreezeStore, ThawRequest
+from holdover.runtime.guard import Guard, ThawRefusedError
+from holdover.runtime.heartbeat import Health, ProcessHealth, read_health
+
+_PAUSE_S: Final = 0.05
+
+
+class ThawResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A completed thaw: how many freezes it ended, and which guard decided (empty: one opened on the saved state)."""
+
+    ended_count: int
+    judged_by: str = ""
+
+
+def find_guard_config(path: Path, *, must_exist: bool = True) -> GuardConfig:
+    """Return the configuration of a guard by its directory or its TOML file.
+
+    Raises `GuardConfigError`, and `StoreError` when `must_exist` is true and no guard has ever run there.
+    """
+    config = read_config(path) if path.is_file() else GuardConfig(directory=path, base_directory=path)
+    in_file = not (config.store.url_env or config.store.url_file)
+    if must_exist and in_file and not (config.directory / "guard.db").exists():
+        raise StoreError(f"{path}: no guard has ever run here (guard.db is missing)")
+    return config
+
+
+def thaw(
+    config: GuardConfig,
+    store: FreezeStore,
+    request: ThawRequest,
+    *,
+    wait_s: float = 5.0,
+    clock: Callable[[], int] = time.time_ns,
+    pause: Callable[[float], None] = time.sleep,
+) -> ThawResult:
+    """End the freezes of a scope as `request` says; ignores the request's number.
+
+    Raises `ThawRefusedError` with the reason, and `StoreError`.
+    """
+    freezes = [freeze for freeze in store.active_freezes() if freeze.scope == request.scope]
+    _check_request(request, freezes, store)
+    judge = _find_judge(config, store, freezes, clock(), forced=bool(request.forced_by))
+    if judge is None:
+        return ThawResult(ended_count=_thaw_by_saved_state(config, request))
+    number = store.request_thaw(request, judge.name, clock())
+    deadline_s = time.monotonic() + wait_s
+    answer = store.find_answer(number)
+    while answer is None and time.monotonic() < deadline_s:
+        pause(_PAUSE_S)
+        answer = store.find_answer(number)
+    if answer is None:
+        answer = store.withdraw_request(number, clock())
+    if answer is None and any(not store.is_thawed(freeze) for freeze in freezes):
+        raise ThawRefusedError(
+            f"the guard {judge.name} has not answered within {wait_s:g} s ({judge.health}: {judge.reason}), and "
+            f"nothing was thawed: restart it, then thaw again"
+        )
+    if answer:
+        raise ThawRefusedError(answer)
+    return ThawResult(ended_count=len(freezes), judged_by=judge.name)
+
+
+def _check_request(request: ThawRequest, freezes: list[Freeze], store: FreezeStore) -> None:
+    for field_name, value in (
+        ("operator", request.operator),
+        ("reason", request.reason),
+        ("evidence", request.evidence),
+    ):
+        if not value.strip():
+            raise ThawRefusedError(f"a thaw needs {field_name}: say who, why and on what evidence")
+    if not freezes:
+        frozen = ", ".join(dict.fromkeys(freeze.scope for freeze in store.active_freezes())) or "nothing"
+        raise ThawRefusedError(f"{request.scope} is not frozen; frozen is: {frozen}")
+    if request.forced_by and request.forced_by.strip() == request.operator.strip():
+        raise ThawRefusedError("a forced thaw needs the name of a second person")
+
+
+def _find_judge(
+    config: GuardConfig, store: FreezeStore, freezes: list[Freeze], now_ns: int, *, forced: bool
+) -> ProcessHealth | None:
+    """Return the running guard that decides; None when the saved state in the directory decides.
+
+    Raises `ThawRefusedError`.
+    """
+    processes = {process.name: process for process in read_health(store, now_ns)}
+    running = {
+        name: process for name, process in processes.items() if process.health not in (Health.SILENT, Health.STOPPED)
+    }
+    holders = list(dict.fromkeys(freeze.holder for freeze in freezes if freeze.breach))
+    if len(holders) > 1 and not forced:
+        raise ThawRefusedError(
+            f"{freezes[0].scope} was frozen by the guards {' and '.join(holders)}, and none can judge for another: "
+            f"a second person has to force the thaw"
+        )
+    for name in [*holders, config.name]:
+        if name in running:
+            return running[name]
+        if name in processes and name != config.name and not forced:
+            raise ThawRefusedError(
+                f"the guard {name} that froze {freezes[0].scope} does not run ({processes[name].reason}) and its "
+                f"memory is not here: start it, thaw beside its directory, or have a second person force the thaw"
+            )
+    return None
+
+
+def _thaw_by_saved_state(config: GuardConfig, request: ThawRequest) -> int:
+    guard = Guard(
+        config.directory,
+        catalogue=Catalogue.load(*config.catalogue),
+        clock=time.time_ns,
+        channels=[],
+        store=config.open_store(),
+        name=config.name,
+    )
+    try:
+        try:
+            guard.load_memory()
+        except ValueError as problem:
+            if not request.forced_by:
+                raise ThawRefusedError(
+                    f"the memory of the guard {config.name} cannot be read ({problem}): whether the invariant holds "
+                    f"again cannot be told, and a second person has to force the thaw"
+                ) from None
+        return guard.thaw(
+            request.scope,
+            operator=request.operator,
+            reason=request.reason,
+            evidence=request.evidence,
+            forced_by=request.forced_by,
+        )
+    finally:
+        guard.close()
