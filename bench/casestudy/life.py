@@ -257,10 +257,10 @@ class _WatchedSession:
         if not isinstance(subject, DeskSubject) or subject.desk is None or not session.link.is_up:
             return None
         desk, venue = subject.desk, session.venue
-        if not desk.reconciler.done:
+        if not desk.reconciler.is_done:
             return [("stuck", "the desk has not finished its reconciliation by the close")]
         problems: list[tuple[str, str]] = []
-        net_quantities = {position.key: position.net_qty for position in desk.store.all(Position)}
+        net_quantities = {position.key: position.net_qty for position in desk.store.load_all(Position)}
         for key, position in venue.positions.items():
             if net_quantities.get(key, 0) != position.net_qty:
                 problems.append(("position", f"{key}: {net_quantities.get(key, 0)}, the venue says {position.net_qty}"))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .live import CONFIG
+from .live_setup import CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST_DAY, SECOND_DAY = "2024-11-27", "2024-11-29"

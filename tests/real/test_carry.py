@@ -17,7 +17,7 @@ from holdover.harness.snapshot import Snapshot
 
 from ..days import write_short_days
 from ..servers import PostgresServer
-from .carried import (
+from .carry_setup import (
     FIRST_DAY,
     SECOND_DAY,
     SQLITE,

@@ -21,7 +21,7 @@ from holdover.recording import RecordingStore
 
 from ..days import write_short_days
 from ..servers import free_port
-from .live import DAY, SYMBOL, RawClient, venue_command
+from .live_setup import DAY, SYMBOL, RawClient, venue_command
 from .test_fix_drop_copy import Process
 
 pytest.importorskip("quickfix")

@@ -25,7 +25,7 @@ from holdover.runtime import FreezeStore
 from ..days import write_short_days
 from ..servers import free_port
 from ..waits import make_wait
-from .live import (
+from .live_setup import (
     DAY,
     KILLS,
     SYMBOL,

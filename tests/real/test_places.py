@@ -334,14 +334,13 @@ def _frame(body: str) -> bytes:
 RESTORE_SCRIPT = """
 import sys
 from pathlib import Path
-from holdover.adapters.process.directory import Directory
-from holdover.adapters.process.sqlite import SqlitePlace
+from holdover.adapters.process.directory import DirectoryStore
 home = Path(sys.argv[1])
 parts = {f"{n}.bin": bytes([n]) * 50_000 for n in range(20)}
-place = Directory("home", home / "dir")
+store = DirectoryStore("home", home / "dir")
 print("ready", flush=True)
 while True:
-    place.restore(parts)
+    store.restore(parts)
     print("put back", flush=True)
 """
 

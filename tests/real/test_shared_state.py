@@ -197,14 +197,14 @@ from holdover.runtime import Guard
 from tests.unit.orders import request
 guard = Guard.open({config!r})
 print("up", flush=True)
-asked, permitted = request(), 0
+order_request, permitted = request(), 0
 while True:
     at = time.monotonic_ns()
-    if guard.permits(asked):
+    if guard.permits(order_request):
         permitted = at
     else:
-        print(json.dumps([permitted, at, guard.following.problem]), flush=True)
-        while not guard.permits(asked):
+        print(json.dumps([permitted, at, guard.freeze_watcher.problem]), flush=True)
+        while not guard.permits(order_request):
             time.sleep(0.001)
         print(json.dumps([time.monotonic_ns()]), flush=True)
 """

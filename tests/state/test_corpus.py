@@ -94,7 +94,7 @@ def test_witnesses_are_read_as_they_were_written(
     """A line a witness, with its days by name; and the very schedule comes out of it."""
     lines = (small_corpus.directory / WITNESSES_FILE).read_text().splitlines()
     assert len(lines) == 3
-    assert json.loads(lines[1])["on"] == ["BOLT 2024-11-27"]
+    assert json.loads(lines[1])["recordings"] == ["BOLT 2024-11-27"]
     witnesses = small_corpus.witnesses()
     assert {witnesses.schedule(witness).operations[0].n for witness in witnesses.lines} == {50, 60}
     assert witnesses.schedule(witnesses.lines[0]).recordings == make_kill_schedule(days, catalogue, 1).recordings

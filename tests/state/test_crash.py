@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import signal
@@ -25,10 +26,10 @@ logging.disable(logging.CRITICAL)
 from holdover.catalogue import Catalogue
 from holdover.model import *
 from holdover.runtime import FileChannel, Guard
-place = Path(sys.argv[1])
-guard = Guard(place, catalogue=Catalogue.load(), channels=[FileChannel(place / "pages.jsonl")])
+directory = Path(sys.argv[1])
+guard = Guard(directory, catalogue=Catalogue.load(), channels=[FileChannel(directory / "pages.jsonl")])
 print("ready", flush=True)
-start = len(guard.frozen)
+start = len(guard.active_freezes)
 for number in range(start, start + 100_000):
     key, symbol = f"A{number}", f"S{number}"
     guard.record("orders", Order(root_cl_ord_id=key, cl_ord_id=key, symbol=symbol, side=Side.BUY, order_qty=10,
@@ -42,12 +43,12 @@ for number in range(start, start + 100_000):
 SNAPSHOTS = """
 import sys
 from pathlib import Path
-from holdover.harness.snapshot import About, Snapshot
-place = Path(sys.argv[1])
+from holdover.harness.snapshot import Snapshot, SnapshotInfo
+directory = Path(sys.argv[1])
 print("ready", flush=True)
 for number in range(100_000):
-    about = About(trade_date="2024-01-02", phase="night", time_ns=number, catalogue="c")
-    print(Snapshot(about, {"part": bytes([number % 251]) * 200_000}).save(place).name, flush=True)
+    info = SnapshotInfo(trade_date="2024-01-02", phase="night", time_ns=number, catalogue="c")
+    print(Snapshot(info, {"part": bytes([number % 251]) * 200_000}).save(directory).name, flush=True)
 """
 
 
@@ -105,9 +106,10 @@ def test_no_snapshot_is_half_written(tmp_path: Path) -> None:
 DESK = """
 import sys
 from pathlib import Path
-from holdover.harness import Session, factory_named
+from holdover.harness import Session, resolve_factory
 from holdover.recording import bundled_store
-session = Session(factory_named("desk"), bundled_store(), ["BOLT"], Path(sys.argv[1]), days=["2024-11-27"], journal=False)
+factory = resolve_factory("desk")
+session = Session(factory, bundled_store(), ["BOLT"], Path(sys.argv[1]), days=["2024-11-27"], journal=False)
 print("ready", flush=True)
 session.begin()
 session.run()
@@ -144,6 +146,8 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, size: int) -> None:
         [sys.executable, "-m", "holdover", "cycle", "--out", str(tmp_path)],
         capture_output=True,
         text=True,
+        # A compiled module that is cut off at the limit would break every later import of it.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=limit_file_size,
         check=False,
     )

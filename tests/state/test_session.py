@@ -170,10 +170,10 @@ def _without_store(snapshot: Snapshot) -> Snapshot:
 RUN = """
 import sys
 from pathlib import Path
-from holdover.harness import PartialFill, Session, factory_named, first
+from holdover.harness import PartialFill, Session, first, resolve_factory
 from holdover.recording import bundled_store
 days = ["2024-11-27", "2024-11-29"]
-session = Session(factory_named("desk"), bundled_store(), ["BOLT"], Path(sys.argv[1]), days=days, seed=3)
+session = Session(resolve_factory("desk"), bundled_store(), ["BOLT"], Path(sys.argv[1]), days=days, seed=3)
 session.begin()
 session.run(first(PartialFill), kill=True)
 session.restart("kill")

@@ -111,11 +111,12 @@ def test_153_healthy_hours_to_the_second(tmp_path: Path) -> None:
 _TICKER = """
 import sys
 from pathlib import Path
-from holdover.shadow import Life, read_shadow
+from holdover.shadow import ShadowRun, read_shadow_config
 now = [0]
-life = Life(read_shadow(Path(sys.argv[1])), components=[], monotonic=lambda: now[0], wall=lambda: now[0])
+config = read_shadow_config(Path(sys.argv[1]))
+run = ShadowRun(config, components=[], monotonic=lambda: now[0], wall=lambda: now[0])
 while True:
-    life.look()
+    run.check()
     now[0] += 1_000_000_000
 """
 

@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -24,11 +24,12 @@ from holdover.shadow import check_cutover, read_shadow_config, read_state
 from tests.incumbent_desk import CandidateHost, IncumbentDesk, S
 from tests.waits import make_wait
 
+MakeShadow = Callable[..., tuple[IncumbentDesk, CandidateHost]]
 KILLS = int(os.environ.get("HOLDOVER_KILLS", "5"))
 
 
 @pytest.fixture
-def make_shadow(tmp_path: Path) -> Iterator[Any]:
+def make_shadow(tmp_path: Path) -> Iterator[MakeShadow]:
     """Makes an incumbent and the candidate's host."""
     resources: list[Any] = []
 
@@ -55,22 +56,22 @@ def first_steps(incumbent: IncumbentDesk, steps: int) -> Iterator[int]:
     return islice(incumbent.steps(incumbent.days[0]), steps)
 
 
-def test_an_identical_candidate_is_not_called_different(make_shadow: Any) -> None:
+def test_an_identical_candidate_is_not_called_different(make_shadow: MakeShadow) -> None:
     """Two days and the night between: every order the same, the same carried, and none of it by chance."""
-    incumbent, host = make_shadow(more="", candidate="")
+    incumbent, host = make_shadow(extra_config="", candidate="")
     for day in incumbent.days:
         play_day(incumbent, host, day)
-        incumbent.night()
+        incumbent.pass_night()
         for _ in range(20):
-            host.on(S)
+            host.advance(S)
     host.live.compare()
-    state = host.live.life.state
+    state = host.live.shadow_run.state
     assert state.compared is not None
     assert state.compared.orders == state.orders > 100
     assert (state.compared.differing, state.compared.moving) == (0, 0)
     assert state.followed is not None
     assert state.followed.reports > state.orders
-    assert (state.followed.left_out, state.followed.alone) == (0, 0)
+    assert (state.followed.discarded, state.followed.unmatched_requests) == (0, 0)
     assert [night["after"] for night in state.nights] == incumbent.days
     for night, incumbent_night in zip(state.nights, incumbent.session.carried, strict=True):
         assert night["open_orders"] == incumbent_night["open_orders"] > 0
@@ -81,19 +82,19 @@ def test_an_identical_candidate_is_not_called_different(make_shadow: Any) -> Non
     assert host.live.days.get("ACME", host.live.trade_date).meta.previous_session == incumbent.days[-1]
 
 
-def test_a_second_copy_of_the_candidate_shows_what_differs_by_chance(make_shadow: Any) -> None:
+def test_a_second_copy_of_the_candidate_shows_what_differs_by_chance(make_shadow: MakeShadow) -> None:
     """Both copies get the same; the desk does the same on the same input."""
-    incumbent, host = make_shadow(more="[divergence]\ncopy = true", days=1)
+    incumbent, host = make_shadow(extra_config="[divergence]\ncopy = true", days=1)
     for passed in first_steps(incumbent, 60):
-        host.on(passed)
+        host.advance(passed)
     host.live.compare()
-    compared = host.live.life.state.compared
+    compared = host.live.shadow_run.state.compared
     assert compared is not None
     assert compared.noise == 0.0
     assert compared.noise_orders >= compared.orders > 10
 
 
-def test_a_candidate_that_rounds_one_order_another_way_is_found(make_shadow: Any) -> None:
+def test_a_candidate_that_rounds_one_order_another_way_is_found(make_shadow: MakeShadow) -> None:
     """One lot less on one order: that order differs, in its quantity first, and no other order before it does."""
 
     class RoundingParents(Parents):
@@ -110,17 +111,17 @@ def test_a_candidate_that_rounds_one_order_another_way_is_found(make_shadow: Any
 
     incumbent, host = make_shadow(make_rounding_desk, days=1)
     for passed in first_steps(incumbent, 90):
-        host.on(passed)
+        host.advance(passed)
     host.live.compare()
-    compared = host.live.life.state.compared
+    compared = host.live.shadow_run.state.compared
     assert compared is not None
     assert compared.orders > 10
     assert 1 <= compared.unexplained == compared.differing < compared.orders / 2
     assert "order_qty" in compared.fields
-    assert host.live.life.state.faults["divergence"].count == 1
+    assert host.live.shadow_run.state.faults["divergence"].count == 1
 
 
-def test_a_candidate_that_dies_stays_dead(make_shadow: Any) -> None:
+def test_a_candidate_that_dies_stays_dead(make_shadow: MakeShadow) -> None:
     """It raises in the middle of a day: one fault, and a restart of the shadow heals nothing."""
 
     class DyingSubject(DeskSubject):
@@ -138,39 +139,39 @@ def test_a_candidate_that_dies_stays_dead(make_shadow: Any) -> None:
 
     incumbent, host = make_shadow(DyingSubject, days=1)
     for number, passed in enumerate(first_steps(incumbent, 60)):
-        host.on(passed)
+        host.advance(passed)
         if number == 45:
             host.kill()
-    state = host.live.life.state
+    state = host.live.shadow_run.state
     assert state.faults["crash"].count == 1
     assert "told to die" in state.faults["crash"].last[0].detail
     assert host.live.arms[0].session is not None
     assert host.live.arms[0].session.subject is None
     assert not next(component for component in state.components if component.name == "candidate").healthy
     assert state.clock.healthy_ns == 0
-    assert check_cutover(read_shadow_config(host.place / "shadow.toml"), host.wall).eligible is False
+    assert check_cutover(read_shadow_config(host.directory / "shadow.toml"), host.wall).eligible is False
 
 
 @pytest.mark.parametrize("at", [(3, 40, 41, 61), pytest.param((17, 60), marks=pytest.mark.slow)])
-def test_a_killed_shadow_plays_its_day_again_and_goes_on(make_shadow: Any, at: tuple[int, ...]) -> None:
+def test_a_killed_shadow_plays_its_day_again_and_goes_on(make_shadow: MakeShadow, at: tuple[int, ...]) -> None:
     """Killed at any moment, in the night, too: what is counted and what the candidate did are as without a kill."""
     incumbent, host = make_shadow()
     for number, passed in enumerate(incumbent.steps(incumbent.days[0], minutes=60)):
-        host.on(passed)
+        host.advance(passed)
         if number in at:
             host.kill()
-    incumbent.night()
+    incumbent.pass_night()
     for second in range(20):
-        host.on(S)
+        host.advance(S)
         if second in (8, 11, 15):
             host.kill()
     for passed in islice(incumbent.steps(incumbent.days[1]), 60):
-        host.on(passed)
+        host.advance(passed)
     host.kill()
-    host.on(S)
+    host.advance(S)
     host.live.compare()
-    state = host.live.life.state
-    assert state.clock.lives == len(at) + 5
+    state = host.live.shadow_run.state
+    assert state.clock.run_count == len(at) + 5
     assert state.compared is not None
     assert state.compared.orders + state.compared.moving == state.orders > 50
     assert state.compared.differing == 0
@@ -180,10 +181,10 @@ def test_a_killed_shadow_plays_its_day_again_and_goes_on(make_shadow: Any, at: t
     journal = host.live.arms[0].journals[-1].read_bytes()
     assert state.mutations >= journal.count(b'"kind":"')
     assert state.followed is not None
-    assert (state.followed.left_out, state.followed.alone) == (0, 0)
+    assert (state.followed.discarded, state.followed.unmatched_requests) == (0, 0)
 
 
-def test_a_feed_that_skips_and_lines_that_nobody_can_read_are_gaps(make_shadow: Any) -> None:
+def test_a_feed_that_skips_and_lines_that_nobody_can_read_are_gaps(make_shadow: MakeShadow) -> None:
     """Each is one fault, and is not counted again when its day is played again."""
     incumbent, host = make_shadow(days=1)
     for number, passed in enumerate(first_steps(incumbent, 30)):
@@ -191,45 +192,45 @@ def test_a_feed_that_skips_and_lines_that_nobody_can_read_are_gaps(make_shadow: 
             incumbent.feed.write(b'{"symbol": "ACME", "ts_event": 1, "price": "twelve"}\n')
         if number == 12:
             incumbent.seq += 5
-        host.on(passed)
+        host.advance(passed)
         if number in (11, 20):
             host.kill()
-    state = host.live.life.state
+    state = host.live.shadow_run.state
     assert state.faults["gap"].count == 2
     assert state.faults["gap"].last[0].detail.startswith("a line of market data cannot be read")
     assert "came after" in state.faults["gap"].last[1].detail
     assert state.clock.reset_count == 2
 
 
-def test_what_an_operator_does_to_a_freeze_is_an_input_like_any_other(make_shadow: Any) -> None:
+def test_what_an_operator_does_to_a_freeze_is_an_input_like_any_other(make_shadow: MakeShadow) -> None:
     """A fault freezes; thawed from outside it stays thawed when the shadow has been killed and plays its day again."""
     incumbent, host = make_shadow(candidate='faults = ["forget-carried-partial"]')
     play_day(incumbent, host, incumbent.days[0])
-    incumbent.night()
+    incumbent.pass_night()
     for _ in range(20):
-        host.on(S)
+        host.advance(S)
     for passed in islice(incumbent.steps(incumbent.days[1]), 60):
-        host.on(passed)
+        host.advance(passed)
     session = host.live.arms[0].session
     assert session is not None
     frozen = session.guard.frozen_scopes()
     assert frozen
-    state = host.live.life.state
+    state = host.live.shadow_run.state
     breaches = state.breach_count
     assert breaches == state.faults["breach"].count > 0
     for scope in frozen:
         session.guard.store.thaw(scope, "olga", "seen and understood", "the broker's statement", "", host.wall)
-    host.on(2 * S)
+    host.advance(2 * S)
     assert session.guard.frozen_scopes() == []
     host.kill()
     session = host.live.arms[0].session
     assert session is not None
     assert session.guard.frozen_scopes() == []
-    assert session.guard.store.in_force() == []
-    assert host.live.life.state.breach_count == breaches
+    assert session.guard.store.active_freezes() == []
+    assert host.live.shadow_run.state.breach_count == breaches
 
 
-def test_a_jump_of_the_host_s_clock_is_a_fault_and_moves_nothing(make_shadow: Any) -> None:
+def test_a_jump_of_the_host_s_clock_is_a_fault_and_moves_nothing(make_shadow: MakeShadow) -> None:
     """The candidate's time is the feed's."""
     incumbent, host = make_shadow(days=1)
     for number, passed in enumerate(first_steps(incumbent, 40)):
@@ -237,8 +238,8 @@ def test_a_jump_of_the_host_s_clock_is_a_fault_and_moves_nothing(make_shadow: An
             host.wall += 86_400 * S
         if number == 25:
             host.wall -= 4_000 * S
-        host.on(passed)
-    state = host.live.life.state
+        host.advance(passed)
+    state = host.live.shadow_run.state
     assert {name: faults.count for name, faults in state.faults.items()} == {"clock-skew": 2}
     assert host.live.trade_date == incumbent.days[0]
     session = host.live.arms[0].session
@@ -247,19 +248,19 @@ def test_a_jump_of_the_host_s_clock_is_a_fault_and_moves_nothing(make_shadow: An
     assert state.clock.reset_count == 0
 
 
-def test_a_silent_feed_stops_the_healthy_clock_and_not_the_day(make_shadow: Any) -> None:
+def test_a_silent_feed_stops_the_healthy_clock_and_not_the_day(make_shadow: MakeShadow) -> None:
     """Time goes on for the candidate, its timers with it; healthy it is not, until the feed is back."""
-    incumbent, host = make_shadow(days=1, more="[[component]]\nname = 'market data'\ndeadline_s = 120")
+    incumbent, host = make_shadow(days=1, extra_config="[[component]]\nname = 'market data'\ndeadline_s = 120")
     for passed in first_steps(incumbent, 20):
-        host.on(passed)
+        host.advance(passed)
     session = host.live.arms[0].session
     assert session is not None
     before_ns = session.clock.now_ns
     for _ in range(10):
-        host.on(60 * S)
+        host.advance(60 * S)
     assert session.clock.now_ns - before_ns == pytest.approx(600 * S, abs=2 * S)
-    assert host.live.life.state.faults["silence"].count == 1
-    assert host.live.life.state.clock.healthy_ns == 0
+    assert host.live.shadow_run.state.faults["silence"].count == 1
+    assert host.live.shadow_run.state.clock.healthy_ns == 0
 
 
 def _has_counted(state: Path, events: int, written_ns: int) -> bool:

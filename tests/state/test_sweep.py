@@ -62,13 +62,13 @@ Make = Callable[..., SweepSpec]
 
 @pytest.fixture(scope="module")
 def make_spec(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """A short day, or its first minutes: what `until` says."""
+    """A short day, or its first minutes: up to `end_fraction`."""
     directory = tmp_path_factory.mktemp("days")
     write_short_days(directory, minutes=4)
 
     def make(**fields: Any) -> SweepSpec:
         defaults: dict[str, Any] = {"symbols": ["BOLT"], "days": ["2024-11-27"], "day": "2024-11-27", "prove_every": 40}
-        return SweepSpec(**({"recordings": str(directory), "until": 0.4} | defaults | fields))
+        return SweepSpec(**({"recordings": str(directory), "end_fraction": 0.4} | defaults | fields))
 
     return make
 
@@ -87,7 +87,7 @@ def run_all_trials(directory: Path, spec: SweepSpec) -> list[TrialResult]:
 @pytest.mark.parametrize("day_share", [0.08, pytest.param(0.17, marks=pytest.mark.slow)])
 def test_the_desk_holds_wherever_it_is_tried(make_spec: Make, tmp_path: Path, day_share: float) -> None:
     """Every kind at every point of the first minutes: no breach, nothing unknown, as many trials as classes."""
-    swept = sweep(make_spec(days=["2024-11-27", "2024-11-29"], until=day_share), tmp_path, one_worker)
+    swept = sweep(make_spec(days=["2024-11-27", "2024-11-29"], end_fraction=day_share), tmp_path, one_worker)
     assert (swept.verdict, swept.findings, swept.problems) == ("holds", [], [])
     assert swept.is_exhaustive
     for kind in swept.spec.kinds:
@@ -168,7 +168,7 @@ def state_at(player: Player, time_ns: int) -> int | None:
 @pytest.mark.slow
 def test_forks_and_kills_in_the_process_agree(make_spec: Make, tmp_path: Path) -> None:
     """A subject that cannot live beside itself is tried in forks, with the same verdict and rejoin at every point."""
-    spec = make_spec(kinds=["kill"], faults=[FAULT], until=0.4)
+    spec = make_spec(kinds=["kill"], faults=[FAULT], end_fraction=0.4)
     local_results = {(result.number, result.kind): result for result in run_all_trials(tmp_path, spec)}
     forked = sweep(
         msgspec.structs.replace(spec, subject="tests.state.test_sweep:Together"), tmp_path / "forked", one_worker
@@ -208,7 +208,7 @@ def test_a_seeded_fault_is_found_and_its_schedule_shows_it(make_spec: Make, tmp_
 
 def test_what_a_subject_raises_is_its_breach(make_spec: Make, tmp_path: Path) -> None:
     """In a fork too: the fork answers, and nothing of it comes back into the walk."""
-    spec = make_spec(kinds=["disconnect"], subject="tests.state.test_sweep:Raises", until=0.15)
+    spec = make_spec(kinds=["disconnect"], subject="tests.state.test_sweep:Raises", end_fraction=0.15)
     swept = sweep(spec, tmp_path, one_worker)
     assert swept.count("disconnect", "breach") == count_trials(swept.classes, "disconnect")
     assert {result.oracle for result in swept.findings} == {"crash"}
@@ -302,15 +302,15 @@ def test_the_sum_differs_after_any_real_change(running_session: Session, change:
 SURVEY = """
 import sys, msgspec
 from pathlib import Path
-from holdover.explore.walk import Ground, survey
-ground = msgspec.json.decode(sys.argv[1], type=Ground)
-sys.stdout.buffer.write(msgspec.msgpack.encode(survey(ground, Path(sys.argv[2]), None)))
+from holdover.explore.walk import SweepSpec, survey_day
+spec = msgspec.json.decode(sys.argv[1], type=SweepSpec)
+sys.stdout.buffer.write(msgspec.msgpack.encode(survey_day(spec, Path(sys.argv[2]), None)))
 """
 
 
 def test_two_surveys_give_one_map(make_spec: Make, tmp_path: Path) -> None:
     """In this process and in another with another hash seed: marks, points, classes and pieces."""
-    spec = make_spec(until=1.0)
+    spec = make_spec(end_fraction=1.0)
     local_map = survey_day(spec, tmp_path / "mine", None)
     assert local_map == survey_day(spec, tmp_path / "again", None)
     completed = subprocess.run(

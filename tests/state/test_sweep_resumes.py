@@ -50,7 +50,7 @@ def make_spec(days: Path, **fields: Any) -> SweepSpec:
         "days": ["2024-11-27"],
         "day": "2024-11-27",
         "kinds": ["kill"],
-        "until": 0.6,
+        "end_fraction": 0.6,
     }
     return SweepSpec(**(defaults | {"recordings": str(days)} | fields))
 
@@ -138,13 +138,13 @@ def test_a_worker_that_dies_is_told_and_its_points_run_again(
     monkeypatch.setenv("HOLDOVER_TEST_DEADLY", str(tmp_path))
     messages: list[str] = []
     deadly = sweep(
-        make_spec(days, subject="tests.state.test_sweep_resumes:Deadly", until=0.35),
+        make_spec(days, subject="tests.state.test_sweep_resumes:Deadly", end_fraction=0.35),
         tmp_path / "deadly",
         lambda: make_process_pool(2),
         workers=2,
         progress=lambda swept, whole, message: messages.append(message),
     )
-    calm = sweep(make_spec(days, until=0.35), tmp_path / "calm", lambda: make_process_pool(2), workers=2)
+    calm = sweep(make_spec(days, end_fraction=0.35), tmp_path / "calm", lambda: make_process_pool(2), workers=2)
     assert (tmp_path / "mark").exists()
     assert deadly.worker_deaths == 1
     assert any(message.startswith("a worker died; points") for message in messages)
