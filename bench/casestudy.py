@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
                 bar.set_description(f"{task.kind} {task.fault or 'healthy'}")
                 bar.update(1)
 
-            run_store.fill(options.lives, options.workers, on_task_done)
+            run_store.run_missing(options.lives, options.workers, on_task_done)
         problems = false_alarms(run_store, options.lives)
         shown = frozenset(fault for fault in run_store.faults if run_store.is_shown(fault, options.lives))
         case_figures = figures(compose_runs(run_store, options.lives), shown, options.seed, options.years)
@@ -94,9 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
     print(text(case_figures))
     print("\n".join(_notes(result)))
-    print(
-        f"{options.out / 'casestudy.json'}, {options.out / 'casestudy-ratio.svg'}, {options.out / 'casestudy-novel.svg'}"
-    )
+    names = ("casestudy.json", "casestudy-ratio.svg", "casestudy-novel.svg")
+    print(", ".join(str(options.out / name) for name in names))
     return 0 if first_gate and not problems else 1
 
 
@@ -142,20 +141,21 @@ def compose_runs(run_store: RunStore, run_count: int) -> FaultRuns:
             if arm in ("fresh", ARMS[0])
             else [fault for fault in run_store.faults if run_store.is_shown(fault, run_count)]
         )
-        caught[arm] = frozenset(fault for fault in faults if run_store.gate(fault, arm).found)
+        caught[arm] = frozenset(fault for fault in faults if run_store.gate(fault, arm).is_caught)
     return FaultRuns(
-        {fault: [run_store.life(fault, number) for number in range(run_count)] for fault in run_store.faults}, caught
+        {fault: [run_store.read_run(fault, number) for number in range(run_count)] for fault in run_store.faults},
+        caught,
     )
 
 
 def false_alarms(run_store: RunStore, run_count: int) -> list[str]:
     """What was said of the desk without any fault; there should be nothing."""
     alarms = [
-        f"healthy life {number}: {run.breach or run.found}"
+        f"healthy life {number}: {run.breach or run.discovery}"
         for number in range(run_count)
-        if (run := run_store.life("", number)).breach is not None or run.found is not None
+        if (run := run_store.read_run("", number)).breach is not None or run.discovery is not None
     ]
-    return alarms + [f"gate {arm}: {run_store.gate('', arm).by}" for arm in ARMS if run_store.gate("", arm).found]
+    return alarms + [f"gate {arm}: {run_store.gate('', arm).by}" for arm in ARMS if run_store.gate("", arm).is_caught]
 
 
 def _result(
@@ -164,16 +164,18 @@ def _result(
     """Everything: what was asked for, on what, each fault, each figure."""
     faults = {}
     for fault in run_store.faults:
-        runs = [run_store.life(fault, number) for number in range(options.lives)]
+        runs = [run_store.read_run(fault, number) for number in range(options.lives)]
         number = run_store.guarded_number(fault, options.lives)
         shown = run_store.is_shown(fault, options.lives)
         faults[fault] = {
             "category": FAULTS[fault].category,
             "gates": {arm: run_store.gate(fault, arm).by or None for arm in ("fresh", *(ARMS if shown else ARMS[:1]))},
             "breached": sum(run.breach is not None for run in runs),
-            "found": sum(run.found is not None for run in runs),
+            "found": sum(run.discovery is not None for run in runs),
             "lives": msgspec.to_builtins(runs),
-            "left_a_frozen_scope": None if number is None else run_store.life(fault, number, guarded=True).sent_after,
+            "left_a_frozen_scope": None
+            if number is None
+            else run_store.read_run(fault, number, guarded=True).sent_after,
         }
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -186,9 +188,9 @@ def _result(
         },
         "catalogue": Catalogue.load().digest,
         "code": run_store.code,
-        "recordings": run_store.ground.recordings or "bundled",
-        "instruments": list(run_store.ground.symbols),
-        "simulated": any(recording.meta.simulated for recording in run_store.ground.store().list()),
+        "recordings": run_store.spec.recordings or "bundled",
+        "instruments": list(run_store.spec.symbols),
+        "simulated": any(recording.meta.simulated for recording in run_store.spec.store().list_recordings()),
         "lives": options.lives,
         "days": options.days,
         "days_of_long_lives": options.long,
@@ -234,8 +236,8 @@ def _notes(result: dict[str, Any]) -> list[str]:
         f"{' (simulated)' if result['simulated'] else ''}, {', '.join(result['instruments'])}",
         f"faulty changes a day, set by calibration: {a_day:.3f}; at {model.CHANGES_A_DAY:g} change a day "
         f"{a_day / model.CHANGES_A_DAY:.0%} of them carry a fault and "
-        f"{figure_values['rows'][0]['mean'] / model.DAYS_A_HALF / model.CHANGES_A_DAY:.0%} end in an incident of the first half "
-        f"(DORA's change failure rate: up to 5 % elite, 10 % high, 15 % medium)",
+        f"{figure_values['rows'][0]['mean'] / model.DAYS_A_HALF / model.CHANGES_A_DAY:.0%} end in an incident of the "
+        f"first half (DORA's change failure rate: up to 5 % elite, 10 % high, 15 % medium)",
         f"first half's gate: {fresh} of {len(faults)} faults found, line coverage {lines}; "
         f"Holdover's: {gate} of {len(faults)}",
         f"shown in a life: {len(shown)}; of these Holdover's gate lets {len(passed)} pass: {_names(passed)}",

@@ -82,7 +82,17 @@ def advance(session: Session, seconds: float) -> None:
 
 def unguard(session: Session) -> None:
     """From here on its guard does nothing."""
-    for name in ("record", "restore", "boundary", "quiescent", "reconciled", "tick", "reload", "subject_gone", "step"):
+    for name in (
+        "record",
+        "restore",
+        "boundary",
+        "quiescent",
+        "reconciled",
+        "tick",
+        "reload",
+        "mark_subject_down",
+        "step",
+    ):
         setattr(session.guard, name, NullGuardMethod())
 
 
@@ -93,7 +103,7 @@ def time_restart(session: Session) -> float:
     session.restart("clean")
     for _ in range(200):
         stack: Any = session.subject
-        if stack.stack.running:
+        if stack.stack.is_running:
             return time.perf_counter() - began
         session.run(session.clock.now_ns + 5_000_000)
     raise RuntimeError("its reconciliation does not end")

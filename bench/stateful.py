@@ -71,9 +71,8 @@ def main() -> None:
     if shared_rows:
         print(f"median of the ratios where both found: {statistics.median(row['ratio'] for row in shared_rows):.1f}")
     if shared_rows + sweep_only_rows:
-        print(
-            f"median of all, unfound at least: {statistics.median(row['ratio'] for row in shared_rows + sweep_only_rows):.1f}"
-        )
+        ratio = statistics.median(row["ratio"] for row in shared_rows + sweep_only_rows)
+        print(f"median of all, unfound at least: {ratio:.1f}")
 
 
 def measure_fault(name: str, budget_s: float, examples: int, plays: int) -> dict[str, Any]:

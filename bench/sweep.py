@@ -248,7 +248,8 @@ def main() -> None:
             times[name].append(run())
     middle = {name: statistics.median(several) for name, several in times.items()}
     print(
-        f"{rests:.0f} orders open, {len(points):,} points of {survey_map.point_count:,}, {arguments.minutes} minutes of market"
+        f"{rests:.0f} orders open, {len(points):,} points of {survey_map.point_count:,}, "
+        f"{arguments.minutes} minutes of market"
     )
     print(f"{'way':<20}{'points run':>12}{'ms a point':>12}{'points/s':>11}{'sweep is':>11}")
     for name, (count, _) in methods.items():

@@ -299,8 +299,8 @@ class RawClient:
         if seq is None:
             seq, self.seq = self.seq, self.seq + 1
         sending_time = format_utc_timestamp(time.time_ns())[:-6]
-        encoded_fields = "".join(f"{tag}={value}\x01" for tag, value in fields)
-        body = f"35={kind}\x0134={seq}\x0149={self.sender}\x0152={sending_time}\x0156={self.target}\x01{head}{encoded_fields}".encode()
+        header = f"35={kind}\x0134={seq}\x0149={self.sender}\x0152={sending_time}\x0156={self.target}\x01{head}"
+        body = (header + "".join(f"{tag}={value}\x01" for tag, value in fields)).encode()
         whole = b"8=FIX.4.4\x019=%d\x01" % len(body) + body
         return whole + b"10=%03d\x01" % (sum(whole) % 256)
 

@@ -65,7 +65,7 @@ def test_two_that_look_at_once_take_each_breach_once(stores: list[FreezeStore]) 
     ledgers = [IncidentLedger(store) for store in stores]
     counts: list[int] = []
     threads = [
-        threading.Thread(target=lambda ledger=shared_ledger: counts.append(ledger.take())) for shared_ledger in ledgers
+        threading.Thread(target=lambda ledger=ledger: counts.append(ledger.import_breaches())) for ledger in ledgers
     ]
     for thread in threads:
         thread.start()

@@ -72,14 +72,14 @@ def test_a_restart_brings_orders_and_positions_back_from_the_cache_database(sess
     subject = session.subject
     assert isinstance(subject, NautilusSubject)
     assert subject.stack is not None
-    assert not subject.stack.running  # it has not reconciled yet
+    assert not subject.stack.is_running  # it has not reconciled yet
     restored_orders = {subject.names.key(order): subject.names.order(order) for order in subject.stack.cache.orders()}
     assert {key: (order.cum_qty, order.ord_status, order.price) for key, order in restored_orders.items()} == {
         key: (order.cum_qty, order.ord_status, order.price) for key, order in orders.items()
     }
     assert sum(int(position.signed_qty) for position in subject.stack.cache.positions()) == net_qty
     run_minutes(session, 2)
-    assert subject.stack.running
+    assert subject.stack.is_running
     assert session.breaches == []
 
 
@@ -133,7 +133,7 @@ def test_a_freeze_is_in_force_before_a_restarted_one_does_anything(session: Sess
     order_count = len(session.venue.orders)
     run_minutes(session, 5)
     assert len(session.venue.orders) == order_count
-    assert session.leaked == []
+    assert session.leaked_requests == []
 
 
 def test_hedging_and_cash_hold_undisturbed(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ class FaultTable:
                 progress(f"{name}: shrinking what {method} found")
                 shrunk = self._shrink(schedule)
                 cell.operations = len(shrunk.operations)
-                cell.by = _invariant_names([shrunk.expect or cell.by, *cell.by.split(", ")])
+                cell.found_by = _invariant_names([shrunk.expect or cell.found_by, *cell.found_by.split(", ")])
                 if row.schedule is None or len(shrunk.operations) < len(row.schedule.operations):
                     row.schedule = shrunk
             cell.budget_s = self.budget_s if method in ("sweep", "search") else 0.0
@@ -286,7 +286,7 @@ class FaultTable:
         return FaultCell(is_found=bool(by), found_by=", ".join(by[:6]), runs=1), None
 
     def _sweep(self, name: str) -> tuple[FaultCell, Schedule | None]:
-        """Play the days as they are, sweep the start of the first day, play the declared stories, then sweep everything.
+        """Play the days as they are, sweep the start of the first day, play the declared stories, and sweep all days.
 
         The first breach ends it.
         """

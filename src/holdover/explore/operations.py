@@ -141,7 +141,7 @@ class OperationRunner:
         return [order for order in self.session.orders() if order.is_open and not order.is_pending]
 
     def _perform_action(self, action: str, *arguments: Any) -> None:
-        """Ask the subject to perform an action of its strategy or operator; does nothing when it has no `act` method."""
+        """Ask the subject to perform an action of its strategy or operator, if it has a method `perform`."""
         perform = getattr(self.session.subject, "perform", None)
         if perform is not None:
             perform(action, *arguments)

@@ -121,7 +121,7 @@ class PairRunner(TrialRunner):
     # -- the second fault -------------------------------------------------------------------------------------------
 
     def classes_at(self, point_kind: str) -> dict[str, bool]:
-        """Return the classes of a point. After a first fault they are computed; on the swept day the survey has them."""
+        """Return the classes of a point: on the swept day from the survey, after a first fault computed."""
         return DayWalk.classes_at(self, point_kind) if self.level == 1 else super().classes_at(point_kind)
 
     def on_point(self, point_kind: str, classes: dict[str, bool]) -> None:

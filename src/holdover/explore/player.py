@@ -49,7 +49,7 @@ class PlayResult:
 
     @property
     def mark(self) -> str:
-        """Return the first failure: `subsystem/invariant`, or `crash/` and the exception; empty when everything holds."""
+        """Return the first failure: `subsystem/invariant`, or `crash/` and the exception; empty without a failure."""
         if self.breaches:
             return self.breaches[0].mark
         return f"crash/{self.crash.partition(':')[0]}" if self.crash else ""
@@ -69,8 +69,9 @@ def open_store_for(schedule: Schedule, recordings: Path | None) -> RecordingStor
         recording = store.get(recorded_day.symbol, recorded_day.trade_date)
         if recorded_day.digest and recording.digest != recorded_day.digest:
             raise ScheduleError(
-                f"{schedule.name or 'the schedule'}: {recorded_day.symbol} on {recorded_day.trade_date} is another recording than the "
-                f"one it was found on ({recording.digest[:12]}, should be {recorded_day.digest[:12]})"
+                f"{schedule.name or 'the schedule'}: {recorded_day.symbol} on {recorded_day.trade_date} is "
+                f"another recording than the one it was found on ({recording.digest[:12]}, "
+                f"should be {recorded_day.digest[:12]})"
             )
     return store
 

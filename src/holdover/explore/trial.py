@@ -259,8 +259,8 @@ class TrialRunner(DayWalk):
 
     def try_kill(self, operation: Operation, number: int, image: dict[str, bytes]) -> list[TrialResult]:
         session = self.session
-        # Use a new directory: when an earlier subject's database connection is collected, it removes its write-ahead log by
-        # name, and that must not be the log of this trial.
+        # Use a new directory: when an earlier subject's database connection is collected, it removes its write-ahead
+        # log by name, and that must not be the log of this trial.
         directory_number = self._directory_counts[self.directory_prefix] = (
             self._directory_counts.get(self.directory_prefix, 0) + 1
         )

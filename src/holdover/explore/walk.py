@@ -230,7 +230,7 @@ class DayWalk:
     # -- hooks for subclasses ---------------------------------------------------------------------------------------
 
     def on_point(self, point_kind: str, classes: dict[str, bool]) -> None:
-        """Called at each point; `classes` says for each applicable group whether the point is the first of its class."""
+        """Called at each point; `classes` says per applicable group whether the point is the first of its class."""
 
     def on_grid_time(self, time_ns: int) -> None:
         """Called at each time of the grid."""
@@ -316,7 +316,7 @@ class Survey(DayWalk):
         self.round_trip_problem = ""
 
     def hook(self) -> None:
-        """Observe every event, and set the window in which points count; a whole day includes the time before the open."""
+        """Observe every event, and set the window in which points count; a whole day begins before the open."""
         super().hook()
         spec = self.spec
         self.window_ns = (

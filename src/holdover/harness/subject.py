@@ -206,7 +206,8 @@ def resolve_factory(name: str) -> Factory:
     module_name, _, attribute = name.partition(":")
     if not attribute:
         raise SubjectError(
-            f"{name!r} is no subject: write {', '.join(BUILTIN_SUBJECTS)}, or MODULE:NAME of a callable that takes a plan"
+            f"{name!r} is no subject: write {', '.join(BUILTIN_SUBJECTS)}, "
+            "or MODULE:NAME of a callable that takes a plan"
         )
     working_directory = os.getcwd()
     if "" not in sys.path and working_directory not in sys.path:

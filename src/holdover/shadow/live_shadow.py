@@ -1,10 +1,10 @@
 """A candidate that is run here, live, on the incumbent's inputs: market data and the reports about its orders.
 
 The candidate's orders go to a simulated venue, which answers them as the incumbent's orders were answered
-(`world/replicating_venue.py`). The time of this world is the feed's: the latest time stamp of an event, carried on by the
-monotonic clock, so that neither a silent feed nor a jump of the host's clock distorts it. Every input is stored before
-it is applied. A shadow that was killed replays its day from the day's start state, in no counted time, and continues:
-for the candidate the kill does not happen.
+(`world/replicating_venue.py`). The time of this world is the feed's: the latest time stamp of an event, carried on by
+the monotonic clock, so that neither a silent feed nor a jump of the host's clock distorts it. Every input is stored
+before it is applied. A shadow that was killed replays its day from the day's start state, in no counted time, and
+continues: for the candidate the kill does not happen.
 """
 
 from __future__ import annotations
@@ -353,8 +353,8 @@ class LiveShadow:
             state = load_start_snapshot(self.config, self.instruments)
             if state.info.trade_date >= self.trade_date:
                 raise ShadowConfigError(
-                    f"[candidate] snapshot {snapshot_path} was taken at the end of {state.info.trade_date}; what comes in is "
-                    f"of {self.trade_date}, which should be a later day"
+                    f"[candidate] snapshot {snapshot_path} was taken at the end of {state.info.trade_date}; "
+                    f"what comes in is of {self.trade_date}, which should be a later day"
                 )
             state.save(arm.root / "snapshots")
             names.append(state.name)

@@ -61,7 +61,8 @@ def run_recordings(
     unknown = [component.name for component in config.components if component.name not in VIRTUAL_COMPONENTS]
     if unknown:
         raise ShadowConfigError(
-            f"[[component]] {unknown[0]}: a run over recordings has {' and '.join(VIRTUAL_COMPONENTS)}, and knows of no other"
+            f"[[component]] {unknown[0]}: a run over recordings has {' and '.join(VIRTUAL_COMPONENTS)}, "
+            "and knows of no other"
         )
     with lock_directory(config.directory):
         return _run_laps(config, factory, recordings, symbols, days, hours, catalogue, schedule, progress)

@@ -75,8 +75,8 @@ class ShadowRun:
             self.state = ShadowState(virtual=virtual, began_ns=wall())
         if self.state.virtual != virtual:
             raise ShadowStateError(
-                f"{config.state_path}: was counted on the {'virtual' if self.state.virtual else 'real'} clock, and the two "
-                f"cannot be added up; take another [shadow] directory"
+                f"{config.state_path}: was counted on the {'virtual' if self.state.virtual else 'real'} clock, "
+                "and the two cannot be added up; take another [shadow] directory"
             )
         if kind and (self.state.kind or kind) != kind:
             raise ShadowStateError(

@@ -91,7 +91,8 @@ def find_contradictions(workstreams: Sequence[Workstream]) -> list[str]:
             problems.append(f"{workstream.name}: is blocked, and neither by what is not complete nor for a reason")
         if workstream.state in ("ready", "active", "complete") and incomplete_names:
             problems.append(
-                f"{workstream.name}: is {workstream.state}, but blocked by {', '.join(incomplete_names)}, which is not complete"
+                f"{workstream.name}: is {workstream.state}, but blocked by {', '.join(incomplete_names)}, "
+                "which is not complete"
             )
         if not workstream.owner.strip():
             problems.append(f"{workstream.name}: has no owner")

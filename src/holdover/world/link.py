@@ -420,7 +420,7 @@ class SimulatedLink:
         self._history = list(history)
         self._faults = [list(fault) for fault in faults]
         self.end = end
-        end.listener, end.dead = listener, is_dead
+        end.listener, end.is_dead = listener, is_dead
 
     def to_bytes(self) -> bytes:
         """Return the state of the link as bytes, messages in flight included."""

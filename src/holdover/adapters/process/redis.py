@@ -123,7 +123,8 @@ class RedisStore:
     def _redact_entry(self, entry: dict[str, Any], kind: str, rules: RedactionRules) -> None:
         if kind not in _READABLE:
             raise StateStoreError(
-                f"{self.name}: {_decode_text(entry['key'])} is a {kind}, which cannot be redacted; leave it out by `keys`"
+                f"{self.name}: {_decode_text(entry['key'])} is a {kind}, which cannot be redacted; "
+                "leave it out by `keys`"
             )
         name = _decode_text(entry["key"])
         value = self._read_value(entry["key"], kind)

@@ -85,8 +85,8 @@ class StateStores:
         """Check that this run may empty every store. Raises `StateStoreError` when it may not."""
         if self._protected_names:
             raise StateStoreError(
-                f"[[state]] {', '.join(self._protected_names)}: would be emptied and put back; say disposable = true where "
-                "nothing else is kept there, or give a path below the run's folder"
+                f"[[state]] {', '.join(self._protected_names)}: would be emptied and put back; say disposable = true "
+                "where nothing else is kept there, or give a path below the run's folder"
             )
 
 
