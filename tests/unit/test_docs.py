@@ -113,6 +113,7 @@ PATH_BASES = (
     ROOT,
     ROOT / "src/holdover",
     ROOT / "src/holdover/adapters/fix",
+    ROOT / "src/holdover/catalogue/predicates",
     ROOT / "src/holdover/console/templates",
     ROOT / "src/holdover/desk/faults",
     ROOT / "src/holdover/recording",
