@@ -230,8 +230,9 @@ def _notes(result: dict[str, Any]) -> list[str]:
     lines = "not measured" if result["line_coverage"] is None else f"{result['line_coverage']:.1f} %"
     a_day = figure_values["changes_a_day"]
     return [
-        f"{len(faults)} faults, {result['lives']} lives each, of {result['days']} days, and of "
-        f"{result['days_of_long_lives']} for what Holdover's gate lets pass; {result['plays']} plays a gate, "
+        f"{len(faults)} faults, {result['lives']} runs each, of {result['days']} days, and of "
+        f"{result['days_of_long_lives']} for faults that Holdover's gate lets pass; "
+        f"{result['plays']} schedules per gate, "
         f"{figure_values['years']} years from seed {figure_values['seed']}; recordings: {result['recordings']}"
         f"{' (simulated)' if result['simulated'] else ''}, {', '.join(result['instruments'])}",
         f"faulty changes a day, set by calibration: {a_day:.3f}; at {model.CHANGES_A_DAY:g} change a day "
@@ -240,11 +241,11 @@ def _notes(result: dict[str, Any]) -> list[str]:
         f"first half (DORA's change failure rate: up to 5 % elite, 10 % high, 15 % medium)",
         f"first half's gate: {fresh} of {len(faults)} faults found, line coverage {lines}; "
         f"Holdover's: {gate} of {len(faults)}",
-        f"shown in a life: {len(shown)}; of these Holdover's gate lets {len(passed)} pass: {_names(passed)}",
-        f"breached and found by nobody without a guard: {len(silent)}: {_names(silent)}",
-        f"found by people and not by the guard: {len(people)}: {_names(people)}",
-        f"never shown, so without incident in either half: {len(never)}: {_names(never)}",
-        f"with a guard that acts, messages that left a frozen scope: {sum(guarded)} in {len(guarded)} lives",
+        f"shown in a run: {len(shown)}; of these Holdover's gate lets {len(passed)} pass: {_names(passed)}",
+        f"breached and detected by nobody without a guard: {len(silent)}: {_names(silent)}",
+        f"detected by people and not by the guard: {len(people)}: {_names(people)}",
+        f"never shown, so without an incident in either half: {len(never)}: {_names(never)}",
+        f"with a guard that acts, messages that left a frozen scope: {sum(guarded)} in {len(guarded)} runs",
         f"false alarms on the desk without a fault: {len(result['false_alarms'])}",
         f"made on {result['machine']}, Python {result['versions']['python']}, catalogue {result['catalogue'][:12]}, "
         f"code {result['code'][:12]}",

@@ -99,7 +99,7 @@ def play_stories_with(path: str, subject: str) -> dict[str, str]:
 
 
 def table(subject: str, results: dict[str, dict[str, str]]) -> str:
-    """The page."""
+    """Return the page of one system as Markdown: the results by release, then each story."""
     stories = load_about(subject)
     page = stories.pop("page")
     from holdover.explore.schedule import read_schedule
@@ -109,8 +109,8 @@ def table(subject: str, results: dict[str, dict[str, str]]) -> str:
         "",
         f"Made with `python bench/findings.py {subject}` on the first {page['minutes']} minutes of ACME of 2024-11-27",
         f"(simulated; longer where a story needs it), with the adapter's own strategy. Each story is a schedule in "
-        f"the folder `{subject}/`:",
-        "`holdover replay` shows it. A cell is the first breach that a release has shown, or that it holds.",
+        f"the directory `{subject}/`;",
+        "to play it, run `holdover replay`. A cell names the first breach of a release, or that the story holds.",
         "",
         "| story | operations | " + " | ".join(results) + " |",
         "|---|---|" + "---|" * len(results),
@@ -130,9 +130,9 @@ def table(subject: str, results: dict[str, dict[str, str]]) -> str:
     if "undisturbed" in page and any(outcomes[UNDISTURBED] != "holds" for outcomes in results.values()):
         lines += ["", f"## {UNDISTURBED}", "", page["undisturbed"]]
     for name, story in stories.items():
-        lines += ["", f"## {name}", "", story["what"], "", f"Where: {story['where']}.", ""]
+        lines += ["", f"## {name}", "", story["summary"], "", f"Where: {story['where']}.", ""]
         lines.append(f"Not the adapter: {story['excluded']}")
-    lines += ["", "## What it has no word for", "", page["unspoken"], ""]
+    lines += ["", "## Not supported", "", page["unsupported"], ""]
     return "\n".join(lines)
 
 

@@ -79,7 +79,11 @@ def figures(
     rate = 0.0
     scenarios = [(f"{share:.0%} unseen", share, fault_runs) for share in SHARES]
     scenarios.append(
-        (f"{UNSEEN:.0%} unseen, and what no life shows is found at the end of its last", UNSEEN, worst_case(fault_runs))
+        (
+            f"{UNSEEN:.0%} unseen, and faults that no run shows are detected at the end of their last run",
+            UNSEEN,
+            worst_case(fault_runs),
+        )
     )
     for words, share, scenario_runs in scenarios:
         on_progress(words)

@@ -26,12 +26,12 @@ def tables(figures: Figures) -> list[tuple[str, list[str], list[list[str]]]]:
         [
             "incidents in two weeks, first half",
             "about 1",
-            f"{_format_per_fortnight(before.incidents)} (set so: an input)",
+            f"{_format_per_fortnight(before.incidents)} (calibrated: an input)",
         ],
         ["incidents in two weeks, second half", "", _format_per_fortnight(holdover.incidents)],
         ["faulty changes that the gate caught, second half", "", _format_percent(holdover.caught)],
         ["rate ratio, second half to first", "about 0.2", _format_interval(holdover.ratio, 2)],
-        ["rate ratio, the very same changes without and with", "", _format_interval(holdover.paired, 2)],
+        ["rate ratio, the same changes without and with Holdover", "", _format_interval(holdover.paired, 2)],
         ["rate ratio, all years together", "", f"{holdover.pooled:.2f}"],
         [f"rate ratio of one firm with {first} and {second}, exact interval", "", _format_exact(ratio, low, high)],
         ["share of novel, first half", "", _format_share(before.novel)],
@@ -40,14 +40,14 @@ def tables(figures: Figures) -> list[tuple[str, list[str], list[list[str]]]]:
             "mostly",
             f"{_format_share(holdover.novel)}, a year: {_format_interval(figures.novel, 2)}",
         ],
-        ["the same, had nothing been known of the first half", "", _format_share(figures.novel_alone)],
+        ["the same, without knowledge of the first half", "", _format_share(figures.novel_alone)],
         ["records to look at, first half", "", _format_interval(before.records)],
         ["records to look at, second half", "fewer", _format_interval(holdover.records)],
         ["trading days from the ship day to the incident, first half", "", _format_interval(before.waited)],
         ["the same, second half", "", _format_interval(holdover.waited)],
-        ["messages sent between breach and finding, first half", "", _format_interval(before.sent_after)],
+        ["messages sent between breach and detection, first half", "", _format_interval(before.sent_after)],
         ["the same, second half", "", _format_interval(holdover.sent_after)],
-        ["of what shipped in the first half, found by nobody in it", "", _format_share(figures.silent)],
+        ["of what shipped in the first half, detected by nobody in it", "", _format_share(figures.silent)],
     ]
     arms = [
         [
@@ -67,7 +67,7 @@ def tables(figures: Figures) -> list[tuple[str, list[str], list[list[str]]]]:
         for words, a_day, ratio_of, novel in figures.sensitivity
     ]
     return [
-        ("Beside the published case", ["figure", "published", "here: median (95 % of years)"], main),
+        ("Compared with the published case", ["figure", "published", "here: median (95 % of years)"], main),
         (
             "What each part is worth",
             [
@@ -83,8 +83,8 @@ def tables(figures: Figures) -> list[tuple[str, list[str], list[list[str]]]]:
             arms,
         ),
         (
-            "If more cannot be seen",
-            ["of the faulty changes", "faulty changes a day (set)", "rate ratio", "novel"],
+            "If more faults are undetectable",
+            ["of the faulty changes", "faulty changes a day (calibrated)", "rate ratio", "novel"],
             shares,
         ),
     ]

@@ -255,7 +255,7 @@ def test_tables_and_plots_say_the_same(study_figures: Any, tmp_path: Path) -> No
         assert all(row.name in words for row in study_figures.rows[2:])
         assert "published" in words
     screen = page.text(study_figures)
-    assert "Beside the published case" in screen
+    assert "Compared with the published case" in screen
     assert all(row.name in screen for row in study_figures.rows)
     path = tmp_path / "page.md"
     path.write_text(f"before\n{page.BEGIN}\nstale words\n{page.END}\nafter\n")

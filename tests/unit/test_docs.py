@@ -10,7 +10,10 @@ import pytest
 from holdover.recording import bundled_store
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = [
+    *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 def code_blocks(name: str, language: str) -> list[str]:
@@ -104,6 +107,39 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+PATH_BASES = (
+    ROOT,
+    ROOT / "src/holdover",
+    ROOT / "src/holdover/adapters/fix",
+    ROOT / "src/holdover/catalogue/predicates",
+    ROOT / "src/holdover/console/templates",
+    ROOT / "src/holdover/desk/faults",
+    ROOT / "src/holdover/recording",
+    ROOT / "tests/real",
+)
+"""The directories to which a path in the docs may be relative."""
+
+
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_named_modules_exist(name: str) -> None:
+    """Each file and directory in backticks exists; a path with a name in capitals is a placeholder."""
+    text = re.sub(r"```.*?```", "", (ROOT / name).read_text(), flags=re.DOTALL)
+    paths = set(re.findall(r"`([\w./-]+\.(?:py|toml|html|md)|[\w-]+(?:/[\w-]+)+)`", text))
+    paths = {path for path in paths if not re.search(r"\b[A-Z]{4,}\b", path)}
+    assert len(paths) > 20
+    assert [path for path in sorted(paths) if not any((base / path).exists() for base in PATH_BASES)] == []
+
+
+def test_named_tests_and_classes_exist() -> None:
+    """Each test function, class and method that CONTRIBUTING.md names is in the source or in the tests."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    sources = "".join(path.read_text() for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py"))
+    names = set(re.findall(r"`@?(test_\w+|[A-Z_]+_KINDS|[A-Z][a-z]+[A-Z]\w+)(?:\(.*?\))?`", text))
+    names |= {method for _, method in re.findall(r"`([A-Z]\w+)\.(\w+)`", text)}
+    assert len(names) > 10
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", sources)] == []
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pytest
+
 import holdover
+from holdover.catalogue import Catalogue, Invariant
+from holdover.cli import main
 
 SOURCE = Path(holdover.__file__).parent
 ROOT = Path(__file__).parents[2]
@@ -175,3 +181,144 @@ def test_everything_public_is_documented() -> None:
             if len((ast.get_docstring(node) or "").split()) < 2:
                 missing.append(f"{path}:{node.lineno}: {node.name}")
     assert missing == []
+
+
+# -- docs, catalogue entries and help texts ---------------------------------------------------------------------------
+
+PLAIN_WORDS = re.compile(
+    r"(?<![-\w])(?:beside|anew|occasions?|stands?|lives|life|whatever|somebody|houses?|rooms?|word|(?<!in )words"
+    r"|ways?|grounds?|hands?|(?:is|are|was|were|be|been|being) (?:told|said|asked))\b",
+    re.IGNORECASE,
+)
+"""Metaphors, and verbs without an agent: a text says more plainly what it means."""
+
+PHRASES = (
+    "no capital ever runs on",
+    "Where the two first part",
+    "is neither recorded nor on the disk",
+    "for what there was no occasion",
+    "its last memory is asked",
+    "and joined by none",
+    "does not finish what it began",
+    "takes upon himself",
+    "nothing of nothing",
+    "what it did not expect is its answer too",
+    "Where a click goes",
+    "One room, one noun",
+)
+"""Sentences that read like a translation; none of them may return."""
+
+FORMER_NAMES = re.compile(
+    r"\b(?:put_back|again\.py|word\.py|VenueWord|alone\.py|night\.py|hand\.py|ground\.py|thawing\.py|outside\.py"
+    r"|trade_by_hand|fill_late|Latches|auditlog\.py|desk/books\.py|core\.py|mirror\.py)\b"
+)
+
+PAGES = sorted(
+    [
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
+    ]
+)
+
+HELP_COUNT_MAX = 31
+"""The highest number of hits in help texts. This number may only be lowered."""
+
+
+def prose_of(page: Path) -> str:
+    """Return the prose of a page: without code, link targets, comments, and tables that a tool makes."""
+    text = re.sub(r"<!-- made by .*?<!-- end .*?-->|<!-- bench .*?<!-- end -->", "", page.read_text(), flags=re.DOTALL)
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"`[^`]+`|\]\([^)]*\)|<!--.*?-->", "", text)
+    if page.parent.name == "findings":
+        text = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)
+    return text
+
+
+def find_wording(text: str) -> list[str]:
+    """Return each word and phrase of a text that the language rules exclude."""
+    flat = " ".join(text.split())
+    return [*PLAIN_WORDS.findall(flat), *(phrase for phrase in PHRASES if phrase.lower() in flat.lower())]
+
+
+def entry_texts(invariant: Invariant) -> Iterator[str]:
+    """Yield every text of an entry that an operator reads."""
+    entry = invariant.entry
+    yield from (entry.statement, entry.description, entry.implication)
+    for step in entry.response:
+        yield from (step.step, step.done_when)
+
+
+class ParserCapturedError(Exception):
+    """Ends `main` once its parser is complete."""
+
+
+def parser_for(verb: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
+    """Return the parser that the command line makes for a verb; an unknown verb gives all verbs."""
+    captured: list[argparse.ArgumentParser] = []
+
+    def capture(parser: argparse.ArgumentParser, *arguments: object) -> None:
+        captured.append(parser)
+        raise ParserCapturedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", capture)
+        with pytest.raises(ParserCapturedError):
+            main([verb])
+    return captured[0]
+
+
+def verb_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of a parser's subcommands by name."""
+    subparsers = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return {name: subparser for action in subparsers for name, subparser in action.choices.items()}
+
+
+def help_texts(parser: argparse.ArgumentParser, path: str) -> Iterator[tuple[str, str]]:
+    """Yield every help text of a command and its subcommands, with the command line that shows it."""
+    yield from ((path, text) for text in (parser.description, parser.epilog) if text)
+    for action in parser._actions:
+        if action.help and action.help != argparse.SUPPRESS:
+            yield f"{path} {'/'.join(action.option_strings) or action.dest}", action.help
+        if isinstance(action, argparse._SubParsersAction):
+            yield from ((f"{path} {choice.dest}", choice.help) for choice in action._choices_actions if choice.help)
+    for name, subparser in verb_parsers(parser).items():
+        yield from help_texts(subparser, f"{path} {name}")
+
+
+def count_wording(texts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the excluded wording of labelled texts, without the labels whose texts are plain."""
+    return {label: hits for label, text in texts if (hits := find_wording(re.sub(r"`[^`]+`", "", text)))}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_docs_are_in_plain_language(page: Path) -> None:
+    """No page uses a metaphor, a verb without an agent, or a former name."""
+    assert find_wording(prose_of(page)) == []
+    assert FORMER_NAMES.findall(page.read_text()) == []
+
+
+def test_entries_are_in_plain_language() -> None:
+    """No text of a catalogue entry uses a metaphor or a verb without an agent."""
+    texts = ((invariant.name, text) for invariant in Catalogue.load() for text in entry_texts(invariant))
+    assert count_wording(texts) == {}
+
+
+def test_help_is_in_plain_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of help texts with such wording stays below its limit, which only falls."""
+    texts: dict[str, str] = {}
+    for verb in verb_parsers(parser_for("no-such-verb", monkeypatch)):
+        texts |= dict(help_texts(parser_for(verb, monkeypatch), "holdover"))
+    hits = count_wording(texts.items())
+    assert len(texts) > 200
+    assert len(hits) <= HELP_COUNT_MAX, hits
+
+
+def test_wording_is_found() -> None:
+    """The measure itself: whole words in any case, phrases over line ends; no part of another word."""
+    assert find_wording("It stands beside what is\ntold; a password understands houses.") == [
+        "stands",
+        "beside",
+        "is told",
+        "houses",
+    ]
+    assert find_wording("a system that no capital\never runs on") == ["no capital ever runs on"]

@@ -327,18 +327,18 @@ def faults_page(
     fault.
     """
     lines = [
-        "# What finds which seeded fault",
+        "# Which method finds which seeded fault",
         "",
         f"Made with `{command} --markdown docs/findings/faults.md` on {', '.join(symbols)} of {' and '.join(days)}. The",
-        "seconds are those of a machine of two cores that had other work to do, and are of no use for comparing machines.",
-        "Sweep and search end with the first breach or when their budget is spent, so *no* means *not in that time*; what",
-        f"they find is shrunk, and with more plays it may become shorter still. {_budgets(rows)}",
+        "seconds are those of a busy machine with two cores; do not compare machines by them.",
+        "Sweep and search end with the first breach or when their budget is spent, so *no* means *not in that time*. Each",
+        f"finding is shrunk; with more plays it may become shorter. {_budgets(rows)}",
         "",
         *[f"- {_summary(rows, method)}" for method in methods],
         "",
-        '"yes (1 in 2 s, 0 ops)" is: found after one run in two seconds, by a story without any operation, the days as',
-        "they are. *named* are the invariants that the fault itself violates, the one that it is named for first; *breached*",
-        "is what its shortest story breaches. `-` was not looked for.",
+        '"yes (1 in 2 s, 0 ops)" means: found after one run in two seconds, by a story without any operation (the',
+        "unchanged days). *named* lists the invariants that the fault itself violates, the main one first; *breached*",
+        "is the invariant that its shortest story breaches. `-` means that this method was not tried.",
         "",
         "| fault | named | " + " | ".join(methods) + " | breached | story |",
         "|---|---|" + "---|" * len(methods) + "---|---|",
@@ -346,7 +346,7 @@ def faults_page(
     for row in rows:
         deep = [row.cells[method] for method in reversed(methods) if method in row.cells and row.cells[method].found_by]
         by = next((cell.found_by for cell in sorted(deep, key=lambda cell: not cell.is_named)), "")
-        story = " ".join(row.schedule.describe()[1:]) or "the days as they are" if row.schedule is not None else ""
+        story = " ".join(row.schedule.describe()[1:]) or "the unchanged days" if row.schedule is not None else ""
         cells = " | ".join(_cell(row.cells.get(method)) for method in methods)
         lines.append(f"| {row.fault} | {' or '.join(row.catches)} | {cells} | {by} | {story} |")
     return "\n".join(lines) + "\n"
