@@ -54,8 +54,8 @@ def test_a_breach_explains_itself_in_decimals(make_guard: MakeGuard) -> None:
     guard = make_guard()
     guard.record("orders", BAD)
     assert guard.breaches[0].explanation == (
-        "order-quantity-conserved: <Order A1 PARTIALLY_FILLED 40/60 leaves 60>: "
-        "leaves_qty is 60, order_qty - cum_qty is 20"
+        "order-quantity-conserved: Order A1 (BUY 60 IBM) of account A: "
+        "the open quantity is 60, but the order quantity less the filled quantity is 20"
     )
 
 

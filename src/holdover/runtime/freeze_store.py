@@ -331,7 +331,7 @@ class FreezeStore(Outbox):
         file = self._sqlite_database()
         file.restore_image(image, 'SELECT COUNT(*) FROM "freeze"')
         file.create(_SCHEMA)
-        self._migrate()
+        self._check_version()
 
     # -- inside -------------------------------------------------------------------------------------------------
 
