@@ -224,3 +224,12 @@ def test_a_damaged_bundle_is_refused_in_a_sentence(
         Bundle.open(path)
     assert main(["reproduce", str(path), "--out", str(tmp_path / "o")]) == 2
     assert "bad.hbundle" in capsys.readouterr().err
+
+
+def test_a_bundle_of_a_former_version_is_refused(tmp_path: Path) -> None:
+    """Its parts have other keys: the sentence names both versions, whatever else its description lacks."""
+    path = tmp_path / "breach-1.hbundle"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("bundle.json", '{"version": 1, "mark": "orders/x"}')
+    with pytest.raises(BundleError, match="written in version 1, this Holdover reads version 2"):
+        Bundle.open(path)

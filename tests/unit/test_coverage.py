@@ -365,7 +365,7 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
         (lambda text: b"", "is empty"),
         (lambda text: b'{"some": "json"}', "is no coverage file"),
         (lambda text: b"\x00\x01 not json", "is no coverage file"),
-        (lambda text: text.replace(b'"version": 1', b'"version": 2'), "needs a newer Holdover"),
+        (lambda text: text.replace(b'"version": 2', b'"version": 3'), "needs a newer Holdover"),
         (lambda text: text.replace(b"restart:torn", b"restart:kill"), "is damaged"),
     ],
 )
@@ -418,7 +418,7 @@ def test_the_lock_file_reads_back_as_written(tmp_path: Path) -> None:
             lambda text: text.replace('"carried-partial", "link"]', '"carried-partial", "links"]'),
             "no axis is called 'links'",
         ),
-        (lambda text: text.replace("version = 1", "version = 7"), "this Holdover reads version 1"),
+        (lambda text: text.replace("version = 2", "version = 7"), "this Holdover reads version 2"),
         (lambda text: text + "\n[[", "not a TOML file"),
         (lambda text: text.replace("axes = ", "axis = "), "axis"),
     ],

@@ -17,7 +17,7 @@ from holdover.cli import gate as gate_verb
 from holdover.cli import main
 from holdover.coverage import CellWitness, CoverageData, CoverageLock, CoverageNumbers, Waiver, read_coverage
 from holdover.coverage.gate import CorpusStatus, Gate, judge_gate
-from holdover.coverage.results import StateTest, StateTestResults
+from holdover.coverage.results import ResultsError, StateTest, StateTestResults, read_results
 from holdover.report import coverage_page
 from holdover.runtime import Journal
 from holdover.runtime.axes import axes_in_use
@@ -469,3 +469,11 @@ def test_the_gate_runs_pytest_itself(pytester: pytest.Pytester, capfd: pytest.Ca
     gate_json = json.loads(capfd.readouterr().out)
     assert gate_json["checks"][0]["reasons"] == ["no state test ran; mark at least one with @pytest.mark.state"]
     assert main(["gate", "--", "--no-such-option"]) == 2
+
+
+def test_results_of_a_former_version_are_refused(tmp_path: Path) -> None:
+    """The sentence names both versions and the command that writes the file again."""
+    path = tmp_path / "results.json"
+    path.write_text('{"magic": "holdover-state-results", "version": 1, "tests": [{"test": "t", "outcome": "passed"}]}')
+    with pytest.raises(ResultsError, match="written as version 1, this Holdover reads version 2; run `pytest"):
+        read_results(path)

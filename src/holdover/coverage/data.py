@@ -30,7 +30,7 @@ from holdover.runtime.axes import Axis
 from holdover.runtime.cells import CellCounter
 
 MAGIC: Final = "holdover-state-coverage"
-VERSION: Final = 1
+VERSION: Final = 2
 T = TypeVar("T")
 
 

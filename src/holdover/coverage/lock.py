@@ -23,7 +23,7 @@ from holdover.runtime.cells import TRANSITIONS
 from holdover.runtime.files import read_toml
 
 LOCK_NAME: Final = "state-coverage.toml"
-VERSION: Final = 1
+VERSION: Final = 2
 DEFAULT_AXES: Final = ("orders", "carried-partial", "in-flight", "unacknowledged", "link", "reconciliation")
 """The axes of the product when the lock file names none: few enough that a person can read all cells."""
 PERCENT_THRESHOLDS: Final = ("c1", "pairs", "c2")
@@ -266,7 +266,7 @@ def read_lock(path: Path | None) -> CoverageLock:
     document = read_toml(path, LockError)
     version = document.get("version")
     if version != VERSION:
-        raise LockError(f"{path.name}: version is {version}, this Holdover reads version {VERSION}")
+        raise LockError(f"{path.name}: was written as version {version}, this Holdover reads version {VERSION}")
     try:
         lock = msgspec.convert(document, CoverageLock)
     except msgspec.ValidationError as problem:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 MAGIC: Final = "holdover-state-results"
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class ResultsError(ValueError):
@@ -27,6 +27,11 @@ class StateTest(msgspec.Struct, frozen=True, order=True):
     outcome: str
     events_played: int = 0
     is_logic: bool = False
+
+
+class _ResultsHeader(msgspec.Struct):
+    magic: str = ""
+    version: int = 0
 
 
 class StateTestResults(msgspec.Struct, kw_only=True):
@@ -70,16 +75,18 @@ def read_results(path: Path) -> StateTestResults | None:
     """Return the results in a file, or None when there is no file. Raises `ResultsError` for any other file."""
     if not path.exists():
         return None
+    content = path.read_bytes()
     try:
-        results = msgspec.json.decode(path.read_bytes(), type=StateTestResults)
+        header = msgspec.json.decode(content, type=_ResultsHeader)
+        if header.magic != MAGIC:
+            raise ResultsError(f"{path.name}: is no results file; its magic should be {MAGIC!r}")
+        if header.version != VERSION:
+            raise ResultsError(
+                f"{path.name}: was written as version {header.version}, this Holdover reads version {VERSION}; "
+                "run `pytest --state-cov` again"
+            )
+        return msgspec.json.decode(content, type=StateTestResults)
     except msgspec.MsgspecError as problem:
         raise ResultsError(
             f"{path.name}: is no results file, as `pytest --state-cov` writes it: {problem}"
         ) from problem
-    if results.magic != MAGIC:
-        raise ResultsError(f"{path.name}: is no results file; its magic should be {MAGIC!r}")
-    if results.version != VERSION:
-        raise ResultsError(
-            f"{path.name}: was written as version {results.version}, this Holdover reads version {VERSION}"
-        )
-    return results

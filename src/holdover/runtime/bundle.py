@@ -32,7 +32,7 @@ from holdover.runtime.redaction import RedactionRules
 if TYPE_CHECKING:
     from holdover.runtime.guard import Guard
 
-VERSION: Final = 1
+VERSION: Final = 2
 SUFFIX: Final = ".hbundle"
 _INFO_PART: Final = "bundle.json"
 _ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that the same content makes the same file
@@ -64,6 +64,10 @@ class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
     redacted: int = 0
     parts: dict[str, str] = {}
     version: int = VERSION
+
+
+class _BundleHeader(msgspec.Struct):
+    version: int = 0
 
 
 class BundledMutation(msgspec.Struct, frozen=True, array_like=True):
@@ -115,13 +119,15 @@ class Bundle:
         except Exception as problem:  # zlib.error and struct.error, by a damaged archive
             raise BundleError(f"{path.name}: damaged: {problem}") from problem
         try:
-            info = msgspec.json.decode(parts.pop(_INFO_PART), type=BundleInfo)
+            content = parts.pop(_INFO_PART)
+            version = msgspec.json.decode(content, type=_BundleHeader).version
+            if version != VERSION:
+                raise BundleError(f"{path.name}: written in version {version}, this Holdover reads version {VERSION}")
+            info = msgspec.json.decode(content, type=BundleInfo)
         except (KeyError, msgspec.MsgspecError) as problem:
             raise BundleError(
                 f"{path.name}: not a bundle: its {_INFO_PART} is missing or wrong ({problem})"
             ) from problem
-        if info.version != VERSION:
-            raise BundleError(f"{path.name}: written in version {info.version}, this Holdover reads version {VERSION}")
         for name, digest in info.parts.items():
             if name not in parts or hashlib.sha256(parts[name]).hexdigest() != digest:
                 raise BundleError(f"{path.name}: damaged: {name} is not what {_INFO_PART} says it was")

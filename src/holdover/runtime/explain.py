@@ -1,8 +1,13 @@
 """Explanations: why a predicate failed, in words derived from its source.
 
-The module parses the predicate's source and reports the branch taken, the conjunct that was false, the two
-sides of the comparison and the value of each. Amounts are printed in the instrument's decimals. If the source
-is not available or too complex, the explanation names only the records.
+The module parses the predicate's source, follows the branch that was taken to the condition that was false, and
+says its two sides with their values: *Order A1 (BUY 100 IBM): the filled quantity is 0, but the total booked
+quantity of its executions is 300*. Nobody writes these sentences by hand, so they cannot differ from the check.
+Names of variables never appear: a parameter is described by what it reads (a record of a subsystem, a running
+total), a field by its words in `record_text`, a value in the unit of the fields that it stands beside.
+
+If the source is not available or too complex, the explanation names the records and says that the rule does not
+hold. An explanation never raises: the breach matters more than its text.
 """
 
 from __future__ import annotations
@@ -13,31 +18,78 @@ import textwrap
 from collections.abc import Mapping
 from functools import lru_cache
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, Final
 
 from holdover.catalogue import BoundPredicate
+from holdover.catalogue.predicate import Read
 from holdover.model import Instrument, Record
+from holdover.runtime.record_text import describe_record, field_words, format_value, kind_words
+
+_OWNERS: Final = {
+    "venue": "the venue's",
+    "risk": "the risk check's",
+    "ledger": "the ledger's",
+    "gateway": "the gateway's",
+    "positions": "the position keeper's",
+    "orders": "the order manager's",
+}
+_PLACES: Final = {
+    "venue": "at the venue",
+    "risk": "in the risk check",
+    "ledger": "in the ledger",
+    "gateway": "at the gateway",
+    "positions": "in the position keeper",
+    "orders": "in the order manager",
+}
+_UNEXPLAINED: Final = "the rule does not hold"
+
+_MUST: Final[dict[type[ast.cmpop], str]] = {
+    ast.Eq: "equal to",
+    ast.NotEq: "different from",
+    ast.Lt: "below",
+    ast.LtE: "at most",
+    ast.Gt: "above",
+    ast.GtE: "at least",
+    ast.In: "one of",
+    ast.NotIn: "none of",
+}
+_MIRRORED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
+    ast.Lt: ast.Gt,
+    ast.LtE: ast.GtE,
+    ast.Gt: ast.Lt,
+    ast.GtE: ast.LtE,
+    ast.Eq: ast.Eq,
+    ast.NotEq: ast.NotEq,
+}
 
 
 def explain(bound: BoundPredicate, arguments: tuple[Any, ...], instruments: Mapping[str, Instrument]) -> str:
-    """Return one line: `NAME: RECORDS: LEFT is X, RIGHT is Y`. Never raises: an explanation must not hide a breach."""
+    """Return one line: `NAME: RECORD: LEFT is X, but RIGHT is Y`. Never raises."""
     records = [value for value in arguments if isinstance(value, Record)]
-    anchor = repr(records[0]) if records else "nothing recorded"
+    instrument = instruments.get(getattr(records[0], "symbol", "")) if records else None
+    subject = _describe_subject(records[0], instrument) if records else "Nothing is recorded"
     try:
-        reason = _find_reason(bound, arguments, instruments)
-    except Exception as problem:  # the breach matters more than its text
-        reason = f"does not hold ({type(problem).__name__} while explaining)"
-    return f"{bound.name}: {anchor}: {reason}"
+        reason = _find_reason(bound, arguments, instrument)
+    except Exception as error:
+        reason = f"{_UNEXPLAINED} ({type(error).__name__} while explaining)"
+    return f"{bound.name}: {subject}: {reason}"
 
 
-def _find_reason(bound: BoundPredicate, arguments: tuple[Any, ...], instruments: Mapping[str, Instrument]) -> str:
+def _describe_subject(record: Record, instrument: Instrument | None) -> str:
+    text = describe_record(record, instrument)
+    example = getattr(record, "first", "")
+    return f"{text} ({example})" if isinstance(example, str) and example else text
+
+
+def _find_reason(bound: BoundPredicate, arguments: tuple[Any, ...], instrument: Instrument | None) -> str:
     function = bound.function
     tree = _parse_function(function)
     if tree is None or not isinstance(function, FunctionType):
-        return "does not hold"
-    names = dict(zip((read.parameter for read in bound.reads), arguments, strict=True))
-    reader = _PredicateReader(function, names, instruments)
-    return reader.reason_in_block(tree.body) or "does not hold"
+        return _UNEXPLAINED
+    reader = _PredicateReader(function, bound.reads, arguments, instrument)
+    reason = reader.reason_in_block(tree.body) or _UNEXPLAINED
+    changes = reader.changes() if reason == _UNEXPLAINED else ""
+    return f"{reason}: {changes}" if changes else reason
 
 
 @lru_cache(maxsize=512)
@@ -53,16 +105,22 @@ def _parse_function(function: Any) -> ast.FunctionDef | None:
 class _PredicateReader:
     """Walks the body of one predicate with the arguments that failed it."""
 
-    def __init__(self, function: FunctionType, names: dict[str, Any], instruments: Mapping[str, Instrument]) -> None:
-        self.scope = {**function.__globals__, **names}
+    def __init__(
+        self, function: FunctionType, reads: tuple[Read, ...], arguments: tuple[Any, ...], instrument: Instrument | None
+    ) -> None:
+        self.reads = {read.parameter: read for read in reads}
+        self.arguments = dict(zip(self.reads, arguments, strict=True))
+        self.scope = {**function.__globals__, **self.arguments}
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             self.scope[name] = cell.cell_contents
-        self.records = {name: value for name, value in names.items() if isinstance(value, Record)}
-        first = next(iter(self.records.values()), None)
-        self.instrument = instruments.get(getattr(first, "symbol", ""))
+        self.instrument = instrument
+        self.anchor = reads[0].parameter
+        self.assigned: dict[str, ast.expr] = {}
 
     def value(self, node: ast.expr) -> Any:
         return eval(_compile_expression(node), self.scope)
+
+    # -- finding the condition that was false ---------------------------------------------------------------------
 
     def reason_in_block(self, body: list[ast.stmt]) -> str | None:
         """Return the reason from the statements that ran; None when no return was reached."""
@@ -72,88 +130,211 @@ class _PredicateReader:
                 if reason is not None:
                     return reason
             elif isinstance(statement, ast.Return):
-                return self.reason_of(statement.value) if statement.value else "does not hold"
+                return self.reason_of(statement.value) if statement.value else _UNEXPLAINED
             elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                self.scope[statement.targets[0].id] = self.value(statement.value)
+                name = statement.targets[0].id
+                self.scope[name] = self.value(statement.value)
+                self.assigned[name] = statement.value
             elif not isinstance(statement, ast.Expr):
-                return "does not hold"
+                return _UNEXPLAINED
         return None
 
     def reason_of(self, node: ast.expr) -> str:
+        """Return why an expression is false."""
+        node = self._resolve(node)
         if isinstance(node, ast.BoolOp):
-            return self.reason_of_junction(node)
-        if isinstance(node, ast.IfExp):
-            return self.reason_of(node.body if self.value(node.test) else node.orelse)
+            if isinstance(node.op, ast.Or):
+                return ", and ".join(self.reason_of(part) for part in node.values)
+            return next((self.reason_of(part) for part in node.values if not self.value(part)), _UNEXPLAINED)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            return f"{self.source_text(node.operand)} is {self.format_value(node.operand)}"
+            return self._statement(node.operand)
         if isinstance(node, ast.Compare):
-            return self.reason_of_comparison(node)
-        return f"{self.source_text(node)} is {self.format_value(node)}"
+            return self._reason_of_comparison(node)
+        if isinstance(node, ast.Constant):
+            return _UNEXPLAINED
+        return self._statement(node)
 
-    def reason_of_junction(self, node: ast.BoolOp) -> str:
-        if isinstance(node.op, ast.Or):
-            return ", and ".join(self.reason_of(part) for part in node.values)
-        return next((self.reason_of(part) for part in node.values if not self.value(part)), "does not hold")
+    def _resolve(self, node: ast.expr) -> ast.expr:
+        """Follow a conditional expression and an assigned name to the expression that decided."""
+        while True:
+            if isinstance(node, ast.IfExp):
+                node = node.body if self.value(node.test) else node.orelse
+            elif isinstance(node, ast.Name) and node.id in self.assigned:
+                node = self.assigned[node.id]
+            else:
+                return node
 
-    def reason_of_comparison(self, node: ast.Compare) -> str:
-        left_operand = node.left
-        for operator, right in zip(node.ops, node.comparators, strict=True):
-            pair = ast.Compare(left_operand, [operator], [right])
-            if not self.value(pair):
-                sides = [self._selected_branch(side) for side in (left_operand, right)]
-                statements = [
-                    f"{self.source_text(side)} is {self.format_value(side)}" for side in sides if not _is_literal(side)
-                ]
-                literal = [self.source_text(side) for side in sides if _is_literal(side)]
-                must = f", must be {_OPERATORS.get(type(operator), 'otherwise')} {literal[0]}" if literal else ""
-                return ", ".join(statements) + must
-            left_operand = right
-        return "does not hold"
-
-    def _selected_branch(self, node: ast.expr) -> ast.expr:
-        while isinstance(node, ast.IfExp):
-            node = node.body if self.value(node.test) else node.orelse
-        return node
-
-    def source_text(self, node: ast.expr) -> str:
-        """Return the expression's source, without the `order.` prefix if there is only one record."""
-        source = ast.unparse(node)
-        if len(self.records) == 1:
-            source = source.replace(f"{next(iter(self.records))}.", "")
-        return source
-
-    def format_value(self, node: ast.expr) -> str:
+    def _statement(self, node: ast.expr) -> str:
+        """Say what the value of an expression is."""
+        node = self._resolve(node)
         value = self.value(node)
-        if isinstance(value, frozenset | set | tuple):
-            return ", ".join(sorted(str(getattr(item, "name", item)) for item in value)) or "nothing"
-        if isinstance(value, bool) or not isinstance(value, int):
-            return getattr(value, "name", None) or repr(value)
-        if self.instrument is None:
-            return str(value)
-        names = " ".join(part.attr if isinstance(part, ast.Attribute) else "" for part in ast.walk(node))
-        if "notional" in names:
-            return self.instrument.notional_text(value)
-        if "price" in names or "_px" in names:
-            return self.instrument.price_text(value)
-        return self.instrument.quantity_text(value) if "qty" in names else str(value)
+        if isinstance(node, ast.Attribute) and isinstance(value, bool):
+            owner = self._owner_noun(node.value)
+            adjective = field_words(node.attr)
+            return f"{owner} is {'' if value else 'not '}{adjective}"
+        if isinstance(node, ast.Compare):
+            return f"{self.phrase(node.left)} is {self._format(self.value(node.left), node.left)}"
+        return f"{self.phrase(node)} is {self._format(value, node)}"
+
+    # -- comparisons ----------------------------------------------------------------------------------------------
+
+    def _reason_of_comparison(self, node: ast.Compare) -> str:
+        left = node.left
+        for operator, right in zip(node.ops, node.comparators, strict=True):
+            if not self.value(ast.Compare(left, [operator], [right])):
+                return self._explain_pair(self._resolve(left), operator, self._resolve(right))
+            left = right
+        return _UNEXPLAINED
+
+    def _explain_pair(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> str:
+        if isinstance(operator, ast.Is | ast.IsNot):
+            return self._explain_identity(left, operator)
+        if self._is_literal(left) and not self._is_literal(right) and type(operator) in _MIRRORED:
+            left, operator, right = right, _MIRRORED[type(operator)](), left
+        left_value, right_value = self.value(left), self.value(right)
+        if isinstance(left_value, bool) and isinstance(right_value, bool):
+            return f"{self._statement(left)}, and {self._statement(right)}"
+        if isinstance(left_value, Record) and isinstance(right_value, Record) and isinstance(operator, ast.Eq):
+            return self._differing_fields(left_value, right_value) or _UNEXPLAINED
+        unit = f"{_field_names(left)} {_field_names(right)}"
+        left_text = format_value(left_value, unit, self.instrument)
+        right_text = format_value(right_value, unit, self.instrument)
+        statement = f"{self.phrase(left)} is {left_text}"
+        must = _MUST.get(type(operator), "otherwise")
+        if isinstance(operator, ast.In | ast.NotIn):
+            return f"{statement}{self._before_text(left)}, but must be {must}: {right_text}"
+        if self._is_literal(right):
+            expected = right_text if isinstance(operator, ast.Eq) else f"{must} {right_text}"
+            return f"{statement}{self._before_text(left)}, but must be {expected}"
+        if isinstance(operator, ast.Eq):
+            return f"{statement}, but {self.phrase(right)} is {right_text}"
+        return f"{statement}, but must be {must} {self.phrase(right)}, {right_text}"
+
+    def _explain_identity(self, node: ast.expr, operator: ast.cmpop) -> str:
+        value = self.value(node)
+        if isinstance(operator, ast.Is):
+            if isinstance(node, ast.Name) and node.id in self.reads and self.reads[node.id].source == "before":
+                return "it is recorded already" + (f": {self.changes()}" if self.changes() else "")
+            return f"there must be no {self._noun(node)}, but there is {self._format(value, node)}"
+        return f"there is no {self._noun(node)}"
+
+    def _before_text(self, node: ast.expr) -> str:
+        """Return the field's value before, when the predicate reads the record that was replaced."""
+        before = next((read.parameter for read in self.reads.values() if read.source == "before"), "")
+        record = self.arguments.get(before)
+        is_anchor_field = (
+            isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == self.anchor
+        )
+        if record is None or not is_anchor_field or not isinstance(node, ast.Attribute):
+            return ""
+        value = getattr(record, node.attr)
+        return f" (before: {format_value(value, node.attr, self.instrument)})"
+
+    def changes(self) -> str:
+        """Return how the anchor differs from the record that it replaced; empty when that is not read or not there."""
+        before = next((read.parameter for read in self.reads.values() if read.source == "before"), "")
+        previous, record = self.arguments.get(before), self.arguments[self.anchor]
+        if not isinstance(previous, Record) or not isinstance(record, Record):
+            return ""
+        return self._differing_fields(record, previous, verb="was")
+
+    def _differing_fields(self, record: Record, other_record: Record, verb: str = "is") -> str:
+        parts = []
+        for name in record.__struct_fields__:
+            value, other_value = getattr(record, name), getattr(other_record, name, None)
+            if value != other_value and name != "transact_time_ns":
+                texts = [format_value(side, name, self.instrument) for side in (value, other_value)]
+                connective = "it was" if verb == "was" else "on the other side it is"
+                parts.append(f"the {field_words(name)} is {texts[0]}, {connective} {texts[1]}")
+        return "; ".join(parts)
+
+    # -- phrases --------------------------------------------------------------------------------------------------
+
+    def phrase(self, node: ast.expr) -> str:
+        """Return an expression in words."""
+        node = self._resolve(node)
+        if isinstance(node, ast.Attribute):
+            return f"{self._owner(node.value)} {field_words(node.attr)}"
+        if isinstance(node, ast.Name):
+            return self._parameter_phrase(node.id)
+        if isinstance(node, ast.BinOp):
+            joint = {ast.Add: "plus", ast.Sub: "less", ast.Mult: "times"}.get(type(node.op), "and")
+            return f"{self.phrase(node.left)} {joint} {self.phrase(node.right)}"
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return f"minus {self.phrase(node.operand)}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "abs" and node.args:
+            return f"the size of {self.phrase(node.args[0])}"
+        if self._is_literal(node):
+            return self._format(self.value(node), node)
+        if isinstance(node, ast.Call) and self._reads_freezes(node):
+            return "the frozen scope that it leaves"
+        if isinstance(node, ast.Call):
+            return "the value of " + field_words(ast.unparse(node.func).rpartition(".")[2])
+        return "the condition " + ast.unparse(node).replace("_", " ")
+
+    def _reads_freezes(self, node: ast.Call) -> bool:
+        owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+        return isinstance(owner, ast.Name) and owner.id in self.reads and self.reads[owner.id].source == "frozen"
+
+    def _parameter_phrase(self, name: str) -> str:
+        read = self.reads.get(name)
+        if read is None:
+            return f"the {field_words(name.lower())}"
+        if read.total is not None:
+            total = read.total.sum
+            location = f" {_describe_place(total.subsystem)}" if total.subsystem == "venue" else ""
+            return f"the total {field_words(total.of)} of its {kind_words(total.kind)}s{location}"
+        return f"the {kind_words(read.kind)}" if read.kind is not None else f"the {field_words(name)}"
+
+    def _owner(self, node: ast.expr) -> str:
+        """Return whose field it is, as a possessive or an article."""
+        if not isinstance(node, ast.Name):
+            return "the"
+        read = self.reads.get(node.id)
+        if read is None or node.id == self.anchor:
+            return "the"
+        if read.source == "before":
+            return "the previous"
+        if read.source == "boundary":
+            return "the boundary's"
+        anchor = self.reads[self.anchor]
+        if read.subsystem is not None and read.subsystem != anchor.subsystem and read.kind is anchor.kind:
+            return _OWNERS.get(read.subsystem, f"the {read.subsystem} subsystem's")
+        if read.subsystem in ("venue", "risk") and read.kind is not anchor.kind:
+            return _OWNERS[read.subsystem]
+        if read.kind is anchor.kind and read.kind is not None:
+            return f"the {field_words(node.id)} {kind_words(read.kind)}'s"
+        return f"the {kind_words(read.kind)}'s" if read.kind is not None else "the"
+
+    def _owner_noun(self, node: ast.expr) -> str:
+        if isinstance(node, ast.Name) and node.id in self.reads:
+            return f"the {self._noun(node)}"
+        return "it"
+
+    def _noun(self, node: ast.expr) -> str:
+        if isinstance(node, ast.Name) and node.id in self.reads:
+            read = self.reads[node.id]
+            kind = kind_words(read.kind) if read.kind is not None else field_words(node.id)
+            return f"{kind} {_describe_place(read.subsystem)}" if read.subsystem and node.id != self.anchor else kind
+        return field_words(ast.unparse(node))
+
+    def _is_literal(self, node: ast.expr) -> bool:
+        """Whether an expression is a constant of the rule: it reads no argument and no assigned name."""
+        return not any(
+            isinstance(part, ast.Name) and (part.id in self.reads or part.id in self.assigned)
+            for part in ast.walk(node)
+        ) and not isinstance(node, ast.Call)
+
+    def _format(self, value: Any, node: ast.expr) -> str:
+        return format_value(value, _field_names(node), self.instrument)
 
 
-_OPERATORS: dict[type[ast.cmpop], str] = {
-    ast.Eq: "equal to",
-    ast.NotEq: "other than",
-    ast.Lt: "below",
-    ast.LtE: "at most",
-    ast.Gt: "above",
-    ast.GtE: "at least",
-    ast.In: "one of",
-    ast.NotIn: "none of",
-    ast.Is: "",
-    ast.IsNot: "other than",
-}
+def _describe_place(subsystem: str | None) -> str:
+    return _PLACES.get(subsystem or "", f"in {subsystem}")
 
 
-def _is_literal(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant | ast.Tuple | ast.Set | ast.List)
+def _field_names(node: ast.expr) -> str:
+    return " ".join(part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute))
 
 
 def _compile_expression(node: ast.expr) -> CodeType:

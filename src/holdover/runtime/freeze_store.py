@@ -17,8 +17,8 @@ from holdover.runtime.breach import Breach, Page
 from holdover.runtime.database import Database, RunStatement, SqliteDatabase, StoreError, next_number
 from holdover.runtime.outbox import Outbox
 
+_META_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS breach (number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS "freeze" (
     number INTEGER PRIMARY KEY, scope TEXT NOT NULL, allows TEXT NOT NULL, invariant TEXT NOT NULL,
@@ -44,11 +44,7 @@ CREATE INDEX IF NOT EXISTS in_force ON "freeze" (number) WHERE thawed_ns IS NULL
 CREATE INDEX IF NOT EXISTS due ON outbox (number) WHERE delivered_ns IS NULL;
 """
 _TABLES: Final = ("breach", "freeze", "outbox", "alert", "request", "tick", "beat", "audit")
-_VERSION: Final = "2"
-_MIGRATION_FROM_1: Final = (
-    "ALTER TABLE \"freeze\" ADD COLUMN holder TEXT NOT NULL DEFAULT ''",
-    "ALTER TABLE outbox ADD COLUMN event TEXT NOT NULL DEFAULT 'trigger'",
-)
+_VERSION: Final = "3"
 
 
 FreezeIdentity = tuple[int, str, str, int]
@@ -99,24 +95,22 @@ class FreezeStore(Outbox):
     def __init__(self, location: Path | Database, name: str = "") -> None:
         self.database = SqliteDatabase(location) if isinstance(location, Path) else location
         self.name = name
+        self.database.create(_META_SCHEMA)
+        self._check_version()
         self.database.create(_SCHEMA)
-        self._migrate()
 
-    def _migrate(self) -> None:
-        def work(run: RunStatement) -> str:
+    def _check_version(self) -> None:
+        """Write the version into a new store; refuse a store of another version before anything else touches it."""
+
+        def read_or_write_version(run: RunStatement) -> str:
             run("INSERT INTO meta VALUES ('version', ?) ON CONFLICT DO NOTHING", _VERSION)
-            version = str(run("SELECT value FROM meta WHERE name='version'")[0][0])
-            if version == "1":
-                for statement in _MIGRATION_FROM_1:
-                    run(statement)
-                run("UPDATE meta SET value=? WHERE name='version'", _VERSION)
-                version = _VERSION
-            return version
+            return str(run("SELECT value FROM meta WHERE name='version'")[0][0])
 
-        version = self.database.write(work)
+        version = self.database.write(read_or_write_version)
         if version != _VERSION:
             raise StoreError(
-                f"{self.database.name}: written as version {version}, this Holdover reads version {_VERSION}"
+                f"{self.database.name}: written as version {version}, this Holdover reads version {_VERSION}; "
+                f"thaw what is frozen with the Holdover that wrote it, then give the guard a new store"
             )
 
     def close(self) -> None:
@@ -337,7 +331,7 @@ class FreezeStore(Outbox):
         file = self._sqlite_database()
         file.restore_image(image, 'SELECT COUNT(*) FROM "freeze"')
         file.create(_SCHEMA)
-        self._migrate()
+        self._check_version()
 
     # -- inside -------------------------------------------------------------------------------------------------
 

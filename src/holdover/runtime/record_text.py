@@ -1,0 +1,212 @@
+"""Records, fields and values in words, for breaches, alerts and screens.
+
+People read decimals, sides and statuses in words, and times with their zone; the raw record stands elsewhere.
+A record kind or field that this module does not know is described by its own name.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Final
+
+from holdover.model import (
+    CASH_UNIT,
+    Balance,
+    Execution,
+    Exposure,
+    Instrument,
+    Link,
+    Order,
+    ParentOrder,
+    Position,
+    Record,
+    Request,
+)
+
+FIELD_WORDS: Final[dict[str, str]] = {
+    "order_qty": "order quantity",
+    "cum_qty": "filled quantity",
+    "leaves_qty": "open quantity",
+    "filled_qty": "filled quantity",
+    "working_qty": "working quantity",
+    "net_qty": "net position",
+    "carried_qty": "carried position",
+    "reserved_qty": "reserved quantity",
+    "notional": "traded notional",
+    "ord_status": "status",
+    "ord_type": "order type",
+    "price": "limit price",
+    "stop_px": "stop price",
+    "last_qty": "execution quantity",
+    "last_px": "execution price",
+    "qty_delta": "booked quantity",
+    "notional_delta": "booked notional",
+    "signed_qty": "signed quantity",
+    "cash_delta": "cash flow",
+    "cl_ord_id": "ClOrdID",
+    "root_cl_ord_id": "first ClOrdID",
+    "orig_cl_ord_id": "OrigClOrdID",
+    "cl_ord_link_id": "ClOrdLinkID",
+    "order_id": "OrderID",
+    "exec_id": "ExecID",
+    "exec_ref_id": "ExecRefID",
+    "exec_type": "execution type",
+    "time_in_force": "time in force",
+    "position_effect": "position effect",
+    "reference_version": "reference data version",
+    "in_seq": "inbound sequence number",
+    "out_seq": "outbound sequence number",
+    "missing": "number of missing records",
+    "regressed": "number of records that came back older",
+    "differences": "number of differing totals",
+    "lost_count": "number of lost freezes",
+    "differing": "number of differing records",
+    "changed": "number of changed records",
+    "poss_resend": "a possible resend",
+    "declared": "announced",
+    "foreign": "foreign",
+    "position_max": "position limit",
+    "order_qty_max": "order quantity limit",
+    "open_qty_max": "open quantity limit",
+    "unacknowledged": "unacknowledged count",
+    "closing_uncancelled_qty": "closing quantity",
+    "time_ns": "time",
+    "previous_ns": "time read before",
+}
+"""The words for the fields of the built-in records. Other fields are described by their names."""
+
+_ABBREVIATIONS: Final = {"qty": "quantity", "px": "price", "id": "ID", "ord": "order", "seq": "sequence number"}
+_CASH_FIELDS: Final = ("cash", "fee", "transfers")
+"""Fields in the cash unit, whatever the instrument."""
+
+_DAYTIME_NS: Final = 10**17
+"""A value of a `_ns` field above this is a time since the epoch, below it a duration."""
+
+
+def field_words(name: str) -> str:
+    """Return a field's name in words, without an article."""
+    if name in FIELD_WORDS:
+        return FIELD_WORDS[name]
+    words = [_ABBREVIATIONS.get(word, word) for word in name.strip("_").split("_")]
+    return " ".join(word for word in words if word not in ("ns", "is", "has")) or name
+
+
+def kind_words(kind: type[Record]) -> str:
+    """Return a record kind's name in lower-case words: `parent order` for `ParentOrder`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
+
+
+def describe_record(record: Record, instrument: Instrument | None = None) -> str:
+    """Return what identifies a record, in words: `Order A1 (BUY 100 IBM)`.
+
+    Quantities are in the instrument's decimals when it is known, in lots otherwise.
+    """
+    match record:
+        case Order():
+            return f"Order {record.root_cl_ord_id} ({_side_and_quantity(record, instrument)}){_account(record.account)}"
+        case Request():
+            verb = record.msg_type.name.replace("_", " ").lower()
+            return f"Request {record.cl_ord_id} ({verb}: {_side_and_quantity(record, instrument)})"
+        case ParentOrder():
+            return f"Parent order {record.parent_id} ({_side_and_quantity(record, instrument)})"
+        case Execution():
+            quantity = format_quantity(record.last_qty, instrument)
+            price = format_price(record.last_px, instrument)
+            return (
+                f"Execution {record.exec_id} of order {record.root_cl_ord_id} "
+                f"({record.side.name} {quantity} {record.symbol} at {price})"
+            )
+        case Position() | Exposure():
+            holder = f" of account {record.account}" if record.account else ""
+            return f"{'Position' if isinstance(record, Position) else 'Exposure'}{holder} in {record.symbol}"
+        case Balance():
+            return f"Balance of account {record.account} in {record.currency}"
+        case Link():
+            return f"Link {record.name}"
+    text = f"{kind_words(type(record))} {record.key}".strip()
+    return text[:1].upper() + text[1:]
+
+
+def _account(account: str) -> str:
+    return f" of account {account}" if account else ""
+
+
+def _side_and_quantity(record: Order | Request | ParentOrder, instrument: Instrument | None) -> str:
+    return f"{record.side.name} {format_quantity(record.order_qty, instrument)} {record.symbol}"
+
+
+def format_quantity(lots: int, instrument: Instrument | None) -> str:
+    """Return a quantity with separators: in the instrument's decimals, in lots without an instrument."""
+    return _with_separators(instrument.quantity_text(lots)) if instrument is not None else f"{lots:,}"
+
+
+def format_price(ticks: int, instrument: Instrument | None) -> str:
+    """Return a price in the instrument's decimals, in ticks without an instrument."""
+    return _with_separators(instrument.price_text(ticks)) if instrument is not None else f"{ticks:,} ticks"
+
+
+def format_value(value: Any, name: str, instrument: Instrument | None) -> str:
+    """Return the value of a field, or of an expression over fields, as people read it.
+
+    Args:
+        value: an integer in the model's units, an enum, a text, a record, or a collection of these.
+        name: the field's name, or the names in the expression; it decides the unit (`_qty`, `price`, `_px`, `_ns` ...).
+        instrument: gives the decimals; without it integers are printed as they are.
+    """
+    if value is None:
+        return "missing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Enum):
+        return value.name.replace("_", " ").lower()
+    if isinstance(value, frozenset | set | tuple | list):
+        return ", ".join(sorted(format_value(item, name, instrument) for item in value)) or "nothing"
+    if isinstance(value, Record):
+        return describe_record(value, instrument)
+    if isinstance(value, int):
+        return _format_integer(value, name, instrument)
+    return str(value) or "empty"
+
+
+def _format_integer(value: int, name: str, instrument: Instrument | None) -> str:
+    if name.endswith("_ns"):
+        return format_time(value) if abs(value) >= _DAYTIME_NS else format_duration(value)
+    if any(word in name for word in _CASH_FIELDS):
+        return _with_separators(f"{(value * CASH_UNIT).normalize():f}")
+    if instrument is not None and "notional" in name:
+        return _with_separators(instrument.notional_text(value))
+    if instrument is not None and ("price" in name or "_px" in name):
+        return _with_separators(instrument.price_text(value))
+    if instrument is not None and "qty" in name:
+        return _with_separators(instrument.quantity_text(value))
+    return f"{value:,}"
+
+
+def format_time(time_ns: int) -> str:
+    """Return a time in UTC to the millisecond: `2024-11-27 14:31:05.250 UTC`."""
+    moment = datetime.fromtimestamp(time_ns // 1_000_000_000, tz=UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{time_ns // 1_000_000 % 1000:03d} UTC"
+
+
+def format_duration(duration_ns: int) -> str:
+    """Return a duration as people say it: `250 ms`, `1.5 s`, `2 min 5 s`, `3 h 20 min`."""
+    sign, size = ("-", -duration_ns) if duration_ns < 0 else ("", duration_ns)
+    if size < 1_000_000_000:
+        return f"{sign}{size / 1_000_000:g} ms"
+    seconds = size / 1_000_000_000
+    if seconds < 60:
+        return f"{sign}{seconds:g} s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, rest_min = divmod(minutes, 60)
+    if hours:
+        return f"{sign}{hours:,} h" + (f" {rest_min} min" if rest_min else "")
+    return f"{sign}{minutes} min" + (f" {rest_s} s" if rest_s else "")
+
+
+def _with_separators(decimal_text: str) -> str:
+    whole, point, fraction = decimal_text.partition(".")
+    sign, digits = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
+    grouped = f"{int(digits):,}" if digits.isdigit() else digits
+    return f"{sign}{grouped}{point}{fraction}"
