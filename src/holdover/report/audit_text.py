@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ def _entry_lines(entries: list[Mapping[str, Any]], title: str) -> list[str]:
         location = f"{entry['file']}:{entry['line']}" if entry.get("file") else f"line {entry['line']}"
         lines.append(f"  {location}  {entry.get('invariant') or entry['reason']}")
         explanation = entry.get("explanation", "").partition(": ")[2]
-        lines += [f"    {explanation[start : start + _WIDTH - 4]}" for start in range(0, len(explanation), _WIDTH - 4)]
+        lines += [f"    {line}" for line in textwrap.wrap(explanation, _WIDTH - 4)]
     if len(entries) > _SHOWN_MAX:
         lines.append(f"  and {len(entries) - _SHOWN_MAX:,} more: --json has all of them")
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -145,10 +146,7 @@ def _breaches(result: CycleResult) -> list[str]:
             f"  {cycle_breach.arm} {cycle_breach.day} {_format_clock(breach.time_ns)}  {breach.invariant}  ({breach.cause})"
         )
         explanation = breach.explanation.partition(": ")[2]
-        lines += [
-            f"    {explanation[start : start + _WIDTH - 4]}"
-            for start in range(0, min(len(explanation), 282), _WIDTH - 4)
-        ]
+        lines += [f"    {line}" for line in textwrap.wrap(explanation, _WIDTH - 4)[:3]]
         if breach.state:
             lines.append(f"    state: {breach.state}"[:_WIDTH])
         lines.append(f"    frozen {breach.scope}; what to do: holdover catalogue show {breach.invariant}")
