@@ -167,4 +167,3 @@ def _nights(arm: Arm) -> str:
         return "nothing"
     nights = arm.carried[:-1] or arm.carried
     return f"{sum(night['open_orders'] for night in nights)} orders"
-
