@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from holdover import __version__
 from holdover.catalogue import Catalogue
-from holdover.catalogue.book import describe_allowed, describe_assertion, describe_freeze
+from holdover.catalogue.words import describe_allowed, describe_assertion, describe_freeze
 from holdover.console.live_updates import LiveUpdates, StatusPicture, take_picture
 from holdover.console.sessions import ConsoleSession, ConsoleSessions
 from holdover.console.throttle import LoginThrottle
