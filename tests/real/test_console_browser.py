@@ -324,7 +324,7 @@ def page_paths(desk: Desk) -> list[str]:
         "/",
         "/breach/1",
         f"/freeze/{hand}",
-        "/pages",
+        "/alerts",
         "/incidents",
         "/incident/1",
         "/shadow",

@@ -46,11 +46,11 @@ def show(request: PageRequest) -> Response:
         state=state,
         hours=shadow.cutover.hours,
         faults=FAULTS,
-        streams=f"{workstreams_text(streams)}; required: {open_boundaries_text(streams)}" if streams else "",
+        workstreams_summary=f"{workstreams_text(streams)}; required: {open_boundaries_text(streams)}" if streams else "",
         workstreams=streams,
         uptime=uptime_text(state) if state else "",
         inputs=inputs_text(state) if state else "",
-        compared=comparison_text(state.compared) if state and state.compared else "",
+        comparison=comparison_text(state.compared) if state and state.compared else "",
     )
 
 
