@@ -89,6 +89,6 @@ def figures_page(figures: IncidentFigures) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    environment = make_environment(Path(__file__).parent)
-    environment.filters.update(date=date_text, duration_stats=duration_stats_text, rate=rate_text)
-    return environment
+    return make_environment(
+        Path(__file__).parent, date_text=date_text, duration_stats_text=duration_stats_text, rate_text=rate_text
+    )

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
+from holdover.coverage.lock import Rule
 from holdover.coverage.numbers import Cell, CoverageNumbers, possible_pairs
 from holdover.report.environment import render_template
 from holdover.runtime.cells import TRANSITIONS
@@ -39,11 +40,7 @@ def coverage_page(numbers: CoverageNumbers, today: date) -> str:
             )
             for activity in numbers.activities
         ],
-        rules=[
-            f"{rule.name}: {rule.reason} ({', '.join(f'{axis}={value}' for axis, v in rule.axis_values.items() for value in v)}"
-            f"{' at ' + ', '.join(rule.transitions) if rule.transitions else ''}; accepted by {rule.accepted_by})"
-            for rule in lock.rule
-        ],
+        rules=[_describe_rule(rule) for rule in lock.rule],
         waivers=[f"{waiver.name}: up to {waiver.last_day}, {waiver.reason} ({waiver.by})" for waiver in lock.waiver],
         panels=state_map.panels(),
     )
@@ -108,6 +105,12 @@ class _StateMap:
 
     def _id(self, cell: Cell, label: str) -> str:
         return f"p{self.rows[cell]}-{self.columns[label]}"
+
+
+def _describe_rule(rule: Rule) -> str:
+    values = ", ".join(f"{axis}={value}" for axis, values in rule.axis_values.items() for value in values)
+    transitions = f" at {', '.join(rule.transitions)}" if rule.transitions else ""
+    return f"{rule.name}: {rule.reason} ({values}{transitions}; accepted by {rule.accepted_by})"
 
 
 def _pairs(numbers: CoverageNumbers) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -108,7 +108,8 @@ def cycle_text(
         (
             "orders, partly filled",
             [
-                f"{format_count(sum(d.orders for d in arm.days))}, {format_count(sum(d.partially_filled_orders for d in arm.days))}"
+                f"{format_count(sum(d.orders for d in arm.days))}, "
+                f"{format_count(sum(d.partially_filled_orders for d in arm.days))}"
                 for arm in result.arms
             ],
         ),
@@ -143,7 +144,8 @@ def _breaches(result: CycleResult) -> list[str]:
     for cycle_breach in shown:
         breach = cycle_breach.breach
         lines.append(
-            f"  {cycle_breach.arm} {cycle_breach.day} {format_clock(breach.time_ns)}  {breach.invariant}  ({breach.cause})"
+            f"  {cycle_breach.arm} {cycle_breach.day} {format_clock(breach.time_ns)}  {breach.invariant}  "
+            f"({breach.cause})"
         )
         explanation = breach.explanation.partition(": ")[2]
         lines += [

@@ -83,7 +83,8 @@ def comparison_text(comparison: OrderComparison) -> str:
     return (
         f"{comparison.orders:,} orders, {comparison.differing:,} differ ({comparison.share:.4%}), "
         f"{comparison.unexplained:,} of them without an explanation; "
-        f"{comparison.only_candidate:,} only the candidate's, {comparison.only_incumbent:,} only the incumbent's; {noise}"
+        f"{comparison.only_candidate:,} only the candidate's, {comparison.only_incumbent:,} only the "
+        f"incumbent's; {noise}"
         + (f"; {comparison.moving:,} that had only just moved are not compared yet" if comparison.moving else "")
     )
 
