@@ -120,7 +120,7 @@ class Screen:
         self.open(path)
         self.driver.find_element(By.ID, "name").send_keys(name)
         self.driver.find_element(By.ID, "password").send_keys(PASSWORD, Keys.ENTER)
-        self.wait_until(lambda: self.driver.find_elements(By.CSS_SELECTOR, ".who"))
+        self.wait_until(lambda: self.driver.find_elements(By.CSS_SELECTOR, ".user"))
 
     def wait_until_live(self) -> None:
         """The stream is open."""
@@ -324,7 +324,7 @@ def page_paths(desk: Desk) -> list[str]:
         "/",
         "/breach/1",
         f"/freeze/{hand}",
-        "/pages",
+        "/alerts",
         "/incidents",
         "/incident/1",
         "/shadow",

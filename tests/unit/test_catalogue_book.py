@@ -10,7 +10,7 @@ import pytest
 
 from holdover import __version__
 from holdover.catalogue import Catalogue
-from holdover.catalogue.book import render_book
+from holdover.report.book import render_book
 
 BUILTIN = Catalogue.load()
 HTML = render_book(BUILTIN, form="html")

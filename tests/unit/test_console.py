@@ -21,12 +21,12 @@ from starlette.routing import Route
 from holdover.cli import main
 from holdover.console import UserError
 from holdover.console.application import routes
-from holdover.console.console import duration_text
 from holdover.console.live_updates import LiveUpdates, describe_changes
 from holdover.console.request_filter import BODY_MAX
 from holdover.console.server import DeadlineProtocol, ListenAddressError, check_address, make_server
 from holdover.console.throttle import LoginThrottle
 from holdover.incidents import IncidentLedger
+from holdover.pages import format_duration
 from holdover.runtime import Breach, Guard, StoreError
 from holdover.runtime.breach import BreachRecord, make_page
 from holdover.runtime.heartbeat import Beat, HeartbeatLimits
@@ -133,9 +133,9 @@ def test_a_page_is_acknowledged_once(bench: ConsoleBench) -> None:
     """By the one whose session it is, whatever the form says."""
     browser = bench.browser("olga")
     answer = browser.submit("/acknowledge", key=KEY, operator="amir")
-    assert answer.headers["location"] == "/?said=acknowledged"
+    assert answer.headers["location"] == "/?notice=acknowledged"
     assert bench.audit_details("acknowledge") == [f"{KEY} by olga"]
-    assert browser.submit("/acknowledge", key=KEY).headers["location"] == "/?said=taken"
+    assert browser.submit("/acknowledge", key=KEY).headers["location"] == "/?notice=taken"
     assert "Acknowledged by <b>olga</b>" in browser.get("/").text
 
 
@@ -164,7 +164,7 @@ def test_a_thaw_after_the_repair(bench: ConsoleBench, guard: Guard) -> None:
         evidence="ticket 7",
         operator="amir",
     )
-    assert (answer.status_code, answer.headers.get("location")) == (303, "/?said=thawed")
+    assert (answer.status_code, answer.headers.get("location")) == (303, "/?notice=thawed")
     assert bench.store.active_freezes() == []
     assert '"operator":"olga"' in bench.audit_details("thaw")[0]
 
@@ -243,10 +243,10 @@ def test_pages_say_how_far_they_came(bench: ConsoleBench) -> None:
     page = bench.store.alerts()[0].page
     bench.store.send_page(replace(page, dedup_key="one/x", number=0, title="ONE"), ["desk"])
     bench.store.mark_failed(bench.store.backlog()[0].number, 5, "URLError: refused <by> them")
-    page_text = bench.browser("vera").get("/pages").text
+    page_text = bench.browser("vera").get("/alerts").text
     assert "Not delivered yet, 1 try: URLError: refused &lt;by&gt; them" in page_text
     bench.store.mark_delivered(bench.store.backlog()[0].number, 7)
-    assert "Delivered <time" in bench.browser("vera").get("/pages").text
+    assert "Delivered <time" in bench.browser("vera").get("/alerts").text
 
 
 def test_the_audit_log_is_verified_and_comes_in_parts(bench: ConsoleBench) -> None:
@@ -290,7 +290,7 @@ def test_what_a_breach_says_is_never_markup(bench: ConsoleBench) -> None:
     bench.store.acknowledge(make_page(breach, entry, 0).dedup_key, evil, 5)
     bench.store.mark_step_done(freeze.breach, 1, evil, 5)
     browser = bench.browser("olga")
-    for path in ("/", f"/breach/{freeze.breach}", f"/freeze/{freeze.number}", "/pages", "/audit", "/health"):
+    for path in ("/", f"/breach/{freeze.breach}", f"/freeze/{freeze.number}", "/alerts", "/audit", "/health"):
         page_text = browser.get(path).text
         assert "<script>alert" not in page_text, path
         assert "<img" not in page_text, path
@@ -686,7 +686,7 @@ def test_no_request_breaks_it(data: st.DataObject, bench: ConsoleBench, console_
     if data.draw(st.booleans()):
         path = re.sub(r"\d+", lambda _: str(data.draw(st.integers(-1, 2**70))), path)
     query = urllib.parse.urlencode(
-        data.draw(st.dictionaries(st.sampled_from(["before", "said", "to"]), TEXT, max_size=2)), errors="replace"
+        data.draw(st.dictionaries(st.sampled_from(["before", "notice", "to"]), TEXT, max_size=2)), errors="replace"
     )
     form = data.draw(
         st.dictionaries(
@@ -842,7 +842,7 @@ def test_a_request_that_does_not_come_is_not_waited_for(bench: ConsoleBench, mon
 
 def test_durations_are_words() -> None:
     """One unit, rounded down."""
-    assert [duration_text(s) for s in (0, 1, 61, 7200, 100000)] == [
+    assert [format_duration(s) for s in (0, 1, 61, 7200, 100000)] == [
         "0 seconds",
         "1 second",
         "1 minute",

@@ -273,8 +273,8 @@ def test_the_state_map_is_one_page(project: Path, capsys: pytest.CaptureFixture[
     assert "http" not in page
     assert "tests/state/test_it.py::test_it" in page
     assert page == coverage_page(CoverageNumbers(whole, CoverageLock(), Catalogue.load()), date.today())
-    targets = [part.partition("'")[0] for part in page.split("href='#p")[1:]]
-    panels = [part.partition("'")[0] for part in page.split("<section class='place' id='p")[1:]]
+    targets = [part.partition('"')[0] for part in page.split('href="#p')[1:]]
+    panels = [part.partition('"')[0] for part in page.split('<section class="panel" id="p')[1:]]
     assert sorted(set(targets)) == sorted(panels)
 
 

@@ -551,7 +551,7 @@ def test_the_figures_of_a_known_ledger() -> None:
     lasted = summary.lasted["acknowledge"]
     assert (lasted.observed_count, lasted.median, lasted.low, lasted.high) == (25, 780.0, 480.0, 1080.0)
     assert summary.lasted["resolve"].median is None
-    shown = figures_page(summary, "")
+    shown = figures_page(summary)
     assert "Incidents are rarer since then." in shown
     assert "<script" not in shown
     with pytest.raises(ValueError, match="inside the period"):

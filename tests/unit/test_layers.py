@@ -18,6 +18,7 @@ LAYERS = [
     {"cli", "pytest_plugin"},
     {"console"},
     {"report", "shadow", "incidents"},
+    {"pages"},
     {"explore", "coverage"},
     {"harness", "adapters", "watch"},
     {"desk", "world", "recording", "audit"},
@@ -104,7 +105,19 @@ def test_a_wrong_import_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", ["holdover.runtime", "holdover.desk"])
 def test_production_loads_nothing_heavy(module: str) -> None:
     """Importing what production imports loads no data frame, no array library, no web framework, no test tool."""
-    heavy = ["numpy", "pandas", "pyarrow", "starlette", "flask", "fastapi", "django", "pytest", "apprise", "tqdm"]
+    heavy = [
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "starlette",
+        "flask",
+        "fastapi",
+        "django",
+        "pytest",
+        "apprise",
+        "tqdm",
+        "jinja2",
+    ]
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

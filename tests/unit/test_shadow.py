@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from holdover.cli import main
 from holdover.recording.calendar import hours
-from holdover.report.style import STYLE
 from holdover.runtime import FreezeStore
 from holdover.runtime.heartbeat import Beat, HeartbeatLimits
 from holdover.shadow import (
@@ -509,7 +508,7 @@ def test_what_is_told_is_escaped(tmp_path: Path, clocks: Clocks) -> None:
     shadow_run.save()
     state = read_state(read_shadow_config(config).state_path)
     answer = check_cutover(read_shadow_config(config), clocks.wall)
-    assert "<script>" not in shadow_page(answer, state, read_shadow_config(config), STYLE)
+    assert "<script>" not in shadow_page(answer, state, read_shadow_config(config))
     assert "\\| y" in shadow_markdown(answer, state)
 
 

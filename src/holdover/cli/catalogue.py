@@ -11,14 +11,14 @@ import tempfile
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from holdover.catalogue import Catalogue, CatalogueError, Entry, Invariant, PredicateError
-from holdover.catalogue.book import Form, describe_allowed, describe_assertion, describe_freeze, render_book
+from holdover.catalogue.words import describe_allowed, describe_assertion, describe_freeze
 
-BOOK_FORMS: Final[dict[str, Form]] = {".html": "html", ".md": "markdown"}
+BOOK_FORMS: Final[dict[str, Literal["html", "markdown"]]] = {".html": "html", ".md": "markdown"}
 """The format of the book by the suffix of its file."""
 
 _WIDTH_MAX: Final = 100
@@ -87,6 +87,8 @@ def run_book(arguments: argparse.Namespace) -> int:
     if form is None:
         raise CatalogueError(f"{path.name}: the book is written as .html or .md, name a file that ends so")
     catalogue = Catalogue.load(*arguments.catalogue)
+    from holdover.report.book import render_book  # loads the reports, which no other verb of this module needs
+
     _write_whole(path, render_book(catalogue, form=form))
     if arguments.json:
         summary = {"file": str(path), "form": form, "invariants": len(catalogue), "digest": catalogue.digest}

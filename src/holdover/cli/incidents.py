@@ -24,7 +24,6 @@ from holdover.incidents import (
     to_json,
 )
 from holdover.incidents.interchange import format_time, parse_time
-from holdover.report.style import STYLE
 from holdover.runtime.thaw_requests import find_guard_config
 
 
@@ -188,7 +187,7 @@ def run_report(arguments: argparse.Namespace) -> int:
     split_ns = parse_date_or_time(arguments.before) if arguments.before else None
     incident_figures = compute_figures(incidents, begin_ns, end_ns, split_ns)
     if arguments.html is not None:
-        arguments.html.write_text(figures_page(incident_figures, STYLE), encoding="utf-8")
+        arguments.html.write_text(figures_page(incident_figures), encoding="utf-8")
     if arguments.csv is not None:
         arguments.csv.write_text(to_csv(incident_figures.incidents), encoding="utf-8")
     print(json.dumps(figures_json(incident_figures)) if arguments.json else figures_text(incident_figures))

@@ -18,7 +18,6 @@ from tqdm import tqdm
 from holdover.cli.cycle import select_days, select_symbols
 from holdover.harness.subject import Plan, resolve_factory
 from holdover.recording import RecordingStore, bundled_store
-from holdover.report.style import STYLE
 from holdover.shadow import (
     ComponentNote,
     ShadowConfig,
@@ -134,7 +133,7 @@ def run_report(arguments: argparse.Namespace) -> int:
     config = read_shadow_config(arguments.config)
     state, answer = read_state(config.state_path), check_cutover(config, time.time_ns())
     if arguments.html is not None:
-        arguments.html.write_text(shadow_page(answer, state, config, STYLE), encoding="utf-8")
+        arguments.html.write_text(shadow_page(answer, state, config), encoding="utf-8")
     if arguments.markdown is not None:
         arguments.markdown.write_text(shadow_markdown(answer, state), encoding="utf-8")
     print(json.dumps(shadow_json(answer, state)) if arguments.json else cutover_text(answer))

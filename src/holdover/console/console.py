@@ -6,23 +6,21 @@ import hashlib
 import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import jinja2
 import msgspec
-from markupsafe import Markup, escape
 from starlette.datastructures import QueryParams
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from holdover import __version__
 from holdover.catalogue import Catalogue
-from holdover.catalogue.book import describe_allowed, describe_assertion, describe_freeze
+from holdover.catalogue.words import describe_allowed, describe_assertion, describe_freeze
 from holdover.console.live_updates import LiveUpdates, StatusPicture, take_picture
 from holdover.console.sessions import ConsoleSession, ConsoleSessions
 from holdover.console.throttle import LoginThrottle
 from holdover.console.users import ConsoleUsers
+from holdover.pages import make_environment, read_base_style
 from holdover.runtime import FreezeStore, GuardConfig
 from holdover.runtime.redaction import RedactionRules
 
@@ -31,11 +29,11 @@ NUMBER_MAX: Final = 2**53
 """No row of a store has a higher number."""
 
 NOTICES: Final = {
-    "thawed": "Thawed. What was frozen there may leave again.",
-    "acknowledged": "Acknowledged. It goes no further up.",
-    "taken": "Somebody has acknowledged that before, or it is over.",
-    "ticked": "Ticked off.",
-    "incident": "Written down.",
+    "thawed": "Thawed. Orders of that scope may leave again.",
+    "acknowledged": "Acknowledged. The alert is not escalated further.",
+    "taken": "This alert was already acknowledged or is over.",
+    "ticked": "Step ticked off.",
+    "incident": "Saved.",
     "out": "You are logged out.",
 }
 """The notices that a page may show after an action, by the word in the address."""
@@ -80,7 +78,7 @@ class Console:
         self.static = _read_static_files()
         self._templates = _make_templates(self.catalogue)
         digest = hashlib.sha256(b"".join(content for content, _ in self.static.values())).hexdigest()[:12]
-        self._templates.globals.update(version=__version__, static=digest)
+        self._templates.globals.update(static=digest)
 
     def take_picture(self) -> StatusPicture:
         """Returns the current state of everything that pages show. Raises `StoreError`."""
@@ -91,13 +89,13 @@ class Console:
         session = request.session if request is not None else None
         now_ns = self.clock()
         shared = {
-            "who": session.user if session is not None else None,
+            "user": session.user if session is not None else None,
             "csrf": session.csrf if session is not None else "",
             "may_act": session is not None and session.user.has_role("operator"),
             "nav": self.nav if session is not None else [],
             "path": request.path if request is not None else "",
             "now_ns": now_ns,
-            "said": NOTICES.get(request.query.get("said", "")) if request is not None else None,
+            "notice": NOTICES.get(request.query.get("notice", "")) if request is not None else None,
             "picture": self.take_picture() if session is not None and context.get("live", True) else None,
         }
         return HTMLResponse(self._templates.get_template(template).render({**shared, **context}), status_code=status)
@@ -143,7 +141,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def redirect(self, path: str, notice: str) -> Response:
         """Redirect after an action to a page that shows its notice."""
-        return RedirectResponse(f"{path}?said={notice}", status_code=303)
+        return RedirectResponse(f"{path}?notice={notice}", status_code=303)
 
 
 class PageRoute(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,57 +153,20 @@ class PageRoute(msgspec.Struct, frozen=True, kw_only=True):
     role: str = "viewer"
 
 
-# -- words and templates ------------------------------------------------------------------------------------------
-
-
-def time_html(time_ns: int) -> Markup:
-    """Returns a time in UTC as HTML for people and programs."""
-    try:
-        time_utc = datetime.fromtimestamp(time_ns / 1e9, UTC)
-    except (OverflowError, ValueError, OSError):
-        return escape(f"{time_ns} ns")
-    return Markup('<time datetime="{}">{}</time>').format(
-        time_utc.isoformat(), time_utc.strftime("%Y-%m-%d %H:%M:%S UTC")
-    )
-
-
-def duration_text(seconds: float) -> str:
-    """Returns a duration in the words that people use."""
-    whole_seconds = max(0, round(seconds))
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if whole_seconds >= size:
-            count = whole_seconds // size
-            return f"{count} {unit}{'s' if count != 1 else ''}"
-    return f"{whole_seconds} second{'s' if whole_seconds != 1 else ''}"
-
-
-def prose_html(text: str) -> Markup:
-    """Returns a text of the catalogue as HTML: escaped, with text between back quotes marked as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-
 def _make_templates(catalogue: Catalogue) -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PACKAGE_DIRECTORY / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return make_environment(
+        PACKAGE_DIRECTORY,
+        describe_allowed=describe_allowed,
+        describe_assertion=describe_assertion,
+        describe_freeze=describe_freeze,
     )
-    environment.filters.update(moment=time_html, lasted=duration_text, prose=prose_html)
-    environment.globals.update(
-        known=catalogue.invariants,
-        allows_words=describe_allowed,
-        asserted_words=describe_assertion,
-        freezes_words=describe_freeze,
-    )
-    return environment
 
 
 def _read_static_files() -> dict[str, tuple[bytes, str]]:
     kinds = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
-    return {
+    files = {
         path.name: (path.read_bytes(), kinds[path.suffix])
         for path in sorted((PACKAGE_DIRECTORY / "static").iterdir())
         if path.suffix in kinds
     }
+    return {**files, "base.css": (read_base_style(), kinds[".css"])}

@@ -111,9 +111,9 @@ class LiveUpdates:
 
     async def _first_event(self) -> str:
         try:
-            return _event_text("now", {"version": (await run_in_threadpool(self._take_picture)).version, "said": ""})
+            return _event_text("now", {"version": (await run_in_threadpool(self._take_picture)).version, "message": ""})
         except StoreError as problem:
-            return _event_text("lost", {"said": str(problem)})
+            return _event_text("lost", {"message": str(problem)})
 
     async def _watch(self) -> None:
         before: StatusPicture | None = None
@@ -123,12 +123,12 @@ class LiveUpdates:
                 after = await run_in_threadpool(self._take_picture)
             except StoreError as problem:
                 if not last_problem:
-                    self._publish(_event_text("lost", {"said": str(problem)}))
+                    self._publish(_event_text("lost", {"message": str(problem)}))
                 last_problem = str(problem)
             else:
                 if before is not None and (last_problem or before.version != after.version):
                     self._publish(
-                        _event_text("now", {"version": after.version, "said": describe_changes(before, after)})
+                        _event_text("now", {"version": after.version, "message": describe_changes(before, after)})
                     )
                 before, last_problem = after, ""
             await asyncio.sleep(self._every_s)

@@ -32,7 +32,7 @@ def make_login_routes(console: Console, with_error_pages: Callable[[Console, End
     """Returns the routes that need no login: login and logout."""
 
     async def show(request: Request) -> Response:
-        notice = NOTICES.get(request.query_params.get("said", ""), "")
+        notice = NOTICES.get(request.query_params.get("notice", ""), "")
         return _login_page(console, request, to=request.query_params.get("to", "/"), notice=notice)
 
     async def enter(request: Request) -> Response:
@@ -59,7 +59,7 @@ def make_login_routes(console: Console, with_error_pages: Callable[[Console, End
             return console.error_page(403, "The form is out of date. Open the page again and repeat it.")
         await run_in_threadpool(console.sessions.end, session.key)
         await run_in_threadpool(console.store.log_action, "logout", session.user.name, console.clock())
-        answer = RedirectResponse("/login?said=out", status_code=303)
+        answer = RedirectResponse("/login?notice=out", status_code=303)
         answer.delete_cookie(console.cookie, path="/", secure=console.is_secure, httponly=True, samesite="strict")
         return answer
 
@@ -134,7 +134,7 @@ def _login_page(
         status=status,
         token=token,
         to=safe_path(to),
-        said=notice,
+        notice=notice,
         problem=problem,
         name=name,
         live=False,

@@ -18,7 +18,8 @@ def carry_text(result: Mapping[str, Any]) -> str:
     days = "simulated " if result["simulated"] else ""
     lines = [
         f"{result['verdict'].upper():<8}{result['reason']}",
-        f"        {', '.join(result['symbols'])} on {days}{result['day']}, {result['accelerate']:g} seconds of it in one; "
+        f"        {', '.join(result['symbols'])} on {days}{result['day']}, {result['accelerate']:g} seconds "
+        "of it in one; "
         f"catalogue {result['digest'][:12]}; snapshot {result['snapshot'] or 'none'}",
     ]
     lines += [f"        {operation}" for operation in result["operations"]]

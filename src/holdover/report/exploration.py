@@ -82,12 +82,14 @@ def pairs_text(results: Sequence[SweepResult], spec: SweepSpec, output_directory
             f"{pair.replace('+', ', then '):<42}{sum(counts):>9,}" + "".join(f"{count:>13,}" for count in counts)
         )
     pieces = f"{sum(result.pieces_done for result in results)} of {sum(swept.pieces for swept in results)} pieces"
+    extent = "every pair" if _is_complete(results, spec) else f"some pairs ({pieces} of {len(results)} crossings)"
     lines += [
         "",
-        f"{'every pair' if _is_complete(results, spec) else f'some pairs ({pieces} of {len(results)} crossings)'} with the first "
+        f"{extent} with the first "
         f"between {spec.begin_fraction:.1%} and {spec.end_fraction:.1%} of the day and the second within "
         f"{spec.pair_window_ns / 1e9:g} s of it, one for each class of points: "
-        f"{sum(swept.trials for swept in results):,} trials after {sum(swept.classes_all for swept in results):,} firsts; "
+        f"{sum(swept.trials for swept in results):,} trials after "
+        f"{sum(swept.classes_all for swept in results):,} firsts; "
         f"{sum(swept.seconds for swept in results):,.1f} s",
     ]
     lines += sorted({f"PROBLEM {problem}" for swept in results for problem in swept.problems})
@@ -167,7 +169,8 @@ def sweep_text(result: SweepResult, output_directory: str) -> str:
     lines.append("")
     if result.is_exhaustive:
         lines.append(
-            f"exhaustive: every point, {result.points_all:,} of them; where points stand in the very same state one trial "
+            f"exhaustive: every point, {result.points_all:,} of them; where points stand in the very same "
+            "state one trial "
             f"is all of theirs: {result.classes_all:,} trials"
         )
     else:
@@ -190,7 +193,8 @@ def sweep_text(result: SweepResult, output_directory: str) -> str:
             lines.append(f"{trial.verdict.upper()} {trial.kind} at {trial.at} {trial.n}: {trial.explanation}")
     if len(result.findings) > len(shown_marks):
         lines.append(
-            f"{len(result.findings):,} found in all; the first of each is in {output_directory}/found-*.json: holdover replay, shrink"
+            f"{len(result.findings):,} found in all; the first of each is in {output_directory}/found-*.json: "
+            "holdover replay, shrink"
         )
     return "\n".join(lines)
 
@@ -201,7 +205,8 @@ def play_text(play_result: PlayResult) -> str:
     lines += [f"  {sentence}" for sentence in play_result.schedule.describe()]
     lines += [
         "",
-        f"{play_result.market_events:,} market events, {play_result.mutations:,} mutations, {play_result.operations_done} operations done",
+        f"{play_result.market_events:,} market events, {play_result.mutations:,} mutations, "
+        f"{play_result.operations_done} operations done",
     ]
     for breach in play_result.breaches[:8]:
         lines += [f"BREACH  {breach.explanation}", *([f"        state: {breach.state}"] if breach.state else [])]
@@ -247,7 +252,8 @@ def search_text(result: SearchResult, symbols: Sequence[str], days: Sequence[str
         f"{result.verdict.upper():<8}{', '.join(symbols)}, {' to '.join(days)}",
         "",
         f"{result.bursts:,} bursts with {result.operations:,} operations in {result.seconds:,.1f} s",
-        f"{result.cells:,} cells, {result.transitions:,} transitions in cells; {result.archived} states kept to go on from",
+        f"{result.cells:,} cells, {result.transitions:,} transitions in cells; {result.archived} states kept "
+        "to go on from",
     ]
     if result.schedules_replayed:
         lines.append(
@@ -257,7 +263,8 @@ def search_text(result: SearchResult, symbols: Sequence[str], days: Sequence[str
         verdict = "BREACH " if finding.confirmed else "UNKNOWN"
         lines.append(f"{verdict} {finding.explanation}")
         lines.append(
-            f"        {len(finding.schedule.operations)} operations, {output_directory}/found-{number}.json: holdover shrink"
+            f"        {len(finding.schedule.operations)} operations, {output_directory}/found-{number}.json: "
+            "holdover shrink"
         )
     return "\n".join(lines)
 
@@ -284,7 +291,8 @@ def corpus_text(corpus: Corpus, witnesses: Witnesses, *, cells: bool) -> str:
         lines += [f"{witness}  {cell}" for cell, witness in sorted(witnesses.cells.items())]
     else:
         lines += [
-            f"witness {witness.name}  {', '.join(witness.recordings)}: {len(witness.operations)} operations, {len(witness.reaches)} cells"
+            f"witness {witness.name}  {', '.join(witness.recordings)}: {len(witness.operations)} operations, "
+            f"{len(witness.reaches)} cells"
             for witness in witnesses.lines
         ]
     lines += [f"retired {name}, by {entry.by}: {entry.retired}" for name, entry in corpus.retired_entries.items()]
@@ -329,9 +337,11 @@ def faults_page(
     lines = [
         "# Which method finds which seeded fault",
         "",
-        f"Made with `{command} --markdown docs/findings/faults.md` on {', '.join(symbols)} of {' and '.join(days)}. The",
+        f"Made with `{command} --markdown docs/findings/faults.md` on {', '.join(symbols)} of "
+        f"{' and '.join(days)}. The",
         "seconds are those of a busy machine with two cores; do not compare machines by them.",
-        "Sweep and search end with the first breach or when their budget is spent, so *no* means *not in that time*. Each",
+        "Sweep and search end with the first breach or when their budget is spent, so *no* means *not in "
+        "that time*. Each",
         f"finding is shrunk; with more plays it may become shorter. {_budgets(rows)}",
         "",
         *[f"- {_summary(rows, method)}" for method in methods],

@@ -8,6 +8,7 @@ from typing import Any
 
 from holdover.harness.cycle import Arm, CycleResult
 from holdover.model import Instrument
+from holdover.pages import format_clock, format_count
 
 _WIDTH = 98
 
@@ -101,14 +102,15 @@ def cycle_text(
         "  " + f"{'':<28}" + "".join(f"{arm.name + ' state':>20}" for arm in result.arms),
     ]
     rows: list[tuple[str, list[str]]] = [
-        ("market events", [_format_number(sum(d.market_events for d in arm.days)) for arm in result.arms]),
-        ("mutations", [_format_number(sum(d.mutations for d in arm.days)) for arm in result.arms]),
-        ("checks", [_format_number(sum(d.checks for d in arm.days)) for arm in result.arms]),
-        ("executions booked", [_format_number(sum(d.fills for d in arm.days)) for arm in result.arms]),
+        ("market events", [format_count(sum(d.market_events for d in arm.days)) for arm in result.arms]),
+        ("mutations", [format_count(sum(d.mutations for d in arm.days)) for arm in result.arms]),
+        ("checks", [format_count(sum(d.checks for d in arm.days)) for arm in result.arms]),
+        ("executions booked", [format_count(sum(d.fills for d in arm.days)) for arm in result.arms]),
         (
             "orders, partly filled",
             [
-                f"{_format_number(sum(d.orders for d in arm.days))}, {_format_number(sum(d.partially_filled_orders for d in arm.days))}"
+                f"{format_count(sum(d.orders for d in arm.days))}, "
+                f"{format_count(sum(d.partially_filled_orders for d in arm.days))}"
                 for arm in result.arms
             ],
         ),
@@ -125,7 +127,7 @@ def cycle_text(
     if result.divergences:
         first = result.divergences[-1] if len(result.divergences) > 1 else result.divergences[0]
         lines += [
-            f"  The arms part on {first.day} at {_format_clock(first.time_ns)} ({first.cause}):",
+            f"  The arms part on {first.day} at {format_clock(first.time_ns)} ({first.cause}):",
             f"    carried  {first.carried}"[:_WIDTH],
             f"    fresh    {first.fresh}"[:_WIDTH],
             "",
@@ -143,7 +145,8 @@ def _breaches(result: CycleResult) -> list[str]:
     for cycle_breach in shown:
         breach = cycle_breach.breach
         lines.append(
-            f"  {cycle_breach.arm} {cycle_breach.day} {_format_clock(breach.time_ns)}  {breach.invariant}  ({breach.cause})"
+            f"  {cycle_breach.arm} {cycle_breach.day} {format_clock(breach.time_ns)}  {breach.invariant}  "
+            f"({breach.cause})"
         )
         explanation = breach.explanation.partition(": ")[2]
         lines += [f"    {line}" for line in textwrap.wrap(explanation, _WIDTH - 4)[:3]]
@@ -164,13 +167,3 @@ def _nights(arm: Arm) -> str:
         return "nothing"
     nights = arm.carried[:-1] or arm.carried
     return f"{sum(night['open_orders'] for night in nights)} orders"
-
-
-def _format_number(value: int) -> str:
-    return f"{value:,}"
-
-
-def _format_clock(time_ns: int) -> str:
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    day = seconds % 86_400
-    return f"{day // 3600:02d}:{day // 60 % 60:02d}:{day % 60:02d}.{rest // 1_000_000:03d} UTC"

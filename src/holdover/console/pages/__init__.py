@@ -5,7 +5,7 @@
 
 from typing import Final
 
-from holdover.console.pages import audit, breach, catalogue, health, incidents, outbox, overview, shadow
+from holdover.console.pages import alerts, audit, breach, catalogue, health, incidents, overview, shadow
 
-PAGES: Final = (overview, breach, outbox, incidents, shadow, health, catalogue, audit)
+PAGES: Final = (overview, breach, alerts, incidents, shadow, health, catalogue, audit)
 """In the order of the navigation."""

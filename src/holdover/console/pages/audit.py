@@ -20,9 +20,9 @@ def show(request: PageRequest) -> Response:
     return request.render(
         "audit.html",
         rows=rows[:_ROWS_PER_PAGE],
-        more=next_number,
-        first=not request.page_start(),
-        wrong=store.verify_audit(),
+        next_number=next_number,
+        is_first=not request.page_start(),
+        problem=store.verify_audit(),
         head=number,
         digest=digest,
     )

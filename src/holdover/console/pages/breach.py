@@ -244,7 +244,7 @@ def _card_page(request: PageRequest, card: BreachCard, *, status: int = 200, pro
         for candidate in console.store.active_freezes()
         if candidate.scope == scope and candidate != card.freeze
     ]
-    changes, no_changes = read_last_changes(console, card.breach.number) if card.breach is not None else ([], "")
+    changes, changes_problem = read_last_changes(console, card.breach.number) if card.breach is not None else ([], "")
     records = [
         (shown.role, shown.state, console.rules.redact_value(dict(shown.fields)))
         for shown in (card.breach.records if card.breach is not None else [])
@@ -253,15 +253,15 @@ def _card_page(request: PageRequest, card: BreachCard, *, status: int = 200, pro
         "card.html",
         status=status,
         card=card,
-        together=other_freezes,
-        seen=",".join(
+        other_freezes=other_freezes,
+        freeze_numbers=",".join(
             str(freeze.number) for freeze in [*other_freezes, *([card.freeze] if card.freeze is not None else [])]
         ),
         changes=changes,
-        no_changes=no_changes,
+        changes_problem=changes_problem,
         records=records,
         cell=_cell_rows(card.breach) if card.breach is not None else [],
-        came_by=TRANSITIONS.get(card.breach.after, "") if card.breach is not None else "",
+        transition=TRANSITIONS.get(card.breach.after, "") if card.breach is not None else "",
         problem=problem,
         reason=request.text("reason"),
         evidence=request.text("evidence"),

@@ -25,9 +25,9 @@ def show(request: PageRequest) -> Response:
     resolved_incidents = [incident for incident in reversed(incidents) if incident.resolved_ns is not None]
     return request.render(
         "incidents.html",
-        open=open_incidents,
-        over=resolved_incidents[:_RESOLVED_MAX],
-        left_out=max(0, len(resolved_incidents) - _RESOLVED_MAX),
+        open_incidents=open_incidents,
+        resolved_incidents=resolved_incidents[:_RESOLVED_MAX],
+        hidden_count=max(0, len(resolved_incidents) - _RESOLVED_MAX),
     )
 
 
@@ -67,8 +67,8 @@ def _incident_page(request: PageRequest, *, status: int = 200, problem: str = ""
     return request.render(
         "incident.html",
         status=status,
-        one=incident,
-        acts=ledger.list_actions(incident.number),
+        incident=incident,
+        actions=ledger.list_actions(incident.number),
         problem=problem,
         cause=request.text("cause", 64) or incident.cause,
         diagnosis=request.text("diagnosis") or incident.diagnosis,

@@ -17,7 +17,7 @@ def show(request: PageRequest) -> Response:
     cards: list[BreachCard] = [make_card(request.console, freeze.breach, freeze) for freeze in freezes]
     shown_keys = {card.alert.page.dedup_key for card in cards if card.alert is not None}
     remaining_alerts = [alert for alert in store.alerts() if alert.page.dedup_key not in shown_keys]
-    return request.render("now.html", cards=cards, others=remaining_alerts)
+    return request.render("overview.html", cards=cards, other_alerts=remaining_alerts)
 
 
 def acknowledge(request: PageRequest) -> Response:

@@ -37,6 +37,7 @@ def show(request: PageRequest) -> Response:
     except ShadowStateError:
         state = None  # the answer reports this already
     streams = answer.workstreams
+    summary = f"{workstreams_text(streams)}; required: {open_boundaries_text(streams)}" if streams else ""
     order = {False: 0, None: 1, True: 2}
     return request.render(
         "shadow.html",
@@ -46,11 +47,11 @@ def show(request: PageRequest) -> Response:
         state=state,
         hours=shadow.cutover.hours,
         faults=FAULTS,
-        streams=f"{workstreams_text(streams)}; required: {open_boundaries_text(streams)}" if streams else "",
+        workstreams_summary=summary,
         workstreams=streams,
         uptime=uptime_text(state) if state else "",
         inputs=inputs_text(state) if state else "",
-        compared=comparison_text(state.compared) if state and state.compared else "",
+        comparison=comparison_text(state.compared) if state and state.compared else "",
     )
 
 

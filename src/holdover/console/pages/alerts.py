@@ -14,16 +14,16 @@ _ROWS_PER_PAGE: Final = 50
 def show(request: PageRequest) -> Response:
     """Show the open alerts, and the outbox a page at a time."""
     store = request.console.store
-    rows = store.deliveries_before(request.page_start(), _ROWS_PER_PAGE + 1)
-    next_number = rows[_ROWS_PER_PAGE - 1].number if len(rows) > _ROWS_PER_PAGE else 0
+    deliveries = store.deliveries_before(request.page_start(), _ROWS_PER_PAGE + 1)
+    next_number = deliveries[_ROWS_PER_PAGE - 1].number if len(deliveries) > _ROWS_PER_PAGE else 0
     return request.render(
-        "outbox.html",
+        "alerts.html",
         alerts=store.alerts(),
-        rows=rows[:_ROWS_PER_PAGE],
-        more=next_number,
-        first=not request.page_start(),
+        deliveries=deliveries[:_ROWS_PER_PAGE],
+        next_number=next_number,
+        is_first=not request.page_start(),
     )
 
 
-NAV: Final = ("/pages", "Pages")
-PARTS: Final = (PageRoute(path="/pages", answer=show),)
+NAV: Final = ("/alerts", "Alerts")
+PARTS: Final = (PageRoute(path="/alerts", answer=show),)
