@@ -172,7 +172,7 @@ class _WatchedSession:
         guard.monitor._on_breach = self._on_breach
         guard.on_mutation = self._on_mutation
         self._boundary, guard.boundary = guard.boundary, self._on_boundary  # type: ignore[method-assign]
-        self._send, venue._send = venue._send, self._on_venue_send  # type: ignore[method-assign]
+        self._send, venue.reports.send = venue.reports.send, self._on_venue_send  # type: ignore[method-assign]
 
     def day(self, number: int) -> None:
         """Play one day and the night after it."""

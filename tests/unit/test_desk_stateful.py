@@ -80,7 +80,7 @@ class DeskMachine(RuleBasedStateMachine):
             instruments=[INSTRUMENT],
         )
         self.guard.is_quiet = True
-        self.venue.observe = lambda record: self.guard.record("venue", record)
+        self.venue.reports.observe = lambda record: self.guard.record("venue", record)
         self.mid, self.traded = 10_000, 0
         self.env: Env | None = None
 

@@ -31,7 +31,7 @@ from holdover.model import (
 from holdover.recording.format import QUOTE, STATUS, TRADE, UNDEF_PRICE
 from holdover.runtime import FreezeStore, Guard
 from holdover.world import IncumbentReport, ReplicatingVenue, SimulatedLink, Venue, VirtualClock
-from holdover.world.replicating_venue import ReportKind
+from holdover.world.counterparts import ReportKind
 
 S = 1_000_000_000
 OPEN, CLOSE = 1_000 * S, 5_000 * S
@@ -1026,7 +1026,7 @@ def make_observing_guard(world: VenueBench) -> Guard:
         channels=[],
         store=FreezeStore.in_memory(),
     )
-    world.mirror.observe = lambda record: guard.record("venue", record)
+    world.mirror.reports.observe = lambda record: guard.record("venue", record)
     return guard
 
 
@@ -1100,7 +1100,7 @@ def check_venue(world: VenueBench) -> None:
         assert (order.ord_status == OrdStatus.FILLED) <= (order.cum_qty == order.order_qty)
         book = world.mirror.books[order.symbol]
         places = sum(order is book_order for book_order in (*book.buys, *book.sells, *book.stops))
-        followed = world.mirror._key_of(order) in world.mirror._followed_keys
+        followed = world.mirror.counterparts.key_of(order.root_cl_ord_id) in world.mirror.counterparts.followed_keys
         assert places == int(
             order.is_open and not followed and order.time_in_force not in (TimeInForce.IOC, TimeInForce.FOK)
         )

@@ -28,6 +28,7 @@ from holdover.model import (
     Record,
     Request,
     Side,
+    status_from_quantities,
 )
 from holdover.runtime import Guard
 
@@ -124,29 +125,7 @@ class Orders:
 
     def create(self, request: Request) -> None:
         """Record a new order before it is sent."""
-        self._save(
-            None,
-            Order(
-                root_cl_ord_id=request.root_cl_ord_id,
-                cl_ord_id=request.cl_ord_id,
-                symbol=request.symbol,
-                side=request.side,
-                order_qty=request.order_qty,
-                leaves_qty=request.order_qty,
-                account=request.account,
-                strategy=request.strategy,
-                ord_type=request.ord_type,
-                time_in_force=request.time_in_force,
-                price=request.price,
-                stop_px=request.stop_px,
-                expire_date=request.expire_date,
-                cl_ord_link_id=request.cl_ord_link_id,
-                position_effect=request.position_effect,
-                link=request.link,
-                trade_date=request.trade_date,
-                transact_time_ns=request.transact_time_ns,
-            ),
-        )
+        self._save(None, request.to_order())
 
     def request_cancel(self, order: Order, request: Request) -> None:
         """Record a cancel request before it is sent: the order becomes pending and keeps its terms."""
@@ -164,7 +143,7 @@ class Orders:
         if order.ord_status == OrdStatus.PENDING_NEW or (order.is_open and is_unacknowledged):
             self._save(order, replace(order, ord_status=OrdStatus.REJECTED, leaves_qty=0, exec_type=ExecType.REJECTED))
         elif order.is_pending:
-            self._save(order, replace(order, ord_status=status_from_quantities(order), exec_type=None))
+            self._save(order, replace(order, ord_status=order.status_by_quantities, exec_type=None))
 
     # -- reports of the venue -----------------------------------------------------------------------------------
 
@@ -203,9 +182,9 @@ class Orders:
         )
         is_reopened = order.ord_status == OrdStatus.FILLED and cum_qty < order.order_qty
         if order.is_open or is_reopened:
-            status = order.ord_status if order.is_pending else status_from_quantities(after)
+            status = order.ord_status if order.is_pending else after.status_by_quantities
             if order.ord_status == OrdStatus.PENDING_NEW:
-                status = status_from_quantities(after)
+                status = after.status_by_quantities
             after = replace(after, ord_status=status, leaves_qty=after.order_qty - cum_qty)
         is_unknown_id = bool(report.cl_ord_id) and report.cl_ord_id not in self._roots
         self._save(order, after)
@@ -259,9 +238,7 @@ class Orders:
             order_id=report.order_id or order.order_id,
         )
         keeps_status = is_closed or order.ord_status == OrdStatus.PENDING_CANCEL
-        self._save(
-            order, replace(after, ord_status=order.ord_status if keeps_status else status_from_quantities(after))
-        )
+        self._save(order, replace(after, ord_status=order.ord_status if keeps_status else after.status_by_quantities))
         self._check_cum_qty(after, report)
 
     def apply_restatement(self, order: Order, report: ExecutionReport) -> None:
@@ -281,7 +258,7 @@ class Orders:
                 self.book(execution)
                 after = replace(after, cum_qty=order.cum_qty + execution.qty_delta)
         if after.is_open:
-            status = order.ord_status if order.is_pending else status_from_quantities(after)
+            status = order.ord_status if order.is_pending else after.status_by_quantities
             after = replace(after, ord_status=status, leaves_qty=after.order_qty - after.cum_qty)
         self._save(order, after)
         self._check_cum_qty(after, report)
@@ -292,7 +269,7 @@ class Orders:
             return
         status = order.ord_status
         if report.exec_type == ExecType.NEW:
-            status = status_from_quantities(order) if status == OrdStatus.PENDING_NEW else status
+            status = order.status_by_quantities if status == OrdStatus.PENDING_NEW else status
         elif report.exec_type in (ExecType.DONE_FOR_DAY, ExecType.STOPPED, ExecType.SUSPENDED):
             status = report.ord_status
         after = replace(
@@ -312,8 +289,8 @@ class Orders:
             return  # the cancel that was sent later still waits for its own answer
         if order is not None and order.is_pending and order.ord_status != OrdStatus.PENDING_NEW:
             after = replace(order, exec_type=None)
-            self._save(order, replace(after, ord_status=status_from_quantities(after)))
-            if reject.ord_status != status_from_quantities(after):
+            self._save(order, replace(after, ord_status=after.status_by_quantities))
+            if reject.ord_status != after.status_by_quantities:
                 self.on_missing_execution(after)
 
     def apply_status(self, report: ExecutionReport) -> None:
@@ -354,31 +331,21 @@ class Orders:
         root = root_id if owner else foreign_root
         earlier_qty = report.cum_qty - (report.last_qty if report.exec_type == ExecType.TRADE else 0)
         known_qty = 0 if owner else max(earlier_qty, 0)
-        order = Order(
-            root_cl_ord_id=root,
+        order = report.to_order(
+            root,
             cl_ord_id=report.cl_ord_id or root,
-            orig_cl_ord_id=report.orig_cl_ord_id,
-            symbol=report.symbol,
-            side=report.side,
-            order_qty=report.order_qty,
             cum_qty=known_qty,
             notional=0 if owner else report.notional - report.last_qty * report.last_px,
             leaves_qty=report.order_qty - known_qty,
-            ord_status=OrdStatus.PENDING_NEW if owner else _status_for(known_qty, report.order_qty),
-            account=report.account,
+            ord_status=OrdStatus.PENDING_NEW if owner else status_from_quantities(known_qty, report.order_qty),
             strategy=owner.name if owner else "",
             foreign=owner is None,
-            ord_type=report.ord_type,
-            time_in_force=report.time_in_force,
-            price=report.price,
-            stop_px=report.stop_px,
-            expire_date=report.expire_date,
-            order_id=report.order_id,
             cl_ord_link_id=report.cl_ord_link_id if owner else "",
-            position_effect=report.position_effect,
             link=self._config.link,
-            trade_date=report.order_date or report.trade_date,
-            reference_version=report.reference_version,
+            exec_type=None,
+            exec_id="",
+            exec_ref_id="",
+            exec_restatement_reason=None,
         )
         self._save(None, order)
         return order
@@ -452,14 +419,3 @@ class Orders:
             self._closing_keys.setdefault(order.book_key, set()).add(order.key)
         elif order.book_key in self._closing_keys:
             self._closing_keys[order.book_key].discard(order.key)
-
-
-def status_from_quantities(order: Order) -> OrdStatus:
-    """Return the status that an order's quantities imply while no request is pending."""
-    return _status_for(order.cum_qty, order.order_qty)
-
-
-def _status_for(cum_qty: int, order_qty: int) -> OrdStatus:
-    if cum_qty == 0:
-        return OrdStatus.NEW
-    return OrdStatus.FILLED if cum_qty >= order_qty else OrdStatus.PARTIALLY_FILLED

@@ -70,7 +70,7 @@ class OperationRunner:
     def _by_hand(self, numbers: dict[str, int]) -> None:
         venue = self.session.venue
         account = _item_at(self.session.accounts, numbers["account"])
-        book = _item_at(venue.by_id, numbers["symbol"])
+        book = _item_at(list(venue.books.values()), numbers["symbol"])
         price = book.last_px if book is not None else 0
         if account is not None and book is not None and price > 0 and numbers["lots"] > 0:
             side = Side.SELL if numbers["side"] % 2 else Side.BUY
@@ -94,7 +94,7 @@ class OperationRunner:
         self.session.venue.refuse_count += 1
 
     def _disable(self, numbers: dict[str, int]) -> None:
-        book = _item_at(self.session.venue.by_id, numbers["symbol"])
+        book = _item_at(list(self.session.venue.books.values()), numbers["symbol"])
         if book is not None:
             symbol = book.instrument.symbol
             self.session.venue.disable_book(symbol)
@@ -120,7 +120,7 @@ class OperationRunner:
         self._perform_action("submit", numbers["strategy"], max(numbers["lots"], 1), numbers["ticks"])
 
     def _freeze(self, numbers: dict[str, int]) -> None:
-        book = _item_at(self.session.venue.by_id, numbers["symbol"])
+        book = _item_at(list(self.session.venue.books.values()), numbers["symbol"])
         if book is not None:
             scope = f"instrument:{book.instrument.symbol}"
             if all(freeze.scope != scope for freeze in self.session.guard.active_freezes):

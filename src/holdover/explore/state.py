@@ -79,14 +79,14 @@ class StateSum:
         venue, link = session.venue, session.link
         books = [
             [
-                book.to_list(),
+                book.market_data(),
                 [
                     [order.root_cl_ord_id, order.queue_ahead, order.is_triggered]
                     for side in (book.buys, book.sells, book.stops)
                     for order in side
                 ],
             ]
-            for book in venue.by_id
+            for book in venue.books.values()
         ]
         timers = [
             [after_ns, owner, name, args if owner == "subject" else None]

@@ -304,13 +304,13 @@ class DayObserver:
         self._lifelines: dict[str, Lifeline] = {}
         self._partially_filled: set[str] = set()
         self._order_keys: set[str] = set()
-        observe = session.venue.observe
+        observe = session.venue.reports.observe
 
         def observed(record: Any) -> None:
             observe(record)
             self._record_position("venue", record)
 
-        session.venue.observe = observed
+        session.venue.reports.observe = observed
 
     def record(self, subsystem: str, record: Any) -> None:
         """Record one mutation of the subject."""

@@ -114,7 +114,7 @@ class Session:
         self.subject_directory = directory / "subject"
         self.subject_directory.mkdir(parents=True, exist_ok=True)
         self.guard = self._open_guard(catalogue, journal, scratch)
-        self.venue.observe = self._on_venue_record
+        self.venue.reports.observe = self._on_venue_record
         self.link.on_send = self._on_send
         self.phase = "new"
         self.trade_date = ""

@@ -18,6 +18,7 @@ from holdover.model.fix import (
     PositionEffect,
     Side,
     TimeInForce,
+    status_from_quantities,
 )
 from holdover.model.instrument import CASH_UNIT, Instrument, InstrumentUnitError
 from holdover.model.message import (
@@ -35,6 +36,7 @@ from holdover.model.record import (
     Book,
     Execution,
     Exposure,
+    ImpossibleStateError,
     Limit,
     Link,
     LinkState,
@@ -49,6 +51,8 @@ from holdover.model.scope import KINDS, SYSTEM, enclosing_scopes, scope_of
 from holdover.model.self_check import ClockReading, FreezeSet, Recompute, Recovery, Repetition, Restored
 
 __all__ = [
+    "ImpossibleStateError",
+    "status_from_quantities",
     "CASH_UNIT",
     "KINDS",
     "SYSTEM",

@@ -147,3 +147,10 @@ CLOSED = frozenset(
 
 TRADES = frozenset({ExecType.TRADE, ExecType.TRADE_CORRECT, ExecType.TRADE_CANCEL})
 """The executions that move a position."""
+
+
+def status_from_quantities(cum_qty: int, order_qty: int) -> OrdStatus:
+    """Return the status that an order's quantities imply while it is neither closed nor waiting for an answer."""
+    if cum_qty == 0:
+        return OrdStatus.NEW
+    return OrdStatus.FILLED if cum_qty >= order_qty else OrdStatus.PARTIALLY_FILLED

@@ -6,7 +6,7 @@ leaves.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from holdover.model.fix import (
     ExecRestatementReason,
@@ -17,8 +17,9 @@ from holdover.model.fix import (
     PositionEffect,
     Side,
     TimeInForce,
+    status_from_quantities,
 )
-from holdover.model.record import Record
+from holdover.model.record import Order, Record
 
 
 class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="request", tag_field="t"):
@@ -66,6 +67,53 @@ class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, t
     def book_key(self) -> str:
         """Account and instrument."""
         return f"{self.account}/{self.symbol}"
+
+    def to_order(self) -> Order:
+        """Return the order that this request asks for, as its owner holds it until the venue answers."""
+        return Order(
+            root_cl_ord_id=self.root_cl_ord_id or self.cl_ord_id,
+            cl_ord_id=self.cl_ord_id,
+            symbol=self.symbol,
+            side=self.side,
+            order_qty=self.order_qty,
+            leaves_qty=self.order_qty,
+            account=self.account,
+            strategy=self.strategy,
+            ord_type=self.ord_type,
+            time_in_force=self.time_in_force,
+            price=self.price,
+            stop_px=self.stop_px,
+            expire_date=self.expire_date,
+            cl_ord_link_id=self.cl_ord_link_id,
+            position_effect=self.position_effect,
+            link=self.link,
+            trade_date=self.trade_date,
+            transact_time_ns=self.transact_time_ns,
+        )
+
+    def to_rejection(
+        self, exec_id: str, *, trade_date: str, transact_time_ns: int, ord_rej_reason: int, text: str
+    ) -> ExecutionReport:
+        """Return the report that rejects the new order. `ord_rej_reason` is OrdRejReason (103)."""
+        return ExecutionReport(
+            exec_type=ExecType.REJECTED,
+            ord_status=OrdStatus.REJECTED,
+            cl_ord_id=self.cl_ord_id,
+            exec_id=exec_id,
+            symbol=self.symbol,
+            side=self.side,
+            order_qty=self.order_qty,
+            account=self.account,
+            ord_type=self.ord_type,
+            time_in_force=self.time_in_force,
+            price=self.price,
+            cl_ord_link_id=self.cl_ord_link_id,
+            trade_date=trade_date,
+            order_date=trade_date,
+            ord_rej_reason=ord_rej_reason,
+            text=text,
+            transact_time_ns=transact_time_ns,
+        )
 
     def __repr__(self) -> str:
         return f"<Request {self.msg_type.name} {self.cl_ord_id} {self.side.name} {self.order_qty} {self.symbol}>"
@@ -142,6 +190,42 @@ class ExecutionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults
     def key(self) -> str:
         """The ExecID."""
         return self.exec_id
+
+    def to_order(self, root_cl_ord_id: str, **fields: Any) -> Order:
+        """Return the order as this report states it. `fields` replace fields of the order, such as its owner.
+
+        A report of a replace or an acknowledgement on an open order implies the status by its quantities.
+        """
+        status = self.ord_status
+        if status == OrdStatus.REPLACED:
+            status = status_from_quantities(self.cum_qty, self.order_qty)
+        terms: dict[str, Any] = {
+            "cl_ord_id": self.cl_ord_id,
+            "orig_cl_ord_id": self.orig_cl_ord_id,
+            "order_id": self.order_id,
+            "account": self.account,
+            "symbol": self.symbol,
+            "side": self.side,
+            "order_qty": self.order_qty,
+            "leaves_qty": self.leaves_qty,
+            "cum_qty": self.cum_qty,
+            "notional": self.notional,
+            "ord_status": status,
+            "ord_type": self.ord_type,
+            "time_in_force": self.time_in_force,
+            "price": self.price,
+            "stop_px": self.stop_px,
+            "expire_date": self.expire_date,
+            "cl_ord_link_id": self.cl_ord_link_id,
+            "position_effect": self.position_effect,
+            "trade_date": self.order_date or self.trade_date,
+            "exec_type": self.exec_type,
+            "exec_id": self.exec_id,
+            "exec_ref_id": self.exec_ref_id,
+            "exec_restatement_reason": self.exec_restatement_reason,
+            "reference_version": self.reference_version,
+        }
+        return Order(root_cl_ord_id=root_cl_ord_id, **(terms | fields))
 
 
 class CancelReject(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="9", tag_field="t"):

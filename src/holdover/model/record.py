@@ -27,9 +27,14 @@ from holdover.model.fix import (
     PositionEffect,
     Side,
     TimeInForce,
+    status_from_quantities,
 )
 
 _CARRIED = frozenset({TimeInForce.GTC, TimeInForce.GTD})
+
+
+class ImpossibleStateError(RuntimeError):
+    """A state that the code's author has excluded. The message says what it is; the program has a defect."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -111,6 +116,11 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
     def is_pending(self) -> bool:
         """Whether a request for the order waits for the venue's answer."""
         return self.ord_status in PENDING
+
+    @property
+    def status_by_quantities(self) -> OrdStatus:
+        """The status that the quantities imply while the order is neither closed nor pending."""
+        return status_from_quantities(self.cum_qty, self.order_qty)
 
     @property
     def unacknowledged(self) -> int:

@@ -17,7 +17,7 @@ import msgspec
 from holdover.audit.framing import FieldMap, FixFramer
 from holdover.model import TRADES, ExecType, Execution, Instrument, Order, OrdStatus
 from holdover.world import IncumbentReport
-from holdover.world.replicating_venue import ReportKind
+from holdover.world.counterparts import ReportKind
 
 _OPEN_AT_VENUE: Final = frozenset((OrdStatus.NEW, OrdStatus.PARTIALLY_FILLED, OrdStatus.FILLED, OrdStatus.DONE_FOR_DAY))
 _CHANGE_OF_STATUS: Final[dict[OrdStatus, ReportKind]] = {OrdStatus.CANCELED: "canceled", OrdStatus.EXPIRED: "expired"}

@@ -127,7 +127,7 @@ def decode_state(state: type[msgspec.Struct], data: bytes, owner: str) -> msgspe
 
 def _decode_deque(hint: type, value: Any) -> Any:
     if (get_origin(hint) or hint) is deque:
-        return deque(value)
+        return deque(msgspec.convert(value, list[_item_hint(hint)]))  # type: ignore[misc]
     raise NotImplementedError(hint)
 
 

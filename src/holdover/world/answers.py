@@ -37,7 +37,7 @@ def order_status(venue: Venue, query: Query) -> ExecutionReport:
         order = None
     if order is None or order.account != query.account:
         return _empty_report(venue, query, ord_rej_reason=_UNKNOWN_ORDER, cl_ord_id=query.cl_ord_id)
-    return venue.status_report(order, req_id=query.req_id, last_rpt_requested=True)
+    return venue.reports.status_report(order, req_id=query.req_id, last_rpt_requested=True)
 
 
 def mass_status(venue: Venue, query: Query) -> list[Inbound]:
@@ -46,7 +46,7 @@ def mass_status(venue: Venue, query: Query) -> list[Inbound]:
     if not orders:
         return [_empty_report(venue, query)]
     return [
-        venue.status_report(
+        venue.reports.status_report(
             order,
             req_id=query.req_id,
             tot_num_reports=len(orders),
@@ -114,5 +114,5 @@ def _empty_report(
         req_id=query.req_id,
         tot_num_reports=0,
         last_rpt_requested=True,
-        transact_time_ns=venue.clock.now_ns,
+        transact_time_ns=venue.reports.clock.now_ns,
     )

@@ -9,20 +9,26 @@ once. Partial fills therefore come from the data.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import msgspec
 
 from holdover.model import (
+    ExecRestatementReason,
     ExecType,
+    ExecutionReport,
     Instrument,
     Order,
     OrdStatus,
     OrdType,
     PositionEffect,
+    Request,
     Side,
     TimeInForce,
+    status_from_quantities,
 )
+from holdover.state import StateError, Stateful
 
 UNDEF_PRICE = 2**63 - 1
 
@@ -56,6 +62,37 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
     reference_version: str = ""
     queue_ahead: int | None = None
     is_triggered: bool = True
+
+    @classmethod
+    def from_request(
+        cls, request: Request, *, order_id: str, entered: int, trade_date: str, reference_version: str
+    ) -> WorkingOrder:
+        """Return the order that a new-order request enters. A stop order waits for its trigger."""
+        return cls(
+            root_cl_ord_id=request.cl_ord_id,
+            cl_ord_id=request.cl_ord_id,
+            order_id=order_id,
+            account=request.account,
+            symbol=request.symbol,
+            side=request.side,
+            order_qty=request.order_qty,
+            ord_type=request.ord_type,
+            time_in_force=request.time_in_force,
+            entered=entered,
+            price=request.price,
+            stop_px=request.stop_px,
+            expire_date=request.expire_date,
+            cl_ord_link_id=request.cl_ord_link_id,
+            position_effect=request.position_effect,
+            trade_date=trade_date,
+            reference_version=reference_version,
+            is_triggered=request.ord_type not in (OrdType.STOP, OrdType.STOP_LIMIT),
+        )
+
+    @property
+    def status_by_quantities(self) -> OrdStatus:
+        """The status that the quantities imply while the order is neither closed nor pending."""
+        return status_from_quantities(self.cum_qty, self.order_qty)
 
     @property
     def leaves_qty(self) -> int:
@@ -98,9 +135,98 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
             reference_version=self.reference_version,
         )
 
+    def to_report(
+        self,
+        exec_type: ExecType,
+        exec_id: str,
+        *,
+        trade_date: str,
+        transact_time_ns: int,
+        cl_ord_id: str = "",
+        status: OrdStatus | None = None,
+        last_qty: int = 0,
+        last_px: int = 0,
+        exec_ref_id: str = "",
+        exec_ref_date: str = "",
+        exec_restatement_reason: ExecRestatementReason | None = None,
+        req_id: str = "",
+        last_rpt_requested: bool = False,
+        tot_num_reports: int | None = None,
+    ) -> ExecutionReport:
+        """Return an execution report on the order.
 
-class TopOfBook:
-    """The market of one instrument, as plain attributes, and the orders that rest in it."""
+        `cl_ord_id` is that of a pending request on the order, which the report then answers; `status` replaces the
+        order's own status.
+        """
+        return ExecutionReport(
+            exec_type=exec_type,
+            ord_status=status or self.ord_status,
+            cl_ord_id=cl_ord_id or self.cl_ord_id,
+            orig_cl_ord_id=self.cl_ord_id if cl_ord_id else self.orig_cl_ord_id,
+            exec_id=exec_id,
+            symbol=self.symbol,
+            side=self.side,
+            order_qty=self.order_qty,
+            cum_qty=self.cum_qty,
+            leaves_qty=self.leaves_qty,
+            notional=self.notional,
+            last_qty=last_qty,
+            last_px=last_px,
+            order_id=self.order_id,
+            exec_ref_id=exec_ref_id,
+            exec_ref_date=exec_ref_date,
+            account=self.account,
+            ord_type=self.ord_type,
+            time_in_force=self.time_in_force,
+            price=self.price,
+            stop_px=self.stop_px,
+            expire_date=self.expire_date,
+            cl_ord_link_id=self.cl_ord_link_id,
+            position_effect=self.position_effect,
+            trade_date=trade_date,
+            order_date=self.trade_date,
+            exec_restatement_reason=exec_restatement_reason,
+            reference_version=self.reference_version,
+            req_id=req_id,
+            last_rpt_requested=last_rpt_requested,
+            tot_num_reports=tot_num_reports,
+            transact_time_ns=transact_time_ns,
+        )
+
+
+class TopOfBookState(msgspec.Struct):
+    """The state of a `TopOfBook`."""
+
+    bid_px: int
+    ask_px: int
+    bid_sz: int
+    ask_sz: int
+    bid_remaining_qty: int
+    ask_remaining_qty: int
+    last_px: int
+    traded_qty: int
+    trading: bool
+    reason: str
+    reference_version: str
+    buys: list[WorkingOrder]
+    sells: list[WorkingOrder]
+    stops: list[WorkingOrder]
+
+
+class TopOfBook(Stateful[TopOfBookState]):
+    """The market of one instrument, as plain attributes, and the orders that rest in it.
+
+    An encoded state has the orders in full. Whoever restores one replaces them by `adopt_orders`, so that a resting
+    order and the venue's order of the same key are one object.
+    """
+
+    State = TopOfBookState
+    DERIVED: ClassVar = {
+        "instrument": "configuration, set once",
+        "best_buy": "the best price of the resting buy orders",
+        "best_sell": "the best price of the resting sell orders",
+        "unqueued_count": "counts the resting orders without a queue position",
+    }
 
     __slots__ = (
         "ask_remaining_qty",
@@ -173,8 +299,13 @@ class TopOfBook:
         self.best_sell = min((_limit_price(order) for order in self.sells), default=UNDEF_PRICE)
         self.unqueued_count = sum(1 for order in (*self.buys, *self.sells) if order.queue_ahead is None)
 
-    def to_list(self) -> list[Any]:
-        """Return the market data as a list, for serialization."""
+    def clear_quotes(self) -> None:
+        """Remove the quotes of the day that has ended."""
+        self.bid_px = self.ask_px = UNDEF_PRICE
+        self.bid_sz = self.ask_sz = self.bid_remaining_qty = self.ask_remaining_qty = 0
+
+    def market_data(self) -> list[Any]:
+        """Return the market data, without the orders."""
         return [
             self.bid_px,
             self.ask_px,
@@ -189,10 +320,23 @@ class TopOfBook:
             self.reference_version,
         ]
 
-    def restore_list(self, state: list[Any]) -> None:
-        """Restore the market data from a list."""
-        self.bid_px, self.ask_px, self.bid_sz, self.ask_sz, self.bid_remaining_qty, self.ask_remaining_qty = state[:6]
-        self.last_px, self.traded_qty, self.trading, self.reason, self.reference_version = state[6:]
+    def adopt_orders(self, orders: Mapping[str, WorkingOrder]) -> None:
+        """Replace the orders of a decoded state by the venue's own objects.
+
+        Raises `StateError` when one of them is not open, belongs elsewhere, or differs from the venue's order.
+        """
+        for side in (self.buys, self.sells, self.stops):
+            for number, copy in enumerate(side):
+                order = orders.get(copy.root_cl_ord_id)
+                if order != copy or order is None:
+                    raise StateError(f"the book of {self.instrument.symbol} has order {copy.cl_ord_id} otherwise")
+                if order.symbol != self.instrument.symbol or not order.is_open:
+                    raise StateError(f"the book of {self.instrument.symbol} holds order {copy.cl_ord_id} wrongly")
+                side[number] = order
+        self.refresh_best_prices()
+
+    def _after_restore(self) -> None:
+        self.refresh_best_prices()
 
 
 def _limit_price(order: WorkingOrder) -> int:

@@ -7,21 +7,44 @@ stored in a snapshot and restored in another process. Each owner registers one h
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import msgspec
 
+from holdover.state import StateError, Stateful
+
 NEVER = 2**63 - 1
 Handler = Callable[[str, tuple[Any, ...]], None]
+Timer = tuple[int, int, str, str, tuple[Any, ...]]
+"""A timer: due time in ns, number, owner, name and arguments."""
 
 
-class VirtualClock:
+class ClockState(msgspec.Struct):
+    """The state of a `VirtualClock`."""
+
+    now_ns: int
+    number: int
+    timers_run: int
+    heap: list[Timer]
+    cancelled: set[int]
+
+
+class VirtualClock(Stateful[ClockState]):
     """The time of a simulated world, in ns since the epoch, UTC.
 
     `next_ns` is the time of the earliest timer, or `NEVER`. `timers_run` counts the timers that have run, and
     `before_timer` is called before each of them.
     """
+
+    State = ClockState
+    IN_PROCESS: ClassVar = {
+        "_handlers": "functions of the running process; replaced as a whole, never changed in place"
+    }
+    DERIVED: ClassVar = {
+        "next_ns": "the time of the first timer",
+        "before_timer": "a hook of whoever drives the clock, set and removed by it",
+    }
 
     __slots__ = ("_cancelled", "_handlers", "_heap", "_number", "before_timer", "next_ns", "now_ns", "timers_run")
 
@@ -30,18 +53,18 @@ class VirtualClock:
         self.next_ns = NEVER
         self.timers_run = 0
         self.before_timer: Callable[[], None] | None = None
-        self._heap: list[tuple[int, int, str, str, tuple[Any, ...]]] = []
+        self._heap: list[Timer] = []
         self._number = 0
-        self._handlers: dict[str, Handler] = {}
+        self._handlers: Mapping[str, Handler] = {}
         self._cancelled: set[int] = set()
 
     def register(self, owner: str, handler: Handler) -> None:
         """Register the handler for the timers of an owner."""
-        self._handlers[owner] = handler
+        self._handlers = {**self._handlers, owner: handler}
 
     def unregister(self, owner: str) -> None:
         """Remove the handler of an owner; its timers then run without effect."""
-        self._handlers.pop(owner, None)
+        self._handlers = {name: handler for name, handler in self._handlers.items() if name != owner}
 
     def set_timer(self, time_ns: int, owner: str, name: str, *args: Any) -> int:
         """Set a timer; return its number. Timers of the same time run in the order in which they were set.
@@ -94,30 +117,36 @@ class VirtualClock:
         """The number of timers set so far."""
         return self._number
 
-    def checkpoint(self) -> Any:
-        """Return a checkpoint for `rollback` in the same process."""
-        return self.now_ns, self._number, self.timers_run, list(self._heap), set(self._cancelled), dict(self._handlers)
-
-    def rollback(self, checkpoint: Any) -> None:
-        """Restore the state of a checkpoint."""
-        self.now_ns, self._number, self.timers_run, heap, cancelled, handlers = checkpoint
-        self._heap[:], self._cancelled, self._handlers = heap, set(cancelled), dict(handlers)
-        self.next_ns = self._heap[0][0] if self._heap else NEVER
-
     def pending_timers(self) -> list[tuple[int, str, str, tuple[Any, ...]]]:
         """Return every waiting timer in running order: its time from now in ns, owner, name and arguments."""
         waiting = sorted(timer for timer in self._heap if timer[1] not in self._cancelled)
         return [(due - self.now_ns, owner, name, args) for due, _, owner, name, args in waiting]
 
-    def to_bytes(self) -> bytes:
-        """Return the time and every timer as bytes."""
-        timers = sorted(timer for timer in self._heap if timer[1] not in self._cancelled)
-        return msgspec.msgpack.encode([self.now_ns, self._number, timers])
+    # -- state --------------------------------------------------------------------------------------------------
 
-    def restore_bytes(self, state: bytes) -> None:
-        """Restore the state from bytes. Registered handlers stay."""
-        self.now_ns, self._number, timers = msgspec.msgpack.decode(state)
-        self._heap[:] = [(time_ns, number, owner, name, tuple(args)) for time_ns, number, owner, name, args in timers]
+    def to_state(self) -> ClockState:
+        """Return the state without cancelled timers and in running order, so that equal clocks have equal bytes."""
+        state = super().to_state()
+        state.heap = sorted(timer for timer in self._heap if timer[1] not in self._cancelled)
+        state.cancelled = set()
+        return state
+
+    def take_state(self, state: ClockState) -> None:
+        """Take over a decoded state; registered handlers stay.
+
+        Raises `StateError` when a timer is due before the state's time or carries a number that was never given.
+        """
+        for time_ns, number, owner, name, _ in state.heap:
+            if time_ns < state.now_ns or not 0 < number <= state.number:
+                raise StateError(
+                    f"the stored state of VirtualClock is damaged: timer {number} ({owner}/{name}) at {time_ns} ns "
+                    f"does not belong to a clock at {state.now_ns} ns that has set {state.number} timers"
+                )
+        self.now_ns, self._number, self.timers_run = state.now_ns, state.number, state.timers_run
+        self._heap[:] = state.heap  # in place: `run_until` uses it
         heapq.heapify(self._heap)
-        self._cancelled.clear()
+        self._cancelled = state.cancelled
+        self._after_restore()
+
+    def _after_restore(self) -> None:
         self.next_ns = self._heap[0][0] if self._heap else NEVER

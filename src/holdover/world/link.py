@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol, cast, get_args
 
 import msgspec
 
 from holdover.model import Inbound, Outbound
+from holdover.state import StateError, Stateful
 from holdover.world.clock import VirtualClock
 from holdover.world.venue import Venue
 
@@ -42,8 +43,50 @@ class LinkListener(Protocol):
         """The venue's last message was `seq`."""
 
 
-class SimulatedLinkEnd:
+Direction = Literal["in", "out"]
+"""The direction of a message: `in` to the subject, `out` to the venue."""
+
+MessageKind = Literal["app", "resend", "reset", "up", "down", "heartbeat"]
+FaultKind = Literal["drop", "delay", "hold", "duplicate", "reorder"]
+
+
+class LinkMessage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One message in flight.
+
+    `app` carries a message of the application with its sequence number, `resend` and `reset` the number from which the
+    other side shall send or will send, `up` the epoch and the number that the venue expects, `down` a reason,
+    `heartbeat` the number of the venue's last message.
+    """
+
+    kind: MessageKind
+    seq: int = 0
+    message: Inbound | Outbound | None = None
+    poss_dup: bool = False
+    epoch: int = 0
+    reason: str = ""
+
+
+class LinkFault(msgspec.Struct, frozen=True):
+    """A fault that waits for the `number`-th message of a direction."""
+
+    direction: Direction
+    number: int
+    kind: FaultKind
+    delay_ns: int
+
+
+class SimulatedLinkEndState(msgspec.Struct):
+    """The state of a `SimulatedLinkEnd`."""
+
+    is_dead: bool
+
+
+class SimulatedLinkEnd(Stateful[SimulatedLinkEndState]):
     """The subject's end of the link. After the subject is killed, its methods do nothing."""
+
+    State = SimulatedLinkEndState
+    IN_PROCESS: ClassVar = {"listener": "the subject's object"}
+    DERIVED: ClassVar = {"_link": "the link that made this end", "name": "the name of the link"}
 
     def __init__(self, link: SimulatedLink) -> None:
         self._link = link
@@ -87,7 +130,31 @@ class SimulatedLinkEnd:
             self._link.drop("logged out", lose_out=False, notify=False)
 
 
-class SimulatedLink:
+class SimulatedLinkState(msgspec.Struct):
+    """The state of a `SimulatedLink`, messages in flight included; each is stored with the time when it is due."""
+
+    recovery: str
+    is_up: bool
+    is_venue_up: bool
+    is_allowed: bool
+    refusal: str
+    refused_until_ns: int
+    epoch: int
+    incarnation: int
+    out_seq: int
+    venue_in_seq: int
+    in_seq: int
+    received_seq: int
+    sent_counts: dict[str, int]
+    inbound: deque[tuple[int, LinkMessage]]
+    outbound: deque[tuple[int, LinkMessage]]
+    history: list[Inbound]
+    history_from: int
+    faults: list[LinkFault]
+    swapped: dict[Direction, LinkMessage]
+
+
+class SimulatedLink(Stateful[SimulatedLinkState]):
     """One connection between a subject and the venue, for some accounts.
 
     `on_send(message)` is called for each application message that leaves the subject. `on_launch(direction)` is
@@ -95,8 +162,23 @@ class SimulatedLink:
     applies, and `on_deliver(direction)` for each message that was delivered. Latencies are one-way, in ns.
     """
 
+    State = SimulatedLinkState
+    IN_PROCESS: ClassVar = {"end": "the subject's end; each incarnation has its own"}
+    DERIVED: ClassVar = {
+        "clock": "a part of the world that saves itself",
+        "venue": "a part of the world that saves itself",
+        "accounts": "configuration, set once",
+        "name": "configuration, set once",
+        "owner": "follows from the name",
+        "latency_ns": "the venue's policy",
+        "on_send": "a hook of the harness, set again in each process",
+        "on_deliver": "a hook of the harness, set again in each process",
+        "on_launch": "a hook of the harness, set again in each process",
+    }
+
     def __init__(self, clock: VirtualClock, venue: Venue, accounts: Iterable[str], name: str = "VENUE") -> None:
         self.clock, self.venue, self.name = clock, venue, name
+        self.accounts = list(accounts)
         self.owner = f"link:{name}"
         self.latency_ns = venue.policy.latency_ns
         self.recovery: str = venue.policy.recovery
@@ -115,15 +197,15 @@ class SimulatedLink:
         self.on_deliver: Callable[[str], None] | None = None
         self.on_launch: Callable[[str], None] | None = None
         self.sent_counts = {"in": 0, "out": 0}
-        self._inbound: deque[list[Any]] = deque()
-        self._outbound: deque[list[Any]] = deque()
+        self._inbound: deque[tuple[int, LinkMessage]] = deque()
+        self._outbound: deque[tuple[int, LinkMessage]] = deque()
         self._history: list[Inbound] = []
         self._history_from = 1
-        self._faults: list[list[Any]] = []
-        self._swapped: dict[str, list[Any]] = {}
+        self._faults: list[LinkFault] = []
+        self._swapped: dict[Direction, LinkMessage] = {}
         self.end = SimulatedLinkEnd(self)
         clock.register(self.owner, self._timer)
-        venue.attach(accounts, self.deliver)
+        venue.attach(self.accounts, self.deliver)
         # The 7 ns keep it off the round times of a subject's timers; at equal times the order would be arbitrary.
         clock.set_timer(clock.now_ns + venue.policy.heartbeat_ns + 7, self.owner, "heartbeat")
 
@@ -140,16 +222,16 @@ class SimulatedLink:
         if self.on_send is not None:
             self.on_send(message)
         self.out_seq += 1
-        self._enqueue("out", ["app", self.out_seq, message])
+        self._enqueue("out", LinkMessage("app", self.out_seq, message))
         return self.out_seq
 
     def is_message_in_flight(self, message: Outbound) -> bool:
         """Return whether this message object has left the subject and has not arrived at the venue."""
-        return any(item[-1] is message for item in self._outbound)
+        return any(item.message is message for _, item in self._outbound)
 
     def request_resend(self, begin_seq: int) -> None:
         """Send a resend request to the venue."""
-        self._enqueue("out", ["resend", begin_seq, None], counted=False)
+        self._enqueue("out", LinkMessage("resend", begin_seq), counted=False)
 
     def attach(self) -> SimulatedLinkEnd:
         """Create the end of a new incarnation of the subject."""
@@ -171,20 +253,18 @@ class SimulatedLink:
         self.in_seq += 1
         self._history.append(message)
         if self.is_venue_up:
-            self._enqueue("in", ["app", self.in_seq, False, message])
+            self._enqueue("in", LinkMessage("app", self.in_seq, message))
 
     def _logon(self, next_in_seq: int) -> None:
         is_refused = self.clock.now_ns < self.refused_until_ns
         if not self.is_allowed or is_refused:
-            if is_refused:
-                self._enqueue("in", ["down", self.refusal], counted=False)
-            else:
-                self._enqueue("in", ["down", "no connection"], counted=False)
+            reason = self.refusal if is_refused else "no connection"
+            self._enqueue("in", LinkMessage("down", reason=reason), counted=False)
             return
         self._outbound.clear()
         self.is_venue_up = True
         self.epoch += 1
-        self._enqueue("in", ["up", self.epoch, self.venue_in_seq + 1], counted=False)
+        self._enqueue("in", LinkMessage("up", self.venue_in_seq + 1, epoch=self.epoch), counted=False)
         self.received_seq = min(next_in_seq - 1, self.in_seq)
         self._resend_from(next_in_seq)
 
@@ -192,14 +272,15 @@ class SimulatedLink:
         """Resend every message from `begin_seq` on, or send a sequence reset when they will not be resent."""
         if begin_seq > self.in_seq + 1:
             # The client is ahead of the venue, which has begun a new day: send the day from its first message.
-            self._enqueue("in", ["reset", self._history_from], counted=False)
+            self._enqueue("in", LinkMessage("reset", self._history_from), counted=False)
             begin_seq = self._history_from
         if self.recovery == "drop" or begin_seq < self._history_from:
             if begin_seq <= self.in_seq:
-                self._enqueue("in", ["reset", self.in_seq + 1], counted=False)
+                self._enqueue("in", LinkMessage("reset", self.in_seq + 1), counted=False)
             return
         for seq in range(begin_seq, self.in_seq + 1):
-            self._enqueue("in", ["app", seq, True, self._history[seq - self._history_from]])
+            message = self._history[seq - self._history_from]
+            self._enqueue("in", LinkMessage("app", seq, message, poss_dup=True))
 
     # -- cutting ------------------------------------------------------------------------------------------------
 
@@ -246,19 +327,23 @@ class SimulatedLink:
         self.drop("end of day", lose_out=True, notify=False)
         if self.venue.policy.reset_seq_overnight:
             self.in_seq = self.out_seq = self.venue_in_seq = self.received_seq = 0
-            self._history, self._history_from = [], 1
+            self._history.clear()
+            self._history_from = 1
 
     # -- faults -------------------------------------------------------------------------------------------------
 
-    def inject_fault(self, direction: str, number: int, kind: str, argument: int = 0) -> None:
+    def inject_fault(self, direction: Direction, number: int, kind: FaultKind, argument: int = 0) -> None:
         """Apply a fault to the `number`-th message from now in a direction (`in`, `out`).
 
         Kinds: `drop`; `delay` and `hold` (by `argument` ns; later messages wait behind it); `duplicate`;
-        `reorder` (it changes places with the next message). Raises `ValueError` for any other kind or direction.
+        `reorder` (it changes places with the next message). Raises `ValueError` for any other kind or direction,
+        a number below 1, or a negative delay.
         """
-        if kind not in ("drop", "delay", "hold", "duplicate", "reorder") or direction not in ("in", "out"):
+        if kind not in get_args(FaultKind) or direction not in get_args(Direction):
             raise ValueError(f"no link fault is called {kind!r} in direction {direction!r}")
-        self._faults.append([direction, self.sent_counts[direction] + number, kind, argument])
+        if number < 1 or argument < 0:
+            raise ValueError(f"a link fault needs a message number from 1 and a delay from 0 ns: {number}, {argument}")
+        self._faults.append(LinkFault(direction, self.sent_counts[direction] + number, kind, argument))
 
     # -- in flight ----------------------------------------------------------------------------------------------
 
@@ -280,7 +365,7 @@ class SimulatedLink:
             and not self.venue.unanswered_count
         )
 
-    def _enqueue(self, direction: str, item: list[Any], *, counted: bool = True) -> None:
+    def _enqueue(self, direction: Direction, item: LinkMessage, *, counted: bool = True) -> None:
         queue = self._inbound if direction == "in" else self._outbound
         due_ns = self.clock.now_ns + self.latency_ns
         if queue:
@@ -303,15 +388,17 @@ class SimulatedLink:
         if swapped_item is not None:
             self._push(queue, direction, due_ns, swapped_item)
 
-    def _push(self, queue: deque[list[Any]], direction: str, due_ns: int, item: list[Any]) -> None:
-        queue.append([due_ns, *item])
+    def _push(
+        self, queue: deque[tuple[int, LinkMessage]], direction: Direction, due_ns: int, item: LinkMessage
+    ) -> None:
+        queue.append((due_ns, item))
         self.clock.set_timer(due_ns, self.owner, direction)
 
-    def _apply_fault(self, direction: str, due_ns: int) -> tuple[str, int]:
+    def _apply_fault(self, direction: Direction, due_ns: int) -> tuple[str, int]:
         for fault in self._faults:
-            if fault[0] == direction and fault[1] == self.sent_counts[direction]:
+            if fault.direction == direction and fault.number == self.sent_counts[direction]:
                 self._faults.remove(fault)
-                return fault[2], due_ns + (fault[3] if fault[2] in ("delay", "hold") else 0)
+                return fault.kind, due_ns + (fault.delay_ns if fault.kind in ("delay", "hold") else 0)
         return "", due_ns
 
     def _timer(self, name: str, args: tuple[Any, ...]) -> None:
@@ -330,146 +417,94 @@ class SimulatedLink:
             if self.is_venue_up:
                 swapped_item = self._swapped.pop("in", None)
                 if swapped_item is not None:
-                    self._push(self._inbound, "in", self.clock.now_ns, swapped_item)
-                self._enqueue("in", ["heartbeat", self.in_seq], counted=False)
+                    # Behind what is in flight: a message that is due before its predecessor would never be taken.
+                    due_ns = max(self.clock.now_ns, self._inbound[-1][0]) if self._inbound else self.clock.now_ns
+                    self._push(self._inbound, "in", due_ns, swapped_item)
+                self._enqueue("in", LinkMessage("heartbeat", self.in_seq), counted=False)
 
     def _arrive_in(self) -> None:
         if not self._inbound or self._inbound[0][0] > self.clock.now_ns:
             return
-        item = self._inbound.popleft()
+        _, item = self._inbound.popleft()
         listener = self.end.listener
-        kind = item[1]
+        kind, seq = item.kind, item.seq
         if kind == "up":
             self.is_up = True
-            self.out_seq = item[3] - 1
-        elif kind == "app" and item[2] == self.received_seq + 1:
-            self.received_seq = item[2]
+            self.out_seq = seq - 1
+        elif kind == "app" and seq == self.received_seq + 1:
+            self.received_seq = seq
         elif kind == "reset":
-            self.received_seq = item[2] - 1
+            self.received_seq = seq - 1
         if listener is None:
             return
         if kind == "app":
-            listener.on_message(item[2], item[3], item[4])
+            listener.on_message(seq, item.poss_dup, cast(Inbound, item.message))
             if self.on_deliver is not None:
                 self.on_deliver("in")
         elif kind == "up":
-            listener.on_up(item[2], item[3])
+            listener.on_up(item.epoch, seq)
         elif kind == "down":
-            listener.on_down(item[2])
+            listener.on_down(item.reason)
         elif kind == "reset":
-            listener.on_sequence_reset(item[2])
+            listener.on_sequence_reset(seq)
         else:
-            listener.on_heartbeat(item[2])
+            listener.on_heartbeat(seq)
 
     def _arrive_out(self) -> None:
         if not self._outbound or self._outbound[0][0] > self.clock.now_ns:
             return
-        _, kind, seq, message = self._outbound.popleft()
-        if kind == "resend":
+        _, item = self._outbound.popleft()
+        if item.kind == "resend":
             if self.is_venue_up:  # a request from a dropped connection gets no answer
-                self._resend_from(seq)
+                self._resend_from(item.seq)
             return
-        if seq <= self.venue_in_seq:
+        if item.seq <= self.venue_in_seq:
             return  # a duplicate
-        self.venue_in_seq = seq
-        self.venue.receive(message)
+        self.venue_in_seq = item.seq
+        self.venue.receive(cast(Outbound, item.message))
         if self.on_deliver is not None:
             self.on_deliver("out")
 
-    # -- memory -------------------------------------------------------------------------------------------------
+    # -- state --------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> Any:
-        """Return a checkpoint for `rollback` in the same process."""
-        return (
-            (
-                self.is_up,
-                self.is_venue_up,
-                self.is_allowed,
-                self.refusal,
-                self.refused_until_ns,
-                self.epoch,
-                self.incarnation,
-            ),
-            (self.out_seq, self.venue_in_seq, self.in_seq, self.received_seq, self._history_from, self.recovery),
-            dict(self.sent_counts),
-            list(self._inbound),
-            list(self._outbound),
-            list(self._history),
-            [list(fault) for fault in self._faults],
-            dict(self._swapped),
-            self.end,
-            self.end.listener,
-            self.end.is_dead,
-        )
+        """Return the state as it is now, for `rollback` in the same process, with that of the present end."""
+        return super().checkpoint(), self.end.checkpoint()
 
     def rollback(self, checkpoint: Any) -> None:
-        """Restore the state of a checkpoint."""
-        state, seqs, sent_counts, incoming, outgoing, history, faults, swap, end, listener, is_dead = checkpoint
-        (
-            self.is_up,
-            self.is_venue_up,
-            self.is_allowed,
-            self.refusal,
-            self.refused_until_ns,
-            self.epoch,
-            self.incarnation,
-        ) = state
-        self.out_seq, self.venue_in_seq, self.in_seq, self.received_seq, self._history_from, self.recovery = seqs
-        self.sent_counts = dict(sent_counts)
-        self._inbound, self._outbound, self._swapped = deque(incoming), deque(outgoing), dict(swap)
-        self._history = list(history)
-        self._faults = [list(fault) for fault in faults]
-        self.end = end
-        end.listener, end.is_dead = listener, is_dead
+        """Restore the state of a checkpoint, and the end that was attached then."""
+        link, end = checkpoint
+        super().rollback(link)
+        self.end.rollback(end)
 
-    def to_bytes(self) -> bytes:
-        """Return the state of the link as bytes, messages in flight included."""
-        return msgspec.msgpack.encode(
-            {
-                "recovery": self.recovery,
-                "state": [
-                    self.is_up,
-                    self.is_venue_up,
-                    self.is_allowed,
-                    self.refusal,
-                    self.refused_until_ns,
-                    self.epoch,
-                    self.incarnation,
-                ],
-                "seqs": [self.out_seq, self.venue_in_seq, self.in_seq, self.received_seq, self._history_from],
-                "sent": self.sent_counts,
-                "in": list(self._inbound),
-                "out": list(self._outbound),
-                "swap": self._swapped,
-                "history": self._history,
-                "faults": self._faults,
-            }
+    def take_state(self, state: SimulatedLinkState) -> None:
+        """Take over a decoded state.
+
+        Raises `StateError` when the numbers of the sent messages contradict each other, or messages in flight overtake
+        each other.
+        """
+        problem = _find_contradiction(state)
+        if problem:
+            raise StateError(f"the stored state of SimulatedLink is damaged: {problem}")
+        super().take_state(state)
+
+
+def _find_contradiction(state: SimulatedLinkState) -> str:
+    """Return what cannot be true in a link's state; empty when nothing contradicts it."""
+    if state.in_seq != state.history_from - 1 + len(state.history):
+        return (
+            f"the venue's last message is number {state.in_seq}, but {len(state.history)} messages from number "
+            f"{state.history_from} on are stored"
         )
-
-    def restore_bytes(self, state: bytes) -> None:
-        """Restore the state from bytes. Raises `msgspec.MsgspecError` when they are damaged."""
-        content = msgspec.msgpack.decode(state)
-        (
-            self.is_up,
-            self.is_venue_up,
-            self.is_allowed,
-            self.refusal,
-            self.refused_until_ns,
-            self.epoch,
-            self.incarnation,
-        ) = content["state"]
-        self.recovery = content["recovery"]
-        self.out_seq, self.venue_in_seq, self.in_seq, self.received_seq, self._history_from = content["seqs"]
-        self.sent_counts, self._faults = content["sent"], content["faults"]
-        self._inbound = deque(_decode_item(item, Inbound) for item in content["in"])
-        self._outbound = deque(_decode_item(item, Outbound) for item in content["out"])
-        self._swapped = {
-            direction: _decode_item(item, Inbound if direction == "in" else Outbound)
-            for direction, item in content["swap"].items()
-        }
-        self._history = [msgspec.convert(message, Inbound) for message in content["history"]]
-
-
-def _decode_item(item: list[Any], kind: Any) -> list[Any]:
-    """Decode the message inside an item, if it has one."""
-    return [msgspec.convert(part, kind) if isinstance(part, dict) else part for part in item]
+    if min(state.out_seq, state.venue_in_seq, state.in_seq, state.epoch) < 0:
+        return "a sequence number is negative"
+    if state.received_seq > state.in_seq:
+        return f"the subject has received number {state.received_seq}, but the venue has sent {state.in_seq}"
+    for direction, queue in (("in", state.inbound), ("out", state.outbound)):
+        due_times = [due_ns for due_ns, _ in queue]
+        if due_times != sorted(due_times):
+            return f"messages in flight in direction {direction!r} overtake each other"
+    for name in ("in", "out"):
+        if state.sent_counts.get(name, -1) < 0:
+            return f"the count of messages sent in direction {name!r} is missing or negative"
+    return ""

@@ -34,6 +34,7 @@ from holdover.model import (
     Request,
 )
 from holdover.recording import MarketEvent, Recording
+from holdover.state import StateError
 from holdover.world import Venue, VenuePolicy, VirtualClock
 
 LEAD_NS: Final = 30_000_000_000
@@ -206,9 +207,8 @@ class VenueEngine:
         """Load the end-of-day state; its orders are restated to their owners when the day begins."""
         try:
             self.venue.restore_bytes(state)
-        except (KeyError, msgspec.MsgspecError) as problem:
-            reason = f"no recording of {problem.args[0]} is here" if isinstance(problem, KeyError) else str(problem)
-            raise VenueStateError(f"what the venue carries over the night cannot be taken up: {reason}") from problem
+        except StateError as problem:
+            raise VenueStateError(f"the venue's end-of-day state cannot be restored: {problem}") from problem
         if self.venue.trade_date >= self.trade_date:
             raise VenueStateError(
                 f"the night is that after {self.venue.trade_date}; {self.trade_date} does not come after it"
@@ -257,7 +257,7 @@ class VenueEngine:
                 client_message, fields, FixMessageError(f"account {message.account or 'none'} is another client's", 1)
             )
             return
-        if message.account not in self.venue._deliver:
+        if message.account not in self.venue.reports.receivers:
             self.venue.attach([message.account], _ClientRecipient(self, owner))
         self._query = message if isinstance(message, Query) else None
         self._position_count = max(

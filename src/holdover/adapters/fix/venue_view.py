@@ -17,8 +17,8 @@ from holdover.model import (
     ExecutionReport,
     Inbound,
     Order,
-    OrdStatus,
     Position,
+    PositionEffect,
     PositionReport,
     Side,
 )
@@ -74,28 +74,9 @@ class VenueView:
         self._reported_executions.add((report.trade_date, report.exec_id))
         self._roots[report.cl_ord_id] = root
         self._report_time_ns[root] = max(self._report_time_ns.get(root, 0), report.transact_time_ns)
-        order = Order(
-            root_cl_ord_id=root,
-            cl_ord_id=report.cl_ord_id,
-            orig_cl_ord_id=report.orig_cl_ord_id,
-            order_id=report.order_id,
-            account=report.account,
-            symbol=report.symbol,
-            side=report.side,
-            order_qty=report.order_qty,
-            leaves_qty=report.leaves_qty,
-            cum_qty=report.cum_qty,
-            notional=report.notional,
-            ord_status=_status_from_quantities(report),
-            ord_type=report.ord_type,
-            time_in_force=report.time_in_force,
-            price=report.price,
-            trade_date=report.order_date or report.trade_date,
-            exec_type=report.exec_type,
-            exec_id=report.exec_id,
-            exec_ref_id=report.exec_ref_id,
-            exec_restatement_reason=report.exec_restatement_reason,
-            reference_version=report.reference_version,
+        # The venue's record states no stop price, expiry, parent or position effect: its messages need not have them.
+        order = report.to_order(
+            root, stop_px=None, expire_date="", cl_ord_link_id="", position_effect=PositionEffect.OPEN
         )
         self._orders[root] = order
         self._guard.record(self.subsystem, order)
@@ -157,10 +138,3 @@ class VenueView:
     def _record_position(self, position: Position) -> None:
         self._positions[position.key] = position
         self._guard.record(self.subsystem, position)
-
-
-def _status_from_quantities(report: ExecutionReport) -> OrdStatus:
-    """The order's status; for Replaced on an order that stays open, it follows from the quantities."""
-    if report.ord_status != OrdStatus.REPLACED:
-        return report.ord_status
-    return OrdStatus.PARTIALLY_FILLED if report.cum_qty else OrdStatus.NEW

@@ -87,7 +87,7 @@ class _NightSeeder:
         self.config, self.trade_date, self.problems = config, trade_date, problems
         self.instruments = {instrument.symbol: instrument for instrument in instruments}
         self.venue = Venue(VirtualClock(0), instruments)
-        self.venue.trade_date = trade_date
+        self.venue.reports.trade_date = trade_date
         self.owners: dict[str, str] = {}
 
     def add_order(self, label: str, row: Any) -> None:
@@ -138,7 +138,7 @@ class _NightSeeder:
         )
         self.venue.orders[order.root_cl_ord_id] = order
         self.venue.roots[order.cl_ord_id] = order.root_cl_ord_id
-        self.venue._order_number = number
+        self.venue.lifecycle.order_number = number
         self.venue.books[order.symbol].add_order(order)
 
     def add_position(self, label: str, row: Any) -> None:

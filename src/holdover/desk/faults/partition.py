@@ -8,7 +8,7 @@ import msgspec
 
 from holdover.desk.faults.fault import Fault, combine, replace_methods
 from holdover.desk.gateway import Gateway
-from holdover.desk.orders import Orders, status_from_quantities
+from holdover.desk.orders import Orders
 from holdover.desk.parents import Parents
 from holdover.desk.reconciler import Reconciler
 from holdover.model import (
@@ -237,7 +237,7 @@ def _chain_lost_in_status(self: Orders, report: ExecutionReport) -> None:
     # The new ClOrdID is taken over, and the one that it replaced is forgotten.
     self._roots[report.cl_ord_id] = order.key
     after = msgspec.structs.replace(
-        order, cl_ord_id=report.cl_ord_id, orig_cl_ord_id="", ord_status=status_from_quantities(order)
+        order, cl_ord_id=report.cl_ord_id, orig_cl_ord_id="", ord_status=order.status_by_quantities
     )
     self._save(order, msgspec.structs.replace(after, price=report.price))
 
