@@ -21,7 +21,7 @@ from typing import Any
 
 from table import machine, report_table
 
-from holdover.harness import Session
+from holdover.harness import Session, SessionConfig
 from holdover.harness.subject import Plan
 from holdover.recording import bundled_store
 
@@ -61,8 +61,10 @@ def make_session(directory: Path, orders: int) -> Session:
         bundled_store(),
         ["ACME"],
         directory,
-        days=[DAY],
-        settings={"strategy": "nautilus_restart:resting"},
+        SessionConfig(
+            days=[DAY],
+            settings={"strategy": "nautilus_restart:resting"},
+        ),
     )
     session.begin(DAY)
     advance(session, 60)

@@ -150,7 +150,7 @@ def replay_points(spec: SweepSpec, at: list[tuple[str, int, int]], settings: dic
                 operations=[Operation(at=anchor, n=n, do="kill")],  # type: ignore[arg-type]
             )
             player = Player(schedule, store, Path(directory) / "s", catalogue=catalogue, journal=False, scratch=True)
-            player.session.plan.settings.update(settings)
+            player.session.host.plan.settings.update(settings)
             player.session.guard.monitor.recomputes_totals = False
             played = player.play()
             player.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from holdover.harness.live_session import FutureDayStore
-from holdover.harness.session import Session
+from holdover.harness.session import Session, SessionConfig
 from holdover.harness.subject import Factory, Plan, resolve_factory
 from holdover.model import Instrument
 from holdover.recording import MarketEvent, bundled_store
@@ -86,12 +86,12 @@ class IncumbentDesk:
         text = CONFIG.format(candidate=candidate, more=extra_config, market=market, instruments=json.dumps(names))
         (directory / "shadow.toml").write_text(text)
         self.session = Session(
-            resolve_factory("desk"), self.store, self.symbols, directory / "incumbent", days=self.days
+            resolve_factory("desk"), self.store, self.symbols, directory / "incumbent", SessionConfig(days=self.days)
         )
         # What a plan may suppose of a day is the same for both.
         means = {symbol: self.mean_volume(symbol) for symbol in symbols}
         to_come = FutureDayStore(self.instruments, means)
-        self.session.plan = Plan(days=[to_come.get(symbol, self.days[0]).meta for symbol in symbols])
+        self.session.host.plan = Plan(days=[to_come.get(symbol, self.days[0]).meta for symbol in symbols])
         self.recorders: list[Recorder] = []
         if tap:
             (directory / "tap").mkdir()

@@ -23,7 +23,7 @@ from casestudy.reel import make_ordered_reel, write_mock_store
 from holdover.catalogue import Catalogue
 from holdover.explore.player import play
 from holdover.explore.schedule import KINDS, Operation, make_schedule
-from holdover.harness import Session, resolve_factory
+from holdover.harness import Session, SessionConfig, resolve_factory
 from holdover.harness.schedule import DEFAULT_SCHEDULE, perform_operation
 from holdover.harness.schedule import CycleSchedule as CycleSchedule
 from holdover.recording import RecordingStore
@@ -139,11 +139,13 @@ def _run_cycle(
         reel,
         symbols,
         directory,
-        days=days,
-        faults=faults,
-        catalogue=catalogue,
-        journal=False,
-        scratch=True,
+        SessionConfig(
+            days=days,
+            faults=faults,
+            catalogue=catalogue,
+            journal=False,
+            scratch=True,
+        ),
     )
     session.guard.on_breach = lambda breach: session.stop()
     try:

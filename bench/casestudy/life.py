@@ -177,15 +177,15 @@ class _WatchedSession:
     def day(self, number: int) -> None:
         """Play one day and the night after it."""
         self._day = number - WARM_DAYS
-        leaked = len(self.session.leaked_requests)
+        leaked = len(self.session.host.leaked_requests)
         try:
             self.player.play_day(number, self.schedule.days[number])
         except Exception as problem:
             self._record_discovery("crash", f"{type(problem).__name__}: {problem}")
         if self._judge is not None:
-            self.sent_after = len(self.session.leaked_requests)
+            self.sent_after = len(self.session.host.leaked_requests)
             return
-        for request in self.session.leaked_requests[leaked:]:
+        for request in self.session.host.leaked_requests[leaked:]:
             self._record_discovery("frozen", f"{request.cl_ord_id} left past the operator's freeze")
 
     def close(self) -> None:

@@ -94,7 +94,7 @@ def recording(request: pytest.FixtureRequest) -> Callable[..., Recording]:
 @pytest.fixture
 def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session]:
     """A session of the subject over recorded days. A breach that `session.expected` does not name fails the test."""
-    from holdover.harness.session import Session
+    from holdover.harness.session import Session, SessionConfig
     from holdover.harness.subject import resolve_factory
     from holdover.world import VenuePolicy
 
@@ -108,10 +108,12 @@ def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session]
         store,
         symbols,
         tmp_path / "session",
-        days=arguments.get("days") or store.days(symbols[0]),
-        faults=arguments.get("faults", ()),
-        policy=VenuePolicy(recovery=arguments.get("recovery", "replay")),
-        catalogue=measuring.catalogue if measuring is not None else None,
+        SessionConfig(
+            days=arguments.get("days") or store.days(symbols[0]),
+            faults=arguments.get("faults", ()),
+            policy=VenuePolicy(recovery=arguments.get("recovery", "replay")),
+            catalogue=measuring.catalogue if measuring is not None else None,
+        ),
     )
     try:
         yield test_session

@@ -445,7 +445,7 @@ def a_cancel_lost_on_its_way(session: Session) -> None:
             dropped_requests.append(record)
             session.link.inject_fault("out", 1, "drop")
 
-    session.on_record = lose_the_first
+    session.host.on_record = lose_the_first
     session.run(until=mutation_condition(leaves))
     assert dropped_requests
     run_minutes(session, 20)

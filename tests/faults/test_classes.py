@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from holdover.catalogue import Catalogue
 from holdover.desk.faults import FAULTS
-from holdover.harness import Fill, Session, first, resolve_factory
+from holdover.harness import Fill, Session, SessionConfig, first, resolve_factory
 from holdover.incidents import Incident, IncidentLedger, cell_class
 from holdover.model import OrdStatus
 from holdover.recording import bundled_store
@@ -24,7 +24,7 @@ def make_session(directory: Path, catalogue: Catalogue, symbol: str, fault: str)
     """A session of the desk with a fault on one instrument: other prices, other quantities, another day's tape."""
     desk = resolve_factory("desk")
     options = {"days": DAYS, "faults": (fault,), "catalogue": catalogue, "settings": STORIES[fault].settings}
-    return Session(desk, bundled_store(), [symbol], directory / symbol, journal=False, **options)  # type: ignore[arg-type]
+    return Session(desk, bundled_store(), [symbol], directory / symbol, SessionConfig(journal=False, **options))  # type: ignore[arg-type]
 
 
 def play_story(directory: Path, catalogue: Catalogue, symbol: str, fault: str) -> dict[str, Breach]:

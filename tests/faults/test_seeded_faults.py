@@ -9,7 +9,7 @@ import pytest
 from holdover.catalogue import Catalogue
 from holdover.desk import Parts
 from holdover.desk.faults import FAULTS, parts_with
-from holdover.harness import Session, resolve_factory
+from holdover.harness import Session, SessionConfig, resolve_factory
 from holdover.recording import bundled_store
 from tests.faults.stories import STORIES
 
@@ -22,7 +22,7 @@ def make_session(directory: Path, catalogue: Catalogue, name: str, *faults: str)
     settings = STORIES[name].settings
     desk = resolve_factory("desk")
     options = {"days": DAYS, "faults": faults, "catalogue": catalogue, "settings": settings, "journal": False}
-    return Session(desk, bundled_store(), ["ACME"], directory, **options)  # type: ignore[arg-type]
+    return Session(desk, bundled_store(), ["ACME"], directory, SessionConfig(**options))  # type: ignore[arg-type]
 
 
 @each_fault
@@ -33,7 +33,7 @@ def test_a_seeded_fault_is_caught(tmp_path: Path, catalogue: Catalogue, name: st
     invariants = {breach.invariant for breach in session.breaches}
     assert FAULTS[name].catches[0] in invariants
     assert session.guard.active_freezes
-    assert session.leaked_requests == []
+    assert session.host.leaked_requests == []
     pages = {page.invariant: page for page in session.guard.store.all_pages()}
     first = session.breaches[0].invariant
     assert len(pages[first].steps) == len(catalogue[first].entry.response)
@@ -47,7 +47,7 @@ def test_the_same_story_holds_without_the_fault(tmp_path: Path, catalogue: Catal
     session = make_session(tmp_path, catalogue, name)
     STORIES[name].play(session)
     assert session.breaches == []
-    assert session.leaked_requests == []
+    assert session.host.leaked_requests == []
     session.close()
 
 

@@ -17,7 +17,7 @@ from holdover.adapters.freqtrade import FreqtradeSubject, subject
 from holdover.adapters.freqtrade.configuration import FILE
 from holdover.explore.player import Player, open_store_for
 from holdover.explore.schedule import read_schedule
-from holdover.harness import Session
+from holdover.harness import Session, SessionConfig
 from holdover.model import Order, OrdStatus, Side
 from holdover.recording import bundled_store
 
@@ -28,7 +28,7 @@ MINUTE_NS = 60_000_000_000
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
-    new_session = Session(FreqtradeSubject, bundled_store(), ["ACME"], tmp_path, days=DAYS)
+    new_session = Session(FreqtradeSubject, bundled_store(), ["ACME"], tmp_path, SessionConfig(days=DAYS))
     new_session.begin(DAYS[0])
     yield new_session
     new_session.close()
@@ -73,7 +73,7 @@ def test_a_few_minutes_a_kill_a_cut_and_a_night_hold(session: Session) -> None:
 
 def test_what_it_believes_is_what_is_in_its_own_database(session: Session) -> None:
     run_minutes(session, 6)
-    with closing(sqlite3.connect(session.subject_directory / FILE)) as database:
+    with closing(sqlite3.connect(session.disk.directory / FILE)) as database:
         stored = dict(database.execute("SELECT order_id, filled FROM orders"))
         (fills,) = database.execute("SELECT COUNT(*) FROM holdover_fill").fetchone()
     assert {order.key: float(order.cum_qty) for order in session.orders() if order.key in stored} == stored

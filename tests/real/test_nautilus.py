@@ -22,7 +22,7 @@ from holdover.adapters.nautilus.database import open_cache_database
 from holdover.adapters.nautilus.stack import TRADER
 from holdover.explore.player import Player, open_store_for
 from holdover.explore.schedule import read_schedule
-from holdover.harness import Condition, Session
+from holdover.harness import Condition, Session, SessionConfig
 from holdover.model import Order, OrdStatus, Position, Request, Side, TimeInForce
 from holdover.recording import bundled_store
 
@@ -32,7 +32,7 @@ MINUTE_NS = 60_000_000_000
 
 
 def make_session(directory: Path, **settings: Any) -> Session:
-    return Session(NautilusSubject, bundled_store(), ["ACME"], directory, days=DAYS, settings=settings)
+    return Session(NautilusSubject, bundled_store(), ["ACME"], directory, SessionConfig(days=DAYS, settings=settings))
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_two_short_days_with_a_night_between_them_hold(session: Session) -> None
     session.begin()
     run_minutes(session, 4)
     assert session.breaches == []
-    assert session.env is not None
+    assert session.host.env is not None
     assert session.position("A1", "ACME") == session.venue.positions["A1/ACME"].net_qty
 
 
@@ -86,10 +86,12 @@ def test_a_restart_brings_orders_and_positions_back_from_the_cache_database(sess
 def test_a_position_flips_and_comes_back_the_same(session: Session) -> None:
     """A netting position goes through flat under one id; its stored events are replayed to the same figure."""
     signs: list[int] = []
-    session.on_record = lambda subsystem, record: signs.append(record.net_qty) if isinstance(record, Position) else None
+    session.host.on_record = lambda subsystem, record: (
+        signs.append(record.net_qty) if isinstance(record, Position) else None
+    )
     run_minutes(session, 10)
     assert min(signs) < 0 < max(signs)
-    session.on_record = None
+    session.host.on_record = None
     net_qty = session.position("A1", "ACME")
     session.restart("clean")
     subject = session.subject
@@ -175,7 +177,7 @@ def _run_until_killed(directory: Path) -> None:
         if count[0] == 40:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    session.on_record = on_record
+    session.host.on_record = on_record
     run_minutes(session, 30)
 
 

@@ -106,10 +106,11 @@ def test_no_snapshot_is_half_written(tmp_path: Path) -> None:
 DESK = """
 import sys
 from pathlib import Path
-from holdover.harness import Session, resolve_factory
+from holdover.harness import Session, SessionConfig, resolve_factory
 from holdover.recording import bundled_store
 factory = resolve_factory("desk")
-session = Session(factory, bundled_store(), ["BOLT"], Path(sys.argv[1]), days=["2024-11-27"], journal=False)
+config = SessionConfig(days=["2024-11-27"], journal=False)
+session = Session(factory, bundled_store(), ["BOLT"], Path(sys.argv[1]), config)
 print("ready", flush=True)
 session.begin()
 session.run()

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from holdover.harness import Session, resolve_factory
+from holdover.harness import Session, SessionConfig, resolve_factory
 from holdover.harness.session import RESTARTS
 from holdover.harness.snapshot import take_snapshot
 from holdover.model import Order, Request
@@ -41,7 +41,9 @@ def count_sent(session: Session) -> int:
 
 def test_only_a_thaw_ends_it(tmp_path: Path) -> None:
     """Every kind of restart, the redeploy of another version among them, a night, and a state of before the freeze."""
-    session = Session(resolve_factory("desk"), bundled_store(), ["ACME"], tmp_path / "session", days=DAYS)
+    session = Session(
+        resolve_factory("desk"), bundled_store(), ["ACME"], tmp_path / "session", SessionConfig(days=DAYS)
+    )
     session.begin(DAYS[0])
     session.run()
     session.end()
@@ -67,7 +69,7 @@ def test_only_a_thaw_ends_it(tmp_path: Path) -> None:
 
 def test_a_new_process_finds_it_after_a_night(tmp_path: Path) -> None:
     """The session is closed frozen and made anew on its directory; then a second person's thaw ends it."""
-    first = Session(resolve_factory("desk"), bundled_store(), ["ACME"], tmp_path / "session", days=DAYS)
+    first = Session(resolve_factory("desk"), bundled_store(), ["ACME"], tmp_path / "session", SessionConfig(days=DAYS))
     first.begin(DAYS[0])
     first.run(0.3)
     breach_order(first)
@@ -75,7 +77,7 @@ def test_a_new_process_finds_it_after_a_night(tmp_path: Path) -> None:
     first.overnight()
     parts = take_snapshot(first).parts
     first.close()
-    second = Session(resolve_factory("desk"), bundled_store(), ["ACME"], tmp_path / "again", days=DAYS)
+    second = Session(resolve_factory("desk"), bundled_store(), ["ACME"], tmp_path / "again", SessionConfig(days=DAYS))
     second.restore(parts)
     assert SCOPE in second.guard.frozen_scopes()
     second.begin(DAYS[1])

@@ -81,7 +81,7 @@ class LeakProbe:
     def fork_trial(self, request: Request) -> None:
         """Break something in a fork, and hear what came of it."""
         cause, scope = SCOPES[len(self.trials) % len(SCOPES)]
-        saved_directory = disk.DirectoryCheckpoint(self.session.subject_directory, self.directory / "held")
+        saved_directory = disk.DirectoryCheckpoint(self.session.disk.directory, self.directory / "held")
         read, write = os.pipe()
         child = os.fork()
         if child == 0:

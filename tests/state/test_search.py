@@ -62,7 +62,7 @@ def test_a_kept_state_is_what_playing_from_the_beginning_gives(
         player.end_at = (last.day, last.n)
         player.play()
         if player.session.subject is not None:
-            player.session.discard_subject()
+            player.session.trials.discard_subject()
         searched_session, played_session = search.session, player.session
         assert searched_session.venue.to_bytes() == played_session.venue.to_bytes()
         assert [timer[:3] for timer in searched_session.clock.pending_timers()] == [
@@ -231,7 +231,7 @@ def test_a_snapshot_inside_a_day_is_gone_on_from(
     before = Player(fresh.replace(operations=[]), days, tmp_path / "before", catalogue=catalogue, scratch=True)
     before.end_at = (0, second)
     before.play()
-    before.session.discard_subject()
+    before.session.trials.discard_subject()
     path = take_snapshot(before.session).save(tmp_path)
     before.close()
     ends = []
@@ -248,7 +248,7 @@ def test_a_snapshot_inside_a_day_is_gone_on_from(
             (
                 session.venue.to_bytes(),
                 [timer[:3] for timer in session.clock.pending_timers()],
-                session.market_events,
+                session.player.market_events,
                 {table: records for table, records in tables.items() if records and table[0] != "guard"},
             )
         )
@@ -341,7 +341,7 @@ def test_a_search_begins_from_what_is_known(tmp_path: Path, days: RecordingStore
     player.end_at = (entry.operations[-1].day, entry.operations[-1].n)
     player.play()
     if player.session.subject is not None:
-        player.session.discard_subject()
+        player.session.trials.discard_subject()
     assert second.session.venue.to_bytes() == player.session.venue.to_bytes()
     player.close()
     second.close()

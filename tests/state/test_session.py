@@ -14,7 +14,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdover.harness import Fill, IllegalTransitionError, PartialFill, Pending, Session, first, nth, resolve_factory
+from holdover.harness import (
+    Fill,
+    IllegalTransitionError,
+    PartialFill,
+    Pending,
+    Session,
+    SessionConfig,
+    first,
+    nth,
+    resolve_factory,
+)
 from holdover.harness.session import RESTARTS
 from holdover.harness.snapshot import Snapshot, SnapshotError, compare_snapshots, take_snapshot
 from holdover.model import Side
@@ -27,7 +37,7 @@ pytestmark = pytest.mark.state(instrument="ACME")
 def make_session(directory: Path, **options: Any) -> Session:
     """A session of the desk over the bundled days."""
     options.setdefault("days", DAYS)
-    return Session(resolve_factory("desk"), bundled_store(), ["ACME"], directory, **options)
+    return Session(resolve_factory("desk"), bundled_store(), ["ACME"], directory, SessionConfig(**options))
 
 
 def test_a_partial_fill_survives_the_night(session: Session) -> None:
@@ -129,7 +139,7 @@ def test_a_kill_is_exactly_a_kill(session: Session) -> None:
     assert session.link.sent_counts["out"] == sent_count
     session.restart("kill")
     session.run(0.5)
-    assert session.leaked_requests == []
+    assert session.host.leaked_requests == []
 
 
 def test_restored_and_run_on_equals_never_stopped(tmp_path: Path) -> None:
@@ -170,10 +180,11 @@ def _without_store(snapshot: Snapshot) -> Snapshot:
 RUN = """
 import sys
 from pathlib import Path
-from holdover.harness import PartialFill, Session, first, resolve_factory
+from holdover.harness import PartialFill, Session, SessionConfig, first, resolve_factory
 from holdover.recording import bundled_store
 days = ["2024-11-27", "2024-11-29"]
-session = Session(resolve_factory("desk"), bundled_store(), ["BOLT"], Path(sys.argv[1]), days=days, seed=3)
+config = SessionConfig(days=days, seed=3)
+session = Session(resolve_factory("desk"), bundled_store(), ["BOLT"], Path(sys.argv[1]), config)
 session.begin()
 session.run(first(PartialFill), kill=True)
 session.restart("kill")
@@ -228,7 +239,7 @@ SECRET = "s3cret-of-the-house"
 def test_redaction_leaves_nothing_to_read(session: Session, snapshot: Callable[..., Snapshot]) -> None:
     """A named field is gone from databases, write-ahead logs, encoded records and JSON, however deep it was."""
     session.begin("2024-11-27")
-    directory = session.subject_directory
+    directory = session.disk.directory
     with sqlite3.connect(directory / "own.db") as db:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("CREATE TABLE login (name TEXT, api_key TEXT, more BLOB)")

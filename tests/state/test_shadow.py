@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from holdover.harness.session import Session
+from holdover.harness.session import Session, SessionConfig
 from holdover.harness.subject import resolve_factory
 from holdover.recording import bundled_store
 from holdover.shadow import ShadowRun, check_cutover, read_shadow_config, read_state, run_recordings
@@ -208,7 +208,9 @@ def test_over_recordings_the_incumbent_s_executions_make_the_difference(tmp_path
     """The incumbent's venue fills otherwise: alone the candidate comes out otherwise, with its reports not."""
     store = bundled_store()
     days = store.days("ACME")[:2]
-    incumbent = Session(resolve_factory("desk"), store, ["ACME"], tmp_path / "incumbent", days=days, venue=ThinVenue)
+    incumbent = Session(
+        resolve_factory("desk"), store, ["ACME"], tmp_path / "incumbent", SessionConfig(days=days, venue=ThinVenue)
+    )
     for day in days:
         incumbent.begin(day)
         incumbent.run()

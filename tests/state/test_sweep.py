@@ -273,7 +273,7 @@ def _change_record(session: Session) -> None:
 
 
 def _change_row(session: Session) -> None:
-    with sqlite3.connect(session.subject_directory / "desk.db") as db:
+    with sqlite3.connect(session.disk.directory / "desk.db") as db:
         db.execute("UPDATE meta SET value = value || '1' WHERE name = 'session'")
 
 
@@ -349,4 +349,4 @@ def test_a_schedule_replays_to_one_journal(make_spec: Make, tmp_path: Path, caps
 def test_a_kill_is_not_survived_by_what_it_interrupts(running_session: Session) -> None:
     """`die` raises what no subject may catch."""
     with pytest.raises(SubjectKilledError):
-        running_session.kill()
+        running_session.trials.kill()

@@ -21,7 +21,7 @@ import pytest
 from holdover.adapters.desk import DeskSubject
 from holdover.catalogue import Catalogue
 from holdover.cli import main
-from holdover.harness import Session
+from holdover.harness import Session, SessionConfig
 from holdover.model import Order, OrdStatus, Side
 from holdover.recording import bundled_store
 from holdover.runtime import Breach, FreezeStore, Guard, Journal, ReportReader
@@ -120,7 +120,9 @@ def test_a_journal_is_judged_as_its_guard_judged(
 
 def test_a_day_with_restarts_is_judged_as_its_guard_judged(tmp_path: Path, catalogue: Catalogue) -> None:
     """The desk's own journal, two days with kills and a night between them: as silent as the guard was."""
-    session = Session(DeskSubject, bundled_store(), ["BOLT"], tmp_path / "s", days=["2024-11-27", "2024-11-29"])
+    session = Session(
+        DeskSubject, bundled_store(), ["BOLT"], tmp_path / "s", SessionConfig(days=["2024-11-27", "2024-11-29"])
+    )
     session.begin()
     session.run(0.3)
     session.restart(kill=True)

@@ -79,12 +79,12 @@ def test_an_unexpected_breach_fails_a_test(pytester: pytest.Pytester) -> None:
 
 def test_the_smallest_adapter_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example of docs/adapters.md survives a day with a restart."""
-    from holdover.harness import Session, resolve_factory
+    from holdover.harness import Session, SessionConfig, resolve_factory
 
     (tmp_path / "smallest.py").write_text(code_blocks("docs/adapters.md", "python")[0])
     monkeypatch.syspath_prepend(str(tmp_path))
     factory = resolve_factory("smallest:Watcher")
-    session = Session(factory, bundled_store(), ["BOLT"], tmp_path / "s", days=["2024-11-27"])
+    session = Session(factory, bundled_store(), ["BOLT"], tmp_path / "s", SessionConfig(days=["2024-11-27"]))
     session.begin()
     session.run(0.5)
     session.restart(kill=True)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdover.adapters.fix.messages import FixCodec
-from holdover.harness.session import Session
+from holdover.harness.session import Session, SessionConfig
 from holdover.harness.subject import resolve_factory
 from holdover.model import CancelReject, ExecType, ExecutionReport, Inbound, Instrument, MsgType, Outbound, Request
 from holdover.recording import bundled_store
@@ -79,7 +79,7 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
     """The journal and the FIX logs of part of a day on which the venue takes back, corrects and cancels, too."""
     place = tmp_path_factory.mktemp("incumbent")
     days = bundled_store().days("ACME")[:1]
-    session = Session(resolve_factory("desk"), bundled_store(), ["ACME"], place, days=days)
+    session = Session(resolve_factory("desk"), bundled_store(), ["ACME"], place, SessionConfig(days=days))
     logs = {
         f"{version} {separator!r}": LinkLog(session, version, separator)
         for version in ("FIX.4.2", "FIX.4.4")

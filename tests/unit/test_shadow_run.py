@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from holdover.cli import main
-from holdover.harness.session import Session
+from holdover.harness.session import Session, SessionConfig
 from holdover.harness.snapshot import take_snapshot
 from holdover.harness.subject import resolve_factory
 from holdover.recording import bundled_store
@@ -122,7 +122,9 @@ def test_a_snapshot_that_does_not_fit(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.hsnap").write_bytes(b"HSNP nothing")
     assert "bad.hsnap" in run({"candidate": {"snapshot": '"bad.hsnap"'}})
     days = bundled_store().days("ACME")[:2]
-    session = Session(resolve_factory("desk"), bundled_store(), ["ACME"], tmp_path / "session", days=days)
+    session = Session(
+        resolve_factory("desk"), bundled_store(), ["ACME"], tmp_path / "session", SessionConfig(days=days)
+    )
     session.begin()
     session.run(0.01, kill=False)
     session.end(immediately=True)

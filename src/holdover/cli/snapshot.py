@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdover.catalogue import Catalogue
 from holdover.harness.schedule import DEFAULT_SCHEDULE, perform_operation
-from holdover.harness.session import Session
+from holdover.harness.session import Session, SessionConfig
 from holdover.harness.snapshot import Snapshot, SnapshotInfo, SnapshotStore, compare_snapshots, take_snapshot
 from holdover.harness.subject import resolve_factory
 from holdover.recording import RecordingStore, bundled_store
@@ -64,7 +64,9 @@ def _take(arguments: argparse.Namespace, store: SnapshotStore) -> int:
     day = arguments.day or recordings.days(symbol)[0]
     recordings.get(symbol, day)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    session = Session(resolve_factory(arguments.subject), recordings, [symbol], arguments.work, days=[day])
+    session = Session(
+        resolve_factory(arguments.subject), recordings, [symbol], arguments.work, SessionConfig(days=[day])
+    )
     try:
         for operation in DEFAULT_SCHEDULE.every_day:
             perform_operation(session, operation, day=day)

@@ -38,7 +38,7 @@ class OperationRunner:
         session = self.session
         if not session.link.is_allowed:
             return
-        session.drop_link(lose_out=bool(numbers["lose_out"]), recovery=_RECOVERY_MODES[numbers["recovery"] % 3])
+        session.trials.drop_link(lose_out=bool(numbers["lose_out"]), recovery=_RECOVERY_MODES[numbers["recovery"] % 3])
         session.clock.set_timer(session.clock.now_ns, _OWNER, "cut")
         session.clock.set_timer(session.clock.now_ns + max(numbers["seconds"], 0) * _SECOND_NS, _OWNER, "reconnect")
 
@@ -48,7 +48,7 @@ class OperationRunner:
         numbers = operation.parameter_values()
         if operation.do not in ("clean", "upgrade") and numbers.get("down_seconds", 0) > 0:
             if session.subject is not None:
-                session.discard_subject()
+                session.trials.discard_subject()
             session.run_without_subject(numbers["down_seconds"])
         session.restart(operation.do, during=max(numbers.get("mutations", 5), 1))
 
@@ -69,7 +69,7 @@ class OperationRunner:
 
     def _by_hand(self, numbers: dict[str, int]) -> None:
         venue = self.session.venue
-        account = _item_at(self.session.accounts, numbers["account"])
+        account = _item_at(self.session.link.accounts, numbers["account"])
         book = _item_at(list(venue.books.values()), numbers["symbol"])
         price = book.last_px if book is not None else 0
         if account is not None and book is not None and price > 0 and numbers["lots"] > 0:

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from holdover.catalogue import Catalogue
 from holdover.explore.operations import OperationRunner
 from holdover.explore.schedule import MESSAGE_OPERATIONS, Operation, Schedule, ScheduleError
-from holdover.harness import Session, SubjectKilledError, Transition, resolve_factory
+from holdover.harness import Session, SessionConfig, SubjectKilledError, Transition, resolve_factory
 from holdover.harness.snapshot import Snapshot
 from holdover.model import Outbound, Record
 from holdover.recording import RecordingStore, bundled_store
@@ -143,7 +143,7 @@ class Player:
         play_result.breaches = list(session.guard.breaches)
         play_result.transitions = list(session.transitions)
         play_result.mutations = session.guard.monitor.mutations - before
-        play_result.market_events = session.market_events
+        play_result.market_events = session.player.market_events
         play_result.operations_done = self._operations_done
         if session.guard.journal is not None:
             session.guard.journal.flush()
@@ -178,12 +178,12 @@ class Player:
     ) -> bool:
         session = self.session
         self._plan_day(number, counts)
-        session.on_record = None
+        session.host.on_record = None
         if counts is None:
             session.begin(day)
         elif first is not None:
             self._pending_operations.append(first)
-        session.on_record = self._on_mutation
+        session.host.on_record = self._on_mutation
         session.link.on_launch, session.link.on_deliver = self._on_launch, self._on_deliver
         sending = self._link_on_send = session.link.on_send
 
@@ -207,7 +207,7 @@ class Player:
     def _unhook(self) -> None:
         """Stop counting points: the end of the day is not part of them."""
         session = self.session
-        session.on_record = session.link.on_launch = session.link.on_deliver = None
+        session.host.on_record = session.link.on_launch = session.link.on_deliver = None
         session.link.on_send = self._link_on_send
 
     def _plan_day(self, number: int, counts: dict[str, int] | None = None) -> None:
@@ -242,7 +242,7 @@ class Player:
             try:
                 session.play(min(max(next_ns, session.clock.now_ns), close_ns))
             except SubjectKilledError:
-                session.discard_subject()
+                session.trials.discard_subject()
                 session.stop()
             if not session.is_stopped:
                 if not self._timed_operations or next_ns >= close_ns:
@@ -291,7 +291,7 @@ class Player:
                     and operation.do not in ("clean", "upgrade")
                     and point_kind in _SUBJECT_POINT_KINDS
                 ):
-                    self.session.kill()
+                    self.session.trials.kill()
                 self.session.stop()
 
     def _notify_operation(self, operation: Operation) -> None:
@@ -305,13 +305,13 @@ class Player:
             try:
                 session.restart("kill")
             except SubjectKilledError:  # killed again while it started: do the operation after the next start
-                session.discard_subject()
+                session.trials.discard_subject()
                 self._pending_operations.append(operation)
                 return True
         self._operations_done += 1
         if operation.do in ("overnight", "overnight-down"):
             if operation.do == "overnight-down" and session.subject is not None:
-                session.discard_subject()
+                session.trials.discard_subject()
             self._unhook()
             session.end(immediately=True)
             session.overnight()
@@ -324,7 +324,7 @@ class Player:
             elif operation.do not in MESSAGE_OPERATIONS:
                 self.operation_runner.run_between_events(operation)
         except SubjectKilledError:  # killed during the operation; the restart is pending
-            session.discard_subject()
+            session.trials.discard_subject()
         return True
 
 
@@ -370,13 +370,15 @@ def make_session(
         store,
         spec.symbols,
         directory,
-        days=spec.days,
-        seed=spec.seed,
-        faults=spec.faults,
-        catalogue=catalogue,
-        settings=settings,
-        journal=journal,
-        scratch=scratch,
+        SessionConfig(
+            days=spec.days,
+            seed=spec.seed,
+            faults=spec.faults,
+            catalogue=catalogue,
+            settings=settings,
+            journal=journal,
+            scratch=scratch,
+        ),
     )
 
 

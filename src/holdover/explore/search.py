@@ -226,7 +226,7 @@ class Search:
         path: list[Operation] = []
         point_counts = dict.fromkeys(("mutation", "in", "out", "delivered", "sent", "instant"), 0)
         length_s = self._searched_length_s(0)
-        self._initial_state = _ArchivedState(self.session.checkpoint(), {}, {}, [], dict(point_counts))
+        self._initial_state = _ArchivedState(self.session.trials.checkpoint(), {}, {}, [], dict(point_counts))
         for number, share in enumerate((0.02, 0.15, 0.5, 0.9)):
             second = int(length_s * share)
             player = self._make_player([], second, 0)
@@ -261,12 +261,12 @@ class Search:
         """Discard the subject and archive the state."""
         session = self.session
         if session.subject is not None:
-            session.discard_subject()
+            session.trials.discard_subject()
         backup = session.directory / "backup"
         self.archive.append(
             _ArchivedState(
-                session.checkpoint(),
-                disk.read_image(session.subject_directory),
+                session.trials.checkpoint(),
+                disk.read_image(session.disk.directory),
                 disk.read_image(backup) if backup.exists() else {},
                 path,
                 point_counts,
@@ -280,15 +280,15 @@ class Search:
     def _rollback(self, archived_state: _ArchivedState) -> None:
         session = self.session
         if session.subject is not None:
-            session.discard_subject()
-        session.rollback(archived_state.state)
+            session.trials.discard_subject()
+        session.trials.rollback(archived_state.state)
         if session.trade_date:
-            session.fork_tape()
+            session.trials.fork_tape()
         self._directory_number += 1
         directory = self.directory / f"burst-{self._directory_number}"
         disk.remove_directory(self.directory / f"burst-{self._directory_number - 1}")
         disk.write_image(archived_state.image, directory)
-        session.subject_directory = directory
+        session.disk.directory = directory
         disk.write_image(archived_state.backup, session.directory / "backup")
 
     # -- a burst ----------------------------------------------------------------------------------------------------

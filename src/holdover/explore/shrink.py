@@ -383,7 +383,7 @@ class _SnapshotShortener:
         try:
             if player.play().mark or player.session.phase != "open":
                 return None
-            player.session.discard_subject()
+            player.session.trials.discard_subject()
             return take_snapshot(player.session, subject=self.schedule.subject)
         finally:
             player.close()

@@ -114,12 +114,12 @@ class StateSum:
         rows: Callable[[Path], Iterable[tuple[Any, ...]]] | None = getattr(session.subject, "rows", None)
         if rows is not None:
             normal: Callable[[tuple[Any, ...]], Any] = getattr(session.subject, "normalize_row", list)
-            return self._sum_rows("", rows(session.subject_directory), normal)
+            return self._sum_rows("", rows(session.disk.directory), normal)
         total = 0
-        for path in disk.list_files(session.subject_directory):
+        for path in disk.list_files(session.disk.directory):
             if path.name.endswith(("-wal", "-shm", "-journal")):
                 continue
-            name = path.relative_to(session.subject_directory).as_posix()
+            name = path.relative_to(session.disk.directory).as_posix()
             if disk.is_sqlite(path):
                 total += self._sum_database(name, path)
             else:

@@ -25,7 +25,9 @@ def build_timeline(schedule: Schedule, store: RecordingStore, directory: Path, c
         run = DayRun(session.trade_date, *session.hours(), 0, 0, 0, 0, 0, 0)
         arm.days.append(run)
         watches.append(DayObserver(session, run))
-        counts.append((session.market_events, session.guard.monitor.mutations, session.guard.monitor.check_count))
+        counts.append(
+            (session.player.market_events, session.guard.monitor.mutations, session.guard.monitor.check_count)
+        )
 
     def record_mutation(subsystem: str, record: Record) -> None:
         watches[-1].record(subsystem, record)
@@ -40,14 +42,14 @@ def build_timeline(schedule: Schedule, store: RecordingStore, directory: Path, c
         play_result = player.play()
         ends = [
             *counts[1:],
-            (session.market_events, session.guard.monitor.mutations, session.guard.monitor.check_count),
+            (session.player.market_events, session.guard.monitor.mutations, session.guard.monitor.check_count),
         ]
         for run, watch, begin, end in zip(arm.days, watches, counts, ends, strict=True):
             run.market_events, run.mutations, run.checks = (new - old for old, new in zip(begin, end, strict=True))
             watch.finish_day()
         arm.transitions, arm.carried = list(session.transitions), list(session.carried)
         arm.frozen = [freeze.scope for freeze in session.guard.active_freezes]
-        arm.leaked = len(session.leaked_requests)
+        arm.leaked = len(session.host.leaked_requests)
         arm.pages = session.guard.store.all_pages()
         arm.active = session.guard.monitor.evaluation_counts()
     finally:

@@ -218,11 +218,11 @@ class TrialRunner(DayWalk):
     def try_kills(self, kinds: Sequence[str], point_kind: str, number: int) -> None:
         session = self.session
         before, image = self._image
-        signature = disk.directory_signature(session.subject_directory)
+        signature = disk.directory_signature(session.disk.directory)
         if signature != before:
-            image = disk.read_image(session.subject_directory)
+            image = disk.read_image(session.disk.directory)
             self._image = (signature, image)
-        checkpoint, level, directory = session.checkpoint(), self.level, session.directory
+        checkpoint, level, directory = session.trials.checkpoint(), self.level, session.directory
         results_by_kind: dict[str, list[TrialResult]] = {}
         recomputes = session.guard.monitor.recomputes_totals
         self.unhook()
@@ -241,8 +241,8 @@ class TrialRunner(DayWalk):
                 continue
             operation = Operation(day=0, at=point_kind, n=self.counts[point_kind], do=kind)  # type: ignore[arg-type]
             results = contextvars.Context().run(self.try_kill, operation, number, image)
-            session.rollback(checkpoint)
-            session.on_record = None
+            session.trials.rollback(checkpoint)
+            session.host.on_record = None
             self.level, session.directory = level, directory
             results_by_kind[kind] = results
             self.results += results
@@ -267,12 +267,12 @@ class TrialRunner(DayWalk):
         directory = self.directory / f"{self.directory_prefix}-{directory_number}"
         disk.remove_directory(self.directory / f"{self.directory_prefix}-{directory_number - 1}")
         try:
-            session.fork_tape()
-            session.crash(directory, image)
+            session.trials.fork_tape()
+            session.trials.crash(directory, image)
             if operation.do == "kill" and "kill-unsynced" in self.kill_kinds:
                 probe = self.directory / "probe"
                 disk.write_image(image, probe)
-                disk.lose_unsynced(probe, session.synced)
+                disk.lose_unsynced(probe, session.disk.synced)
                 self._unsynced_is_whole = _without_shm_files(disk.read_image(probe)) == _without_shm_files(image)
             self.enter_branch(operation, number)
             if operation.do == "overnight-down":
@@ -296,7 +296,7 @@ class TrialRunner(DayWalk):
 
     def try_in_forks(self, kinds: Sequence[str], point_kind: str, number: int, *, n: int = 0, cut_at: int = 0) -> None:
         saved_disk = (
-            disk.DirectoryCheckpoint(self.session.subject_directory, self.directory / f"held-{self.level}")
+            disk.DirectoryCheckpoint(self.session.disk.directory, self.directory / f"held-{self.level}")
             if kinds
             else None
         )
@@ -359,8 +359,8 @@ class TrialRunner(DayWalk):
         try:
             if operation.do in KILL_KINDS:
                 shutil.copytree(self.directory / "walk" / "backup", session.directory / "backup")
-                session.fork_tape()
-                session.crash(session.directory / "trial")
+                session.trials.fork_tape()
+                session.trials.crash(session.directory / "trial")
                 session.restart(operation.do, during=5)
             elif operation.do in ("clean", "upgrade"):
                 factory = (
@@ -386,7 +386,7 @@ class TrialRunner(DayWalk):
         session = self.session
         self.unhook()
         if operation.do == "overnight-down" and session.subject is not None:
-            session.discard_subject()
+            session.trials.discard_subject()
         session.end(immediately=True)
         session.overnight()
         session.begin()

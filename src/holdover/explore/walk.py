@@ -215,7 +215,7 @@ class DayWalk:
     def hook(self) -> None:
         """Observe every event of the session."""
         session = self.session
-        session.on_record = self._on_mutation
+        session.host.on_record = self._on_mutation
         session.link.on_deliver = self._on_deliver
         session.link.on_launch = self._on_launch
         session.link.on_send = self._on_sent
@@ -223,7 +223,7 @@ class DayWalk:
     def unhook(self) -> None:
         """Stop observing the session."""
         session = self.session
-        session.on_record = session.link.on_deliver = session.link.on_launch = None
+        session.host.on_record = session.link.on_deliver = session.link.on_launch = None
         session.link.on_send = self._link_on_send
         session.clock.before_timer = None
 
@@ -280,9 +280,9 @@ class DayWalk:
             session.clock.timers_set,
             session.link.sent_counts["out"],
             session.link.sent_counts["in"],
-            session.tape_offset,
+            session.player.tape_offset,
         )
-        disk_now = disk.directory_signature(session.subject_directory)
+        disk_now = disk.directory_signature(session.disk.directory)
         classes = {
             "kill": self._is_first("kill", (world, disk_now, self.volatile_mutations, session.guard.is_in_step)),
             "stale": self._is_first("stale", (world, self.volatile_mutations)),

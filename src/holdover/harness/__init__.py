@@ -1,7 +1,7 @@
 """The harness: subject, session, snapshot, schedule and cycle."""
 
 from holdover.harness.condition import Cancelled, Condition, Fill, PartialFill, Pending, first, nth
-from holdover.harness.session import IllegalTransitionError, Session, Transition
+from holdover.harness.session import IllegalTransitionError, Session, SessionConfig, Transition
 from holdover.harness.subject import Env, Plan, Subject, SubjectError, SubjectKilledError, resolve_factory
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Pending",
     "Plan",
     "Session",
+    "SessionConfig",
     "Subject",
     "Transition",
     "resolve_factory",

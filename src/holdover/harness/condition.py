@@ -9,12 +9,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from holdover.model import ExecType, Execution, Order, OrdStatus, Record, TimeInForce
+from holdover.state import Stateful
+
+
+class ConditionState(msgspec.Struct):
+    """The state of a `Condition`."""
+
+    match_count: int
 
 
 @dataclass
-class Condition:
+class Condition(Stateful[ConditionState]):
     """A condition on the subject's mutations. It is met at the `count`-th mutation that matches."""
+
+    State = ConditionState
 
     description: str
     matches: Callable[[str, Record], bool]

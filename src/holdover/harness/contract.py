@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from holdover.catalogue import Catalogue
-from holdover.harness.session import Session
+from holdover.harness.session import Session, SessionConfig
 from holdover.harness.subject import Factory, Plan, SubjectError, resolve_factory
 from holdover.model import Order, Position
 from holdover.recording import bundled_store
@@ -60,7 +60,7 @@ def _check_shape(factory: Factory, plan: Plan) -> list[str]:
 
 def _run_short_session(factory: Factory, store: Any, symbol: str, days: list[str], directory: Path) -> list[str]:
     problems: list[str] = []
-    session = Session(factory, store, [symbol], directory, days=days, catalogue=Catalogue.load())
+    session = Session(factory, store, [symbol], directory, SessionConfig(days=days, catalogue=Catalogue.load()))
     try:
         try:
             session.begin(days[0])
@@ -81,11 +81,11 @@ def _run_short_session(factory: Factory, store: Any, symbol: str, days: list[str
         for subsystem, kind in (("orders", Order), ("positions", Position)):
             if (subsystem, kind) not in kinds:
                 problems.append(f"it never recorded a {kind.__name__} of {subsystem}: guard.record({subsystem!r}, ...)")
-        if session.env is not None and "orders" not in session.env.guard.restored_subsystems:
+        if session.host.env is not None and "orders" not in session.host.env.guard.restored_subsystems:
             problems.append("it came up without saying what it read back: guard.restore('orders', [...])")
         if not session.link.sent_counts["out"]:
             problems.append("it sent nothing over env.link")
-        if not any(session.subject_directory.iterdir()):
+        if not any(session.disk.directory.iterdir()):
             problems.append("it kept nothing in env.directory, so nothing can survive a restart")
         problems += [f"breach of {breach.explanation}" for breach in session.breaches[:5]]
     finally:

@@ -17,7 +17,7 @@ import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.harness.schedule import DEFAULT_SCHEDULE, FRESH_SCHEDULE, CycleSchedule, perform_operation
-from holdover.harness.session import Session, Transition
+from holdover.harness.session import Session, SessionConfig, Transition
 from holdover.harness.snapshot import Snapshot, take_snapshot
 from holdover.harness.subject import Factory
 from holdover.model import Execution, Order
@@ -207,10 +207,12 @@ class _SessionFactory:
             self.recordings,
             self.symbols,
             directory,
-            days=self.days,
-            seed=self.seed,
-            faults=self.faults,
-            catalogue=self.catalogue,
+            SessionConfig(
+                days=self.days,
+                seed=self.seed,
+                faults=self.faults,
+                catalogue=self.catalogue,
+            ),
         )
         session.clock.now_ns = self.recordings.get(self.symbols[0], first).meta.open_ns - 60_000_000_000
         return session
@@ -254,17 +256,17 @@ def _fresh_arm(maker: _SessionFactory, arm_directory: Path, schedule: CycleSched
 def _run_day(session: Session, schedule: CycleSchedule, number: int, day: str, arm: Arm, progress: Progress) -> DayRun:
     progress(f"{arm.name} {day}")
     run = DayRun(day, 0, 0, 0, 0, 0, 0, 0, 0)
-    before = (session.market_events, session.guard.monitor.mutations, session.guard.monitor.check_count)
+    before = (session.player.market_events, session.guard.monitor.mutations, session.guard.monitor.check_count)
     breach_count = len(session.guard.breaches)
     observer = DayObserver(session, run)
-    session.on_record = observer.record
+    session.host.on_record = observer.record
     session.guard.on_breach = lambda breach: arm.breaches.append(
         CycleBreach(arm.name, day, breach, session.guard.recorder.describe_last(24))
     )
     for operation in schedule.operations(number):
         perform_operation(session, operation, day=day)
     run.open_ns, run.close_ns = session.hours()
-    run.market_events = session.market_events - before[0]
+    run.market_events = session.player.market_events - before[0]
     run.mutations = session.guard.monitor.mutations - before[1]
     run.checks = session.guard.monitor.check_count - before[2]
     observer.finish_day()
@@ -275,7 +277,7 @@ def _run_day(session: Session, schedule: CycleSchedule, number: int, day: str, a
 def _collect_guard_results(session: Session, arm: Arm) -> None:
     """Add what the guard of a finished day recorded to the arm."""
     arm.frozen = list(dict.fromkeys([*arm.frozen, *(freeze.scope for freeze in session.guard.active_freezes)]))
-    arm.leaked += len(session.leaked_requests)
+    arm.leaked += len(session.host.leaked_requests)
     known_pages = {(page.number, page.dedup_key, page.time_ns) for page in arm.pages}
     for line in _read_alerts(session.directory / "pages.jsonl"):
         if (line.number, line.dedup_key, line.time_ns) not in known_pages:
@@ -284,7 +286,7 @@ def _collect_guard_results(session: Session, arm: Arm) -> None:
         arm.active[name] = arm.active.get(name, 0) + count
     arm.journals.append(str(session.directory / "journal.jsonl"))
     if arm.name == "carried":
-        session.leaked_requests.clear()
+        session.host.leaked_requests.clear()
 
 
 def _read_alerts(path: Path) -> list[Page]:

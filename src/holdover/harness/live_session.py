@@ -10,10 +10,13 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
+from holdover.harness.market_player import MarketPlayer
 from holdover.harness.session import Session
+from holdover.harness.subject_host import SubjectHost
 from holdover.harness.tape import Tape, TapeOffset
-from holdover.model import Instrument
+from holdover.model import ImpossibleStateError, Instrument
 from holdover.recording import MarketEvent, Meta, Provenance, Recording, RecordingStore
 from holdover.recording.calendar import SessionHours, hours
 
@@ -84,22 +87,52 @@ class IncomingTape(Tape):
         self._pending_events.append(event)
 
 
+class LiveMarketPlayer(MarketPlayer):
+    """A `MarketPlayer` for a day whose events come in while it is played.
+
+    `opening_events` describe the market before the day began.
+    """
+
+    DERIVED: ClassVar = {"opening_events": "input of the driver, given before each day"}
+
+    def __init__(self, host: SubjectHost) -> None:
+        super().__init__(host)
+        self.opening_events: Sequence[MarketEvent] = ()
+
+    def push_event(self, event: MarketEvent) -> None:
+        """Add an incoming event. Raises `ImpossibleStateError` before the day has begun."""
+        if not isinstance(self._tape, IncomingTape):
+            raise ImpossibleStateError("a market event came in before the day of a live session began")
+        self._tape.push(event)
+
+    def open_tape(self, offset: TapeOffset | None = None, next_event: MarketEvent | None = None) -> None:
+        """Open an empty tape; the offset of another process says nothing about events to come."""
+        self._tape = IncomingTape()
+        self._events = self._tape.events()
+        self.next_event = next_event if offset is not None else self.next_event
+
+    def show_opening_market(self) -> None:
+        """Give the venue the events that describe the market before the day began."""
+        for event in self.opening_events:
+            self.world.venue.on_market(event)
+
+
 class LiveSession(Session):
     """A `Session` over a `FutureDayStore`.
 
     Call `push_event` for each incoming event, then `play` up to the current time.
     """
 
+    player_type = LiveMarketPlayer
+    player: LiveMarketPlayer
+
+    DERIVED: ClassVar = {"subject_error": "a message about this process"}
     subject_error = ""
     """The exception that ended the subject, in words; empty while it runs."""
 
-    opening_events: Sequence[MarketEvent] = ()
-    """The market events that describe the market before the day began."""
-
     def push_event(self, event: MarketEvent) -> None:
         """Add an incoming event. Its second field is the index of the instrument in the session's symbols."""
-        assert isinstance(self._tape, IncomingTape)
-        self._tape.push(event)
+        self.player.push_event(event)
 
     def play(self, until_ns: int) -> None:
         """Run the incoming events and the timers up to a time. A subject that raises counts as killed."""
@@ -131,17 +164,9 @@ class LiveSession(Session):
             self.phase = "ended"
 
     def _on_subject_error(self, error: Exception) -> None:
-        if self.subject is None and self.env is None:
+        if self.subject is None and self.host.env is None:
             raise error  # there is no subject, so the harness or the venue raised
         frame = traceback.extract_tb(error.__traceback__)[-1]
         self.subject_error = f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
-        self._record_transition("kill", f"died of {self.subject_error}")
-        self._finish_kill()
-
-    def _show_opening_market(self, now_ns: int) -> None:
-        for event in self.opening_events:
-            self.venue.on_market(event)
-
-    def _open_tape(self, offset: TapeOffset | None = None) -> None:
-        self._tape = IncomingTape()
-        self._events = self._tape.events()
+        self.record_transition("kill", f"died of {self.subject_error}")
+        self.host.finish_kill()

@@ -2,42 +2,37 @@
 
     begin  run  disconnect  reconnect  restart  end  overnight
 
-The session checks each transition and refuses an illegal one with the list of the legal ones. Between
-transitions the recorded market runs on the virtual clock and the venue fills orders from it. The guard
-evaluates its catalogue on every mutation, whenever no message is in flight, and at every boundary, as it does
-in production.
+The session checks each transition and refuses an illegal one with the list of the legal ones. Between transitions the
+recorded market runs on the virtual clock (`market_player`) and the venue fills orders from it. The guard evaluates its
+catalogue on every mutation, whenever no message is in flight, and at every boundary, as it does in production.
 
-A kill is exact: the session copies the subject's directory at that instant and disables its environment. Code
-of the subject that still unwinds (a `finally`, a `with`, a database rollback) cannot change any state that
-survives.
+`subject_host` runs the subject and kills it, `subject_disk` is its directory, and `trials` is what only exploration
+does. Rejected: one class for all of them, whose checkpoint had to name forty attributes by hand.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.harness import disk
 from holdover.harness.condition import Condition
-from holdover.harness.subject import (
-    Env,
-    Factory,
-    Plan,
-    RecordedMarket,
-    Subject,
-    SubjectClock,
-    SubjectGuard,
-    SubjectKilledError,
-)
-from holdover.harness.tape import Tape
-from holdover.model import SYSTEM, Instrument, Order, Outbound, Position, Record, Request
-from holdover.recording import MarketEvent, Recording, RecordingError, RecordingStore
+from holdover.harness.market_player import MarketPlayer
+from holdover.harness.subject import Factory, Plan, Subject, SubjectKilledError
+from holdover.harness.subject_disk import SubjectDisk
+from holdover.harness.subject_host import SubjectHost, World
+from holdover.harness.tape import TapeOffset
+from holdover.harness.trials import SessionTrials
+from holdover.model import SYSTEM, Instrument, Order, Position
+from holdover.recording import RecordingError, RecordingStore
 from holdover.runtime import Breach, Channel, FileChannel, FreezeStore, Guard, Journal
+from holdover.state import StateError, Stateful
 from holdover.world import SimulatedLink, Venue, VenuePolicy, VirtualClock
 
 RESTARTS: Final = ("clean", "kill", "kill-unsynced", "torn", "stale", "kill-during-recovery", "upgrade")
@@ -69,13 +64,70 @@ class Transition(msgspec.Struct, frozen=True):
     mutation: int
 
 
-class Session:
+VenueFactory = Callable[[VirtualClock, Sequence[Instrument], VenuePolicy], Venue]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionConfig:
+    """What a session runs: the days and instruments, the seed, and what judges.
+
+    `faults` are seeded faults of the subject and `settings` go to it. A `scratch` session keeps the guard's store in
+    memory and sends no alerts. `venue` makes the venue.
+    """
+
+    days: Sequence[str]
+    seed: int = 0
+    faults: Sequence[str] = ()
+    policy: VenuePolicy | None = None
+    catalogue: Catalogue | None = None
+    settings: Mapping[str, Any] | None = None
+    journal: bool = True
+    scratch: bool = False
+    venue: VenueFactory = Venue
+
+
+class SessionState(msgspec.Struct):
+    """The state of a `Session`, without that of its parts."""
+
+    phase: str
+    trade_date: str
+    transitions: list[Transition]
+    carried: list[dict[str, Any]]
+
+
+class SessionHeader(msgspec.Struct, frozen=True):
+    """The part of a snapshot that says how a session continues from it."""
+
+    symbols: list[str]
+    days: list[str]
+    is_subject_running: bool
+    tape_offset: TapeOffset
+
+
+class Session(Stateful[SessionState]):
     """One subject, one venue and one guard over consecutive recorded days.
 
     `recordings` provides the days, `symbols` names the instruments, and `directory` belongs to the session alone.
-    Alerts go to the outbox and to `pages.jsonl`. A `scratch` session keeps the guard's store in memory and sends
-    no alerts. `venue` is the constructor of the venue.
+    Alerts go to the outbox and to `pages.jsonl`.
     """
+
+    State = SessionState
+    IN_PROCESS: ClassVar = {"directory": "a path of this machine; a trial may use another"}
+    DERIVED: ClassVar = {
+        "config": "configuration, set once",
+        "symbols": "configuration, set once",
+        "recordings": "configuration, set once",
+        "clock": "a part that saves itself",
+        "venue": "a part that saves itself",
+        "link": "a part that saves itself",
+        "guard": "a part that saves itself",
+        "disk": "a part that saves itself",
+        "host": "a part that saves itself",
+        "player": "a part that saves itself",
+        "trials": "has no state of its own",
+        "expected": "what a test expects, not what happens",
+    }
+    player_type: ClassVar[type[MarketPlayer]] = MarketPlayer
 
     def __init__(
         self,
@@ -83,81 +135,27 @@ class Session:
         recordings: RecordingStore,
         symbols: Sequence[str],
         directory: Path,
-        *,
-        days: Sequence[str],
-        seed: int = 0,
-        faults: Sequence[str] = (),
-        policy: VenuePolicy | None = None,
-        catalogue: Catalogue | None = None,
-        settings: Mapping[str, Any] | None = None,
-        journal: bool = True,
-        scratch: bool = False,
-        venue: Callable[[VirtualClock, Sequence[Instrument], VenuePolicy], Venue] = Venue,
+        config: SessionConfig,
     ) -> None:
-        self.recordings, self.symbols, self.directory = recordings, list(symbols), directory
-        self.days = list(days)
-        day_recordings = [recordings.get(symbol, day) for day in self.days for symbol in self.symbols]
-        self.plan = Plan(
-            days=[recording.meta for recording in day_recordings],
-            seed=seed,
-            faults=tuple(faults),
-            settings=dict(settings or {}),
-        )
-        self.rng = random.Random(seed)
-        self.factory = factory
-        self.policy = policy or VenuePolicy()
-        self.clock = VirtualClock(day_recordings[0].meta.open_ns - _BEFORE_OPEN_NS)
-        instruments = self.plan.instruments()
-        self.venue = venue(self.clock, instruments, self.policy)
-        self.accounts = list(factory(self.plan).accounts)
-        self.link = SimulatedLink(self.clock, self.venue, self.accounts)
-        self.subject_directory = directory / "subject"
-        self.subject_directory.mkdir(parents=True, exist_ok=True)
-        self.guard = self._open_guard(catalogue, journal, scratch)
-        self.venue.reports.observe = self._on_venue_record
-        self.link.on_send = self._on_send
+        self.recordings, self.symbols, self.directory, self.config = recordings, list(symbols), directory, config
+        metas = [recordings.get(symbol, day).meta for day in config.days for symbol in self.symbols]
+        plan = Plan(days=metas, seed=config.seed, faults=tuple(config.faults), settings=dict(config.settings or {}))
+        self.clock = VirtualClock(metas[0].open_ns - _BEFORE_OPEN_NS)
+        self.venue = config.venue(self.clock, plan.instruments(), config.policy or VenuePolicy())
+        self.link = SimulatedLink(self.clock, self.venue, factory(plan).accounts)
+        self.disk = SubjectDisk(directory / "subject")
+        self.guard = _open_guard(directory, config, plan, self.clock)
+        self.host = SubjectHost(factory, plan, World(self.clock, self.venue, self.link), self.guard, self.disk)
+        self.player = self.player_type(self.host)
+        self.trials = SessionTrials(self)
         self.phase = "new"
         self.trade_date = ""
-        self.market_events = 0
         self.transitions: list[Transition] = []
-        self.leaked_requests: list[Request] = []
-        self.expected: set[str] = set()
         self.carried: list[dict[str, Any]] = []
-        self.on_record: Callable[[str, Record], None] | None = None
-        self.subject: Subject | None = None
-        self.env: Env | None = None
-        self._sync_tracker = disk.SyncTracker()
-        self.synced: dict[str, int] = {}
-        self._last_sent: Outbound | None = None
-        self._tape = Tape([], 0, 0)
-        self._events: Iterator[MarketEvent] = iter(())
-        self._next_event: MarketEvent | None = None
-        self._day: list[Recording] = []
-        self._stop_condition: Condition | None = None
-        self._kill_condition: Condition | None = None
-        self._is_stopped = False
-        self._killed_directory: Path | None = None
-        self._quiet_mutation = -1
-        self._incarnation = 0
-
-    def _open_guard(self, catalogue: Catalogue | None, journal: bool, scratch: bool) -> Guard:
-        guard_directory = self.directory / "guard"
-        channels: list[Channel] = [] if scratch else [FileChannel(self.directory / "pages.jsonl")]
-        guard = Guard(
-            guard_directory,
-            catalogue=catalogue,
-            clock=lambda: self.clock.now_ns,
-            channels=channels,
-            instruments=self.plan.instruments(),
-            journal=Journal(self.directory / "journal.jsonl") if journal else None,
-            store=FreezeStore.in_memory() if scratch else None,
-        )
-        guard.is_quiet = True
-        guard.cells.has_explicit_transitions = True
-        if self.plan.faults:
-            guard.cells.exclusion_reason = f"a subject with seeded faults: {', '.join(self.plan.faults)}"
-        guard.monitor.undo_log = []  # the harness can kill the subject inside a step, and the guard has to undo it
-        return guard
+        self.expected: set[str] = set()
+        self.venue.reports.observe = partial(self.guard.record, "venue")
+        self.host.on_kill = partial(self.record_transition, "kill")
+        self.host.on_stop = self.player.stop
 
     # -- transitions --------------------------------------------------------------------------------------------
 
@@ -168,20 +166,19 @@ class Session:
         one.
         """
         self._check_legal("begin")
-        trade_date = trade_date or self.days[0 if not self.trade_date else self.days.index(self.trade_date) + 1]
-        self._day = [self.recordings.get(symbol, trade_date) for symbol in self.symbols]
+        trade_date = trade_date or self._next_day()
+        self.player.load_day([self.recordings.get(symbol, trade_date) for symbol in self.symbols])
         if self.trade_date and trade_date <= self.trade_date:
             raise IllegalTransitionError(f"begin {trade_date}: days go forward, and {self.trade_date} has been")
         open_ns, close_ns = self.hours()
         self.trade_date = trade_date
         self.clock.run_until(max(open_ns - _BEFORE_OPEN_NS, self.clock.now_ns))
-        self._open_tape()
-        self._next_event = None
-        self._show_opening_market(self.clock.now_ns)
-        disk.copy_directory(self.subject_directory, self.directory / "backup")
+        self.player.open_tape()
+        self.player.show_opening_market()
+        disk.copy_directory(self.disk.directory, self.directory / "backup")
         self.venue.begin(trade_date, open_ns, close_ns)
         self.phase = "open"
-        self._record_transition("begin", trade_date)
+        self.record_transition("begin", trade_date)
         self._start_subject()
         self.guard.boundary("begin", trade_date)
 
@@ -201,19 +198,17 @@ class Session:
         """
         self._check_legal("run")
         if isinstance(until, Condition):
-            self._stop_condition, self._kill_condition = (None, until) if kill else (until, None)
+            self.host.stop_condition, self.host.kill_condition = (None, until) if kill else (until, None)
             end_ns = self._parse_time(limit)
         else:
             end_ns = self._parse_time("close" if until is None else until)
-        self._is_stopped = False
         try:
-            self._play(end_ns)
+            self.player.play(end_ns)
         except SubjectKilledError:
-            self._finish_kill()
-            self._is_stopped = True
-        is_met = self._is_stopped
-        self._stop_condition = self._kill_condition = None
-        return is_met
+            self.host.finish_kill()
+            self.player.stop()
+        self.host.stop_condition = self.host.kill_condition = None
+        return self.player.is_stopped
 
     def run_without_subject(self, seconds: float) -> None:
         """Run the market for a while without the subject; the venue may fill, cancel and expire orders meanwhile.
@@ -225,8 +220,7 @@ class Session:
             raise IllegalTransitionError(
                 "stay_down is not legal while the subject is up; legal is: run(..., kill=True)"
             )
-        self._is_stopped = False
-        self._play(self.clock.now_ns + int(seconds * 1_000_000_000))
+        self.player.play(self.clock.now_ns + int(seconds * 1_000_000_000))
 
     def restart(
         self, kind: str = "clean", *, kill: bool = False, during: int = 5, factory: Factory | None = None
@@ -242,24 +236,24 @@ class Session:
         kind = "kill" if kill and kind == "clean" else kind
         if kind not in RESTARTS:
             raise IllegalTransitionError(f"no restart is called {kind!r}; legal are {', '.join(RESTARTS)}")
-        self._record_transition("restart", kind)
+        self.record_transition("restart", kind)
         if kind in ("clean", "upgrade"):
-            self._stop_subject()
+            self.host.stop()
         else:
-            self._finish_kill()
-            self._damage_disk(kind)
-        self.factory = factory or self.factory
+            self.host.finish_kill()
+            self.disk.damage(kind, self.directory / "backup")
+        self.host.factory = factory or self.host.factory
         self.guard.reload()
         self.guard.boundary("restart", self.trade_date)
         if kind == "kill-during-recovery":
-            self._kill_condition = Condition("recovery", lambda subsystem, record: True, during)
+            self.host.kill_condition = Condition("recovery", lambda subsystem, record: True, during)
             try:
                 self._start_subject()
-                self._play(self.clock.now_ns + 1_000_000_000)
+                self.player.play(self.clock.now_ns + 1_000_000_000)
             except SubjectKilledError:
                 pass
-            self._kill_condition = None
-            self._finish_kill()
+            self.host.kill_condition = None
+            self.host.finish_kill()
         self._start_subject()
 
     def disconnect(self, *, lose_out: bool = False, recovery: str = "") -> None:
@@ -269,14 +263,14 @@ class Session:
         """
         self._check_legal("disconnect")
         self.link.recovery = recovery or self.link.recovery
-        self._record_transition("disconnect", f"in flight {self.link.in_flight}")
+        self.record_transition("disconnect", f"in flight {self.link.in_flight}")
         self.link.disconnect(lose_out=lose_out)
         self.guard.boundary("disconnect", self.trade_date)
 
     def reconnect(self) -> None:
         """Allow connections again. The subject connects by itself; the venue's policy decides what it receives."""
         self._check_legal("reconnect")
-        self._record_transition("reconnect", self.link.recovery)
+        self.record_transition("reconnect", self.link.recovery)
         self.link.reconnect()
         self.guard.boundary("reconnect", self.trade_date)
 
@@ -287,15 +281,14 @@ class Session:
         """
         self._check_legal("end")
         if self.subject is not None and not immediately:
-            self._play(self._parse_time("close"))
-        self._drain_in_flight()
+            self.player.play(self._parse_time("close"))
+        self.player.drain_in_flight()
         self.venue.end()
-        self.clock.run_until(self.clock.now_ns + _SETTLE_NS)
-        self._check_quiescence()
-        self._record_transition("end", self.trade_date)
+        self.player.run_for(_SETTLE_NS)
+        self.record_transition("end", self.trade_date)
         self.guard.boundary("end", self.trade_date)
         if self.subject is not None:
-            self._stop_subject()
+            self.host.stop()
         self.phase = "ended"
 
     def overnight(self, splits: Mapping[str, tuple[int, int]] | None = None) -> None:
@@ -304,15 +297,15 @@ class Session:
         Raises `ValueError` when a split does not divide an open quantity or a price exactly.
         """
         self._check_legal("overnight")
-        self.carried.append(self._summarize_carried())
+        self.carried.append(_summarize_carried(self))
         self.link.overnight()
         self.venue.overnight(splits)
         self.guard.reload()
-        self._record_transition("overnight", self._day[0].meta.next_session)
+        self.record_transition("overnight", self.player.day[0].meta.next_session)
         self.guard.boundary("overnight", self.trade_date)
         self.phase = "night"
 
-    # -- asking -------------------------------------------------------------------------------------------------
+    # -- questions -------------------------------------------------------------------------------------------------
 
     def order(self, cl_ord_id: str) -> Order:
         """Return an order as the subject's order manager last recorded it.
@@ -337,21 +330,24 @@ class Session:
         return position.net_qty if isinstance(position, Position) else 0
 
     @property
+    def subject(self) -> Subject | None:
+        """The running subject, or None."""
+        return self.host.subject
+
+    @property
     def breaches(self) -> list[Breach]:
         """The breaches so far, oldest first."""
         return self.guard.breaches
 
     def hours(self) -> tuple[int, int]:
         """Return open and close of the day in ns; for several instruments the earliest open and the latest close."""
-        return min(recording.meta.open_ns for recording in self._day), max(one.meta.close_ns for one in self._day)
+        return self.player.hours()
 
     def close(self) -> None:
         """Close the session and its guard. The directory stays."""
-        if self.subject is not None:
-            self._finish_kill()
+        self.host.close()
         self.guard.pager.deliver_due()
         self.guard.close()
-        self._sync_tracker.stop()
 
     # -- the full state -----------------------------------------------------------------------------------------
 
@@ -362,39 +358,29 @@ class Session:
         `IllegalTransitionError` before the first `begin`.
         """
         self._check_legal("snapshot")
-        parts = {
-            "clock": self.clock.to_bytes(),
-            "venue": self.venue.to_bytes(),
-            "link": self.link.to_bytes(),
-            "guard/memory": self.guard.monitor.to_bytes(),
-            "guard/store": self.guard.store.to_bytes(),
-            "session": msgspec.msgpack.encode(
-                {
-                    "phase": self.phase,
-                    "trade_date": self.trade_date,
-                    "market_events": self.market_events,
-                    "transitions": self.transitions,
-                    "carried": self.carried,
-                    "leaked": self.leaked_requests,
-                    "rng": self.rng.getstate(),
-                    "symbols": self.symbols,
-                    "days": self.days,
-                    "subject_up": self.subject is not None,
-                    "position": self._next_event[0] if self._next_event else 0,
-                    "tape": self._tape.offset,
-                    "held": self._next_event,
-                    "synced": self.synced,
-                    "quiet_at": self._quiet_mutation,
-                }
-            ),
-        }
-        for path in disk.list_files(self.subject_directory):
-            parts[f"subject/{path.relative_to(self.subject_directory).as_posix()}"] = path.read_bytes()
+        header = SessionHeader(self.symbols, list(self.config.days), self.subject is not None, self.player.tape_offset)
+        parts = {name: part.to_bytes() for name, part in self._stateful_parts().items()}
+        parts["header"] = msgspec.msgpack.encode(header)
+        parts["guard/memory"], parts["guard/store"] = self.guard.monitor.to_bytes(), self.guard.store.to_bytes()
+        for path in disk.list_files(self.disk.directory):
+            parts[f"subject/{path.relative_to(self.disk.directory).as_posix()}"] = path.read_bytes()
         if self.phase == "open":
             backup = self.directory / "backup"
             for path in disk.list_files(backup):
                 parts[f"backup/{path.relative_to(backup).as_posix()}"] = path.read_bytes()
         return parts
+
+    def _stateful_parts(self) -> dict[str, Stateful[Any]]:
+        """Return the parts that a snapshot encodes, in the order in which they are restored."""
+        return {
+            "clock": self.clock,
+            "venue": self.venue,
+            "link": self.link,
+            "session": self,
+            "player": self.player,
+            "disk": self.disk,
+            "host": self.host,
+        }
 
     def restore(self, parts: Mapping[str, bytes]) -> None:
         """Restore a full state into a new session over the same recordings.
@@ -405,208 +391,53 @@ class Session:
         running.
         """
         try:
-            state = msgspec.msgpack.decode(parts["session"])
-            if state["subject_up"]:
+            header = msgspec.msgpack.decode(parts["header"], type=SessionHeader)
+            if header.is_subject_running:
                 raise ValueError(
-                    f"this state was taken in the middle of {state['trade_date']} while the subject was up; "
-                    f"only from between days, or from where it was down, can it run on"
+                    "this state was taken in the middle of a day while the subject was running; a session continues "
+                    "only from a state between days, or from one in which the subject was not running"
                 )
-            self.clock.restore_bytes(parts["clock"])
-            self.venue.restore_bytes(parts["venue"])
-            self.link.restore_bytes(parts["link"])
+            for name, part in self._stateful_parts().items():
+                part.restore_bytes(parts[name])
             self.guard.restore_state(parts["guard/store"], parts["guard/memory"])
-            self.phase, self.trade_date = state["phase"], state["trade_date"]
-            self.market_events, self._quiet_mutation = state["market_events"], state["quiet_at"]
-            self.transitions = [msgspec.convert(transition, Transition) for transition in state["transitions"]]
-            self.carried = state["carried"]
-            self.leaked_requests = msgspec.convert(state["leaked"], list[Request])
-            version, internal, gauss = state["rng"]
-            self.rng.setstate((version, tuple(internal), gauss))
         except (KeyError, msgspec.MsgspecError) as error:
             raise ValueError(f"the state is damaged: {type(error).__name__} {error}") from error
-        self._day = [self.recordings.get(symbol, self.trade_date) for symbol in self.symbols]
-        for kind, directory in (("subject/", self.subject_directory), ("backup/", self.directory / "backup")):
+        next_event = self.player.next_event
+        self.player.load_day([self.recordings.get(symbol, self.trade_date) for symbol in self.symbols])
+        for kind, directory in (("subject/", self.disk.directory), ("backup/", self.directory / "backup")):
             disk.write_image({n.removeprefix(kind): part for n, part in parts.items() if n.startswith(kind)}, directory)
         if self.phase == "open":
-            self.synced = state["synced"]
-            self._open_tape(tuple(state["tape"]))
-            self._next_event = tuple(state["held"]) if state["held"] else None
+            self.player.open_tape(header.tape_offset, next_event)
 
-    # -- trials -------------------------------------------------------------------------------------------------
+    def take_state(self, state: SessionState) -> None:
+        """Take over a decoded state. Raises `StateError` when its phase is unknown or precedes the first day."""
+        if state.phase not in _LEGAL or (state.phase == "new") != (not state.trade_date):
+            raise StateError(f"the stored state of Session is damaged: phase {state.phase!r} on {state.trade_date!r}")
+        super().take_state(state)
 
-    @property
-    def tape_offset(self) -> tuple[int, int]:
-        """The position in the recorded market."""
-        return self._tape.offset
+    # -- playing ------------------------------------------------------------------------------------------------
+
+    def play(self, until_ns: int) -> None:
+        """Play market events and timers up to a time, whether or not the subject is running."""
+        self.player.play(until_ns)
+
+    def stop(self) -> None:
+        """End `play` after the current event or timer."""
+        self.player.stop()
 
     @property
     def is_stopped(self) -> bool:
         """Whether `stop` ended the last `play` early."""
-        return self._is_stopped
+        return self.player.is_stopped
 
-    def stop(self) -> None:
-        """End `play` after the current event or timer."""
-        self._is_stopped = True
+    # -- inside -------------------------------------------------------------------------------------------------
 
-    def kill(self) -> None:
-        """Kill the subject at this point, from inside one of its calls.
+    def _start_subject(self) -> None:
+        self.host.start(self.trade_date, *self.hours())
 
-        Raises `SubjectKilledError`; call `discard_subject` next.
-        """
-        self._record_transition("kill", "here")
-        self._capture_disk()
-        raise SubjectKilledError
-
-    def discard_subject(self) -> None:
-        """Discard the killed subject and restore its disk to the instant of the kill."""
-        self._finish_kill()
-
-    def drop_link(self, *, lose_out: bool = False, recovery: str = "") -> None:
-        """Cut the link in the middle of a call of the subject. The subject is notified after that call."""
-        self.link.recovery = recovery or self.link.recovery
-        self._record_transition("disconnect", f"in flight {self.link.in_flight}")
-        self.link.drop_deferred(lose_out=lose_out)
-
-    def crash(self, crash_directory: Path, image: Mapping[str, bytes] | None = None) -> None:
-        """Kill the subject at this instant, from inside one of its calls, for a trial that `rollback` ends.
-
-        The next incarnation runs on a copy of the disk in `crash_directory`, made from `image` when that is
-        given. Files and objects of the killed incarnation are not touched. `restart` starts the next incarnation.
-        """
-        disk.write_image(disk.read_image(self.subject_directory) if image is None else image, crash_directory)
-        self.synced = self._sync_tracker.sizes_in(self.subject_directory)
-        self.subject_directory = crash_directory
-        if self.env is not None:
-            self.env.kill()
-        self._kill_condition = None
-        self.guard.abandon_steps(self._was_sent, discard_steps=True)
-        self._detach_subject()
-
-    def checkpoint(self) -> Any:
-        """Return a checkpoint of everything in this process that may change, for `rollback`.
-
-        It excludes the subject's own objects.
-
-        `rollback` can only end a trial in which the present incarnation does nothing because it is killed at
-        once.
-        """
-        env = self.env
-        subject_guard = env.guard if env is not None else None
-        return (
-            (self.clock.checkpoint(), self.link.checkpoint(), self.venue.checkpoint(), self.guard.checkpoint()),
-            (self._tape.offset, self._next_event, self._tape, self._events),
-            (self.phase, self.trade_date, self.market_events, self._day, self.subject_directory),
-            (list(self.transitions), list(self.leaked_requests), list(self.carried), self.rng.getstate()),
-            (
-                self.subject,
-                env,
-                self.factory,
-                self._stop_condition,
-                self._kill_condition,
-                self._is_stopped,
-                self._quiet_mutation,
-                self._incarnation,
-            ),
-            self._last_sent,
-            (
-                subject_guard.reconciled_date,
-                list(subject_guard.recovered_subsystems),
-                list(subject_guard.restored_subsystems),
-            )
-            if subject_guard is not None
-            else None,
-        )
-
-    def rollback(self, checkpoint: Any) -> None:
-        """Restore the state of a checkpoint."""
-        (clock, link, venue, guard), tape, market_day, history, subject_state, self._last_sent, guard_state = checkpoint
-        self.venue.rollback(venue)
-        self.guard.rollback(guard)
-        self.link.rollback(link)
-        self.clock.rollback(clock)
-        _, self._next_event, self._tape, self._events = tape
-        self.phase, self.trade_date, self.market_events, self._day, self.subject_directory = market_day
-        self.transitions, self.leaked_requests, self.carried = (list(entries) for entries in history[:3])
-        self.rng.setstate(history[3])
-        (self.subject, self.env, self.factory, self._stop_condition, self._kill_condition, self._is_stopped) = (
-            subject_state[:6]
-        )
-        self._quiet_mutation, self._incarnation = subject_state[6:]
-        if self.env is not None:
-            self.env.clock.is_dead = self.env.guard.is_dead = self.env.link.is_dead = False
-            self.env.guard.reconciled_date, recovered, restored = guard_state
-            self.env.guard.recovered_subsystems, self.env.guard.restored_subsystems = list(recovered), list(restored)
-
-    def fork_tape(self) -> None:
-        """Continue the market on a new tape, so that the present tape stays where it is."""
-        self._open_tape(self._tape.offset)
-
-    def play(self, until_ns: int) -> None:
-        """Run market events and timers up to a time, whether or not the subject is running."""
-        self._is_stopped = False
-        self._play(until_ns)
-
-    # -- running ------------------------------------------------------------------------------------------------
-
-    def _play(self, end_ns: int) -> None:
-        """Run market events and timers in time order, up to `end_ns` or until `stop`."""
-        clock, on_market = self.clock, self.venue.on_market
-        events = self._events
-        event = self._next_event or next(events, None)
-        self._next_event = None
-        count = 0
-        try:
-            while event is not None:
-                time_ns = event[0]
-                if time_ns >= end_ns:
-                    break
-                if clock.next_ns <= time_ns:
-                    self._next_event = event
-                    self._run_timers(time_ns)
-                    self._next_event = None
-                    if self._is_stopped:
-                        break
-                if time_ns > clock.now_ns:
-                    clock.now_ns = time_ns
-                count += 1
-                current, event = event, None
-                on_market(current)
-                event = next(events, None)
-                if self._is_stopped:
-                    break
-        finally:
-            self._next_event = event if event is not None else next(events, None)
-            self.market_events += count
-            self.guard.cells.market_events += count
-        if not self._is_stopped:
-            self._run_timers(max(end_ns, clock.now_ns))
-
-    def _run_timers(self, time_ns: int) -> None:
-        clock = self.clock
-        while clock.next_ns <= time_ns and not self._is_stopped:
-            clock.run_until(clock.next_ns)
-            if self.link.is_quiet and self._quiet_mutation != self.guard.monitor.mutations:
-                self._check_quiescence()
-        if not self._is_stopped:
-            clock.run_until(time_ns)
-
-    def _check_quiescence(self) -> None:
-        """If no message is in flight, let the guard compare the subject's records with the venue's."""
-        if not self.link.is_quiet or self.env is None:
-            return
-        subject_guard = self.env.guard
-        if subject_guard.reconciled_date:
-            recovered, subject_guard.recovered_subsystems = subject_guard.recovered_subsystems, []
-            date, subject_guard.reconciled_date = subject_guard.reconciled_date, ""
-            self.guard.reconciled(date, recovered)
-        else:
-            self.guard.quiescent()
-        self._quiet_mutation = self.guard.monitor.mutations
-
-    def _drain_in_flight(self) -> None:
-        """Let the messages in flight at the close arrive before the venue ends the day."""
-        self.clock.run_until(self.clock.now_ns + 4 * self.link.latency_ns)
-        self._check_quiescence()
+    def _next_day(self) -> str:
+        days = list(self.config.days)
+        return days[days.index(self.trade_date) + 1 if self.trade_date else 0]
 
     def _parse_time(self, time_point: str | float | int) -> int:
         open_ns, close_ns = self.hours()
@@ -622,120 +453,8 @@ class Session:
             f"run until {time_point!r}: say a condition, a fraction of the session, ns, or 'close'"
         )
 
-    def _open_tape(self, offset: tuple[int, int] | None = None) -> None:
-        """Open the tape of the day at the current time, or at an offset."""
-        self._tape = Tape(self._day, self.clock.now_ns, self.hours()[1], offset)
-        self._events = self._tape.events()
-
-    def _show_opening_market(self, now_ns: int) -> None:
-        """Give the venue the last event of each instrument before the subject starts."""
-        for number, recording in enumerate(self._day):
-            index = recording.index_at(now_ns) - 1
-            if index >= 0:
-                event = recording.event_at(index)
-                self.venue.on_market((event[0], number, 1, *event[3:]))
-
-    # -- the subject's lives ------------------------------------------------------------------------------------
-
-    def _start_subject(self) -> None:
-        self._incarnation += 1
-        self._sync_tracker.start()
-        open_ns, close_ns = self.hours()
-        self.env = Env(
-            clock=SubjectClock(self.clock),
-            link=self.link.attach(),
-            market=RecordedMarket(self.venue),
-            directory=self.subject_directory,
-            guard=SubjectGuard(self.guard, self._on_subject_record),
-            trade_date=self.trade_date,
-            open_ns=open_ns,
-            close_ns=close_ns,
-            instruments=self.plan.instruments(),
-        )
-        self.subject = self.factory(self.plan)
-        self.subject.start(self.env)
-
-    def _stop_subject(self) -> None:
-        if self.subject is not None:
-            self.subject.stop()
-        self._detach_subject()
-
-    def _finish_kill(self) -> None:
-        """Complete a kill: take the disk image if there is none, detach the subject, and restore the image."""
-        if self._killed_directory is None and self.subject is not None:
-            self._capture_disk()
-        self._detach_subject()
-        if self._killed_directory is not None:
-            disk.replace_directory(self._killed_directory, self.subject_directory)
-            self._killed_directory = None
-
-    def _detach_subject(self) -> None:
-        if self.env is not None:
-            self.env.kill()
-        self.guard.mark_subject_down()
-        self.link.detach()
-        self.clock.unregister("subject")
-        self.clock.cancel_owner("subject")
-        self.subject = self.env = None
-
-    def _capture_disk(self) -> None:
-        self._killed_directory = self.directory / "killed"
-        disk.copy_directory(self.subject_directory, self._killed_directory)
-        self.synced = self._sync_tracker.sizes_in(self.subject_directory)
-        if self.env is not None:
-            self.env.kill()
-        self.guard.abandon_steps(self._was_sent)
-
-    def _damage_disk(self, kind: str) -> None:
-        if kind == "kill-unsynced":
-            disk.lose_unsynced(self.subject_directory, self.synced)
-        elif kind == "torn":
-            disk.tear_last_write(self.subject_directory)
-        elif kind == "stale":
-            disk.copy_directory(self.directory / "backup", self.subject_directory)
-
-    def _on_subject_record(self, subsystem: str, record: Record) -> None:
-        """Handle one mutation of the subject: stop or kill when a condition is met."""
-        if self.on_record is not None:
-            self.on_record(subsystem, record)
-        if self._stop_condition is not None and self._stop_condition.observe(subsystem, record):
-            self._is_stopped = True
-        if self._kill_condition is not None and self._kill_condition.observe(subsystem, record):
-            self._record_transition("kill", f"at {record!r}")
-            self._capture_disk()
-            raise SubjectKilledError
-
-    # -- what the world says ------------------------------------------------------------------------------------
-
-    def _on_venue_record(self, record: Record) -> None:
-        self.guard.record("venue", record)
-
-    def _on_send(self, message: Outbound) -> None:
-        """Note a message that leaves the subject, and whether a frozen scope should have blocked it."""
-        self._last_sent = message
-        if isinstance(message, Request) and self.guard.forbids(message):
-            self.leaked_requests.append(message)
-
-    def _was_sent(self, record: Record) -> bool:
-        # A kill inside the send happens before the message is in flight; then no one else has seen the record.
-        return record is self._last_sent and self.link.is_message_in_flight(self._last_sent)
-
-    def _summarize_carried(self) -> dict[str, Any]:
-        """Return a summary of what is carried overnight."""
-        tables = self.guard.monitor.layout.tables
-        orders = [order for order in tables.get(("orders", Order), {}).values() if isinstance(order, Order)]
-        positions = [p for p in tables.get(("positions", Position), {}).values() if isinstance(p, Position)]
-        working = [order for order in orders if order.is_open]
-        return {
-            "after": self.trade_date,
-            "open_orders": len(working),
-            "partially_filled": sum(1 for order in working if order.cum_qty),
-            "orders": [repr(order) for order in working],
-            "positions": {position.key: position.net_qty for position in positions},
-            "frozen": [freeze.scope for freeze in self.guard.active_freezes],
-        }
-
-    def _record_transition(self, kind: str, detail: str) -> None:
+    def record_transition(self, kind: str, detail: str) -> None:
+        """Note a transition in the history, the coverage and the journal."""
         mutations = self.guard.monitor.mutations
         self.transitions.append(Transition(kind, detail, self.trade_date, self.clock.now_ns, mutations))
         self.guard.count_transition(kind, detail)
@@ -756,4 +475,40 @@ class Session:
         return f"<Session {self.trade_date} {self.phase}{' FROZEN' if frozen else ''} {self.guard!r}>"
 
 
-__all__ = ["RESTARTS", "RecordingError", "IllegalTransitionError", "Session", "Transition"]
+def _open_guard(directory: Path, config: SessionConfig, plan: Plan, clock: VirtualClock) -> Guard:
+    guard_directory = directory / "guard"
+    channels: list[Channel] = [] if config.scratch else [FileChannel(directory / "pages.jsonl")]
+    guard = Guard(
+        guard_directory,
+        catalogue=config.catalogue,
+        clock=lambda: clock.now_ns,
+        channels=channels,
+        instruments=plan.instruments(),
+        journal=Journal(directory / "journal.jsonl") if config.journal else None,
+        store=FreezeStore.in_memory() if config.scratch else None,
+    )
+    guard.is_quiet = True
+    guard.cells.has_explicit_transitions = True
+    if plan.faults:
+        guard.cells.exclusion_reason = f"a subject with seeded faults: {', '.join(plan.faults)}"
+    guard.monitor.undo_log = []  # the harness can kill the subject inside a step, and the guard has to undo it
+    return guard
+
+
+def _summarize_carried(session: Session) -> dict[str, Any]:
+    """Return a summary of what is carried overnight."""
+    tables = session.guard.monitor.layout.tables
+    orders = [order for order in tables.get(("orders", Order), {}).values() if isinstance(order, Order)]
+    positions = [p for p in tables.get(("positions", Position), {}).values() if isinstance(p, Position)]
+    working = [order for order in orders if order.is_open]
+    return {
+        "after": session.trade_date,
+        "open_orders": len(working),
+        "partially_filled": sum(1 for order in working if order.cum_qty),
+        "orders": [repr(order) for order in working],
+        "positions": {position.key: position.net_qty for position in positions},
+        "frozen": [freeze.scope for freeze in session.guard.active_freezes],
+    }
+
+
+__all__ = ["RESTARTS", "IllegalTransitionError", "RecordingError", "Session", "SessionConfig", "Transition"]

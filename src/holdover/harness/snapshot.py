@@ -33,7 +33,7 @@ except ImportError:
     _fast = zlib.compress
 
 _MAGIC: Final = b"HSNP"
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class SnapshotError(ValueError):
@@ -126,7 +126,7 @@ def take_snapshot(session: Any, *, redact: Iterable[str] = (), subject: str = ""
             subject=subject,
             symbols=list(session.symbols),
             redacted=names,
-            simulated=any(meta.simulated for meta in session.plan.days),
+            simulated=any(meta.simulated for meta in session.host.plan.days),
         ),
         parts,
     )

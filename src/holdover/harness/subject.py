@@ -14,11 +14,14 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, runtime_checkable
+
+import msgspec
 
 from holdover.model import Instrument, Query, Record, Request
 from holdover.recording import Meta
 from holdover.runtime import Guard
+from holdover.state import Stateful
 from holdover.world import SimulatedLinkEnd, TopOfBook, Venue, VirtualClock
 
 
@@ -30,8 +33,17 @@ class SubjectKilledError(BaseException):
     """The subject's process was killed at this point. The subject must not catch this exception."""
 
 
-class SubjectClock:
+class SubjectClockState(msgspec.Struct):
+    """The state of a `SubjectClock`."""
+
+    is_dead: bool
+
+
+class SubjectClock(Stateful[SubjectClockState]):
     """The virtual clock that a subject uses."""
+
+    State = SubjectClockState
+    DERIVED: ClassVar = {"_clock": "a part of the world that saves itself"}
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
@@ -77,13 +89,25 @@ class _NullStep:
         return None
 
 
-class SubjectGuard:
+class SubjectGuardState(msgspec.Struct):
+    """The state of a `SubjectGuard`."""
+
+    is_dead: bool
+    reconciled_date: str
+    recovered_subsystems: list[str]
+    restored_subsystems: list[str]
+
+
+class SubjectGuard(Stateful[SubjectGuardState]):
     """The guard that a subject uses. It forwards to the real guard until the subject is killed.
 
     The venue records its own state in a harness session, so `record` ignores what the subject records for the
     subsystem `venue`. `reconciled` only notes the claim; the harness compares subject and venue the next time
     that no message is in flight.
     """
+
+    State = SubjectGuardState
+    DERIVED: ClassVar = {"wrapped_guard": "a part that saves itself", "_on_record": "a function of the host"}
 
     def __init__(self, guard: Guard, on_record: Callable[[str, Record], None]) -> None:
         self.wrapped_guard = guard

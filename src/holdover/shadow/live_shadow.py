@@ -21,6 +21,7 @@ import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.harness.live_session import FutureDayStore, LiveSession
+from holdover.harness.session import SessionConfig
 from holdover.harness.snapshot import Snapshot, take_snapshot
 from holdover.harness.subject import Factory
 from holdover.recording import MarketEvent
@@ -397,18 +398,20 @@ class LiveShadow:
             self.days,
             [instrument.symbol for instrument in self.instruments],
             arm.begin(self.trade_date),
-            days=[self.trade_date],
-            seed=candidate.seed,
-            faults=candidate.faults,
-            catalogue=self.catalogue,
-            settings=candidate.settings,
-            venue=partial(make_venue, self.config),
+            SessionConfig(
+                days=[self.trade_date],
+                seed=candidate.seed,
+                faults=candidate.faults,
+                catalogue=self.catalogue,
+                settings=candidate.settings,
+                venue=partial(make_venue, self.config),
+            ),
         )
         if self._day_start.snapshots:
             state = Snapshot.open(arm.root / "snapshots" / f"{self._day_start.snapshots[number]}.hsnap")
             session.restore(state.parts)
         session.clock.run_until(max(self._now_ns, session.clock.now_ns))
-        session.opening_events = [
+        session.player.opening_events = [
             self._early_quotes[instrument_number] for instrument_number in sorted(self._early_quotes)
         ]
         session.begin(self.trade_date)

@@ -11,7 +11,7 @@ from typing import Final
 
 from holdover.catalogue import Catalogue
 from holdover.harness.schedule import FRESH_SCHEDULE, CycleSchedule, perform_operation
-from holdover.harness.session import Session
+from holdover.harness.session import Session, SessionConfig
 from holdover.harness.subject import Factory
 from holdover.recording import RecordingStore
 from holdover.runtime import StoreError
@@ -95,12 +95,14 @@ def _run_laps(
             recordings,
             symbols,
             lap_directory,
-            days=days,
-            seed=config.candidate.seed,
-            faults=config.candidate.faults,
-            settings=config.candidate.settings,
-            catalogue=catalogue,
-            venue=partial(make_venue, config),
+            SessionConfig(
+                days=days,
+                seed=config.candidate.seed,
+                faults=config.candidate.faults,
+                settings=config.candidate.settings,
+                catalogue=catalogue,
+                venue=partial(make_venue, config),
+            ),
         )
         try:
             frozen = _run_lap(run, session, days, schedule, now_ns, target_ns, progress)
@@ -138,8 +140,8 @@ def _run_lap(
 
     def look_now() -> None:
         now_ns[0] = session.clock.now_ns
-        if session.market_events != last_event_count[0]:
-            last_event_count[0] = session.market_events
+        if session.player.market_events != last_event_count[0]:
+            last_event_count[0] = session.player.market_events
             _mark_alive(run, "market data", now_ns[0])
         if session.link.is_up:
             _mark_alive(run, "venue", now_ns[0])
@@ -183,7 +185,7 @@ class _IncumbentReports:
         self._after_ns = round(config.input.after_close_s * 1e9)
         path = config.resolve_path(config.input.reports)
         self._reports = self._read_reports(
-            path, IncumbentReader({instrument.symbol: instrument for instrument in session.plan.instruments()})
+            path, IncumbentReader({instrument.symbol: instrument for instrument in session.host.plan.instruments()})
         )
         self._next = next(self._reports, None)
 

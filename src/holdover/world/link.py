@@ -332,7 +332,7 @@ class SimulatedLink(Stateful[SimulatedLinkState]):
 
     # -- faults -------------------------------------------------------------------------------------------------
 
-    def inject_fault(self, direction: Direction, number: int, kind: FaultKind, argument: int = 0) -> None:
+    def inject_fault(self, direction: str, number: int, kind: str, argument: int = 0) -> None:
         """Apply a fault to the `number`-th message from now in a direction (`in`, `out`).
 
         Kinds: `drop`; `delay` and `hold` (by `argument` ns; later messages wait behind it); `duplicate`;
@@ -343,7 +343,9 @@ class SimulatedLink(Stateful[SimulatedLinkState]):
             raise ValueError(f"no link fault is called {kind!r} in direction {direction!r}")
         if number < 1 or argument < 0:
             raise ValueError(f"a link fault needs a message number from 1 and a delay from 0 ns: {number}, {argument}")
-        self._faults.append(LinkFault(direction, self.sent_counts[direction] + number, kind, argument))
+        self._faults.append(
+            LinkFault(cast(Direction, direction), self.sent_counts[direction] + number, cast(FaultKind, kind), argument)
+        )
 
     # -- in flight ----------------------------------------------------------------------------------------------
 
