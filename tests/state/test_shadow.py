@@ -19,6 +19,7 @@ from holdover.recording import bundled_store
 from holdover.shadow import ShadowRun, check_cutover, read_shadow_config, read_state, run_recordings
 from holdover.shadow.components import ComponentTable
 from holdover.world import TopOfBook, Venue
+from holdover.world.matching import MarketMatching
 
 S = 1_000_000_000
 TICK = 300
@@ -197,11 +198,17 @@ def test_the_desk_over_recordings_in_the_shadow_of_itself(tmp_path: Path, fault:
         assert answer.exit_code == 1
 
 
+class ThinMatching(MarketMatching):
+    """Matching in which half of every trade goes to somebody else."""
+
+    def match_trade(self, book: TopOfBook, price: int, size: int) -> None:
+        super().match_trade(book, price, size // 2)
+
+
 class ThinVenue(Venue):
     """A venue in which half of every trade goes to somebody else."""
 
-    def _on_trade(self, book: TopOfBook, price: int, size: int) -> None:
-        super()._on_trade(book, price, size // 2)
+    matching_type = ThinMatching
 
 
 def test_over_recordings_the_incumbent_s_executions_make_the_difference(tmp_path: Path) -> None:

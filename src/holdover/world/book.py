@@ -329,9 +329,9 @@ class TopOfBook(Stateful[TopOfBookState]):
             for number, copy in enumerate(side):
                 order = orders.get(copy.root_cl_ord_id)
                 if order != copy or order is None:
-                    raise StateError(f"the book of {self.instrument.symbol} has order {copy.cl_ord_id} otherwise")
+                    raise StateError(f"the book of {self.instrument.symbol} holds another state of order {copy.cl_ord_id}")
                 if order.symbol != self.instrument.symbol or not order.is_open:
-                    raise StateError(f"the book of {self.instrument.symbol} holds order {copy.cl_ord_id} wrongly")
+                    raise StateError(f"the book of {self.instrument.symbol} holds order {copy.cl_ord_id}, which cannot rest in it")
                 side[number] = order
         self.refresh_best_prices()
 

@@ -40,16 +40,17 @@ class MarketMatching:
             book.bid_px, book.ask_px, book.bid_sz, book.ask_sz = bid_px, ask_px, bid_sz, ask_sz
             book.bid_remaining_qty, book.ask_remaining_qty = bid_sz, ask_sz
             if book.best_buy >= ask_px or (bid_sz and book.best_sell <= bid_px) or book.unqueued_count:
-                self._on_quote(book)
+                self.match_quote(book)
         elif rtype == TRADE:
             book.last_px = price
             book.traded_qty += size
             if book.best_buy >= price or book.best_sell <= price or book.stops:
-                self._on_trade(book, price, size)
+                self.match_trade(book, price, size)
         else:
             self.set_trading(book, STATUS_WORDS.get(flags, "halt"))
 
-    def _on_quote(self, book: TopOfBook) -> None:
+    def match_quote(self, book: TopOfBook) -> None:
+        """Fill the orders that a new quote reaches, up to the displayed size."""
         if book.unqueued_count:
             for order in (*book.buys, *book.sells):
                 if order.queue_ahead is None:
@@ -66,7 +67,8 @@ class MarketMatching:
                 break
             self._fill_from_quote(book, order, resting=True)
 
-    def _on_trade(self, book: TopOfBook, price: int, size: int) -> None:
+    def match_trade(self, book: TopOfBook, price: int, size: int) -> None:
+        """Fill the orders that a recorded trade reaches, up to its size, and trigger stop orders."""
         if not book.trading:
             return
         remaining_qty = size

@@ -69,13 +69,15 @@ class Venue(Composite[VenueState]):
         "positions": "the container of the lifecycle",
     }
 
+    matching_type: ClassVar[type[MarketMatching]] = MarketMatching
+
     def __init__(
         self, clock: VirtualClock, instruments: Iterable[Instrument], policy: VenuePolicy | None = None
     ) -> None:
         self.policy = policy or VenuePolicy()
         self.books = {instrument.symbol: TopOfBook(instrument) for instrument in instruments}
         self.reports = VenueReports(clock)
-        self.matching = MarketMatching(self.books, self.set_trading)
+        self.matching = self.matching_type(self.books, self.set_trading)
         self.lifecycle = OrderLifecycle(self.books, self.reports, self.matching.rest_order)
         self.matching.lifecycle = self.lifecycle
         self.orders, self.roots = self.lifecycle.orders, self.lifecycle.roots
