@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdover.harness import Session, SessionConfig, resolve_factory
@@ -100,6 +100,7 @@ class WorldBench:
 STEPS = st.lists(st.integers(0, 200), max_size=30)
 
 
+@settings(deadline=None)  # the first example compiles the copying of each class
 @given(STEPS, STEPS)
 def test_rollback_undoes_every_step_of_the_world(before: list[int], after: list[int]) -> None:
     """A rollback gives the bytes of the checkpoint, and the same steps then lead to the same bytes again."""
@@ -120,6 +121,7 @@ def test_rollback_undoes_every_step_of_the_world(before: list[int], after: list[
     assert world.to_bytes() == later
 
 
+@settings(deadline=None)  # the first example compiles the copying of each class
 @given(STEPS, STEPS)
 def test_a_world_restored_elsewhere_goes_on_alike(before: list[int], after: list[int]) -> None:
     """A new world that takes up the bytes has the same bytes, and the same steps keep the two equal."""

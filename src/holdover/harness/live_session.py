@@ -17,7 +17,7 @@ from holdover.harness.session import Session
 from holdover.harness.subject_host import SubjectHost
 from holdover.harness.tape import Tape, TapeOffset
 from holdover.model import ImpossibleStateError, Instrument
-from holdover.recording import MarketEvent, Meta, Provenance, Recording, RecordingStore
+from holdover.recording import MarketEvent, Provenance, Recording, RecordingStore
 from holdover.recording.calendar import SessionHours, hours
 
 
@@ -41,17 +41,8 @@ class FutureDayStore(RecordingStore):
         instrument = self._instruments[symbol]
         session_hours = self._hours_of(instrument.calendar, trade_date)
         traded_qty, trades = self._traded_quantities.get(symbol, (0, 0))
-        meta = Meta(
-            instrument=instrument,
-            trade_date=trade_date,
-            open_ns=session_hours.open_ns,
-            close_ns=session_hours.close_ns,
-            previous_session=session_hours.previous_session,
-            next_session=session_hours.next_session,
-            early_close=session_hours.early_close,
-            provenance=Provenance(source="live"),
-            traded_qty=traded_qty,
-            trades=trades,
+        meta = session_hours.to_meta(
+            instrument, trade_date, Provenance(source="live"), traded_qty=traded_qty, trades=trades
         )
         return Recording(Path(trade_date), meta, "", b"", 0, ())
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from holdover.recording.format import RecordingError
+from holdover.model import Instrument
+from holdover.recording.format import Meta, Provenance, RecordingError
 
 
 class SessionHours(msgspec.Struct, frozen=True):
@@ -22,6 +23,33 @@ class SessionHours(msgspec.Struct, frozen=True):
     previous_session: str
     next_session: str
     early_close: bool
+
+    def to_meta(
+        self,
+        instrument: Instrument,
+        trade_date: str,
+        provenance: Provenance,
+        *,
+        simulated: bool = False,
+        encoding: str = "raw",
+        traded_qty: int = 0,
+        trades: int = 0,
+    ) -> Meta:
+        """Return the header of a recording of this session; the writer adds what it counts."""
+        return Meta(
+            instrument=instrument,
+            trade_date=trade_date,
+            open_ns=self.open_ns,
+            close_ns=self.close_ns,
+            previous_session=self.previous_session,
+            next_session=self.next_session,
+            early_close=self.early_close,
+            provenance=provenance,
+            simulated=simulated,
+            encoding=encoding,
+            traded_qty=traded_qty,
+            trades=trades,
+        )
 
 
 @lru_cache(maxsize=32)
@@ -59,6 +87,18 @@ def hours(calendar: str, trade_date: str) -> SessionHours:
         next_session=session_calendar.next_session(day).strftime("%Y-%m-%d"),
         early_close=usual < max(lengths),
     )
+
+
+def hours_or_span(calendar: str, trade_date: str, open_ns: int, close_ns: int) -> SessionHours:
+    """Return the hours of a session; for a day that is none, the span given (ns) and the sessions around it.
+
+    Raises `RecordingError` when there is no such calendar.
+    """
+    try:
+        return hours(calendar, trade_date)
+    except RecordingError:
+        before, after = neighbouring_sessions(calendar, trade_date)
+        return SessionHours(open_ns, close_ns, before, after, False)
 
 
 def session_at(calendar: str, time_ns: int) -> str:

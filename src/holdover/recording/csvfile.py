@@ -28,7 +28,7 @@ import msgspec
 from tqdm import tqdm
 
 from holdover.model import Instrument
-from holdover.recording.calendar import hours, neighbouring_sessions
+from holdover.recording.calendar import hours_or_span
 from holdover.recording.format import (
     UNDEF_PRICE,
     Meta,
@@ -122,28 +122,8 @@ def _build_meta(source: Path, instrument: Instrument, day: str, first_ns: int) -
     provenance = Provenance(
         source=source.name, importer="csv", inputs={source.name: hashlib.sha256(source.read_bytes()).hexdigest()}
     )
-    try:
-        session_hours = hours(instrument.calendar, day)
-        span = (
-            session_hours.open_ns,
-            session_hours.close_ns,
-            session_hours.previous_session,
-            session_hours.next_session,
-            session_hours.early_close,
-        )
-    except RecordingError:
-        before, after = neighbouring_sessions(instrument.calendar, day)
-        span = (first_ns, first_ns + 86_400_000_000_000, before, after, False)
-    return Meta(
-        instrument=instrument,
-        trade_date=day,
-        open_ns=span[0],
-        close_ns=span[1],
-        previous_session=span[2],
-        next_session=span[3],
-        early_close=span[4],
-        provenance=provenance,
-    )
+    session_hours = hours_or_span(instrument.calendar, day, first_ns, first_ns + 86_400_000_000_000)
+    return session_hours.to_meta(instrument, day, provenance)
 
 
 def _write_row(

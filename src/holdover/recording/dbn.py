@@ -12,7 +12,6 @@ from holdover.recording.format import (
     HALT,
     TRADING,
     UNDEF_PRICE,
-    Meta,
     Provenance,
     Recording,
     RecordingError,
@@ -41,19 +40,8 @@ def import_dbn(source: Path, instrument: Instrument, trade_date: str, directory:
         records: list[Any] = decoder.decode()
     except Exception as error:  # the decoder raises its own exception types
         raise RecordingError(f"{source.name}: not a DBN file that can be decoded: {error}") from error
-    session_hours = hours(instrument.calendar, trade_date)
-    meta = Meta(
-        instrument=instrument,
-        trade_date=trade_date,
-        open_ns=session_hours.open_ns,
-        close_ns=session_hours.close_ns,
-        previous_session=session_hours.previous_session,
-        next_session=session_hours.next_session,
-        early_close=session_hours.early_close,
-        provenance=Provenance(
-            source=source.name, importer="dbn", inputs={source.name: hashlib.sha256(data).hexdigest()}
-        ),
-    )
+    provenance = Provenance(source=source.name, importer="dbn", inputs={source.name: hashlib.sha256(data).hexdigest()})
+    meta = hours(instrument.calendar, trade_date).to_meta(instrument, trade_date, provenance)
     writer = RecordingWriter(recording_path(directory, instrument.venue, instrument.symbol, trade_date), meta)
     unit = int(_FIXED * _to_decimal(instrument.tick_size))
     # Files are in the order of reception; recordings are in the order of the events.

@@ -51,6 +51,7 @@ BLOCK: Final = 4096
 _MAGIC: Final = b"HREC"
 _END: Final = b"HEND"
 VERSION: Final = 1
+_ENCODINGS: Final = ("raw", "zlib")
 
 
 # The file is mapped and sliced, not kept in a memoryview: a view that survives until exit would keep it open.
@@ -104,6 +105,23 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     traded_qty: int = 0
     first_ns: int = 0
     last_ns: int = 0
+
+
+def _check_meta(meta: Meta) -> str:
+    """Return what cannot be true in a header; empty when nothing contradicts it."""
+    if meta.open_ns > meta.close_ns:
+        return f"the session opens at {meta.open_ns} ns, after it closes at {meta.close_ns} ns"
+    if meta.previous_session and meta.previous_session >= meta.trade_date:
+        return f"the session before {meta.trade_date} is {meta.previous_session}"
+    if meta.next_session and meta.next_session <= meta.trade_date:
+        return f"the session after {meta.trade_date} is {meta.next_session}"
+    if meta.encoding not in _ENCODINGS:
+        return f"the encoding is {meta.encoding!r}, should be one of {', '.join(_ENCODINGS)}"
+    if min(meta.records, meta.body_bytes, meta.quotes, meta.trades, meta.statuses, meta.traded_qty) < 0:
+        return "a count is negative"
+    if meta.first_ns > meta.last_ns:
+        return f"the first record is of {meta.first_ns} ns, after the last of {meta.last_ns} ns"
+    return ""
 
 
 class Recording:
@@ -226,6 +244,8 @@ def _read_frame(path: Path, data: mmap.mmap) -> tuple[Meta, str, Buffer, int, tu
         meta = msgspec.json.decode(header, type=Meta)
     except msgspec.MsgspecError as error:
         raise RecordingError(f"{name}: the header cannot be read: {error}") from error
+    if problem := _check_meta(meta):
+        raise RecordingError(f"{name}: the header contradicts itself: {problem}")
     blocks = -(-meta.records // BLOCK)
     expected = 12 + length + meta.body_bytes + 4 * blocks + 40
     if expected != len(data):
@@ -283,6 +303,8 @@ class RecordingWriter:
     """
 
     def __init__(self, path: Path, meta: Meta) -> None:
+        if problem := _check_meta(meta):
+            raise RecordingError(f"{path.name}: the header contradicts itself: {problem}")
         self.path, self.meta = path, meta
         self._body = bytearray()
         self._counts = {QUOTE: 0, TRADE: 0, STATUS: 0}
@@ -320,6 +342,8 @@ class RecordingWriter:
         self._add(event[0], event[2], event[3], event[5], event[6])
 
     def _add(self, ts_ns: int, rtype: int, flags: int, price: int, size: int) -> None:
+        if rtype not in self._counts:
+            raise RecordingError(f"{self.path.name}: record type {rtype} is none of quote, trade, status")
         if ts_ns < self._last_ns:
             raise RecordingError(
                 f"{self.path.name}: record {len(self)} goes back in time by {self._last_ns - ts_ns} ns"
@@ -329,8 +353,13 @@ class RecordingWriter:
         self._counts[rtype] += 1
 
     def close(self) -> Recording:
-        """Write the file and open it for reading."""
+        """Write the file and open it for reading.
+
+        Raises `RecordingError` when the counts do not add up, or the file that was written is not the day collected.
+        """
         body = bytes(self._body)
+        if sum(self._counts.values()) != len(self) or len(body) % WIDTH:
+            raise RecordingError(f"{self.path.name}: {self._counts} do not add up to {len(self)} records")
         stored = zlib.compress(body, 9) if self.meta.encoding == "zlib" else body
         first = RECORD.unpack_from(body, 0)[0] if body else 0
         meta = msgspec.structs.replace(
@@ -356,7 +385,10 @@ class RecordingWriter:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, self.path)
-        return Recording.open(self.path)
+        recording = Recording.open(self.path)
+        if recording.meta != meta:
+            raise RecordingError(f"{self.path.name}: the file has another header than the one that was written")
+        return recording
 
 
 def _encode_meta(meta: Meta) -> bytes:

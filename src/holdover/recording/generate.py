@@ -15,11 +15,11 @@ import random
 from pathlib import Path
 
 from holdover.model import Instrument
+from holdover.recording.calendar import SessionHours
 from holdover.recording.format import (
     HALT,
     TRADING,
     UNDEF_PRICE,
-    Meta,
     Provenance,
     Recording,
     RecordingWriter,
@@ -27,11 +27,11 @@ from holdover.recording.format import (
 from holdover.recording.store import recording_path
 
 S = 1_000_000_000
-_DAYS = (
-    # date, open and close in ns UTC (14:30 to 21:00, and to 18:00 on the early close), neighbours
-    ("2024-11-27", 1_732_717_800 * S, 1_732_741_200 * S, "2024-11-26", "2024-11-29", False),
-    ("2024-11-29", 1_732_890_600 * S, 1_732_903_200 * S, "2024-11-27", "2024-12-02", True),
-)
+_DAYS = {
+    # 14:30 to 21:00 UTC, and to 18:00 on the early close
+    "2024-11-27": SessionHours(1_732_717_800 * S, 1_732_741_200 * S, "2024-11-26", "2024-11-29", False),
+    "2024-11-29": SessionHours(1_732_890_600 * S, 1_732_903_200 * S, "2024-11-27", "2024-12-02", True),
+}
 _INSTRUMENTS = (("ACME", 10_000, 5_200, 11), ("BOLT", 2_500, 2_600, 23))
 """Symbol, first mid price in ticks, steps in a full day, seed."""
 
@@ -40,21 +40,17 @@ def generate(directory: Path) -> list[Recording]:
     """Write the two days of both instruments; the bytes are the same every time."""
     recordings = []
     for symbol, mid, steps, seed in _INSTRUMENTS:
-        for number, (day, open_ns, close_ns, before, after, early) in enumerate(_DAYS):
-            meta = Meta(
-                instrument=Instrument(symbol=symbol, venue="SIM", tick_size="0.01", calendar="XNYS"),
-                trade_date=day,
-                open_ns=open_ns,
-                close_ns=close_ns,
-                previous_session=before,
-                next_session=after,
-                early_close=early,
-                simulated=True,
-                encoding="zlib",
-                provenance=Provenance(
+        for number, (day, session_hours) in enumerate(_DAYS.items()):
+            meta = session_hours.to_meta(
+                Instrument(symbol=symbol, venue="SIM", tick_size="0.01", calendar="XNYS"),
+                day,
+                Provenance(
                     source="simulated by holdover.recording.generate", licence="Apache-2.0", importer="generate"
                 ),
+                simulated=True,
+                encoding="zlib",
             )
+            open_ns, close_ns = session_hours.open_ns, session_hours.close_ns
             writer = RecordingWriter(recording_path(directory, "SIM", symbol, day), meta)
             day_steps = steps * (close_ns - open_ns) // (23_400 * S)
             mid = _DayGenerator(writer, random.Random(seed * 1000 + number), mid, open_ns, close_ns).run(day_steps)

@@ -19,14 +19,14 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
+from msgspec.structs import replace
 from tqdm import tqdm
 
 from holdover.model import Instrument
-from holdover.recording.calendar import hours, midnight_ns, neighbouring_sessions
+from holdover.recording.calendar import SessionHours, hours, midnight_ns, neighbouring_sessions
 from holdover.recording.format import (
     FLAG_BAR,
     UNDEF_PRICE,
-    Meta,
     Provenance,
     Recording,
     RecordingError,
@@ -117,16 +117,7 @@ def _import_equity(market: str, symbol: str, day: str, files: dict[str, Path], d
         "a trade comes before a quote of the same millisecond",
         f"suspicious trades left out: {skipped_trades}",
     ]
-    meta = Meta(
-        instrument=instrument,
-        trade_date=day,
-        open_ns=session_hours.open_ns,
-        close_ns=session_hours.close_ns,
-        previous_session=session_hours.previous_session,
-        next_session=session_hours.next_session,
-        early_close=session_hours.early_close,
-        provenance=_build_provenance(files, notes),
-    )
+    meta = session_hours.to_meta(instrument, day, _build_provenance(files, notes))
     writer = RecordingWriter(recording_path(directory, market, symbol, day), meta)
     next_trade = 0
     quotes = _read_national_best(files["quote"], base) if "quote" in files else iter(())
@@ -194,21 +185,12 @@ def _import_forex(market: str, symbol: str, day: str, files: dict[str, Path], di
             rows.append((base + int(row[0]) * MS, instrument.ticks(Decimal(row[1])), instrument.ticks(Decimal(row[2]))))
         except (ValueError, IndexError, ArithmeticError) as problem:
             raise RecordingError(f"{path.name}: line {number}: not a quote: {','.join(row)} ({problem})") from None
-    meta = Meta(
-        instrument=instrument,
-        trade_date=day,
-        open_ns=rows[0][0] if rows else base,
-        close_ns=base + 86_400_000_000_000,
-        previous_session=before,
-        next_session=after,
-        provenance=_build_provenance(
-            files,
-            [
-                f"the source carries no sizes: each side is taken to show {_FOREX_SIZE} units",
-                "the session is the New York calendar day, from its first quote",
-            ],
-        ),
-    )
+    session_hours = SessionHours(rows[0][0] if rows else base, base + 86_400_000_000_000, before, after, False)
+    notes = [
+        f"the source carries no sizes: each side is taken to show {_FOREX_SIZE} units",
+        "the session is the New York calendar day, from its first quote",
+    ]
+    meta = session_hours.to_meta(instrument, day, _build_provenance(files, notes))
     writer = RecordingWriter(recording_path(directory, market, symbol, day), meta)
     last = (0, 0)
     for ts, bid_px, ask_px in rows:
@@ -228,17 +210,9 @@ def _import_crypto(market: str, symbol: str, day: str, files: dict[str, Path], d
         calendar="24/7",
     )
     session_hours = hours("24/7", day)
-    meta = Meta(
-        instrument=instrument,
-        trade_date=day,
-        open_ns=session_hours.open_ns,
-        close_ns=session_hours.open_ns + 86_400_000_000_000,
-        previous_session=session_hours.previous_session,
-        next_session=session_hours.next_session,
-        provenance=_build_provenance(
-            files, ["made from one-second trade bars: each bar is one trade of its volume at its close"]
-        ),
-    )
+    session_hours = replace(session_hours, close_ns=session_hours.open_ns + 86_400_000_000_000)
+    notes = ["made from one-second trade bars: each bar is one trade of its volume at its close"]
+    meta = session_hours.to_meta(instrument, day, _build_provenance(files, notes))
     base = midnight_ns(day, "UTC")
     path = files["trade"]
     writer = RecordingWriter(recording_path(directory, market, symbol, day), meta)

@@ -25,7 +25,7 @@ from typing import IO, Any, Final
 import msgspec
 
 from holdover.model import Instrument, InstrumentUnitError
-from holdover.recording.calendar import hours, neighbouring_sessions
+from holdover.recording.calendar import SessionHours, hours_or_span
 from holdover.recording.format import (
     BLOCK,
     CLOSED,
@@ -39,7 +39,6 @@ from holdover.recording.format import (
     UNDEF_PRICE,
     WIDTH,
     MarketEvent,
-    Meta,
     Provenance,
     Recording,
     RecordingError,
@@ -310,26 +309,11 @@ def seal_day(part: Path, instrument: Instrument, day: str) -> Recording | None:
         return None
     first = RECORD.unpack_from(records, 0)[0]
     last = RECORD.unpack_from(records, len(records) - WIDTH)[0]
-    open_ns, close_ns, before, after, early = first, last + 1, "", "", False
     try:
-        session_hours = hours(instrument.calendar, day)
-        open_ns, close_ns, early = session_hours.open_ns, session_hours.close_ns, session_hours.early_close
-        before, after = session_hours.previous_session, session_hours.next_session
+        session_hours = hours_or_span(instrument.calendar, day, first, last + 1)
     except RecordingError:
-        try:
-            before, after = neighbouring_sessions(instrument.calendar, day)
-        except RecordingError:
-            before = after = ""  # no calendar is installed: the day has no neighbours
-    meta = Meta(
-        instrument=instrument,
-        trade_date=day,
-        open_ns=open_ns,
-        close_ns=close_ns,
-        previous_session=before,
-        next_session=after,
-        early_close=early,
-        provenance=Provenance(source="recorded live", importer="record"),
-    )
+        session_hours = SessionHours(first, last + 1, "", "", False)  # no calendar is installed: no neighbours
+    meta = session_hours.to_meta(instrument, day, Provenance(source="recorded live", importer="record"))
     writer = RecordingWriter(part.with_suffix(".hrec"), meta)
     for event in RECORD.iter_unpack(records):
         writer.copy_event(event)

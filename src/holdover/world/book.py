@@ -325,13 +325,15 @@ class TopOfBook(Stateful[TopOfBookState]):
 
         Raises `StateError` when one of them is not open, belongs elsewhere, or differs from the venue's order.
         """
+        symbol = self.instrument.symbol
         for side in (self.buys, self.sells, self.stops):
             for number, copy in enumerate(side):
+                name = copy.cl_ord_id
                 order = orders.get(copy.root_cl_ord_id)
                 if order != copy or order is None:
-                    raise StateError(f"the book of {self.instrument.symbol} holds another state of order {copy.cl_ord_id}")
-                if order.symbol != self.instrument.symbol or not order.is_open:
-                    raise StateError(f"the book of {self.instrument.symbol} holds order {copy.cl_ord_id}, which cannot rest in it")
+                    raise StateError(f"the book of {symbol} holds another state of order {name}")
+                if order.symbol != symbol or not order.is_open:
+                    raise StateError(f"the book of {symbol} holds order {name}, which cannot rest there")
                 side[number] = order
         self.refresh_best_prices()
 
