@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from holdover.model import Instrument, PositionEffect, Side, TimeInForce
+
+ALGORITHMS: Final = ("twap", "participation", "standing")
+"""How a strategy can be worked."""
 
 
 class Strategy(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +43,22 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     late_ns: int = 0
     offset: int = 0
 
+    def __post_init__(self) -> None:
+        if not (self.name and self.account and self.symbol):
+            raise ValueError(f"strategy {self.name!r}: name, account and symbol should not be empty")
+        for field in ("order_qty", "day_qty", "slice_qty", "interval_ns", "slices_working_max"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"strategy {self.name}: {field} is {getattr(self, field)}, should be above 0")
+        for field in ("patience", "late_ns"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"strategy {self.name}: {field} is {getattr(self, field)}, should be 0 or above")
+        if not 0 < self.participation_bp <= 10_000:
+            raise ValueError(f"strategy {self.name}: participation_bp is {self.participation_bp}, should be 1 to 10000")
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(
+                f"strategy {self.name}: algorithm is {self.algorithm!r}, should be {', '.join(ALGORITHMS)}"
+            )
+
     @property
     def parent_id(self) -> str:
         """The id of the strategy's parent order."""
@@ -61,6 +82,20 @@ class DeskConfig(msgspec.Struct, frozen=True, kw_only=True):
     synced: bool = True
     answer_ns: int = 5_000_000_000
     retry_ns: int = 1_000_000_000
+
+    def __post_init__(self) -> None:
+        for field in ("position_max", "order_qty_max", "open_qty_max", "answer_ns", "retry_ns"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"desk: {field} is {getattr(self, field)}, should be above 0")
+        names = [strategy.name for strategy in self.strategies]
+        if len(set(names)) < len(names):
+            raise ValueError(f"desk: two strategies have the same name: {', '.join(names)}")
+        symbols = [instrument.symbol for instrument in self.instruments]
+        if len(set(symbols)) < len(symbols):
+            raise ValueError(f"desk: an instrument is listed twice: {', '.join(symbols)}")
+        for strategy in self.strategies:
+            if symbols and strategy.symbol not in symbols:
+                raise ValueError(f"strategy {strategy.name}: {strategy.symbol} is none of {', '.join(symbols)}")
 
     def accounts(self) -> list[str]:
         """Return the accounts of the strategies, in the order of first mention."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from holdover.desk.config import DeskConfig
 from holdover.desk.ports import LinkEnd, Market
 from holdover.desk.store import Store
-from holdover.model import Book, Link, LinkState, Outbound, Request, SecurityStatus
+from holdover.model import Book, ImpossibleStateError, Link, LinkState, Outbound, Request, SecurityStatus
 from holdover.runtime import Guard
 
 
@@ -32,8 +32,8 @@ class Gateway:
 
     def load(self) -> None:
         """Restore the sequence numbers."""
-        self.in_seq = int(self._store.get("in_seq", "0"))
-        self.out_seq = int(self._store.get("out_seq", "0"))
+        self.in_seq = self._store.get_int("in_seq")
+        self.out_seq = self._store.get_int("out_seq")
 
     @property
     def is_up(self) -> bool:
@@ -59,6 +59,8 @@ class Gateway:
 
         Returns whether the venue has received more than the store remembers; then the store is an older copy.
         """
+        if out_seq < 1:
+            raise ImpossibleStateError(f"the venue expects message {out_seq}; sequence numbers begin with 1")
         is_older_store = out_seq - 1 > self.out_seq
         self.out_seq = out_seq - 1
         self._resend_from = 0
@@ -77,6 +79,8 @@ class Gateway:
         An early message in answer to a resend request (`poss_dup`) belongs to the same gap, which is requested
         once. If each such message requested the rest again, the resends would delay everything else that is sent.
         """
+        if seq < 1:
+            raise ImpossibleStateError(f"the venue sent message {seq}; sequence numbers begin with 1")
         if seq == self.in_seq + 1:
             self.in_seq = seq
             self._store.set("in_seq", str(seq))
@@ -89,6 +93,8 @@ class Gateway:
 
     def apply_sequence_reset(self, new_seq: int) -> bool:
         """Continue with `new_seq`; return whether messages were skipped."""
+        if new_seq < 1:
+            raise ImpossibleStateError(f"the venue resets to message {new_seq}; sequence numbers begin with 1")
         has_gap = new_seq > self.in_seq + 1
         self.in_seq = new_seq - 1
         self._store.set("in_seq", str(self.in_seq))

@@ -23,6 +23,7 @@ from holdover.model import (
     ExecType,
     Execution,
     ExecutionReport,
+    ImpossibleStateError,
     Order,
     OrdStatus,
     Record,
@@ -124,18 +125,32 @@ class Orders:
     # -- requests of ours ---------------------------------------------------------------------------------------
 
     def create(self, request: Request) -> None:
-        """Record a new order before it is sent."""
+        """Record a new order before it is sent.
+
+        Raises `ImpossibleStateError` for an order without a quantity or a key. A key that is used twice is for the
+        guard to find.
+        """
+        if request.order_qty <= 0 or not request.root_cl_ord_id:
+            raise ImpossibleStateError(f"a new order {request.root_cl_ord_id!r} of {request.order_qty} lots")
         self._save(None, request.to_order())
 
     def request_cancel(self, order: Order, request: Request) -> None:
         """Record a cancel request before it is sent: the order becomes pending and keeps its terms."""
+        self._check_change(order, request)
         self._roots[request.cl_ord_id] = order.key
         self._save(order, replace(order, ord_status=OrdStatus.PENDING_CANCEL, exec_type=None, link=request.link))
 
     def request_replace(self, order: Order, request: Request) -> None:
         """Record a replace request before it is sent: the order becomes pending and keeps quantity and price."""
+        self._check_change(order, request)
         self._roots[request.cl_ord_id] = order.key
         self._save(order, replace(order, ord_status=OrdStatus.PENDING_REPLACE, exec_type=None, link=request.link))
+
+    @staticmethod
+    def _check_change(order: Order, request: Request) -> None:
+        """Raise `ImpossibleStateError` unless a request is about this order."""
+        if request.root_cl_ord_id != order.key or request.symbol != order.symbol or request.side != order.side:
+            raise ImpossibleStateError(f"{request!r} is about another order than {order!r}")
 
     def withdraw(self, order: Order, text: str) -> None:
         """Undo a request that the venue never received; a new order is closed as rejected."""
@@ -196,7 +211,9 @@ class Orders:
         return execution.key in self._executions or self._store.execution(execution.key) is not None
 
     def book(self, execution: Execution) -> None:
-        """Store an execution and notify the books."""
+        """Store an execution and notify the books. Raises `ImpossibleStateError` when it has no ExecID."""
+        if not execution.exec_id:
+            raise ImpossibleStateError(f"an execution of {execution.root_cl_ord_id} without an ExecID")
         self._executions[execution.key] = execution
         self.latest_ns = max(self.latest_ns, execution.transact_time_ns)
         self._store.save(execution)

@@ -14,6 +14,7 @@ from holdover.desk.orders import CHAIN, Orders
 from holdover.desk.ports import UNDEF_PRICE, Clock, Market, Top
 from holdover.desk.store import Store
 from holdover.model import (
+    ImpossibleStateError,
     MsgType,
     Order,
     OrdStatus,
@@ -271,6 +272,8 @@ class Parents:
             trade_date=self._orders.trade_date,
             transact_time_ns=self._clock.now_ns,
         )
+        if quantity <= 0 or parent.symbol != strategy.symbol or parent.side != strategy.side:
+            raise ImpossibleStateError(f"a slice of {quantity} for {strategy.name} under {parent!r}")
         buy = strategy.side == Side.BUY
         if self._gateway.permits(request) and self._risk.allows(strategy.account, strategy.symbol, buy, quantity):
             self._orders.create(request)

@@ -18,7 +18,15 @@ from holdover.desk.accounting import Positions
 from holdover.desk.config import DeskConfig
 from holdover.desk.gateway import Gateway
 from holdover.desk.orders import Orders
-from holdover.model import ExecutionReport, MsgType, Order, PositionReport, Query, Reconciliation
+from holdover.model import (
+    ExecutionReport,
+    ImpossibleStateError,
+    MsgType,
+    Order,
+    PositionReport,
+    Query,
+    Reconciliation,
+)
 from holdover.runtime import Guard
 
 _UNKNOWN_ORDER: Final = 5
@@ -172,6 +180,8 @@ class Reconciler:
         # An acknowledged order that the venue no longer knows needs a person: it stays as it is.
 
     def _finish_query(self, query: Query) -> None:
+        if query is not self._current_query:
+            raise ImpossibleStateError(f"query {query.req_id} ends, but another one waits for its answer")
         if self.is_behind and not any(
             pending_query.msg_type == MsgType.TRADE_CAPTURE_REPORT_REQUEST for pending_query in self._pending_queries
         ):
@@ -212,6 +222,8 @@ class Reconciler:
         return query
 
     def _new_query(self, msg_type: MsgType, account: str, **fields: Any) -> Query:
+        if not account:
+            raise ImpossibleStateError(f"a query {msg_type.name} without an account")
         self._number += 1
         return Query(
             msg_type=msg_type,

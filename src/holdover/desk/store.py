@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from holdover.desk.tables import SqliteTables, Tables
+from holdover.desk.tables import DeskStoreError, SqliteTables, Tables
 from holdover.model import Balance, Execution, Order, ParentOrder, Position, Record, Restored
 
 R = TypeVar("R", bound=Record)
@@ -78,7 +78,12 @@ class Store:
         self._db.execute(statement, values)
 
     def save(self, record: Record) -> None:
-        """Write a record, replacing the one of the same kind and key."""
+        """Write a record, replacing the one of the same kind and key.
+
+        Raises `DeskStoreError` when the record has no key: it could never be read back.
+        """
+        if not record.key:
+            raise DeskStoreError(f"{self._db.name}: a record of {type(record).__name__} without a key")
         live, date, root = 1, "", ""
         if isinstance(record, Order):
             live, date, root = int(record.is_open), record.trade_date, record.root_cl_ord_id
@@ -90,37 +95,47 @@ class Store:
 
     def load_all(self, kind: type[R]) -> list[R]:
         """Read every record of a kind, by key."""
-        rows = self._db.execute("SELECT body FROM record WHERE kind=? ORDER BY key", (kind.__name__,)).fetchall()
-        return [msgspec.msgpack.decode(body, type=kind) for (body,) in rows]
+        rows = self._db.execute("SELECT key, body FROM record WHERE kind=? ORDER BY key", (kind.__name__,)).fetchall()
+        return [self._decode(kind, key, body) for key, body in rows]
 
     def orders(self, since_date: str) -> list[Order]:
         """Read the orders that are open, or were entered or filled on or after a date, by key."""
         rows = self._db.execute(
-            "SELECT body FROM record WHERE kind='Order' AND (live=1 OR date>=? OR key IN "
+            "SELECT key, body FROM record WHERE kind='Order' AND (live=1 OR date>=? OR key IN "
             "(SELECT root FROM record WHERE kind='Execution' AND date>=?)) ORDER BY key",
             (since_date, since_date),
         ).fetchall()
-        return [msgspec.msgpack.decode(body, type=Order) for (body,) in rows]
+        return [self._decode(Order, key, body) for key, body in rows]
 
     def order(self, root: str) -> Order | None:
         """Read one order by key, open or closed."""
         row = self._db.execute("SELECT body FROM record WHERE kind='Order' AND key=?", (root,)).fetchone()
-        return msgspec.msgpack.decode(row[0], type=Order) if row else None
+        return self._decode(Order, root, row[0]) if row else None
 
     def executions(self, since_date: str) -> list[Execution]:
         """Read the executions since a date, and all of each order that `orders(since_date)` returns, by key."""
         rows = self._db.execute(
-            "SELECT body FROM record WHERE kind='Execution' AND (date>=? OR root IN (SELECT key FROM record "
+            "SELECT key, body FROM record WHERE kind='Execution' AND (date>=? OR root IN (SELECT key FROM record "
             "WHERE kind='Order' AND (live=1 OR date>=?)) OR root IN (SELECT root FROM record WHERE kind='Execution' "
             "AND date>=?)) ORDER BY key",
             (since_date, since_date, since_date),
         ).fetchall()
-        return [msgspec.msgpack.decode(body, type=Execution) for (body,) in rows]
+        return [self._decode(Execution, key, body) for key, body in rows]
 
     def execution(self, key: str) -> Execution | None:
         """Read one execution by key, of any age."""
         row = self._db.execute("SELECT body FROM record WHERE kind='Execution' AND key=?", (key,)).fetchone()
-        return msgspec.msgpack.decode(row[0], type=Execution) if row else None
+        return self._decode(Execution, key, row[0]) if row else None
+
+    def _decode(self, kind: type[R], key: str, body: bytes) -> R:
+        """Decode a record. Raises `DeskStoreError` when its row is damaged or holds another record."""
+        try:
+            record = msgspec.msgpack.decode(body, type=kind)
+        except msgspec.MsgspecError as error:
+            raise DeskStoreError(f"{self._db.name}: the row of {kind.__name__} {key} is damaged: {error}") from error
+        if record.key != key:
+            raise DeskStoreError(f"{self._db.name}: the row of {kind.__name__} {key} holds {record.key}")
+        return record
 
     def compare_restored(self, records: Iterable[Record]) -> Restored:
         """Compare the open records in the store with what a start has restored from them (`records`)."""
@@ -152,8 +167,17 @@ class Store:
         """Return a named value."""
         return self._values.get(name, default)
 
+    def get_int(self, name: str) -> int:
+        """Return a named value that is a count; 0 when there is none. Raises `DeskStoreError` when it is none."""
+        text = self.get(name, "0")
+        if not text.isdecimal():
+            raise DeskStoreError(f"{self._db.name}: {name} is {text!r}, should be a whole number from 0 on")
+        return int(text)
+
     def set(self, name: str, value: str) -> None:
-        """Write a named value."""
+        """Write a named value. Raises `DeskStoreError` when the name is empty."""
+        if not name:
+            raise DeskStoreError(f"{self._db.name}: a value {value!r} without a name")
         self._execute_write(self._set_statement, (name, value))
         self._values[name] = value
 

@@ -88,9 +88,16 @@ class MarketPlayer(Stateful[MarketPlayerState]):
         """End the run after the current event or timer."""
         self.is_stopped = True
 
-    def play(self, end_ns: int) -> None:
-        """Run market events and timers in time order, up to `end_ns` or until `stop`."""
+    def resume(self) -> None:
+        """Forget an earlier `stop`."""
         self.is_stopped = False
+
+    def play(self, end_ns: int) -> None:
+        """Run market events and timers in time order, up to `end_ns` or until `stop`.
+
+        After a `stop` it plays one event and ends, until `resume`: a session that a condition stopped ends its day
+        there, and not at the recorded close.
+        """
         clock, on_market = self.world.clock, self.world.venue.matching.on_market
         events = self._events
         event = self.next_event or next(events, None)

@@ -202,6 +202,7 @@ class Session(Stateful[SessionState]):
             end_ns = self._parse_time(limit)
         else:
             end_ns = self._parse_time("close" if until is None else until)
+        self.player.resume()
         try:
             self.player.play(end_ns)
         except SubjectKilledError:
@@ -220,6 +221,7 @@ class Session(Stateful[SessionState]):
             raise IllegalTransitionError(
                 "stay_down is not legal while the subject is up; legal is: run(..., kill=True)"
             )
+        self.player.resume()
         self.player.play(self.clock.now_ns + int(seconds * 1_000_000_000))
 
     def restart(
@@ -419,6 +421,7 @@ class Session(Stateful[SessionState]):
 
     def play(self, until_ns: int) -> None:
         """Play market events and timers up to a time, whether or not the subject is running."""
+        self.player.resume()
         self.player.play(until_ns)
 
     def stop(self) -> None:

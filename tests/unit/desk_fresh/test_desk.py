@@ -11,12 +11,14 @@ from msgspec.structs import replace
 
 from holdover.desk import DeskConfig
 from holdover.desk.store import Store
+from holdover.desk.tables import DeskStoreError
 from holdover.model import (
     CancelReject,
     ExecType,
     ExecutionReport,
     MsgType,
     OrdStatus,
+    Position,
     Query,
     SecurityStatus,
     Side,
@@ -575,4 +577,37 @@ def test_a_transaction_is_whole_or_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="half"):
         half_way()
     assert store.get("kept") == "1"
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slice_qty": 0}, "slice_qty is 0"),
+        ({"interval_ns": -1}, "interval_ns is -1"),
+        ({"participation_bp": 10_001}, "1 to 10000"),
+        ({"algorithm": "guess"}, "should be twap"),
+        ({"account": ""}, "should not be empty"),
+    ],
+)
+def test_an_impossible_strategy_is_refused(change: dict[str, Any], message: str) -> None:
+    """The error names the strategy, the field and what would be right."""
+    with pytest.raises(ValueError, match=message):
+        replace(BUYER, **change)
+
+
+def test_a_row_that_holds_another_record_is_refused(tmp_path: Path) -> None:
+    """The store compares each row that it reads with the key under which it was written."""
+    store = Store(tmp_path, synced=False)
+    with store.transaction():
+        store.save(Position(account="A", symbol="X", net_qty=1))
+        store.set("in_seq", "-3")
+    with pytest.raises(DeskStoreError, match="in_seq is '-3'"):
+        store.get_int("in_seq")
+    store._db.execute("UPDATE record SET key='A/Y'")
+    with pytest.raises(DeskStoreError, match="the row of Position A/Y holds A/X"):
+        store.load_all(Position)
+    store._db.execute("UPDATE record SET body=x'c1'")
+    with pytest.raises(DeskStoreError, match="is damaged"):
+        store.load_all(Position)
     store.close()
