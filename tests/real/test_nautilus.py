@@ -135,7 +135,7 @@ def test_a_freeze_is_in_force_before_a_restarted_one_does_anything(session: Sess
     order_count = len(session.venue.orders)
     run_minutes(session, 5)
     assert len(session.venue.orders) == order_count
-    assert session.leaked_requests == []
+    assert session.host.leaked_requests == []
 
 
 def test_hedging_and_cash_hold_undisturbed(tmp_path: Path) -> None:
