@@ -15,7 +15,10 @@ import msgspec
 from tqdm import tqdm
 
 from holdover.catalogue import Catalogue
+from holdover.cli.commands import add_verb
+from holdover.cli.options import add_catalogue_option, add_json_option, add_out_option, add_recordings_option
 from holdover.harness.snapshot import Snapshot, SnapshotInfo, SnapshotStore
+from holdover.model.spelling import suggest_spelling
 from holdover.recording import Recording, RecordingError, RecordingStore, bundled_store
 from holdover.report import carry_text
 
@@ -31,43 +34,71 @@ class UnknownStateError(RuntimeError):
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "carry",
-        help="a process behind FIX: a day from yesterday's state beside the same day from none",
-        description="Runs a process under test over the next day from a snapshot of its state, and again from an empty "
-        "one, against our venue over FIX, and judges both. 0 holds, 1 breach, 2 bad input, 3 could not tell.",
+        "holdover carry --from 2024-11-27 --day 2024-11-29 --process process.toml",
+        {0: "every invariant holds", 1: "an invariant is breached", 3: "could not tell: a state is unknown"},
+        details="The process under test trades the day against the simulated venue over FIX, once from a snapshot of "
+        "its state and once from an empty state. Both runs are judged.",
+        run=run,
     )
     parser.add_argument(
-        "snapshot", nargs="?", metavar="SNAPSHOT", help="a name in --store, or a file; without it --from"
+        "snapshot",
+        nargs="?",
+        metavar="SNAPSHOT",
+        help="the state to start from: a name in --store, or a file; alternatively give --from",
     )
     parser.add_argument(
-        "--from", dest="first", metavar="DAY", help="run this day first, from nothing, and carry its end"
+        "--from", dest="first", metavar="DAY", help="run this day first, from an empty state, and carry its end"
     )
-    parser.add_argument("--day", required=True, metavar="NEXT", help="the day that is compared, YYYY-MM-DD")
-    parser.add_argument("--process", type=Path, required=True, metavar="FILE", help="the process under test, in TOML")
-    parser.add_argument("--recordings", type=Path, metavar="DIR", help="a folder of recordings; without it the bundled")
-    parser.add_argument("--accelerate", type=float, metavar="N", help="seconds of the day in a second, for the file's")
+    parser.add_argument("--day", required=True, metavar="DAY", help="the day to compare, YYYY-MM-DD")
     parser.add_argument(
-        "--venue-orders", type=Path, metavar="FILE", help="what the venue has open, where no snapshot says"
+        "--process", type=Path, required=True, metavar="FILE", help="the configuration of the process under test, TOML"
     )
-    for action in ("kill", "cut", "stall"):
+    add_recordings_option(parser)
+    _add_run_options(parser)
+    add_catalogue_option(parser)
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=Path("out/snapshots"),
+        metavar="DIR",
+        help="where SNAPSHOT is looked up (default out/snapshots)",
+    )
+    add_out_option(parser, "out/carry", "runs and snapshots")
+    add_json_option(parser)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--accelerate",
+        type=float,
+        metavar="N",
+        help="seconds of the day per second; default: of the configuration",
+    )
+    parser.add_argument(
+        "--venue-orders", type=Path, metavar="FILE", help="the orders open at the venue, for a snapshot without them"
+    )
+    for action, sentence in (
+        ("kill", "kill the process, and start it again after FOR seconds (default 0)"),
+        ("cut", "cut its connection for FOR seconds (default 5)"),
+        ("stall", "hold back its messages for FOR seconds (default 5), in both directions or in one"),
+    ):
         direction_hint = "[:in|out]" if action == "stall" else ""
         parser.add_argument(
             f"--{action}-at",
             action="append",
             default=[],
             metavar=f"SECONDS[:FOR{direction_hint}]",
-            help="after the open; repeatedly",
+            help=f"SECONDS after the open, {sentence}; may be repeated",
         )
-    parser.add_argument("--arm", choices=("both", "carried", "control"), default="both")
-    parser.add_argument("--twice", action="store_true", help="the control again: where it parts from itself by timing")
-    parser.add_argument("--catalogue", action="append", default=[], help="a folder or package of further invariants")
-    parser.add_argument("--store", type=Path, default=Path("out/snapshots"), metavar="DIR")
     parser.add_argument(
-        "--out", type=Path, default=Path("out/carry"), metavar="DIR", help="where runs and snapshots go"
+        "--arm", choices=("both", "carried", "control"), default="both", help="which runs to make (default both)"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--twice", action="store_true", help="run the control twice, to show the differences that timing alone makes"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -134,8 +165,9 @@ def load_recordings(store: RecordingStore, symbols: list[str], day: str) -> list
     """Return the recordings of a day. Raises `RecordingError` that lists the available days."""
     for symbol in symbols:
         if day not in store.days(symbol):
-            at_hand = ", ".join(store.days(symbol)) or "none"
-            raise RecordingError(f"no recording of {symbol} on {day} in {store.directory}; at hand: {at_hand}")
+            hint = "" if store.days(symbol) else suggest_spelling(symbol, store.symbols())
+            hint = hint or f"; at hand: {', '.join(store.days(symbol)) or 'none'}"
+            raise RecordingError(f"no recording of {symbol} on {day} in {store.directory}{hint}")
     return [store.get(symbol, day) for symbol in symbols]
 
 

@@ -9,37 +9,62 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from holdover.cli.commands import CommandParser, add_command, add_subcommands, add_verb
+from holdover.cli.options import add_json_option
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    desk = verbs.add_parser("desk", help="the reference desk live, over FIX")
-    acts = desk.add_subparsers(dest="act", metavar="ACT", required=True)
-    start = acts.add_parser(
+    desk = add_verb(
+        verbs,
+        "desk",
+        "holdover desk status --config desk.toml",
+        {0: "done", 1: "not done, or a scope is frozen", 3: "no desk answers, or its store is lost"},
+    )
+    commands = add_subcommands(desk, "act")
+    start = add_command(
+        commands,
         "run",
-        help="trade until it is stopped",
-        description="A daemon by one TOML file: [desk], [fix], [[strategy]] beside a guard's tables. It comes up from "
-        "its store and reconciles after each logon; a freeze outlives it.",
+        "Trade until stopped.",
+        "holdover desk run --config desk.toml",
+        {0: "stopped, and nothing is frozen", 1: "stopped, and a scope is frozen", 3: "its store is lost"},
+        details="A daemon with one TOML file: the tables [desk], [fix] and [[strategy]], and those of a guard. It "
+        "restores its state from its store and reconciles after each logon. A freeze outlives it.",
+        run=run,
     )
-    start.add_argument("--config", type=Path, required=True, metavar="FILE")
-    start.add_argument("--fault", default="", metavar="NAME", help="a drill: switch a seeded fault on, see faults")
+    start.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration, TOML")
     start.add_argument(
-        "--fault-after", type=float, metavar="SECONDS", help="so long after it has begun; without it from the start"
+        "--fault", default="", metavar="NAME", help="for a drill: enable a seeded fault; see `holdover faults`"
     )
-    start.set_defaults(run=run)
-    submit = _add_request(acts, "submit", "send a slice of a strategy at once")
-    submit.add_argument("strategy", metavar="STRATEGY")
-    submit.add_argument("quantity", metavar="QUANTITY")
-    submit.add_argument("--offset", type=int, default=0, metavar="N", help="price increments behind the touch")
-    cancel = _add_request(acts, "cancel", "cancel an order")
-    cancel.add_argument("order", metavar="CLORDID", help="any ClOrdID of its chain")
-    _add_request(acts, "status", "how it stands: link, orders, positions, what is frozen")
+    start.add_argument(
+        "--fault-after",
+        type=float,
+        metavar="SECONDS",
+        help="enable it so long after trading has begun; default: from the start",
+    )
+    submit = _add_request(
+        commands, "submit", "Send a slice of a strategy now.", "submit accumulate 100 --config desk.toml"
+    )
+    submit.add_argument("strategy", metavar="STRATEGY", help="the name of the strategy in the configuration")
+    submit.add_argument("quantity", metavar="QUANTITY", help="the quantity, as a decimal number")
+    submit.add_argument(
+        "--offset", type=int, default=0, metavar="N", help="price increments behind the best price (default 0)"
+    )
+    cancel = _add_request(commands, "cancel", "Cancel an order.", "cancel A1-17 --config desk.toml")
+    cancel.add_argument("order", metavar="CLORDID", help="any ClOrdID of the order's replace chain")
+    _add_request(
+        commands,
+        "status",
+        "Show the link, open orders, positions and freezes.",
+        "status --config desk.toml",
+    )
 
 
-def _add_request(acts: Any, name: str, help_text: str) -> Any:
-    parser = acts.add_parser(name, help=help_text, description="0 done, 1 not done, 3 no desk answers.")
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--json", action="store_true")
-    parser.set_defaults(run=run_request)
+def _add_request(commands: Any, name: str, sentence: str, example: str) -> CommandParser:
+    exits = {0: "done", 1: "not done; the reason is printed", 3: "no desk answers"}
+    parser = add_command(commands, name, sentence, f"holdover desk {example}", exits, run=run_request)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration of the desk")
+    add_json_option(parser)
     return parser
 
 
