@@ -280,11 +280,9 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     print(json.dumps(summary) if arguments.json else text)
     verdicts = [swept.verdict for swept in results]
     if any(swept.is_stopped for swept in results):
-        pieces = (
-            f"{sum(sweep_result.pieces_done for sweep_result in results)} of {sum(swept.pieces for swept in results)}"
-        )
+        done, total = sum(swept.pieces_done for swept in results), sum(swept.pieces for swept in results)
         print(
-            f"holdover: stopped; {pieces} pieces are saved in {arguments.out}; to continue, run the same command again",
+            f"holdover: stopped; {done} of {total} pieces are saved in {arguments.out}; to continue, run it again",
             file=sys.stderr,
         )
         return 1 if "breach" in verdicts else 3

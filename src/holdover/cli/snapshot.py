@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdover.catalogue import Catalogue
 from holdover.cli.commands import add_command, add_subcommands, add_verb
+from holdover.cli.cycle import select_symbols
 from holdover.cli.options import add_json_option, add_recordings_option, add_subject_option
 from holdover.harness.schedule import DEFAULT_SCHEDULE, perform_operation
 from holdover.harness.session import Session
@@ -109,9 +110,11 @@ def _take(arguments: argparse.Namespace, store: SnapshotStore) -> int:
     if arguments.process is not None:
         return _take_process(arguments, store)
     recordings = RecordingStore(arguments.recordings) if arguments.recordings else bundled_store()
-    symbol = (arguments.instrument or recordings.symbols()[0]).upper()
+    symbol, *others = select_symbols(recordings, arguments.instrument)
+    if others:
+        raise ValueError(f"--instrument {arguments.instrument}: a snapshot is taken of one instrument at a time")
     day = arguments.day or recordings.days(symbol)[0]
-    recordings.get(symbol, day)
+    recordings.get(symbol, day)  # names the available days when there is none
     arguments.work.mkdir(parents=True, exist_ok=True)
     session = Session(resolve_factory(arguments.subject), recordings, [symbol], arguments.work, days=[day])
     try:

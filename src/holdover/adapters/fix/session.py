@@ -211,7 +211,7 @@ def _call_or_exit(function: Any, *args: Any) -> None:
     except BaseException as problem:
         import traceback
 
-        if os.environ.get("HOLDOVER_DEBUG"):
+        if os.environ.get("HOLDOVER_TRACEBACK"):
             traceback.print_exc()
         print(f"holdover: a FIX message could not be taken: {problem}", file=sys.stderr, flush=True)
         os._exit(2)
