@@ -133,7 +133,7 @@ def test_the_command_says_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixtur
     """Sound: 0; else every problem on a line of its own, and 2; never a traceback."""
     good = write_config(tmp_path, '[guard]\ndirectory = "g"\n')
     assert main(["config", "check", str(good), "--connect"]) == 0
-    assert "a guard can run by it" in capsys.readouterr().out
+    assert "a guard can use it" in capsys.readouterr().out
     bad = write_config(
         tmp_path,
         '[guard]\ndirectory = "g"\ncatalogue = ["no_such_package"]\naxes = ["no_such_module"]\n'

@@ -550,10 +550,10 @@ def test_bad_input_of_carry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     path = write_process_file(tmp_path, GOOD)
     common = ["--process", str(path), "--recordings", str(tmp_path / "days"), "--out", str(tmp_path / "out")]
     for arguments, reason in (
-        (["--day", "2024-11-29"], "either a SNAPSHOT or --from DAY"),
-        (["x", "--from", "2024-11-27", "--day", "2024-11-29"], "either a SNAPSHOT or --from DAY"),
+        (["--day", "2024-11-29"], "either SNAPSHOT, or --from DAY"),
+        (["x", "--from", "2024-11-27", "--day", "2024-11-29"], "either SNAPSHOT, or --from DAY"),
         (["--from", "2024-11-29", "--day", "2024-11-27"], "should come after --from"),
-        (["--from", "2024-11-27", "--day", "2024-12-25"], "at hand: 2024-11-27, 2024-11-29"),
+        (["--from", "2024-11-27", "--day", "2024-12-25"], "available: 2024-11-27, 2024-11-29"),
         (["--from", "2024-11-27", "--day", "2024-11-29", "--accelerate", "0"], "above 0"),
         (["--from", "2024-11-27", "--day", "2024-11-29", "--kill-at", "x"], "--kill-at x should be SECONDS"),
         (["--from", "2024-11-27", "--day", "2024-11-29", "--stall-at", "1:2:up"], "--stall-at 1:2:up should be"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,15 @@ def run_bundle(arguments: argparse.Namespace) -> int:
         rules=RedactionRules.with_defaults(arguments.redact, arguments.pattern),
     )
     if bundle is None:
-        print(json.dumps({"verdict": "holds"}) if arguments.json else "HOLDS   no breach, and nothing to bundle")
+        print(json.dumps({"verdict": "holds"}) if arguments.json else "HOLDS   no breach to bundle")
         return 3
     bundle.save(path)
     summary = {"mark": bundle.info.mark, "file": str(path), "bytes": path.stat().st_size, "parts": sorted(bundle.parts)}
     if arguments.json:
         print(json.dumps(summary))
     else:
-        print(f"{bundle.info.explanation}\n{path}: {summary['bytes']:,} bytes; holdover reproduce {path}")
+        print(f"{bundle.info.explanation}\n{path}: {summary['bytes']:,} bytes")
+        print(f"To reproduce it, run: holdover reproduce {shlex.quote(str(path))}")
     return 0
 
 
@@ -114,14 +116,14 @@ def run_reproduce(arguments: argparse.Namespace) -> int:
 
 def reproduction_text(bundle: Bundle, summary: dict[str, Any]) -> str:
     """Return the result of a reproduction as a screen of text."""
-    verdict = {"breach": "REPRODUCED", "holds": "NOT THERE", "unknown": "ANOTHER"}[summary["verdict"]]
+    verdict = {"breach": "REPRODUCED", "holds": "NOT REPRODUCED", "unknown": "DIFFERENT"}[summary["verdict"]]
     lines = [f"{verdict}  {summary['expected']}, by {summary['by']}", "", f"then  {bundle.info.explanation}"]
     state = describe_carried_state(bundle.info.cell, bundle.info.after)
     if state:
         lines.append(f"      state: {state}")
     lines.append(f"now   {summary['explanation'] or 'nothing was breached'}")
     if not summary["same_catalogue"]:
-        lines.append("the catalogue here is not the one that it was found under")
+        lines.append("the catalogue here differs from the one that found the breach")
     if summary["test"]:
         lines.append(f"regression test  {summary['test']}")
     return "\n".join(lines)

@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     from holdover.adapters.process.day import DayStart
 
     if (arguments.snapshot is None) == (arguments.first is None):
-        raise ValueError("say either a SNAPSHOT or --from DAY, by which one is made")
+        raise ValueError("give either SNAPSHOT, or --from DAY to make one")
     config = read_process_config(arguments.process)
     if arguments.accelerate is not None:
         if not 0 < arguments.accelerate <= 100_000:
@@ -166,7 +166,7 @@ def load_recordings(store: RecordingStore, symbols: list[str], day: str) -> list
     for symbol in symbols:
         if day not in store.days(symbol):
             hint = "" if store.days(symbol) else suggest_spelling(symbol, store.symbols())
-            hint = hint or f"; at hand: {', '.join(store.days(symbol)) or 'none'}"
+            hint = hint or f"; available: {', '.join(store.days(symbol)) or 'none'}"
             raise RecordingError(f"no recording of {symbol} on {day} in {store.directory}{hint}")
     return [store.get(symbol, day) for symbol in symbols]
 
@@ -208,7 +208,7 @@ def run_first_day(carrier: CarryRunner, config: ProcessConfig, recordings: list[
     ran, memory = carrier.run(FIRST, recordings, DayStart())
     if ran.problems:
         raise UnknownStateError(
-            f"the day {ran.trade_date} did not come to its end, so nothing is carried: {ran.problems[0]}"
+            f"the day {ran.trade_date} did not complete, so there is no state to carry: {ran.problems[0]}"
         )
     snapshot = snapshot_of(config, recordings, snapshot_parts(config, ran, memory), carrier.catalogue.digest)
     snapshot.save(carrier.output_directory / "snapshots")
@@ -251,7 +251,7 @@ def begin_from_snapshot(
     if snapshot.info.subject != "process":
         raise ValueError(
             f"snapshot {snapshot.name} is of the subject {snapshot.info.subject or 'of a session'}; "
-            "one of a process is made by holdover snapshot take --process FILE, or by --from DAY"
+            "to make one of a process, run holdover snapshot take --process FILE, or give --from DAY"
         )
     if snapshot.info.trade_date >= arguments.day:
         raise ValueError(f"snapshot {snapshot.name} is of {snapshot.info.trade_date}; --day should come after it")
@@ -262,7 +262,7 @@ def begin_from_snapshot(
         return msgspec.structs.replace(begin, night=night.to_bytes(), memory=b"", eras=[])
     if NIGHT_PART not in snapshot.parts:
         raise UnknownStateError(
-            f"snapshot {snapshot.name} was taken without our venue: which orders are open and what is held at "
-            f"the venue after {snapshot.info.trade_date} is not known; its owner says so by --venue-orders FILE"
+            f"snapshot {snapshot.name} was taken without the simulated venue, so the open orders and positions at "
+            f"the venue after {snapshot.info.trade_date} are unknown; give them with --venue-orders FILE"
         )
     return begin

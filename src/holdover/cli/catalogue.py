@@ -129,7 +129,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"invariants": len(catalogue), "digest": catalogue.digest, "problems": []}))
     else:
-        print(f"{len(catalogue)} invariants, every one bound and told; digest {catalogue.digest}")
+        print(f"{len(catalogue)} invariants, all loaded; digest {catalogue.digest}")
     return 0
 
 

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for problem in problems:
             print(f"{name}: {problem}")
-        print(f"{name}: {len(problems)} problems" if problems else f"{name}: a guard can run by it")
+        print(f"{name}: {len(problems)} problems" if problems else f"{name}: a guard can use it")
     return 2 if problems else 0
 
 

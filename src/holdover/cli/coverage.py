@@ -330,7 +330,7 @@ def run_gap(arguments: argparse.Namespace) -> int:
     for message in expired:
         print(message)
     waived = len(numbers.waived_gaps(today))
-    print(f"{len(open_)} seen in production and in no test" + (f", and {waived} waived" if waived else ""))
+    print(f"{len(open_)} reached in production and in no test" + (f", and {waived} waived" if waived else ""))
     return int(bool(open_))
 
 
@@ -360,7 +360,7 @@ def run_diff(arguments: argparse.Namespace) -> int:
         print(f"- {place}")
     for place in numbers.gained_places:
         print(f"+ {place}")
-    print(f"this change loses {len(numbers.lost_places)} and wins {len(numbers.gained_places)}")
+    print(f"this change loses {len(numbers.lost_places)} and gains {len(numbers.gained_places)}")
     return int(bool(numbers.lost_places))
 
 
@@ -541,7 +541,7 @@ def _parse_date(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date, should be YYYY-MM-DD") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date, YYYY-MM-DD") from None
 
 
 def _parse_axis_values(conditions: list[str]) -> dict[str, list[str]]:

@@ -126,15 +126,19 @@ def select_symbols(store: RecordingStore, instruments: str | None) -> list[str]:
     """Return the requested instruments, or the first recorded one. Raises `RecordingError` for one without a
     recording.
     """
-    at_hand = store.symbols()
-    if not at_hand:
-        raise RecordingError(f"{store.directory}: no recording (*.hrec) in it; import some: holdover recording import")
+    available = store.symbols()
+    if not available:
+        raise RecordingError(
+            f"{store.directory}: no recording (*.hrec) in it. To import some, run: holdover recording import --help"
+        )
     symbols = (
-        [symbol.strip().upper() for symbol in instruments.split(",") if symbol.strip()] if instruments else at_hand[:1]
+        [symbol.strip().upper() for symbol in instruments.split(",") if symbol.strip()]
+        if instruments
+        else available[:1]
     )
     for symbol in symbols:
-        if symbol not in at_hand:
-            hint = suggest_spelling(symbol, at_hand) or f"; at hand: {', '.join(at_hand)}"
+        if symbol not in available:
+            hint = suggest_spelling(symbol, available) or f"; available: {', '.join(available)}"
             raise RecordingError(f"no recording of {symbol} in {store.directory}{hint}")
     return list(dict.fromkeys(symbols))
 
@@ -148,11 +152,11 @@ def select_days(store: RecordingStore, symbols: list[str], first: str | None, co
     if count is not None and count < 1:
         raise RecordingError(f"--days is {count}, should be 1 or more")
     if first is not None and first not in common:
-        raise RecordingError(f"no recording of {', '.join(symbols)} on {first}; at hand: {', '.join(common)}")
+        raise RecordingError(f"no recording of {', '.join(symbols)} on {first}; available: {', '.join(common)}")
     days = common[common.index(first) if first else 0 :]
     if count is not None and len(days) < count:
         raise RecordingError(
-            f"{count} days asked for from {days[0] if days else first}, at hand are {len(days)}: {', '.join(days)}"
+            f"--days {count} from {days[0] if days else first}, but only {len(days)} are recorded: {', '.join(days)}"
         )
     days = days[:count]
     if not days:
@@ -161,7 +165,7 @@ def select_days(store: RecordingStore, symbols: list[str], first: str | None, co
         expected = store.get(symbols[0], day).meta.next_session
         if expected and expected < after:
             raise RecordingError(
-                f"{expected} follows {day} in the calendar and is not recorded (the next at hand is {after}); "
-                f"choose days that follow each other"
+                f"{expected} follows {day} in the calendar and is not recorded (the next recorded day is {after}); "
+                f"choose consecutive days"
             )
     return days

@@ -116,7 +116,7 @@ def run_request(arguments: argparse.Namespace) -> int:
 def _print_status(status: dict[str, Any]) -> None:
     link = status["link"]
     state = f"UP epoch {link['epoch']} in {link['in_seq']}" if link["up"] else "DOWN"
-    trading = "" if status["trading"] else ", waiting for its feed"
+    trading = "" if status["trading"] else ", waiting for the feed"
     print(f"{status['trade_date']}  link {state}  reconciled {'yes' if status['reconciled'] else 'no'}{trading}")
     for order in status["open_orders"]:
         progress = f"{order.get('cum_qty', 0)}/{order['order_qty']}"

@@ -154,7 +154,7 @@ def spec_from_options(arguments: argparse.Namespace, day: str | None = None, kin
     symbols = select_symbols(store, arguments.instrument)
     days = select_days(store, symbols, None, None)
     if day is not None and day not in days:
-        raise ValueError(f"no recording of {', '.join(symbols)} on {day}; at hand: {', '.join(days)}")
+        raise ValueError(f"no recording of {', '.join(symbols)} on {day}; available: {', '.join(days)}")
     day_index = days.index(day) if day is not None else min(1, len(days) - 1)
     if day is None and len(days) == 2:
         day_index = 0  # leaves a day after it for the overnight faults

@@ -229,7 +229,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     symbols = select_symbols(store, arguments.instrument)
     days = select_days(store, symbols, None, None)[:2]
     if not 0.0 < arguments.until <= 1.0:
-        raise ValueError(f"--until is {arguments.until}, should be over 0.0 and up to 1.0")
+        raise ValueError(f"--until is {arguments.until}, should be above 0.0 and at most 1.0")
     kinds = _parse_search_kinds(arguments.kinds)
     metas = [store.get(symbol, day).meta for day in days for symbol in symbols]
     resolve_factory(arguments.subject)(Plan(days=metas, seed=arguments.seed, faults=tuple(arguments.fault)))
@@ -387,7 +387,7 @@ def _print_shrunk(
     shrunk: ShrinkResult, later: Schedule | None, catalogue: Catalogue, directory: Path, path: Path
 ) -> None:
     entry = catalogue[shrunk.mark.rpartition("/")[2]].entry if not shrunk.mark.startswith("crash/") else None
-    spent = "" if shrunk.is_complete else " (all that were allowed)"
+    spent = "" if shrunk.is_complete else " (the limit)"
     operation_count = len(shrunk.schedule.operations)
     print(
         f"{shrunk.mark}: {shrunk.operations_before} operations, now {operation_count}, in {shrunk.plays} plays{spent}"
@@ -415,7 +415,7 @@ def run_corpus(arguments: argparse.Namespace) -> int:
             corpus, [schedule], open_store_for(schedule, arguments.recordings), catalogue, lock=arguments.lock
         )
         if not counts["new"]:
-            raise ValueError(f"{arguments.schedule.name}: reaches no cell that has no witness yet")
+            raise ValueError(f"{arguments.schedule.name}: every cell that it reaches has a witness already")
     elif arguments.what == "add":
         corpus.add(read_schedule(arguments.schedule), arguments.name, arguments.why)
     elif arguments.what == "retire":
@@ -439,10 +439,10 @@ def run_corpus(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(f"- {problem}")
     if not_at_hand:
-        print(f"not played, since their recordings are not at hand: {', '.join(not_at_hand)}")
+        print(f"not played, because their recordings are missing: {', '.join(not_at_hand)}")
     print(
         f"{len(corpus.entries)} schedules, {len(witnesses.lines)} witnesses of {len(witnesses.cells)} cells"
-        + ("" if problems else ", whole")
+        + ("" if problems else ", intact")
     )
     return 1 if problems else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -143,8 +144,8 @@ def _corpus_status(
     witnesses = corpus.witnesses()
     if witnesses.lines and witnesses.head.axes != axes:
         status.problems.append(
-            f"{WITNESSES_FILE}: tells cells by {', '.join(witnesses.head.axes)}, and {LOCK_NAME} by {', '.join(axes)}; "
-            f"take it out and have holdover search --corpus make it anew"
+            f"{WITNESSES_FILE}: uses the axes {', '.join(witnesses.head.axes)}, {LOCK_NAME} uses {', '.join(axes)}; "
+            f"delete it, then run: holdover search --corpus {shlex.quote(str(arguments.corpus))}"
         )
     store = RecordingStore(arguments.recordings) if arguments.recordings else None
     result = replay_with_progress(corpus, store, catalogue, time_limit_s=arguments.corpus_seconds)
@@ -155,7 +156,7 @@ def _corpus_status(
     )
     if result.without_recordings:
         status.notes.append(
-            f"{len(result.without_recordings)} not played: their recordings are not at hand (--recordings)"
+            f"{len(result.without_recordings)} not played, because their recordings are missing (--recordings)"
         )
     return status
 

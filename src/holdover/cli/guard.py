@@ -209,7 +209,7 @@ def run_freeze(arguments: argparse.Namespace) -> int:
     """Freeze a scope durably; returns 0. A running guard applies it within its configured time."""
     for name in ("operator", "reason"):
         if not getattr(arguments, name).strip():
-            raise ValueError(f"a freeze by hand needs {name}: say who and why")
+            raise ValueError(f"a manual freeze needs --{name}")
     allows = arguments.allow if arguments.allow is not None else ["cancel", "query"]
     scope = check_scope(arguments.scope)
     config = find_guard_config(arguments.guard)
@@ -249,13 +249,13 @@ def run_ack(arguments: argparse.Namespace) -> int:
     """Acknowledge an alert; returns 0. Raises `ValueError` when it is not open or was acknowledged before."""
     store = _open_store(arguments)
     if not arguments.operator.strip():
-        raise ValueError("an acknowledgement needs operator: say who")
+        raise ValueError("an acknowledgement needs --operator")
     is_acknowledged = store.acknowledge(arguments.key, arguments.operator, time.time_ns())
     if not is_acknowledged:
         operators = {alert.page.dedup_key: alert.acknowledged_by for alert in store.alerts()}
         if arguments.key in operators:
             raise ValueError(f"{arguments.key} was acknowledged before, by {operators[arguments.key]}")
-        raise ValueError(f"no page is open under {arguments.key}; open are: {', '.join(operators) or 'none'}")
+        raise ValueError(f"no alert is open under {arguments.key}; open are: {', '.join(operators) or 'none'}")
     message = f"acknowledged {arguments.key} by {arguments.operator}"
     print(json.dumps({"acknowledged": arguments.key}) if arguments.json else message)
     return 0
@@ -323,7 +323,7 @@ def run_audit_log(arguments: argparse.Namespace) -> int:
     """Print the audit log; returns 0 when it is intact, else 1."""
     store = _open_store(arguments)
     if arguments.last < 0:
-        raise ValueError(f"--last {arguments.last}: it should be 0 for all, or above")
+        raise ValueError(f"--last {arguments.last}: it should be 0 (all entries) or more")
     rows = store.audit_rows()
     rows = rows[-arguments.last :] if arguments.last else rows
     head, wrong = store.audit_head(), store.verify_audit()

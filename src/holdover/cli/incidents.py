@@ -113,7 +113,7 @@ def _open_ledger(arguments: argparse.Namespace) -> IncidentLedger:
 def run_take(arguments: argparse.Namespace) -> int:
     """Add new breaches to the ledger; always returns 0."""
     count = _open_ledger(arguments).import_breaches()
-    print(json.dumps({"taken": count}) if arguments.json else f"{count} new breaches taken up")
+    print(json.dumps({"taken": count}) if arguments.json else f"{count} new breaches added")
     return 0
 
 

@@ -126,7 +126,7 @@ def _import(arguments: argparse.Namespace) -> int:
         recordings = import_lean(arguments.source, arguments.into, arguments.symbol or None, quiet=arguments.json)
     elif arguments.form == "csv":
         if arguments.mapping is None:
-            raise RecordingError("import csv needs --mapping FILE.toml, which says what its columns are")
+            raise RecordingError("import csv needs --mapping FILE.toml, which names the columns")
         recordings = import_csv(arguments.source, arguments.mapping, arguments.into, quiet=arguments.json)
     else:
         if arguments.instrument is None or arguments.day is None:
@@ -236,7 +236,7 @@ def _choose(arguments: argparse.Namespace) -> int:
         if arguments.instrument in (None, recording.meta.instrument.symbol, recording.meta.instrument.symbol.lower())
     ]
     if not recordings:
-        raise RecordingError(f"no recording to choose from; at hand: {', '.join(store.symbols()) or 'nothing'}")
+        raise RecordingError(f"no recording to choose from; available: {', '.join(store.symbols()) or 'none'}")
     choices = choose_days(recordings, arguments.days, quiet=arguments.json)
     if arguments.json:
         print(json.dumps([msgspec.to_builtins(choice) for choice in choices]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -132,7 +133,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
     console = Console(msgspec.structs.replace(config, console=table), secure=cert is not None)
     if not console.users.list_users():
         print(
-            f"holdover: nobody can log in yet: holdover users add NAME --role operator --config {arguments.config}",
+            "holdover: the console has no users yet. To add one, run: holdover users add "
+            f"{shlex.quote(_login_name())} --role operator --config {shlex.quote(str(arguments.config))}",
             file=sys.stderr,
         )
     serve(console, host, port, cert, key)
@@ -149,7 +151,7 @@ def _read_password(arguments: argparse.Namespace) -> str:
     if arguments.password_file is not None:
         return secret_from_file(arguments.password_file)
     if not sys.stdin.isatty():
-        raise ValueError("there is nobody to ask for a password here: give --password-file")
+        raise ValueError("no terminal to ask for the password; give --password-file FILE")
     password = getpass.getpass(f"Password of {arguments.name}: ")
     if getpass.getpass("Again: ") != password:
         raise ValueError("the two passwords differ; nothing was changed")
@@ -157,10 +159,16 @@ def _read_password(arguments: argparse.Namespace) -> str:
 
 
 def _actor() -> str:
+    name = _login_name()
+    return f"{name} on the command line" if name != "NAME" else "the command line"
+
+
+def _login_name() -> str:
+    """Return the name of the user who is logged in; a placeholder when the system knows none."""
     try:
-        return f"{getpass.getuser()} on the command line"
+        return getpass.getuser()
     except (KeyError, OSError):
-        return "the command line"
+        return "NAME"
 
 
 def _print_result(arguments: argparse.Namespace, message: str, **fields: str) -> int:

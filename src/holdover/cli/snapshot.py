@@ -154,7 +154,7 @@ def _take_process(arguments: argparse.Namespace, store: SnapshotStore) -> int:
 
 def _parse_date(text: str | None) -> date:
     if text is None:
-        raise ValueError("--process needs --day, the day that the state is the end of")
+        raise ValueError("--process needs --day, the day at whose end the state was taken")
     try:
         return date.fromisoformat(text)
     except ValueError:
@@ -220,7 +220,7 @@ def _diff(arguments: argparse.Namespace, store: SnapshotStore) -> int:
 def _restore(arguments: argparse.Namespace, store: SnapshotStore) -> int:
     snapshot = store.find(arguments.name)
     if (arguments.into is None) == (arguments.process is None):
-        raise ValueError("say either --into DIR or --process FILE, whose places are then put back")
+        raise ValueError("give either --into DIR or --process FILE, whose state stores are then replaced")
     if arguments.process is not None:
         return _restore_process(snapshot, arguments)
     if arguments.into.exists() and any(arguments.into.iterdir()):
@@ -242,8 +242,8 @@ def _restore_process(snapshot: Snapshot, arguments: argparse.Namespace) -> int:
     config = read_process_config(arguments.process)
     parts = {name: content for name, content in snapshot.parts.items() if name.startswith("subject/")}
     if snapshot.info.subject != "process":
-        raise ValueError(f"snapshot {snapshot.name} is of no process; --into DIR writes its files")
+        raise ValueError(f"snapshot {snapshot.name} is not of a process; to write its files, give --into DIR")
     _open_state_stores(config, arguments.process).restore(parts)
     names = ", ".join(state.name for state in config.states)
-    print(json.dumps({"parts": len(parts)}) if arguments.json else f"{len(parts)} parts put back: {names}")
+    print(json.dumps({"parts": len(parts)}) if arguments.json else f"{len(parts)} parts restored: {names}")
     return 0

@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     watch.save_pending()
     watch.close()
     for delivery in watch.pending:
-        print(f"holdover: breach {delivery.breach.number} was not taken by the hook {delivery.hook}", file=sys.stderr)
+        print(f"holdover: the hook {delivery.hook} did not accept breach {delivery.breach.number}", file=sys.stderr)
     return {"holds": 0 if whole else 3, "breach": 1}.get(watch.verdict, 3)
 
 
@@ -157,9 +157,9 @@ def _fix_config(arguments: argparse.Namespace) -> FixConfig:
         arguments.fix_config, sender=arguments.sender, target=arguments.target, version=arguments.fix_version
     )
     if arguments.state is None:
-        raise SourceError(f"{arguments.source}: needs --state DIR, where its sequence numbers and messages are kept")
+        raise SourceError(f"{arguments.source}: needs --state DIR, which stores its sequence numbers and messages")
     if arguments.once:
-        raise SourceError(f"{arguments.source}: a FIX session has no end; leave --once out")
+        raise SourceError(f"{arguments.source}: a FIX session has no end; remove --once")
     return config
 
 

@@ -34,10 +34,12 @@ class RecordingStore:
         if path is None:
             days = self.days(symbol)
             if not days:
-                at_hand = ", ".join(self.symbols()) or "nothing"
+                available = ", ".join(self.symbols()) or "none"
                 hint = suggest_spelling(symbol, self.symbols())
-                raise RecordingError(f"no recording of {symbol} in {self.directory}{hint or '; at hand: ' + at_hand}")
-            raise RecordingError(f"no recording of {symbol} on {trade_date}; at hand: {', '.join(days)}")
+                raise RecordingError(
+                    f"no recording of {symbol} in {self.directory}{hint or '; available: ' + available}"
+                )
+            raise RecordingError(f"no recording of {symbol} on {trade_date}; available: {', '.join(days)}")
         return Recording.open(path)
 
     def list_recordings(self) -> list[Recording]:
