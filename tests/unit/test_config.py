@@ -88,7 +88,7 @@ def test_the_environment_takes_the_place_of_the_file(tmp_path: Path, monkeypatch
     monkeypatch.setenv("HOLDOVER__GUARD__NAME", "desk-2")
     monkeypatch.setenv("HOLDOVER__HEARTBEAT__SILENT_AFTER_S", "4.5")
     config = read_config(config_path)
-    assert (config.obey_within_ms, config.name, config.heartbeat.silent_after_s) == (50.0, "desk-2", 4.5)
+    assert (config.guard.obey_within_ms, config.name, config.heartbeat.silent_after_s) == (50.0, "desk-2", 4.5)
     monkeypatch.setenv("HOLDOVER__GUARD", "x")
     monkeypatch.setenv("HOLDOVER__GUARD__NAMES", "x")
     with pytest.raises(GuardConfigError) as problem:

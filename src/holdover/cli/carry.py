@@ -113,10 +113,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.accelerate is not None:
         if not 0 < arguments.accelerate <= 100_000:
             raise ValueError(f"--accelerate {arguments.accelerate:g} should be above 0 and at most 100000")
-        config = msgspec.structs.replace(config, accelerate=arguments.accelerate)
+        config = msgspec.structs.replace(
+            config, venue=msgspec.structs.replace(config.venue, accelerate=arguments.accelerate)
+        )
     store = RecordingStore(arguments.recordings) if arguments.recordings else bundled_store()
-    recordings = load_recordings(store, config.symbols, arguments.day)
-    before = load_recordings(store, config.symbols, arguments.first) if arguments.first else []
+    recordings = load_recordings(store, config.venue.symbols, arguments.day)
+    before = load_recordings(store, config.venue.symbols, arguments.first) if arguments.first else []
     if before and before[0].meta.trade_date >= recordings[0].meta.trade_date:
         raise ValueError(f"--day {arguments.day} should come after --from {arguments.first}")
     operations = parse_operations(arguments)
@@ -224,8 +226,8 @@ def snapshot_of(config: ProcessConfig, recordings: list[Recording], parts: dict[
         time_ns=max(meta.close_ns for meta in metas),
         catalogue=digest,
         subject="process",
-        symbols=list(config.symbols),
-        redacted=sorted(config.redact_fields),
+        symbols=list(config.venue.symbols),
+        redacted=sorted(config.redact.fields),
         simulated=any(meta.simulated for meta in metas),
     )
     return Snapshot(about, parts)

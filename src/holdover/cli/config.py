@@ -53,7 +53,7 @@ def _problems(path: Path, *, connect: bool) -> list[str]:
     problems = config.find_problems()
     for name, check in (
         ("catalogue", lambda: Catalogue.load(*config.catalogue)),
-        ("axes", lambda: import_axes(config.axes)),
+        ("axes", lambda: import_axes(config.guard.axes)),
     ):
         try:
             check()

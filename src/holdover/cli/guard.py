@@ -272,7 +272,7 @@ def run_health(arguments: argparse.Namespace) -> int:
     store = config.open_store()
     pager = None
     if arguments.page:
-        pager = Pager(store, config.make_channels(), time.time_ns, config.levels, config.repeat_s)
+        pager = Pager(store, config.make_channels(), time.time_ns, config.pages.level, config.pages.repeat_s)
     last_states: list[tuple[str, str]] | None = None
     while True:
         try:

@@ -145,8 +145,8 @@ def _take_process(arguments: argparse.Namespace, store: SnapshotStore) -> int:
         time_ns=close_ns,
         catalogue=Catalogue.load().digest,
         subject="process",
-        symbols=config.symbols,
-        redacted=sorted({*config.redact_fields, *arguments.redact}),
+        symbols=config.venue.symbols,
+        redacted=sorted({*config.redact.fields, *arguments.redact}),
     )
     parts = _open_state_stores(config, arguments.process).capture(config.redaction_rules(arguments.redact))
     return _save(Snapshot(about, parts), arguments, store)
@@ -165,7 +165,7 @@ def _open_state_stores(config: ProcessConfig, path: Path) -> StateStores:
     from holdover.adapters.process.state_store import StateStores
 
     config_directory = path.resolve().parent
-    home = config_directory / config.directory
+    home = config_directory / config.process.directory
     return StateStores(config, home, {"directory": str(home), "here": str(config_directory)}, owns_folder=False)
 
 
@@ -244,6 +244,6 @@ def _restore_process(snapshot: Snapshot, arguments: argparse.Namespace) -> int:
     if snapshot.info.subject != "process":
         raise ValueError(f"snapshot {snapshot.name} is not of a process; to write its files, give --into DIR")
     _open_state_stores(config, arguments.process).restore(parts)
-    names = ", ".join(state.name for state in config.states)
+    names = ", ".join(state.name for state in config.state)
     print(json.dumps({"parts": len(parts)}) if arguments.json else f"{len(parts)} parts restored: {names}")
     return 0

@@ -17,13 +17,14 @@ import re
 import sys
 import threading
 import time
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
+from holdover.model.spelling import suggest_spelling
+from holdover.runtime.config_file import read_config_file
 from holdover.watch.source import Offset, SourceError
 from holdover.watch.spool import Spool
 from holdover.watch.tail import Tail
@@ -59,15 +60,13 @@ class FixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def load(cls, path: Path | None, **overrides: str | None) -> FixConfig:
         """Load the table of a TOML file; non-empty `overrides` replace its values. Raises `SourceError`."""
         name = path.name if path is not None else "the drop copy"
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8")).get("fix", {}) if path is not None else {}
-            config = msgspec.convert({**table, **{key: value for key, value in overrides.items() if value}}, cls)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as problem:
-            raise SourceError(f"{name}: not a TOML file with a table [fix]: {problem}") from problem
-        except msgspec.ValidationError as problem:
-            raise SourceError(f"{name}: [fix] {problem}") from problem
+        config = cls()
+        if path is not None:
+            config = read_config_file(path, _DropCopyTables, SourceError, lambda file: None, other_tables=None).fix
+        config = msgspec.structs.replace(config, **{key: value for key, value in overrides.items() if value})
         if config.version not in _VERSIONS:
-            raise SourceError(f"{name}: version {config.version} of FIX is none of {', '.join(_VERSIONS)}")
+            hint = suggest_spelling(config.version, _VERSIONS) or f"; there are {', '.join(_VERSIONS)}"
+            raise SourceError(f"{name}: version {config.version} of FIX is not supported{hint}")
         if not config.sender or not config.target:
             raise SourceError(
                 f"{name}: needs SenderCompID and TargetCompID: --sender and --target, or [fix] in the file"
@@ -77,6 +76,10 @@ class FixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if config.password_env and config.password_env not in os.environ:
             raise SourceError(f"{name}: [fix] password_env: the environment does not set {config.password_env}")
         return config
+
+
+class _DropCopyTables(msgspec.Struct, frozen=True):
+    fix: FixConfig = FixConfig()
 
 
 class DropCopy:
