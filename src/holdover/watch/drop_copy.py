@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from holdover.model import fix_tags as tags
 from holdover.model.spelling import suggest_spelling
 from holdover.runtime.config_file import read_config_file
 from holdover.watch.source import Offset, SourceError
@@ -293,21 +294,21 @@ def _make_application(quickfix: Any, spool: Spool, config: FixConfig, notify: An
                 notify(f"{notice}; trying until it can be opened")
 
         def toAdmin(self, message: Any, session: Any) -> None:
-            kind = message.getHeader().getField(35)
+            kind = message.getHeader().getField(tags.MSG_TYPE)
             if kind == "A" and config.username:
-                message.setField(553, config.username)
+                message.setField(tags.USERNAME, config.username)
             if kind == "A" and config.password_env:
-                message.setField(554, os.environ[config.password_env])
-            if kind in ("3", "5") and message.isSetField(58):
-                self._reason = f"{config.sender} said {message.getField(58)}"
+                message.setField(tags.PASSWORD, os.environ[config.password_env])
+            if kind in ("3", "5") and message.isSetField(tags.TEXT):
+                self._reason = f"{config.sender} said {message.getField(tags.TEXT)}"
 
         def toApp(self, message: Any, session: Any) -> None:
             pass
 
         def fromAdmin(self, message: Any, session: Any) -> None:
             self.has_answered = True
-            if message.getHeader().getField(35) in ("3", "5") and message.isSetField(58):
-                self._reason = f"{config.target} said {message.getField(58)}"
+            if message.getHeader().getField(tags.MSG_TYPE) in ("3", "5") and message.isSetField(tags.TEXT):
+                self._reason = f"{config.target} said {message.getField(tags.TEXT)}"
             self._spool_message(message)
 
         def fromApp(self, message: Any, session: Any) -> None:

@@ -39,6 +39,7 @@ from holdover.adapters.fix.session import (
 from holdover.adapters.fix.tap import MarketUpdate
 from holdover.desk.ports import UNDEF_PRICE, Listener
 from holdover.model import ExecutionReport, Inbound, Instrument, Outbound, PositionReport, Query, SecurityStatus
+from holdover.model import fix_tags as tags
 
 PostFunction = Callable[..., None]
 """Schedules a function with arguments on the desk's own thread."""
@@ -270,9 +271,9 @@ class FixLink(FixApplication):
     def add_credentials(self, name: SessionName, message: Any) -> None:
         """Add user and password."""
         if self.address.username:
-            message.setField(553, self.address.username)
+            message.setField(tags.USERNAME, self.address.username)
         if self.address.password:
-            message.setField(554, self.address.password)
+            message.setField(tags.PASSWORD, self.address.password)
 
     def on_logon(self, name: SessionName) -> None:
         """A session is up."""
@@ -297,12 +298,12 @@ class FixLink(FixApplication):
         if name != self._order_session:
             return
         parsed = ParsedMessage(text)
-        seq = int(parsed.get(34, "0"))
+        seq = int(parsed.get(tags.MSG_SEQ_NUM, "0"))
         if parsed.kind == "A":
             self._logon_seq = seq
         elif parsed.kind == "4":
-            fills = parsed.get(123) == "Y"
-            new_seq = int(parsed.get(36, "0"))
+            fills = parsed.get(tags.GAP_FILL_FLAG) == "Y"
+            new_seq = int(parsed.get(tags.NEW_SEQ_NO, "0"))
             if (seq == self._expected_in_seq or not fills) and new_seq > self._expected_in_seq:
                 self._expected_in_seq = new_seq
                 self._post(self._call_listener, "on_sequence_reset", new_seq)
@@ -332,7 +333,7 @@ class FixLink(FixApplication):
             inbound = None
         if name != self._order_session:
             return
-        seq = int(parsed.get(34, "0"))
+        seq = int(parsed.get(tags.MSG_SEQ_NUM, "0"))
         if seq < self._expected_in_seq:
             return
         if seq > self._expected_in_seq:  # the engine skipped the numbers between: it had stored a Logon
@@ -354,7 +355,7 @@ class FixLink(FixApplication):
                 inbound.req_id,
                 self._position_reports[1] + 1 if self._position_reports[0] == inbound.req_id else 1,
             )
-            total = parsed.get(727, "1")
+            total = parsed.get(tags.TOTAL_NUM_POS_REPORTS, "1")
             last = self._position_reports[1] >= (int(total) if total.isdigit() else 1)
             query = self._queries.get(inbound.req_id)
             account = inbound.account or (query.account if query is not None else "")
@@ -379,7 +380,7 @@ class FixLink(FixApplication):
             self.on_positions_unsupported()
         else:
             self.on_inbound(message)
-        self._call_listener("on_message", seq, parsed.get(43) == "Y", message)
+        self._call_listener("on_message", seq, parsed.get(tags.POSS_DUP_FLAG) == "Y", message)
 
     def _call_listener(self, method: str, *args: Any) -> None:
         if self._listener is not None:

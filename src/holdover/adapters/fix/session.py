@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
+from holdover.model import fix_tags as tags
+
 BEGIN: Final = "FIX.4.4"
 SessionName = tuple[str, str]
 """Our CompID and the counterparty's."""
@@ -163,16 +165,16 @@ def _make_engine_application(quickfix: Any, handler: FixApplication) -> Any:
             _call_or_exit(self._to_admin, message, _session_name(session))
 
         def _to_admin(self, message: Any, name: SessionName) -> None:
-            kind = message.getHeader().getField(35)
+            kind = message.getHeader().getField(tags.MSG_TYPE)
             if kind == "A" and name in self._refused:
-                message.getHeader().setField(35, "5")
-                for tag in (98, 108, 141):
+                message.getHeader().setField(tags.MSG_TYPE, "5")
+                for tag in (tags.ENCRYPT_METHOD, tags.HEART_BT_INT, tags.RESET_SEQ_NUM_FLAG):
                     message.removeField(tag)
-                message.setField(58, self._refused[name])
+                message.setField(tags.TEXT, self._refused[name])
             elif kind == "A":
                 handler.add_credentials(name, message)
-            elif kind == "5" and message.isSetField(58):
-                self._reasons[name] = f"we said {message.getField(58)}"
+            elif kind == "5" and message.isSetField(tags.TEXT):
+                self._reasons[name] = f"we said {message.getField(tags.TEXT)}"
 
         def toApp(self, message: Any, session: Any) -> None:
             pass
@@ -181,14 +183,14 @@ def _make_engine_application(quickfix: Any, handler: FixApplication) -> Any:
             _call_or_exit(self._from_admin, message, _session_name(session))
 
         def _from_admin(self, message: Any, name: SessionName) -> None:
-            kind = message.getHeader().getField(35)
+            kind = message.getHeader().getField(tags.MSG_TYPE)
             if kind == "A":
                 refused = handler.check_logon(name, message)
                 if refused:
                     self._refused[name] = refused
                     return
             if kind == "5":
-                reason = message.getField(58) if message.isSetField(58) else "no reason given"
+                reason = message.getField(tags.TEXT) if message.isSetField(tags.TEXT) else "no reason given"
                 self._reasons[name] = f"{name[1]} said {reason}"
             handler.on_admin_message(name, message.toString())
 

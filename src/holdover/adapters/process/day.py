@@ -30,6 +30,7 @@ from holdover.adapters.process.judge import Era, Transcript, WireMessage
 from holdover.adapters.process.ports import free_ports
 from holdover.adapters.process.state_store import StateStores
 from holdover.adapters.process.wire import DIRECTIONS, INBOUND, OUTBOUND, WireProxy
+from holdover.model import fix_tags as tags
 from holdover.recording import Recording
 from holdover.runtime import FreezeStore
 from holdover.runtime.files import write_whole
@@ -362,11 +363,15 @@ class _DayVenueServer(VenueServer):
 
     def announce_logon(self, logon: ParsedMessage) -> None:
         """Reset the session before a client's first Logon arrives, if the client has reset it."""
-        client = logon.get(49)
+        client = logon.get(tags.SENDER_COMP_ID)
         if client in self._ids and client not in self._announced_clients:
             self._announced_clients.add(client)
             session = import_quickfix().Session.lookupSession(self._ids[client])
-            if logon.get(34) == "1" and logon.get(141) != "Y" and session.getExpectedTargetNum() > 1:
+            if (
+                logon.get(tags.MSG_SEQ_NUM) == "1"
+                and logon.get(tags.RESET_SEQ_NUM_FLAG) != "Y"
+                and session.getExpectedTargetNum() > 1
+            ):
                 session.reset()
 
     def _flush(self) -> None:
