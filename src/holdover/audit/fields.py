@@ -9,8 +9,26 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdover.audit import tags
 from holdover.audit.framing import FieldMap
+from holdover.audit.tags import (
+    AVG_PX,
+    CUM_QTY,
+    EXEC_ID,
+    EXEC_REF_ID,
+    EXEC_RESTATEMENT_REASON,
+    EXEC_TRANS_TYPE,
+    EXEC_TYPE,
+    LAST_PX,
+    LAST_QTY,
+    LEAVES_QTY,
+    ORD_REJ_REASON,
+    ORD_STATUS,
+    ORDER_QTY,
+    POSS_RESEND,
+    SIDE,
+    TIME_IN_FORCE,
+    TRADE_DATE,
+)
 from holdover.audit.units import Units
 from holdover.model import ExecRestatementReason, ExecType, OrdStatus, Side, TimeInForce
 
@@ -104,9 +122,9 @@ def read_report(fields: FieldMap, units: Units) -> ParsedReport:
     """
     get = fields.get
     report = ParsedReport()
-    report.exec_type, report.unmodelled = _parse_exec_type(get(tags.EXEC_TRANS_TYPE), get(tags.EXEC_TYPE))
-    quantity, leaves = get(tags.ORDER_QTY), get(tags.LEAVES_QTY)
-    cum, last_qty, last_px = get(tags.CUM_QTY), get(tags.LAST_QTY), get(tags.LAST_PX)
+    report.exec_type, report.unmodelled = _parse_exec_type(get(EXEC_TRANS_TYPE), get(EXEC_TYPE))
+    quantity, leaves = get(ORDER_QTY), get(LEAVES_QTY)
+    cum, last_qty, last_px = get(CUM_QTY), get(LAST_QTY), get(LAST_PX)
     if cum is None:
         raise ReportError("there is no CumQty (14)")
     lots = units.lots
@@ -115,20 +133,20 @@ def read_report(fields: FieldMap, units: Units) -> ParsedReport:
     report.leaves_qty = lots(leaves) if leaves else None
     report.last_qty = lots(last_qty) if last_qty else None
     report.last_px = units.ticks(last_px) if last_px else None
-    report.status = _parse_status(get(tags.ORD_STATUS), report)
-    report.exec_id = field_text(fields, tags.EXEC_ID)
-    report.exec_ref_id = field_text(fields, tags.EXEC_REF_ID)
-    report.avg_px = get(tags.AVG_PX, b"")
-    reason = get(tags.EXEC_RESTATEMENT_REASON)
+    report.status = _parse_status(get(ORD_STATUS), report)
+    report.exec_id = field_text(fields, EXEC_ID)
+    report.exec_ref_id = field_text(fields, EXEC_REF_ID)
+    report.avg_px = get(AVG_PX, b"")
+    reason = get(EXEC_RESTATEMENT_REASON)
     report.reason = None if reason is None else _REASONS.get(reason, ExecRestatementReason.OTHER)
-    report.side = parse_side(get(tags.SIDE))
-    report.tif = parse_time_in_force(get(tags.TIME_IN_FORCE))
-    date = get(tags.TRADE_DATE)
+    report.side = parse_side(get(SIDE))
+    report.tif = parse_time_in_force(get(TIME_IN_FORCE))
+    date = get(TRADE_DATE)
     report.trade_date = _iso_date(date) if date is not None else ""
-    report.resent = get(tags.POSS_RESEND) == b"Y"
+    report.resent = get(POSS_RESEND) == b"Y"
     rejected = report.status == OrdStatus.REJECTED
     report.unknown = rejected and report.exec_type == ExecType.ORDER_STATUS
-    report.duplicate = rejected and get(tags.ORD_REJ_REASON) == b"6"
+    report.duplicate = rejected and get(ORD_REJ_REASON) == b"6"
     return report
 
 

@@ -71,11 +71,16 @@ def _add_request(commands: Any, name: str, sentence: str, example: str) -> Comma
 def run(arguments: argparse.Namespace) -> int:
     """Run the daemon; returns 0 after a clean stop, 1 when a scope is frozen, 3 when its store is lost."""
     from holdover.adapters.fix.config import read_live_config
+    from holdover.adapters.fix.drill import FaultDrill
     from holdover.adapters.fix.live_desk import LiveDesk
     from holdover.desk.tables import DeskStoreError
 
     try:
-        live = LiveDesk(read_live_config(arguments.config), fault=arguments.fault, fault_after_s=arguments.fault_after)
+        config = read_live_config(arguments.config)
+        drill = FaultDrill(arguments.fault, arguments.fault_after, config.directory) if arguments.fault else None
+        live = LiveDesk(config, parts=drill.parts if drill is not None else None)
+        if drill is not None:
+            drill.attach(live)
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, lambda *signal_arguments: live.stop())
         live.run()
@@ -88,8 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 def run_request(arguments: argparse.Namespace) -> int:
     """Send a request to the running daemon; returns the exit code."""
     from holdover.adapters.fix.config import read_live_config
-    from holdover.adapters.fix.live_desk import DeskNotRunningError
-    from holdover.adapters.fix.live_desk import send_command as asked
+    from holdover.adapters.fix.live_desk import DeskNotRunningError, send_command
 
     request: dict[str, Any] = {"act": arguments.act}
     if arguments.act == "submit":
@@ -97,7 +101,7 @@ def run_request(arguments: argparse.Namespace) -> int:
     elif arguments.act == "cancel":
         request["order"] = arguments.order
     try:
-        answer = asked(read_live_config(arguments.config).directory, request)
+        answer = send_command(read_live_config(arguments.config).directory, request)
     except DeskNotRunningError as problem:
         print(f"holdover: {problem}", file=sys.stderr)
         return 3

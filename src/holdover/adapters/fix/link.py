@@ -26,8 +26,12 @@ from holdover.adapters.fix.messages import (
     make_market_data_request,
     parse_market_data,
 )
-from holdover.adapters.fix.session import (
+from holdover.adapters.fix.tap import MarketUpdate
+from holdover.desk.ports import UNDEF_PRICE, Listener
+from holdover.fix.engine import (
     BEGIN,
+    LOGON,
+    SEQUENCE_RESET,
     FixApplication,
     FixEngineError,
     SessionName,
@@ -36,8 +40,6 @@ from holdover.adapters.fix.session import (
     make_engine_application,
     make_settings,
 )
-from holdover.adapters.fix.tap import MarketUpdate
-from holdover.desk.ports import UNDEF_PRICE, Listener
 from holdover.model import ExecutionReport, Inbound, Instrument, Outbound, PositionReport, Query, SecurityStatus
 from holdover.model import fix_tags as tags
 
@@ -237,7 +239,7 @@ class FixLink(FixApplication):
         """
         if next_in_seq > 1 and self._session.getExpectedSenderNum() == 1:
             next_in_seq = next_out_seq = 1
-            self._call_listener("on_sequence_reset", 1)
+            self._on_sequence_reset(1)
         self._out_seq = next_out_seq - 1
         self._expected_in_seq = next_in_seq
         self._session.setNextTargetMsgSeqNum(next_in_seq)
@@ -299,21 +301,21 @@ class FixLink(FixApplication):
             return
         parsed = ParsedMessage(text)
         seq = int(parsed.get(tags.MSG_SEQ_NUM, "0"))
-        if parsed.kind == "A":
+        if parsed.kind == LOGON:
             self._logon_seq = seq
-        elif parsed.kind == "4":
+        elif parsed.kind == SEQUENCE_RESET:
             fills = parsed.get(tags.GAP_FILL_FLAG) == "Y"
             new_seq = int(parsed.get(tags.NEW_SEQ_NO, "0"))
             if (seq == self._expected_in_seq or not fills) and new_seq > self._expected_in_seq:
                 self._expected_in_seq = new_seq
-                self._post(self._call_listener, "on_sequence_reset", new_seq)
+                self._post(self._on_sequence_reset, new_seq)
         else:
             self._count_session_message(seq)
 
     def _count_session_message(self, seq: int) -> None:
         if seq == self._expected_in_seq:
             self._expected_in_seq += 1
-            self._post(self._call_listener, "on_session_message", seq)
+            self._post(self._on_session_message, seq)
 
     def on_message(self, name: SessionName, text: str) -> None:
         """Handle an application message."""
@@ -337,10 +339,10 @@ class FixLink(FixApplication):
         if seq < self._expected_in_seq:
             return
         if seq > self._expected_in_seq:  # the engine skipped the numbers between: it had stored a Logon
-            self._post(self._call_listener, "on_sequence_reset", seq)
+            self._post(self._on_sequence_reset, seq)
         self._expected_in_seq = seq + 1
         if inbound is None:
-            self._post(self._call_listener, "on_session_message", seq)
+            self._post(self._on_session_message, seq)
         else:
             self._post(self._deliver, seq, parsed, inbound)
 
@@ -380,8 +382,13 @@ class FixLink(FixApplication):
             self.on_positions_unsupported()
         else:
             self.on_inbound(message)
-        self._call_listener("on_message", seq, parsed.get(tags.POSS_DUP_FLAG) == "Y", message)
-
-    def _call_listener(self, method: str, *args: Any) -> None:
         if self._listener is not None:
-            getattr(self._listener, method)(*args)
+            self._listener.on_message(seq, parsed.get(tags.POSS_DUP_FLAG) == "Y", message)
+
+    def _on_sequence_reset(self, new_seq: int) -> None:
+        if self._listener is not None:
+            self._listener.on_sequence_reset(new_seq)
+
+    def _on_session_message(self, seq: int) -> None:
+        if self._listener is not None:
+            self._listener.on_session_message(seq)

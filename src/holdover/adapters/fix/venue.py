@@ -37,7 +37,8 @@ from holdover.adapters.fix.messages import (
     make_business_reject,
     make_market_data,
 )
-from holdover.adapters.fix.session import (
+from holdover.adapters.fix.venue_engine import ClientMessage, InboundLog, VenueEngine, replay_log
+from holdover.fix.engine import (
     BEGIN,
     FixApplication,
     FixEngineError,
@@ -47,7 +48,6 @@ from holdover.adapters.fix.session import (
     make_engine_application,
     make_settings,
 )
-from holdover.adapters.fix.venue_engine import ClientMessage, InboundLog, VenueEngine, replay_log
 from holdover.model import SecurityStatus
 from holdover.model import fix_tags as tags
 from holdover.recording import Recording

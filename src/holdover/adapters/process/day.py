@@ -14,7 +14,14 @@ import msgspec
 
 from holdover.adapters.fix.messages import FixMessage as Said
 from holdover.adapters.fix.messages import ParsedMessage
-from holdover.adapters.fix.session import (
+from holdover.adapters.fix.venue import VenueConfig, VenueServer
+from holdover.adapters.process.child import ChildProcess
+from holdover.adapters.process.config import ProcessConfig, fill_template
+from holdover.adapters.process.judge import Era, Transcript, WireMessage
+from holdover.adapters.process.ports import free_ports
+from holdover.adapters.process.state_store import StateStores
+from holdover.adapters.process.wire import DIRECTIONS, INBOUND, OUTBOUND, WireProxy
+from holdover.fix.engine import (
     FixApplication,
     FixEngineError,
     SessionName,
@@ -23,13 +30,6 @@ from holdover.adapters.fix.session import (
     make_engine_application,
     make_settings,
 )
-from holdover.adapters.fix.venue import VenueConfig, VenueServer
-from holdover.adapters.process.child import ChildProcess
-from holdover.adapters.process.config import ProcessConfig, fill_template
-from holdover.adapters.process.judge import Era, Transcript, WireMessage
-from holdover.adapters.process.ports import free_ports
-from holdover.adapters.process.state_store import StateStores
-from holdover.adapters.process.wire import DIRECTIONS, INBOUND, OUTBOUND, WireProxy
 from holdover.model import fix_tags as tags
 from holdover.recording import Recording
 from holdover.runtime import FreezeStore

@@ -165,7 +165,8 @@ def _request_action(wire_message: WireMessage, fields: ParsedMessage) -> OrderAc
         fields.get(tags.ORDER_QTY),
         fields.get(tags.TIME_IN_FORCE, "0"),
     )
-    description = f"{kind} {fields.get(tags.CL_ORD_ID)} {fields.get(tags.ACCOUNT)} {side} {fields.get(tags.ORDER_QTY)} {fields.get(tags.SYMBOL)}"
+    cl_ord_id, quantity = fields.get(tags.CL_ORD_ID), fields.get(tags.ORDER_QTY)
+    description = f"{kind} {cl_ord_id} {fields.get(tags.ACCOUNT)} {side} {quantity} {fields.get(tags.SYMBOL)}"
     description += f" at {fields.get(tags.PRICE)}" if fields.get(tags.PRICE) else ""
     return OrderAction(
         wire_message.time_ns,
@@ -181,7 +182,8 @@ def _report_action(wire_message: WireMessage, fields: ParsedMessage) -> OrderAct
     side = "sell" if fields.get(tags.SIDE) in ("2", "5") else "buy"
     exec_type = _EXEC_TYPES.get(fields.get(tags.EXEC_TYPE), fields.get(tags.EXEC_TYPE))
     key = (exec_type, fields.get(tags.ACCOUNT), fields.get(tags.SYMBOL), side, fields.get(tags.ORDER_QTY))
-    description = f"{exec_type} {fields.get(tags.CL_ORD_ID)} {side} {fields.get(tags.CUM_QTY)}/{fields.get(tags.ORDER_QTY)} {fields.get(tags.SYMBOL)}"
+    progress = f"{fields.get(tags.CUM_QTY)}/{fields.get(tags.ORDER_QTY)}"
+    description = f"{exec_type} {fields.get(tags.CL_ORD_ID)} {side} {progress} {fields.get(tags.SYMBOL)}"
     return OrderAction(wire_message.time_ns, INBOUND, key, description)
 
 
