@@ -66,6 +66,8 @@ def test_a_switched_part_is_the_faulty_one_only_while_the_switch_is_on(fault: st
             continue
         assert issubclass(part, faulty_part)
         for member in vars(part).keys() - {"__module__", "__doc__"}:
+            if not hasattr(sound_part, member):
+                continue  # an attribute of each object; see the test below
             switch.is_on = False
             assert getattr(part, member) == getattr(sound_part, member)
             switch.is_on = True
@@ -87,6 +89,35 @@ def test_a_switch_turns_a_living_object(monkeypatch: pytest.MonkeyPatch) -> None
     assert part.apply(1) == 7
     switch.is_on = False
     assert (part.state, part.apply(1)) == ("sound", 6)
+
+
+class PartWithAttribute:
+    """A part that sets an attribute of its own."""
+
+    is_done: bool
+
+    def __init__(self) -> None:
+        self.is_done = False
+
+
+def test_a_switch_turns_an_attribute_into_a_property() -> None:
+    """The value that the object has set stays, and the faulty property reads it."""
+    from holdover.adapters.fix.drill import _make_switched_class
+
+    def set_value(part: PartWithAttribute, value: bool) -> None:
+        vars(part)["is_done"] = value
+
+    inverted = property(lambda part: not vars(part)["is_done"], set_value)
+    faulty = type("FaultyPartWithAttribute", (PartWithAttribute,), {"is_done": inverted})
+    switch = FaultSwitch(is_on=False)
+    part = _make_switched_class(PartWithAttribute, faulty, switch)()
+    assert part.is_done is False
+    switch.is_on = True
+    assert part.is_done is True
+    part.is_done = True
+    assert part.is_done is False
+    switch.is_on = False
+    assert part.is_done is True
 
 
 def test_a_drill_writes_when_the_step_began_and_when_it_was_frozen(

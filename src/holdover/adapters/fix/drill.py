@@ -6,6 +6,7 @@ sound ones do until a switch is turned, and looks at the guard's flight recorder
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import time
@@ -105,8 +106,14 @@ def _make_switched_class(sound: type[Any], faulty: type[Any], switch: FaultSwitc
     if sound is faulty:
         return sound
     replaced = {name for base in faulty.__mro__[: faulty.__mro__.index(sound)] for name in vars(base)}
-    names = sorted(name for name in replaced if hasattr(sound, name) and not name.startswith("__"))
-    members = {name: _SwitchedMember(name, sound, faulty, switch) for name in names}
+    names = sorted(name for name in replaced if not name.startswith("__"))
+    members: dict[str, Any] = {}
+    for name in names:
+        member = inspect.getattr_static(faulty, name)
+        if hasattr(sound, name):
+            members[name] = _SwitchedMember(name, sound, faulty, switch)
+        elif inspect.isdatadescriptor(member):
+            members[name] = _SwitchedProperty(name, member, switch)
     return type(f"Switched{sound.__name__}", (faulty,), members)
 
 
@@ -121,6 +128,24 @@ class _SwitchedMember:
         if instance is None:
             return getattr(source, self._name)
         return getattr(super(_first_below(owner, source), instance), self._name)
+
+
+class _SwitchedProperty:
+    """An attribute of each object, which the faulty class replaces by a property that keeps its value there, too."""
+
+    def __init__(self, name: str, member: Any, switch: FaultSwitch) -> None:
+        self._name, self._member, self._switch = name, member, switch
+
+    def __get__(self, instance: Any, owner: type[Any]) -> Any:
+        if instance is None or self._switch.is_on:
+            return self._member.__get__(instance, owner)
+        return vars(instance)[self._name]
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if self._switch.is_on:
+            self._member.__set__(instance, value)
+        else:
+            vars(instance)[self._name] = value
 
 
 def _first_below(owner: type[Any], source: type[Any]) -> type[Any]:
