@@ -36,7 +36,7 @@ from table import print_machine
 from holdover.catalogue import Catalogue, Invariant
 from holdover.model import MsgType, Request, Side
 from holdover.runtime import Guard
-from holdover.runtime.config import GuardConfig
+from holdover.runtime.config import GuardConfig, PagesTable
 from holdover.runtime.monitor import kinds_by_name
 
 SUBSYSTEMS = ("orders", "positions", "ledger", "risk", "gateway", "session", "reconciler", "store", "venue")
@@ -165,7 +165,7 @@ def main() -> None:
             guard.is_quiet = True
             return guard
 
-        stack = Guard.open(GuardConfig(directory=directory / "stack", pages_log=False))
+        stack = Guard.open(GuardConfig.for_directory(directory / "stack", pages=PagesTable(log=False)))
         guards: dict[str, Any] = {
             "unguarded": NoGuard(),
             "catalogue": plain("catalogue", whole),

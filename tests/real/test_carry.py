@@ -155,7 +155,7 @@ def test_what_a_replica_does_not_know(
     name = json.loads(capsys.readouterr().out)["name"]
     code, _, stderr = run_carry(directory, process_file, name, *store)
     assert code == 3
-    assert "is not known; its owner says so by --venue-orders FILE" in stderr
+    assert "are unknown; give them with --venue-orders FILE" in stderr
     with sqlite3.connect(run / "book.db") as book:
         filled = book.execute("SELECT value FROM book WHERE name='filled'").fetchone()[0]
     out_number, in_number = _read_sequence_numbers(run / "session" / "FIX.4.4-CLIENT-VENUE.seqnums")

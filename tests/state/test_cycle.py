@@ -119,7 +119,7 @@ def test_a_bad_schedule_is_a_sentence(
     [
         (["--instrument", "NOPE"], "no recording of NOPE"),
         (["--from", "2024-11-28"], "no recording of ACME on 2024-11-28"),
-        (["--days", "9"], "at hand are 2"),
+        (["--days", "9"], "only 2 are recorded"),
         (["--days", "0"], "should be 1 or more"),
         (["--fault", "nonsense"], "no seeded fault is called 'nonsense'"),
         (["--subject", "nowhere:Nothing"], "cannot be imported"),

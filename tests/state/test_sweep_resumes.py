@@ -115,7 +115,7 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(
     shm = Path(scratch_directory(out_directory, 0)).parent
     if stop_signal == signal.SIGINT:
         assert first.returncode == 3, stderr
-        assert b"pieces are kept in" in stderr
+        assert b"pieces are saved in" in stderr
         assert stderr.count(b"\n") == 1
         assert not shm.exists()
     piece_count = len(read_pieces(out_directory))

@@ -26,7 +26,7 @@ class ConsoleBench:
     """One console, its users vera (viewer), olga (operator), amir and anna (approvers), and its clock."""
 
     def __init__(self, directory: Path, clock: Callable[[], int], **options: Any) -> None:
-        config = GuardConfig(directory=directory, base_directory=directory, **options.pop("config", {}))
+        config = GuardConfig.for_directory(directory, **options.pop("config", {}))
         self.store = FreezeStore(directory / "guard.db", config.name)
         self.users = ConsoleUsers(self.store, FAST_HASHER)
         for name, role in (("vera", "viewer"), ("olga", "operator"), ("amir", "approver"), ("anna", "approver")):

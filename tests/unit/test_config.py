@@ -88,7 +88,7 @@ def test_the_environment_takes_the_place_of_the_file(tmp_path: Path, monkeypatch
     monkeypatch.setenv("HOLDOVER__GUARD__NAME", "desk-2")
     monkeypatch.setenv("HOLDOVER__HEARTBEAT__SILENT_AFTER_S", "4.5")
     config = read_config(config_path)
-    assert (config.obey_within_ms, config.name, config.heartbeat.silent_after_s) == (50.0, "desk-2", 4.5)
+    assert (config.guard.obey_within_ms, config.name, config.heartbeat.silent_after_s) == (50.0, "desk-2", 4.5)
     monkeypatch.setenv("HOLDOVER__GUARD", "x")
     monkeypatch.setenv("HOLDOVER__GUARD__NAMES", "x")
     with pytest.raises(GuardConfigError) as problem:
@@ -133,7 +133,7 @@ def test_the_command_says_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixtur
     """Sound: 0; else every problem on a line of its own, and 2; never a traceback."""
     good = write_config(tmp_path, '[guard]\ndirectory = "g"\n')
     assert main(["config", "check", str(good), "--connect"]) == 0
-    assert "a guard can run by it" in capsys.readouterr().out
+    assert "a guard can use it" in capsys.readouterr().out
     bad = write_config(
         tmp_path,
         '[guard]\ndirectory = "g"\ncatalogue = ["no_such_package"]\naxes = ["no_such_module"]\n'

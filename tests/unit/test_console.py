@@ -809,7 +809,7 @@ def test_serve_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[
     path = tmp_path / "desk.toml"
     path.write_text('[guard]\ndirectory = "g"\n[console]\nport = 99999\nidle_s = 0\n')
     assert main(["serve", "--config", str(path)]) == 2
-    assert "[console] port should be 1 to 65535" in capsys.readouterr().err
+    assert "[console] port should be a whole number from 1 to 65535" in capsys.readouterr().err
 
 
 def test_a_request_that_does_not_come_is_not_waited_for(bench: ConsoleBench, monkeypatch: pytest.MonkeyPatch) -> None:

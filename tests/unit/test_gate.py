@@ -292,7 +292,7 @@ def test_files_are_combined_and_compared(
     code, output = run_verb(capsys, "coverage", "diff", coverage_file, "empty.json")
     assert code == 1
     assert "- restart:kill in orders=unfilled" in output
-    assert "loses 2 and wins 0" in output
+    assert "loses 2 and gains 0" in output
     (project / "cut.json").write_bytes((project / coverage_file).read_bytes()[:300])
     code, output = run_verb(capsys, "coverage", "combine", coverage_file, "cut.json")
     assert code == 2
@@ -342,7 +342,7 @@ def test_profile_and_gap(project: Path, capsys: pytest.CaptureFixture[str], make
     code, output = run_verb(capsys, "coverage", "gap", "prod.json")
     assert code == 1
     assert "overnight in orders=none" in output
-    assert "2 seen in production and in no test" in output
+    assert "2 reached in production and in no test" in output
     report = json.loads(run_verb(capsys, "coverage", "gap", "prod.json", "--json")[1])
     assert len(report["gap"]) == 2
     for gap in report["gap"]:

@@ -21,7 +21,7 @@ LAYERS = [
     {"pages"},
     {"explore", "coverage"},
     {"harness", "adapters", "watch"},
-    {"desk", "world", "recording", "audit"},
+    {"desk", "world", "recording", "audit", "fix"},
     {"runtime"},
     {"catalogue"},
     {"model", "state"},

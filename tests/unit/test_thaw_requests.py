@@ -140,7 +140,7 @@ def test_the_verbs_take_the_configuration(desk: Path, running: Guard, capsys: py
     assert main(["ack", key, *place, "--operator", "op"]) == 0
     assert main(["ack", key, *place, "--operator", "op"]) == 2
     assert main(["ack", "nothing", *place, "--operator", "op"]) == 2
-    assert "no page is open under nothing" in capsys.readouterr().err
+    assert "no alert is open under nothing" in capsys.readouterr().err
     assert main(["audit-log", *place]) == 0
     output = capsys.readouterr().out
     assert "by hand: op" in output

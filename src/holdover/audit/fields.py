@@ -10,6 +10,25 @@ from __future__ import annotations
 from typing import Final
 
 from holdover.audit.framing import FieldMap
+from holdover.audit.tags import (
+    AVG_PX,
+    CUM_QTY,
+    EXEC_ID,
+    EXEC_REF_ID,
+    EXEC_RESTATEMENT_REASON,
+    EXEC_TRANS_TYPE,
+    EXEC_TYPE,
+    LAST_PX,
+    LAST_QTY,
+    LEAVES_QTY,
+    ORD_REJ_REASON,
+    ORD_STATUS,
+    ORDER_QTY,
+    POSS_RESEND,
+    SIDE,
+    TIME_IN_FORCE,
+    TRADE_DATE,
+)
 from holdover.audit.units import Units
 from holdover.model import ExecRestatementReason, ExecType, OrdStatus, Side, TimeInForce
 
@@ -103,9 +122,9 @@ def read_report(fields: FieldMap, units: Units) -> ParsedReport:
     """
     get = fields.get
     report = ParsedReport()
-    report.exec_type, report.unmodelled = _parse_exec_type(get(b"20"), get(b"150"))
-    quantity, leaves = get(b"38"), get(b"151")
-    cum, last_qty, last_px = get(b"14"), get(b"32"), get(b"31")
+    report.exec_type, report.unmodelled = _parse_exec_type(get(EXEC_TRANS_TYPE), get(EXEC_TYPE))
+    quantity, leaves = get(ORDER_QTY), get(LEAVES_QTY)
+    cum, last_qty, last_px = get(CUM_QTY), get(LAST_QTY), get(LAST_PX)
     if cum is None:
         raise ReportError("there is no CumQty (14)")
     lots = units.lots
@@ -114,20 +133,20 @@ def read_report(fields: FieldMap, units: Units) -> ParsedReport:
     report.leaves_qty = lots(leaves) if leaves else None
     report.last_qty = lots(last_qty) if last_qty else None
     report.last_px = units.ticks(last_px) if last_px else None
-    report.status = _parse_status(get(b"39"), report)
-    report.exec_id = field_text(fields, b"17")
-    report.exec_ref_id = field_text(fields, b"19")
-    report.avg_px = get(b"6", b"")
-    reason = get(b"378")
+    report.status = _parse_status(get(ORD_STATUS), report)
+    report.exec_id = field_text(fields, EXEC_ID)
+    report.exec_ref_id = field_text(fields, EXEC_REF_ID)
+    report.avg_px = get(AVG_PX, b"")
+    reason = get(EXEC_RESTATEMENT_REASON)
     report.reason = None if reason is None else _REASONS.get(reason, ExecRestatementReason.OTHER)
-    report.side = parse_side(get(b"54"))
-    report.tif = parse_time_in_force(get(b"59"))
-    date = get(b"75")
+    report.side = parse_side(get(SIDE))
+    report.tif = parse_time_in_force(get(TIME_IN_FORCE))
+    date = get(TRADE_DATE)
     report.trade_date = _iso_date(date) if date is not None else ""
-    report.resent = get(b"97") == b"Y"
+    report.resent = get(POSS_RESEND) == b"Y"
     rejected = report.status == OrdStatus.REJECTED
     report.unknown = rejected and report.exec_type == ExecType.ORDER_STATUS
-    report.duplicate = rejected and get(b"103") == b"6"
+    report.duplicate = rejected and get(ORD_REJ_REASON) == b"6"
     return report
 
 

@@ -16,6 +16,22 @@ from hashlib import blake2b
 from typing import Final
 
 from holdover.audit.framing import FieldMap
+from holdover.audit.tags import (
+    CL_ORD_ID,
+    CUM_QTY,
+    EXEC_ID,
+    GAP_FILL_FLAG,
+    MSG_SEQ_NUM,
+    MSG_TYPE,
+    NEW_SEQ_NO,
+    ORIG_SENDING_TIME,
+    POSS_DUP_FLAG,
+    POSS_RESEND,
+    RESET_SEQ_NUM_FLAG,
+    SENDER_COMP_ID,
+    SENDING_TIME,
+    TARGET_COMP_ID,
+)
 
 _ADMIN: Final = frozenset((b"0", b"1", b"2", b"3", b"4", b"5", b"A"))
 _HELD_MAX: Final = 50
@@ -37,11 +53,11 @@ class LogMessage:
 
     def __init__(self, fields: FieldMap, direction: SessionDirection, line: tuple[int, int], seq: int | None) -> None:
         self.fields = fields
-        self.kind = fields[b"35"]
+        self.kind = fields[MSG_TYPE]
         self.direction = direction
         self.line = line
         self.seq = seq
-        self.dup = fields.get(b"43") == b"Y"
+        self.dup = fields.get(POSS_DUP_FLAG) == b"Y"
         self.gaps = direction.gaps
         self.position = (direction.epoch << 40) + (seq or 0)
         self.late = False
@@ -139,17 +155,23 @@ class FixSessions:
 
         Raises `ValueError` when MsgSeqNum (34) is not a number.
         """
-        key = (fields.get(b"49"), fields.get(b"56"))
+        key = (fields.get(SENDER_COMP_ID), fields.get(TARGET_COMP_ID))
         direction = self._directions.get(key) or self._new_direction(key)
-        number = fields.get(b"34")
+        number = fields.get(MSG_SEQ_NUM)
         if number is not None and not number.isdigit():
             raise ValueError(f"MsgSeqNum (34) is {number[:20].decode('utf-8', 'replace')!r}, it should be a number")
         seq = int(number) if number is not None else None
-        sending_time = fields.get(b"52")
+        sending_time = fields.get(SENDING_TIME)
         get = fields.get
         if sending_time is not None:
-            ids = [key[0] or b"", key[1] or b"", number or b"", sending_time, fields[b"35"]]
-            ids += [get(b"11", b""), get(b"17", b""), get(b"14", b""), get(b"43", b""), get(b"97", b"")]
+            ids = [key[0] or b"", key[1] or b"", number or b"", sending_time, fields[MSG_TYPE]]
+            ids += [
+                get(CL_ORD_ID, b""),
+                get(EXEC_ID, b""),
+                get(CUM_QTY, b""),
+                get(POSS_DUP_FLAG, b""),
+                get(POSS_RESEND, b""),
+            ]
             mark = blake2b(b"\x01".join(ids), digest_size=8).digest()
             if mark in self._message_digests:
                 self.copy_count += 1
@@ -221,17 +243,21 @@ class FixSessions:
             direction.last_sending_time = sending_time
         message.day = direction.day
         if message.dup:
-            first = message.fields.get(b"122", b"")[:8]  # OrigSendingTime: the day of the first sending
+            first = message.fields.get(ORIG_SENDING_TIME, b"")[:8]  # OrigSendingTime: the day of the first sending
             if first and first != direction.date:
                 message.day = _iso_date(first)
 
     def _take_sequenced(self, direction: SessionDirection, message: LogMessage, seq: int) -> list[LogMessage]:
         ready: list[LogMessage] = []
         kind, expected = message.kind, direction.expected
-        if kind == b"A" and not message.dup and (expected is None or seq < expected or _has_flag(message, b"141")):
+        if (
+            kind == b"A"
+            and not message.dup
+            and (expected is None or seq < expected or _has_flag(message, RESET_SEQ_NUM_FLAG))
+        ):
             self._restart_numbers(direction, seq + 1, ready)
             self._emit(message, ready)
-        elif kind == b"4" and not _has_flag(message, b"123"):
+        elif kind == b"4" and not _has_flag(message, GAP_FILL_FLAG):
             self._restart_numbers(direction, _next_seq(message), ready)
         elif expected is None:
             if not message.dup:
@@ -334,7 +360,7 @@ def _has_flag(message: LogMessage, tag: bytes) -> bool:
 
 
 def _next_seq(message: LogMessage) -> int:
-    number = message.fields.get(b"36", b"")
+    number = message.fields.get(NEW_SEQ_NO, b"")
     return int(number) if number.isdigit() and len(number) < 19 else (message.seq or 0) + 1
 
 

@@ -11,6 +11,23 @@ from __future__ import annotations
 from typing import Final
 from zlib import adler32
 
+from holdover.audit.tags import (
+    BODY_LENGTH,
+    ENCODED_ALLOC_TEXT_LEN,
+    ENCODED_HEADLINE_LEN,
+    ENCODED_ISSUER_LEN,
+    ENCODED_LIST_EXEC_INST_LEN,
+    ENCODED_SECURITY_DESC_LEN,
+    ENCODED_SUBJECT_LEN,
+    ENCODED_TEXT_LEN,
+    ENCODED_UNDERLYING_ISSUER_LEN,
+    ENCODED_UNDERLYING_SECURITY_DESC_LEN,
+    MSG_TYPE,
+    RAW_DATA_LENGTH,
+    SECURE_DATA_LEN,
+    XML_DATA_LEN,
+)
+
 FieldMap = dict[bytes, bytes]
 """The fields of one message by tag, both as in the log."""
 
@@ -18,7 +35,20 @@ _SOH: Final = b"\x01"
 _BEGIN: Final = b"8=FIX"
 _USUAL_BEGINNINGS: Final = (b"8=FIX.4.4\x019=", b"8=FIX.4.2\x019=", b"8=FIXT.1.1\x019=")
 _SEPARATORS: Final = (_SOH, b"|", b"^A", b"<SOH>", b"\\x01", b"\xe2\x90\x81", b";")
-_LENGTHS: Final = (b"90", b"95", b"212", b"348", b"350", b"352", b"354", b"356", b"358", b"360", b"362", b"364")
+_LENGTHS: Final = (
+    SECURE_DATA_LEN,
+    RAW_DATA_LENGTH,
+    XML_DATA_LEN,
+    ENCODED_ISSUER_LEN,
+    ENCODED_SECURITY_DESC_LEN,
+    ENCODED_LIST_EXEC_INST_LEN,
+    ENCODED_TEXT_LEN,
+    ENCODED_SUBJECT_LEN,
+    ENCODED_HEADLINE_LEN,
+    ENCODED_ALLOC_TEXT_LEN,
+    ENCODED_UNDERLYING_ISSUER_LEN,
+    ENCODED_UNDERLYING_SECURITY_DESC_LEN,
+)
 """Tags that announce raw data, which may contain anything, including a field separator."""
 
 
@@ -64,7 +94,7 @@ class FixFramer:
             fields = _parse_raw_data(body)
             if not fields:
                 return "a field has no = between tag and value"
-        length = fields.get(b"9")
+        length = fields.get(BODY_LENGTH)
         if length is not None:
             begin = body.find(b"\x019=") + len(length) + 4
             if length != b"%d" % (len(body) - begin) and not _length_matches(length, len(body) - begin):
@@ -78,7 +108,7 @@ class FixFramer:
             summed = (adler32(body) - 1 if len(body) <= 256 else _byte_sum(body)) & 0xFF
             if checksum != b"%03d" % summed:
                 return f"CheckSum (10) is {_excerpt(checksum)}, it should be {summed:03d}"
-        if b"35" not in fields:
+        if MSG_TYPE not in fields:
             return "there is no MsgType (35)"
         return fields
 

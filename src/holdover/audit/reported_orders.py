@@ -14,6 +14,21 @@ from msgspec.structs import replace
 
 from holdover.audit.fields import ParsedReport, ReportError, field_text, parse_side, parse_time_in_force, read_report
 from holdover.audit.fix_sessions import FixSessions, LogMessage
+from holdover.audit.tags import (
+    CL_ORD_ID,
+    CXL_REJ_REASON,
+    MULTI_LEG_REPORTING_TYPE,
+    ORD_STATUS,
+    ORDER_ID,
+    ORDER_QTY,
+    ORIG_CL_ORD_ID,
+    POSS_RESEND,
+    PRICE,
+    SECURITY_ID,
+    SIDE,
+    SYMBOL,
+    TIME_IN_FORCE,
+)
 from holdover.audit.units import FinerUnitsError, NumberError, Units, split_decimal
 from holdover.catalogue.predicates.lifecycle import legal_statuses_after
 from holdover.model import (
@@ -144,10 +159,10 @@ class ReportedOrders:
     def _handle_request(self, message: LogMessage, kind: MsgType) -> None:
         fields = message.fields
         session = message.direction.session.name
-        cl_ord_id, orig = field_text(fields, b"11"), field_text(fields, b"41")
+        cl_ord_id, orig = field_text(fields, CL_ORD_ID), field_text(fields, ORIG_CL_ORD_ID)
         if not cl_ord_id:
             raise ReportError("there is no ClOrdID (11)")
-        resent = fields.get(b"97") == b"Y"
+        resent = fields.get(POSS_RESEND) == b"Y"
         mark = (session, cl_ord_id)
         sent_on = self._request_days.get(mark)
         if message.dup and sent_on is not None:
@@ -169,7 +184,7 @@ class ReportedOrders:
         else:
             state = original_state or state
         units = state.units if state is not None else self._units_for(message)
-        quantity, price = fields.get(b"38"), fields.get(b"44")
+        quantity, price = fields.get(ORDER_QTY), fields.get(PRICE)
         request = Request(
             msg_type=kind,
             cl_ord_id=cl_ord_id,
@@ -178,7 +193,7 @@ class ReportedOrders:
             account=session,
             symbol=units.symbol,
             strategy=_OWNER,
-            side=parse_side(fields.get(b"54")),
+            side=parse_side(fields.get(SIDE)),
             order_qty=units.lots(quantity) if quantity else 0,
             price=units.ticks(price) if price else None,
             trade_date=message.day,
@@ -187,7 +202,7 @@ class ReportedOrders:
         self._request_days[mark] = message.day
         if state is not None:
             state.requested = state.requested or kind == MsgType.NEW_ORDER_SINGLE
-            state.tif = state.tif or parse_time_in_force(fields.get(b"59"))
+            state.tif = state.tif or parse_time_in_force(fields.get(TIME_IN_FORCE))
             state.names.add(cl_ord_id)
             self._states_by_name[mark] = state
         if kind != MsgType.NEW_ORDER_SINGLE and original_state is None:
@@ -233,10 +248,14 @@ class ReportedOrders:
 
     def _handle_report(self, message: LogMessage) -> None:
         fields = message.fields
-        if fields.get(b"442") == b"2":
+        if fields.get(MULTI_LEG_REPORTING_TYPE) == b"2":
             return  # one leg of a multileg order: the order itself has its own report
         session = message.direction.session.name
-        cl_ord_id, orig, order_id = field_text(fields, b"11"), field_text(fields, b"41"), field_text(fields, b"37")
+        cl_ord_id, orig, order_id = (
+            field_text(fields, CL_ORD_ID),
+            field_text(fields, ORIG_CL_ORD_ID),
+            field_text(fields, ORDER_ID),
+        )
         state = self._find_state(session, cl_ord_id, orig, order_id)
         try:
             report = read_report(fields, self._units_for(message) if state is None else state.units)
@@ -514,16 +533,16 @@ class ReportedOrders:
     def _handle_cancel_reject(self, message: LogMessage) -> None:
         fields = message.fields
         session = message.direction.session.name
-        cl_ord_id, orig = field_text(fields, b"11"), field_text(fields, b"41")
+        cl_ord_id, orig = field_text(fields, CL_ORD_ID), field_text(fields, ORIG_CL_ORD_ID)
         self._record_answered_request(session, cl_ord_id, orig)
         state = self._states_by_name.get((session, orig)) or self._find_state(
-            session, cl_ord_id, "", field_text(fields, b"37")
+            session, cl_ord_id, "", field_text(fields, ORDER_ID)
         )
         order = state.order if state is not None else None
-        if state is None or order is None or message.late or fields.get(b"102") == b"1":
+        if state is None or order is None or message.late or fields.get(CXL_REJ_REASON) == b"1":
             return
         try:
-            status = OrdStatus(field_text(fields, b"39"))
+            status = OrdStatus(field_text(fields, ORD_STATUS))
         except ValueError:
             status = order.ord_status
         if status in (OrdStatus.REJECTED, OrdStatus.REPLACED):
@@ -539,9 +558,9 @@ class ReportedOrders:
 
     def _units_for(self, message: LogMessage) -> Units:
         fields = message.fields
-        symbol = field_text(fields, b"55")
+        symbol = field_text(fields, SYMBOL)
         if symbol in ("", "[N/A]"):
-            symbol = field_text(fields, b"48") or symbol
+            symbol = field_text(fields, SECURITY_ID) or symbol
         units = self._units.get(symbol)
         if units is None:
             units = self._units[symbol] = Units(symbol)

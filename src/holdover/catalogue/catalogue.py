@@ -20,6 +20,7 @@ import msgspec
 
 from holdover.catalogue.entry import FAMILIES, CatalogueError, Entry, read_entry
 from holdover.catalogue.predicate import REGISTERED_PREDICATES, BoundPredicate, PredicateError
+from holdover.model.spelling import suggest_spelling
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,8 @@ class Catalogue:
             return self.invariants[name]
         except KeyError:
             candidates = [candidate for candidate in self.invariants if name in candidate or candidate in name]
-            raise CatalogueError(
-                f"no invariant is called {name!r}" + (f"; did you mean {', '.join(candidates)}?" if candidates else "")
-            ) from None
+            hint = f"; did you mean {', '.join(candidates)}?" if candidates else suggest_spelling(name, self.invariants)
+            raise CatalogueError(f"no invariant is called {name!r}{hint}") from None
 
     def __iter__(self) -> Iterator[Invariant]:
         return iter(self.invariants.values())

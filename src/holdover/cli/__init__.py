@@ -1,6 +1,6 @@
 """The command line: one module for each group of verbs.
 
-Exit codes: 0 holds, 1 breach or gate not met, 2 bad input, 3 undecided.
+Exit codes: 0 holds, 1 breach or gate not met, 2 usage or bad input, 3 could not tell.
 """
 
 from __future__ import annotations
@@ -8,81 +8,62 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
-import os
-import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from holdover import __version__
+from holdover.cli.commands import make_parser
+from holdover.cli.errors import flush_output, is_pipe_closed, print_problem, report_error
+from holdover.cli.verbs import VERBS, list_modules
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code. Bad input prints one sentence a problem on standard error, without a
-    traceback.
+    """Run one verb and return its exit code.
+
+    Bad input prints a sentence for each problem and returns 2. A crash prints one sentence and returns 3.
+
+    Args:
+        argv: the words after the name of the program; default: those of the process.
+
+    Raises:
+        SystemExit: with 0 after `--help` and `--version`, with 2 for a word or option that does not exist.
     """
-    parser = argparse.ArgumentParser(
-        prog="holdover", description="State-persistent testing and runtime invariants for live execution systems."
-    )
-    parser.add_argument("--version", action="version", version=f"holdover {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in _load_modules(list(sys.argv[1:] if argv is None else argv)):
-        module.add_parser(verbs)
-    arguments = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except BrokenPipeError as problem:
+        return 3 if is_pipe_closed() else report_error(problem)
+    except KeyboardInterrupt:
+        print_problem("stopped")
+        return 3
+    finally:
+        flush_output()
+
+
+def _run(words: list[str]) -> int:
+    parser = make_parser(__version__)
+    if not words:
+        parser.print_help()
+        return 0
+    try:
+        verbs = parser.add_subparsers(
+            dest="verb", metavar="VERB", required=True, help=argparse.SUPPRESS, prog="holdover"
+        )
+        if words[0] in VERBS:
+            importlib.import_module(f"holdover.cli.{VERBS[words[0]].module}").add_parser(verbs)
+        elif not words[0].startswith("-"):
+            for name in VERBS:
+                verbs.add_parser(name)
+    except Exception as problem:
+        return report_error(problem)
+    arguments = parser.parse_args(words)
     logging.basicConfig(level=logging.CRITICAL, format="%(message)s")
     try:
         return int(arguments.run(arguments))
-    except (ValueError, LookupError, OSError, RuntimeError, sqlite3.Error) as problem:
-        if os.environ.get("HOLDOVER_DEBUG"):
-            raise
+    except BrokenPipeError:
+        raise
+    except (Exception, SystemExit) as problem:
         return report_error(problem)
-    except KeyboardInterrupt:
-        print("holdover: stopped", file=sys.stderr)
-        return 3
 
 
-_VERBS = {
-    "cycle": ("cycle",),
-    "carry": ("carry",),
-    "explore": ("sweep", "replay"),
-    "find": ("search", "shrink", "corpus", "faults"),
-    "recording": ("recording",),
-    "catalogue": ("catalogue",),
-    "snapshot": ("snapshot",),
-    "subject": ("subject",),
-    "guard": ("status", "thaw", "freeze", "pages", "ack", "health", "audit-log"),
-    "incidents": ("incidents",),
-    "shadow": ("shadow",),
-    "cutover": ("cutover",),
-    "serve": ("serve", "users"),
-    "config": ("config",),
-    "bundle": ("bundle", "reproduce"),
-    "audit": ("audit",),
-    "watch": ("watch",),
-    "venue": ("venue",),
-    "desk": ("desk",),
-    "coverage": ("coverage",),
-    "gate": ("gate",),
-}
-"""The verbs of each module, in the order of the help."""
-
-
-def _load_modules(argv: list[str]) -> Iterator[Any]:
-    """Yield the module of the verb, or all modules when no verb is named, so that a verb imports only what it needs."""
-    verb_arguments = argv[:1]
-    named = [module for module, verbs in _VERBS.items() if verb_arguments and verb_arguments[0] in verbs]
-    for module in named or _VERBS:
-        yield importlib.import_module(f"holdover.cli.{module}")
-
-
-def report_error(problem: BaseException) -> int:
-    """Print an error on standard error; returns the exit code for bad input."""
-    message = str(problem) or type(problem).__name__
-    if isinstance(problem, OSError) and problem.strerror:
-        message = f"{problem.filename or ''}: {problem.strerror}".lstrip(": ")
-    for line in message.splitlines():
-        print(f"holdover: {line}", file=sys.stderr)
-    return 2
-
-
-__all__ = ["report_error", "main"]
+__all__ = ["list_modules", "main", "report_error"]

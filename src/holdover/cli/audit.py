@@ -10,21 +10,25 @@ from typing import Any
 
 from holdover.audit import Audit
 from holdover.catalogue import Catalogue
+from holdover.cli.commands import add_verb
+from holdover.cli.options import add_catalogue_option, add_json_option
 from holdover.report import audit_text
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "audit",
-        help="judge FIX logs that are there already",
-        description="Reads raw FIX logs (4.2, 4.4, 5.0; SOH, | or ^A between fields; any prefix; gzip) and judges the "
-        "orders in them by the catalogue. 0 holds, 1 breach, 2 unreadable, 3 no execution report that can be judged.",
+        "holdover audit fix.log",
+        {0: "every invariant holds", 1: "an invariant is breached", 3: "no execution report that can be judged"},
+        details="Reads raw FIX logs of FIX 4.2, 4.4 and 5.0 with SOH, | or ^A between the fields, any prefix before a "
+        "message, plain or compressed with gzip. Several logs are judged in order, as one.",
+        run=run,
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a log; - for standard input")
-    parser.add_argument("--catalogue", action="append", default=[], help="a folder or package beside the built-in one")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.set_defaults(run=run)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a FIX log; - for standard input")
+    add_catalogue_option(parser)
+    add_json_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 from holdover.catalogue import Catalogue
+from holdover.cli.commands import add_verb
+from holdover.cli.options import add_catalogue_option, add_json_option, add_out_option, add_recordings_option
 from holdover.explore.player import open_store_for
 from holdover.explore.reproduction import make_bundle, reproduce
 from holdover.explore.schedule import read_schedule
@@ -19,28 +22,40 @@ from holdover.runtime.redaction import RedactionRules
 
 def add_parser(verbs: Any) -> None:
     """Add the verbs."""
-    bundle_parser = verbs.add_parser(
-        "bundle", help="play a schedule to its breach, and put all that it needs into one file"
+    bundle_parser = add_verb(
+        verbs,
+        "bundle",
+        "holdover bundle out/sweep/found-0.json",
+        {0: "the bundle is written", 3: "the schedule has no breach, so there is nothing to bundle"},
+        run=run_bundle,
     )
-    bundle_parser.add_argument("schedule", type=Path)
+    bundle_parser.add_argument("schedule", type=Path, metavar="SCHEDULE", help="the schedule that has the breach")
+    add_recordings_option(bundle_parser)
     bundle_parser.add_argument(
-        "--recordings", type=Path, help="a folder of recordings; without it the bundled simulated ones"
+        "--redact", action="append", default=[], metavar="FIELD", help="a field to remove by name; may be repeated"
     )
     bundle_parser.add_argument(
-        "--redact", action="append", default=[], metavar="FIELD", help="a field to take out by name"
+        "--pattern", action="append", default=[], metavar="REGEX", help="a pattern to blank; may be repeated"
     )
-    bundle_parser.add_argument("--pattern", action="append", default=[], metavar="REGEX", help="what else to blank out")
-    bundle_parser.add_argument("--out", type=Path, help="the file; without it beside the schedule")
-    bundle_parser.set_defaults(run=run_bundle)
-    reproduce_parser = verbs.add_parser(
-        "reproduce", help="a bundle's breach again, here, and the regression test for it"
+    bundle_parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the bundle; default: SCHEDULE with the suffix .hbundle"
     )
-    reproduce_parser.add_argument("bundle", type=Path)
-    reproduce_parser.add_argument("--out", type=Path, default=Path("out/reproduce"))
-    reproduce_parser.set_defaults(run=run_reproduce)
+    reproduce_parser = add_verb(
+        verbs,
+        "reproduce",
+        "holdover reproduce out/sweep/found-0.hbundle",
+        {
+            0: "the breach does not occur here",
+            1: "the same breach occurs",
+            3: "another breach occurs, or none does and the catalogue differs",
+        },
+        run=run_reproduce,
+    )
+    reproduce_parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle to reproduce")
+    add_out_option(reproduce_parser, "out/reproduce", "the journal and the regression test")
     for parser in (bundle_parser, reproduce_parser):
-        parser.add_argument("--catalogue", action="append", default=[], help="a folder or package of invariants")
-        parser.add_argument("--json", action="store_true")
+        add_catalogue_option(parser)
+        add_json_option(parser)
 
 
 def run_bundle(arguments: argparse.Namespace) -> int:
@@ -57,14 +72,15 @@ def run_bundle(arguments: argparse.Namespace) -> int:
         rules=RedactionRules.with_defaults(arguments.redact, arguments.pattern),
     )
     if bundle is None:
-        print(json.dumps({"verdict": "holds"}) if arguments.json else "HOLDS   no breach, and nothing to bundle")
+        print(json.dumps({"verdict": "holds"}) if arguments.json else "HOLDS   no breach to bundle")
         return 3
     bundle.save(path)
     summary = {"mark": bundle.info.mark, "file": str(path), "bytes": path.stat().st_size, "parts": sorted(bundle.parts)}
     if arguments.json:
         print(json.dumps(summary))
     else:
-        print(f"{bundle.info.explanation}\n{path}: {summary['bytes']:,} bytes; holdover reproduce {path}")
+        print(f"{bundle.info.explanation}\n{path}: {summary['bytes']:,} bytes")
+        print(f"To reproduce it, run: holdover reproduce {shlex.quote(str(path))}")
     return 0
 
 
@@ -100,14 +116,14 @@ def run_reproduce(arguments: argparse.Namespace) -> int:
 
 def reproduction_text(bundle: Bundle, summary: dict[str, Any]) -> str:
     """Return the result of a reproduction as a screen of text."""
-    verdict = {"breach": "REPRODUCED", "holds": "NOT THERE", "unknown": "ANOTHER"}[summary["verdict"]]
+    verdict = {"breach": "REPRODUCED", "holds": "NOT REPRODUCED", "unknown": "DIFFERENT"}[summary["verdict"]]
     lines = [f"{verdict}  {summary['expected']}, by {summary['by']}", "", f"then  {bundle.info.explanation}"]
     state = describe_carried_state(bundle.info.cell, bundle.info.after)
     if state:
         lines.append(f"      state: {state}")
     lines.append(f"now   {summary['explanation'] or 'nothing was breached'}")
     if not summary["same_catalogue"]:
-        lines.append("the catalogue here is not the one that it was found under")
+        lines.append("the catalogue here differs from the one that found the breach")
     if summary["test"]:
         lines.append(f"regression test  {summary['test']}")
     return "\n".join(lines)

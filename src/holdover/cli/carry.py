@@ -15,7 +15,10 @@ import msgspec
 from tqdm import tqdm
 
 from holdover.catalogue import Catalogue
+from holdover.cli.commands import add_verb
+from holdover.cli.options import add_catalogue_option, add_json_option, add_out_option, add_recordings_option
 from holdover.harness.snapshot import Snapshot, SnapshotInfo, SnapshotStore
+from holdover.model.spelling import suggest_spelling
 from holdover.recording import Recording, RecordingError, RecordingStore, bundled_store
 from holdover.report import carry_text
 
@@ -31,43 +34,71 @@ class UnknownStateError(RuntimeError):
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "carry",
-        help="a process behind FIX: a day from yesterday's state beside the same day from none",
-        description="Runs a process under test over the next day from a snapshot of its state, and again from an empty "
-        "one, against our venue over FIX, and judges both. 0 holds, 1 breach, 2 bad input, 3 could not tell.",
+        "holdover carry --from 2024-11-27 --day 2024-11-29 --process process.toml",
+        {0: "every invariant holds", 1: "an invariant is breached", 3: "could not tell: a state is unknown"},
+        details="The process under test trades the day against the simulated venue over FIX, once from a snapshot of "
+        "its state and once from an empty state. Both runs are judged.",
+        run=run,
     )
     parser.add_argument(
-        "snapshot", nargs="?", metavar="SNAPSHOT", help="a name in --store, or a file; without it --from"
+        "snapshot",
+        nargs="?",
+        metavar="SNAPSHOT",
+        help="the state to start from: a name in --store, or a file; alternatively give --from",
     )
     parser.add_argument(
-        "--from", dest="first", metavar="DAY", help="run this day first, from nothing, and carry its end"
+        "--from", dest="first", metavar="DAY", help="run this day first, from an empty state, and carry its end"
     )
-    parser.add_argument("--day", required=True, metavar="NEXT", help="the day that is compared, YYYY-MM-DD")
-    parser.add_argument("--process", type=Path, required=True, metavar="FILE", help="the process under test, in TOML")
-    parser.add_argument("--recordings", type=Path, metavar="DIR", help="a folder of recordings; without it the bundled")
-    parser.add_argument("--accelerate", type=float, metavar="N", help="seconds of the day in a second, for the file's")
+    parser.add_argument("--day", required=True, metavar="DAY", help="the day to compare, YYYY-MM-DD")
     parser.add_argument(
-        "--venue-orders", type=Path, metavar="FILE", help="what the venue has open, where no snapshot says"
+        "--process", type=Path, required=True, metavar="FILE", help="the configuration of the process under test, TOML"
     )
-    for action in ("kill", "cut", "stall"):
+    add_recordings_option(parser)
+    _add_run_options(parser)
+    add_catalogue_option(parser)
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=Path("out/snapshots"),
+        metavar="DIR",
+        help="where SNAPSHOT is looked up (default out/snapshots)",
+    )
+    add_out_option(parser, "out/carry", "runs and snapshots")
+    add_json_option(parser)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--accelerate",
+        type=float,
+        metavar="N",
+        help="seconds of the day per second; default: of the configuration",
+    )
+    parser.add_argument(
+        "--venue-orders", type=Path, metavar="FILE", help="the orders open at the venue, for a snapshot without them"
+    )
+    for action, sentence in (
+        ("kill", "kill the process, and start it again after FOR seconds (default 0)"),
+        ("cut", "cut its connection for FOR seconds (default 5)"),
+        ("stall", "hold back its messages for FOR seconds (default 5), in both directions or in one"),
+    ):
         direction_hint = "[:in|out]" if action == "stall" else ""
         parser.add_argument(
             f"--{action}-at",
             action="append",
             default=[],
             metavar=f"SECONDS[:FOR{direction_hint}]",
-            help="after the open; repeatedly",
+            help=f"SECONDS after the open, {sentence}; may be repeated",
         )
-    parser.add_argument("--arm", choices=("both", "carried", "control"), default="both")
-    parser.add_argument("--twice", action="store_true", help="the control again: where it parts from itself by timing")
-    parser.add_argument("--catalogue", action="append", default=[], help="a folder or package of further invariants")
-    parser.add_argument("--store", type=Path, default=Path("out/snapshots"), metavar="DIR")
     parser.add_argument(
-        "--out", type=Path, default=Path("out/carry"), metavar="DIR", help="where runs and snapshots go"
+        "--arm", choices=("both", "carried", "control"), default="both", help="which runs to make (default both)"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--twice", action="store_true", help="run the control twice, to show the differences that timing alone makes"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -77,15 +108,17 @@ def run(arguments: argparse.Namespace) -> int:
     from holdover.adapters.process.day import DayStart
 
     if (arguments.snapshot is None) == (arguments.first is None):
-        raise ValueError("say either a SNAPSHOT or --from DAY, by which one is made")
+        raise ValueError("give either SNAPSHOT, or --from DAY to make one")
     config = read_process_config(arguments.process)
     if arguments.accelerate is not None:
         if not 0 < arguments.accelerate <= 100_000:
             raise ValueError(f"--accelerate {arguments.accelerate:g} should be above 0 and at most 100000")
-        config = msgspec.structs.replace(config, accelerate=arguments.accelerate)
+        config = msgspec.structs.replace(
+            config, venue=msgspec.structs.replace(config.venue, accelerate=arguments.accelerate)
+        )
     store = RecordingStore(arguments.recordings) if arguments.recordings else bundled_store()
-    recordings = load_recordings(store, config.symbols, arguments.day)
-    before = load_recordings(store, config.symbols, arguments.first) if arguments.first else []
+    recordings = load_recordings(store, config.venue.symbols, arguments.day)
+    before = load_recordings(store, config.venue.symbols, arguments.first) if arguments.first else []
     if before and before[0].meta.trade_date >= recordings[0].meta.trade_date:
         raise ValueError(f"--day {arguments.day} should come after --from {arguments.first}")
     operations = parse_operations(arguments)
@@ -134,8 +167,9 @@ def load_recordings(store: RecordingStore, symbols: list[str], day: str) -> list
     """Return the recordings of a day. Raises `RecordingError` that lists the available days."""
     for symbol in symbols:
         if day not in store.days(symbol):
-            at_hand = ", ".join(store.days(symbol)) or "none"
-            raise RecordingError(f"no recording of {symbol} on {day} in {store.directory}; at hand: {at_hand}")
+            hint = "" if store.days(symbol) else suggest_spelling(symbol, store.symbols())
+            hint = hint or f"; available: {', '.join(store.days(symbol)) or 'none'}"
+            raise RecordingError(f"no recording of {symbol} on {day} in {store.directory}{hint}")
     return [store.get(symbol, day) for symbol in symbols]
 
 
@@ -176,7 +210,7 @@ def run_first_day(carrier: CarryRunner, config: ProcessConfig, recordings: list[
     ran, memory = carrier.run(FIRST, recordings, DayStart())
     if ran.problems:
         raise UnknownStateError(
-            f"the day {ran.trade_date} did not come to its end, so nothing is carried: {ran.problems[0]}"
+            f"the day {ran.trade_date} did not complete, so there is no state to carry: {ran.problems[0]}"
         )
     snapshot = snapshot_of(config, recordings, snapshot_parts(config, ran, memory), carrier.catalogue.digest)
     snapshot.save(carrier.output_directory / "snapshots")
@@ -192,8 +226,8 @@ def snapshot_of(config: ProcessConfig, recordings: list[Recording], parts: dict[
         time_ns=max(meta.close_ns for meta in metas),
         catalogue=digest,
         subject="process",
-        symbols=list(config.symbols),
-        redacted=sorted(config.redact_fields),
+        symbols=list(config.venue.symbols),
+        redacted=sorted(config.redact.fields),
         simulated=any(meta.simulated for meta in metas),
     )
     return Snapshot(about, parts)
@@ -219,7 +253,7 @@ def begin_from_snapshot(
     if snapshot.info.subject != "process":
         raise ValueError(
             f"snapshot {snapshot.name} is of the subject {snapshot.info.subject or 'of a session'}; "
-            "one of a process is made by holdover snapshot take --process FILE, or by --from DAY"
+            "to make one of a process, run holdover snapshot take --process FILE, or give --from DAY"
         )
     if snapshot.info.trade_date >= arguments.day:
         raise ValueError(f"snapshot {snapshot.name} is of {snapshot.info.trade_date}; --day should come after it")
@@ -230,7 +264,7 @@ def begin_from_snapshot(
         return msgspec.structs.replace(begin, night=night.to_bytes(), memory=b"", eras=[])
     if NIGHT_PART not in snapshot.parts:
         raise UnknownStateError(
-            f"snapshot {snapshot.name} was taken without our venue: which orders are open and what is held at "
-            f"the venue after {snapshot.info.trade_date} is not known; its owner says so by --venue-orders FILE"
+            f"snapshot {snapshot.name} was taken without the simulated venue, so the open orders and positions at "
+            f"the venue after {snapshot.info.trade_date} are unknown; give them with --venue-orders FILE"
         )
     return begin

@@ -17,6 +17,8 @@ import msgspec
 
 from holdover.catalogue import Catalogue, CatalogueError, Entry, Invariant, PredicateError
 from holdover.catalogue.words import describe_allowed, describe_assertion, describe_freeze
+from holdover.cli.commands import add_command, add_subcommands, add_verb
+from holdover.cli.options import add_catalogue_option, add_json_option
 
 BOOK_FORMS: Final[dict[str, Literal["html", "markdown"]]] = {".html": "html", ".md": "markdown"}
 """The format of the book by the suffix of its file."""
@@ -27,24 +29,39 @@ _WIDTH_MAX: Final = 100
 
 def add_parser(verbs: argparse._SubParsersAction[Any]) -> None:
     """Add the verb `catalogue` and its subcommands."""
-    parser = verbs.add_parser("catalogue", help="the invariants: list, show, book, check")
-    subparsers = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    listed = subparsers.add_parser("list", help="every invariant on a line")
-    shown = subparsers.add_parser("show", help="one invariant, with the operator's steps")
-    shown.add_argument("name", metavar="NAME")
-    booked = subparsers.add_parser("book", help="write the operator's document")
-    booked.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.html or FILE.md")
-    checked = subparsers.add_parser("check", help="load everything, and say all that is wrong")
-    for subparser, run in ((listed, run_list), (shown, run_show), (booked, run_book), (checked, run_check)):
-        subparser.add_argument(
-            "--catalogue",
-            action="append",
-            default=[],
-            metavar="SOURCE",
-            help="a folder or package with invariants of your own; may be given more than once",
-        )
-        subparser.add_argument("--json", action="store_true", help="tell a program and not a person")
-        subparser.set_defaults(run=run)
+    exits = {0: "done"}
+    parser = add_verb(verbs, "catalogue", "holdover catalogue list", {0: "done", 2: "the catalogue does not load"})
+    commands = add_subcommands(parser, "what")
+    add_command(commands, "list", "List every invariant on one line.", "holdover catalogue list", exits, run=run_list)
+    show = add_command(
+        commands,
+        "show",
+        "Show one invariant with the operator's steps.",
+        "holdover catalogue show order-quantity-conserved",
+        exits,
+        run=run_show,
+    )
+    show.add_argument("name", metavar="NAME", help="the name of the invariant, as `holdover catalogue list` shows it")
+    book = add_command(
+        commands,
+        "book",
+        "Write the operator's book of all invariants.",
+        "holdover catalogue book --out catalogue.html",
+        exits,
+        run=run_book,
+    )
+    book.add_argument("--out", type=Path, required=True, metavar="FILE", help="the book: FILE.html or FILE.md")
+    add_command(
+        commands,
+        "check",
+        "Load the catalogue and list every problem.",
+        "holdover catalogue check --catalogue our_invariants",
+        {0: "everything loads", 2: "there are problems; each one is listed"},
+        run=run_check,
+    )
+    for subparser in commands.choices.values():
+        add_catalogue_option(subparser)
+        add_json_option(subparser)
 
 
 def run_list(arguments: argparse.Namespace) -> int:
@@ -112,7 +129,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"invariants": len(catalogue), "digest": catalogue.digest, "problems": []}))
     else:
-        print(f"{len(catalogue)} invariants, every one bound and told; digest {catalogue.digest}")
+        print(f"{len(catalogue)} invariants, all loaded; digest {catalogue.digest}")
     return 0
 
 

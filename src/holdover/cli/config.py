@@ -8,24 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from holdover.catalogue import Catalogue
+from holdover.cli.commands import add_command, add_subcommands, add_verb
+from holdover.cli.options import add_json_option
 from holdover.runtime import GuardConfigError, StoreError, read_config
 from holdover.runtime.axes import AxisError, import_axes
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    config = verbs.add_parser("config", help="check a guard's configuration")
-    acts = config.add_subparsers(dest="act", metavar="ACT", required=True)
-    check = acts.add_parser(
+    exits = {0: "a guard can use it", 2: "it has problems; each one is listed"}
+    parser = add_verb(verbs, "config", "holdover config check guard.toml", exits)
+    check = add_command(
+        add_subcommands(parser, "act"),
         "check",
-        help="list everything that is wrong with it",
-        description="Reads FILE and the environment as a guard would. 0 it can run by it, 2 it cannot; each problem is "
-        "listed. Secrets are looked for, and never shown.",
+        "List every problem of a guard's configuration.",
+        "holdover config check guard.toml --connect",
+        exits,
+        details="Reads FILE and the environment as a guard does. Checks that secrets exist and never shows them.",
+        run=run,
     )
-    check.add_argument("file", type=Path, metavar="FILE")
-    check.add_argument("--connect", action="store_true", help="open the store as well")
-    check.add_argument("--json", action="store_true")
-    check.set_defaults(run=run)
+    check.add_argument("file", type=Path, metavar="FILE", help="the configuration, TOML")
+    check.add_argument("--connect", action="store_true", help="also open the store of the freezes")
+    add_json_option(check)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for problem in problems:
             print(f"{name}: {problem}")
-        print(f"{name}: {len(problems)} problems" if problems else f"{name}: a guard can run by it")
+        print(f"{name}: {len(problems)} problems" if problems else f"{name}: a guard can use it")
     return 2 if problems else 0
 
 
@@ -49,7 +53,7 @@ def _problems(path: Path, *, connect: bool) -> list[str]:
     problems = config.find_problems()
     for name, check in (
         ("catalogue", lambda: Catalogue.load(*config.catalogue)),
-        ("axes", lambda: import_axes(config.axes)),
+        ("axes", lambda: import_axes(config.guard.axes)),
     ):
         try:
             check()

@@ -67,7 +67,7 @@ def replay_corpus_first(
             print(f"holdover: {message}", file=sys.stderr)
         if result.without_recordings:
             message = ", ".join(result.without_recordings)
-            print(f"holdover: not played, since their recordings are not at hand: {message}", file=sys.stderr)
+            print(f"holdover: not played, because their recordings are missing: {message}", file=sys.stderr)
     for message in problems:
         print(f"holdover: {corpus.directory}: {message}", file=sys.stderr)
     return not problems

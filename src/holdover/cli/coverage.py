@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from holdover.catalogue import Catalogue
+from holdover.cli.commands import CommandParser, Run, add_command, add_subcommands, add_verb
+from holdover.cli.options import add_json_option
 from holdover.coverage import (
     CoverageData,
     CoverageLock,
@@ -35,129 +37,242 @@ DATA_FILE = Path(".state-coverage.json")
 
 def add_parser(verbs: Any) -> None:
     """Add the verb and its subcommands."""
-    parser = verbs.add_parser("coverage", help="state coverage: report, compare, gap, rules")
-    parts = parser.add_subparsers(dest="part", metavar="WHAT", required=True)
-    for add in (_add_reports, _add_files, _add_lock):
-        add(parts)
+    parser = add_verb(
+        verbs,
+        "coverage",
+        "holdover coverage report --show-missing",
+        {0: "done, and no check failed", 1: "a check of the subcommand failed"},
+    )
+    commands = add_subcommands(parser, "part")
+    for add in (_add_reports, _add_files, _add_rules, _add_thresholds):
+        add(commands)
 
 
-def _add_part(parts: Any, name: str, run: Any, about: str, *, data: bool = True) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = parts.add_parser(name, help=about)
-    parser.add_argument("--lock", type=Path, help=f"the lock file, without it {LOCK_NAME} here")
+def _add_part(
+    commands: Any,
+    name: str,
+    run: Run,
+    sentence: str,
+    example: str,
+    exits: dict[int, str] | None = None,
+    *,
+    data: bool = True,
+) -> CommandParser:
+    parser = add_command(commands, name, sentence, f"holdover coverage {example}", exits or {0: "done"}, run=run)
+    _add_lock_option(parser)
     parser.add_argument(
-        "--today", type=_parse_date, default=None, help="the day by which waivers are judged, YYYY-MM-DD"
+        "--today",
+        type=_parse_date,
+        default=None,
+        metavar="DATE",
+        help="the day on which waivers are judged, YYYY-MM-DD (default today)",
     )
     if data:
-        parser.add_argument(
-            "file", type=Path, nargs="?", default=DATA_FILE, help=f"the coverage file, without it {DATA_FILE}"
-        )
-    parser.set_defaults(run=run)
+        _add_data_argument(parser)
     return parser
 
 
-def _add_reports(parts: Any) -> None:
-    for name, run, about in (
-        ("report", run_report, "the table, worst first"),
-        ("html", run_html, "the state map as one HTML page"),
-        ("json", run_json, "everything as one JSON object"),
+def _add_lock_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lock",
+        type=Path,
+        metavar="FILE",
+        help=f"the lock file; default: {LOCK_NAME} of this directory or the nearest above it",
+    )
+
+
+def _add_data_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        default=DATA_FILE,
+        metavar="FILE",
+        help=f"the coverage file of the run (default {DATA_FILE})",
+    )
+
+
+def _add_reports(commands: Any) -> None:
+    failed = {0: "no rule is violated and C1 is high enough", 1: "a rule is violated, or C1 is below --fail-under"}
+    for name, run, sentence, example, exits in (
+        ("report", run_report, "Print the coverage table, worst first.", "report --show-missing", failed),
+        ("html", run_html, "Write the state map as one HTML page.", "html --out state-map.html", None),
+        ("json", run_json, "Print or write all numbers as one JSON object.", "json", None),
     ):
-        report_parser = _add_part(parts, name, run, about)
-        report_parser.add_argument(
-            "--gap", type=Path, metavar="PROFILE", help="a profile of production to compare with"
-        )
-        report_parser.add_argument("--base", type=Path, metavar="FILE", help="a coverage file to compare with")
+        parser = _add_part(commands, name, run, sentence, example, exits)
+        parser.add_argument("--gap", type=Path, metavar="PROFILE", help="a production profile to compare with")
+        parser.add_argument("--base", type=Path, metavar="FILE", help="an earlier coverage file to compare with")
         if name == "report":
-            report_parser.add_argument("--show-missing", action="store_true", help="name what is missing, in words")
-            report_parser.add_argument(
-                "--invariants", action="store_true", help="in which cells each invariant had occasion"
+            parser.add_argument("--show-missing", action="store_true", help="name each missing cell in words")
+            parser.add_argument(
+                "--invariants", action="store_true", help="show in which cells each invariant was exercised"
             )
-            report_parser.add_argument(
-                "--fail-under", type=float, metavar="N", help="exit 1 when C1 is under N percent"
-            )
-            report_parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+            parser.add_argument("--fail-under", type=float, metavar="N", help="exit with 1 when C1 is below N percent")
+            add_json_option(parser)
         else:
-            report_parser.add_argument("--out", type=Path, help="where to write it")
-    gap = parts.add_parser("gap", help="what production has seen and no test has")
-    gap.add_argument("profile", type=Path, help="a profile, as `holdover coverage profile` writes it")
-    gap.add_argument("file", type=Path, nargs="?", default=DATA_FILE, help=f"the coverage file, without it {DATA_FILE}")
-    gap.add_argument("--lock", type=Path, help=f"the lock file, without it {LOCK_NAME} here")
-    gap.add_argument("--today", type=_parse_date, default=None, help="the day by which waivers are judged, YYYY-MM-DD")
-    gap.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    gap.set_defaults(run=run_gap)
+            default = "out/state-coverage.html" if name == "html" else "standard output"
+            parser.add_argument("--out", type=Path, metavar="FILE", help=f"where to write it (default {default})")
+    gap = add_command(
+        commands,
+        "gap",
+        "List what production has reached and no test has.",
+        "holdover coverage gap production.json",
+        {0: "the gap is empty or waived", 1: "part of the gap is not waived"},
+        run=run_gap,
+    )
+    gap.add_argument("profile", type=Path, metavar="PROFILE", help="what `holdover coverage profile` has written")
+    _add_data_argument(gap)
+    _add_lock_option(gap)
+    gap.add_argument(
+        "--today",
+        type=_parse_date,
+        default=None,
+        metavar="DATE",
+        help="the day on which waivers are judged, YYYY-MM-DD (default today)",
+    )
+    add_json_option(gap)
 
 
-def _add_files(parts: Any) -> None:
-    file_parser = parts.add_parser("combine", help="several coverage files as one: workers, machines, suites")
-    file_parser.add_argument("files", type=Path, nargs="+")
-    file_parser.add_argument("--out", type=Path, default=DATA_FILE, help=f"where to write, without it {DATA_FILE}")
-    file_parser.set_defaults(run=run_combine)
-    file_parser = parts.add_parser("diff", help="which cells a change loses, against a base")
-    file_parser.add_argument("base", type=Path, help="the coverage file of the base")
-    file_parser.add_argument(
-        "file", type=Path, nargs="?", default=DATA_FILE, help=f"the coverage file, without it {DATA_FILE}"
+def _add_files(commands: Any) -> None:
+    done = {0: "done"}
+    parser = add_command(
+        commands,
+        "combine",
+        "Combine several coverage files into one.",
+        "holdover coverage combine worker-1.json worker-2.json",
+        done,
+        details="Use it for the files of several workers, machines or suites.",
+        run=run_combine,
     )
-    file_parser.add_argument("--lock", type=Path, help=f"the lock file, without it {LOCK_NAME} here")
-    file_parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    file_parser.set_defaults(run=run_diff)
-    file_parser = parts.add_parser(
-        "profile", help="the cells seen in production, from journals and the guard's counter"
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="the coverage files")
+    parser.add_argument(
+        "--out", type=Path, default=DATA_FILE, metavar="FILE", help=f"where to write the result (default {DATA_FILE})"
     )
-    file_parser.add_argument(
-        "sources", type=Path, nargs="+", help="journal.jsonl, cells.json, or folders that hold them"
+    parser = add_command(
+        commands,
+        "diff",
+        "List the cells that a change loses and gains.",
+        "holdover coverage diff base.json",
+        {0: "no cell is lost", 1: "at least one cell is lost"},
+        run=run_diff,
     )
-    file_parser.add_argument("--lock", type=Path, help=f"the lock file, without it {LOCK_NAME} here")
-    file_parser.add_argument("--out", type=Path, default=Path("production.json"), help="where to write the profile")
-    file_parser.set_defaults(run=run_profile)
-    file_parser = parts.add_parser("axes", help="the axes there are, their values in words")
-    file_parser.add_argument("--lock", type=Path, help=f"the lock file, without it {LOCK_NAME} here")
-    file_parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    file_parser.set_defaults(run=run_axes)
+    parser.add_argument("base", type=Path, metavar="BASE", help="the coverage file from before the change")
+    _add_data_argument(parser)
+    _add_lock_option(parser)
+    add_json_option(parser)
+    parser = add_command(
+        commands,
+        "profile",
+        "Write the cells that production has reached.",
+        "holdover coverage profile /var/lib/desk/guard",
+        done,
+        run=run_profile,
+    )
+    parser.add_argument(
+        "sources",
+        type=Path,
+        nargs="+",
+        metavar="SOURCE",
+        help="a guard's journal.jsonl or cells.json, or a directory that contains them",
+    )
+    _add_lock_option(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("production.json"),
+        metavar="FILE",
+        help="where to write the profile (default production.json)",
+    )
+    parser = add_command(
+        commands, "axes", "List the axes with their values in words.", "holdover coverage axes", done, run=run_axes
+    )
+    _add_lock_option(parser)
+    add_json_option(parser)
 
 
-def _add_lock(parts: Any) -> None:
-    lock_parser = _add_part(
-        parts, "propose", run_propose, "rules that would fit what was never reached; a person accepts them"
+def _add_rules(commands: Any) -> None:
+    parser = _add_part(
+        commands,
+        "propose",
+        run_propose,
+        "Propose rules for cells that were never reached; a person accepts them.",
+        "propose --min 50",
     )
-    lock_parser.add_argument(
-        "--min", type=int, default=20, metavar="N", help="how many chances something must have had"
+    parser.add_argument(
+        "--min", type=int, default=20, metavar="N", help="propose only what had at least N chances (default 20)"
     )
-    lock_parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    lock_parser = _add_part(
-        parts, "accept", run_accept, "accept a rule: what it speaks of cannot be, and a run that gets there fails"
+    add_json_option(parser)
+    parser = _add_part(
+        commands,
+        "accept",
+        run_accept,
+        "Accept a rule: its cells cannot occur, and a run that reaches one fails.",
+        'accept --name no-orders-when-flat --when orders=none --reason "the desk cancels first"',
     )
-    lock_parser.add_argument(
-        "--name", required=True, help="the rule's name; a proposal's, unless --when or --at says the rule"
+    parser.add_argument(
+        "--name", required=True, help="the name of the rule; a proposed one, unless --when or --at defines it"
     )
-    lock_parser.add_argument("--when", action="append", default=[], metavar="AXIS=VALUE[,VALUE]", help="what cannot be")
-    lock_parser.add_argument(
-        "--at", action="append", default=[], metavar="TRANSITION", help="only when this comes about"
+    parser.add_argument(
+        "--when",
+        action="append",
+        default=[],
+        metavar="AXIS=VALUE[,VALUE]",
+        help="the values that cannot occur together; may be repeated",
     )
-    lock_parser.add_argument("--min", type=int, default=20, metavar="N", help="as for propose")
-    _add_operator_options(lock_parser)
-    lock_parser = _add_part(parts, "retire", run_retire, "take an accepted rule out, with a reason", data=False)
-    lock_parser.add_argument("--name", required=True, help="the rule's name")
-    _add_operator_options(lock_parser)
-    lock_parser = _add_part(
-        parts, "waive", run_waive, "let a gap, or an invariant without occasion, pass until a date", data=False
+    parser.add_argument(
+        "--at", action="append", default=[], metavar="TRANSITION", help="only after this transition; may be repeated"
     )
-    lock_parser.add_argument("--name", required=True, help="as the gap is named; `invariant NAME` for an invariant")
-    lock_parser.add_argument(
-        "--until", type=_parse_date, required=True, help="the last day on which it passes, YYYY-MM-DD"
+    parser.add_argument(
+        "--min", type=int, default=20, metavar="N", help="consider proposals with at least N chances (default 20)"
     )
-    _add_operator_options(lock_parser)
-    lock_parser = _add_part(
-        parts, "ratchet", run_ratchet, "raise the thresholds to what is covered; lower one with a reason"
+    _add_operator_options(parser)
+    parser = _add_part(
+        commands,
+        "retire",
+        run_retire,
+        "Remove an accepted rule, with a reason.",
+        'retire --name no-orders-when-flat --reason "the desk changed"',
+        data=False,
     )
-    lock_parser.add_argument(
-        "--lower", action="append", default=[], metavar="NAME=N", help=f"set one of {', '.join(THRESHOLDS)} lower"
+    parser.add_argument("--name", required=True, help="the name of the rule")
+    _add_operator_options(parser)
+
+
+def _add_thresholds(commands: Any) -> None:
+    parser = _add_part(
+        commands,
+        "waive",
+        run_waive,
+        "Let a gap, or an invariant that was never exercised, pass until a date.",
+        'waive --name "invariant clock-monotone" --until 2027-01-31 --reason "test follows"',
+        data=False,
     )
-    lock_parser.add_argument("--corpus", type=Path, metavar="DIR", help="raise those of the corpus, too")
-    _add_operator_options(lock_parser, reason=False)
+    parser.add_argument("--name", required=True, help="the name of the gap, or `invariant NAME`")
+    parser.add_argument(
+        "--until", type=_parse_date, required=True, metavar="DATE", help="the last day of the waiver, YYYY-MM-DD"
+    )
+    _add_operator_options(parser)
+    parser = _add_part(
+        commands,
+        "ratchet",
+        run_ratchet,
+        "Raise the thresholds to the current coverage, or lower one with a reason.",
+        "ratchet",
+    )
+    parser.add_argument(
+        "--lower",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help=f"lower one of {', '.join(THRESHOLDS)}; may be repeated",
+    )
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="also raise the thresholds of this corpus")
+    _add_operator_options(parser, reason=False)
 
 
 def _add_operator_options(parser: argparse.ArgumentParser, *, reason: bool = True) -> None:
-    parser.add_argument("--reason", required=reason, default="", help="why")
-    parser.add_argument("--by", default=None, help="who; without it the user logged in")
+    parser.add_argument("--reason", required=reason, default="", help="why; it is written into the lock file")
+    parser.add_argument("--by", default=None, metavar="NAME", help="who decides this (default: the user logged in)")
 
 
 # -- reports --------------------------------------------------------------------------------------------------------
@@ -215,7 +330,7 @@ def run_gap(arguments: argparse.Namespace) -> int:
     for message in expired:
         print(message)
     waived = len(numbers.waived_gaps(today))
-    print(f"{len(open_)} seen in production and in no test" + (f", and {waived} waived" if waived else ""))
+    print(f"{len(open_)} reached in production and in no test" + (f", and {waived} waived" if waived else ""))
     return int(bool(open_))
 
 
@@ -245,7 +360,7 @@ def run_diff(arguments: argparse.Namespace) -> int:
         print(f"- {place}")
     for place in numbers.gained_places:
         print(f"+ {place}")
-    print(f"this change loses {len(numbers.lost_places)} and wins {len(numbers.gained_places)}")
+    print(f"this change loses {len(numbers.lost_places)} and gains {len(numbers.gained_places)}")
     return int(bool(numbers.lost_places))
 
 
@@ -426,7 +541,7 @@ def _parse_date(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date, should be YYYY-MM-DD") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date, YYYY-MM-DD") from None
 
 
 def _parse_axis_values(conditions: list[str]) -> dict[str, list[str]]:

@@ -8,19 +8,25 @@ import time
 from pathlib import Path
 from typing import Any
 
+from holdover.cli.commands import add_verb
+from holdover.cli.options import add_json_option
 from holdover.shadow import check_cutover, cutover_text, read_shadow_config
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "cutover",
-        help="may the candidate go live?",
-        description="Exit codes: 0 eligible, 1 not eligible, 3 when no condition is unmet but one cannot be told.",
+        "holdover cutover --config shadow.toml",
+        {0: "eligible", 1: "not eligible", 3: "no condition is unmet, but one is unknown"},
+        details="Lists every condition of the cutover and whether it is met.",
+        run=run,
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the shadow's configuration")
-    parser.add_argument("--json", action="store_true")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="the configuration of the shadow run, TOML"
+    )
+    add_json_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,31 +15,54 @@ from typing import Any
 from tqdm import tqdm
 
 from holdover.catalogue import Catalogue
+from holdover.cli.commands import add_verb
+from holdover.cli.options import (
+    add_catalogue_option,
+    add_fault_option,
+    add_instrument_option,
+    add_json_option,
+    add_out_option,
+    add_recordings_option,
+    add_seed_option,
+    add_subject_option,
+)
 from holdover.coverage import CoverageCollector
 from holdover.harness.cycle import CycleResult, run_cycle
 from holdover.harness.schedule import DEFAULT_SCHEDULE, read_schedule
 from holdover.harness.subject import Plan, resolve_factory
+from holdover.model.spelling import suggest_spelling
 from holdover.recording import RecordingError, RecordingStore, bundled_store
 from holdover.report import cycle_json, cycle_page, cycle_text
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("cycle", help="persist, replay, assert, freeze: the carried arm beside the fresh one")
-    parser.add_argument("--subject", default="desk", help="desk (the default), or MODULE:NAME")
-    parser.add_argument("--recordings", type=Path, help="a folder of recordings; without it the bundled simulated ones")
-    parser.add_argument("--instrument", help="SYM[,SYM...]; without it the first at hand")
-    parser.add_argument("--from", dest="first", help="the first trading day, YYYY-MM-DD")
-    parser.add_argument("--days", type=int, help="how many consecutive recorded days; without it all")
-    parser.add_argument("--schedule", type=Path, help="a schedule in JSON")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--fault", action="append", default=[], help="switch a seeded fault of the desk on")
-    parser.add_argument("--arm", choices=("both", "carried", "fresh"), default="both")
-    parser.add_argument("--catalogue", action="append", default=[], help="a folder or package of further invariants")
-    parser.add_argument("--out", type=Path, default=Path("out/cycle"), help="where journals, snapshots and report go")
-    parser.add_argument("--state-cov", type=Path, metavar="FILE", help="write what the cycle covers of the states")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.set_defaults(run=run)
+    parser = add_verb(
+        verbs,
+        "cycle",
+        "holdover cycle --instrument ACME --days 2",
+        {0: "every invariant holds", 1: "an invariant is breached", 3: "could not tell: a run failed or was empty"},
+        details="The carried arm keeps its state from day to day, the fresh arm starts each day from an empty state. "
+        "The first difference between the two points to the bug.",
+        run=run,
+    )
+    add_subject_option(parser)
+    add_recordings_option(parser)
+    add_instrument_option(parser)
+    parser.add_argument(
+        "--from", dest="first", metavar="DAY", help="the first trading day, YYYY-MM-DD; default: the first one recorded"
+    )
+    parser.add_argument("--days", type=int, metavar="N", help="the number of consecutive days; default: all recorded")
+    parser.add_argument("--schedule", type=Path, metavar="FILE", help="a schedule, JSON; default: a restart every day")
+    add_seed_option(parser)
+    add_fault_option(parser)
+    parser.add_argument(
+        "--arm", choices=("both", "carried", "fresh"), default="both", help="which runs to make (default both)"
+    )
+    add_catalogue_option(parser)
+    add_out_option(parser, "out/cycle", "journals, snapshots and the report")
+    parser.add_argument("--state-cov", type=Path, metavar="FILE", help="write the state coverage of the runs to FILE")
+    add_json_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -103,15 +126,20 @@ def select_symbols(store: RecordingStore, instruments: str | None) -> list[str]:
     """Return the requested instruments, or the first recorded one. Raises `RecordingError` for one without a
     recording.
     """
-    at_hand = store.symbols()
-    if not at_hand:
-        raise RecordingError(f"{store.directory}: no recording (*.hrec) in it; import some: holdover recording import")
+    available = store.symbols()
+    if not available:
+        raise RecordingError(
+            f"{store.directory}: no recording (*.hrec) in it. To import some, run: holdover recording import --help"
+        )
     symbols = (
-        [symbol.strip().upper() for symbol in instruments.split(",") if symbol.strip()] if instruments else at_hand[:1]
+        [symbol.strip().upper() for symbol in instruments.split(",") if symbol.strip()]
+        if instruments
+        else available[:1]
     )
     for symbol in symbols:
-        if symbol not in at_hand:
-            raise RecordingError(f"no recording of {symbol} in {store.directory}; at hand: {', '.join(at_hand)}")
+        if symbol not in available:
+            hint = suggest_spelling(symbol, available) or f"; available: {', '.join(available)}"
+            raise RecordingError(f"no recording of {symbol} in {store.directory}{hint}")
     return list(dict.fromkeys(symbols))
 
 
@@ -124,11 +152,11 @@ def select_days(store: RecordingStore, symbols: list[str], first: str | None, co
     if count is not None and count < 1:
         raise RecordingError(f"--days is {count}, should be 1 or more")
     if first is not None and first not in common:
-        raise RecordingError(f"no recording of {', '.join(symbols)} on {first}; at hand: {', '.join(common)}")
+        raise RecordingError(f"no recording of {', '.join(symbols)} on {first}; available: {', '.join(common)}")
     days = common[common.index(first) if first else 0 :]
     if count is not None and len(days) < count:
         raise RecordingError(
-            f"{count} days asked for from {days[0] if days else first}, at hand are {len(days)}: {', '.join(days)}"
+            f"--days {count} from {days[0] if days else first}, but only {len(days)} are recorded: {', '.join(days)}"
         )
     days = days[:count]
     if not days:
@@ -137,7 +165,7 @@ def select_days(store: RecordingStore, symbols: list[str], first: str | None, co
         expected = store.get(symbols[0], day).meta.next_session
         if expected and expected < after:
             raise RecordingError(
-                f"{expected} follows {day} in the calendar and is not recorded (the next at hand is {after}); "
-                f"choose days that follow each other"
+                f"{expected} follows {day} in the calendar and is not recorded (the next recorded day is {after}); "
+                f"choose consecutive days"
             )
     return days

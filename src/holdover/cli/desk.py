@@ -9,48 +9,78 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from holdover.cli.commands import CommandParser, add_command, add_subcommands, add_verb
+from holdover.cli.options import add_json_option
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    desk = verbs.add_parser("desk", help="the reference desk live, over FIX")
-    acts = desk.add_subparsers(dest="act", metavar="ACT", required=True)
-    start = acts.add_parser(
+    desk = add_verb(
+        verbs,
+        "desk",
+        "holdover desk status --config desk.toml",
+        {0: "done", 1: "not done, or a scope is frozen", 3: "no desk answers, or its store is lost"},
+    )
+    commands = add_subcommands(desk, "act")
+    start = add_command(
+        commands,
         "run",
-        help="trade until it is stopped",
-        description="A daemon by one TOML file: [desk], [fix], [[strategy]] beside a guard's tables. It comes up from "
-        "its store and reconciles after each logon; a freeze outlives it.",
+        "Trade until stopped.",
+        "holdover desk run --config desk.toml",
+        {0: "stopped, and nothing is frozen", 1: "stopped, and a scope is frozen", 3: "its store is lost"},
+        details="A daemon with one TOML file: the tables [desk], [fix] and [[strategy]], and those of a guard. It "
+        "restores its state from its store and reconciles after each logon. A freeze outlives it.",
+        run=run,
     )
-    start.add_argument("--config", type=Path, required=True, metavar="FILE")
-    start.add_argument("--fault", default="", metavar="NAME", help="a drill: switch a seeded fault on, see faults")
+    start.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration, TOML")
     start.add_argument(
-        "--fault-after", type=float, metavar="SECONDS", help="so long after it has begun; without it from the start"
+        "--fault", default="", metavar="NAME", help="for a drill: enable a seeded fault; see `holdover faults`"
     )
-    start.set_defaults(run=run)
-    submit = _add_request(acts, "submit", "send a slice of a strategy at once")
-    submit.add_argument("strategy", metavar="STRATEGY")
-    submit.add_argument("quantity", metavar="QUANTITY")
-    submit.add_argument("--offset", type=int, default=0, metavar="N", help="price increments behind the touch")
-    cancel = _add_request(acts, "cancel", "cancel an order")
-    cancel.add_argument("order", metavar="CLORDID", help="any ClOrdID of its chain")
-    _add_request(acts, "status", "how it stands: link, orders, positions, what is frozen")
+    start.add_argument(
+        "--fault-after",
+        type=float,
+        metavar="SECONDS",
+        help="enable it so long after trading has begun; default: from the start",
+    )
+    submit = _add_request(
+        commands, "submit", "Send a slice of a strategy now.", "submit accumulate 100 --config desk.toml"
+    )
+    submit.add_argument("strategy", metavar="STRATEGY", help="the name of the strategy in the configuration")
+    submit.add_argument("quantity", metavar="QUANTITY", help="the quantity, as a decimal number")
+    submit.add_argument(
+        "--offset", type=int, default=0, metavar="N", help="price increments behind the best price (default 0)"
+    )
+    cancel = _add_request(commands, "cancel", "Cancel an order.", "cancel A1-17 --config desk.toml")
+    cancel.add_argument("order", metavar="CLORDID", help="any ClOrdID of the order's replace chain")
+    _add_request(
+        commands,
+        "status",
+        "Show the link, open orders, positions and freezes.",
+        "status --config desk.toml",
+    )
 
 
-def _add_request(acts: Any, name: str, help_text: str) -> Any:
-    parser = acts.add_parser(name, help=help_text, description="0 done, 1 not done, 3 no desk answers.")
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--json", action="store_true")
-    parser.set_defaults(run=run_request)
+def _add_request(commands: Any, name: str, sentence: str, example: str) -> CommandParser:
+    exits = {0: "done", 1: "not done; the reason is printed", 3: "no desk answers"}
+    parser = add_command(commands, name, sentence, f"holdover desk {example}", exits, run=run_request)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration of the desk")
+    add_json_option(parser)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the daemon; returns 0 after a clean stop, 1 when a scope is frozen, 3 when its store is lost."""
     from holdover.adapters.fix.config import read_live_config
+    from holdover.adapters.fix.drill import FaultDrill
     from holdover.adapters.fix.live_desk import LiveDesk
     from holdover.desk.tables import DeskStoreError
 
     try:
-        live = LiveDesk(read_live_config(arguments.config), fault=arguments.fault, fault_after_s=arguments.fault_after)
+        config = read_live_config(arguments.config)
+        drill = FaultDrill(arguments.fault, arguments.fault_after, config.directory) if arguments.fault else None
+        live = LiveDesk(config, parts=drill.parts if drill is not None else None)
+        if drill is not None:
+            drill.attach(live)
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, lambda *signal_arguments: live.stop())
         live.run()
@@ -63,8 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 def run_request(arguments: argparse.Namespace) -> int:
     """Send a request to the running daemon; returns the exit code."""
     from holdover.adapters.fix.config import read_live_config
-    from holdover.adapters.fix.live_desk import DeskNotRunningError
-    from holdover.adapters.fix.live_desk import send_command as asked
+    from holdover.adapters.fix.live_desk import DeskNotRunningError, send_command
 
     request: dict[str, Any] = {"act": arguments.act}
     if arguments.act == "submit":
@@ -72,7 +101,7 @@ def run_request(arguments: argparse.Namespace) -> int:
     elif arguments.act == "cancel":
         request["order"] = arguments.order
     try:
-        answer = asked(read_live_config(arguments.config).directory, request)
+        answer = send_command(read_live_config(arguments.config).directory, request)
     except DeskNotRunningError as problem:
         print(f"holdover: {problem}", file=sys.stderr)
         return 3
@@ -91,7 +120,7 @@ def run_request(arguments: argparse.Namespace) -> int:
 def _print_status(status: dict[str, Any]) -> None:
     link = status["link"]
     state = f"UP epoch {link['epoch']} in {link['in_seq']}" if link["up"] else "DOWN"
-    trading = "" if status["trading"] else ", waiting for its feed"
+    trading = "" if status["trading"] else ", waiting for the feed"
     print(f"{status['trade_date']}  link {state}  reconciled {'yes' if status['reconciled'] else 'no'}{trading}")
     for order in status["open_orders"]:
         progress = f"{order.get('cum_qty', 0)}/{order['order_qty']}"

@@ -15,8 +15,19 @@ import msgspec
 from tqdm import tqdm
 
 from holdover.catalogue import Catalogue
+from holdover.cli.commands import add_verb
 from holdover.cli.corpus_replay import replay_corpus_first
 from holdover.cli.cycle import select_days, select_symbols
+from holdover.cli.options import (
+    add_catalogue_option,
+    add_fault_option,
+    add_instrument_option,
+    add_json_option,
+    add_out_option,
+    add_recordings_option,
+    add_seed_option,
+    add_subject_option,
+)
 from holdover.explore.corpus import Corpus
 from holdover.explore.pairs import SECOND_KINDS
 from holdover.explore.player import PlayResult, play
@@ -26,61 +37,115 @@ from holdover.explore.sweep import SweepResult, schedule_from_result, sweep, swe
 from holdover.explore.walk import ALL_KINDS, SweepSpec, open_recordings
 from holdover.harness.snapshot import Snapshot
 from holdover.harness.subject import Plan, SubjectError, resolve_factory
+from holdover.model.spelling import suggest_spelling
 from holdover.recording import RecordingStore, bundled_store
 from holdover.report import pairs_json, pairs_text, play_text, sweep_json, sweep_text
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verbs."""
-    parser = verbs.add_parser("sweep", help="every fault at every mutation and message of a recorded day")
+    parser = add_verb(
+        verbs,
+        "sweep",
+        "holdover sweep --instrument ACME --kinds kill,cut --budget 60",
+        {0: "every trial holds", 1: "a trial has a breach", 3: "could not tell: stopped early or a trial is undecided"},
+        details="Each trial does one fault at one point of the day and follows the run until its state is again that "
+        "of the undisturbed day. A sweep that was stopped continues when the same command runs again.",
+        run=run_sweep,
+    )
     add_spec_options(parser)
-    parser.add_argument("--kinds", help=f"some of {','.join(ALL_KINDS)}; without it all")
-    parser.add_argument("--day", help="the day that is swept; without it the first that has a recorded day before it")
-    parser.add_argument("--budget", type=float, default=0, help="seconds; without it until every point has run")
-    parser.add_argument("--workers", type=int, help="how many pieces at a time; without it 2, or what the cluster has")
-    parser.add_argument("--executor", choices=("processes", "dask"), default="processes", help="who does the pieces")
-    parser.add_argument("--scheduler", default="", help="HOST:PORT of the Dask scheduler")
-    parser.add_argument("--classes", action="store_true", help="cut the link once a step, and not at every mutation")
+    _add_sweep_options(parser)
+    _add_pool_options(parser)
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="play this corpus first")
+    parser.add_argument("--fresh", action="store_true", help="start over instead of continuing an earlier sweep")
+    add_out_option(parser, "out/sweep", "the log, the summary and failing schedules")
+    add_json_option(parser)
+    replay_parser = add_verb(
+        verbs,
+        "replay",
+        "holdover replay out/sweep/found-0.json",
+        {0: "every invariant holds", 1: "an invariant is breached", 3: "could not tell: the run failed"},
+        run=run_replay,
+    )
+    replay_parser.add_argument("schedule", type=Path, metavar="SCHEDULE", help="the schedule to play, JSON")
+    add_recordings_option(replay_parser)
+    add_catalogue_option(replay_parser)
+    add_out_option(replay_parser, "out/replay", "the journal")
+    replay_parser.add_argument("--to-breach", action="store_true", help="stop at the first breach")
+    add_json_option(replay_parser)
+
+
+def _add_sweep_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kinds", metavar="KIND[,KIND...]", help=f"the kinds of fault, of {','.join(ALL_KINDS)}; default: all"
+    )
+    parser.add_argument(
+        "--day", metavar="DAY", help="the day to sweep, YYYY-MM-DD; default: the first that follows a recorded day"
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="stop after so many seconds; default: no limit",
+    )
+    parser.add_argument("--classes", action="store_true", help="cut the link once a step instead of at every mutation")
     parser.add_argument(
         "--pairs",
         nargs="?",
         const=",".join(SECOND_KINDS),
-        help=f"after each fault a second one of these kinds; without a value {','.join(SECOND_KINDS)}",
+        metavar="KIND[,KIND...]",
+        help=f"try a second fault of these kinds after each first one; without a value {','.join(SECOND_KINDS)}",
     )
     parser.add_argument(
-        "--within", type=float, default=30, help="how long after the first the second may come, seconds"
+        "--within",
+        type=float,
+        default=30,
+        metavar="SECONDS",
+        help="for --pairs: the longest time between the two faults (default 30)",
     )
-    parser.add_argument("--since", type=float, help="from where in the day, as a fraction; 0.0, and 0.5 for pairs")
-    parser.add_argument("--until", type=float, help="up to where in the day; 1.0, and 0.505 for pairs")
-    parser.add_argument("--upgrade", default="", help="MODULE:NAME that `upgrade` brings up; without it the subject")
+    parser.add_argument(
+        "--since",
+        type=float,
+        metavar="FRACTION",
+        help="the begin of the swept part of the day (default 0.0; with --pairs 0.5)",
+    )
+    parser.add_argument(
+        "--until",
+        type=float,
+        metavar="FRACTION",
+        help="the end of the swept part of the day (default 1.0; with --pairs 0.505)",
+    )
+    parser.add_argument(
+        "--upgrade",
+        default="",
+        metavar="MODULE:NAME",
+        help="the version that the fault `upgrade` starts; default: the subject itself",
+    )
     parser.add_argument("--to-breach", action="store_true", help="stop at the first breach")
-    parser.add_argument("--corpus", type=Path, help="a corpus that is played first")
-    parser.add_argument("--fresh", action="store_true", help="begin anew where an earlier sweep has left its log")
-    parser.add_argument("--out", type=Path, default=Path("out/sweep"))
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.set_defaults(run=run_sweep)
-    replay_parser = verbs.add_parser("replay", help="play a schedule, to the same journal anywhere")
-    replay_parser.add_argument("schedule", type=Path)
-    replay_parser.add_argument(
-        "--recordings", type=Path, help="a folder of recordings; without it the bundled simulated ones"
+
+
+def _add_pool_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="pieces to run at a time; default: 2, or what the cluster has"
     )
-    replay_parser.add_argument(
-        "--catalogue", action="append", default=[], help="a folder or package of further invariants"
+    parser.add_argument(
+        "--executor",
+        choices=("processes", "dask"),
+        default="processes",
+        help="what runs the pieces (processes)",
     )
-    replay_parser.add_argument("--out", type=Path, default=Path("out/replay"))
-    replay_parser.add_argument("--to-breach", action="store_true", help="end at the first breach")
-    replay_parser.add_argument("--json", action="store_true")
-    replay_parser.set_defaults(run=run_replay)
+    parser.add_argument("--scheduler", default="", metavar="HOST:PORT", help="the Dask scheduler, for --executor dask")
 
 
 def add_spec_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that select what to explore."""
-    parser.add_argument("--subject", default="desk", help="desk (the default), or MODULE:NAME")
-    parser.add_argument("--recordings", type=Path, help="a folder of recordings; without it the bundled simulated ones")
-    parser.add_argument("--instrument", help="SYM[,SYM...]; without it the first at hand")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--fault", action="append", default=[], help="switch a seeded fault of the desk on")
-    parser.add_argument("--catalogue", action="append", default=[], help="a folder or package of further invariants")
+    add_subject_option(parser)
+    add_recordings_option(parser)
+    add_instrument_option(parser)
+    add_seed_option(parser)
+    add_fault_option(parser)
+    add_catalogue_option(parser)
 
 
 def spec_from_options(arguments: argparse.Namespace, day: str | None = None, kinds: str | None = None) -> SweepSpec:
@@ -89,7 +154,7 @@ def spec_from_options(arguments: argparse.Namespace, day: str | None = None, kin
     symbols = select_symbols(store, arguments.instrument)
     days = select_days(store, symbols, None, None)
     if day is not None and day not in days:
-        raise ValueError(f"no recording of {', '.join(symbols)} on {day}; at hand: {', '.join(days)}")
+        raise ValueError(f"no recording of {', '.join(symbols)} on {day}; available: {', '.join(days)}")
     day_index = days.index(day) if day is not None else min(1, len(days) - 1)
     if day is None and len(days) == 2:
         day_index = 0  # leaves a day after it for the overnight faults
@@ -114,7 +179,8 @@ def parse_kinds(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in ALL_KINDS:
-            raise ValueError(f"no kind is called {name!r}; there are {', '.join(ALL_KINDS)}")
+            hint = suggest_spelling(name, ALL_KINDS) or f"; there are {', '.join(ALL_KINDS)}"
+            raise ValueError(f"no kind is called {name!r}{hint}")
     return names
 
 
@@ -214,9 +280,9 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     print(json.dumps(summary) if arguments.json else text)
     verdicts = [swept.verdict for swept in results]
     if any(swept.is_stopped for swept in results):
-        pieces = f"{sum(sweep_result.pieces_done for sweep_result in results)} of {sum(one.pieces for one in results)}"
+        done, total = sum(swept.pieces_done for swept in results), sum(swept.pieces for swept in results)
         print(
-            f"holdover: stopped; {pieces} pieces are kept in {arguments.out}, and the same command goes on from there",
+            f"holdover: stopped; {done} of {total} pieces are saved in {arguments.out}; to continue, run it again",
             file=sys.stderr,
         )
         return 1 if "breach" in verdicts else 3

@@ -14,9 +14,17 @@ import msgspec
 from tqdm import tqdm
 
 from holdover.catalogue import Catalogue
+from holdover.cli.commands import CommandParser, add_command, add_subcommands, add_verb
 from holdover.cli.corpus_replay import load_axes, replay_corpus_first, replay_with_progress, save_new_witnesses
 from holdover.cli.cycle import select_days, select_symbols
 from holdover.cli.explore import add_spec_options
+from holdover.cli.options import (
+    add_catalogue_option,
+    add_instrument_option,
+    add_json_option,
+    add_out_option,
+    add_recordings_option,
+)
 from holdover.coverage.lock import LOCK_NAME
 from holdover.desk.faults import FAULTS
 from holdover.explore.corpus import Corpus
@@ -24,10 +32,11 @@ from holdover.explore.fault_table import DETECTION_METHODS, FaultRow, FaultRowSt
 from holdover.explore.player import open_store_for
 from holdover.explore.schedule import KINDS, Schedule, read_schedule
 from holdover.explore.search import SEARCH_KINDS, Search, SearchResult
-from holdover.explore.shrink import Shrinker, render_pytest, shorten_from_snapshot
+from holdover.explore.shrink import Shrinker, ShrinkResult, render_pytest, shorten_from_snapshot
 from holdover.explore.walk import make_scratch_directory
 from holdover.explore.witness import Witnesses
 from holdover.harness.subject import Plan, resolve_factory
+from holdover.model.spelling import suggest_spelling
 from holdover.recording import RecordingStore, bundled_store
 from holdover.report import (
     corpus_json,
@@ -43,71 +52,175 @@ from holdover.runtime.files import write_whole
 
 def add_parser(verbs: Any) -> None:
     """Add the verbs."""
-    search = verbs.add_parser("search", help="look for what fails, from an archive of states")
-    add_spec_options(search)
-    search.add_argument("--budget", type=float, default=60, help="seconds")
-    search.add_argument("--bursts", type=int, default=0, help="so many bursts, whatever the time")
-    search.add_argument("--kinds", help=f"some of {','.join(SEARCH_KINDS)}; without it all")
-    search.add_argument("--until", type=float, default=1.0, help="only so far into each day, as a fraction")
-    search.add_argument("--to-breach", action="store_true", help="stop at the first breach")
-    search.add_argument("--corpus", type=Path, help="a corpus: played first; gets a witness for each new cell")
-    search.add_argument("--out", type=Path, default=Path("out/search"))
-    search.add_argument("--json", action="store_true")
-    search.set_defaults(run=run_search)
-    shrink = verbs.add_parser("shrink", help="the shortest story that fails in the same way")
-    shrink.add_argument("schedule", type=Path)
-    shrink.add_argument("--recordings", type=Path)
-    shrink.add_argument("--catalogue", action="append", default=[])
-    shrink.add_argument("--mark", default="", help="SUBSYSTEM/INVARIANT to shrink for; without it the first breached")
-    shrink.add_argument("--plays", type=int, default=400, help="how many plays it may take")
-    shrink.add_argument("--out", type=Path, default=Path("out/shrink"))
-    shrink.add_argument("--json", action="store_true")
-    shrink.set_defaults(run=run_shrink)
-    _add_corpus(verbs.add_parser("corpus", help="schedules that are kept: check, play, add, retire"))
-    faults = verbs.add_parser("faults", help="each seeded fault of the desk, looked for in each way")
-    faults.add_argument("--fault", action="append", default=[], help="only these; without it all")
-    faults.add_argument("--ways", default=",".join(DETECTION_METHODS), help=f"some of {','.join(DETECTION_METHODS)}")
-    faults.add_argument("--budget", type=float, default=60, help="seconds for each way and fault")
-    faults.add_argument("--plays", type=int, default=600, help="how many plays shrinking may take")
-    faults.add_argument("--tests", type=Path, default=Path("tests"), help="where the project's own tests are")
-    faults.add_argument("--recordings", type=Path)
-    faults.add_argument("--instrument")
-    faults.add_argument("--out", type=Path, default=Path("out/faults"), help="rows that are there already stand")
-    faults.add_argument("--again", action="store_true", help="look again for what has a row already")
-    faults.add_argument("--as-is", action="store_true", help="look for nothing, tell what is there")
-    faults.add_argument("--markdown", type=Path, help="a file for the table as a page")
-    faults.add_argument("--json", action="store_true")
-    faults.set_defaults(run=run_faults)
-
-
-def _add_corpus(parser: argparse.ArgumentParser) -> None:
-    subparsers = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    check = subparsers.add_parser("check", help="whether anything is gone, changed or slipped in")
-    list_parser = subparsers.add_parser("list", help="what is in it, and what was taken out, with the reasons")
-    list_parser.add_argument("--cells", action="store_true", help="each cell with its witness")
-    replay = subparsers.add_parser(
-        "play", help="play all of it: schedules must end as they should, witnesses reach their cells"
+    _add_search(verbs)
+    shrink = add_verb(
+        verbs,
+        "shrink",
+        "holdover shrink out/search/found-0.json",
+        {1: "the shrunk schedule is written; it fails", 2: "usage error, bad input, or a schedule that does not fail"},
+        run=run_shrink,
     )
-    replay.add_argument("--recordings", type=Path)
-    add = subparsers.add_parser("add", help="add a schedule")
-    add.add_argument("schedule", type=Path)
-    kind = add.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--name", help="such as regressions/NAME.json")
-    kind.add_argument("--witness", action="store_true", help="as the witness of the cells that have none")
-    add.add_argument("--why", default="", help="why it is there; a witness needs none")
-    add.add_argument("--recordings", type=Path)
-    retire = subparsers.add_parser("retire", help="take a schedule, a witness or a cell out, with a reason")
-    retire.add_argument("name")
-    retire.add_argument("--why", required=True)
-    retire.add_argument("--by", required=True)
-    for subparser in (check, list_parser, replay, add, retire):
-        subparser.add_argument("--corpus", type=Path, default=Path("corpus"))
-        subparser.add_argument(
-            "--lock", type=Path, help=f"the lock file that names the axes, without it {LOCK_NAME} here"
+    shrink.add_argument("schedule", type=Path, metavar="SCHEDULE", help="the failing schedule, JSON")
+    add_recordings_option(shrink)
+    add_catalogue_option(shrink)
+    shrink.add_argument(
+        "--mark",
+        default="",
+        metavar="SUBSYSTEM/INVARIANT",
+        help="the breach to preserve; default: the first one of the schedule",
+    )
+    shrink.add_argument("--plays", type=int, default=400, metavar="N", help="play at most N schedules (default 400)")
+    add_out_option(shrink, "out/shrink", "the schedule, its test and its timeline")
+    add_json_option(shrink)
+    _add_corpus(
+        add_verb(
+            verbs,
+            "corpus",
+            "holdover corpus check",
+            {0: "the corpus is intact, and its schedules end as expected", 1: "there are problems; each one is listed"},
         )
-        subparser.add_argument("--catalogue", action="append", default=[])
-        subparser.add_argument("--json", action="store_true")
-        subparser.set_defaults(run=run_corpus)
+    )
+    _add_faults(verbs)
+
+
+def _add_search(verbs: Any) -> None:
+    search = add_verb(
+        verbs,
+        "search",
+        "holdover search --instrument ACME --budget 60",
+        {0: "nothing found", 1: "a failure found and confirmed", 3: "a failure found that did not repeat"},
+        run=run_search,
+    )
+    add_spec_options(search)
+    search.add_argument(
+        "--budget", type=float, default=60, metavar="SECONDS", help="stop after so many seconds (default 60)"
+    )
+    search.add_argument(
+        "--bursts", type=int, default=0, metavar="N", help="stop after N bursts instead of after a time"
+    )
+    search.add_argument(
+        "--kinds", metavar="KIND[,KIND...]", help=f"the kinds of operation, of {','.join(SEARCH_KINDS)}; default: all"
+    )
+    search.add_argument(
+        "--until", type=float, default=1.0, metavar="FRACTION", help="stop each day at this fraction (default 1.0)"
+    )
+    search.add_argument("--to-breach", action="store_true", help="stop at the first breach")
+    search.add_argument(
+        "--corpus", type=Path, metavar="DIR", help="play this corpus first, and add a witness for each new cell"
+    )
+    add_out_option(search, "out/search", "failing schedules")
+    add_json_option(search)
+
+
+def _add_faults(verbs: Any) -> None:
+    faults = add_verb(
+        verbs,
+        "faults",
+        "holdover faults --fault forget-carried-partial --ways cycle",
+        {0: "every fault was found by a sweep, a search or a cycle", 1: "at least one fault was missed"},
+        run=run_faults,
+    )
+    faults.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="look only for this fault; may be repeated",
+    )
+    faults.add_argument(
+        "--ways",
+        default=",".join(DETECTION_METHODS),
+        metavar="WAY[,WAY...]",
+        help=f"the methods to try, of {','.join(DETECTION_METHODS)} (default all)",
+    )
+    faults.add_argument(
+        "--budget", type=float, default=60, metavar="SECONDS", help="time for each method and fault (default 60)"
+    )
+    faults.add_argument(
+        "--plays", type=int, default=600, metavar="N", help="play at most N schedules to shrink (default 600)"
+    )
+    faults.add_argument(
+        "--tests", type=Path, default=Path("tests"), metavar="DIR", help="the project's own tests (default tests)"
+    )
+    add_recordings_option(faults)
+    add_instrument_option(faults)
+    add_out_option(faults, "out/faults", "the rows; existing rows are reused")
+    faults.add_argument("--again", action="store_true", help="repeat the faults that already have a row")
+    faults.add_argument("--as-is", action="store_true", help="only show the existing rows")
+    faults.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as a Markdown page")
+    add_json_option(faults)
+
+
+def _add_corpus(parser: CommandParser) -> None:
+    exits = {0: "the corpus is intact", 1: "there are problems; each one is listed"}
+    commands = add_subcommands(parser, "what")
+    add_command(
+        commands,
+        "check",
+        "Check that no schedule is missing, changed or unlisted.",
+        "holdover corpus check",
+        exits,
+        run=run_corpus,
+    )
+    list_parser = add_command(
+        commands,
+        "list",
+        "List the schedules, and the removed ones with the reasons.",
+        "holdover corpus list --cells",
+        exits,
+        run=run_corpus,
+    )
+    list_parser.add_argument("--cells", action="store_true", help="also list each cell with its witness")
+    replay = add_command(
+        commands,
+        "play",
+        "Play the corpus: schedules end as expected, witnesses reach their cells.",
+        "holdover corpus play",
+        {0: "everything ended as expected", 1: "there are problems; each one is listed"},
+        run=run_corpus,
+    )
+    add_recordings_option(replay)
+    _add_corpus_changes(commands)
+    for subparser in commands.choices.values():
+        subparser.add_argument(
+            "--corpus", type=Path, default=Path("corpus"), metavar="DIR", help="the corpus (default corpus)"
+        )
+        subparser.add_argument(
+            "--lock",
+            type=Path,
+            metavar="FILE",
+            help=f"the lock file that names the axes; default: {LOCK_NAME} of this directory or the nearest above it",
+        )
+        add_catalogue_option(subparser)
+        add_json_option(subparser)
+
+
+def _add_corpus_changes(commands: Any) -> None:
+    add = add_command(
+        commands,
+        "add",
+        "Add a schedule.",
+        'holdover corpus add found-0.json --name regressions/lost-fill.json --why "found in review"',
+        {0: "added"},
+        run=run_corpus,
+    )
+    add.add_argument("schedule", type=Path, metavar="SCHEDULE", help="the schedule, JSON")
+    kind = add.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--name", metavar="PATH", help="its path in the corpus, such as regressions/lost-fill.json")
+    kind.add_argument("--witness", action="store_true", help="add it as the witness of the cells that have none")
+    add.add_argument("--why", default="", metavar="REASON", help="why it is added; a witness needs no reason")
+    add_recordings_option(add)
+    retire = add_command(
+        commands,
+        "retire",
+        "Remove a schedule, a witness or a cell, with a reason.",
+        'holdover corpus retire regressions/lost-fill.json --why "the feature is gone" --by ann',
+        {0: "removed"},
+        run=run_corpus,
+    )
+    retire.add_argument("name", metavar="NAME", help="the name, as `holdover corpus list` shows it")
+    retire.add_argument("--why", required=True, metavar="REASON", help="why it is removed")
+    retire.add_argument("--by", required=True, metavar="NAME", help="who removes it")
 
 
 def run_search(arguments: argparse.Namespace) -> int:
@@ -116,11 +229,8 @@ def run_search(arguments: argparse.Namespace) -> int:
     symbols = select_symbols(store, arguments.instrument)
     days = select_days(store, symbols, None, None)[:2]
     if not 0.0 < arguments.until <= 1.0:
-        raise ValueError(f"--until is {arguments.until}, should be over 0.0 and up to 1.0")
-    kinds = [kind.strip() for kind in arguments.kinds.split(",")] if arguments.kinds else list(SEARCH_KINDS)
-    for kind in kinds:
-        if kind not in KINDS:
-            raise ValueError(f"no kind is called {kind!r}; there are {', '.join(SEARCH_KINDS)}")
+        raise ValueError(f"--until is {arguments.until}, should be above 0.0 and at most 1.0")
+    kinds = _parse_search_kinds(arguments.kinds)
     metas = [store.get(symbol, day).meta for day in days for symbol in symbols]
     resolve_factory(arguments.subject)(Plan(days=metas, seed=arguments.seed, faults=tuple(arguments.fault)))
     catalogue = Catalogue.load(*arguments.catalogue)
@@ -171,6 +281,17 @@ def run_search(arguments: argparse.Namespace) -> int:
         if "witnesses" in summary:
             print("{schedules} witnesses of {cells} cells, {new} of them new".format(**summary["witnesses"]))
     return {"holds": 0, "breach": 1}.get(result.verdict, 3)
+
+
+def _parse_search_kinds(text: str | None) -> list[str]:
+    if not text:
+        return list(SEARCH_KINDS)
+    kinds = [kind.strip() for kind in text.split(",")]
+    for kind in kinds:
+        if kind not in KINDS:
+            hint = suggest_spelling(kind, SEARCH_KINDS) or f"; there are {', '.join(SEARCH_KINDS)}"
+            raise ValueError(f"no kind is called {kind!r}{hint}")
+    return kinds
 
 
 class SearchProgress:
@@ -258,22 +379,27 @@ def run_shrink(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(summary))
     else:
-        entry = catalogue[shrunk.mark.rpartition("/")[2]].entry if not shrunk.mark.startswith("crash/") else None
-        spent = "" if shrunk.is_complete else " (all that were allowed)"
-        operation_count = len(shrunk.schedule.operations)
-        print(
-            f"{shrunk.mark}: {shrunk.operations_before} operations, now {operation_count}, "
-            f"in {shrunk.plays} plays{spent}"
-        )
-        print("\n".join(f"  {line}" for line in shrunk.schedule.describe()))
-        print(f"BREACH  {shrunk.explanation}")
-        if entry is not None:
-            print(f"        {entry.statement}\n        {' '.join(entry.implication.split())}")
-        if later is not None:
-            print(f"from a snapshot: {arguments.out / 'shrunk-from-a-snapshot.json'}")
-            print("\n".join(f"  {line}" for line in later.describe()))
-        print(f"schedule {path}, test {arguments.out / 'test_shrunk.py'}, timeline {arguments.out / 'timeline.html'}")
+        _print_shrunk(shrunk, later, catalogue, arguments.out, path)
     return 1
+
+
+def _print_shrunk(
+    shrunk: ShrinkResult, later: Schedule | None, catalogue: Catalogue, directory: Path, path: Path
+) -> None:
+    entry = catalogue[shrunk.mark.rpartition("/")[2]].entry if not shrunk.mark.startswith("crash/") else None
+    spent = "" if shrunk.is_complete else " (the limit)"
+    operation_count = len(shrunk.schedule.operations)
+    print(
+        f"{shrunk.mark}: {shrunk.operations_before} operations, now {operation_count}, in {shrunk.plays} plays{spent}"
+    )
+    print("\n".join(f"  {line}" for line in shrunk.schedule.describe()))
+    print(f"BREACH  {shrunk.explanation}")
+    if entry is not None:
+        print(f"        {entry.statement}\n        {' '.join(entry.implication.split())}")
+    if later is not None:
+        print(f"from a snapshot: {directory / 'shrunk-from-a-snapshot.json'}")
+        print("\n".join(f"  {line}" for line in later.describe()))
+    print(f"schedule {path}, test {directory / 'test_shrunk.py'}, timeline {directory / 'timeline.html'}")
 
 
 def run_corpus(arguments: argparse.Namespace) -> int:
@@ -289,7 +415,7 @@ def run_corpus(arguments: argparse.Namespace) -> int:
             corpus, [schedule], open_store_for(schedule, arguments.recordings), catalogue, lock=arguments.lock
         )
         if not counts["new"]:
-            raise ValueError(f"{arguments.schedule.name}: reaches no cell that has no witness yet")
+            raise ValueError(f"{arguments.schedule.name}: every cell that it reaches has a witness already")
     elif arguments.what == "add":
         corpus.add(read_schedule(arguments.schedule), arguments.name, arguments.why)
     elif arguments.what == "retire":
@@ -313,10 +439,10 @@ def run_corpus(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(f"- {problem}")
     if not_at_hand:
-        print(f"not played, since their recordings are not at hand: {', '.join(not_at_hand)}")
+        print(f"not played, because their recordings are missing: {', '.join(not_at_hand)}")
     print(
         f"{len(corpus.entries)} schedules, {len(witnesses.lines)} witnesses of {len(witnesses.cells)} cells"
-        + ("" if problems else ", whole")
+        + ("" if problems else ", intact")
     )
     return 1 if problems else 0
 
@@ -329,11 +455,13 @@ def run_faults(arguments: argparse.Namespace) -> int:
     ways = [method.strip() for method in arguments.ways.split(",") if method.strip()]
     for method in ways:
         if method not in DETECTION_METHODS:
-            raise ValueError(f"no way is called {method!r}; there are {', '.join(DETECTION_METHODS)}")
+            hint = suggest_spelling(method, DETECTION_METHODS) or f"; there are {', '.join(DETECTION_METHODS)}"
+            raise ValueError(f"no way is called {method!r}{hint}")
     names = arguments.fault or list(FAULTS)
     for fault in names:
         if fault not in FAULTS:
-            raise ValueError(f"no seeded fault is called {fault!r}; there are {', '.join(FAULTS)}")
+            hint = suggest_spelling(fault, FAULTS) or f"; there are {', '.join(FAULTS)}"
+            raise ValueError(f"no seeded fault is called {fault!r}{hint}")
     table = FaultTable(
         store,
         str(arguments.recordings.resolve()) if arguments.recordings else "",

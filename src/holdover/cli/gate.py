@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from holdover.catalogue import Catalogue
+from holdover.cli.commands import add_verb
 from holdover.cli.corpus_replay import replay_with_progress
 from holdover.cli.coverage import DATA_FILE
+from holdover.cli.options import add_json_option
 from holdover.coverage import CoverageData, CoverageError, CoverageNumbers, find_lock, read_coverage, read_lock
 from holdover.coverage.gate import CorpusStatus, Gate, judge_gate
 from holdover.coverage.lock import LOCK_NAME
@@ -26,26 +29,55 @@ from holdover.runtime.axes import axes_in_use
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "gate",
-        help="what a merge needs: state tests, coverage, carry gap, catalogue, corpus",
-        description="Judges what `pytest --state-cov` has left; with `-- ARGUMENTS` it runs pytest with them first.",
+        "holdover gate --corpus corpus -- tests",
+        {0: "the gate is met", 1: "the gate is not met; each failed check is listed"},
+        details="Judges what `pytest --state-cov` has written. With `-- ARGUMENTS` it runs pytest with them first.",
+        run=run,
     )
-    parser.add_argument("--data", type=Path, default=DATA_FILE, help=f"the coverage file, without it {DATA_FILE}")
-    parser.add_argument("--results", type=Path, help="the results file, without it the one beside the coverage file")
-    parser.add_argument("--lock", type=Path, help=f"the lock file, without it {LOCK_NAME} here")
-    parser.add_argument("--gap", type=Path, metavar="PROFILE", help="a profile of production: nothing in it uncovered")
-    parser.add_argument("--base", type=Path, metavar="FILE", help="a coverage file: none of its cells lost")
-    parser.add_argument("--corpus", type=Path, metavar="DIR", help="a corpus that must be intact, and hold")
-    parser.add_argument("--corpus-seconds", type=float, default=60, metavar="S", help="processor time for playing it")
-    parser.add_argument("--recordings", type=Path, metavar="DIR", help="recorded days of the corpus beside the bundled")
-    parser.add_argument("--fail-under", type=float, metavar="N", help="C1 at least N percent, beside the lock file's")
-    parser.add_argument("--today", type=date.fromisoformat, default=None, help="the day by which waivers are judged")
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
-    parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown for a pull request")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("pytest", nargs="*", metavar="-- ARGUMENTS", help="run pytest with these first")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--data", type=Path, default=DATA_FILE, metavar="FILE", help=f"the coverage file (default {DATA_FILE})"
+    )
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="the results of the tests; default: the file next to --data"
+    )
+    parser.add_argument(
+        "--lock",
+        type=Path,
+        metavar="FILE",
+        help=f"the lock file; default: {LOCK_NAME} of this directory or the nearest above it",
+    )
+    parser.add_argument(
+        "--gap", type=Path, metavar="PROFILE", help="a production profile; every cell of it must be covered"
+    )
+    parser.add_argument("--base", type=Path, metavar="FILE", help="a coverage file; none of its cells may be lost")
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="a corpus that must be intact and hold")
+    parser.add_argument(
+        "--corpus-seconds",
+        type=float,
+        default=60,
+        metavar="SECONDS",
+        help="processor time for playing the corpus (default 60)",
+    )
+    parser.add_argument(
+        "--recordings", type=Path, metavar="DIR", help="recordings for the corpus, in addition to the bundled ones"
+    )
+    parser.add_argument(
+        "--fail-under", type=float, metavar="N", help="C1 must be at least N percent, in addition to the lock file"
+    )
+    parser.add_argument(
+        "--today",
+        type=date.fromisoformat,
+        default=None,
+        metavar="DATE",
+        help="the day on which waivers are judged, YYYY-MM-DD (default today)",
+    )
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the checks as JUnit XML")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="write a Markdown summary for a pull request")
+    add_json_option(parser)
+    parser.add_argument("pytest", nargs="*", metavar="-- ARGUMENTS", help="run pytest with these arguments first")
 
 
 def run(arguments: argparse.Namespace, *, check_corpus: Callable[[Path], CorpusStatus] | None = None) -> int:
@@ -112,8 +144,8 @@ def _corpus_status(
     witnesses = corpus.witnesses()
     if witnesses.lines and witnesses.head.axes != axes:
         status.problems.append(
-            f"{WITNESSES_FILE}: tells cells by {', '.join(witnesses.head.axes)}, and {LOCK_NAME} by {', '.join(axes)}; "
-            f"take it out and have holdover search --corpus make it anew"
+            f"{WITNESSES_FILE}: uses the axes {', '.join(witnesses.head.axes)}, {LOCK_NAME} uses {', '.join(axes)}; "
+            f"delete it, then run: holdover search --corpus {shlex.quote(str(arguments.corpus))}"
         )
     store = RecordingStore(arguments.recordings) if arguments.recordings else None
     result = replay_with_progress(corpus, store, catalogue, time_limit_s=arguments.corpus_seconds)
@@ -124,7 +156,7 @@ def _corpus_status(
     )
     if result.without_recordings:
         status.notes.append(
-            f"{len(result.without_recordings)} not played: their recordings are not at hand (--recordings)"
+            f"{len(result.without_recordings)} not played, because their recordings are missing (--recordings)"
         )
     return status
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
+from holdover.cli.commands import CommandParser, Run, add_verb
+from holdover.cli.options import add_guard_option, add_json_option, add_operator_option
 from holdover.model import SYSTEM
+from holdover.model.spelling import suggest_spelling
 from holdover.runtime import FreezeStore, Pager, StoreError, ThawRequest
 from holdover.runtime.heartbeat import Health, ProcessHealth, page_unhealthy_process, read_health
 from holdover.runtime.thaw_requests import find_guard_config, thaw
@@ -25,49 +28,103 @@ _SCOPE: Final = re.compile(
     r"system|(subsystem|account|strategy|instrument|order|link):[^\s/]+|account:[^\s/]+/instrument:\S+"
 )
 
+_SCOPE_KINDS: Final = (SYSTEM, "subsystem", "account", "strategy", "instrument", "order", "link")
+_SUBSYSTEMS: Final = ("orders", "positions", "ledger", "risk", "gateway", "venue")
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verbs."""
 
-    def verb(name: str, run: Callable[[argparse.Namespace], int], help_text: str, description: str = "") -> Any:
-        parser = verbs.add_parser(name, help=help_text, description=description or None)
-        parser.add_argument(
-            "--guard", type=Path, required=True, metavar="DIR|TOML", help="the guard's directory, or its configuration"
-        )
-        parser.add_argument("--json", action="store_true")
-        parser.set_defaults(run=run)
+    def verb(name: str, run: Run, example: str, exits: dict[int, str], details: str = "") -> CommandParser:
+        parser = add_verb(verbs, name, f"holdover {example}", exits, details=details, run=run)
+        add_guard_option(parser)
+        add_json_option(parser)
         return parser
 
-    verb("status", run_status, "what is frozen, and why")
-    thawing = verb("thaw", run_thaw, "end the freezes of a scope: a named operator's audited act")
-    thawing.add_argument("scope")
-    thawing.add_argument("--operator", required=True)
-    thawing.add_argument("--reason", required=True)
-    thawing.add_argument("--evidence", required=True)
-    thawing.add_argument("--force-by", default="", help="the second person who takes upon himself what is refused")
-    thawing.add_argument("--wait", type=float, default=5.0, metavar="S", help="for the running guard's answer (5)")
-    freezing = verb("freeze", run_freeze, "freeze a scope by hand: a named operator's audited act")
-    freezing.add_argument(
-        "scope", help="system, instrument:IBM, account:A1, account:A1/instrument:IBM, link:VENUE, ..."
+    verb(
+        "status",
+        run_status,
+        "status --guard guard.toml",
+        {0: "nothing is frozen, and the audit log is intact", 1: "a scope is frozen, or the audit log was changed"},
     )
-    freezing.add_argument("--operator", required=True)
-    freezing.add_argument("--reason", required=True)
-    freezing.add_argument("--allow", action="append", choices=("cancel", "reduce", "query"), help="(cancel, query)")
-    verb("pages", run_pages, "the outbox: every page, with the operator's steps")
-    ack_parser = verb("ack", run_ack, "acknowledge a page: somebody is on it, and it goes no further up")
-    ack_parser.add_argument("key", metavar="KEY", help="as `holdover pages` shows it")
-    ack_parser.add_argument("--operator", required=True)
+    _add_freeze_and_thaw(verb)
+    _add_alerts(verb)
+
+
+def _add_freeze_and_thaw(verb: Callable[..., CommandParser]) -> None:
+    freezing = verb(
+        "freeze",
+        run_freeze,
+        'freeze instrument:IBM --guard guard.toml --operator ann --reason "positions differ"',
+        {0: "frozen"},
+        "The freeze and its reason are written to the audit log. A running guard applies it within milliseconds.",
+    )
+    freezing.add_argument(
+        "scope",
+        metavar="SCOPE",
+        help="system, subsystem:orders, account:A1, strategy:TWAP, instrument:IBM, account:A1/instrument:IBM, "
+        "order:C-17 or link:VENUE",
+    )
+    add_operator_option(freezing)
+    freezing.add_argument("--reason", required=True, help="why, for the audit log")
+    freezing.add_argument(
+        "--allow",
+        action="append",
+        choices=("cancel", "reduce", "query"),
+        help="what stays allowed; may be repeated (default cancel and query)",
+    )
+    thawing = verb(
+        "thaw",
+        run_thaw,
+        'thaw instrument:IBM --guard guard.toml --operator ann --reason repaired --evidence "ticket 1234"',
+        {0: "thawed", 2: "usage error, bad input, or refused: the invariant still does not hold"},
+        "A running guard decides. If none is running, its saved state decides.",
+    )
+    thawing.add_argument("scope", metavar="SCOPE", help="the frozen scope, as `holdover status` shows it")
+    add_operator_option(thawing)
+    thawing.add_argument("--reason", required=True, help="why the freeze may end, for the audit log")
+    thawing.add_argument("--evidence", required=True, help="what shows that it may end, for the audit log")
+    thawing.add_argument(
+        "--force-by", default="", metavar="NAME", help="the approver who overrides the refusal; not the operator"
+    )
+    thawing.add_argument(
+        "--wait",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="how long to wait for the running guard (default 5)",
+    )
+
+
+def _add_alerts(verb: Callable[..., CommandParser]) -> None:
+    verb("pages", run_pages, "pages --guard guard.toml", {0: "done"})
+    ack_parser = verb("ack", run_ack, "ack 7c1f --guard guard.toml --operator ann", {0: "acknowledged"})
+    ack_parser.add_argument("key", metavar="KEY", help="the key of the alert, as `holdover pages` shows it")
+    add_operator_option(ack_parser)
     health = verb(
         "health",
         run_health,
-        "how each guarded process stands",
-        "Exit codes: 0 HEALTHY or STOPPED, 1 FROZEN, 3 WEDGED or SILENT, or no process that has ever said anything.",
+        "health --guard guard.toml",
+        {
+            0: "every process is HEALTHY or STOPPED",
+            1: "a process is FROZEN",
+            3: "a process is WEDGED or SILENT, or none has ever reported",
+        },
     )
-    health.add_argument("--page", action="store_true", help="page on-call about what is wedged or silent, and deliver")
-    health.add_argument("--follow", action="store_true", help="go on until stopped, and say what changes")
-    health.add_argument("--every", type=float, default=5.0, metavar="S", help="with --follow: between two looks (5)")
-    log = verb("audit-log", run_audit_log, "who did what, the log's head, and whether it is whole")
-    log.add_argument("--last", type=int, default=50, metavar="N", help="only the last N acts; 0 for all (50)")
+    health.add_argument(
+        "--page", action="store_true", help="alert on-call about wedged and silent processes, and deliver alerts"
+    )
+    health.add_argument("--follow", action="store_true", help="run until stopped, and print each change")
+    health.add_argument(
+        "--every", type=float, default=5.0, metavar="SECONDS", help="with --follow: time between two checks (default 5)"
+    )
+    log = verb(
+        "audit-log",
+        run_audit_log,
+        "audit-log --guard guard.toml --last 10",
+        {0: "the log is intact", 1: "the log was changed"},
+    )
+    log.add_argument("--last", type=int, default=50, metavar="N", help="show the last N entries (default 50), 0: all")
 
 
 def _open_store(arguments: argparse.Namespace) -> FreezeStore:
@@ -120,21 +177,46 @@ def run_thaw(arguments: argparse.Namespace) -> int:
 def check_scope(scope: str) -> str:
     """Return a valid scope unchanged. Raises `ValueError` with examples for an invalid one."""
     if not _SCOPE.fullmatch(scope):
+        kind, _, name = scope.partition(":")
+        hint = suggest_spelling(kind, _SCOPE_KINDS) if name or kind not in _SCOPE_KINDS else ""
         raise ValueError(
-            f"{scope!r} is no scope; it should be {SYSTEM}, or like instrument:IBM, account:A1, strategy:TWAP, "
+            f"{scope!r} is no scope{hint}; it should be {SYSTEM}, or like instrument:IBM, account:A1, strategy:TWAP, "
             f"account:A1/instrument:IBM, link:VENUE, order:C-17, subsystem:orders"
         )
     return scope
+
+
+def suggest_scope(scope: str, symbols: Sequence[str]) -> str:
+    """Return a question with the scope that was probably meant; empty when the scope is not mistyped.
+
+    Args:
+        scope: a valid scope.
+        symbols: the instruments of the guard's configuration; empty when it names none.
+
+    Returns:
+        `; did you mean SCOPE?`, when the subsystem or instrument is unknown and similar to a known one. A system may
+        have subsystems of its own, so an unknown one can be frozen.
+    """
+    kind, _, name = scope.rpartition("/")[2].partition(":")
+    choices = _SUBSYSTEMS if kind == "subsystem" else symbols if kind == "instrument" else ()
+    if name in choices:
+        return ""
+    prefix = scope[: len(scope) - len(name)]
+    return suggest_spelling(name, choices).replace("mean ", f"mean {prefix}", 1)
 
 
 def run_freeze(arguments: argparse.Namespace) -> int:
     """Freeze a scope durably; returns 0. A running guard applies it within its configured time."""
     for name in ("operator", "reason"):
         if not getattr(arguments, name).strip():
-            raise ValueError(f"a freeze by hand needs {name}: say who and why")
+            raise ValueError(f"a manual freeze needs --{name}")
     allows = arguments.allow if arguments.allow is not None else ["cancel", "query"]
     scope = check_scope(arguments.scope)
-    freeze = _open_store(arguments).freeze(scope, allows, arguments.operator, arguments.reason, time.time_ns())
+    config = find_guard_config(arguments.guard)
+    hint = suggest_scope(scope, [instrument.symbol for instrument in config.instruments])
+    if hint:
+        print(f"holdover: {scope} is frozen, but a guard knows no such scope{hint}", file=sys.stderr)
+    freeze = config.open_store().freeze(scope, allows, arguments.operator, arguments.reason, time.time_ns())
     if arguments.json:
         print(json.dumps({"number": freeze.number, "scope": freeze.scope, "allows": freeze.allows}))
     else:
@@ -152,10 +234,10 @@ def run_pages(arguments: argparse.Namespace) -> int:
     alerts = {alert.page.dedup_key: alert for alert in store.alerts()}
     for page in pages:
         alert = alerts.get(page.dedup_key)
-        stands = "over" if alert is None or alert.page.time_ns != page.time_ns else "open, nobody has acknowledged"
-        if alert is not None and stands != "over" and alert.acknowledged_ns is not None:
-            stands = f"open, acknowledged by {alert.acknowledged_by} at {_format_time(alert.acknowledged_ns)}"
-        print(f"{page.title}\n{_format_time(page.time_ns)}, {stands}; key {page.dedup_key}\n{page.text()}")
+        state = "over" if alert is None or alert.page.time_ns != page.time_ns else "open, nobody has acknowledged"
+        if alert is not None and state != "over" and alert.acknowledged_ns is not None:
+            state = f"open, acknowledged by {alert.acknowledged_by} at {_format_time(alert.acknowledged_ns)}"
+        print(f"{page.title}\n{_format_time(page.time_ns)}, {state}; key {page.dedup_key}\n{page.text()}")
     for delivery in store.backlog():
         problem = f": {delivery.problem}" if delivery.problem else ""
         print(f"not delivered yet by {delivery.channel}, {delivery.attempts} tries: {delivery.page.title}{problem}")
@@ -167,13 +249,13 @@ def run_ack(arguments: argparse.Namespace) -> int:
     """Acknowledge an alert; returns 0. Raises `ValueError` when it is not open or was acknowledged before."""
     store = _open_store(arguments)
     if not arguments.operator.strip():
-        raise ValueError("an acknowledgement needs operator: say who")
+        raise ValueError("an acknowledgement needs --operator")
     is_acknowledged = store.acknowledge(arguments.key, arguments.operator, time.time_ns())
     if not is_acknowledged:
         operators = {alert.page.dedup_key: alert.acknowledged_by for alert in store.alerts()}
         if arguments.key in operators:
             raise ValueError(f"{arguments.key} was acknowledged before, by {operators[arguments.key]}")
-        raise ValueError(f"no page is open under {arguments.key}; open are: {', '.join(operators) or 'none'}")
+        raise ValueError(f"no alert is open under {arguments.key}; open are: {', '.join(operators) or 'none'}")
     message = f"acknowledged {arguments.key} by {arguments.operator}"
     print(json.dumps({"acknowledged": arguments.key}) if arguments.json else message)
     return 0
@@ -190,7 +272,7 @@ def run_health(arguments: argparse.Namespace) -> int:
     store = config.open_store()
     pager = None
     if arguments.page:
-        pager = Pager(store, config.make_channels(), time.time_ns, config.levels, config.repeat_s)
+        pager = Pager(store, config.make_channels(), time.time_ns, config.pages.level, config.pages.repeat_s)
     last_states: list[tuple[str, str]] | None = None
     while True:
         try:
@@ -201,10 +283,10 @@ def run_health(arguments: argparse.Namespace) -> int:
             print(f"holdover: {problem}", flush=True)
             last_states = None
         else:
-            stands = [(process.name, str(process.health)) for process in processes]
-            if stands != last_states:
+            states = [(process.name, str(process.health)) for process in processes]
+            if states != last_states:
                 _print_health(processes, as_json=arguments.json)
-            last_states = stands
+            last_states = states
             if not arguments.follow:
                 worst = {process.health for process in processes}
                 if not worst or any(not health.is_known for health in worst):
@@ -234,14 +316,14 @@ def _print_health(processes: list[ProcessHealth], *, as_json: bool) -> None:
             flush=True,
         )
     if not processes:
-        print("no guarded process has ever said that it lives", flush=True)
+        print("no guarded process has reported yet", flush=True)
 
 
 def run_audit_log(arguments: argparse.Namespace) -> int:
     """Print the audit log; returns 0 when it is intact, else 1."""
     store = _open_store(arguments)
     if arguments.last < 0:
-        raise ValueError(f"--last {arguments.last}: it should be 0 for all, or above")
+        raise ValueError(f"--last {arguments.last}: it should be 0 (all entries) or more")
     rows = store.audit_rows()
     rows = rows[-arguments.last :] if arguments.last else rows
     head, wrong = store.audit_head(), store.verify_audit()

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from holdover.cli.commands import CommandParser, Run, add_command, add_subcommands, add_verb
+from holdover.cli.options import add_guard_option, add_json_option, add_operator_option
 from holdover.incidents import (
     Incident,
     IncidentLedger,
@@ -29,45 +31,79 @@ from holdover.runtime.thaw_requests import find_guard_config
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("incidents", help="the ledger of incidents: each breach opens one or joins one")
-    subparsers = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    listed = {0: "no incident is open", 1: "at least one incident is open"}
+    parser = add_verb(
+        verbs,
+        "incidents",
+        "holdover incidents list --guard guard.toml",
+        {0: "done", 1: "list: at least one incident is open", 3: "report: there is neither an incident nor a period"},
+        details="Each breach opens an incident or is added to one with the same cause.",
+    )
+    commands = add_subcommands(parser, "what")
+    done = {0: "done"}
 
-    def verb(name: str, run: Callable[[argparse.Namespace], int], help_text: str) -> Any:
-        subparser = subparsers.add_parser(name, help=help_text)
-        subparser.add_argument(
-            "--guard", type=Path, required=True, metavar="DIR|TOML", help="the guard's directory, or its configuration"
-        )
-        subparser.add_argument("--json", action="store_true")
-        subparser.set_defaults(run=run)
+    def command(name: str, run: Run, sentence: str, example: str, exits: dict[int, str] = done) -> CommandParser:
+        subparser = add_command(commands, name, sentence, f"holdover incidents {example}", exits, run=run)
+        add_guard_option(subparser)
+        add_json_option(subparser)
         return subparser
 
-    verb("take", run_take, "take up the breaches that are new in the store; every other verb does so first")
-    listing = verb("list", run_list, "the incidents, the oldest first")
-    listing.add_argument("--all", action="store_true", help="those that are resolved, too")
-    listing.add_argument("--csv", type=Path, metavar="FILE", help="write all of them as CSV")
-    verb("show", run_show, "one incident with all that was done").add_argument("number", type=int)
-    for name, run, help_text in (
-        ("acknowledge", run_acknowledge, "somebody is on it; acknowledges its pages, too"),
-        ("diagnose", run_diagnose, "why it came about: a cause tag and a sentence"),
-        ("resolve", run_resolve, "it is over"),
-    ):
-        acting = verb(name, run, help_text)
-        acting.add_argument("number", type=int)
-        acting.add_argument("--operator", required=True)
-        if name == "diagnose":
-            acting.add_argument("--cause", required=True, metavar="TAG", help="a word like lost-fill")
-            acting.add_argument("--diagnosis", required=True, metavar="SENTENCE")
-    report = verb("report", run_report, "how often, how long, recurrent against novel; before and after a date")
-    report.add_argument(
-        "--since", metavar="DATE", help="YYYY-MM-DD or ISO 8601 with an offset; else the first incident"
+    command(
+        "take",
+        run_take,
+        "Add new breaches of the store to the ledger; every other command does this first.",
+        "take --guard guard.toml",
     )
-    report.add_argument("--until", metavar="DATE", help="where the period ends; else now")
+    listing = command("list", run_list, "List the incidents, oldest first.", "list --guard guard.toml --all", listed)
+    listing.add_argument("--all", action="store_true", help="also list resolved incidents")
+    listing.add_argument("--csv", type=Path, metavar="FILE", help="write all incidents as CSV")
+    number_help = "the number of the incident, as `holdover incidents list` shows it"
+    show = command("show", run_show, "Show one incident and everything done about it.", "show 3 --guard guard.toml")
+    show.add_argument("number", type=int, metavar="NUMBER", help=number_help)
+    for name, run, sentence, options in (
+        ("acknowledge", run_acknowledge, "Acknowledge an incident and its alerts.", ""),
+        (
+            "diagnose",
+            run_diagnose,
+            "Record the cause of an incident: a tag and a sentence.",
+            ' --cause lost-fill --diagnosis "The fill came while the link was down."',
+        ),
+        ("resolve", run_resolve, "Mark an incident as resolved.", ""),
+    ):
+        acting = command(name, run, sentence, f"{name} 3 --guard guard.toml --operator ann{options}")
+        acting.add_argument("number", type=int, metavar="NUMBER", help=number_help)
+        add_operator_option(acting)
+        if name == "diagnose":
+            acting.add_argument("--cause", required=True, metavar="TAG", help="a short tag, such as lost-fill")
+            acting.add_argument("--diagnosis", required=True, metavar="SENTENCE", help="the cause in one sentence")
+    _add_report(command)
+    importing = command(
+        "import",
+        run_import,
+        "Add earlier incidents from CSV: the whole file, or nothing.",
+        "import earlier.csv --guard guard.toml --operator ann",
+    )
+    importing.add_argument("file", type=Path, metavar="FILE", help="the incidents, CSV, as --csv writes them")
+    add_operator_option(importing)
+
+
+def _add_report(command: Callable[..., CommandParser]) -> None:
+    report = command(
+        "report",
+        run_report,
+        "Report how often incidents occur, how long they last, and how many recur.",
+        "report --guard guard.toml --since 2026-01-01",
+        {0: "done", 3: "there is neither an incident nor a period"},
+    )
+    report.add_argument(
+        "--since",
+        metavar="DATE",
+        help="the begin of the period: YYYY-MM-DD, or ISO 8601 with an offset (default: the first incident)",
+    )
+    report.add_argument("--until", metavar="DATE", help="the end of the period (default now)")
     report.add_argument("--before", metavar="DATE", help="compare the rates before this date and from it on")
-    report.add_argument("--html", type=Path, metavar="FILE", help="write it as a page")
+    report.add_argument("--html", type=Path, metavar="FILE", help="write the report as an HTML page")
     report.add_argument("--csv", type=Path, metavar="FILE", help="write the incidents of the period as CSV")
-    importing = verb("import", run_import, "add earlier incidents from CSV: all of the file, or nothing")
-    importing.add_argument("file", type=Path)
-    importing.add_argument("--operator", required=True)
 
 
 def _open_ledger(arguments: argparse.Namespace) -> IncidentLedger:
@@ -77,7 +113,7 @@ def _open_ledger(arguments: argparse.Namespace) -> IncidentLedger:
 def run_take(arguments: argparse.Namespace) -> int:
     """Add new breaches to the ledger; always returns 0."""
     count = _open_ledger(arguments).import_breaches()
-    print(json.dumps({"taken": count}) if arguments.json else f"{count} new breaches taken up")
+    print(json.dumps({"taken": count}) if arguments.json else f"{count} new breaches added")
     return 0
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from holdover.cli.commands import add_command, add_subcommands, add_verb
+from holdover.cli.options import add_json_option
 from holdover.recording import Recording, RecordingError, RecordingStore, bundled_store
 from holdover.recording.csvfile import import_csv
 from holdover.recording.dbn import import_dbn
@@ -20,33 +22,88 @@ from holdover.recording.tap import Recorder, read_instrument, record_lines
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("recording", help="recorded market days: import, list, show, verify, choose, record")
-    subparsers = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    imported = subparsers.add_parser("import", help="import days from lean, dbn or csv")
-    imported.add_argument("form", choices=("lean", "dbn", "csv"))
-    imported.add_argument("source", type=Path)
-    imported.add_argument("--into", type=Path, required=True)
-    imported.add_argument("--symbol", action="append", default=[], help="lean: only these")
-    imported.add_argument("--mapping", type=Path, help="csv: the mapping in TOML")
-    imported.add_argument("--instrument", type=Path, help="dbn: the instrument in TOML")
-    imported.add_argument("--day", help="dbn: the trading day")
-    listed = subparsers.add_parser("list", help="what is in a folder")
-    shown = subparsers.add_parser("show", help="one recording's header")
-    verified = subparsers.add_parser("verify", help="read recordings whole and say what is wrong")
-    choose_parser = subparsers.add_parser("choose", help="the smallest set of days that covers the market's moods")
-    choose_parser.add_argument("--days", type=int, required=True)
-    choose_parser.add_argument("--instrument")
-    shown.add_argument("--instrument")
-    shown.add_argument("--day")
+    parser = add_verb(
+        verbs,
+        "recording",
+        "holdover recording list",
+        {0: "done", 1: "verify: a recording is bad", 2: "usage error, bad input, or an unreadable recording"},
+    )
+    commands = add_subcommands(parser, "what")
+    done = {0: "done"}
+    _add_import(commands, done)
+    _add_readers(commands, done)
+    recorded = add_command(
+        commands,
+        "record",
+        "Record newline-delimited JSON from standard input.",
+        "holdover recording record --into days --instrument acme.toml < feed.jsonl",
+        done,
+        run=run,
+    )
+    recorded.add_argument("--into", type=Path, required=True, metavar="DIR", help="where to write the recordings")
+    recorded.add_argument("--instrument", type=Path, required=True, metavar="FILE", help="the instrument, TOML")
+
+
+def _add_import(commands: Any, done: dict[int, str]) -> None:
+    imported = add_command(
+        commands,
+        "import",
+        "Import market days of QuantConnect LEAN, Databento DBN or CSV.",
+        "holdover recording import csv trades.csv --mapping columns.toml --into days",
+        done,
+        run=run,
+    )
+    imported.add_argument("form", choices=("lean", "dbn", "csv"), help="the format of SOURCE: lean, dbn or csv")
+    imported.add_argument("source", type=Path, metavar="SOURCE", help="the file or directory to import")
+    imported.add_argument("--into", type=Path, required=True, metavar="DIR", help="where to write the recordings")
+    imported.add_argument(
+        "--symbol", action="append", default=[], metavar="SYM", help="lean: only this symbol; may be repeated"
+    )
+    imported.add_argument("--mapping", type=Path, metavar="FILE", help="csv: the meaning of the columns, TOML")
+    imported.add_argument("--instrument", type=Path, metavar="FILE", help="dbn: the instrument, TOML")
+    imported.add_argument("--day", metavar="DAY", help="dbn: the trading day, YYYY-MM-DD")
+    add_json_option(imported)
+
+
+def _add_readers(commands: Any, done: dict[int, str]) -> None:
+    listed = add_command(
+        commands, "list", "List the recordings of a directory.", "holdover recording list days", done, run=run
+    )
+    shown = add_command(
+        commands,
+        "show",
+        "Show the header of recordings.",
+        "holdover recording show --instrument ACME --day 2024-11-29",
+        done,
+        run=run,
+    )
+    shown.add_argument("--instrument", metavar="SYM", help="only this instrument")
+    shown.add_argument("--day", metavar="DAY", help="only this day, YYYY-MM-DD")
+    verified = add_command(
+        commands,
+        "verify",
+        "Read recordings completely and list every problem.",
+        "holdover recording verify days",
+        {0: "all recordings are good", 1: "a recording is bad; its problems are listed"},
+        run=run,
+    )
+    verified.add_argument("places", type=Path, nargs="+", metavar="PATH", help="a recording, or a directory of them")
+    choose_parser = add_command(
+        commands,
+        "choose",
+        "Choose the smallest set of days that covers the market's moods.",
+        "holdover recording choose --days 2",
+        done,
+        run=run,
+    )
+    choose_parser.add_argument("--days", type=int, required=True, metavar="N", help="how many days to choose")
+    choose_parser.add_argument("--instrument", metavar="SYM", help="only days of this instrument")
     for subparser in (listed, shown, choose_parser):
-        subparser.add_argument("place", type=Path, nargs="?", help="a folder or file; without it the bundled ones")
-    verified.add_argument("places", type=Path, nargs="+")
-    for subparser in (imported, listed, shown, verified, choose_parser):
-        subparser.add_argument("--json", action="store_true")
-    recorded = subparsers.add_parser("record", help="record newline-delimited JSON from standard input")
-    recorded.add_argument("--into", type=Path, required=True)
-    recorded.add_argument("--instrument", type=Path, required=True, help="the instrument in TOML")
-    parser.set_defaults(run=run)
+        subparser.add_argument(
+            "place", type=Path, nargs="?", metavar="PATH", help="a directory of recordings; default: the bundled ones"
+        )
+    for subparser in (listed, shown, verified, choose_parser):
+        add_json_option(subparser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,7 +126,7 @@ def _import(arguments: argparse.Namespace) -> int:
         recordings = import_lean(arguments.source, arguments.into, arguments.symbol or None, quiet=arguments.json)
     elif arguments.form == "csv":
         if arguments.mapping is None:
-            raise RecordingError("import csv needs --mapping FILE.toml, which says what its columns are")
+            raise RecordingError("import csv needs --mapping FILE.toml, which names the columns")
         recordings = import_csv(arguments.source, arguments.mapping, arguments.into, quiet=arguments.json)
     else:
         if arguments.instrument is None or arguments.day is None:
@@ -179,7 +236,7 @@ def _choose(arguments: argparse.Namespace) -> int:
         if arguments.instrument in (None, recording.meta.instrument.symbol, recording.meta.instrument.symbol.lower())
     ]
     if not recordings:
-        raise RecordingError(f"no recording to choose from; at hand: {', '.join(store.symbols()) or 'nothing'}")
+        raise RecordingError(f"no recording to choose from; available: {', '.join(store.symbols()) or 'none'}")
     choices = choose_days(recordings, arguments.days, quiet=arguments.json)
     if arguments.json:
         print(json.dumps([msgspec.to_builtins(choice) for choice in choices]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -12,51 +13,94 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from holdover.cli.commands import add_command, add_subcommands, add_verb
+from holdover.cli.options import add_json_option
 from holdover.runtime.secrets import secret_from_file
 from holdover.runtime.thaw_requests import find_guard_config
 
 if TYPE_CHECKING:
     from holdover.console import ConsoleUsers
 
-_MISSING_EXTRA = "the console needs more than the core: pip install 'holdover[console]'"
-
 
 def add_parser(verbs: Any) -> None:
     """Add the verbs."""
-    serving = verbs.add_parser("serve", help="the console: what an operator who was paged sees and does, in a browser")
-    _add_config_option(serving)
-    serving.add_argument("--host", help="where to listen (127.0.0.1); anything but loopback needs TLS")
-    serving.add_argument("--port", type=int, help="(8321)")
-    serving.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM")
-    serving.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
-    serving.add_argument(
-        "--insecure-i-know", action="store_true", help="listen elsewhere without TLS: passwords can be read on the way"
+    serving = add_verb(
+        verbs,
+        "serve",
+        "holdover serve --config guard.toml",
+        {0: "stopped"},
+        details="Operators see breaches, alerts and freezes in a browser, and acknowledge and thaw there.",
+        run=run_serve,
     )
-    serving.set_defaults(run=run_serve)
-    people = verbs.add_parser("users", help="who may use the console: add, list, remove, password")
-    subparsers = people.add_subparsers(dest="what", metavar="WHAT", required=True)
+    _add_config_option(serving)
+    serving.add_argument("--host", metavar="HOST", help="the address to listen at; beyond loopback it needs TLS")
+    serving.add_argument("--port", type=int, metavar="PORT", help="the port; default: of the configuration, or 8321")
+    serving.add_argument("--tls-cert", type=Path, metavar="FILE", help="the certificate chain, PEM")
+    serving.add_argument("--tls-key", type=Path, metavar="FILE", help="the private key of the certificate, PEM")
+    serving.add_argument(
+        "--insecure-i-know",
+        action="store_true",
+        help="listen beyond loopback without TLS; others on the network can read the passwords",
+    )
+    _add_users(verbs)
+
+
+def _add_users(verbs: Any) -> None:
+    done = {0: "done"}
+    people = add_verb(verbs, "users", "holdover users list --config guard.toml", done)
+    commands = add_subcommands(people, "what")
     # Without abbreviations, so that --password is not read as --password-file with a password after it.
-    adding = subparsers.add_parser("add", allow_abbrev=False, help="a new user; the password is asked for")
-    adding.add_argument("name", metavar="NAME")
-    adding.add_argument("--role", required=True, help="viewer, operator (acts), approver (forces a thaw of another)")
-    listing = subparsers.add_parser("list", help="every user and his role")
-    removing = subparsers.add_parser("remove", help="take a user away; his sessions end")
-    removing.add_argument("name", metavar="NAME")
-    changing = subparsers.add_parser("password", allow_abbrev=False, help="another password; the sessions end")
-    changing.add_argument("name", metavar="NAME")
+    adding = add_command(
+        commands,
+        "add",
+        "Add a user; you are asked for the password.",
+        "holdover users add ann --role operator --config guard.toml",
+        done,
+        run=run_add,
+        allow_abbrev=False,
+    )
+    adding.add_argument(
+        "--role",
+        required=True,
+        help="viewer (reads), operator (acts) or approver (overrides the refusal of somebody else's thaw)",
+    )
+    listing = add_command(
+        commands,
+        "list",
+        "List every user with the role.",
+        "holdover users list --config guard.toml",
+        done,
+        run=run_list,
+    )
+    removing = add_command(
+        commands,
+        "remove",
+        "Remove a user and end the user's sessions.",
+        "holdover users remove ann --config guard.toml",
+        done,
+        run=run_remove,
+    )
+    changing = add_command(
+        commands,
+        "password",
+        "Change a password and end the user's sessions.",
+        "holdover users password ann --config guard.toml",
+        done,
+        run=run_password,
+        allow_abbrev=False,
+    )
+    for parser in (adding, removing, changing):
+        parser.add_argument("name", metavar="NAME", help="the name of the user")
     for parser in (adding, changing):
         parser.add_argument(
-            "--password-file", type=Path, metavar="FILE", help="take it from a file that nobody else may read"
+            "--password-file",
+            type=Path,
+            metavar="FILE",
+            help="read the password from this file, which only its owner may read",
         )
-    for parser, run in (
-        (adding, run_add),
-        (listing, run_list),
-        (removing, run_remove),
-        (changing, run_password),
-    ):
+    for parser in (adding, listing, removing, changing):
         _add_config_option(parser)
-        parser.add_argument("--json", action="store_true")
-        parser.set_defaults(run=run)
+        add_json_option(parser)
 
 
 def _add_config_option(parser: argparse.ArgumentParser) -> None:
@@ -73,11 +117,9 @@ def _add_config_option(parser: argparse.ArgumentParser) -> None:
 
 def run_serve(arguments: argparse.Namespace) -> int:
     """Serve the console until it is stopped; returns 0. Raises `ValueError` for invalid options."""
-    try:
-        from holdover.console import Console
-        from holdover.console.server import check_address, serve
-    except ImportError as problem:
-        raise ValueError(_MISSING_EXTRA) from problem
+    from holdover.console import Console
+    from holdover.console.server import check_address, serve
+
     config = find_guard_config(arguments.config, must_exist=False)
     host = arguments.host or config.console.host
     port = arguments.port if arguments.port is not None else config.console.port
@@ -91,7 +133,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
     console = Console(msgspec.structs.replace(config, console=table), secure=cert is not None)
     if not console.users.list_users():
         print(
-            f"holdover: nobody can log in yet: holdover users add NAME --role operator --config {arguments.config}",
+            "holdover: the console has no users yet. To add one, run: holdover users add "
+            f"{shlex.quote(_login_name())} --role operator --config {shlex.quote(str(arguments.config))}",
             file=sys.stderr,
         )
     serve(console, host, port, cert, key)
@@ -99,10 +142,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
 
 
 def _open_users(arguments: argparse.Namespace) -> ConsoleUsers:
-    try:
-        from holdover.console import ConsoleUsers
-    except ImportError as problem:
-        raise ValueError(_MISSING_EXTRA) from problem
+    from holdover.console import ConsoleUsers
+
     return ConsoleUsers(find_guard_config(arguments.config, must_exist=False).open_store())
 
 
@@ -110,7 +151,7 @@ def _read_password(arguments: argparse.Namespace) -> str:
     if arguments.password_file is not None:
         return secret_from_file(arguments.password_file)
     if not sys.stdin.isatty():
-        raise ValueError("there is nobody to ask for a password here: give --password-file")
+        raise ValueError("no terminal to ask for the password; give --password-file FILE")
     password = getpass.getpass(f"Password of {arguments.name}: ")
     if getpass.getpass("Again: ") != password:
         raise ValueError("the two passwords differ; nothing was changed")
@@ -118,10 +159,16 @@ def _read_password(arguments: argparse.Namespace) -> str:
 
 
 def _actor() -> str:
+    name = _login_name()
+    return f"{name} on the command line" if name != "NAME" else "the command line"
+
+
+def _login_name() -> str:
+    """Return the name of the user who is logged in; a placeholder when the system knows none."""
     try:
-        return f"{getpass.getuser()} on the command line"
+        return getpass.getuser()
     except (KeyError, OSError):
-        return "the command line"
+        return "NAME"
 
 
 def _print_result(arguments: argparse.Namespace, message: str, **fields: str) -> int:
@@ -153,7 +200,7 @@ def run_list(arguments: argparse.Namespace) -> int:
 def run_remove(arguments: argparse.Namespace) -> int:
     """Remove a user; returns 0."""
     _open_users(arguments).remove_user(arguments.name, by=_actor(), time_ns=time.time_ns())
-    return _print_result(arguments, f"removed {arguments.name}; his sessions have ended", name=arguments.name)
+    return _print_result(arguments, f"removed {arguments.name}; the user's sessions have ended", name=arguments.name)
 
 
 def run_password(arguments: argparse.Namespace) -> int:
@@ -161,5 +208,5 @@ def run_password(arguments: argparse.Namespace) -> int:
     users = _open_users(arguments)
     users.set_password(arguments.name, _read_password(arguments), by=_actor(), time_ns=time.time_ns())
     return _print_result(
-        arguments, f"changed the password of {arguments.name}; his sessions have ended", name=arguments.name
+        arguments, f"changed the password of {arguments.name}; the user's sessions have ended", name=arguments.name
     )

@@ -15,7 +15,9 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
+from holdover.cli.commands import add_command, add_subcommands, add_verb
 from holdover.cli.cycle import select_days, select_symbols
+from holdover.cli.options import add_json_option
 from holdover.harness.subject import Plan, resolve_factory
 from holdover.recording import RecordingStore, bundled_store
 from holdover.shadow import (
@@ -41,38 +43,98 @@ from holdover.shadow.runner import NOTES_FILE
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("shadow", help="a candidate beside the incumbent, for days, before it goes live")
-    subparsers = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-
-    running = subparsers.add_parser(
-        "run", help="run the candidate: live, over recordings; or follow one that runs by itself"
+    parser = add_verb(
+        verbs,
+        "shadow",
+        "holdover shadow run --config shadow.toml",
+        {0: "done, and nothing is unexplained", 1: "a breach, an unmet condition or an unexplained difference"},
     )
-    running.add_argument("--hours", type=float, default=72.0, help="over recordings: how many healthy hours more (72)")
-    running.add_argument("--seconds", type=float, default=0.0, help="live, following: for so long (until stopped)")
-    running.set_defaults(run=run_run)
+    commands = add_subcommands(parser, "what")
+    running = add_command(
+        commands,
+        "run",
+        "Run the candidate live or over recordings, or follow one that runs elsewhere.",
+        "holdover shadow run --config shadow.toml --hours 72",
+        {0: "no new breach", 1: "a new breach"},
+        run=run_run,
+    )
+    running.add_argument(
+        "--hours", type=float, default=72.0, metavar="N", help="over recordings: N further healthy hours (default 72)"
+    )
+    running.add_argument(
+        "--seconds",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="live: stop after N seconds (default never)",
+    )
+    _add_report_and_note(commands)
+    for subparser in commands.choices.values():
+        subparser.add_argument(
+            "--config", type=Path, required=True, metavar="FILE", help="the configuration of the shadow run, TOML"
+        )
+    _add_diff(commands)
+    for subparser in commands.choices.values():
+        add_json_option(subparser)
 
-    report = subparsers.add_parser("report", help="one page: may it go live? and everything behind the answer")
-    report.add_argument("--html", type=Path, metavar="FILE")
-    report.add_argument("--markdown", type=Path, metavar="FILE")
-    report.set_defaults(run=run_report)
 
-    note = subparsers.add_parser("note", help="tell a running shadow that a component lives, or which fault it has met")
-    note.add_argument("--component", required=True)
-    note.add_argument("--fault", default="", choices=["", *FAULTS], metavar="CLASS", help=", ".join(FAULTS))
-    note.add_argument("--detail", default="")
-    note.set_defaults(run=run_note)
-    for subparser in (running, report, note):
-        subparser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the shadow's configuration")
-        subparser.add_argument("--json", action="store_true")
+def _add_report_and_note(commands: Any) -> None:
+    report = add_command(
+        commands,
+        "report",
+        "Report whether the candidate may go live, and everything behind the answer.",
+        "holdover shadow report --config shadow.toml --html shadow.html",
+        {0: "eligible for the cutover", 1: "not eligible", 3: "no condition is unmet, but one is unknown"},
+        run=run_report,
+    )
+    report.add_argument("--html", type=Path, metavar="FILE", help="write the report as an HTML page")
+    report.add_argument("--markdown", type=Path, metavar="FILE", help="write the report as Markdown")
+    note = add_command(
+        commands,
+        "note",
+        "Tell a running shadow that a component works, or which fault it has.",
+        "holdover shadow note --config shadow.toml --component orders --fault crash",
+        {0: "noted"},
+        run=run_note,
+    )
+    note.add_argument("--component", required=True, metavar="NAME", help="the component, as the configuration names it")
+    note.add_argument(
+        "--fault",
+        default="",
+        choices=["", *FAULTS],
+        metavar="CLASS",
+        help=f"the class of the fault, of {', '.join(FAULTS)}; default: the component works",
+    )
+    note.add_argument("--detail", default="", metavar="TEXT", help="what happened, for the report")
 
-    diff = subparsers.add_parser("diff", help="order by order, from two journals or FIX logs")
-    diff.add_argument("candidate", type=Path)
-    diff.add_argument("incumbent", type=Path)
-    diff.add_argument("--noise", type=Path, metavar="JOURNAL", help="a second copy of the candidate on the same input")
-    diff.add_argument("--tolerance", action="append", default=[], metavar="FIELD=N", help="in lots, ticks or ns")
-    diff.add_argument("--match", choices=("id", "sequence"), default="id")
-    diff.add_argument("--json", action="store_true")
-    diff.set_defaults(run=run_diff)
+
+def _add_diff(commands: Any) -> None:
+    diff = add_command(
+        commands,
+        "diff",
+        "Compare the orders of two journals or FIX logs.",
+        "holdover shadow diff candidate.jsonl incumbent.jsonl --tolerance price=1",
+        {0: "every difference is explained", 1: "a difference is not explained", 3: "there are no orders"},
+        run=run_diff,
+    )
+    diff.add_argument("candidate", type=Path, metavar="CANDIDATE", help="the candidate's journal or FIX log")
+    diff.add_argument("incumbent", type=Path, metavar="INCUMBENT", help="the incumbent's journal or FIX log")
+    diff.add_argument(
+        "--noise", type=Path, metavar="JOURNAL", help="a second run of the candidate, whose differences are noise"
+    )
+    diff.add_argument(
+        "--tolerance",
+        action="append",
+        default=[],
+        metavar="FIELD=N",
+        help="allow a difference of N lots, ticks or ns in a field of the order; may be repeated",
+    )
+    diff.add_argument(
+        "--match",
+        choices=("id", "sequence"),
+        default="id",
+        help="pair orders by their ClOrdID, or by their sequence per account, symbol and side (default id)",
+    )
 
 
 def run_run(arguments: argparse.Namespace) -> int:

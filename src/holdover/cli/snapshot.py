@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdover.catalogue import Catalogue
+from holdover.cli.commands import add_command, add_subcommands, add_verb
+from holdover.cli.cycle import select_symbols
+from holdover.cli.options import add_json_option, add_recordings_option, add_subject_option
 from holdover.harness.schedule import DEFAULT_SCHEDULE, perform_operation
 from holdover.harness.session import Session, SessionConfig
 from holdover.harness.snapshot import Snapshot, SnapshotInfo, SnapshotStore, compare_snapshots, take_snapshot
@@ -22,32 +25,79 @@ if TYPE_CHECKING:
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("snapshot", help="the full state: take, list, show, diff, restore")
-    subparsers = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    take_parser = subparsers.add_parser("take", help="run one recorded day and take its end-of-day state")
-    take_parser.add_argument("--subject", default="desk")
-    take_parser.add_argument("--recordings", type=Path)
-    take_parser.add_argument("--instrument")
-    take_parser.add_argument("--day")
-    take_parser.add_argument("--redact", action="append", default=[], metavar="FIELD")
-    take_parser.add_argument(
-        "--process", type=Path, metavar="FILE", help="the places of a process's state, as they are now"
+    done = {0: "done"}
+    parser = add_verb(
+        verbs, "snapshot", "holdover snapshot take --instrument ACME", {0: "done", 1: "diff: the snapshots differ"}
     )
-    take_parser.add_argument("--work", type=Path, default=Path("out/snapshot"))
-    listed = subparsers.add_parser("list", help="what is in a folder of snapshots")
-    shown = subparsers.add_parser("show", help="one snapshot's parts")
-    shown.add_argument("name")
-    differed = subparsers.add_parser("diff", help="what differs between two")
-    differed.add_argument("left")
-    differed.add_argument("right")
-    restored = subparsers.add_parser("restore", help="write the subject's files of a snapshot into a folder")
-    restored.add_argument("name")
-    restored.add_argument("--into", type=Path, metavar="DIR", help="a new folder for its files")
-    restored.add_argument("--process", type=Path, metavar="FILE", help="or where the places of a process's state are")
-    for subparser in (take_parser, listed, shown, differed, restored):
-        subparser.add_argument("--store", type=Path, default=Path("out/snapshots"))
-        subparser.add_argument("--json", action="store_true")
-    parser.set_defaults(run=run)
+    commands = add_subcommands(parser, "what")
+    take_parser = add_command(
+        commands,
+        "take",
+        "Run one recorded day and take a snapshot of its end.",
+        "holdover snapshot take --instrument ACME --day 2024-11-27",
+        done,
+        details="With --process it reads the state of a process instead, which must be stopped or a replica.",
+        run=run,
+    )
+    add_subject_option(take_parser)
+    add_recordings_option(take_parser)
+    take_parser.add_argument("--instrument", metavar="SYM", help="the instrument; default: the first one recorded")
+    take_parser.add_argument("--day", metavar="DAY", help="the day, YYYY-MM-DD; default: the first one recorded")
+    take_parser.add_argument(
+        "--redact", action="append", default=[], metavar="FIELD", help="a field to remove by name; may be repeated"
+    )
+    take_parser.add_argument(
+        "--process", type=Path, metavar="FILE", help="the configuration of a process, whose state stores are read"
+    )
+    take_parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("out/snapshot"),
+        metavar="DIR",
+        help="the working directory of the run (default out/snapshot)",
+    )
+    _add_readers(commands, done)
+    for subparser in commands.choices.values():
+        subparser.add_argument(
+            "--store",
+            type=Path,
+            default=Path("out/snapshots"),
+            metavar="DIR",
+            help="the directory of the snapshots (default out/snapshots)",
+        )
+        add_json_option(subparser)
+
+
+def _add_readers(commands: Any, done: dict[int, str]) -> None:
+    add_command(commands, "list", "List the snapshots of a directory.", "holdover snapshot list", done, run=run)
+    name_help = "the snapshot: its name, or the first letters of it"
+    shown = add_command(
+        commands, "show", "Show the parts of one snapshot.", "holdover snapshot show 3fa9c1", done, run=run
+    )
+    shown.add_argument("name", metavar="NAME", help=name_help)
+    differed = add_command(
+        commands,
+        "diff",
+        "List the differences between two snapshots.",
+        "holdover snapshot diff 3fa9c1 77b0e2",
+        {0: "the same state", 1: "the snapshots differ"},
+        run=run,
+    )
+    differed.add_argument("left", metavar="LEFT", help=name_help)
+    differed.add_argument("right", metavar="RIGHT", help="the snapshot to compare it with")
+    restored = add_command(
+        commands,
+        "restore",
+        "Write the subject's files of a snapshot into a directory.",
+        "holdover snapshot restore 3fa9c1 --into restored",
+        done,
+        run=run,
+    )
+    restored.add_argument("name", metavar="NAME", help=name_help)
+    restored.add_argument("--into", type=Path, metavar="DIR", help="a new directory for the files")
+    restored.add_argument(
+        "--process", type=Path, metavar="FILE", help="the configuration of a process, whose state stores are replaced"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,9 +110,11 @@ def _take(arguments: argparse.Namespace, store: SnapshotStore) -> int:
     if arguments.process is not None:
         return _take_process(arguments, store)
     recordings = RecordingStore(arguments.recordings) if arguments.recordings else bundled_store()
-    symbol = (arguments.instrument or recordings.symbols()[0]).upper()
+    symbol, *others = select_symbols(recordings, arguments.instrument)
+    if others:
+        raise ValueError(f"--instrument {arguments.instrument}: a snapshot is taken of one instrument at a time")
     day = arguments.day or recordings.days(symbol)[0]
-    recordings.get(symbol, day)
+    recordings.get(symbol, day)  # names the available days when there is none
     arguments.work.mkdir(parents=True, exist_ok=True)
     session = Session(
         resolve_factory(arguments.subject), recordings, [symbol], arguments.work, SessionConfig(days=[day])
@@ -95,8 +147,8 @@ def _take_process(arguments: argparse.Namespace, store: SnapshotStore) -> int:
         time_ns=close_ns,
         catalogue=Catalogue.load().digest,
         subject="process",
-        symbols=config.symbols,
-        redacted=sorted({*config.redact_fields, *arguments.redact}),
+        symbols=config.venue.symbols,
+        redacted=sorted({*config.redact.fields, *arguments.redact}),
     )
     parts = _open_state_stores(config, arguments.process).capture(config.redaction_rules(arguments.redact))
     return _save(Snapshot(about, parts), arguments, store)
@@ -104,7 +156,7 @@ def _take_process(arguments: argparse.Namespace, store: SnapshotStore) -> int:
 
 def _parse_date(text: str | None) -> date:
     if text is None:
-        raise ValueError("--process needs --day, the day that the state is the end of")
+        raise ValueError("--process needs --day, the day at whose end the state was taken")
     try:
         return date.fromisoformat(text)
     except ValueError:
@@ -115,7 +167,7 @@ def _open_state_stores(config: ProcessConfig, path: Path) -> StateStores:
     from holdover.adapters.process.state_store import StateStores
 
     config_directory = path.resolve().parent
-    home = config_directory / config.directory
+    home = config_directory / config.process.directory
     return StateStores(config, home, {"directory": str(home), "here": str(config_directory)}, owns_folder=False)
 
 
@@ -170,7 +222,7 @@ def _diff(arguments: argparse.Namespace, store: SnapshotStore) -> int:
 def _restore(arguments: argparse.Namespace, store: SnapshotStore) -> int:
     snapshot = store.find(arguments.name)
     if (arguments.into is None) == (arguments.process is None):
-        raise ValueError("say either --into DIR or --process FILE, whose places are then put back")
+        raise ValueError("give either --into DIR or --process FILE, whose state stores are then replaced")
     if arguments.process is not None:
         return _restore_process(snapshot, arguments)
     if arguments.into.exists() and any(arguments.into.iterdir()):
@@ -192,8 +244,8 @@ def _restore_process(snapshot: Snapshot, arguments: argparse.Namespace) -> int:
     config = read_process_config(arguments.process)
     parts = {name: content for name, content in snapshot.parts.items() if name.startswith("subject/")}
     if snapshot.info.subject != "process":
-        raise ValueError(f"snapshot {snapshot.name} is of no process; --into DIR writes its files")
+        raise ValueError(f"snapshot {snapshot.name} is not of a process; to write its files, give --into DIR")
     _open_state_stores(config, arguments.process).restore(parts)
-    names = ", ".join(state.name for state in config.states)
-    print(json.dumps({"parts": len(parts)}) if arguments.json else f"{len(parts)} parts put back: {names}")
+    names = ", ".join(state.name for state in config.state)
+    print(json.dumps({"parts": len(parts)}) if arguments.json else f"{len(parts)} parts restored: {names}")
     return 0

@@ -6,21 +6,38 @@ import argparse
 import json
 from typing import Any
 
+from holdover.cli.commands import add_command, add_subcommands, add_verb
+from holdover.cli.errors import find_missing_extra
+from holdover.cli.options import add_json_option
 from holdover.harness.contract import check_subject
+from holdover.harness.subject import SubjectError, resolve_factory
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("subject", help="check that a system can be put under test")
-    subparsers = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    check = subparsers.add_parser("check", help="list every problem of a subject's adapter at once")
-    check.add_argument("name", help="desk, or MODULE:NAME")
-    check.add_argument("--json", action="store_true")
-    check.set_defaults(run=run)
+    exits = {0: "the adapter meets the contract", 1: "it has problems; each one is listed"}
+    parser = add_verb(verbs, "subject", "holdover subject check desk", exits)
+    check = add_command(
+        add_subcommands(parser, "what"),
+        "check",
+        "List every problem of a subject's adapter.",
+        "holdover subject check desk",
+        exits,
+        run=run,
+    )
+    check.add_argument(
+        "name", metavar="NAME", help="the subject: desk, nautilus, freqtrade, or MODULE:NAME of your own"
+    )
+    add_json_option(check)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Return 0 when the subject keeps the contract, else 1."""
+    """Return 0 when the subject meets the contract, else 1."""
+    try:
+        resolve_factory(arguments.name)
+    except SubjectError as error:
+        if find_missing_extra(error) is not None:
+            raise  # what is missing is no problem of the adapter
     problems = check_subject(arguments.name)
     if arguments.json:
         print(json.dumps({"subject": arguments.name, "problems": problems}))
@@ -29,5 +46,5 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"- {problem}")
         print(f"{arguments.name}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
     else:
-        print(f"{arguments.name} keeps the contract")
+        print(f"{arguments.name} meets the contract")
     return 1 if problems else 0

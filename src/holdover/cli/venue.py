@@ -11,41 +11,76 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from holdover.cli.commands import add_command, add_subcommands, add_verb
 from holdover.recording import RecordingStore, bundled_store
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    venue = verbs.add_parser("venue", help="our simulated venue behind FIX, for any client of FIX 4.4")
-    acts = venue.add_subparsers(dest="act", metavar="ACT", required=True)
-    serve = acts.add_parser(
+    example = "holdover venue serve --instrument ACME --day 2024-11-29"
+    exits = {0: "stopped"}
+    venue = add_verb(verbs, "venue", example, exits)
+    serve = add_command(
+        add_subcommands(venue, "act"),
         "serve",
-        help="serve a recorded day until it is stopped",
-        description="A FIX 4.4 acceptor that fills orders from a recorded day. Its clock begins half a minute before "
-        "the open. It listens on every interface: let a firewall say who may call.",
-    )
-    serve.add_argument("--recordings", default="bundled", metavar="DIR", help="a folder of recordings, or bundled")
-    serve.add_argument("--instrument", action="append", required=True, metavar="SYMBOL", help="may be said repeatedly")
-    serve.add_argument("--day", required=True, metavar="DATE")
-    serve.add_argument("--port", type=_parse_port, default=9880)
-    serve.add_argument(
-        "--accelerate", type=_parse_factor, default=1.0, metavar="N", help="seconds of the day in a second"
-    )
-    serve.add_argument("--real", action="store_true", help="its time is the host's: for a day of today's date")
-    serve.add_argument("--state", type=Path, metavar="DIR", help="kept here, and taken up again after a kill")
-    serve.add_argument("--after", type=Path, metavar="DIR", help="the --state of the day before: begin with its night")
-    serve.add_argument("--name", default="VENUE", metavar="ID", help="its CompID")
-    serve.add_argument("--client", action="append", metavar="ID", help="a client's CompID, repeatedly; else DESK")
-    serve.add_argument(
-        "--user", action="append", default=[], metavar="CLIENT:USER:VARIABLE", help="and its password's variable"
+        "Serve a recorded day over FIX 4.4 until stopped.",
+        example,
+        exits,
+        details="A FIX 4.4 acceptor that fills orders from a recorded day. Its clock begins half a minute before the "
+        "open. It listens at every network interface: use a firewall to restrict who can connect.",
+        run=run,
     )
     serve.add_argument(
-        "--drop-copy-port", type=_parse_port, default=0, metavar="PORT", help="every report of every account"
+        "--recordings", default="bundled", metavar="DIR", help="a folder of recordings (default: the bundled ones)"
     )
-    serve.add_argument("--drop-copy", default="DROP", metavar="ID", help="the CompID that takes the drop copy")
-    serve.add_argument("--wait", action="store_true", help="its clock stands until somebody has logged on")
-    serve.add_argument("--heartbeat", type=int, default=30, metavar="SECONDS")
-    serve.set_defaults(run=run)
+    serve.add_argument(
+        "--instrument", action="append", required=True, metavar="SYM", help="an instrument to trade; may be repeated"
+    )
+    serve.add_argument("--day", required=True, metavar="DAY", help="the recorded day, YYYY-MM-DD")
+    serve.add_argument("--port", type=_parse_port, default=9880, metavar="PORT", help="the port (default 9880)")
+    serve.add_argument(
+        "--accelerate",
+        type=_parse_factor,
+        default=1.0,
+        metavar="N",
+        help="seconds of the recorded day per second (default 1)",
+    )
+    serve.add_argument("--real", action="store_true", help="use the host's clock, for a recording of today")
+    serve.add_argument(
+        "--state", type=Path, metavar="DIR", help="keep the state here, and continue from it after a kill"
+    )
+    serve.add_argument(
+        "--after", type=Path, metavar="DIR", help="the --state of the day before: start from its end of day"
+    )
+    _add_session_options(serve)
+
+
+def _add_session_options(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument("--name", default="VENUE", metavar="ID", help="the CompID of the venue (default VENUE)")
+    serve.add_argument(
+        "--client", action="append", metavar="ID", help="the CompID of a client; may be repeated (default DESK)"
+    )
+    serve.add_argument(
+        "--user",
+        action="append",
+        default=[],
+        metavar="CLIENT:USER:VARIABLE",
+        help="the user of a client, and the environment variable that has the password; may be repeated",
+    )
+    serve.add_argument(
+        "--drop-copy-port",
+        type=_parse_port,
+        default=0,
+        metavar="PORT",
+        help="also serve a drop copy of every report at this port",
+    )
+    serve.add_argument(
+        "--drop-copy", default="DROP", metavar="ID", help="the CompID that receives the drop copy (default DROP)"
+    )
+    serve.add_argument("--wait", action="store_true", help="start the clock when the first client logs on")
+    serve.add_argument(
+        "--heartbeat", type=int, default=30, metavar="SECONDS", help="the heartbeat interval (default 30)"
+    )
 
 
 def _parse_port(text: str) -> int:

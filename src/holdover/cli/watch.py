@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 
 from holdover.catalogue import Catalogue
+from holdover.cli.commands import add_verb
+from holdover.cli.options import add_catalogue_option, add_json_option
 from holdover.runtime import Breach
 from holdover.runtime.metrics import MetricsEndpoint
 from holdover.watch import (
@@ -40,11 +42,18 @@ _POLL_S = 0.2
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "watch",
-        help="judge a journal, a FIX log, a stream or lines of JSON as they are written",
-        description="Follows SOURCE, judges it by the catalogue and acts on breaches. With --once 0 holds, 1 breach, "
-        "3 nothing that could be judged, or messages lost unjudged; without it the watch goes on until it is stopped.",
+        "holdover watch journal.jsonl --once",
+        {
+            0: "every invariant holds",
+            1: "an invariant is breached",
+            3: "nothing could be judged, or messages were lost",
+        },
+        details="Follows SOURCE, judges it by the catalogue and acts on breaches until it is stopped; with --once up "
+        "to the current end of SOURCE.",
+        run=run,
     )
     parser.add_argument(
         "source",
@@ -52,21 +61,30 @@ def add_parser(verbs: Any) -> None:
         help="a journal or a FIX log; - for JSON lines on standard input; nats://HOST:PORT/STREAM[/SUBJECT] for "
         "journal lines in a JetStream stream; fix://HOST:PORT or fix-listen://0.0.0.0:PORT for a FIX drop copy",
     )
-    parser.add_argument("--format", choices=("journal", "fix"), help="without it the first line tells")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="keep place and memory here, and resume from them")
-    parser.add_argument("--guard", type=Path, metavar="GUARD", help="freeze in this guard's store (directory or TOML)")
-    parser.add_argument("--hook-url", metavar="URL", help="post each breach there")
-    parser.add_argument("--hook-command", metavar="COMMAND", help="run this with each breach on its standard input")
-    parser.add_argument("--catalogue", action="append", default=[], help="a folder or package beside the built-in one")
-    parser.add_argument("--sender", metavar="ID", help="drop copy: SenderCompID (49), this side's")
-    parser.add_argument("--target", metavar="ID", help="drop copy: TargetCompID (56), the venue's")
-    parser.add_argument("--fix-version", metavar="VERSION", help="drop copy: 4.2, 4.4 (unless said otherwise) or 5.0")
-    parser.add_argument("--fix-config", type=Path, metavar="FILE", help="drop copy: TOML with a table [fix]")
-    parser.add_argument("--metrics", metavar="HOST:PORT", help="serve /metrics for Prometheus there")
-    parser.add_argument("--metrics-beyond-loopback", action="store_true", help="allow another address than loopback")
-    parser.add_argument("--once", action="store_true", help="to the end of what is there, and no further")
-    parser.add_argument("--json", action="store_true", help="one JSON object a breach on standard output")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--format", choices=("journal", "fix"), help="the format of a file; default: the first line decides"
+    )
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="keep the offset and the memory here, and resume from them"
+    )
+    parser.add_argument(
+        "--guard", type=Path, metavar="DIR|TOML", help="freeze in the store of this guard when an invariant is breached"
+    )
+    parser.add_argument("--hook-url", metavar="URL", help="post each breach to this URL, as JSON")
+    parser.add_argument(
+        "--hook-command", metavar="COMMAND", help="run this command with each breach on its standard input"
+    )
+    add_catalogue_option(parser)
+    parser.add_argument("--sender", metavar="ID", help="drop copy: our SenderCompID (49)")
+    parser.add_argument("--target", metavar="ID", help="drop copy: the venue's TargetCompID (56)")
+    parser.add_argument("--fix-version", metavar="VERSION", help="drop copy: 4.2, 4.4 or 5.0 (default 4.4)")
+    parser.add_argument("--fix-config", type=Path, metavar="FILE", help="drop copy: a TOML file with a table [fix]")
+    parser.add_argument("--metrics", metavar="HOST:PORT", help="serve /metrics for Prometheus at this address")
+    parser.add_argument(
+        "--metrics-beyond-loopback", action="store_true", help="allow an address of --metrics beyond loopback"
+    )
+    parser.add_argument("--once", action="store_true", help="stop at the current end of SOURCE")
+    add_json_option(parser, "print one JSON object for each breach")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -98,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     watch.save_pending()
     watch.close()
     for delivery in watch.pending:
-        print(f"holdover: breach {delivery.breach.number} was not taken by the hook {delivery.hook}", file=sys.stderr)
+        print(f"holdover: the hook {delivery.hook} did not accept breach {delivery.breach.number}", file=sys.stderr)
     return {"holds": 0 if whole else 3, "breach": 1}.get(watch.verdict, 3)
 
 
@@ -139,9 +157,9 @@ def _fix_config(arguments: argparse.Namespace) -> FixConfig:
         arguments.fix_config, sender=arguments.sender, target=arguments.target, version=arguments.fix_version
     )
     if arguments.state is None:
-        raise SourceError(f"{arguments.source}: needs --state DIR, where its sequence numbers and messages are kept")
+        raise SourceError(f"{arguments.source}: needs --state DIR, which stores its sequence numbers and messages")
     if arguments.once:
-        raise SourceError(f"{arguments.source}: a FIX session has no end; leave --once out")
+        raise SourceError(f"{arguments.source}: a FIX session has no end; remove --once")
     return config
 
 

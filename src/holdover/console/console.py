@@ -66,7 +66,7 @@ class Console:
         self.sessions = ConsoleSessions(self.store, config.console.idle_s, config.console.day_s)
         self.throttle = throttle or LoginThrottle()
         self.catalogue = Catalogue.load(*config.catalogue)
-        self.rules = RedactionRules.with_defaults(config.redact_fields, config.redact_patterns)
+        self.rules = RedactionRules.with_defaults(config.redact.fields, config.redact.patterns)
         self.is_secure = secure
         host_names = {config.console.host, *config.console.names, "localhost", "127.0.0.1", "::1"} - {"0.0.0.0", "::"}
         self.hosts = frozenset(f"[{name.lower()}]" if ":" in name else name.lower() for name in host_names) | hosts

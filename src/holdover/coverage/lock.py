@@ -20,7 +20,7 @@ import msgspec
 
 from holdover.runtime.axes import Axis, axes_in_use, import_axes
 from holdover.runtime.cells import TRANSITIONS
-from holdover.runtime.files import read_toml
+from holdover.runtime.config_file import read_toml
 
 LOCK_NAME: Final = "state-coverage.toml"
 VERSION: Final = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from holdover.model.spelling import suggest_spelling
 from holdover.recording.format import Recording, RecordingError
 
 
@@ -33,9 +34,12 @@ class RecordingStore:
         if path is None:
             days = self.days(symbol)
             if not days:
-                at_hand = ", ".join(self.symbols()) or "nothing"
-                raise RecordingError(f"no recording of {symbol} in {self.directory}; at hand: {at_hand}")
-            raise RecordingError(f"no recording of {symbol} on {trade_date}; at hand: {', '.join(days)}")
+                available = ", ".join(self.symbols()) or "none"
+                hint = suggest_spelling(symbol, self.symbols())
+                raise RecordingError(
+                    f"no recording of {symbol} in {self.directory}{hint or '; available: ' + available}"
+                )
+            raise RecordingError(f"no recording of {symbol} on {trade_date}; available: {', '.join(days)}")
         return Recording.open(path)
 
     def list_recordings(self) -> list[Recording]:

@@ -72,15 +72,15 @@ in separate files, never in this file.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
 from holdover.model import Instrument
+from holdover.model.spelling import suggest_spelling
 from holdover.runtime.channels import (
     PAGERDUTY_URL,
     AppriseChannel,
@@ -90,8 +90,16 @@ from holdover.runtime.channels import (
     PagerDutyChannel,
     WebhookChannel,
 )
+from holdover.runtime.config_file import (
+    ConfigFile,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainName,
+    Port,
+    PositiveFloat,
+    read_config_file,
+)
 from holdover.runtime.database import PostgresDatabase
-from holdover.runtime.files import read_toml
 from holdover.runtime.freeze_store import FreezeStore
 from holdover.runtime.heartbeat import HeartbeatLimits
 from holdover.runtime.journal import Journal
@@ -101,23 +109,24 @@ from holdover.runtime.redaction import RedactionRuleError, RedactionRules
 from holdover.runtime.secrets import SecretError, read_secret, secret_from_environment
 
 T = TypeVar("T")
-PREFIX: Final = "HOLDOVER__"
 
 
 class GuardConfigError(ValueError):
     """The configuration cannot be used; the message lists every problem."""
 
 
-class _GuardTable(msgspec.Struct, forbid_unknown_fields=True):
+class GuardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table [guard]: name, directory, catalogue, journal and flight recorder of a guard."""
+
     directory: str
-    name: str = "guard"
-    obey_within_ms: float = 500.0
+    name: Annotated[str, msgspec.Meta(min_length=1)] = "guard"
+    obey_within_ms: NonNegativeFloat = 500.0
     catalogue: list[str] = []
     journal: bool = True
-    journal_max_mb: float = 1024.0
-    journal_keep: int = 7
-    journal_sync_ms: float = 100.0
-    recorder_size: int = 256
+    journal_max_mb: NonNegativeFloat = 1024.0
+    journal_keep: NonNegativeInt = 7
+    journal_sync_ms: NonNegativeFloat = 100.0
+    recorder_size: NonNegativeInt = 256
     axes: list[str] = []
     bundles: bool = True
 
@@ -127,11 +136,13 @@ class StoreTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url_env: str = ""
     url_file: str = ""
-    schema: str = "holdover"
-    timeout_s: float = 2.0
+    schema: PlainName = "holdover"
+    timeout_s: PositiveFloat = 2.0
 
 
-class _GuardRedactTable(msgspec.Struct, forbid_unknown_fields=True):
+class RedactTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table [redact]: what is removed from bundles and snapshots, in addition to the usual secrets."""
+
     fields: list[str] = []
     patterns: list[str] = []
 
@@ -148,11 +159,13 @@ class ChannelTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_file: str = ""
 
 
-class _PagesTable(msgspec.Struct, forbid_unknown_fields=True):
+class PagesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table [pages]: the channels of alerts, and the levels of their escalation."""
+
     file: str = "pages.jsonl"
     log: bool = True
     url_env: list[str] = []
-    repeat_s: float = 0.0
+    repeat_s: NonNegativeFloat = 0.0
     channel: list[ChannelTable] = []
     level: list[EscalationLevel] = []
 
@@ -161,41 +174,56 @@ class ConsoleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table [console]: address, host names for browsers, session lengths in seconds, the shadow run to show."""
 
     host: str = "127.0.0.1"
-    port: int = 8321
+    port: Port = 8321
     names: list[str] = []
-    idle_s: float = 1800.0
-    day_s: float = 43200.0
+    idle_s: PositiveFloat = 1800.0
+    day_s: PositiveFloat = 43200.0
     shadow: str = ""
 
 
-class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The configuration for `Guard.open`, with absolute paths. `base_directory` resolves the file's relative paths."""
+class GuardTables(msgspec.Struct, frozen=True, kw_only=True):
+    """The tables of a guard's configuration file."""
 
-    directory: Path
-    base_directory: Path = Path(".")
-    name: str = "guard"
-    obey_within_ms: float = 500.0
-    catalogue: list[str] = []
-    journal: bool = True
-    journal_max_mb: float = 1024.0
-    journal_keep: int = 7
-    journal_sync_ms: float = 100.0
-    recorder_size: int = 256
-    axes: list[str] = []
+    guard: GuardTable
     store: StoreTable = StoreTable()
-    pages_file: str = "pages.jsonl"
-    pages_log: bool = True
-    url_env: list[str] = []
-    channel_tables: list[ChannelTable] = []
-    levels: list[EscalationLevel] = []
-    repeat_s: float = 0.0
+    redact: RedactTable = RedactTable()
+    pages: PagesTable = PagesTable()
     heartbeat: HeartbeatLimits = HeartbeatLimits()
-    console: ConsoleTable = ConsoleTable()
-    bundles: bool = True
-    redact_fields: list[str] = []
-    redact_patterns: list[str] = []
-    instruments: list[Instrument] = []
     metrics: MetricsConfig | None = None
+    console: ConsoleTable = ConsoleTable()
+    instrument: list[Instrument] = []
+
+
+class GuardConfig(GuardTables, frozen=True, kw_only=True):
+    """The configuration for `Guard.open`. `base_directory` resolves the file's relative paths."""
+
+    base_directory: Path
+
+    @classmethod
+    def for_directory(cls, directory: Path, **tables: Any) -> GuardConfig:
+        """Return the default configuration of a guard in a directory; `tables` replaces whole tables."""
+        return cls(base_directory=directory, guard=GuardTable(directory="."), **tables)
+
+    @property
+    def directory(self) -> Path:
+        """The directory of the guard."""
+        return self.base_directory / self.guard.directory
+
+    @property
+    def name(self) -> str:
+        """The name of the guard, unique among those that share a store."""
+        return self.guard.name
+
+    @property
+    def instruments(self) -> list[Instrument]:
+        """The instruments that the configuration names."""
+        return self.instrument
+
+    @property
+    def catalogue(self) -> list[str]:
+        """The sources of further invariants: directories with absolute paths, or packages."""
+        paths = [(source, self.base_directory / source) for source in self.guard.catalogue]
+        return [str(path) if path.is_dir() else source for source, path in paths]
 
     def store_url(self) -> str:
         """Return the URL of the store, empty for a file in the directory. Raises `GuardConfigError` for its secret."""
@@ -212,17 +240,18 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def open_journal(self) -> Journal | None:
         """Open the journal in the directory; None when the configuration disables it."""
-        if not self.journal:
+        if not self.guard.journal:
             return None
-        return Journal(self.directory / "journal.jsonl", round(self.journal_max_mb * 1e6), self.journal_keep)
+        size_max = round(self.guard.journal_max_mb * 1e6)
+        return Journal(self.directory / "journal.jsonl", size_max, self.guard.journal_keep)
 
     def make_channels(self) -> list[Channel]:
         """Make the configured channels. Raises `GuardConfigError` when a secret or an optional extra is missing."""
-        channels: list[Channel] = [FileChannel(self.directory / self.pages_file)]
-        if self.pages_log:
+        channels: list[Channel] = [FileChannel(self.directory / self.pages.file)]
+        if self.pages.log:
             channels.append(LogChannel())
-        channels += [self._make_apprise_channel(name) for name in self.url_env]
-        return channels + [self._make_channel(table) for table in self.channel_tables]
+        channels += [self._make_apprise_channel(name) for name in self.pages.url_env]
+        return channels + [self._make_channel(table) for table in self.pages.channel]
 
     def _make_apprise_channel(self, name: str) -> Channel:
         return _call_with_context("[pages] url_env", lambda: AppriseChannel(secret_from_environment(name)))
@@ -254,8 +283,8 @@ class GuardConfig(msgspec.Struct, frozen=True, kw_only=True):
         checks: list[Callable[[], object]] = [
             self.store_url,
             self.heartbeat_url,
-            *(partial(self._make_channel, table) for table in self.channel_tables),
-            *(partial(self._make_apprise_channel, name) for name in self.url_env),
+            *(partial(self._make_channel, table) for table in self.pages.channel),
+            *(partial(self._make_apprise_channel, name) for name in self.pages.url_env),
         ]
         for check in checks:
             try:
@@ -272,151 +301,75 @@ def _call_with_context(context: str, make: Callable[[], T]) -> T:
         raise GuardConfigError(f"{context}: {problem}") from None
 
 
+_DESK_TABLES: Final = ("desk", "fix", "strategy")
+"""Tables of `holdover desk run`, which may be in the same file."""
+
+
 def read_config(path: Path) -> GuardConfig:
     """Read the configuration from a TOML file and the environment.
 
     Raises `GuardConfigError` with the file and every problem in it.
     """
-    tables = read_toml(path, GuardConfigError)
-    problems: list[str] = []
-    _apply_environment(tables, problems)
-    problems += [
-        f"[{name}] is no table that is known here; there are {', '.join(_TABLES)}"
-        for name in tables
-        if name not in _TABLES and name not in _DESK_TABLES
-    ]
-    guard = _convert_table(tables, "guard", _GuardTable, problems)
-    pages = _convert_table(tables, "pages", _PagesTable, problems)
-    redact = _convert_table(tables, "redact", _GuardRedactTable, problems)
-    store = _convert_table(tables, "store", StoreTable, problems)
-    heartbeat = _convert_table(tables, "heartbeat", HeartbeatLimits, problems)
-    console = _convert_table(tables, "console", ConsoleTable, problems)
-    if console is not None and (not 0 < console.port < 65536 or min(console.idle_s, console.day_s) <= 0):
-        problems.append("[console] port should be 1 to 65535, and idle_s and day_s above 0")
+    tables = read_config_file(
+        path, GuardTables, GuardConfigError, _check, other_tables=_DESK_TABLES, environment=os.environ
+    )
+    return GuardConfig(base_directory=path.resolve().parent, **msgspec.structs.asdict(tables))
+
+
+def _check(file: ConfigFile) -> None:
+    redact, pages = file.table("redact", RedactTable), file.table("pages", PagesTable)
+    guard, metrics = file.table("guard", GuardTable), file.table("metrics", MetricsConfig)
+    if guard is not None and not guard.name.strip():
+        file.add("guard.name", "[guard] name should not be empty")
     if redact is not None:
-        try:
-            RedactionRules(redact.fields, redact.patterns)
-        except RedactionRuleError as problem:
-            problems.append(f"[redact] {problem}")
+        check_redaction(redact, file)
     if pages is not None:
-        _check_pages(pages, problems)
-    if guard is not None and (guard.obey_within_ms < 0 or not guard.name.strip()):
-        problems.append("[guard] obey_within_ms should not be below 0, and name not be empty")
-    if guard is not None and guard.journal_sync_ms < 0:
-        problems.append("[guard] journal_sync_ms should not be below 0")
-    if store is not None and (store.timeout_s <= 0 or not store.schema.isidentifier()):
-        problems.append("[store] timeout_s should be above 0, and schema a plain name of letters, digits, underscores")
-    metrics = _convert_table(tables, "metrics", MetricsConfig, problems) if "metrics" in tables else None
+        _check_channels(pages, file)
+        _check_levels(pages, file)
     if metrics is not None and metrics.prometheus:
         try:
             parse_address(metrics.prometheus, beyond_loopback=metrics.beyond_loopback)
         except MetricsError as problem:
-            problems.append(f"[metrics] {problem}")
-    instruments = [
-        instrument
-        for number, table in enumerate(tables.get("instrument", []), 1)
-        if (instrument := _convert(table, Instrument, f"[[instrument]] {number}", problems)) is not None
-    ]
-    if (
-        guard is None
-        or pages is None
-        or redact is None
-        or store is None
-        or heartbeat is None
-        or console is None
-        or problems
-    ):
-        raise GuardConfigError("\n".join(f"{path.name}: {problem}" for problem in problems))
-    base_directory = path.resolve().parent
-    return GuardConfig(
-        directory=base_directory / guard.directory,
-        base_directory=base_directory,
-        name=guard.name,
-        obey_within_ms=guard.obey_within_ms,
-        catalogue=[
-            str(base_directory / source) if (base_directory / source).is_dir() else source for source in guard.catalogue
-        ],
-        journal=guard.journal,
-        journal_max_mb=guard.journal_max_mb,
-        journal_keep=guard.journal_keep,
-        journal_sync_ms=guard.journal_sync_ms,
-        recorder_size=guard.recorder_size,
-        axes=guard.axes,
-        store=store,
-        pages_file=pages.file,
-        pages_log=pages.log,
-        url_env=pages.url_env,
-        channel_tables=pages.channel,
-        levels=pages.level,
-        repeat_s=pages.repeat_s,
-        heartbeat=heartbeat,
-        console=console,
-        bundles=guard.bundles,
-        redact_fields=redact.fields,
-        redact_patterns=redact.patterns,
-        instruments=instruments,
-        metrics=metrics,
-    )
+            file.add("metrics.prometheus", f"[metrics] {problem}")
 
 
-_TABLES: Final = ("guard", "store", "redact", "pages", "heartbeat", "metrics", "console", "instrument")
-_DESK_TABLES: Final = ("desk", "fix", "strategy")
-"""Tables of `holdover desk run`, which may be in the same file."""
+def check_redaction(redact: RedactTable, file: ConfigFile) -> None:
+    """Add a problem when a pattern of the table [redact] cannot be used."""
+    try:
+        RedactionRules(redact.fields, redact.patterns)
+    except RedactionRuleError as problem:
+        file.add("redact.patterns", f"[redact] {problem}")
 
 
-def _check_pages(pages: _PagesTable, problems: list[str]) -> None:
+def _channel_names(pages: PagesTable) -> list[str]:
     built_in = [f"file:{Path(pages.file).name}", *(["log"] if pages.log else [])]
-    names = [*built_in, *(channel.name for channel in pages.channel)]
-    problems += [
-        f"[[pages.channel]] {name}: there are two of that name" for name in sorted(set(names)) if names.count(name) > 1
-    ]
-    for channel in pages.channel:
-        context = f"[[pages.channel]] {channel.name}:"
+    return [*built_in, *(channel.name for channel in pages.channel)]
+
+
+def _check_channels(pages: PagesTable, file: ConfigFile) -> None:
+    names = _channel_names(pages)
+    rows = [(f"pages.channel[{index}].name", channel.name) for index, channel in enumerate(pages.channel)]
+    file.add_duplicates([("", name) for name in names[: len(names) - len(rows)]] + rows, "[[pages.channel]]")
+    for index, channel in enumerate(pages.channel):
+        place, context = f"pages.channel[{index}]", f"[[pages.channel]] {channel.name}:"
         if channel.kind == "pagerduty" and not (channel.key_env or channel.key_file):
-            problems.append(f"{context} needs the integration key, by key_env or key_file")
+            file.add(place, f"{context} needs the integration key, by key_env or key_file")
         if channel.kind != "pagerduty" and not (channel.url or channel.url_env or channel.url_file):
-            problems.append(f"{context} needs url, url_env or url_file")
+            file.add(place, f"{context} needs url, url_env or url_file")
         if "@" in channel.url.partition("://")[2].partition("/")[0]:
-            problems.append(f"{context} url carries a secret; it belongs into url_env or url_file")
-    for number, level in enumerate(pages.level, 1):
-        unknown = [name for name in level.channels if name not in names and not name.startswith("apprise:")]
-        if unknown or not level.channels:
-            problem = f"has no channel called {', '.join(unknown)}" if unknown else "needs at least one channel"
-            problems.append(f"[[pages.level]] {number}: {problem}; there are {', '.join(names)}")
+            file.add(f"{place}.url", f"{context} url carries a secret; it belongs into url_env or url_file")
+
+
+def _check_levels(pages: PagesTable, file: ConfigFile) -> None:
+    names = _channel_names(pages)
+    for index, level in enumerate(pages.level):
+        place, context = f"pages.level[{index}].channels", f"[[pages.level]] {index + 1}:"
+        if not level.channels:
+            file.add(place, f"{context} needs at least one channel; there are {', '.join(names)}")
+        for name in level.channels:
+            if name not in names and not name.startswith("apprise:"):
+                hint = suggest_spelling(name, names) or f"; there are {', '.join(names)}"
+                file.add(place, f"{context} has no channel called {name}{hint}")
     waits = [level.after_s for level in pages.level]
     if waits != sorted(waits) or (waits and waits[0] != 0):
-        problems.append("[[pages.level]]: after_s should begin with 0 and grow from level to level")
-
-
-def _apply_environment(tables: dict[str, Any], problems: list[str]) -> None:
-    """Override values of the file with HOLDOVER__TABLE__KEY from the environment."""
-    for variable in sorted(os.environ):
-        if not variable.startswith(PREFIX):
-            continue
-        table, _, key = variable[len(PREFIX) :].lower().partition("__")
-        if not key or "__" in key or table == "instrument":
-            problems.append(f"the environment's {variable} should read {PREFIX}TABLE__KEY")
-            continue
-        text = os.environ[variable]
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        table_values = tables.setdefault(table, {})
-        if isinstance(table_values, dict):
-            table_values[key] = value
-
-
-def _convert_table(tables: dict[str, Any], name: str, kind: type[Any], problems: list[str]) -> Any:
-    if name == "guard" and name not in tables:
-        problems.append("[guard] is missing; it must at least say its directory")
-        return None
-    return _convert(tables.get(name, {}), kind, f"[{name}]", problems)
-
-
-def _convert(value: Any, kind: type[Any], context: str, problems: list[str]) -> Any:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as problem:
-        problems.append(f"{context}: {problem}")
-        return None
+        file.add("pages.level[0]", "[[pages.level]]: after_s should begin with 0 and grow from level to level")

@@ -1,22 +1,11 @@
-"""Atomic file writes, TOML reading and lock files."""
+"""Atomic file writes and lock files."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import tomllib
 from pathlib import Path
-from typing import IO, Any
-
-
-def read_toml(path: Path, error_type: type[Exception]) -> dict[str, Any]:
-    """Return the content of a TOML file. Raises `error_type` with a sentence when the file cannot be read or parsed."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise error_type(f"{path.name}: cannot be read: {problem.strerror}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise error_type(f"{path.name}: not a TOML file: {problem}") from problem
+from typing import IO
 
 
 def write_whole(path: Path, data: bytes) -> None:

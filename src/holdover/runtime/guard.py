@@ -213,29 +213,29 @@ class Guard:
         guard_config = config if isinstance(config, GuardConfig) else read_config(Path(config))
         directory = guard_config.directory
         directory.mkdir(parents=True, exist_ok=True)
-        import_axes(guard_config.axes)
+        import_axes(guard_config.guard.axes)
         guard = cls(
             directory,
             catalogue=Catalogue.load(*guard_config.catalogue),
             channels=guard_config.make_channels(),
             instruments=guard_config.instruments,
             journal=guard_config.open_journal(),
-            recorder_size=guard_config.recorder_size,
-            bundles=directory / "bundles" if guard_config.bundles else None,
-            rules=RedactionRules.with_defaults(guard_config.redact_fields, guard_config.redact_patterns),
+            recorder_size=guard_config.guard.recorder_size,
+            bundles=directory / "bundles" if guard_config.guard.bundles else None,
+            rules=RedactionRules.with_defaults(guard_config.redact.fields, guard_config.redact.patterns),
             store=guard_config.open_store(),
             name=guard_config.name,
-            levels=guard_config.levels,
-            repeat_s=guard_config.repeat_s,
+            levels=guard_config.pages.level,
+            repeat_s=guard_config.pages.repeat_s,
         )
         guard.load_memory()
         guard._cell_count_file = CellCountFile(directory, guard.cells, guard.catalogue.digest)
         if guard_config.metrics is not None:
             attach_metrics(guard, guard_config.metrics)
         guard.heartbeat = Heartbeat(guard, guard_config.heartbeat, guard_config.heartbeat_url())
-        guard.freeze_watcher = FreezeWatcher(guard._follow_store, round(guard_config.obey_within_ms * 1e6))
-        if guard.journal is not None and guard_config.journal_sync_ms:
-            guard.journal.start_syncing(guard_config.journal_sync_ms / 1000)
+        guard.freeze_watcher = FreezeWatcher(guard._follow_store, round(guard_config.guard.obey_within_ms * 1e6))
+        if guard.journal is not None and guard_config.guard.journal_sync_ms:
+            guard.journal.start_syncing(guard_config.guard.journal_sync_ms / 1000)
         guard.heartbeat.start()
         guard.freeze_watcher.start()
         guard.pager.start()

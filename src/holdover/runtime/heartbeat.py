@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from holdover.runtime.breach import Page
+from holdover.runtime.config_file import NonNegativeFloat, PositiveFloat
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import FreezeStore
 
@@ -52,13 +53,13 @@ class Health(StrEnum):
 class HeartbeatLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Time limits, in seconds. `progress_within_s` is the limit between two steps or ticks; 0 means no limit."""
 
-    every_s: float = 1.0
-    silent_after_s: float = 15.0
-    wedged_after_s: float = 30.0
-    progress_within_s: float = 0.0
+    every_s: PositiveFloat = 1.0
+    silent_after_s: PositiveFloat = 15.0
+    wedged_after_s: PositiveFloat = 30.0
+    progress_within_s: NonNegativeFloat = 0.0
     url_env: str = ""
     url_file: str = ""
-    ping_every_s: float = 30.0
+    ping_every_s: PositiveFloat = 30.0
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,7 +36,7 @@ def find_guard_config(path: Path, *, must_exist: bool = True) -> GuardConfig:
 
     Raises `GuardConfigError`, and `StoreError` when `must_exist` is true and no guard has ever run there.
     """
-    config = read_config(path) if path.is_file() else GuardConfig(directory=path, base_directory=path)
+    config = read_config(path) if path.is_file() else GuardConfig.for_directory(path)
     in_file = not (config.store.url_env or config.store.url_file)
     if must_exist and in_file and not (config.directory / "guard.db").exists():
         raise StoreError(f"{path}: no guard has ever run here (guard.db is missing)")

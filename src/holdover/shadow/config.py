@@ -74,24 +74,33 @@ reason = "the incumbent rounds down"
 from __future__ import annotations
 
 from datetime import time as clock_time
-from math import inf
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from holdover.runtime.files import read_toml
+from holdover.model.spelling import suggest_spelling
+from holdover.runtime.config_file import (
+    ConfigFile,
+    NonNegativeInt,
+    PositiveFloat,
+    read_config_file,
+)
 from holdover.shadow.components import DEFAULT_RESET_FAULTS, FAULTS, ComponentTable
 from holdover.shadow.probe import find_probe_problems
 
 _DAY_S: Final = 86_400.0
+_PositiveMsOfDay = Annotated[float, msgspec.Meta(gt=0, le=_DAY_S * 1e3)]
+_SecondsOfDay = Annotated[float, msgspec.Meta(ge=0, le=_DAY_S)]
 
 
 class ShadowConfigError(ValueError):
     """The configuration cannot be used; the message lists every problem."""
 
 
-class _ShadowTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ShadowTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table [shadow]: the directory of the run."""
+
     directory: str = "shadow"
 
 
@@ -101,7 +110,7 @@ class CandidateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     subject: str = ""
     recordings: str = ""
     instruments: list[str] = []
-    days: int = 0
+    days: NonNegativeInt = 0
     seed: int = 0
     faults: list[str] = []
     settings: dict[str, Any] = {}
@@ -119,9 +128,9 @@ class InputTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     open: clock_time | None = None
     close: clock_time | None = None
     begin: Literal["now", "start"] = "now"
-    patience_ms: float = 2000.0
-    after_close_s: float = 10.0
-    keep_days: int = 5
+    patience_ms: _PositiveMsOfDay = 2000.0
+    after_close_s: _SecondsOfDay = 10.0
+    keep_days: NonNegativeInt = 5
 
 
 class IncumbentTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,18 +142,18 @@ class IncumbentTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ClockTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the healthy clock counts, in seconds and milliseconds."""
 
-    tick_s: float = 1.0
-    deadline_s: float = 30.0
-    skew_ms: float = 1000.0
+    tick_s: PositiveFloat = 1.0
+    deadline_s: PositiveFloat = 30.0
+    skew_ms: PositiveFloat = 1000.0
     resets_on: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_RESET_FAULTS))
 
 
 class CutoverTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The conditions for a cutover."""
 
-    hours: float = 72.0
+    hours: PositiveFloat = 72.0
     virtual: bool = False
-    fresh_s: float = 600.0
+    fresh_s: PositiveFloat = 600.0
     gate: str = ""
     workstreams: str = ""
 
@@ -162,22 +171,37 @@ class DivergenceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     noise: str = ""
     copy: bool = False
     match: Literal["id", "sequence"] = "id"
-    tolerance: dict[str, int] = {}
+    tolerance: dict[str, NonNegativeInt] = {}
     explained: list[Explanation] = []
 
 
-class ShadowConfig(msgspec.Struct, frozen=True, kw_only=True):
+class ShadowTables(msgspec.Struct, frozen=True, kw_only=True):
+    """The tables of a shadow run's configuration file."""
+
+    shadow: ShadowTable = ShadowTable()
+    candidate: CandidateTable = CandidateTable()
+    incumbent: IncumbentTable = IncumbentTable()
+    input: InputTable = InputTable()
+    clock: ClockTable = ClockTable()
+    component: list[ComponentTable] = []
+    cutover: CutoverTable = CutoverTable()
+    divergence: DivergenceTable = DivergenceTable()
+
+
+class ShadowConfig(ShadowTables, frozen=True, kw_only=True):
     """The configuration of a shadow run. `resolve_path` makes a path of the file absolute."""
 
     base_directory: Path
-    directory: Path
-    candidate: CandidateTable
-    incumbent: IncumbentTable
-    input: InputTable
-    clock: ClockTable
-    components: list[ComponentTable]
-    cutover: CutoverTable
-    divergence: DivergenceTable
+
+    @property
+    def directory(self) -> Path:
+        """The directory of the run."""
+        return self.base_directory / self.shadow.directory
+
+    @property
+    def components(self) -> list[ComponentTable]:
+        """The components whose signs of life the healthy clock needs."""
+        return self.component
 
     def resolve_path(self, relative: str) -> Path:
         """Returns the absolute path of a path that is relative to the file."""
@@ -199,120 +223,83 @@ class ShadowConfig(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.input.market)
 
 
-_TABLES: Final[dict[str, Any]] = {
-    "shadow": _ShadowTable,
-    "candidate": CandidateTable,
-    "incumbent": IncumbentTable,
-    "input": InputTable,
-    "clock": ClockTable,
-    "cutover": CutoverTable,
-    "divergence": DivergenceTable,
-}
-
-
 def read_shadow_config(path: Path) -> ShadowConfig:
     """Read the configuration from a TOML file. Raises `ShadowConfigError`, which names the file and every problem."""
-    document = read_toml(path, ShadowConfigError)
-    problems = [
-        f"[{name}] is not known here; there are {', '.join(_TABLES)}, component"
-        for name in document
-        if name not in _TABLES and name != "component"
-    ]
-    tables: dict[str, Any] = {}
-    for name, kind in _TABLES.items():
-        try:
-            tables[name] = msgspec.convert(document.get(name, {}), kind)
-        except msgspec.ValidationError as problem:
-            problems.append(f"[{name}]: {problem}")
-    components: list[ComponentTable] = []
-    try:
-        components = msgspec.convert(document.get("component", []), list[ComponentTable])
-    except msgspec.ValidationError as problem:
-        problems.append(f"[[component]]: {problem}")
-    if not problems:
-        problems = _find_problems(tables, components)
-    if problems:
-        raise ShadowConfigError("\n".join(f"{path.name}: {problem}" for problem in problems))
-    base_directory = path.resolve().parent
-    return ShadowConfig(
-        base_directory=base_directory,
-        directory=base_directory / tables["shadow"].directory,
-        components=components,
-        **{name: tables[name] for name in _TABLES if name != "shadow"},
-    )
+    tables = read_config_file(path, ShadowTables, ShadowConfigError, _check)
+    return ShadowConfig(base_directory=path.resolve().parent, **msgspec.structs.asdict(tables))
 
 
-def _find_problems(tables: dict[str, Any], components: list[ComponentTable]) -> list[str]:
-    candidate, clock, cutover = tables["candidate"], tables["clock"], tables["cutover"]
-    problems = []
+def _check(file: ConfigFile) -> None:
+    candidate, input_table = file.table("candidate", CandidateTable), file.table("input", InputTable)
+    divergence, clock = file.table("divergence", DivergenceTable), file.table("clock", ClockTable)
+    if candidate is not None:
+        _check_candidate(candidate, file)
+    if clock is not None:
+        _check_clock(clock, file)
+    if input_table is not None:
+        _check_input(input_table, file)
+    if candidate is not None and input_table is not None and divergence is not None:
+        _check_live(candidate, input_table, divergence, file)
+    if divergence is not None:
+        _check_divergence(divergence, file)
+
+
+def _check_candidate(candidate: CandidateTable, file: ConfigFile) -> None:
     if bool(candidate.subject) == bool(candidate.journal):
-        problems.append("[candidate] should say either subject, to be run here, or journal, to be followed")
+        file.add("candidate", "[candidate] should say either subject, to be run here, or journal, to be followed")
     if candidate.journal and not candidate.guard:
-        problems.append("[candidate] with a journal should say guard, too: where its freezes are")
-    problems += [
-        f"[clock] resets_on: no class of fault is called {name!r}; there are {', '.join(FAULTS)}"
-        for name in clock.resets_on
-        if name not in FAULTS
-    ]
-    if not 0 < clock.tick_s <= clock.deadline_s < inf:
-        problems.append("[clock] tick_s should be above 0 and not above deadline_s")
-    if not 0 < clock.skew_ms < inf or cutover.hours <= 0 or cutover.fresh_s <= 0:
-        problems.append("[clock] skew_ms, [cutover] hours and fresh_s should be above 0")
-    names = [component.name for component in components]
-    problems += [
-        f"[[component]] {name}: there are two of that name" for name in sorted(set(names)) if names.count(name) > 1
-    ]
-    problems += [
-        f"[[component]] {component.name}: deadline_s should be above 0"
-        for component in components
-        if component.deadline_s <= 0
-    ]
-    problems += [
-        f"[[component]] {component.name}: {problem}"
-        for component in components
-        for problem in find_probe_problems(component)
-    ]
-    problems += _find_input_problems(tables)
-    if candidate.subject and not tables["input"].market and any(component.url for component in components):
-        problems.append(
-            "[[component]] url: a venue is asked in real time, a candidate that is run here is on the virtual clock"
-        )
-    problems += [
-        f"[[divergence.explained]] {entry.order}: should say its order and a reason"
-        for entry in tables["divergence"].explained
-        if not (entry.order.strip() and entry.reason.strip())
-    ]
-    problems += [
-        f"[divergence] tolerance {name} is below 0"
-        for name, limit in tables["divergence"].tolerance.items()
-        if limit < 0
-    ]
-    return problems
+        file.add("candidate.journal", "[candidate] with a journal should say guard, too: where its freezes are")
 
 
-def _find_input_problems(tables: dict[str, Any]) -> list[str]:
-    candidate, input_table, divergence = tables["candidate"], tables["input"], tables["divergence"]
-    problems = []
-    if input_table != InputTable():
-        if not candidate.subject:
-            problems.append("[input] is what a candidate gets that is run here: [candidate] should say subject")
-        if bool(input_table.market) != bool(input_table.instruments) or not (input_table.market or input_table.reports):
-            problems.append("[input] should say market, and instruments (TOML files); over recordings reports alone")
-    if not input_table.market and (divergence.copy or candidate.snapshot):
-        problems.append("[divergence] copy and [candidate] snapshot are for a candidate run here live: say [input]")
-    if (input_table.open is None) != (input_table.close is None) or (
-        input_table.open and input_table.close and input_table.open >= input_table.close
+def _check_clock(clock: ClockTable, file: ConfigFile) -> None:
+    for name in clock.resets_on:
+        if name not in FAULTS:
+            hint = suggest_spelling(name, FAULTS) or f"; there are {', '.join(FAULTS)}"
+            file.add("clock.resets_on", f"[clock] resets_on: no class of fault is called {name!r}{hint}")
+    if clock.tick_s > clock.deadline_s:
+        file.add("clock.tick_s", "[clock] tick_s should be above 0 and not above deadline_s")
+
+
+def _check_input(input_table: InputTable, file: ConfigFile) -> None:
+    if input_table != InputTable() and (
+        bool(input_table.market) != bool(input_table.instruments) or not (input_table.market or input_table.reports)
     ):
-        problems.append("[input] open should be before close, both UTC, or neither be there")
-    is_valid = (
-        0 < input_table.patience_ms <= _DAY_S * 1e3
-        and 0 <= input_table.after_close_s <= _DAY_S
-        and input_table.keep_days >= 0
-    )
-    if not is_valid:
-        problems.append(
-            "[input] patience_ms should be above 0, after_close_s and keep_days not below, neither time over a day"
+        file.add("input", "[input] should say market, and instruments (TOML files); over recordings reports alone")
+    has_open, has_close = input_table.open is not None, input_table.close is not None
+    if has_open != has_close or (input_table.open and input_table.close and input_table.open >= input_table.close):
+        file.add("input.open", "[input] open should be before close, both UTC, or neither be there")
+
+
+def _check_live(
+    candidate: CandidateTable, input_table: InputTable, divergence: DivergenceTable, file: ConfigFile
+) -> None:
+    if input_table != InputTable() and not candidate.subject:
+        file.add("input", "[input] is what a candidate gets that is run here: [candidate] should say subject")
+    if not input_table.market and (divergence.copy or candidate.snapshot):
+        file.add(
+            "divergence.copy",
+            "[divergence] copy and [candidate] snapshot are for a candidate run here live: say [input]",
         )
+    components = file.rows("component", ComponentTable)
+    file.add_duplicates([(f"{place}.name", component.name) for place, component in components], "[[component]]")
+    for place, component in components:
+        if component.deadline_s <= 0:
+            file.add(f"{place}.deadline_s", f"[[component]] {component.name}: deadline_s should be above 0")
+        for problem in find_probe_problems(component):
+            file.add(place, f"[[component]] {component.name}: {problem}")
+    if candidate.subject and not input_table.market and any(component.url for _, component in components):
+        file.add(
+            "component[0]",
+            "[[component]] url: a venue is asked in real time, a candidate that is run here is on the virtual clock",
+        )
+
+
+def _check_divergence(divergence: DivergenceTable, file: ConfigFile) -> None:
+    for index, entry in enumerate(divergence.explained):
+        if not (entry.order.strip() and entry.reason.strip()):
+            file.add(
+                f"divergence.explained[{index}]",
+                f"[[divergence.explained]] {entry.order}: should say its order and a reason",
+            )
     if divergence.copy and divergence.noise:
-        problems.append("[divergence] should say noise or copy, not both")
-    return problems
+        file.add("divergence.noise", "[divergence] should say noise or copy, not both")

@@ -19,6 +19,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from holdover.audit import tags
 from holdover.audit.framing import FixFramer
 from holdover.shadow.config import Explanation
 from holdover.shadow.state import OrderComparison, OrderDifference
@@ -43,16 +44,16 @@ MatchMode = Literal["id", "sequence"]
 _BATCH_MAX: Final = 50_000
 _DIFFERENCES_MAX: Final = 50
 _TAGS: Final = {
-    b"1": "account",
-    b"55": "symbol",
-    b"54": "side",
-    b"38": "order_qty",
-    b"44": "price",
-    b"40": "ord_type",
-    b"59": "time_in_force",
-    b"39": "ord_status",
-    b"14": "cum_qty",
-    b"151": "leaves_qty",
+    tags.ACCOUNT: "account",
+    tags.SYMBOL: "symbol",
+    tags.SIDE: "side",
+    tags.ORDER_QTY: "order_qty",
+    tags.PRICE: "price",
+    tags.ORD_TYPE: "ord_type",
+    tags.TIME_IN_FORCE: "time_in_force",
+    tags.ORD_STATUS: "ord_status",
+    tags.CUM_QTY: "cum_qty",
+    tags.LEAVES_QTY: "leaves_qty",
 }
 _TERMINAL_STATUSES: Final = frozenset("2348C")
 
@@ -133,7 +134,9 @@ def _read_fix_orders(lines: Iterable[bytes]) -> Iterator[OrderUpdate]:
         for message in framing.split_line(line):
             if isinstance(message, str):
                 continue
-            kind, name, orig = (message.get(tag, b"").decode("latin-1") for tag in (b"35", b"11", b"41"))
+            kind, name, orig = (
+                message.get(tag, b"").decode("latin-1") for tag in (tags.MSG_TYPE, tags.CL_ORD_ID, tags.ORIG_CL_ORD_ID)
+            )
             if kind not in ("D", "G", "8") or not name:
                 continue
             root = roots.get(orig, orig) or name

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from holdover.audit import tags
 from holdover.audit.framing import FieldMap, FixFramer
 from holdover.model import TRADES, ExecType, Execution, Instrument, Order, OrdStatus
 from holdover.world import IncumbentReport
@@ -213,8 +214,12 @@ class IncumbentReader:
     # -- a FIX log --------------------------------------------------------------------------------------------------
 
     def _reports_of_message(self, fields: FieldMap, time_ns: int) -> list[IncumbentReport]:
-        kind, name, orig = fields.get(b"35", b""), _text(fields, b"11"), _text(fields, b"41")
-        memory, symbol = self._memory, _text(fields, b"55")
+        kind, name, orig = (
+            fields.get(tags.MSG_TYPE, b""),
+            _text(fields, tags.CL_ORD_ID),
+            _text(fields, tags.ORIG_CL_ORD_ID),
+        )
+        memory, symbol = self._memory, _text(fields, tags.SYMBOL)
         if kind not in (b"D", b"F", b"G", b"8", b"9") or not name:
             return []
         root = name if kind == b"D" else memory.roots.get(orig) or memory.roots.get(name) or orig or name
@@ -229,7 +234,7 @@ class IncumbentReader:
             memory.pending_cancels[root] = True
         if kind == b"9":
             changes.append("refused")
-            if fields.get(b"434") != b"2":
+            if fields.get(tags.CXL_REJ_RESPONSE_TO) != b"2":
                 memory.pending_cancels.pop(root, None)
         elif kind == b"8" and (report_change := self._change_of_report(fields)) is not None:
             changes.append(report_change)
@@ -244,9 +249,9 @@ class IncumbentReader:
         base = IncumbentReport(
             kind="sent",
             order=root,
-            account=_text(fields, b"1"),
+            account=_text(fields, tags.ACCOUNT),
             symbol=symbol,
-            side=_text(fields, b"54"),
+            side=_text(fields, tags.SIDE),
             time_ns=time_ns,
         )
         return [
@@ -256,28 +261,32 @@ class IncumbentReader:
 
     def _change_of_report(self, fields: FieldMap) -> ReportKind | None:
         """The new event in an execution report; None when it was reported before or carries no event that counts."""
-        exec_id = f"{_date(fields)}/{_text(fields, b'17')}"
-        is_resent = fields.get(b"43") == b"Y" or fields.get(b"97") == b"Y"
-        change = _CHANGE_OF_FIX_EXEC_TYPE.get(fields.get(b"150", b""))
-        if fields.get(b"20") in _CHANGE_OF_TRANS_TYPE:
-            change = _CHANGE_OF_TRANS_TYPE[fields[b"20"]]
+        exec_id = f"{_date(fields)}/{_text(fields, tags.EXEC_ID)}"
+        is_resent = fields.get(tags.POSS_DUP_FLAG) == b"Y" or fields.get(tags.POSS_RESEND) == b"Y"
+        change = _CHANGE_OF_FIX_EXEC_TYPE.get(fields.get(tags.EXEC_TYPE, b""))
+        if fields.get(tags.EXEC_TRANS_TYPE) in _CHANGE_OF_TRANS_TYPE:
+            change = _CHANGE_OF_TRANS_TYPE[fields[tags.EXEC_TRANS_TYPE]]
         if change is None or (is_resent and exec_id in self._memory.reported_exec_ids):
             return None
         self._memory.reported_exec_ids[exec_id] = True
         return change
 
     def _details_of(self, fields: FieldMap, change: ReportKind) -> dict[str, Any]:
-        details: dict[str, Any] = {"text": _text(fields, b"58")}
+        details: dict[str, Any] = {"text": _text(fields, tags.TEXT)}
         if change in ("trade", "bust", "correct"):
-            execs, exec_id, ref = self._memory.dated_exec_ids, _text(fields, b"17"), _text(fields, b"19")
-            date, ref_date = _date(fields), _text(fields, b"9001")
+            execs, exec_id, ref = (
+                self._memory.dated_exec_ids,
+                _text(fields, tags.EXEC_ID),
+                _text(fields, tags.EXEC_REF_ID),
+            )
+            date, ref_date = _date(fields), _text(fields, tags.EXEC_REF_DATE)
             if ref:
                 details["exec_ref_id"] = f"{_iso(ref_date)}/{ref}" if ref_date else execs.get(ref, f"{date}/{ref}")
             execs[exec_id] = details["exec_id"] = f"{date}/{exec_id}"
         if change in ("trade", "correct"):
-            instrument = self._instruments[_text(fields, b"55")]
-            details["last_qty"] = _check_value(instrument.lots(Decimal(_text(fields, b"32") or "0")))
-            details["last_px"] = _check_value(instrument.ticks(Decimal(_text(fields, b"31") or "0")))
+            instrument = self._instruments[_text(fields, tags.SYMBOL)]
+            details["last_qty"] = _check_value(instrument.lots(Decimal(_text(fields, tags.LAST_QTY) or "0")))
+            details["last_px"] = _check_value(instrument.ticks(Decimal(_text(fields, tags.LAST_PX) or "0")))
         return details
 
 
@@ -329,13 +338,15 @@ def _is_filled(fields: FieldMap) -> bool:
     """Whether no quantity is left; a pending request has its own OrdStatus (39), which hides that the order is
     filled.
     """
-    status = fields.get(b"39", b"")
-    return status == b"2" or (status in (b"6", b"E") and not Decimal(_text(fields, b"151") or "1"))
+    status = fields.get(tags.ORD_STATUS, b"")
+    return status == b"2" or (status in (b"6", b"E") and not Decimal(_text(fields, tags.LEAVES_QTY) or "1"))
 
 
 def _date(fields: FieldMap) -> str:
     """The trade date of a report, else the date on which it happened or was sent."""
-    return _iso(_text(fields, b"75") or _text(fields, b"60")[:8] or _text(fields, b"52")[:8])
+    return _iso(
+        _text(fields, tags.TRADE_DATE) or _text(fields, tags.TRANSACT_TIME)[:8] or _text(fields, tags.SENDING_TIME)[:8]
+    )
 
 
 def _iso(date: str) -> str:

@@ -20,7 +20,7 @@ from typing import Literal
 
 import msgspec
 
-from holdover.runtime.files import read_toml
+from holdover.runtime.config_file import read_toml
 
 
 class WorkstreamsError(ValueError):

@@ -14,16 +14,26 @@ import faulthandler
 import os
 import queue
 import re
-import sys
 import threading
 import time
-import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
+from holdover.fix.engine import (
+    FixApplication,
+    FixEngineError,
+    SessionName,
+    SessionSetting,
+    import_quickfix,
+    make_engine_application,
+    make_settings,
+)
+from holdover.model import fix_tags as tags
+from holdover.runtime.config_file import read_config_file
 from holdover.watch.source import Offset, SourceError
 from holdover.watch.spool import Spool
 from holdover.watch.tail import Tail
@@ -59,13 +69,10 @@ class FixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def load(cls, path: Path | None, **overrides: str | None) -> FixConfig:
         """Load the table of a TOML file; non-empty `overrides` replace its values. Raises `SourceError`."""
         name = path.name if path is not None else "the drop copy"
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8")).get("fix", {}) if path is not None else {}
-            config = msgspec.convert({**table, **{key: value for key, value in overrides.items() if value}}, cls)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as problem:
-            raise SourceError(f"{name}: not a TOML file with a table [fix]: {problem}") from problem
-        except msgspec.ValidationError as problem:
-            raise SourceError(f"{name}: [fix] {problem}") from problem
+        config = cls()
+        if path is not None:
+            config = read_config_file(path, _DropCopyTables, SourceError, lambda file: None, other_tables=None).fix
+        config = msgspec.structs.replace(config, **{key: value for key, value in overrides.items() if value})
         if config.version not in _VERSIONS:
             raise SourceError(f"{name}: version {config.version} of FIX is none of {', '.join(_VERSIONS)}")
         if not config.sender or not config.target:
@@ -79,25 +86,30 @@ class FixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return config
 
 
+class _DropCopyTables(msgspec.Struct, frozen=True):
+    fix: FixConfig = FixConfig()
+
+
 class DropCopy:
     """One session over TCP and its received messages, in `directory`. Raises `SourceError` when it cannot be opened."""
 
     def __init__(self, url: str, config: FixConfig, directory: Path, offset: Offset | None = None) -> None:
         try:
-            import quickfix
-        except ImportError as problem:
-            raise SourceError("a FIX drop copy needs QuickFIX: pip install 'holdover[fix]'") from problem
+            quickfix = import_quickfix()
+        except FixEngineError as problem:
+            raise SourceError(str(problem)) from problem
         self.notices: list[str] = []
         self.url, self.config = url, config
-        listens, host, port = _parse_address(url)
+        host, port = _parse_address(url)
+        listens = not host
         self._spool = Spool(directory / "spool", offset)
         self._engine_notices: queue.SimpleQueue[str] = queue.SimpleQueue()
-        settings = quickfix.SessionSettings()
-        settings.setFromString(_quickfix_settings(config, listens, host, port, directory))
+        settings = _engine_settings(config, host, port, directory)
         self._refusals: Tail | None = None
         self._refused_parties: set[str] = set()
         store = quickfix.FileStoreFactory(settings)
-        self._application = _make_application(quickfix, self._spool, config, self._engine_notices.put)
+        self._handler = _SpoolingApplication(self._spool, config, self._engine_notices.put)
+        self._application = make_engine_application(self._handler)
         if config.settings.get("ResetOnLogon") == "Y":
             self.notices.append(f"{url}: with ResetOnLogon what is sent while nobody watches cannot be had again")
         engine_arguments: tuple[Any, ...] = (self._application, store, settings)
@@ -133,7 +145,7 @@ class DropCopy:
             self.notices.append(f"{self.url}: {self._engine_notices.get()}")
         if self._refusals is not None:
             self._report_refusals(self._refusals)
-        if self._application.has_answered:
+        if self._handler.has_answered:
             self._silent_since_s = float("inf")
         elif time.monotonic() - self._silent_since_s > _ANSWER_TIMEOUT_S:
             self._silent_since_s = float("inf")
@@ -144,8 +156,8 @@ class DropCopy:
 
     def wait(self, seconds: float) -> None:
         """Wait until a message arrives, at most `seconds`."""
-        self._application.message_arrived.wait(seconds)
-        self._application.message_arrived.clear()
+        self._handler.message_arrived.wait(seconds)
+        self._handler.message_arrived.clear()
 
     def close(self) -> None:
         """Log out and close the engine."""
@@ -168,8 +180,8 @@ class DropCopy:
                 self.notices.append(f"{self.url}: a Logon from {parties} was refused; expected is one from {right}")
 
 
-def _parse_address(url: str) -> tuple[bool, str, int]:
-    """Return (whether it listens, host, port) of a URL. Raises `SourceError`."""
+def _parse_address(url: str) -> tuple[str, int]:
+    """Return host and port of a URL; the host is empty when it listens. Raises `SourceError`."""
     parts = urlsplit(url)
     listens = parts.scheme == "fix-listen"
     try:
@@ -181,36 +193,27 @@ def _parse_address(url: str) -> tuple[bool, str, int]:
         raise SourceError(f"{url}: it should be fix://HOST:PORT or fix-listen://0.0.0.0:PORT")
     if listens and host not in _ALL_INTERFACES:
         raise SourceError(f"{url}: QuickFIX listens on every interface; say fix-listen://0.0.0.0:{port} to allow that")
-    return listens, host, port
+    return "" if listens else host, port
 
 
-def _quickfix_settings(config: FixConfig, listens: bool, host: str, port: int, directory: Path) -> str:
-    """Return the session as QuickFIX settings, without a dictionary: a venue's extra fields are not rejected."""
-    names = {
-        "BeginString": _VERSIONS[config.version],
-        "SenderCompID": config.sender,
-        "TargetCompID": config.target,
-    }
-    session: dict[str, Any] = {
-        "ConnectionType": "acceptor" if listens else "initiator",
-        "HeartBtInt": config.heartbeat_s,
-        "StartTime": config.start,
-        "EndTime": config.end,
-        "UseDataDictionary": "N",
-        "CheckLatency": "N",
-        "ReconnectInterval": 1,
-        "FileStorePath": directory / "session",
-    }
+def _engine_settings(config: FixConfig, host: str, port: int, directory: Path) -> Any:
+    """Return the settings of the engine, without a dictionary: a venue's extra fields are not rejected."""
+    options: dict[str, Any] = {"StartTime": config.start, "EndTime": config.end}
     if config.version == "5.0":
-        session["DefaultApplVerID"] = "FIX.5.0"
-    if listens:
-        session |= {"SocketAcceptPort": port, "SocketReuseAddress": "Y", "FileLogPath": directory / "events"}
-    else:
-        session |= {"SocketConnectHost": host, "SocketConnectPort": port}
-    session |= config.settings
-    lines = ["[DEFAULT]", *(f"{name}={value}" for name, value in session.items())]
-    lines += ["[SESSION]", *(f"{name}={value}" for name, value in names.items())]
-    return "\n".join([*lines, ""])
+        options["DefaultApplVerID"] = "FIX.5.0"
+    if not host:
+        options["FileLogPath"] = directory / "events"
+    session = SessionSetting(
+        sender=config.sender,
+        target=config.target,
+        host=host,
+        port=port,
+        begin=_VERSIONS[config.version],
+        options=config.settings,
+    )
+    return make_settings(
+        [session], directory / "session", heartbeat_s=config.heartbeat_s, options={**options, **config.settings}
+    )
 
 
 def _check_engine_settings(engine: Any, arguments: tuple[Any, ...]) -> str:
@@ -251,72 +254,59 @@ def _prepare_event_log(directory: Path, config: FixConfig) -> Tail:
     return Tail(events)
 
 
-def _make_application(quickfix: Any, spool: Spool, config: FixConfig, notify: Any) -> Any:
-    """Make the QuickFIX application, which the engine calls from its own threads.
+class _SpoolingApplication(FixApplication):
+    """Stores every received message before the engine counts it, and reports how the session goes.
 
-    `has_answered` is set after the first answer; `message_arrived` is set when a message arrives.
+    The engine calls it from its own threads. `has_answered` is set after the first answer; `message_arrived` is set
+    when a message arrives.
     """
 
-    class DropCopyApplication(quickfix.Application):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.has_answered, self.message_arrived = False, threading.Event()
-            self._is_logged_on, self._was_logged_on, self._reason, self._last_notice = False, False, "", ""
+    def __init__(self, spool: Spool, config: FixConfig, notify: Callable[[str], None]) -> None:
+        self._spool, self._config, self._notify = spool, config, notify
+        self.has_answered, self.message_arrived = False, threading.Event()
+        self._is_logged_on, self._was_logged_on, self._last_notice = False, False, ""
 
-        def onCreate(self, session: Any) -> None:
-            pass
+    def on_logon(self, name: SessionName) -> None:
+        """Report a logon that follows a notice."""
+        if self._last_notice:
+            self._notify("logged on again" if self._was_logged_on else "logged on")
+        self._is_logged_on, self._was_logged_on, self._last_notice = True, True, ""
 
-        def onLogon(self, session: Any) -> None:
-            if self._last_notice:
-                notify("logged on again" if self._was_logged_on else "logged on")
-            self._is_logged_on, self._was_logged_on, self._reason, self._last_notice = True, True, "", ""
+    def on_logout(self, name: SessionName, reason: str) -> None:
+        """Report why there is no session, once for each reason."""
+        self.has_answered = True
+        if self._is_logged_on:
+            notice = "the session has ended" + (f": {reason}" if reason else "")
+        elif reason:
+            notice = f"no session: {reason}"
+        elif self._last_notice:
+            return  # already reported, and no new reason since
+        else:
+            notice = (
+                f"nobody answers the Logon of {name[0]}: nobody is at the address, or another "
+                f"SenderCompID (49) or TargetCompID (56) is expected there"
+            )
+        self._is_logged_on = False
+        if notice != self._last_notice:
+            self._last_notice = notice
+            self._notify(f"{notice}; trying until it can be opened")
 
-        def onLogout(self, session: Any) -> None:
-            self.has_answered = True
-            if self._is_logged_on:
-                notice = "the session has ended" + (f": {self._reason}" if self._reason else "")
-            elif self._reason:
-                notice = f"no session: {self._reason}"
-            elif self._last_notice:
-                return  # already reported, and no new reason since
-            else:
-                notice = (
-                    f"nobody answers the Logon of {config.sender}: nobody is at the address, or another "
-                    f"SenderCompID (49) or TargetCompID (56) is expected there"
-                )
-            self._is_logged_on, self._reason = False, ""
-            if notice != self._last_notice:
-                self._last_notice = notice
-                notify(f"{notice}; trying until it can be opened")
+    def add_credentials(self, name: SessionName, message: Any) -> None:
+        """Add user and password to our Logon."""
+        if self._config.username:
+            message.setField(tags.USERNAME, self._config.username)
+        if self._config.password_env:
+            message.setField(tags.PASSWORD, os.environ[self._config.password_env])
 
-        def toAdmin(self, message: Any, session: Any) -> None:
-            kind = message.getHeader().getField(35)
-            if kind == "A" and config.username:
-                message.setField(553, config.username)
-            if kind == "A" and config.password_env:
-                message.setField(554, os.environ[config.password_env])
-            if kind in ("3", "5") and message.isSetField(58):
-                self._reason = f"{config.sender} said {message.getField(58)}"
+    def on_admin_message(self, name: SessionName, text: str) -> None:
+        """Store a session message."""
+        self.has_answered = True
+        self._store(text)
 
-        def toApp(self, message: Any, session: Any) -> None:
-            pass
+    def on_message(self, name: SessionName, text: str) -> None:
+        """Store an application message."""
+        self._store(text)
 
-        def fromAdmin(self, message: Any, session: Any) -> None:
-            self.has_answered = True
-            if message.getHeader().getField(35) in ("3", "5") and message.isSetField(58):
-                self._reason = f"{config.target} said {message.getField(58)}"
-            self._spool_message(message)
-
-        def fromApp(self, message: Any, session: Any) -> None:
-            self._spool_message(message)
-
-        def _spool_message(self, message: Any) -> None:
-            try:
-                spool.append(message.toString().encode("utf-8", "surrogateescape"))
-            except BaseException as problem:
-                # The engine would count a message that is not stored: end the process, so that it asks again.
-                print(f"holdover: a message could not be kept: {problem}", file=sys.stderr, flush=True)
-                os._exit(2)
-            self.message_arrived.set()
-
-    return DropCopyApplication()
+    def _store(self, text: str) -> None:
+        self._spool.append(text.encode("utf-8", "surrogateescape"))
+        self.message_arrived.set()

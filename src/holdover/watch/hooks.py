@@ -47,7 +47,7 @@ class FreezeHook:
         config = read_config(guard) if guard.is_file() else None
         self.store = config.open_store() if config is not None else FreezeStore(guard / "guard.db", "watch")
         names = [channel.name for channel in config.make_channels()] if config is not None else ["file:pages.jsonl"]
-        self._channels = config.levels[0].channels if config is not None and config.levels else names
+        self._channels = config.pages.level[0].channels if config is not None and config.pages.level else names
         self._catalogue = catalogue
 
     def run(self, breach: Breach, key: str) -> None:

@@ -46,49 +46,105 @@ directory = "guard"
 from __future__ import annotations
 
 import os
-import tomllib
 from datetime import UTC, date, datetime
 from datetime import time as clock_time
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from holdover.adapters.fix.link import FixAddress
 from holdover.desk import DeskConfig, Strategy
+from holdover.model import Instrument, PositionEffect, Side, TimeInForce
+from holdover.model.spelling import suggest_spelling
 from holdover.runtime import GuardConfig, GuardConfigError, read_config
+from holdover.runtime.config_file import (
+    ConfigFile,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainName,
+    Port,
+    PositiveFloat,
+    PositiveInt,
+    read_config_file,
+)
 from holdover.runtime.secrets import read_secret
 
 _SECOND: Final = 1_000_000_000
 
 
-class _DeskTable(msgspec.Struct, forbid_unknown_fields=True):
+class DeskTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table [desk]: store, day and session hours, clock, limits."""
+
     directory: str
     open: clock_time
     close: clock_time
     store_url_env: str = ""
     store_url_file: str = ""
-    schema: str = "desk"
+    schema: PlainName = "desk"
     tap: str = ""
     day: date | None = None
     clock: Literal["real", "feed"] = "real"
-    accelerate: float = 1.0
-    position_max: int = 10_000_000
-    order_qty_max: int = 1_000_000
-    open_qty_max: int = 10_000_000
-    answer_s: float = 5.0
-    retry_s: float = 1.0
+    accelerate: Annotated[float, msgspec.Meta(gt=0, le=100_000)] = 1.0
+    position_max: NonNegativeInt = 10_000_000
+    order_qty_max: NonNegativeInt = 1_000_000
+    open_qty_max: NonNegativeInt = 10_000_000
+    answer_s: PositiveFloat = 5.0
+    retry_s: PositiveFloat = 1.0
 
 
-class _FixTable(msgspec.Struct, forbid_unknown_fields=True):
+class FixTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table [fix]: address, CompIDs and credentials of the counterparty."""
+
     host: str
-    port: int
+    port: Port
     sender: str
     target: str
     feed_sender: str = ""
-    heartbeat_s: int = 30
+    heartbeat_s: PositiveInt = 30
     username: str = ""
     password_env: str = ""
+
+
+class StrategyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table [[strategy]]: a `Strategy` with its times in seconds."""
+
+    name: str
+    account: str
+    symbol: str
+    side: Side
+    order_qty: PositiveInt
+    day_qty: PositiveInt
+    slice_qty: PositiveInt
+    algorithm: str = "twap"
+    participation_bp: NonNegativeInt = 100
+    time_in_force: TimeInForce = TimeInForce.DAY
+    position_effect: PositionEffect = PositionEffect.OPEN
+    interval_s: PositiveFloat = 30.0
+    interval_ns: PositiveInt | None = None
+    patience: NonNegativeInt = 4
+    slices_working_max: NonNegativeInt = 3
+    rests: bool = False
+    late_s: NonNegativeFloat = 0.0
+    late_ns: NonNegativeInt | None = None
+    offset: int = 0
+
+    def to_strategy(self) -> Strategy:
+        """Return the strategy with its times in nanoseconds."""
+        fields = msgspec.structs.asdict(self)
+        for name in ("interval", "late"):
+            seconds, nanoseconds = fields.pop(f"{name}_s"), fields.pop(f"{name}_ns")
+            fields[f"{name}_ns"] = int(seconds * _SECOND) if nanoseconds is None else nanoseconds
+        return Strategy(**fields)
+
+
+class DeskTables(msgspec.Struct, frozen=True, kw_only=True):
+    """The tables of the desk; those of its guard are read by `read_config`."""
+
+    desk: DeskTable
+    fix: FixTable
+    strategy: list[StrategyTable] = []
+    instrument: list[Instrument]
 
 
 class LiveDeskConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,46 +166,27 @@ class LiveDeskConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_live_config(path: Path) -> LiveDeskConfig:
     """Read the configuration. Raises `GuardConfigError` with every problem."""
-    guard = read_config(path)
-    document = tomllib.loads(path.read_text(encoding="utf-8"))
     problems: list[str] = []
-    store_url = ""
-    desk = _read_table(document, "desk", _DeskTable, problems)
-    fix = _read_table(document, "fix", _FixTable, problems)
-    strategies = [
-        _read_strategy(table, number, problems) for number, table in enumerate(document.get("strategy", []), 1)
-    ]
-    if not guard.instruments:
-        problems.append("[[instrument]] is missing: a desk trades at least one")
-    symbols = {instrument.symbol for instrument in guard.instruments}
-    problems += [
-        f"[[strategy]] {strategy.name}: there is no [[instrument]] {strategy.symbol}"
-        for strategy in strategies
-        if strategy is not None and strategy.symbol not in symbols
-    ]
-    if desk is not None:
-        if desk.open >= desk.close:
-            problems.append("[desk] open should be before close, both UTC")
-        if not 0 < desk.accelerate <= 100_000 or desk.answer_s <= 0 or desk.retry_s <= 0:
-            problems.append("[desk] accelerate, answer_s and retry_s should be above 0")
-        if desk.clock == "real" and desk.accelerate != 1.0:
-            problems.append('[desk] accelerate needs clock = "feed": the real clock goes at its own pace')
-        if not desk.schema.isidentifier():
-            problems.append("[desk] schema should be a plain name of letters, digits and underscores")
-        try:
-            store_url = read_secret(desk.store_url_env, desk.store_url_file, path.resolve().parent)
-        except ValueError as problem:
-            problems.append(f"[desk] store: {problem}")
-    if fix is not None and fix.password_env and fix.password_env not in os.environ:
-        problems.append(f"[fix] password_env: the environment does not set {fix.password_env}")
-    if problems or desk is None or fix is None:
-        raise GuardConfigError("\n".join(f"{path.name}: {problem}" for problem in problems))
+    guard = tables = None
+    try:
+        guard = read_config(path)
+    except GuardConfigError as problem:
+        problems += str(problem).splitlines()
+    try:
+        tables = read_config_file(path, DeskTables, GuardConfigError, _check, other_tables=None)
+    except GuardConfigError as problem:
+        problems += str(problem).splitlines()
+    if guard is None or tables is None:
+        raise GuardConfigError("\n".join(dict.fromkeys(problems)))  # both readers see the instruments
+    desk, fix = tables.desk, tables.fix
+    strategies = [table.to_strategy() for table in tables.strategy]
+    store_url = _read_store_url(desk, path)
     day = desk.day or datetime.now(UTC).date()
     return LiveDeskConfig(
         directory=path.resolve().parent / desk.directory,
         desk=DeskConfig(
             instruments=guard.instruments,
-            strategies=[strategy for strategy in strategies if strategy is not None],
+            strategies=strategies,
             link=fix.target,
             venue=fix.target,
             position_max=desk.position_max,
@@ -184,31 +221,31 @@ def _time_on(day: date, clock: clock_time) -> int:
     return int(datetime.combine(day, clock, UTC).timestamp()) * _SECOND
 
 
-def _read_table(document: dict[str, Any], name: str, kind: type[Any], problems: list[str]) -> Any:
-    if name not in document:
-        problems.append(f"[{name}] is missing")
-        return None
-    try:
-        return msgspec.convert(document[name], kind)
-    except msgspec.ValidationError as problem:
-        problems.append(f"[{name}] {problem}")
-        return None
+def _read_store_url(desk: DeskTable, path: Path) -> str:
+    return read_secret(desk.store_url_env, desk.store_url_file, path.resolve().parent)
 
 
-def _read_strategy(table: Any, number: int, problems: list[str]) -> Strategy | None:
-    if not isinstance(table, dict):
-        problems.append(f"[[strategy]] {number} is no table")
-        return None
-    fields = dict(table)
-    for seconds, name in (("interval_s", "interval_ns"), ("late_s", "late_ns")):
-        if isinstance(fields.get(seconds), (int, float)):
-            fields[name] = int(fields.pop(seconds) * _SECOND)
-    unknown_names = [name for name in fields if name not in Strategy.__struct_fields__]
-    if unknown_names:
-        problems.append(f"[[strategy]] {number}: there is no {', '.join(unknown_names)} in it")
-        return None
+def _check(file: ConfigFile) -> None:
+    desk, fix = file.table("desk", DeskTable), file.table("fix", FixTable)
+    symbols = [instrument.symbol for _, instrument in file.rows("instrument", Instrument)]
+    for place, strategy in file.rows("strategy", StrategyTable):
+        if strategy.symbol not in symbols:
+            hint = suggest_spelling(strategy.symbol, symbols)
+            file.add(
+                f"{place}.symbol", f"[[strategy]] {strategy.name}: there is no [[instrument]] {strategy.symbol}{hint}"
+            )
+    if desk is not None:
+        _check_desk(desk, file)
+    if fix is not None and fix.password_env and fix.password_env not in os.environ:
+        file.add("fix.password_env", f"[fix] password_env: the environment does not set {fix.password_env}")
+
+
+def _check_desk(desk: DeskTable, file: ConfigFile) -> None:
+    if desk.open >= desk.close:
+        file.add("desk.open", "[desk] open should be before close, both UTC")
+    if desk.clock == "real" and desk.accelerate != 1.0:
+        file.add("desk.accelerate", '[desk] accelerate needs clock = "feed": the real clock goes at its own pace')
     try:
-        return msgspec.convert(fields, Strategy)
-    except msgspec.ValidationError as problem:
-        problems.append(f"[[strategy]] {number}: {problem}")
-        return None
+        _read_store_url(desk, file.path)
+    except ValueError as problem:
+        file.add("desk", f"[desk] store: {problem}")

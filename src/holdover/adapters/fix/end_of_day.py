@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from holdover.adapters.fix.session import BEGIN
 from holdover.adapters.fix.venue_engine import InboundLog, VenueEngine, VenueStateError, replay_log
+from holdover.fix.engine import BEGIN
 from holdover.recording import RecordingStore
 
 APPLICATION_MESSAGE: Final = re.compile(rb"\x0135=(?![0-5A]\x01)")

@@ -26,8 +26,12 @@ from holdover.adapters.fix.messages import (
     make_market_data_request,
     parse_market_data,
 )
-from holdover.adapters.fix.session import (
+from holdover.adapters.fix.tap import MarketUpdate
+from holdover.desk.ports import UNDEF_PRICE, Listener
+from holdover.fix.engine import (
     BEGIN,
+    LOGON,
+    SEQUENCE_RESET,
     FixApplication,
     FixEngineError,
     SessionName,
@@ -36,9 +40,8 @@ from holdover.adapters.fix.session import (
     make_engine_application,
     make_settings,
 )
-from holdover.adapters.fix.tap import MarketUpdate
-from holdover.desk.ports import UNDEF_PRICE, Listener
 from holdover.model import ExecutionReport, Inbound, Instrument, Outbound, PositionReport, Query, SecurityStatus
+from holdover.model import fix_tags as tags
 
 PostFunction = Callable[..., None]
 """Schedules a function with arguments on the desk's own thread."""
@@ -236,7 +239,7 @@ class FixLink(FixApplication):
         """
         if next_in_seq > 1 and self._session.getExpectedSenderNum() == 1:
             next_in_seq = next_out_seq = 1
-            self._call_listener("on_sequence_reset", 1)
+            self._on_sequence_reset(1)
         self._out_seq = next_out_seq - 1
         self._expected_in_seq = next_in_seq
         self._session.setNextTargetMsgSeqNum(next_in_seq)
@@ -270,9 +273,9 @@ class FixLink(FixApplication):
     def add_credentials(self, name: SessionName, message: Any) -> None:
         """Add user and password."""
         if self.address.username:
-            message.setField(553, self.address.username)
+            message.setField(tags.USERNAME, self.address.username)
         if self.address.password:
-            message.setField(554, self.address.password)
+            message.setField(tags.PASSWORD, self.address.password)
 
     def on_logon(self, name: SessionName) -> None:
         """A session is up."""
@@ -297,22 +300,22 @@ class FixLink(FixApplication):
         if name != self._order_session:
             return
         parsed = ParsedMessage(text)
-        seq = int(parsed.get(34, "0"))
-        if parsed.kind == "A":
+        seq = int(parsed.get(tags.MSG_SEQ_NUM, "0"))
+        if parsed.kind == LOGON:
             self._logon_seq = seq
-        elif parsed.kind == "4":
-            fills = parsed.get(123) == "Y"
-            new_seq = int(parsed.get(36, "0"))
+        elif parsed.kind == SEQUENCE_RESET:
+            fills = parsed.get(tags.GAP_FILL_FLAG) == "Y"
+            new_seq = int(parsed.get(tags.NEW_SEQ_NO, "0"))
             if (seq == self._expected_in_seq or not fills) and new_seq > self._expected_in_seq:
                 self._expected_in_seq = new_seq
-                self._post(self._call_listener, "on_sequence_reset", new_seq)
+                self._post(self._on_sequence_reset, new_seq)
         else:
             self._count_session_message(seq)
 
     def _count_session_message(self, seq: int) -> None:
         if seq == self._expected_in_seq:
             self._expected_in_seq += 1
-            self._post(self._call_listener, "on_session_message", seq)
+            self._post(self._on_session_message, seq)
 
     def on_message(self, name: SessionName, text: str) -> None:
         """Handle an application message."""
@@ -332,14 +335,14 @@ class FixLink(FixApplication):
             inbound = None
         if name != self._order_session:
             return
-        seq = int(parsed.get(34, "0"))
+        seq = int(parsed.get(tags.MSG_SEQ_NUM, "0"))
         if seq < self._expected_in_seq:
             return
         if seq > self._expected_in_seq:  # the engine skipped the numbers between: it had stored a Logon
-            self._post(self._call_listener, "on_sequence_reset", seq)
+            self._post(self._on_sequence_reset, seq)
         self._expected_in_seq = seq + 1
         if inbound is None:
-            self._post(self._call_listener, "on_session_message", seq)
+            self._post(self._on_session_message, seq)
         else:
             self._post(self._deliver, seq, parsed, inbound)
 
@@ -354,7 +357,7 @@ class FixLink(FixApplication):
                 inbound.req_id,
                 self._position_reports[1] + 1 if self._position_reports[0] == inbound.req_id else 1,
             )
-            total = parsed.get(727, "1")
+            total = parsed.get(tags.TOTAL_NUM_POS_REPORTS, "1")
             last = self._position_reports[1] >= (int(total) if total.isdigit() else 1)
             query = self._queries.get(inbound.req_id)
             account = inbound.account or (query.account if query is not None else "")
@@ -379,8 +382,13 @@ class FixLink(FixApplication):
             self.on_positions_unsupported()
         else:
             self.on_inbound(message)
-        self._call_listener("on_message", seq, parsed.get(43) == "Y", message)
-
-    def _call_listener(self, method: str, *args: Any) -> None:
         if self._listener is not None:
-            getattr(self._listener, method)(*args)
+            self._listener.on_message(seq, parsed.get(tags.POSS_DUP_FLAG) == "Y", message)
+
+    def _on_sequence_reset(self, new_seq: int) -> None:
+        if self._listener is not None:
+            self._listener.on_sequence_reset(new_seq)
+
+    def _on_session_message(self, seq: int) -> None:
+        if self._listener is not None:
+            self._listener.on_session_message(seq)

@@ -24,17 +24,14 @@ from holdover.adapters.fix.lockfile import lock_directory
 from holdover.adapters.fix.messages import FixCodec
 from holdover.adapters.fix.tap import FeedTap
 from holdover.adapters.fix.venue_view import VenueView
-from holdover.desk import Desk
-from holdover.desk.faults import parts_with
+from holdover.desk import Desk, Parts
 from holdover.desk.tables import PostgresTables
 from holdover.model import Record, SecurityStatus
-from holdover.runtime import Breach, Guard
+from holdover.runtime import Guard
 
 SOCKET: Final = "desk.sock"
-DRILL: Final = "drill.jsonl"
 _POLL_S: Final = 0.25
 _ANSWER_TIMEOUT_S: Final = 10.0
-_PARTS: Final = ("store", "orders", "positions", "ledger", "risk", "parents", "gateway", "reconciler")
 
 
 class DeskNotRunningError(RuntimeError):
@@ -96,18 +93,15 @@ class LiveClock:
 class LiveDesk:
     """One incarnation of a live desk. `run` returns when the desk has been stopped.
 
-    A drill enables a seeded fault, `fault_after_s` after the desk has begun or, when that is None, before the desk
-    restores its state. It writes to `drill.jsonl` when the mutation that broke an invariant happened and when its
-    freeze was on disk. Raises `AlreadyRunningError`, `FixEngineError` or `StoreError`.
+    `parts` are the classes that the desk is made of; `on_begun` is called on the desk's thread when it has begun to
+    trade. Raises `AlreadyRunningError`, `FixEngineError` or `StoreError`.
     """
 
-    def __init__(self, config: LiveDeskConfig, *, fault: str = "", fault_after_s: float | None = None) -> None:
+    def __init__(self, config: LiveDeskConfig, *, parts: Parts | None = None) -> None:
         self.config = config
         config.directory.mkdir(parents=True, exist_ok=True)
         self._lock_file = lock_directory(config.directory, "desk")
-        self.parts = parts_with([fault]) if fault else None
-        self._fault, self._fault_after_s = fault, fault_after_s
-        self._drill_ns = 0
+        self.on_begun: Callable[[], None] = lambda: None
         self._calls: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
         self._is_stopping = False
         self._has_begun = False
@@ -131,7 +125,7 @@ class LiveDesk:
             market=self.feed,
             directory=config.directory,
             guard=self.guard,
-            parts=self.parts if fault_after_s is None else None,
+            parts=parts,
             tables=PostgresTables(config.store_url, config.schema) if config.store_url else None,
         )
 
@@ -156,8 +150,6 @@ class LiveDesk:
                 self.feed.on_update = lambda update: tap.enqueue(update._replace(time_ns=self.clock.now_ns))
             self.link.start()
             stack.callback(self.link.stop)
-            if self._fault:
-                self._record_timings()
             while not self._is_stopping:
                 wait_s = self.clock.run_due() if self._has_begun else _POLL_S / 10
                 if not self._has_begun and self.clock.is_known and self.feed.is_complete:
@@ -182,10 +174,7 @@ class LiveDesk:
         if not is_restart:
             self.guard.boundary("begin", config.trade_date)
         self._has_begun = True
-        if self._fault and self._fault_after_s is not None:
-            self.clock.call_at(self.clock.now_ns + int(self._fault_after_s * 1e9 * config.accelerate), "drill")
-            handler = self.clock.handler
-            self.clock.handler = lambda name, args: self._begin_drill() if name == "drill" else handler(name, args)
+        self.on_begun()
         print(f"holdover: the desk trades {config.trade_date}", file=sys.stderr, flush=True)
 
     def _next_epoch(self) -> int:
@@ -280,46 +269,7 @@ class LiveDesk:
                 for freeze in self.guard.active_freezes
             ],
             "breaches": [breach.explanation for breach in self.guard.breaches],
-            "drill_ns": self._drill_ns,
         }
-
-    # -- drills ---------------------------------------------------------------------------------------------------
-
-    def _begin_drill(self) -> None:
-        """Enable the seeded fault: each part gets the class of its faulty counterpart and keeps its state."""
-        parts = self.parts
-        if parts is None:
-            return
-        for name in _PARTS:
-            part, part_class = getattr(self.desk, name), getattr(parts, name)
-            if type(part) is not part_class:
-                part.__class__ = part_class
-        self._drill_ns = time.time_ns()
-        self._write_drill({"fault": self._fault, "on_ns": self._drill_ns})
-
-    def _record_timings(self) -> None:
-        """Record when the first mutation of each step happened, and when a freeze was on disk."""
-        guard, record_original = self.guard, self.guard.record
-        step = [-1, 0]
-
-        def record_timed(subsystem: str, record: Record) -> None:
-            if step[0] != guard.step_count or not guard.is_in_step:
-                step[:] = [guard.step_count, time.time_ns()]
-            record_original(subsystem, record)
-
-        def on_breach(breach: Breach) -> None:
-            frozen_ns = time.time_ns()
-            detail = {"invariant": breach.invariant, "scope": breach.scope, "breach": breach.number}
-            self._write_drill({**detail, "mutation_ns": step[1], "frozen_ns": frozen_ns})
-
-        guard.record = record_timed  # type: ignore[method-assign]
-        guard.on_breach = on_breach
-
-    def _write_drill(self, entry: dict[str, Any]) -> None:
-        with open(self.config.directory / DRILL, "ab") as file:
-            file.write(json.dumps(entry).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _to_plain(record: Record) -> dict[str, Any]:

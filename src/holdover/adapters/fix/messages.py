@@ -34,27 +34,45 @@ from holdover.model import (
     Side,
     TimeInForce,
 )
+from holdover.model import fix_tags as tags
 
 SOH: Final = "\x01"
-EXEC_REF_DATE: Final = 9001
-REFERENCE_VERSION: Final = 9002
 UNSUPPORTED: Final = 3
 """BusinessRejectReason (380): unsupported message type."""
 
-_SIDE_TAGS: Final = frozenset({54, 37, 11, 1, 40, 77, 58})
+_SIDE_TAGS: Final = frozenset(
+    {tags.SIDE, tags.ORDER_ID, tags.CL_ORD_ID, tags.ACCOUNT, tags.ORD_TYPE, tags.POSITION_EFFECT, tags.TEXT}
+)
 _CAPTURE_TAGS: Final = frozenset(
-    {568, 912, 150, 17, 19, 39, 378, 55, 38, 32, 31, 75, 6, 60, EXEC_REF_DATE, REFERENCE_VERSION}
+    {
+        tags.TRADE_REQUEST_ID,
+        tags.LAST_RPT_REQUESTED,
+        tags.EXEC_TYPE,
+        tags.EXEC_ID,
+        tags.EXEC_REF_ID,
+        tags.ORD_STATUS,
+        tags.EXEC_RESTATEMENT_REASON,
+        tags.SYMBOL,
+        tags.ORDER_QTY,
+        tags.LAST_QTY,
+        tags.LAST_PX,
+        tags.TRADE_DATE,
+        tags.AVG_PX,
+        tags.TRANSACT_TIME,
+        tags.EXEC_REF_DATE,
+        tags.REFERENCE_VERSION,
+    }
 )
 """The fields of a TradeCaptureReport (AE), and those of its one side."""
 
-_HEADER_TAGS: Final = frozenset({43, 97, 122})
+_HEADER_TAGS: Final = frozenset({tags.POSS_DUP_FLAG, tags.POSS_RESEND, tags.ORIG_SENDING_TIME})
 _TRADING: Final = {"open": "17", "halt": "2", "disabled": "19", "closed": "18"}
 _REASONS: Final = {"17": "open", "3": "open", "2": "halt", "19": "disabled", "18": "closed"}
 _REQUEST_IDS: Final = {
-    MsgType.ORDER_STATUS_REQUEST: 790,
-    MsgType.ORDER_MASS_STATUS_REQUEST: 584,
-    MsgType.TRADE_CAPTURE_REPORT_REQUEST: 568,
-    MsgType.REQUEST_FOR_POSITIONS: 710,
+    MsgType.ORDER_STATUS_REQUEST: tags.ORD_STATUS_REQ_ID,
+    MsgType.ORDER_MASS_STATUS_REQUEST: tags.MASS_STATUS_REQ_ID,
+    MsgType.TRADE_CAPTURE_REPORT_REQUEST: tags.TRADE_REQUEST_ID,
+    MsgType.REQUEST_FOR_POSITIONS: tags.POS_REQ_ID,
 }
 
 Field = tuple[int, Any]
@@ -80,7 +98,7 @@ class FixMessage(msgspec.Struct, frozen=True):
         import quickfix
 
         message = quickfix.Message()
-        message.getHeader().setField(35, self.kind)
+        message.getHeader().setField(tags.MSG_TYPE, self.kind)
         for tag, value in self.fields:
             if not isinstance(value, list):
                 (message.getHeader() if tag in _HEADER_TAGS else message).setField(tag, str(value))
@@ -125,9 +143,9 @@ class ParsedMessage:
         """Returns every value of a tag."""
         return [value for name, value in self.pairs if name == str(tag)]
 
-    def groups(self, count: int) -> list[dict[str, str]]:
+    def groups(self, count: int) -> list[dict[int, str]]:
         """Returns the entries of a repeating group: each begins with the tag that the first one begins with."""
-        group_entries: list[dict[str, str]] = []
+        group_entries: list[dict[int, str]] = []
         inside, delimiter = False, ""
         for tag, value in self.pairs:
             if tag == str(count):
@@ -136,7 +154,7 @@ class ParsedMessage:
                 delimiter = delimiter or tag
                 if tag == delimiter:
                     group_entries.append({})
-                group_entries[-1][tag] = value
+                group_entries[-1][int(tag)] = value
         return group_entries[: int(self.get(count, "0") or 0)]
 
 
@@ -185,23 +203,23 @@ class FixCodec:
         if isinstance(message, Query):
             return _encode_query(message, now_ns, trade_date)
         instrument = self.instrument_of(message.symbol)
-        fields: list[Field] = [(11, message.cl_ord_id)]
+        fields: list[Field] = [(tags.CL_ORD_ID, message.cl_ord_id)]
         if message.orig_cl_ord_id:
-            fields.append((41, message.orig_cl_ord_id))
+            fields.append((tags.ORIG_CL_ORD_ID, message.orig_cl_ord_id))
         fields += [
-            (1, message.account),
-            (55, message.symbol),
-            (54, message.side.value),
-            (60, format_utc_timestamp(message.transact_time_ns or now_ns)),
-            (38, instrument.quantity_text(message.order_qty)),
+            (tags.ACCOUNT, message.account),
+            (tags.SYMBOL, message.symbol),
+            (tags.SIDE, message.side.value),
+            (tags.TRANSACT_TIME, format_utc_timestamp(message.transact_time_ns or now_ns)),
+            (tags.ORDER_QTY, instrument.quantity_text(message.order_qty)),
         ]
         if message.msg_type != MsgType.ORDER_CANCEL_REQUEST:
             fields += _encode_terms(message, instrument)
-            fields.append((21, "1"))  # HandlInst: automated, no broker intervention
+            fields.append((tags.HANDL_INST, "1"))  # HandlInst: automated, no broker intervention
         if message.cl_ord_link_id:
-            fields.append((583, message.cl_ord_link_id))
+            fields.append((tags.CL_ORD_LINK_ID, message.cl_ord_link_id))
         if message.poss_resend:
-            fields.append((97, "Y"))
+            fields.append((tags.POSS_RESEND, "Y"))
         return FixMessage(message.msg_type.value, [field for field in fields if field[1] != ""])
 
     def decode_request(self, parsed: ParsedMessage) -> Outbound:
@@ -209,7 +227,7 @@ class FixCodec:
         try:
             kind = MsgType(parsed.kind)
         except ValueError:
-            raise FixMessageError(f"unsupported message type {parsed.kind}", 35) from None
+            raise FixMessageError(f"unsupported message type {parsed.kind}", tags.MSG_TYPE) from None
         if kind in _REQUEST_IDS:
             return _decode_query(kind, parsed)
         if kind not in (
@@ -217,22 +235,24 @@ class FixCodec:
             MsgType.ORDER_CANCEL_REQUEST,
             MsgType.ORDER_CANCEL_REPLACE_REQUEST,
         ):
-            raise FixMessageError(f"unsupported message type {parsed.kind}", 35)
+            raise FixMessageError(f"unsupported message type {parsed.kind}", tags.MSG_TYPE)
         changes = kind != MsgType.NEW_ORDER_SINGLE
-        instrument = self.instrument_of(parsed.require(55))
+        instrument = self.instrument_of(parsed.require(tags.SYMBOL))
         return Request(
             msg_type=kind,
-            cl_ord_id=parsed.require(11),
-            orig_cl_ord_id=parsed.require(41) if changes else "",
-            account=parsed.get(1),
-            symbol=parsed.require(55),
-            side=_parse_member(Side, parsed.require(54), 54),
+            cl_ord_id=parsed.require(tags.CL_ORD_ID),
+            orig_cl_ord_id=parsed.require(tags.ORIG_CL_ORD_ID) if changes else "",
+            account=parsed.get(tags.ACCOUNT),
+            symbol=parsed.require(tags.SYMBOL),
+            side=_parse_member(Side, parsed.require(tags.SIDE), tags.SIDE),
             order_qty=_parse_lots(
-                instrument, parsed.get(38) or ("0" if kind == MsgType.ORDER_CANCEL_REQUEST else parsed.require(38))
+                instrument,
+                parsed.get(tags.ORDER_QTY)
+                or ("0" if kind == MsgType.ORDER_CANCEL_REQUEST else parsed.require(tags.ORDER_QTY)),
             ),
-            poss_resend=parsed.get(97) == "Y",
-            cl_ord_link_id=parsed.get(583),
-            transact_time_ns=parse_utc_timestamp(parsed.get(60)),
+            poss_resend=parsed.get(tags.POSS_RESEND) == "Y",
+            cl_ord_link_id=parsed.get(tags.CL_ORD_LINK_ID),
+            transact_time_ns=parse_utc_timestamp(parsed.get(tags.TRANSACT_TIME)),
             **_decode_terms(parsed, instrument),
         )
 
@@ -247,24 +267,24 @@ class FixCodec:
             return FixMessage(
                 MsgType.SECURITY_STATUS.value,
                 _non_empty(
-                    (55, message.symbol),
-                    (326, _TRADING.get(message.reason, "17" if message.trading else "2")),
-                    (58, message.reason),
-                    (REFERENCE_VERSION, message.reference_version),
+                    (tags.SYMBOL, message.symbol),
+                    (tags.SECURITY_TRADING_STATUS, _TRADING.get(message.reason, "17" if message.trading else "2")),
+                    (tags.TEXT, message.reason),
+                    (tags.REFERENCE_VERSION, message.reference_version),
                 ),
             )
         if isinstance(message, CancelReject):
             return FixMessage(
                 MsgType.ORDER_CANCEL_REJECT.value,
                 _non_empty(
-                    (37, message.order_id or "NONE"),
-                    (11, message.cl_ord_id),
-                    (41, message.orig_cl_ord_id),
-                    (39, message.ord_status.value),
-                    (1, message.account),
-                    (434, message.cxl_rej_response_to),
-                    (102, str(message.cxl_rej_reason)),
-                    (58, message.text),
+                    (tags.ORDER_ID, message.order_id or "NONE"),
+                    (tags.CL_ORD_ID, message.cl_ord_id),
+                    (tags.ORIG_CL_ORD_ID, message.orig_cl_ord_id),
+                    (tags.ORD_STATUS, message.ord_status.value),
+                    (tags.ACCOUNT, message.account),
+                    (tags.CXL_REJ_RESPONSE_TO, message.cxl_rej_response_to),
+                    (tags.CXL_REJ_REASON, str(message.cxl_rej_reason)),
+                    (tags.TEXT, message.text),
                 ),
             )
         if isinstance(message, PositionReport):
@@ -276,23 +296,23 @@ class FixCodec:
     def _encode_position(self, report: PositionReport, total: int) -> FixMessage:
         instrument = self.instrument_of(report.symbol)
         empty = not report.symbol
-        entry: list[Field] = [(703, "TQ"), (704, instrument.quantity_text(max(report.net_qty, 0)))]
-        entry.append((705, instrument.quantity_text(max(-report.net_qty, 0))))
+        entry: list[Field] = [(tags.POS_TYPE, "TQ"), (tags.LONG_QTY, instrument.quantity_text(max(report.net_qty, 0)))]
+        entry.append((tags.SHORT_QTY, instrument.quantity_text(max(-report.net_qty, 0))))
         fields = _non_empty(
-            (721, f"{report.req_id}/{report.symbol}"),
-            (710, report.req_id),
-            (728, "2" if empty else "0"),
-            (715, _format_date(self.trade_date)),
-            (1, report.account),
-            (581, "1"),
-            (55, report.symbol),
-            (730, "0"),
-            (731, "1"),
-            (734, "0"),
-            (727, str(total)),
-            (REFERENCE_VERSION, report.reference_version),
+            (tags.POS_MAINT_RPT_ID, f"{report.req_id}/{report.symbol}"),
+            (tags.POS_REQ_ID, report.req_id),
+            (tags.POS_REQ_RESULT, "2" if empty else "0"),
+            (tags.CLEARING_BUSINESS_DATE, _format_date(self.trade_date)),
+            (tags.ACCOUNT, report.account),
+            (tags.ACCOUNT_TYPE, "1"),
+            (tags.SYMBOL, report.symbol),
+            (tags.SETTL_PRICE, "0"),
+            (tags.SETTL_PRICE_TYPE, "1"),
+            (tags.PRIOR_SETTL_PRICE, "0"),
+            (tags.TOTAL_NUM_POS_REPORTS, str(total)),
+            (tags.REFERENCE_VERSION, report.reference_version),
         )
-        return FixMessage(MsgType.POSITION_REPORT.value, fields if empty else [*fields, (702, [entry])])
+        return FixMessage(MsgType.POSITION_REPORT.value, fields if empty else [*fields, (tags.NO_POSITIONS, [entry])])
 
     def _encode_report(self, report: ExecutionReport, query: Query | None) -> list[Field]:
         instrument = self.instrument_of(report.symbol)
@@ -300,68 +320,71 @@ class FixCodec:
             Decimal(report.notional) / report.cum_qty * Decimal(instrument.tick_size) if report.cum_qty else Decimal(0)
         )
         fields = _non_empty(
-            (37, report.order_id or "NONE"),
-            (11, report.cl_ord_id),
-            (41, report.orig_cl_ord_id),
-            (17, report.exec_id),
-            (19, report.exec_ref_id),
-            (150, report.exec_type.value),
-            (39, report.ord_status.value),
-            (1, report.account),
-            (55, report.symbol),
-            (54, report.side.value),
-            (38, instrument.quantity_text(report.order_qty)),
-            (151, instrument.quantity_text(report.leaves_qty)),
-            (14, instrument.quantity_text(report.cum_qty)),
-            (6, f"{average:f}"),
-            (75, _format_date(report.trade_date)),
-            (229, _format_date(report.order_date)),
-            (60, format_utc_timestamp(report.transact_time_ns)),
-            (583, report.cl_ord_link_id),
-            (58, report.text),
-            (EXEC_REF_DATE, _format_date(report.exec_ref_date)),
-            (REFERENCE_VERSION, report.reference_version),
+            (tags.ORDER_ID, report.order_id or "NONE"),
+            (tags.CL_ORD_ID, report.cl_ord_id),
+            (tags.ORIG_CL_ORD_ID, report.orig_cl_ord_id),
+            (tags.EXEC_ID, report.exec_id),
+            (tags.EXEC_REF_ID, report.exec_ref_id),
+            (tags.EXEC_TYPE, report.exec_type.value),
+            (tags.ORD_STATUS, report.ord_status.value),
+            (tags.ACCOUNT, report.account),
+            (tags.SYMBOL, report.symbol),
+            (tags.SIDE, report.side.value),
+            (tags.ORDER_QTY, instrument.quantity_text(report.order_qty)),
+            (tags.LEAVES_QTY, instrument.quantity_text(report.leaves_qty)),
+            (tags.CUM_QTY, instrument.quantity_text(report.cum_qty)),
+            (tags.AVG_PX, f"{average:f}"),
+            (tags.TRADE_DATE, _format_date(report.trade_date)),
+            (tags.TRADE_ORIGINATION_DATE, _format_date(report.order_date)),
+            (tags.TRANSACT_TIME, format_utc_timestamp(report.transact_time_ns)),
+            (tags.CL_ORD_LINK_ID, report.cl_ord_link_id),
+            (tags.TEXT, report.text),
+            (tags.EXEC_REF_DATE, _format_date(report.exec_ref_date)),
+            (tags.REFERENCE_VERSION, report.reference_version),
         )
         fields += _encode_terms(report, instrument)
         if report.notional:
-            fields.append((381, instrument.notional_text(report.notional)))
+            fields.append((tags.GROSS_TRADE_AMT, instrument.notional_text(report.notional)))
         if report.last_qty or report.exec_type in (ExecType.TRADE, ExecType.TRADE_CORRECT, ExecType.TRADE_CANCEL):
-            fields += [(32, instrument.quantity_text(report.last_qty)), (31, instrument.price_text(report.last_px))]
+            fields += [
+                (tags.LAST_QTY, instrument.quantity_text(report.last_qty)),
+                (tags.LAST_PX, instrument.price_text(report.last_px)),
+            ]
         if report.exec_restatement_reason is not None:
-            fields.append((378, report.exec_restatement_reason.value))
+            fields.append((tags.EXEC_RESTATEMENT_REASON, report.exec_restatement_reason.value))
         if report.ord_rej_reason is not None:
-            fields.append((103, str(report.ord_rej_reason)))
+            fields.append((tags.ORD_REJ_REASON, str(report.ord_rej_reason)))
         if report.poss_resend:
-            fields.append((97, "Y"))
+            fields.append((tags.POSS_RESEND, "Y"))
         if report.req_id and query is not None:
             fields.append((_REQUEST_IDS[query.msg_type], report.req_id))
-            fields.append((912, "Y" if report.last_rpt_requested else "N"))
+            fields.append((tags.LAST_RPT_REQUESTED, "Y" if report.last_rpt_requested else "N"))
             if report.tot_num_reports is not None:
-                fields.append((911, str(report.tot_num_reports)))
+                fields.append((tags.TOT_NUM_REPORTS, str(report.tot_num_reports)))
         return fields
 
     def _encode_capture(self, report: ExecutionReport, query: Query) -> FixMessage:
         if report.tot_num_reports == 0:
             ack = _non_empty(
-                (568, report.req_id),
-                (569, "0"),
-                (748, "0"),
-                (749, "0"),
-                (750, "1"),
-                (55, "[N/A]"),
+                (tags.TRADE_REQUEST_ID, report.req_id),
+                (tags.TRADE_REQUEST_TYPE, "0"),
+                (tags.TOT_NUM_TRADE_REPORTS, "0"),
+                (tags.TRADE_REQUEST_RESULT, "0"),
+                (tags.TRADE_REQUEST_STATUS, "1"),
+                (tags.SYMBOL, "[N/A]"),
             )
             return FixMessage("AQ", ack)
         fields = self._encode_report(report, query)
         side = [(tag, value) for tag, value in fields if tag in _SIDE_TAGS]
-        side.sort(key=lambda field: field[0] != 54)
+        side.sort(key=lambda field: field[0] != tags.SIDE)
         return FixMessage(
             "AE",
             [
-                (571, f"{report.trade_date}/{report.exec_id}"),
-                (570, "Y"),
-                (748, str(report.tot_num_reports or 1)),
+                (tags.TRADE_REPORT_ID, f"{report.trade_date}/{report.exec_id}"),
+                (tags.PREVIOUSLY_REPORTED, "Y"),
+                (tags.TOT_NUM_TRADE_REPORTS, str(report.tot_num_reports or 1)),
                 *[(tag, value) for tag, value in fields if tag in _CAPTURE_TAGS],
-                (552, [side]),
+                (tags.NO_SIDES, [side]),
             ],
         )
 
@@ -375,82 +398,89 @@ class FixCodec:
             return self._decode_report(parsed)
         if kind == MsgType.ORDER_CANCEL_REJECT:
             return CancelReject(
-                cl_ord_id=parsed.require(11),
-                orig_cl_ord_id=parsed.get(41),
-                ord_status=_parse_member(OrdStatus, parsed.require(39), 39),
-                account=parsed.get(1),
-                order_id=parsed.get(37),
-                cxl_rej_reason=int(parsed.get(102, "0") or 0),
-                cxl_rej_response_to=parsed.get(434, "1"),
-                text=parsed.get(58),
+                cl_ord_id=parsed.require(tags.CL_ORD_ID),
+                orig_cl_ord_id=parsed.get(tags.ORIG_CL_ORD_ID),
+                ord_status=_parse_member(OrdStatus, parsed.require(tags.ORD_STATUS), tags.ORD_STATUS),
+                account=parsed.get(tags.ACCOUNT),
+                order_id=parsed.get(tags.ORDER_ID),
+                cxl_rej_reason=int(parsed.get(tags.CXL_REJ_REASON, "0") or 0),
+                cxl_rej_response_to=parsed.get(tags.CXL_REJ_RESPONSE_TO, "1"),
+                text=parsed.get(tags.TEXT),
             )
         if kind == MsgType.POSITION_REPORT:
-            instrument = self.instrument_of(parsed.get(55))
-            quantities = parsed.groups(702)
+            instrument = self.instrument_of(parsed.get(tags.SYMBOL))
+            quantities = parsed.groups(tags.NO_POSITIONS)
             net = sum(
-                _parse_lots(instrument, one_of.get("704", "0")) - _parse_lots(instrument, one_of.get("705", "0"))
-                for one_of in quantities
+                _parse_lots(instrument, quantity.get(tags.LONG_QTY, "0"))
+                - _parse_lots(instrument, quantity.get(tags.SHORT_QTY, "0"))
+                for quantity in quantities
             )
             return PositionReport(
-                req_id=parsed.get(710),
-                account=parsed.get(1),
-                symbol=parsed.get(55),
+                req_id=parsed.get(tags.POS_REQ_ID),
+                account=parsed.get(tags.ACCOUNT),
+                symbol=parsed.get(tags.SYMBOL),
                 net_qty=net,
-                reference_version=parsed.get(REFERENCE_VERSION),
-                last_rpt_requested=parsed.get(727, "1") in ("0", "1"),
+                reference_version=parsed.get(tags.REFERENCE_VERSION),
+                last_rpt_requested=parsed.get(tags.TOTAL_NUM_POS_REPORTS, "1") in ("0", "1"),
             )
         if kind == MsgType.SECURITY_STATUS:
-            reason = _REASONS.get(parsed.get(326), "halt")
+            reason = _REASONS.get(parsed.get(tags.SECURITY_TRADING_STATUS), "halt")
             return SecurityStatus(
-                symbol=parsed.require(55),
+                symbol=parsed.require(tags.SYMBOL),
                 trading=reason == "open",
                 reason=reason,
-                trade_date=_parse_date(parsed.get(75)),
-                reference_version=parsed.get(REFERENCE_VERSION),
+                trade_date=_parse_date(parsed.get(tags.TRADE_DATE)),
+                reference_version=parsed.get(tags.REFERENCE_VERSION),
             )
-        if kind == "AQ" and parsed.get(748, "0") == "0":
-            return _empty_answer(parsed.get(568), parsed.get(1))
+        if kind == "AQ" and parsed.get(tags.TOT_NUM_TRADE_REPORTS, "0") == "0":
+            return _empty_answer(parsed.get(tags.TRADE_REQUEST_ID), parsed.get(tags.ACCOUNT))
         return None
 
     def _decode_report(self, parsed: ParsedMessage) -> ExecutionReport:
-        instrument = self.instrument_of(parsed.get(55))
-        exec_type = _parse_member(ExecType, parsed.require(150), 150)
+        instrument = self.instrument_of(parsed.get(tags.SYMBOL))
+        exec_type = _parse_member(ExecType, parsed.require(tags.EXEC_TYPE), tags.EXEC_TYPE)
         captured = parsed.kind == "AE"
-        cum_qty = _parse_lots(instrument, parsed.get(14, "0") or "0")
-        notional = _parse_notional(instrument, parsed.get(381), parsed.get(6), cum_qty)
-        total = parsed.get(911) or parsed.get(748)
-        req_id = parsed.get(790) or parsed.get(584) or parsed.get(568)
-        reason = parsed.get(378)
+        cum_qty = _parse_lots(instrument, parsed.get(tags.CUM_QTY, "0") or "0")
+        notional = _parse_notional(instrument, parsed.get(tags.GROSS_TRADE_AMT), parsed.get(tags.AVG_PX), cum_qty)
+        total = parsed.get(tags.TOT_NUM_REPORTS) or parsed.get(tags.TOT_NUM_TRADE_REPORTS)
+        req_id = (
+            parsed.get(tags.ORD_STATUS_REQ_ID)
+            or parsed.get(tags.MASS_STATUS_REQ_ID)
+            or parsed.get(tags.TRADE_REQUEST_ID)
+        )
+        reason = parsed.get(tags.EXEC_RESTATEMENT_REASON)
         return ExecutionReport(
             exec_type=exec_type,
-            ord_status=_parse_member(OrdStatus, parsed.get(39, "0"), 39),
-            cl_ord_id=parsed.get(11),
-            exec_id=parsed.require(17),
-            symbol=parsed.get(55),
-            side=_parse_member(Side, parsed.get(54, "1"), 54),
-            order_qty=_parse_lots(instrument, parsed.get(38, "0") or "0"),
+            ord_status=_parse_member(OrdStatus, parsed.get(tags.ORD_STATUS, "0"), tags.ORD_STATUS),
+            cl_ord_id=parsed.get(tags.CL_ORD_ID),
+            exec_id=parsed.require(tags.EXEC_ID),
+            symbol=parsed.get(tags.SYMBOL),
+            side=_parse_member(Side, parsed.get(tags.SIDE, "1"), tags.SIDE),
+            order_qty=_parse_lots(instrument, parsed.get(tags.ORDER_QTY, "0") or "0"),
             cum_qty=cum_qty,
-            leaves_qty=_parse_lots(instrument, parsed.get(151, "0") or "0"),
+            leaves_qty=_parse_lots(instrument, parsed.get(tags.LEAVES_QTY, "0") or "0"),
             notional=notional,
-            last_qty=_parse_lots(instrument, parsed.get(32, "0") or "0"),
-            last_px=_parse_ticks(instrument, parsed.get(31, "0") or "0"),
-            order_id=parsed.get(37).replace("NONE", ""),
-            orig_cl_ord_id=parsed.get(41),
-            exec_ref_id=parsed.get(19),
-            exec_ref_date=_parse_date(parsed.get(EXEC_REF_DATE)),
-            account=parsed.get(1),
-            cl_ord_link_id=parsed.get(583),
-            trade_date=_parse_date(parsed.get(75)),
-            order_date=_parse_date(parsed.get(229)),
-            exec_restatement_reason=_parse_member(ExecRestatementReason, reason, 378) if reason else None,
-            reference_version=parsed.get(REFERENCE_VERSION),
-            ord_rej_reason=int(parsed.get(103)) if parsed.get(103).isdigit() else None,
-            text=parsed.get(58),
+            last_qty=_parse_lots(instrument, parsed.get(tags.LAST_QTY, "0") or "0"),
+            last_px=_parse_ticks(instrument, parsed.get(tags.LAST_PX, "0") or "0"),
+            order_id=parsed.get(tags.ORDER_ID).replace("NONE", ""),
+            orig_cl_ord_id=parsed.get(tags.ORIG_CL_ORD_ID),
+            exec_ref_id=parsed.get(tags.EXEC_REF_ID),
+            exec_ref_date=_parse_date(parsed.get(tags.EXEC_REF_DATE)),
+            account=parsed.get(tags.ACCOUNT),
+            cl_ord_link_id=parsed.get(tags.CL_ORD_LINK_ID),
+            trade_date=_parse_date(parsed.get(tags.TRADE_DATE)),
+            order_date=_parse_date(parsed.get(tags.TRADE_ORIGINATION_DATE)),
+            exec_restatement_reason=_parse_member(ExecRestatementReason, reason, tags.EXEC_RESTATEMENT_REASON)
+            if reason
+            else None,
+            reference_version=parsed.get(tags.REFERENCE_VERSION),
+            ord_rej_reason=int(parsed.get(tags.ORD_REJ_REASON)) if parsed.get(tags.ORD_REJ_REASON).isdigit() else None,
+            text=parsed.get(tags.TEXT),
             req_id=req_id,
-            last_rpt_requested=parsed.get(912) == "Y" or bool(parsed.get(790)),
+            last_rpt_requested=parsed.get(tags.LAST_RPT_REQUESTED) == "Y" or bool(parsed.get(tags.ORD_STATUS_REQ_ID)),
             tot_num_reports=int(total) if total.isdigit() else None,
-            poss_resend=captured or parsed.get(97) == "Y",
-            transact_time_ns=parse_utc_timestamp(parsed.get(60)),
+            poss_resend=captured or parsed.get(tags.POSS_RESEND) == "Y",
+            transact_time_ns=parse_utc_timestamp(parsed.get(tags.TRANSACT_TIME)),
             **_decode_terms(parsed, instrument),
         )
 
@@ -458,12 +488,12 @@ class FixCodec:
 def make_business_reject(parsed: ParsedMessage, reason: int, text: str) -> FixMessage:
     """Returns a BusinessMessageReject (j) for a message."""
     fields = [
-        (45, parsed.get(34)),
-        (372, parsed.kind),
-        (379, parsed.get(11) or _request_id_of(parsed)),
-        (380, str(reason)),
+        (tags.REF_SEQ_NUM, parsed.get(tags.MSG_SEQ_NUM)),
+        (tags.REF_MSG_TYPE, parsed.kind),
+        (tags.BUSINESS_REJECT_REF_ID, parsed.get(tags.CL_ORD_ID) or _request_id_of(parsed)),
+        (tags.BUSINESS_REJECT_REASON, str(reason)),
     ]
-    return FixMessage("j", _non_empty(*fields, (58, text)))
+    return FixMessage("j", _non_empty(*fields, (tags.TEXT, text)))
 
 
 def decode_business_reject(parsed: ParsedMessage, queries: Mapping[str, Query]) -> Inbound | None:
@@ -471,14 +501,14 @@ def decode_business_reject(parsed: ParsedMessage, queries: Mapping[str, Query]) 
 
     When the venue does not support the status query of a single order, returns None: the order stays as it is.
     """
-    kind, request_id = parsed.get(372), parsed.get(379)
+    kind, request_id = parsed.get(tags.REF_MSG_TYPE), parsed.get(tags.BUSINESS_REJECT_REF_ID)
     if kind == MsgType.NEW_ORDER_SINGLE and request_id:
         return ExecutionReport(
             exec_type=ExecType.REJECTED,
             ord_status=OrdStatus.REJECTED,
             cl_ord_id=request_id,
-            exec_id=f"j{parsed.get(34)}",
-            text=parsed.get(58),
+            exec_id=f"j{parsed.get(tags.MSG_SEQ_NUM)}",
+            text=parsed.get(tags.TEXT),
         )
     query = queries.get(request_id) or next(
         (candidate for candidate in reversed(list(queries.values())) if candidate.msg_type == kind), None
@@ -504,7 +534,21 @@ def _empty_answer(req_id: str, account: str) -> ExecutionReport:
 
 
 def _request_id_of(parsed: ParsedMessage) -> str:
-    return next((parsed.get(tag) for tag in (790, 584, 568, 710, 262, 324) if parsed.get(tag)), "")
+    return next(
+        (
+            parsed.get(tag)
+            for tag in (
+                tags.ORD_STATUS_REQ_ID,
+                tags.MASS_STATUS_REQ_ID,
+                tags.TRADE_REQUEST_ID,
+                tags.POS_REQ_ID,
+                tags.MD_REQ_ID,
+                tags.SECURITY_STATUS_REQ_ID,
+            )
+            if parsed.get(tag)
+        ),
+        "",
+    )
 
 
 def _non_empty(*fields: Field) -> list[Field]:
@@ -516,59 +560,73 @@ def _encode_query(query: Query, now_ns: int, trade_date: str) -> FixMessage:
     fields: list[Field]
     if query.msg_type == MsgType.ORDER_STATUS_REQUEST:
         # Side is required, and a query does not have it: 7 is undisclosed.
-        fields = [(11, query.cl_ord_id), (37, query.order_id), (55, query.symbol), (54, "7")]
+        fields = [
+            (tags.CL_ORD_ID, query.cl_ord_id),
+            (tags.ORDER_ID, query.order_id),
+            (tags.SYMBOL, query.symbol),
+            (tags.SIDE, "7"),
+        ]
     elif query.msg_type == MsgType.ORDER_MASS_STATUS_REQUEST:
-        fields = [(585, "7")]
+        fields = [(tags.MASS_STATUS_REQ_TYPE, "7")]
     elif query.msg_type == MsgType.TRADE_CAPTURE_REPORT_REQUEST:
-        since_fields: list[Field] = [(75, _format_date(query.since_date or trade_date))]
+        since_fields: list[Field] = [(tags.TRADE_DATE, _format_date(query.since_date or trade_date))]
         if query.since_ns:
-            since_fields.append((60, format_utc_timestamp(query.since_ns)))
+            since_fields.append((tags.TRANSACT_TIME, format_utc_timestamp(query.since_ns)))
         # This message has no Account field: the account is a party with the role of a customer account.
-        party: list[Field] = [(448, query.account), (447, "D"), (452, "24")]
-        fields = [(569, "0"), (263, "0"), (580, [since_fields])]
-        return FixMessage(query.msg_type.value, [(tag, query.req_id), (453, [party]), *fields])
+        party: list[Field] = [(tags.PARTY_ID, query.account), (tags.PARTY_ID_SOURCE, "D"), (tags.PARTY_ROLE, "24")]
+        fields = [
+            (tags.TRADE_REQUEST_TYPE, "0"),
+            (tags.SUBSCRIPTION_REQUEST_TYPE, "0"),
+            (tags.NO_DATES, [since_fields]),
+        ]
+        return FixMessage(query.msg_type.value, [(tag, query.req_id), (tags.NO_PARTY_I_DS, [party]), *fields])
     else:
-        fields = [(724, "0"), (581, "1"), (715, _format_date(trade_date)), (60, format_utc_timestamp(now_ns))]
-    return FixMessage(query.msg_type.value, _non_empty((tag, query.req_id), (1, query.account), *fields))
+        fields = [
+            (tags.POS_REQ_TYPE, "0"),
+            (tags.ACCOUNT_TYPE, "1"),
+            (tags.CLEARING_BUSINESS_DATE, _format_date(trade_date)),
+            (tags.TRANSACT_TIME, format_utc_timestamp(now_ns)),
+        ]
+    return FixMessage(query.msg_type.value, _non_empty((tag, query.req_id), (tags.ACCOUNT, query.account), *fields))
 
 
 def _decode_query(kind: MsgType, parsed: ParsedMessage) -> Query:
-    dates = parsed.groups(580)
+    dates = parsed.groups(tags.NO_DATES)
     first = dates[0] if dates else {}
     tag = _REQUEST_IDS[kind]
     status = kind == MsgType.ORDER_STATUS_REQUEST
     return Query(
         msg_type=kind,
-        req_id=parsed.get(tag) or parsed.require(11) if status else parsed.require(tag),
-        account=parsed.get(1) or parsed.get(448),
-        symbol=parsed.get(55),
-        cl_ord_id=parsed.require(11) if status else "",
-        order_id=parsed.get(37),
-        since_date=_parse_date(first.get("75", "")),
-        since_ns=parse_utc_timestamp(first.get("60", "")),
+        req_id=parsed.get(tag) or parsed.require(tags.CL_ORD_ID) if status else parsed.require(tag),
+        account=parsed.get(tags.ACCOUNT) or parsed.get(tags.PARTY_ID),
+        symbol=parsed.get(tags.SYMBOL),
+        cl_ord_id=parsed.require(tags.CL_ORD_ID) if status else "",
+        order_id=parsed.get(tags.ORDER_ID),
+        since_date=_parse_date(first.get(tags.TRADE_DATE, "")),
+        since_ns=parse_utc_timestamp(first.get(tags.TRANSACT_TIME, "")),
     )
 
 
 def _encode_terms(message: Request | ExecutionReport, instrument: Instrument) -> list[Field]:
-    fields: list[Field] = [(40, message.ord_type.value), (59, message.time_in_force.value)]
+    fields: list[Field] = [(tags.ORD_TYPE, message.ord_type.value), (tags.TIME_IN_FORCE, message.time_in_force.value)]
     if message.price is not None:
-        fields.append((44, instrument.price_text(message.price)))
+        fields.append((tags.PRICE, instrument.price_text(message.price)))
     if message.stop_px is not None:
-        fields.append((99, instrument.price_text(message.stop_px)))
+        fields.append((tags.STOP_PX, instrument.price_text(message.stop_px)))
     if message.expire_date:
-        fields.append((432, _format_date(message.expire_date)))
-    return [*fields, (77, message.position_effect.value)]
+        fields.append((tags.EXPIRE_DATE, _format_date(message.expire_date)))
+    return [*fields, (tags.POSITION_EFFECT, message.position_effect.value)]
 
 
 def _decode_terms(parsed: ParsedMessage, instrument: Instrument) -> dict[str, Any]:
-    price, stop = parsed.get(44), parsed.get(99)
+    price, stop = parsed.get(tags.PRICE), parsed.get(tags.STOP_PX)
     return {
-        "ord_type": _parse_member(OrdType, parsed.get(40, "2"), 40),
-        "time_in_force": _parse_member(TimeInForce, parsed.get(59, "0"), 59),
+        "ord_type": _parse_member(OrdType, parsed.get(tags.ORD_TYPE, "2"), tags.ORD_TYPE),
+        "time_in_force": _parse_member(TimeInForce, parsed.get(tags.TIME_IN_FORCE, "0"), tags.TIME_IN_FORCE),
         "price": _parse_ticks(instrument, price) if price else None,
         "stop_px": _parse_ticks(instrument, stop) if stop else None,
-        "expire_date": _parse_date(parsed.get(432)),
-        "position_effect": _parse_member(PositionEffect, parsed.get(77, "O"), 77),
+        "expire_date": _parse_date(parsed.get(tags.EXPIRE_DATE)),
+        "position_effect": _parse_member(PositionEffect, parsed.get(tags.POSITION_EFFECT, "O"), tags.POSITION_EFFECT),
     }
 
 
@@ -584,14 +642,14 @@ def _parse_lots(instrument: Instrument, text: str) -> int:
     try:
         return instrument.lots(text)
     except ValueError as problem:
-        raise FixMessageError(str(problem), 38) from problem
+        raise FixMessageError(str(problem), tags.ORDER_QTY) from problem
 
 
 def _parse_ticks(instrument: Instrument, text: str) -> int:
     try:
         return instrument.ticks(text)
     except ValueError as problem:
-        raise FixMessageError(str(problem), 44) from problem
+        raise FixMessageError(str(problem), tags.PRICE) from problem
 
 
 def _parse_notional(instrument: Instrument, gross: str, average: str, cum_qty: int) -> int:
@@ -602,7 +660,7 @@ def _parse_notional(instrument: Instrument, gross: str, average: str, cum_qty: i
             return int((Decimal(gross) / unit).to_integral_value(ROUND_HALF_EVEN))
         return int((Decimal(average or 0) * cum_qty / Decimal(instrument.tick_size)).to_integral_value(ROUND_HALF_EVEN))
     except (InvalidOperation, ValueError) as problem:
-        raise FixMessageError(f"AvgPx {average!r} or GrossTradeAmt {gross!r} is no decimal", 6) from problem
+        raise FixMessageError(f"AvgPx {average!r} or GrossTradeAmt {gross!r} is no decimal", tags.AVG_PX) from problem
 
 
 # -- market data ------------------------------------------------------------------------------------------------
@@ -623,9 +681,19 @@ class MarketDataEntry(msgspec.Struct, frozen=True):
 
 def make_market_data_request(req_id: str, symbols: Sequence[str]) -> FixMessage:
     """Returns a MarketDataRequest (V): snapshot and updates of the top of the book, the last trade and the volume."""
-    kinds: list[list[Field]] = [[(269, kind)] for kind in (BID, OFFER, TRADE, VOLUME)]
-    books: list[list[Field]] = [[(55, symbol)] for symbol in symbols]
-    return FixMessage("V", [(262, req_id), (263, "1"), (264, "1"), (265, "1"), (267, kinds), (146, books)])
+    kinds: list[list[Field]] = [[(tags.MD_ENTRY_TYPE, kind)] for kind in (BID, OFFER, TRADE, VOLUME)]
+    books: list[list[Field]] = [[(tags.SYMBOL, symbol)] for symbol in symbols]
+    return FixMessage(
+        "V",
+        [
+            (tags.MD_REQ_ID, req_id),
+            (tags.SUBSCRIPTION_REQUEST_TYPE, "1"),
+            (tags.MARKET_DEPTH, "1"),
+            (tags.MD_UPDATE_TYPE, "1"),
+            (tags.NO_MD_ENTRY_TYPES, kinds),
+            (tags.NO_RELATED_SYM, books),
+        ],
+    )
 
 
 def make_market_data(req_id: str, symbol: str, entries: Iterable[MarketDataEntry], *, snapshot: bool) -> FixMessage:
@@ -634,32 +702,44 @@ def make_market_data(req_id: str, symbol: str, entries: Iterable[MarketDataEntry
     for entry in entries:
         day, _, clock = format_utc_timestamp(entry.time_ns).partition("-")
         is_deleted = entry.price is None and entry.size is None
-        head: list[Field] = [(269, entry.kind)] if snapshot else [(279, "2" if is_deleted else "0"), (269, entry.kind)]
+        head: list[Field] = (
+            [(tags.MD_ENTRY_TYPE, entry.kind)]
+            if snapshot
+            else [(tags.MD_UPDATE_ACTION, "2" if is_deleted else "0"), (tags.MD_ENTRY_TYPE, entry.kind)]
+        )
         if snapshot and is_deleted:
             continue
-        body = [] if snapshot else [(55, symbol)]
+        body = [] if snapshot else [(tags.SYMBOL, symbol)]
         groups.append(
-            [*head, *_non_empty(*body, (270, entry.price or ""), (271, entry.size or "")), (272, day), (273, clock)]
+            [
+                *head,
+                *_non_empty(*body, (tags.MD_ENTRY_PX, entry.price or ""), (tags.MD_ENTRY_SIZE, entry.size or "")),
+                (tags.MD_ENTRY_DATE, day),
+                (tags.MD_ENTRY_TIME, clock),
+            ]
         )
-    return FixMessage("W" if snapshot else "X", [(262, req_id), *([(55, symbol)] if snapshot else []), (268, groups)])
+    return FixMessage(
+        "W" if snapshot else "X",
+        [(tags.MD_REQ_ID, req_id), *([(tags.SYMBOL, symbol)] if snapshot else []), (tags.NO_MD_ENTRIES, groups)],
+    )
 
 
 def parse_market_data(parsed: ParsedMessage) -> Iterator[MarketDataEntry]:
     """Yield the entries of a snapshot or an update; sides that a snapshot does not contain are deleted."""
     named_kinds: set[str] = set()
-    for group in parsed.groups(268):
-        symbol = group.get("55") or parsed.get(55)
-        named_kinds.add(group.get("269", ""))
-        is_deleted = group.get("279") == "2"
-        day, clock = group.get("272", ""), group.get("273", "")
+    for group in parsed.groups(tags.NO_MD_ENTRIES):
+        symbol = group.get(tags.SYMBOL) or parsed.get(tags.SYMBOL)
+        named_kinds.add(group.get(tags.MD_ENTRY_TYPE, ""))
+        is_deleted = group.get(tags.MD_UPDATE_ACTION) == "2"
+        day, clock = group.get(tags.MD_ENTRY_DATE, ""), group.get(tags.MD_ENTRY_TIME, "")
         yield MarketDataEntry(
-            group.get("269", ""),
+            group.get(tags.MD_ENTRY_TYPE, ""),
             symbol,
-            None if is_deleted else group.get("270"),
-            None if is_deleted else group.get("271"),
+            None if is_deleted else group.get(tags.MD_ENTRY_PX),
+            None if is_deleted else group.get(tags.MD_ENTRY_SIZE),
             parse_utc_timestamp(f"{day}-{clock}") if day and clock else 0,
         )
     if parsed.kind == "W":
         for kind in (BID, OFFER):
             if kind not in named_kinds:
-                yield MarketDataEntry(kind, parsed.get(55), None, None, 0)
+                yield MarketDataEntry(kind, parsed.get(tags.SYMBOL), None, None, 0)

@@ -37,7 +37,8 @@ from holdover.adapters.fix.messages import (
     make_business_reject,
     make_market_data,
 )
-from holdover.adapters.fix.session import (
+from holdover.adapters.fix.venue_engine import ClientMessage, InboundLog, VenueEngine, replay_log
+from holdover.fix.engine import (
     BEGIN,
     FixApplication,
     FixEngineError,
@@ -47,8 +48,8 @@ from holdover.adapters.fix.session import (
     make_engine_application,
     make_settings,
 )
-from holdover.adapters.fix.venue_engine import ClientMessage, InboundLog, VenueEngine, replay_log
 from holdover.model import SecurityStatus
+from holdover.model import fix_tags as tags
 from holdover.recording import Recording
 from holdover.world import UNDEF_PRICE
 
@@ -223,7 +224,9 @@ class VenueServer(FixApplication):
         expected = self.config.users.get(client)
         if expected is None:
             return ""
-        credentials = tuple(message.getField(tag) if message.isSetField(tag) else "" for tag in (553, 554))
+        credentials = tuple(
+            message.getField(tag) if message.isSetField(tag) else "" for tag in (tags.USERNAME, tags.PASSWORD)
+        )
         return "" if credentials == expected else f"{client}: wrong user or password"
 
     def on_logon(self, name: SessionName) -> None:
@@ -246,7 +249,10 @@ class VenueServer(FixApplication):
             self._message_queue.put(client_message)
 
     def _on_market_data_request(self, client: str, parsed: ParsedMessage) -> None:
-        symbols, known_symbols = parsed.values(55), {instrument.symbol for instrument in self.venue_engine.instruments}
+        symbols, known_symbols = (
+            parsed.values(tags.SYMBOL),
+            {instrument.symbol for instrument in self.venue_engine.instruments},
+        )
         unknown_symbols = [symbol for symbol in symbols if symbol not in known_symbols]
         if parsed.kind != "V" or not symbols or unknown_symbols:
             text = (
@@ -254,17 +260,21 @@ class VenueServer(FixApplication):
                 if unknown_symbols
                 else f"{parsed.kind} is not taken here"
             )
-            refused = [(262, parsed.get(262, "NONE")), (281, "0"), (58, text)]
+            refused = [
+                (tags.MD_REQ_ID, parsed.get(tags.MD_REQ_ID, "NONE")),
+                (tags.MD_REQ_REJ_REASON, "0"),
+                (tags.TEXT, text),
+            ]
             self._send(
                 client, FixMessage("Y", refused) if parsed.kind == "V" else make_business_reject(parsed, 3, text)
             )
             return
         with self._feed_lock:
-            if parsed.get(263) == "2":
+            if parsed.get(tags.SUBSCRIPTION_REQUEST_TYPE) == "2":
                 self._subscriptions.pop(client, None)
             else:
                 self._subscriptions[client] = _Subscription(
-                    parsed.get(262), symbols, is_snapshot=parsed.get(263) == "0"
+                    parsed.get(tags.MD_REQ_ID), symbols, is_snapshot=parsed.get(tags.SUBSCRIPTION_REQUEST_TYPE) == "0"
                 )
 
     # -- the day ------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from holdover.model import (
     Query,
     Request,
 )
+from holdover.model import fix_tags as tags
 from holdover.recording import MarketEvent, Recording
 from holdover.state import StateError
 from holdover.world import Venue, VenuePolicy, VirtualClock
@@ -111,11 +112,15 @@ class InboundLog:
     def append_message(self, client: str, text: str) -> ClientMessage | None:
         """Store a message. Returns None when it is stored already and was resent with PossDupFlag."""
         message = ParsedMessage(text)
-        sending_time = message.get(122) if message.get(43) == "Y" and message.get(122) else message.get(52)
+        sending_time = (
+            message.get(tags.ORIG_SENDING_TIME)
+            if message.get(tags.POSS_DUP_FLAG) == "Y" and message.get(tags.ORIG_SENDING_TIME)
+            else message.get(tags.SENDING_TIME)
+        )
         with self._lock:
             cursor = self._db.execute(
                 "INSERT OR IGNORE INTO told (client, seq, sent, came_ns, text) VALUES (?,?,?,?,?)",
-                (client, message.get(34), sending_time, time.time_ns(), text),
+                (client, message.get(tags.MSG_SEQ_NUM), sending_time, time.time_ns(), text),
             )
             return ClientMessage(int(cursor.lastrowid or 0), client, text) if cursor.rowcount else None
 
@@ -254,7 +259,9 @@ class VenueEngine:
         owner = self.owners.setdefault(message.account, client_message.client)
         if owner != client_message.client:
             self._reject_message(
-                client_message, fields, FixMessageError(f"account {message.account or 'none'} is another client's", 1)
+                client_message,
+                fields,
+                FixMessageError(f"account {message.account or 'none'} is another client's", tags.ACCOUNT),
             )
             return
         if message.account not in self.venue.reports.receivers:
@@ -273,7 +280,9 @@ class VenueEngine:
 
     def _apply_request(self, client_message: ClientMessage, fields: ParsedMessage, request: Request) -> None:
         if request.order_qty < 0 or request.order_qty > 2**53 or (request.price or 0) > 2**53:
-            self._reject_message(client_message, fields, FixMessageError("a quantity or price is out of range", 38))
+            self._reject_message(
+                client_message, fields, FixMessageError("a quantity or price is out of range", tags.ORDER_QTY)
+            )
         else:
             self.venue.receive(request)
 
@@ -292,32 +301,32 @@ class VenueEngine:
 
     def _reject_message(self, client_message: ClientMessage, fields: ParsedMessage, problem: FixMessageError) -> None:
         """Reject as a venue does: an order by ExecutionReport, a change by OrderCancelReject, anything else by (j)."""
-        kind, cl_ord_id, text = fields.kind, fields.get(11), str(problem)
+        kind, cl_ord_id, text = fields.kind, fields.get(tags.CL_ORD_ID), str(problem)
         if kind == MsgType.NEW_ORDER_SINGLE and cl_ord_id:
             wire = FixMessage(
                 "8",
                 _non_empty(
-                    (37, "NONE"),
-                    (11, cl_ord_id),
-                    (17, f"R{client_message.number}"),
-                    (150, ExecType.REJECTED.value),
-                    (39, OrdStatus.REJECTED.value),
-                    (1, fields.get(1)),
-                    (55, fields.get(55)),
-                    (54, fields.get(54, "1")),
-                    (151, "0"),
-                    (14, "0"),
-                    (6, "0"),
-                    (103, "99"),
-                    (58, text),
+                    (tags.ORDER_ID, "NONE"),
+                    (tags.CL_ORD_ID, cl_ord_id),
+                    (tags.EXEC_ID, f"R{client_message.number}"),
+                    (tags.EXEC_TYPE, ExecType.REJECTED.value),
+                    (tags.ORD_STATUS, OrdStatus.REJECTED.value),
+                    (tags.ACCOUNT, fields.get(tags.ACCOUNT)),
+                    (tags.SYMBOL, fields.get(tags.SYMBOL)),
+                    (tags.SIDE, fields.get(tags.SIDE, "1")),
+                    (tags.LEAVES_QTY, "0"),
+                    (tags.CUM_QTY, "0"),
+                    (tags.AVG_PX, "0"),
+                    (tags.ORD_REJ_REASON, "99"),
+                    (tags.TEXT, text),
                 ),
             )
         elif kind in (MsgType.ORDER_CANCEL_REQUEST, MsgType.ORDER_CANCEL_REPLACE_REQUEST) and cl_ord_id:
             reject = CancelReject(
                 cl_ord_id=cl_ord_id,
-                orig_cl_ord_id=fields.get(41),
+                orig_cl_ord_id=fields.get(tags.ORIG_CL_ORD_ID),
                 ord_status=OrdStatus.REJECTED,
-                account=fields.get(1),
+                account=fields.get(tags.ACCOUNT),
                 cxl_rej_reason=99,
                 cxl_rej_response_to="1" if kind == MsgType.ORDER_CANCEL_REQUEST else "2",
                 text=text,
@@ -325,7 +334,14 @@ class VenueEngine:
             wire = self.codec.encode_inbound(reject)
         elif kind == "V":
             text = f"market data is told in a session of its own, {client_message.client}.FEED"
-            wire = FixMessage("Y", [(262, fields.get(262, "NONE")), (281, "8"), (58, text)])
+            wire = FixMessage(
+                "Y",
+                [
+                    (tags.MD_REQ_ID, fields.get(tags.MD_REQ_ID, "NONE")),
+                    (tags.MD_REQ_REJ_REASON, "8"),
+                    (tags.TEXT, text),
+                ],
+            )
         else:
             wire = make_business_reject(fields, UNSUPPORTED if problem.tag == 35 else 0, text)
         self._enqueue(client_message.client, wire)

@@ -114,12 +114,22 @@ class _VirtualTimeModule(ModuleType):
         return getattr(time, name)
 
 
+class _VirtualSleep:
+    """A `sleep` that `replace_sleep` has put into a module, so that the next incarnation finds and replaces it."""
+
+    def __init__(self, sleep: Callable[[float], None]) -> None:
+        self._sleep = sleep
+
+    def __call__(self, seconds: float) -> None:
+        self._sleep(seconds)
+
+
 def replace_sleep(package: str, sleep: Callable[[float], None]) -> None:
-    """Replace `sleep` in every imported module of a package."""
+    """Replace `sleep` in every imported module of a package, also one that an earlier incarnation has put there."""
     for name, module in list(sys.modules.items()):
         if name.startswith(f"{package}.") and module is not None:
             if isinstance(vars(module).get("time"), _VirtualTimeModule) or vars(module).get("time") is time:
                 vars(module)["time"] = _VirtualTimeModule(sleep)
             original = vars(module).get("sleep")
-            if original is time.sleep or getattr(original, "__name__", "") == "virtual_sleep":
-                vars(module)["sleep"] = sleep
+            if original is time.sleep or isinstance(original, _VirtualSleep):
+                vars(module)["sleep"] = _VirtualSleep(sleep)

@@ -182,7 +182,7 @@ class CarryRunner:
             symbols=[meta.instrument.symbol for meta in metas],
             day=metas[0].trade_date,
             snapshot=snapshot,
-            accelerate=self.config.accelerate,
+            accelerate=self.config.venue.accelerate,
             simulated=any(meta.simulated for meta in metas),
             digest=self.catalogue.digest,
             operations=[str(operation) for operation in self.operations],
@@ -241,7 +241,7 @@ def snapshot_parts(config: ProcessConfig, day_result: DayResult, memory: bytes) 
         NIGHT_PART: rules.redact_content(day_result.night),
         ERAS_PART: msgspec.msgpack.encode(day_result.eras),
     }
-    return parts if config.redact_fields or config.redact_patterns else {**parts, MEMORY_PART: memory}
+    return parts if config.redact.fields or config.redact.patterns else {**parts, MEMORY_PART: memory}
 
 
 def day_start_of(parts: dict[str, bytes]) -> DayStart:

@@ -14,7 +14,14 @@ import msgspec
 
 from holdover.adapters.fix.messages import FixMessage as Said
 from holdover.adapters.fix.messages import ParsedMessage
-from holdover.adapters.fix.session import (
+from holdover.adapters.fix.venue import VenueConfig, VenueServer
+from holdover.adapters.process.child import ChildProcess
+from holdover.adapters.process.config import ProcessConfig, fill_template
+from holdover.adapters.process.judge import Era, Transcript, WireMessage
+from holdover.adapters.process.ports import free_ports
+from holdover.adapters.process.state_store import StateStores
+from holdover.adapters.process.wire import DIRECTIONS, INBOUND, OUTBOUND, WireProxy
+from holdover.fix.engine import (
     FixApplication,
     FixEngineError,
     SessionName,
@@ -23,13 +30,7 @@ from holdover.adapters.fix.session import (
     make_engine_application,
     make_settings,
 )
-from holdover.adapters.fix.venue import VenueConfig, VenueServer
-from holdover.adapters.process.child import ChildProcess
-from holdover.adapters.process.config import ProcessConfig, fill_template
-from holdover.adapters.process.judge import Era, Transcript, WireMessage
-from holdover.adapters.process.ports import free_ports
-from holdover.adapters.process.state_store import StateStores
-from holdover.adapters.process.wire import DIRECTIONS, INBOUND, OUTBOUND, WireProxy
+from holdover.model import fix_tags as tags
 from holdover.recording import Recording
 from holdover.runtime import FreezeStore
 from holdover.runtime.files import write_whole
@@ -124,13 +125,13 @@ class ProcessDay:
             open_ns=min(meta.open_ns for meta in metas),
             close_ns=max(meta.close_ns for meta in metas),
         )
-        self.home = directory / "run" / config.directory
+        self.home = directory / "run" / config.process.directory
         self.values = {
             "host": "127.0.0.1",
             "day": self.day_result.trade_date,
             "open": _format_time(self.day_result.open_ns),
             "close": _format_time(self.day_result.close_ns),
-            "accelerate": f"{config.accelerate!r}",
+            "accelerate": f"{config.venue.accelerate!r}",
             "arm": arm,
             "directory": str(self.home.resolve()),
             "here": str(config.config_directory),
@@ -162,7 +163,7 @@ class ProcessDay:
         ]
         if self.rules is not None and not self.day_result.problems:
             self.day_result.parts = self.state_stores.capture(self.rules)
-        self.day_result.night = self.server.end_day(numbers=self.config.numbers == "carried").to_bytes()
+        self.day_result.night = self.server.end_day(numbers=self.config.venue.numbers == "carried").to_bytes()
         self.day_result.seconds = time.monotonic() - began_s
         return self.day_result
 
@@ -175,11 +176,11 @@ class ProcessDay:
             VenueConfig(
                 directory=self.directory / "venue",
                 port=port,
-                name=config.venue,
-                clients=config.clients,
+                name=config.venue.name,
+                clients=config.venue.clients,
                 users=config.users,
-                accelerate=config.accelerate,
-                heartbeat_s=config.heartbeat_s,
+                accelerate=config.venue.accelerate,
+                heartbeat_s=config.venue.heartbeat_s,
                 drop_copy=_COPY,
                 drop_copy_port=copy_port,
                 waits_for_logon=True,
@@ -191,16 +192,16 @@ class ProcessDay:
         self.wire = WireProxy(port)
         self.values["port"] = str(self.wire.port)
         self.transcript = Transcript(self.directory / "wire.fix", self.server.now_ns)
-        self.drop_copy = _DropCopyClient(config.venue, copy_port, self.directory / "copy", self.server.now_ns)
+        self.drop_copy = _DropCopyClient(config.venue.name, copy_port, self.directory / "copy", self.server.now_ns)
         self.wire.on_message = self._on_wire_message
         self.drop_copy.start()
-        environment = {name: fill_template(value, self.values) for name, value in config.environment.items()}
+        environment = {name: fill_template(value, self.values) for name, value in config.process.environment.items()}
         self.child = ChildProcess(
-            [fill_template(argument, self.values) for argument in config.command],
+            [fill_template(argument, self.values) for argument in config.process.command],
             self.home,
             environment,
             self.directory / "process.log",
-            config.stop_s,
+            config.process.stop_s,
         )
 
     def _on_wire_message(self, direction: str, text: bytes) -> None:
@@ -210,7 +211,7 @@ class ProcessDay:
 
     def _start_process(self) -> bool:
         """Start the process; return whether it logged on in time."""
-        for file in self.config.files:
+        for file in self.config.file:
             path = self.home / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             text = (self.config.config_directory / file.source).read_text(encoding="utf-8")
@@ -221,17 +222,17 @@ class ProcessDay:
 
     def _wait_for_logons(self, earlier_logons: dict[str, int]) -> bool:
         """Return whether every client has logged on again within `ready_s`."""
-        end_s = time.monotonic() + self.config.ready_s
+        end_s = time.monotonic() + self.config.process.ready_s
         while missing := [
             client
-            for client in self.config.clients
+            for client in self.config.venue.clients
             if self.server.logons.get(client, 0) <= earlier_logons.get(client, 0)
         ]:
             if not self.child.is_running:
                 self._add_problem(f"the process ended with {self.child.exit_code} before it had logged on")
                 return False
             if time.monotonic() > end_s:
-                self._add_problem(f"{', '.join(missing)} had not logged on after {self.config.ready_s:g} s")
+                self._add_problem(f"{', '.join(missing)} had not logged on after {self.config.process.ready_s:g} s")
                 return False
             self.server.logon_event.wait(_POLL_S)
             self.server.logon_event.clear()
@@ -289,7 +290,7 @@ class ProcessDay:
         """Wait for a time of the day; return False when the process has ended by itself."""
         is_down = not self.child.is_running
         while True:
-            left_s = (time_ns - self.server.now_ns()) / _SECOND / self.config.accelerate
+            left_s = (time_ns - self.server.now_ns()) / _SECOND / self.config.venue.accelerate
             if left_s <= 0:
                 return True
             if not is_down and not self.child.is_running:
@@ -300,7 +301,7 @@ class ProcessDay:
 
     def _wait_until_quiet(self) -> None:
         """Wait until the venue's last messages have reached the process, at most `settle_s`."""
-        end_s = time.monotonic() + self.config.settle_s
+        end_s = time.monotonic() + self.config.venue.settle_s
         message_count, since_s = -1, time.monotonic()
         while time.monotonic() < end_s:
             if len(self.transcript.messages) != message_count:
@@ -317,7 +318,7 @@ class ProcessDay:
         self.server.stop()
         self.server.release_engine()
         self.transcript.close()
-        self.day_result.logons = sum(self.server.logons.get(client, 0) for client in self.config.clients)
+        self.day_result.logons = sum(self.server.logons.get(client, 0) for client in self.config.venue.clients)
         self.day_result.messages, self.day_result.drop_copy_messages = self.transcript.messages, self.drop_copy.messages
         self.day_result.eras = [*self.day_start.eras, *self.server.era()]
 
@@ -327,8 +328,8 @@ class ProcessDay:
 
     def _read_guard_breaches(self) -> list[dict[str, Any]]:
         """Return the breaches that the process's own guard has recorded, if it has one."""
-        path = self.home / fill_template(self.config.guard, self.values) / "guard.db"
-        if not self.config.guard or not path.exists():
+        path = self.home / fill_template(self.config.process.guard, self.values) / "guard.db"
+        if not self.config.process.guard or not path.exists():
             return []
         store = FreezeStore(path)
         try:
@@ -362,11 +363,15 @@ class _DayVenueServer(VenueServer):
 
     def announce_logon(self, logon: ParsedMessage) -> None:
         """Reset the session before a client's first Logon arrives, if the client has reset it."""
-        client = logon.get(49)
+        client = logon.get(tags.SENDER_COMP_ID)
         if client in self._ids and client not in self._announced_clients:
             self._announced_clients.add(client)
             session = import_quickfix().Session.lookupSession(self._ids[client])
-            if logon.get(34) == "1" and logon.get(141) != "Y" and session.getExpectedTargetNum() > 1:
+            if (
+                logon.get(tags.MSG_SEQ_NUM) == "1"
+                and logon.get(tags.RESET_SEQ_NUM_FLAG) != "Y"
+                and session.getExpectedTargetNum() > 1
+            ):
                 session.reset()
 
     def _flush(self) -> None:

@@ -19,6 +19,7 @@ from holdover.adapters.process.engine_store import redact_message
 from holdover.adapters.process.wire import INBOUND, OUTBOUND
 from holdover.audit import Audit
 from holdover.catalogue import Catalogue
+from holdover.model import fix_tags as tags
 from holdover.runtime.redaction import RedactionRules
 
 _TIMES: Final = re.compile(rb"\x01(52|122)=(\d{8}-\d\d:\d\d:\d\d)")
@@ -138,7 +139,13 @@ def order_actions(messages: Sequence[WireMessage], direction: str) -> list[Order
         action = (
             _request_action(wire_message, fields) if direction == OUTBOUND else _report_action(wire_message, fields)
         )
-        mark = (fields.kind, fields.get(11), fields.get(17), fields.get(41), fields.get(150))
+        mark = (
+            fields.kind,
+            fields.get(tags.CL_ORD_ID),
+            fields.get(tags.EXEC_ID),
+            fields.get(tags.ORIG_CL_ORD_ID),
+            fields.get(tags.EXEC_TYPE),
+        )
         if action is not None and mark not in marks:
             marks.add(mark)
             actions.append(action)
@@ -149,22 +156,34 @@ def _request_action(wire_message: WireMessage, fields: ParsedMessage) -> OrderAc
     kind = _REQUESTS.get(fields.kind)
     if kind is None:
         return None
-    side = "sell" if fields.get(54) in ("2", "5") else "buy"
-    key = (kind, fields.get(1), fields.get(55), side, fields.get(38), fields.get(59, "0"))
-    description = f"{kind} {fields.get(11)} {fields.get(1)} {side} {fields.get(38)} {fields.get(55)}"
-    description += f" at {fields.get(44)}" if fields.get(44) else ""
+    side = "sell" if fields.get(tags.SIDE) in ("2", "5") else "buy"
+    key = (
+        kind,
+        fields.get(tags.ACCOUNT),
+        fields.get(tags.SYMBOL),
+        side,
+        fields.get(tags.ORDER_QTY),
+        fields.get(tags.TIME_IN_FORCE, "0"),
+    )
+    cl_ord_id, quantity = fields.get(tags.CL_ORD_ID), fields.get(tags.ORDER_QTY)
+    description = f"{kind} {cl_ord_id} {fields.get(tags.ACCOUNT)} {side} {quantity} {fields.get(tags.SYMBOL)}"
+    description += f" at {fields.get(tags.PRICE)}" if fields.get(tags.PRICE) else ""
     return OrderAction(
-        wire_message.time_ns, OUTBOUND, key, description + (f" for {fields.get(41)}" if fields.get(41) else "")
+        wire_message.time_ns,
+        OUTBOUND,
+        key,
+        description + (f" for {fields.get(tags.ORIG_CL_ORD_ID)}" if fields.get(tags.ORIG_CL_ORD_ID) else ""),
     )
 
 
 def _report_action(wire_message: WireMessage, fields: ParsedMessage) -> OrderAction | None:
-    if fields.kind != "8" or fields.get(150) in _PENDING or not fields.get(11):
+    if fields.kind != "8" or fields.get(tags.EXEC_TYPE) in _PENDING or not fields.get(tags.CL_ORD_ID):
         return None  # a later report says more; an empty answer is about no order
-    side = "sell" if fields.get(54) in ("2", "5") else "buy"
-    exec_type = _EXEC_TYPES.get(fields.get(150), fields.get(150))
-    key = (exec_type, fields.get(1), fields.get(55), side, fields.get(38))
-    description = f"{exec_type} {fields.get(11)} {side} {fields.get(14)}/{fields.get(38)} {fields.get(55)}"
+    side = "sell" if fields.get(tags.SIDE) in ("2", "5") else "buy"
+    exec_type = _EXEC_TYPES.get(fields.get(tags.EXEC_TYPE), fields.get(tags.EXEC_TYPE))
+    key = (exec_type, fields.get(tags.ACCOUNT), fields.get(tags.SYMBOL), side, fields.get(tags.ORDER_QTY))
+    progress = f"{fields.get(tags.CUM_QTY)}/{fields.get(tags.ORDER_QTY)}"
+    description = f"{exec_type} {fields.get(tags.CL_ORD_ID)} {side} {progress} {fields.get(tags.SYMBOL)}"
     return OrderAction(wire_message.time_ns, INBOUND, key, description)
 
 

@@ -168,11 +168,11 @@ class _NightSeeder:
                 isinstance(session_numbers.get(direction), int) and session_numbers[direction] > 0
                 for direction in ("out", "in")
             )
-            if client not in self.config.clients or not is_valid:
+            if client not in self.config.venue.clients or not is_valid:
                 self.problems.append(f'numbers of {client}: should be {{"out": N, "in": N}} of one of the clients')
                 continue
             parts |= make_sequence_files(
-                self.config.venue, client, out_seq=session_numbers["out"], in_seq=session_numbers["in"]
+                self.config.venue.name, client, out_seq=session_numbers["out"], in_seq=session_numbers["in"]
             )
         return parts
 
@@ -192,8 +192,8 @@ class _NightSeeder:
         if row["symbol"] not in self.instruments:
             self.problems.append(f"{label}: symbol {row['symbol']} is none of {', '.join(self.instruments)}")
             return False
-        if row["client"] not in self.config.clients:
-            self.problems.append(f"{label}: client {row['client']} is none of {', '.join(self.config.clients)}")
+        if row["client"] not in self.config.venue.clients:
+            self.problems.append(f"{label}: client {row['client']} is none of {', '.join(self.config.venue.clients)}")
             return False
         owner = self.owners.setdefault(str(row["account"]), str(row["client"]))
         if owner != row["client"]:

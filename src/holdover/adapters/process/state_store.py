@@ -42,10 +42,10 @@ class StateStores:
     """
 
     def __init__(self, config: ProcessConfig, directory: Path, values: Mapping[str, str], *, owns_folder: bool) -> None:
-        self._stores = [open_state_store(table, config, directory, values) for table in config.states]
+        self._stores = [open_state_store(table, config, directory, values) for table in config.state]
         self._protected_names = [
             table.name
-            for table in config.states
+            for table in config.state
             if not table.disposable
             and not (owns_folder and table.path and not Path(fill_template(table.path, values)).is_absolute())
         ]

@@ -11,7 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
+from holdover.model import fix_tags as tags
+
 BEGIN: Final = "FIX.4.4"
+REJECT, SEQUENCE_RESET, LOGOUT, LOGON = "3", "4", "5", "A"
+"""MsgType (35) of the messages of a session."""
+
 SessionName = tuple[str, str]
 """Our CompID and the counterparty's."""
 
@@ -44,17 +49,27 @@ def find_dictionary() -> Path | None:
 
 
 class SessionSetting(msgspec.Struct, frozen=True, kw_only=True):
-    """One session: both CompIDs, host and port, and further QuickFIX options."""
+    """One session: FIX version, both CompIDs, host (empty to listen) and port, and further QuickFIX options."""
 
     sender: str
     target: str
     port: int
     host: str = ""
+    begin: str = BEGIN
     options: Mapping[str, str] = {}
 
 
-def make_settings(sessions: Iterable[SessionSetting], directory: Path, *, heartbeat_s: int) -> Any:
-    """Returns the settings of an engine whose sessions keep their sequence numbers in `directory`."""
+def make_settings(
+    sessions: Iterable[SessionSetting], directory: Path, *, heartbeat_s: int, options: Mapping[str, Any] | None = None
+) -> Any:
+    """Return the settings of an engine.
+
+    Args:
+        sessions: its sessions; either all of them listen, or none does.
+        directory: where the sessions keep their sequence numbers.
+        heartbeat_s: HeartBtInt (108).
+        options: further options of all sessions, by their QuickFIX names; default: `strict_options()`.
+    """
     quickfix = import_quickfix()
     sessions = list(sessions)
     is_acceptor = not any(session.host for session in sessions)
@@ -64,19 +79,42 @@ def make_settings(sessions: Iterable[SessionSetting], directory: Path, *, heartb
         "EndTime": "00:00:00",
         "HeartBtInt": heartbeat_s,
         "ReconnectInterval": 1,
-        "LogonTimeout": 5,
-        "LogoutTimeout": 2,
         "CheckLatency": "N",
-        "TimestampPrecision": 9,
         "FileStorePath": directory,
         "SocketReuseAddress": "Y",
-        "SocketNodelay": "Y",
         "UseDataDictionary": "N",
+        **(strict_options() if options is None else options),
+    }
+    lines = ["[DEFAULT]", *(f"{name}={value}" for name, value in shared.items())]
+    for session in sessions:
+        address: dict[str, Any] = {"SocketAcceptPort": session.port}
+        if not is_acceptor:
+            address = {"SocketConnectHost": session.host, "SocketConnectPort": session.port}
+        values = {
+            "BeginString": session.begin,
+            "SenderCompID": session.sender,
+            "TargetCompID": session.target,
+            **address,
+            **session.options,
+        }
+        lines += ["[SESSION]", *(f"{name}={value}" for name, value in values.items())]
+    session_settings = quickfix.SessionSettings()
+    session_settings.setFromString("\n".join([*lines, ""]))
+    return session_settings
+
+
+def strict_options() -> dict[str, Any]:
+    """Return the options of a session between two of our own ends: nanoseconds, short timeouts, a data dictionary."""
+    options: dict[str, Any] = {
+        "LogonTimeout": 5,
+        "LogoutTimeout": 2,
+        "TimestampPrecision": 9,
+        "SocketNodelay": "Y",
     }
     dictionary_path = find_dictionary()
     if dictionary_path is not None:
         # An extra field of a counterparty is no reason to reject its message.
-        shared |= {
+        options |= {
             "UseDataDictionary": "Y",
             "DataDictionary": dictionary_path,
             "ValidateUserDefinedFields": "N",
@@ -84,25 +122,7 @@ def make_settings(sessions: Iterable[SessionSetting], directory: Path, *, heartb
             "ValidateFieldsOutOfOrder": "N",
             "ValidateUnorderedGroupFields": "N",
         }
-    lines = ["[DEFAULT]", *(f"{name}={value}" for name, value in shared.items())]
-    for session in sessions:
-        address = {"SocketAcceptPort": session.port}
-        if not is_acceptor:
-            address = {"SocketConnectPort": session.port}
-            lines += ["[SESSION]", f"SocketConnectHost={session.host}"]
-        else:
-            lines.append("[SESSION]")
-        session_values = {
-            "BeginString": BEGIN,
-            "SenderCompID": session.sender,
-            "TargetCompID": session.target,
-            **address,
-            **session.options,
-        }
-        lines += [f"{name}={value}" for name, value in session_values.items()]
-    session_settings = quickfix.SessionSettings()
-    session_settings.setFromString("\n".join([*lines, ""]))
-    return session_settings
+    return options
 
 
 class FixApplication:
@@ -163,16 +183,16 @@ def _make_engine_application(quickfix: Any, handler: FixApplication) -> Any:
             _call_or_exit(self._to_admin, message, _session_name(session))
 
         def _to_admin(self, message: Any, name: SessionName) -> None:
-            kind = message.getHeader().getField(35)
-            if kind == "A" and name in self._refused:
-                message.getHeader().setField(35, "5")
-                for tag in (98, 108, 141):
+            kind = message.getHeader().getField(tags.MSG_TYPE)
+            if kind == LOGON and name in self._refused:
+                message.getHeader().setField(tags.MSG_TYPE, LOGOUT)
+                for tag in (tags.ENCRYPT_METHOD, tags.HEART_BT_INT, tags.RESET_SEQ_NUM_FLAG):
                     message.removeField(tag)
-                message.setField(58, self._refused[name])
-            elif kind == "A":
+                message.setField(tags.TEXT, self._refused[name])
+            elif kind == LOGON:
                 handler.add_credentials(name, message)
-            elif kind == "5" and message.isSetField(58):
-                self._reasons[name] = f"we said {message.getField(58)}"
+            elif kind in (REJECT, LOGOUT) and message.isSetField(tags.TEXT):
+                self._reasons[name] = f"{name[0]} said {message.getField(tags.TEXT)}"
 
         def toApp(self, message: Any, session: Any) -> None:
             pass
@@ -181,15 +201,16 @@ def _make_engine_application(quickfix: Any, handler: FixApplication) -> Any:
             _call_or_exit(self._from_admin, message, _session_name(session))
 
         def _from_admin(self, message: Any, name: SessionName) -> None:
-            kind = message.getHeader().getField(35)
-            if kind == "A":
+            kind = message.getHeader().getField(tags.MSG_TYPE)
+            if kind == LOGON:
                 refused = handler.check_logon(name, message)
                 if refused:
                     self._refused[name] = refused
                     return
-            if kind == "5":
-                reason = message.getField(58) if message.isSetField(58) else "no reason given"
-                self._reasons[name] = f"{name[1]} said {reason}"
+            if kind in (REJECT, LOGOUT) and message.isSetField(tags.TEXT):
+                self._reasons[name] = f"{name[1]} said {message.getField(tags.TEXT)}"
+            elif kind == LOGOUT:
+                self._reasons.setdefault(name, f"{name[1]} logged out")
             handler.on_admin_message(name, message.toString())
 
         def fromApp(self, message: Any, session: Any) -> None:
@@ -211,7 +232,7 @@ def _call_or_exit(function: Any, *args: Any) -> None:
     except BaseException as problem:
         import traceback
 
-        if os.environ.get("HOLDOVER_DEBUG"):
+        if os.environ.get("HOLDOVER_TRACEBACK"):
             traceback.print_exc()
-        print(f"holdover: a FIX message could not be taken: {problem}", file=sys.stderr, flush=True)
+        print(f"holdover: a FIX message could not be processed: {problem}", file=sys.stderr, flush=True)
         os._exit(2)

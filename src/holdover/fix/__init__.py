@@ -1,0 +1,1 @@
+"""The QuickFIX engine: settings of sessions, and the one application that receives its calls."""
