@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from holdover.adapters.fix.live_desk import send_command
-from holdover.fix.engine import find_dictionary
 from holdover.cli import main
+from holdover.fix.engine import find_dictionary
 from holdover.recording import RecordingStore
 from holdover.runtime import FreezeStore
 

@@ -88,7 +88,11 @@ def list_routes(bench: ConsoleBench) -> list[tuple[str, str]]:
 def test_now_says_what_is_frozen_and_why(bench: ConsoleBench) -> None:
     """Scope, invariant, explanation, what is allowed, whether anybody has acknowledged."""
     page_text = html.unescape(bench.browser("vera").get("/").text)
-    for text in ("instrument:IBM", "order-quantity-conserved", "the open quantity is 60, but the order quantity less the filled quantity is 20"):
+    for text in (
+        "instrument:IBM",
+        "order-quantity-conserved",
+        "the open quantity is 60, but the order quantity less the filled quantity is 20",
+    ):
         assert text in page_text
     assert "Nobody has acknowledged" in page_text
     assert "2 freezes in force" in page_text
