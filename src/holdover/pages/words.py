@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from holdover.model import OrdStatus, Side
 from holdover.runtime import Breach
-from holdover.runtime.breach import BreachRecord
 
 _NANOSECONDS: Final = 1_000_000_000
 _REPRESENTATION: Final = re.compile(r"<([A-Z]\w*)( [^<>]*)?>")
@@ -43,11 +41,8 @@ def format_duration(seconds: float) -> str:
 
 
 def breach_headline(breach: Breach) -> str:
-    """Returns the explanation of a breach with its records in words; the raw records are shown below it."""
-    explanation = breach.explanation
-    for record in breach.records:
-        explanation = explanation.replace(record.state, _describe_record(record))
-    return strip_invariant(explanation, breach.invariant)
+    """Returns the explanation of a breach without its invariant; the raw records are shown below it."""
+    return strip_invariant(breach.explanation, breach.invariant)
 
 
 def strip_invariant(explanation: str, invariant: str) -> str:
@@ -60,21 +55,3 @@ def strip_invariant(explanation: str, invariant: str) -> str:
 
 def _noun(class_name: str) -> str:
     return _WORD_START.sub(" ", class_name).capitalize()
-
-
-def _describe_record(record: BreachRecord) -> str:
-    """Return an order with its side, symbol and status in words; any other record as its state says."""
-    fields = record.fields
-    if not {"cl_ord_id", "symbol", "order_qty"} <= fields.keys():
-        return record.state
-    side, status = _name_of(Side, fields.get("side")), _name_of(OrdStatus, fields.get("ord_status"))
-    words = " ".join(part for part in (side, str(fields["symbol"])) if part)
-    status_words = status.replace("_", " ").lower()
-    return f"Order {fields['cl_ord_id']} ({', '.join(part for part in (words, status_words) if part)})"
-
-
-def _name_of(enum: Any, value: object) -> str:
-    try:
-        return str(enum(value).name)
-    except ValueError:
-        return ""
