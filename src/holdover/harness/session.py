@@ -166,7 +166,7 @@ class Session(Stateful[SessionState]):
         one.
         """
         self._check_legal("begin")
-        trade_date = trade_date or self._next_day()
+        trade_date = trade_date or _next_day(self)
         self.player.load_day([self.recordings.get(symbol, trade_date) for symbol in self.symbols])
         if self.trade_date and trade_date <= self.trade_date:
             raise IllegalTransitionError(f"begin {trade_date}: days go forward, and {self.trade_date} has been")
@@ -179,7 +179,7 @@ class Session(Stateful[SessionState]):
         self.venue.begin(trade_date, open_ns, close_ns)
         self.phase = "open"
         self.record_transition("begin", trade_date)
-        self._start_subject()
+        self.host.start(self.trade_date, *self.hours())
         self.guard.boundary("begin", trade_date)
 
     def run(
@@ -199,9 +199,9 @@ class Session(Stateful[SessionState]):
         self._check_legal("run")
         if isinstance(until, Condition):
             self.host.stop_condition, self.host.kill_condition = (None, until) if kill else (until, None)
-            end_ns = self._parse_time(limit)
+            end_ns = _parse_time(self.hours(), limit)
         else:
-            end_ns = self._parse_time("close" if until is None else until)
+            end_ns = _parse_time(self.hours(), "close" if until is None else until)
         self.player.resume()
         try:
             self.player.play(end_ns)
@@ -250,13 +250,13 @@ class Session(Stateful[SessionState]):
         if kind == "kill-during-recovery":
             self.host.kill_condition = Condition("recovery", lambda subsystem, record: True, during)
             try:
-                self._start_subject()
+                self.host.start(self.trade_date, *self.hours())
                 self.player.play(self.clock.now_ns + 1_000_000_000)
             except SubjectKilledError:
                 pass
             self.host.kill_condition = None
             self.host.finish_kill()
-        self._start_subject()
+        self.host.start(self.trade_date, *self.hours())
 
     def disconnect(self, *, lose_out: bool = False, recovery: str = "") -> None:
         """Cut the link with everything in flight; it stays cut until `reconnect`.
@@ -283,7 +283,7 @@ class Session(Stateful[SessionState]):
         """
         self._check_legal("end")
         if self.subject is not None and not immediately:
-            self.player.play(self._parse_time("close"))
+            self.player.play(_parse_time(self.hours(), "close"))
         self.player.drain_in_flight()
         self.venue.end()
         self.player.run_for(_SETTLE_NS)
@@ -361,7 +361,7 @@ class Session(Stateful[SessionState]):
         """
         self._check_legal("snapshot")
         header = SessionHeader(self.symbols, list(self.config.days), self.subject is not None, self.player.tape_offset)
-        parts = {name: part.to_bytes() for name, part in self._stateful_parts().items()}
+        parts = {name: part.to_bytes() for name, part in _stateful_parts(self).items()}
         parts["header"] = msgspec.msgpack.encode(header)
         parts["guard/memory"], parts["guard/store"] = self.guard.monitor.to_bytes(), self.guard.store.to_bytes()
         for path in disk.list_files(self.disk.directory):
@@ -371,18 +371,6 @@ class Session(Stateful[SessionState]):
             for path in disk.list_files(backup):
                 parts[f"backup/{path.relative_to(backup).as_posix()}"] = path.read_bytes()
         return parts
-
-    def _stateful_parts(self) -> dict[str, Stateful[Any]]:
-        """Return the parts that a snapshot encodes, in the order in which they are restored."""
-        return {
-            "clock": self.clock,
-            "venue": self.venue,
-            "link": self.link,
-            "session": self,
-            "player": self.player,
-            "disk": self.disk,
-            "host": self.host,
-        }
 
     def restore(self, parts: Mapping[str, bytes]) -> None:
         """Restore a full state into a new session over the same recordings.
@@ -399,7 +387,7 @@ class Session(Stateful[SessionState]):
                     "this state was taken in the middle of a day while the subject was running; a session continues "
                     "only from a state between days, or from one in which the subject was not running"
                 )
-            for name, part in self._stateful_parts().items():
+            for name, part in _stateful_parts(self).items():
                 part.restore_bytes(parts[name])
             self.guard.restore_state(parts["guard/store"], parts["guard/memory"])
         except (KeyError, msgspec.MsgspecError) as error:
@@ -434,27 +422,6 @@ class Session(Stateful[SessionState]):
         return self.player.is_stopped
 
     # -- inside -------------------------------------------------------------------------------------------------
-
-    def _start_subject(self) -> None:
-        self.host.start(self.trade_date, *self.hours())
-
-    def _next_day(self) -> str:
-        days = list(self.config.days)
-        return days[days.index(self.trade_date) + 1 if self.trade_date else 0]
-
-    def _parse_time(self, time_point: str | float | int) -> int:
-        open_ns, close_ns = self.hours()
-        if time_point == "close":
-            return close_ns
-        if time_point == "open":
-            return open_ns
-        if isinstance(time_point, float) and 0.0 <= time_point <= 1.0:
-            return open_ns + int((close_ns - open_ns) * time_point)
-        if isinstance(time_point, int):
-            return time_point
-        raise IllegalTransitionError(
-            f"run until {time_point!r}: say a condition, a fraction of the session, ns, or 'close'"
-        )
 
     def record_transition(self, kind: str, detail: str) -> None:
         """Note a transition in the history, the coverage and the journal."""
@@ -512,6 +479,39 @@ def _summarize_carried(session: Session) -> dict[str, Any]:
         "positions": {position.key: position.net_qty for position in positions},
         "frozen": [freeze.scope for freeze in session.guard.active_freezes],
     }
+
+
+def _stateful_parts(session: Session) -> dict[str, Stateful[Any]]:
+    """Return the parts that a snapshot encodes, in the order in which they are restored."""
+    return {
+        "clock": session.clock,
+        "venue": session.venue,
+        "link": session.link,
+        "session": session,
+        "player": session.player,
+        "disk": session.disk,
+        "host": session.host,
+    }
+
+
+def _next_day(session: Session) -> str:
+    days = list(session.config.days)
+    return days[days.index(session.trade_date) + 1 if session.trade_date else 0]
+
+
+def _parse_time(hours: tuple[int, int], time_point: str | float | int) -> int:
+    open_ns, close_ns = hours
+    if time_point == "close":
+        return close_ns
+    if time_point == "open":
+        return open_ns
+    if isinstance(time_point, float) and 0.0 <= time_point <= 1.0:
+        return open_ns + int((close_ns - open_ns) * time_point)
+    if isinstance(time_point, int):
+        return time_point
+    raise IllegalTransitionError(
+        f"run until {time_point!r}: say a condition, a fraction of the session, ns, or 'close'"
+    )
 
 
 __all__ = ["RESTARTS", "IllegalTransitionError", "RecordingError", "Session", "SessionConfig", "Transition"]
