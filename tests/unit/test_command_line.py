@@ -369,6 +369,13 @@ def test_a_module_of_a_verb_that_cannot_be_imported(
     assert "ModuleNotFoundError" in capsys.readouterr().err
 
 
+def test_a_broken_installation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not even the command line itself can be imported: 3, and one sentence."""
+    monkeypatch.setitem(sys.modules, "holdover.cli.program", None)
+    assert main(["catalogue", "list"]) == 3
+    assert capsys.readouterr().err.startswith("holdover: the installation is broken: ModuleNotFoundError")
+
+
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_every_verb_reports_a_crash(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one place that runs a verb handles all of them."""
