@@ -336,7 +336,7 @@ def test_problems_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["fix://127.0.0.1", *session_options, *state], "it should be fix://HOST:PORT"),
         (["fix-listen://127.0.0.1:1", *session_options, *state], "listens on every interface"),
         (["fix://127.0.0.1:1", *session_options, *state, "--fix-version", "3.9"], "is none of 4.2, 4.4, 5.0"),
-        (["fix://127.0.0.1:1", *session_options, *state, "--fix-config", str(config)], "unknown field `sendr`"),
+        (["fix://127.0.0.1:1", *session_options, *state, "--fix-config", str(config)], "has no key sendr; did you mean sender?"),
         (["fix://127.0.0.1:1", *session_options, *state, "--fix-config", str(tmp_path / "no")], "No such file"),
     ):
         assert main(["watch", *arguments]) == 2
