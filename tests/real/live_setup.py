@@ -18,8 +18,12 @@ from typing import Any
 
 import msgspec
 
+from holdover.adapters.fix.fix_message import (
+    ParsedMessage,
+    format_utc_timestamp,
+    parse_utc_timestamp,
+)
 from holdover.adapters.fix.live_desk import send_command
-from holdover.adapters.fix.messages import ParsedMessage, format_utc_timestamp, parse_utc_timestamp
 from holdover.adapters.fix.venue_engine import InboundLog, VenueEngine, replay_log
 from holdover.model import Execution, Order, OrdStatus, Position
 from holdover.recording import RecordingStore

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from holdover.adapters.fix.messages import ParsedMessage
+from holdover.adapters.fix.fix_message import (
+    ParsedMessage,
+)
 from holdover.adapters.fix.venue_engine import InboundLog, VenueEngine, replay_log
 from holdover.recording import RecordingStore
 

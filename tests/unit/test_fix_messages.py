@@ -7,21 +7,25 @@ from typing import Any
 
 import pytest
 
-from holdover.adapters.fix.messages import (
-    BID,
-    OFFER,
+from holdover.adapters.fix.fix_message import (
     SOH,
-    VOLUME,
-    FixCodec,
     FixMessage,
     FixMessageError,
-    MarketDataEntry,
     ParsedMessage,
-    decode_business_reject,
     format_utc_timestamp,
+    parse_utc_timestamp,
+)
+from holdover.adapters.fix.market_data import (
+    BID,
+    OFFER,
+    VOLUME,
+    MarketDataEntry,
     make_market_data,
     parse_market_data,
-    parse_utc_timestamp,
+)
+from holdover.adapters.fix.messages import (
+    FixCodec,
+    decode_business_reject,
 )
 from holdover.adapters.fix.venue_engine import InboundLog, VenueEngine, VenueStateError, replay_log
 from holdover.model import (

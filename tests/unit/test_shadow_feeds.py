@@ -17,7 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdover.adapters.fix.messages import FixCodec
+from holdover.adapters.fix.messages import (
+    FixCodec,
+)
 from holdover.harness.session import Session, SessionConfig
 from holdover.harness.subject import resolve_factory
 from holdover.model import CancelReject, ExecType, ExecutionReport, Inbound, Instrument, MsgType, Outbound, Request

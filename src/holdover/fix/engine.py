@@ -185,10 +185,7 @@ def _make_engine_application(quickfix: Any, handler: FixApplication) -> Any:
         def _to_admin(self, message: Any, name: SessionName) -> None:
             kind = message.getHeader().getField(tags.MSG_TYPE)
             if kind == LOGON and name in self._refused:
-                message.getHeader().setField(tags.MSG_TYPE, LOGOUT)
-                for tag in (tags.ENCRYPT_METHOD, tags.HEART_BT_INT, tags.RESET_SEQ_NUM_FLAG):
-                    message.removeField(tag)
-                message.setField(tags.TEXT, self._refused[name])
+                _turn_into_logout(message, self._refused[name])
             elif kind == LOGON:
                 handler.add_credentials(name, message)
             elif kind in (REJECT, LOGOUT) and message.isSetField(tags.TEXT):
@@ -202,11 +199,9 @@ def _make_engine_application(quickfix: Any, handler: FixApplication) -> Any:
 
         def _from_admin(self, message: Any, name: SessionName) -> None:
             kind = message.getHeader().getField(tags.MSG_TYPE)
-            if kind == LOGON:
-                refused = handler.check_logon(name, message)
-                if refused:
-                    self._refused[name] = refused
-                    return
+            if kind == LOGON and (refused := handler.check_logon(name, message)):
+                self._refused[name] = refused
+                return
             if kind in (REJECT, LOGOUT) and message.isSetField(tags.TEXT):
                 self._reasons[name] = f"{name[1]} said {message.getField(tags.TEXT)}"
             elif kind == LOGOUT:
@@ -217,6 +212,13 @@ def _make_engine_application(quickfix: Any, handler: FixApplication) -> Any:
             _call_or_exit(handler.on_message, _session_name(session), message.toString())
 
     return Application()
+
+
+def _turn_into_logout(logon: Any, reason: str) -> None:
+    logon.getHeader().setField(tags.MSG_TYPE, LOGOUT)
+    for tag in (tags.ENCRYPT_METHOD, tags.HEART_BT_INT, tags.RESET_SEQ_NUM_FLAG):
+        logon.removeField(tag)
+    logon.setField(tags.TEXT, reason)
 
 
 def _session_name(session: Any) -> SessionName:

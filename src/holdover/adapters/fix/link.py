@@ -14,17 +14,21 @@ from typing import Any
 
 import msgspec
 
-from holdover.adapters.fix.messages import (
+from holdover.adapters.fix.fix_message import (
+    FixMessageError,
+    ParsedMessage,
+)
+from holdover.adapters.fix.market_data import (
     BID,
     OFFER,
     TRADE,
     VOLUME,
-    FixCodec,
-    FixMessageError,
-    ParsedMessage,
-    decode_business_reject,
     make_market_data_request,
     parse_market_data,
+)
+from holdover.adapters.fix.messages import (
+    FixCodec,
+    decode_business_reject,
 )
 from holdover.adapters.fix.tap import MarketUpdate
 from holdover.desk.ports import UNDEF_PRICE, Listener

@@ -21,7 +21,9 @@ import msgspec
 from holdover.adapters.fix.config import LiveDeskConfig
 from holdover.adapters.fix.link import FixFeed, FixLink
 from holdover.adapters.fix.lockfile import lock_directory
-from holdover.adapters.fix.messages import FixCodec
+from holdover.adapters.fix.messages import (
+    FixCodec,
+)
 from holdover.adapters.fix.tap import FeedTap
 from holdover.adapters.fix.venue_view import VenueView
 from holdover.desk import Desk, Parts

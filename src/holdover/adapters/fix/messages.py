@@ -8,13 +8,19 @@ the trade date of the execution in ExecRefID (19), 9002 the reference data versi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Any, Final
 
-import msgspec
-
+from holdover.adapters.fix.fix_message import (
+    Field,
+    FixMessage,
+    FixMessageError,
+    ParsedMessage,
+    format_utc_timestamp,
+    non_empty,
+    parse_utc_timestamp,
+)
 from holdover.model import (
     CancelReject,
     ExecRestatementReason,
@@ -36,7 +42,6 @@ from holdover.model import (
 )
 from holdover.model import fix_tags as tags
 
-SOH: Final = "\x01"
 UNSUPPORTED: Final = 3
 """BusinessRejectReason (380): unsupported message type."""
 
@@ -65,7 +70,6 @@ _CAPTURE_TAGS: Final = frozenset(
 )
 """The fields of a TradeCaptureReport (AE), and those of its one side."""
 
-_HEADER_TAGS: Final = frozenset({tags.POSS_DUP_FLAG, tags.POSS_RESEND, tags.ORIG_SENDING_TIME})
 _TRADING: Final = {"open": "17", "halt": "2", "disabled": "19", "closed": "18"}
 _REASONS: Final = {"17": "open", "3": "open", "2": "halt", "19": "disabled", "18": "closed"}
 _REQUEST_IDS: Final = {
@@ -74,106 +78,6 @@ _REQUEST_IDS: Final = {
     MsgType.TRADE_CAPTURE_REPORT_REQUEST: tags.TRADE_REQUEST_ID,
     MsgType.REQUEST_FOR_POSITIONS: tags.POS_REQ_ID,
 }
-
-Field = tuple[int, Any]
-"""A tag and its value: text, or a list of groups, each a list of fields."""
-
-
-class FixMessageError(ValueError):
-    """A message cannot be accepted. `tag` is the field at fault, 0 for the whole message."""
-
-    def __init__(self, text: str, tag: int = 0) -> None:
-        super().__init__(text)
-        self.tag = tag
-
-
-class FixMessage(msgspec.Struct, frozen=True):
-    """One application message: MsgType (35) and fields."""
-
-    kind: str
-    fields: list[Field]
-
-    def to_quickfix(self) -> Any:
-        """Returns the message as a QuickFIX message."""
-        import quickfix
-
-        message = quickfix.Message()
-        message.getHeader().setField(tags.MSG_TYPE, self.kind)
-        for tag, value in self.fields:
-            if not isinstance(value, list):
-                (message.getHeader() if tag in _HEADER_TAGS else message).setField(tag, str(value))
-                continue
-            for entry in value:
-                group = quickfix.Group(tag, entry[0][0])
-                for inner, inner_value in entry:
-                    group.setField(inner, str(inner_value))
-                message.addGroup(group)
-        return message
-
-
-class ParsedMessage:
-    """The fields of one received message, in their order."""
-
-    def __init__(self, text: str) -> None:
-        self.pairs: list[tuple[str, str]] = []
-        self._first: dict[str, str] = {}
-        for pair in text.split(SOH):
-            tag, separator, value = pair.partition("=")
-            if separator:
-                self.pairs.append((tag, value))
-                self._first.setdefault(tag, value)
-
-    @property
-    def kind(self) -> str:
-        """MsgType (35)."""
-        return self._first.get("35", "")
-
-    def get(self, tag: int, default: str = "") -> str:
-        """Returns the first field of a tag."""
-        return self._first.get(str(tag), default)
-
-    def require(self, tag: int) -> str:
-        """Returns the first field of a tag. Raises `FixMessageError` when it is missing."""
-        value = self._first.get(str(tag), "")
-        if not value:
-            raise FixMessageError(f"required tag missing: {tag}", tag)
-        return value
-
-    def values(self, tag: int) -> list[str]:
-        """Returns every value of a tag."""
-        return [value for name, value in self.pairs if name == str(tag)]
-
-    def groups(self, count: int) -> list[dict[int, str]]:
-        """Returns the entries of a repeating group: each begins with the tag that the first one begins with."""
-        group_entries: list[dict[int, str]] = []
-        inside, delimiter = False, ""
-        for tag, value in self.pairs:
-            if tag == str(count):
-                inside = True
-            elif inside:
-                delimiter = delimiter or tag
-                if tag == delimiter:
-                    group_entries.append({})
-                group_entries[-1][int(tag)] = value
-        return group_entries[: int(self.get(count, "0") or 0)]
-
-
-def format_utc_timestamp(time_ns: int) -> str:
-    """Returns a time (ns) as UTCTimestamp with nanoseconds."""
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y%m%d-%H:%M:%S}.{rest:09d}"
-
-
-def parse_utc_timestamp(text: str) -> int:
-    """Returns a UTCTimestamp as ns since the epoch; 0 for an empty text. Raises `FixMessageError`."""
-    if not text:
-        return 0
-    whole, _, part = text.partition(".")
-    try:
-        moment = datetime.strptime(whole, "%Y%m%d-%H:%M:%S").replace(tzinfo=UTC)
-        return int(moment.timestamp()) * 1_000_000_000 + (int(part.ljust(9, "0")[:9]) if part else 0)
-    except ValueError as problem:
-        raise FixMessageError(f"{text!r} is no UTCTimestamp YYYYMMDD-HH:MM:SS[.sss]") from problem
 
 
 def _format_date(day: str) -> str:
@@ -266,7 +170,7 @@ class FixCodec:
         if isinstance(message, SecurityStatus):
             return FixMessage(
                 MsgType.SECURITY_STATUS.value,
-                _non_empty(
+                non_empty(
                     (tags.SYMBOL, message.symbol),
                     (tags.SECURITY_TRADING_STATUS, _TRADING.get(message.reason, "17" if message.trading else "2")),
                     (tags.TEXT, message.reason),
@@ -276,7 +180,7 @@ class FixCodec:
         if isinstance(message, CancelReject):
             return FixMessage(
                 MsgType.ORDER_CANCEL_REJECT.value,
-                _non_empty(
+                non_empty(
                     (tags.ORDER_ID, message.order_id or "NONE"),
                     (tags.CL_ORD_ID, message.cl_ord_id),
                     (tags.ORIG_CL_ORD_ID, message.orig_cl_ord_id),
@@ -298,7 +202,7 @@ class FixCodec:
         empty = not report.symbol
         entry: list[Field] = [(tags.POS_TYPE, "TQ"), (tags.LONG_QTY, instrument.quantity_text(max(report.net_qty, 0)))]
         entry.append((tags.SHORT_QTY, instrument.quantity_text(max(-report.net_qty, 0))))
-        fields = _non_empty(
+        fields = non_empty(
             (tags.POS_MAINT_RPT_ID, f"{report.req_id}/{report.symbol}"),
             (tags.POS_REQ_ID, report.req_id),
             (tags.POS_REQ_RESULT, "2" if empty else "0"),
@@ -319,7 +223,7 @@ class FixCodec:
         average = (
             Decimal(report.notional) / report.cum_qty * Decimal(instrument.tick_size) if report.cum_qty else Decimal(0)
         )
-        fields = _non_empty(
+        fields = non_empty(
             (tags.ORDER_ID, report.order_id or "NONE"),
             (tags.CL_ORD_ID, report.cl_ord_id),
             (tags.ORIG_CL_ORD_ID, report.orig_cl_ord_id),
@@ -365,7 +269,7 @@ class FixCodec:
 
     def _encode_capture(self, report: ExecutionReport, query: Query) -> FixMessage:
         if report.tot_num_reports == 0:
-            ack = _non_empty(
+            ack = non_empty(
                 (tags.TRADE_REQUEST_ID, report.req_id),
                 (tags.TRADE_REQUEST_TYPE, "0"),
                 (tags.TOT_NUM_TRADE_REPORTS, "0"),
@@ -493,7 +397,7 @@ def make_business_reject(parsed: ParsedMessage, reason: int, text: str) -> FixMe
         (tags.BUSINESS_REJECT_REF_ID, parsed.get(tags.CL_ORD_ID) or _request_id_of(parsed)),
         (tags.BUSINESS_REJECT_REASON, str(reason)),
     ]
-    return FixMessage("j", _non_empty(*fields, (tags.TEXT, text)))
+    return FixMessage("j", non_empty(*fields, (tags.TEXT, text)))
 
 
 def decode_business_reject(parsed: ParsedMessage, queries: Mapping[str, Query]) -> Inbound | None:
@@ -551,10 +455,6 @@ def _request_id_of(parsed: ParsedMessage) -> str:
     )
 
 
-def _non_empty(*fields: Field) -> list[Field]:
-    return [field for field in fields if field[1] != ""]
-
-
 def _encode_query(query: Query, now_ns: int, trade_date: str) -> FixMessage:
     tag = _REQUEST_IDS[query.msg_type]
     fields: list[Field]
@@ -587,7 +487,7 @@ def _encode_query(query: Query, now_ns: int, trade_date: str) -> FixMessage:
             (tags.CLEARING_BUSINESS_DATE, _format_date(trade_date)),
             (tags.TRANSACT_TIME, format_utc_timestamp(now_ns)),
         ]
-    return FixMessage(query.msg_type.value, _non_empty((tag, query.req_id), (tags.ACCOUNT, query.account), *fields))
+    return FixMessage(query.msg_type.value, non_empty((tag, query.req_id), (tags.ACCOUNT, query.account), *fields))
 
 
 def _decode_query(kind: MsgType, parsed: ParsedMessage) -> Query:
@@ -661,85 +561,3 @@ def _parse_notional(instrument: Instrument, gross: str, average: str, cum_qty: i
         return int((Decimal(average or 0) * cum_qty / Decimal(instrument.tick_size)).to_integral_value(ROUND_HALF_EVEN))
     except (InvalidOperation, ValueError) as problem:
         raise FixMessageError(f"AvgPx {average!r} or GrossTradeAmt {gross!r} is no decimal", tags.AVG_PX) from problem
-
-
-# -- market data ------------------------------------------------------------------------------------------------
-
-BID, OFFER, TRADE, VOLUME = "0", "1", "2", "B"
-"""MDEntryType (269)."""
-
-
-class MarketDataEntry(msgspec.Struct, frozen=True):
-    """One entry of market data: type, symbol, price and size (None when absent or deleted), time (ns)."""
-
-    kind: str
-    symbol: str
-    price: str | None
-    size: str | None
-    time_ns: int
-
-
-def make_market_data_request(req_id: str, symbols: Sequence[str]) -> FixMessage:
-    """Returns a MarketDataRequest (V): snapshot and updates of the top of the book, the last trade and the volume."""
-    kinds: list[list[Field]] = [[(tags.MD_ENTRY_TYPE, kind)] for kind in (BID, OFFER, TRADE, VOLUME)]
-    books: list[list[Field]] = [[(tags.SYMBOL, symbol)] for symbol in symbols]
-    return FixMessage(
-        "V",
-        [
-            (tags.MD_REQ_ID, req_id),
-            (tags.SUBSCRIPTION_REQUEST_TYPE, "1"),
-            (tags.MARKET_DEPTH, "1"),
-            (tags.MD_UPDATE_TYPE, "1"),
-            (tags.NO_MD_ENTRY_TYPES, kinds),
-            (tags.NO_RELATED_SYM, books),
-        ],
-    )
-
-
-def make_market_data(req_id: str, symbol: str, entries: Iterable[MarketDataEntry], *, snapshot: bool) -> FixMessage:
-    """Returns a MarketDataSnapshotFullRefresh (W) or MarketDataIncrementalRefresh (X) of one instrument."""
-    groups: list[list[Field]] = []
-    for entry in entries:
-        day, _, clock = format_utc_timestamp(entry.time_ns).partition("-")
-        is_deleted = entry.price is None and entry.size is None
-        head: list[Field] = (
-            [(tags.MD_ENTRY_TYPE, entry.kind)]
-            if snapshot
-            else [(tags.MD_UPDATE_ACTION, "2" if is_deleted else "0"), (tags.MD_ENTRY_TYPE, entry.kind)]
-        )
-        if snapshot and is_deleted:
-            continue
-        body = [] if snapshot else [(tags.SYMBOL, symbol)]
-        groups.append(
-            [
-                *head,
-                *_non_empty(*body, (tags.MD_ENTRY_PX, entry.price or ""), (tags.MD_ENTRY_SIZE, entry.size or "")),
-                (tags.MD_ENTRY_DATE, day),
-                (tags.MD_ENTRY_TIME, clock),
-            ]
-        )
-    return FixMessage(
-        "W" if snapshot else "X",
-        [(tags.MD_REQ_ID, req_id), *([(tags.SYMBOL, symbol)] if snapshot else []), (tags.NO_MD_ENTRIES, groups)],
-    )
-
-
-def parse_market_data(parsed: ParsedMessage) -> Iterator[MarketDataEntry]:
-    """Yield the entries of a snapshot or an update; sides that a snapshot does not contain are deleted."""
-    named_kinds: set[str] = set()
-    for group in parsed.groups(tags.NO_MD_ENTRIES):
-        symbol = group.get(tags.SYMBOL) or parsed.get(tags.SYMBOL)
-        named_kinds.add(group.get(tags.MD_ENTRY_TYPE, ""))
-        is_deleted = group.get(tags.MD_UPDATE_ACTION) == "2"
-        day, clock = group.get(tags.MD_ENTRY_DATE, ""), group.get(tags.MD_ENTRY_TIME, "")
-        yield MarketDataEntry(
-            group.get(tags.MD_ENTRY_TYPE, ""),
-            symbol,
-            None if is_deleted else group.get(tags.MD_ENTRY_PX),
-            None if is_deleted else group.get(tags.MD_ENTRY_SIZE),
-            parse_utc_timestamp(f"{day}-{clock}") if day and clock else 0,
-        )
-    if parsed.kind == "W":
-        for kind in (BID, OFFER):
-            if kind not in named_kinds:
-                yield MarketDataEntry(kind, parsed.get(tags.SYMBOL), None, None, 0)

@@ -25,17 +25,21 @@ from holdover.adapters.fix.end_of_day import (
     read_engine_files,
     write_engine_files,
 )
+from holdover.adapters.fix.fix_message import (
+    FixMessage,
+    ParsedMessage,
+)
 from holdover.adapters.fix.lockfile import lock_directory
-from holdover.adapters.fix.messages import (
+from holdover.adapters.fix.market_data import (
     BID,
     OFFER,
     TRADE,
     VOLUME,
-    FixMessage,
     MarketDataEntry,
-    ParsedMessage,
-    make_business_reject,
     make_market_data,
+)
+from holdover.adapters.fix.messages import (
+    make_business_reject,
 )
 from holdover.adapters.fix.venue_engine import ClientMessage, InboundLog, VenueEngine, replay_log
 from holdover.fix.engine import (

@@ -15,12 +15,14 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.adapters.fix.messages import (
-    UNSUPPORTED,
-    FixCodec,
+from holdover.adapters.fix.fix_message import (
     FixMessage,
     FixMessageError,
     ParsedMessage,
+)
+from holdover.adapters.fix.messages import (
+    UNSUPPORTED,
+    FixCodec,
     make_business_reject,
 )
 from holdover.model import (

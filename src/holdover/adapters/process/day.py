@@ -12,8 +12,12 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.adapters.fix.messages import FixMessage as Said
-from holdover.adapters.fix.messages import ParsedMessage
+from holdover.adapters.fix.fix_message import (
+    FixMessage as Said,
+)
+from holdover.adapters.fix.fix_message import (
+    ParsedMessage,
+)
 from holdover.adapters.fix.venue import VenueConfig, VenueServer
 from holdover.adapters.process.child import ChildProcess
 from holdover.adapters.process.config import ProcessConfig, fill_template

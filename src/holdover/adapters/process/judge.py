@@ -14,7 +14,11 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from holdover.adapters.fix.messages import ParsedMessage, format_utc_timestamp, parse_utc_timestamp
+from holdover.adapters.fix.fix_message import (
+    ParsedMessage,
+    format_utc_timestamp,
+    parse_utc_timestamp,
+)
 from holdover.adapters.process.engine_store import redact_message
 from holdover.adapters.process.wire import INBOUND, OUTBOUND
 from holdover.audit import Audit
