@@ -62,7 +62,7 @@ def test_the_desk_carries_a_partial_fill_over_the_night(desk: tuple[Path, dict[s
     (order,) = [description for description in find_arm(result, "carried")["began_with"] if "patient" in description]
     assert 0 < int(order.partition("DONE_FOR_DAY ")[2].partition("/")[0]) < 600_000
     assert find_arm(result, "control")["began_with"] == []
-    assert result["parted"]["time_ns"] > 0
+    assert result["divergence"]["time_ns"] > 0
     assert all(entry["executions"] > 10 and entry["logons"] >= 1 for entry in result["arms"])
     assert json.loads((directory / "out" / "result.json").read_text()) == result
 
@@ -120,7 +120,7 @@ def test_killed_cut_and_stalled_on_the_carried_day(client: tuple[Path, dict[str,
     code, result, stderr = run_carry(directory, slow, str(find_snapshot(directory)), "--arm", "carried", *options)
     assert code == 0, (stderr, result)
     for entry in result["arms"]:
-        assert entry["lives"] == 2
+        assert entry["incarnations"] == 2
         assert entry["logons"] >= 3, "after the kill and after the cut it logs on again"
         descriptions = [description for _, description in entry["operations"]]
         assert descriptions[:2] == ["kill at 10 s for 5 s", "kill over"]
@@ -303,7 +303,7 @@ def test_a_process_that_comes_up_from_nothing_only(client: tuple[Path, dict[str,
     path.write_text("\n".join(lines))
     code, result, stderr = run_carry(directory, path, str(find_snapshot(directory)))
     assert code == 1, stderr
-    assert result["why"].startswith("from yesterday's state the day cannot be run, from none it can: ")
-    assert "ended with 9 before it had logged on: cannot read what I wrote" in result["why"]
+    assert result["reason"].startswith("from yesterday's state the day cannot be run, from none it can: ")
+    assert "ended with 9 before it had logged on: cannot read what I wrote" in result["reason"]
     assert find_arm(result, "carried")["breaches"] == []
     assert find_arm(result, "control")["verdict"] == "holds"

@@ -73,7 +73,9 @@ def test_a_restart_brings_orders_and_positions_back_from_the_cache_database(sess
     assert isinstance(subject, NautilusSubject)
     assert subject.stack is not None
     assert not subject.stack.is_running  # it has not reconciled yet
-    restored_orders = {subject.names.key(order): subject.names.order(order) for order in subject.stack.cache.orders()}
+    restored_orders = {
+        subject.names.order_key(order): subject.names.to_order(order) for order in subject.stack.cache.orders()
+    }
     assert {key: (order.cum_qty, order.ord_status, order.price) for key, order in restored_orders.items()} == {
         key: (order.cum_qty, order.ord_status, order.price) for key, order in orders.items()
     }
