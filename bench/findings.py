@@ -62,8 +62,8 @@ def load_about(subject: str) -> dict[str, Any]:
 
 def play_stories(subject: str) -> dict[str, str]:
     """What each story comes to here: the first breach, or that it holds."""
-    from holdover.explore.player import Player, open_store_for
-    from holdover.explore.schedule import read_schedule
+    from holdover.harness.player import Player
+    from holdover.harness.schedule import open_store_for, read_schedule
 
     outcomes: dict[str, str] = {}
     stories = {path.stem: read_schedule(path) for path in sorted((FINDINGS / subject).glob("*.json"))}
@@ -102,7 +102,7 @@ def table(subject: str, results: dict[str, dict[str, str]]) -> str:
     """Return the page of one system as Markdown: the results by release, then each story."""
     stories = load_about(subject)
     page = stories.pop("page")
-    from holdover.explore.schedule import read_schedule
+    from holdover.harness.schedule import read_schedule
 
     lines = [
         f"# What was found in {page['system']}",

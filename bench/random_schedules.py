@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from holdover.catalogue import Catalogue
-from holdover.explore.player import Player, PlayResult
-from holdover.explore.schedule import Operation, Schedule, make_schedule
 from holdover.harness import SubjectKilledError
+from holdover.harness.player import Player, PlayResult
+from holdover.harness.schedule import Operation, Schedule, make_schedule
 from holdover.recording import bundled_store
 
 DAYS: Final = ("2024-11-27", "2024-11-29")

@@ -35,9 +35,9 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from holdover.catalogue import Catalogue
-from holdover.explore.player import play
-from holdover.explore.schedule import KINDS, MESSAGE_OPERATIONS, Operation, Schedule, make_schedule
 from holdover.explore.search import LOSSY_KINDS, LOST_MAX
+from holdover.harness.player import play
+from holdover.harness.schedule import KINDS, MESSAGE_OPERATIONS, Operation, Schedule, make_schedule
 from holdover.recording import bundled_store
 
 DAYS: Final = ("2024-11-27", "2024-11-29")

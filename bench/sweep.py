@@ -34,12 +34,13 @@ from table import print_machine
 
 from holdover.adapters.desk import config_for
 from holdover.desk import Strategy
-from holdover.explore.player import Player
+from holdover.explore.judge import TrialJudge, TrialResult
 from holdover.explore.pool import make_process_pool
-from holdover.explore.schedule import Operation, make_schedule
-from holdover.explore.trial import TrialResult, TrialRunner
-from holdover.explore.walk import DayMap, SweepSpec, load_catalogue, open_recordings, survey_day
+from holdover.explore.trial import TrialRunner
+from holdover.explore.walk import DayMap, DayWalk, SweepSpec, load_catalogue, open_recordings, survey_day
 from holdover.harness import Plan
+from holdover.harness.player import Player
+from holdover.harness.schedule import Operation, PointKind, make_schedule
 from holdover.model import Side, TimeInForce
 from holdover.recording import bundled_store
 from holdover.recording.format import RecordingWriter
@@ -92,25 +93,11 @@ def settings_for(store: Any, open_orders: int) -> dict[str, Any]:
     return {"desk": msgspec.structs.replace(config, strategies=[*config.strategies, *resting], **limits)}
 
 
-class PointTrials(TrialRunner):
-    """Trials at chosen points only; by forks, and to the close, when told so."""
-
-    def __init__(
-        self, spec: SweepSpec, directory: Path, survey_map: DayMap, points: list[int], *, forks: bool, to_close: bool
-    ):
-        super().__init__(spec, directory, None, survey_map, 1, max(points) + 1)
-        self.representatives = {group: set(points) if group == "kill" else set() for group in self.representatives}
-        self.forks, self.to_close = forks, to_close
-
-    def hook(self) -> None:
-        """As ever, but for what the subject says of itself."""
-        super().hook()
-        self.is_isolated = not self.forks
+class CloseJudge(TrialJudge):
+    """Follows every trial to the close."""
 
     def follow(self, operation: Operation, number: int) -> TrialResult:
-        """As ever, or to the close."""
-        if not self.to_close:
-            return super().follow(operation, number)
+        """Return the result at the close."""
         self.session.play(self.session.hours()[1])
         return self.make_judged_result(operation, number, "converged", "")
 
@@ -120,7 +107,11 @@ def try_points(
 ) -> int:
     """Try a kill at chosen points; how many were tried."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
-        trials = PointTrials(spec, Path(directory), survey_map, points, forks=forks, to_close=to_close)
+        trials = TrialRunner(spec, Path(directory), None, survey_map, 1, max(points) + 1)
+        trials.representatives = {group: set(points) if group == "kill" else set() for group in trials.representatives}
+        trials.allows_isolation = not forks
+        if to_close:
+            trials.judge = CloseJudge(trials.walk, survey_map)
         trials.run()
         trials.session.close()
     breached = [result for result in trials.results if result.verdict in ("breach", "unknown")]
@@ -137,7 +128,7 @@ def try_part(encoded_spec: bytes, encoded_map: bytes, points: list[int]) -> tupl
     return count, os.getpid(), time.process_time() - began
 
 
-def replay_points(spec: SweepSpec, at: list[tuple[str, int, int]], settings: dict[str, Any]) -> int:
+def replay_points(spec: SweepSpec, at: list[tuple[PointKind, int, int]], settings: dict[str, Any]) -> int:
     """For each point anew from the open to the close."""
     store, catalogue = open_recordings(spec), load_catalogue(spec)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
@@ -147,7 +138,7 @@ def replay_points(spec: SweepSpec, at: list[tuple[str, int, int]], settings: dic
                 ["BOLT"],
                 [DAY],
                 catalogue,
-                operations=[Operation(at=anchor, n=n, do="kill")],  # type: ignore[arg-type]
+                operations=[Operation(at=anchor, n=n, do="kill")],
             )
             player = Player(schedule, store, Path(directory) / "s", catalogue=catalogue, journal=False, scratch=True)
             player.session.host.plan.settings.update(settings)
@@ -159,14 +150,30 @@ def replay_points(spec: SweepSpec, at: list[tuple[str, int, int]], settings: dic
     return len(at)
 
 
-class PointNames(TrialRunner):
-    """Finds of each point what a schedule calls it."""
+class PointNames:
+    """Finds the kind and the ordinal of each point of a day, and its time."""
 
-    def on_point(self, place: str, classes: dict[str, bool]) -> None:
-        """Note it."""
-        self.points[self.number] = (place, self.counts[place], self.session.clock.now_ns)
+    def __init__(self, spec: SweepSpec, directory: Path) -> None:
+        self.walk = DayWalk(spec, directory, None)
+        self.points: dict[int, tuple[PointKind, int, int]] = {}
 
-    points: dict[int, tuple[str, int, int]]
+    def on_point(self, point_kind: PointKind, classes: dict[str, bool]) -> None:
+        """Note a point."""
+        position = self.walk.position
+        self.points[position.number] = (point_kind, position.counts[point_kind], self.walk.session.clock.now_ns)
+
+    def on_hook(self) -> None:
+        """Do nothing."""
+
+    def on_play_returned(self) -> None:
+        """Do nothing."""
+
+    def on_grid_time(self, time_ns: int) -> None:
+        """Do nothing."""
+
+    def is_over(self) -> bool:
+        """Return False: the whole day is walked."""
+        return False
 
 
 def pick_evenly(of: list[int], count: int) -> list[int]:
@@ -216,10 +223,9 @@ def main() -> None:
     settings = settings_for(open_recordings(bare), arguments.open)
     spec = msgspec.structs.replace(bare, settings=settings)
     survey_map = survey_day(spec, directory / "survey", None)
-    names = PointNames(spec, directory / "names", None, survey_map, 1, survey_map.point_count + 1)
-    names.points = {}
-    names.run()
-    names.session.close()
+    names = PointNames(spec, directory / "names")
+    names.walk.run(names)
+    names.walk.session.close()
     stand_ns = survey_map.baselines[0].time_ns + 600_000_000_000  # by then all of them rest
     points = pick_evenly(
         [point for point in survey_map.classes["kill"] if names.points[point][2] > stand_ns], arguments.points

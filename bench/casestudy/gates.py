@@ -21,11 +21,9 @@ import msgspec
 
 from casestudy.reel import make_ordered_reel, write_mock_store
 from holdover.catalogue import Catalogue
-from holdover.explore.player import play
-from holdover.explore.schedule import KINDS, Operation, make_schedule
 from holdover.harness import Session, SessionConfig, resolve_factory
-from holdover.harness.schedule import DEFAULT_SCHEDULE, perform_operation
-from holdover.harness.schedule import CycleSchedule as CycleSchedule
+from holdover.harness.player import Player, play
+from holdover.harness.schedule import DEFAULT_SCHEDULE, KINDS, Operation, Schedule, bind_schedule, make_schedule
 from holdover.recording import RecordingStore
 
 ARMS: Final = ("holdover", "no-recorded", "no-restarts", "no-overnight")
@@ -149,11 +147,12 @@ def _run_cycle(
     )
     session.guard.on_breach = lambda breach: session.stop()
     try:
+        schedule = bind_schedule(_cycle(arm), reel, symbols, days)
+        player = Player(schedule, reel, directory, session=session, to_breach=True)
         for number, day in enumerate(days):
-            for operation in _cycle(arm).operations(number):
-                perform_operation(session, operation, day=day)
-                if session.breaches:
-                    return session.breaches[0].invariant
+            player.play_day(number, day)
+            if session.breaches:
+                return session.breaches[0].invariant
     except Exception as problem:  # the desk raised: that fails a gate as well
         return f"crash: {type(problem).__name__}"
     finally:
@@ -161,14 +160,12 @@ def _run_cycle(
     return ""
 
 
-def _cycle(arm: str) -> CycleSchedule:
+def _cycle(arm: str) -> Schedule:
     """The cycle's own schedule; without its kill where there are no restarts."""
     if arm != "no-restarts":
         return DEFAULT_SCHEDULE
-    operations = [
-        operation for operation in DEFAULT_SCHEDULE.every_day if not operation.kill and operation.op != "restart"
-    ]
-    return msgspec.structs.replace(DEFAULT_SCHEDULE, name="no restart", every_day=operations)
+    operations = [operation for operation in DEFAULT_SCHEDULE.operations if operation.kind.family != "restart"]
+    return DEFAULT_SCHEDULE.replace(name="no restart", operations=operations)
 
 
 def draw_operations(rng: random.Random, arm: str, days: int) -> list[Operation]:

@@ -21,8 +21,8 @@ from casestudy.model import WARM_DAYS, draw_day_operations
 from casestudy.reel import Reel, draw_reel
 from holdover.adapters.desk import DeskSubject
 from holdover.catalogue import Catalogue
-from holdover.explore.player import Player, make_session
-from holdover.explore.schedule import Operation, Schedule, make_schedule
+from holdover.harness.player import Player, make_session
+from holdover.harness.schedule import Operation, Schedule, make_schedule
 from holdover.harness.snapshot import Snapshot, take_snapshot
 from holdover.incidents.classes import cell_class
 from holdover.model import ExecType, ExecutionReport, Position, Record, Request

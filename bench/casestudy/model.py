@@ -11,7 +11,7 @@ import random
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from holdover.explore.schedule import Operation
+from holdover.harness.schedule import Operation
 
 ASSUMED: Final = "assumed"
 FIELD: Final = "weights: field evidence, entries that need the primitive"

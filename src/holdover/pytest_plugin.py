@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures `session`, `recording`, `snapshot`, and the marker `state`.
+"""The pytest plugin: fixtures `session`, `recording`, `snapshot`, `play_schedule`, and the marker `state`.
 
     @pytest.mark.state(instrument="ACME")
     def test_a_partial_fill_survives_the_night(session):
@@ -7,7 +7,8 @@
 
 `session` runs the desk, or the subject that the marker or `--holdover-subject` names, on the recordings that
 the marker or `--holdover-recordings` names (the default is the bundled simulated recordings). A breach that
-`session.expected` does not name fails the test. The plugin imports nothing heavy before a fixture is used.
+`session.expected` does not name fails the test. `play_schedule` plays a schedule file, as `holdover replay` does, and
+fails the test when it does not end as the schedule expects. The plugin imports nothing heavy before a fixture is used.
 
 `--state-cov` measures state coverage: it counts every guard of the run, also over the workers of
 pytest-xdist, and writes the result to `.state-coverage.json` and `.state-results.json`.
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from holdover.coverage.data import CoverageData
     from holdover.coverage.numbers import CoverageNumbers
     from holdover.coverage.results import StateTestResults
+    from holdover.harness.player import PlayResult
+    from holdover.harness.schedule import Schedule
     from holdover.harness.session import Session
     from holdover.harness.snapshot import Snapshot
     from holdover.recording import Recording, RecordingStore
@@ -130,6 +133,44 @@ def snapshot() -> Callable[..., Snapshot]:
     from holdover.harness.snapshot import take_snapshot
 
     return take_snapshot
+
+
+@pytest.fixture
+def play_schedule(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Path | str | Schedule], PlayResult]:
+    """Play a schedule, or the one in a file: `play_schedule("corpus/regressions/one.json")`.
+
+    A breach that the schedule does not expect fails the test, and so does an expected one that is missing. The
+    played schedule is in `schedule.json` of the test's `tmp_path`, for `holdover replay` and `shrink`.
+    """
+    from holdover.harness.player import failure_marks, play
+    from holdover.harness.schedule import Schedule, open_store_for, read_schedule
+    from holdover.harness.snapshot import Snapshot
+
+    arguments = _marker_arguments(request.node)
+    recordings = arguments.get("recordings") or request.config.getoption("--holdover-recordings")
+    measuring: StateCoverage | None = request.config.pluginmanager.get_plugin("holdover-state-coverage")
+
+    def play_one(source: Path | str | Schedule) -> PlayResult:
+        schedule = source if isinstance(source, Schedule) else read_schedule(Path(source))
+        snapshot = None
+        if schedule.start != "fresh" and not isinstance(source, Schedule):
+            snapshot = Snapshot.open(Path(source).parent / schedule.start)
+        result = play(
+            schedule,
+            tmp_path / "played",
+            store=open_store_for(schedule, Path(recordings) if recordings else None),
+            catalogue=measuring.catalogue if measuring is not None else None,
+            snapshot=snapshot,
+        )
+        path = result.schedule.save(tmp_path / "schedule.json")
+        marks = failure_marks(result)
+        if (schedule.expect not in marks) if schedule.expect else marks:
+            expectation = f"should breach {schedule.expect}" if schedule.expect else "should hold"
+            explanations = [breach.explanation for breach in result.breaches[:5]] or [result.crash or "it holds"]
+            pytest.fail("\n".join([f"{path}: {expectation}", *explanations]), pytrace=False)
+        return result
+
+    return play_one
 
 
 class StateCoverage:

@@ -15,9 +15,9 @@ pytest.importorskip("time_machine", reason="needs the extra freqtrade")
 
 from holdover.adapters.freqtrade import FreqtradeSubject, subject
 from holdover.adapters.freqtrade.configuration import FILE
-from holdover.explore.player import Player, open_store_for
-from holdover.explore.schedule import read_schedule
 from holdover.harness import Session, SessionConfig
+from holdover.harness.player import Player
+from holdover.harness.schedule import open_store_for, read_schedule
 from holdover.model import Order, OrdStatus, Side
 from holdover.recording import bundled_store
 

@@ -20,9 +20,9 @@ from holdover.adapters.nautilus import NautilusSubject
 from holdover.adapters.nautilus.backing import SqliteBacking
 from holdover.adapters.nautilus.database import open_cache_database
 from holdover.adapters.nautilus.stack import TRADER
-from holdover.explore.player import Player, open_store_for
-from holdover.explore.schedule import read_schedule
 from holdover.harness import Condition, Session, SessionConfig
+from holdover.harness.player import Player
+from holdover.harness.schedule import open_store_for, read_schedule
 from holdover.model import Order, OrdStatus, Position, Request, Side, TimeInForce
 from holdover.recording import bundled_store
 

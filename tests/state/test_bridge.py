@@ -13,7 +13,7 @@ from holdover.catalogue import Catalogue
 from holdover.explore import Schedule, make_schedule, play
 from holdover.explore.bridge import examples_of, schedules
 from holdover.explore.corpus import Corpus
-from holdover.explore.schedule import Operation, check_schedule
+from holdover.harness.schedule import Operation, check_schedule
 from holdover.recording import RecordingStore, bundled_store
 from tests.days import write_short_days
 

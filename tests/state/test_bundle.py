@@ -11,7 +11,7 @@ import pytest
 
 from holdover.catalogue import Catalogue
 from holdover.cli import main
-from holdover.explore.schedule import Operation, make_schedule
+from holdover.harness.schedule import Operation, make_schedule
 from holdover.recording import bundled_store
 
 

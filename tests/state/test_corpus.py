@@ -13,8 +13,8 @@ from holdover.cli import main
 from holdover.coverage import find_lock, read_lock
 from holdover.explore import Operation, make_schedule, play
 from holdover.explore.corpus import WITNESSES_FILE, Corpus, CorpusError, replay_corpus
-from holdover.explore.schedule import Schedule, ScheduleError
 from holdover.explore.witness import Candidate, ReachResult, Witnesses, measure_reach, select_witnesses
+from holdover.harness.schedule import Schedule, ScheduleError
 from holdover.recording import RecordingError, RecordingStore, bundled_store
 from tests.days import write_short_days
 
@@ -120,6 +120,18 @@ def test_witnesses_that_go_unsaid_are_a_problem(small_corpus: Corpus) -> None:
     path.write_bytes(whole)
     shutil.copy(path, small_corpus.directory.parent / WITNESSES_FILE)
     assert "is not on the list" in Corpus(small_corpus.directory.parent).check()[-1]
+
+
+def test_files_of_a_former_version_are_refused(small_corpus: Corpus) -> None:
+    """The list and the witnesses, each with a sentence that names both versions."""
+    path = small_corpus.directory / WITNESSES_FILE
+    path.write_bytes(path.read_bytes().replace(b'"version":2', b'"version":1', 1))
+    with pytest.raises(ScheduleError, match=r"witnesses.jsonl: written in version 1, this Holdover reads version 2"):
+        small_corpus.witnesses()
+    path = small_corpus.directory / "corpus.json"
+    path.write_bytes(path.read_bytes().replace(b'"corpus": 2', b'"corpus": 1', 1))
+    with pytest.raises(CorpusError, match=r"corpus.json: written in version 1, this Holdover reads version 2"):
+        Corpus(small_corpus.directory)
 
 
 def test_a_cell_is_let_go_only_with_a_reason(small_corpus: Corpus) -> None:

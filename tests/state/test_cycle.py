@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from holdover.cli import main
+from tests.days import write_short_days
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -67,7 +68,7 @@ def test_real_days_hold(capsys: pytest.CaptureFixture[str], tmp_path: Path, lean
 def schedule(tmp_path: Path, *operations: dict[str, Any]) -> list[str]:
     """A schedule file, as arguments."""
     path = tmp_path / "schedule.json"
-    path.write_text(json.dumps({"name": "own", "every_day": list(operations)}))
+    path.write_text(json.dumps({"holdover": "schedule", "version": 2, "name": "own", "operations": list(operations)}))
     return ["--schedule", str(path), "--out", str(tmp_path / "out")]
 
 
@@ -75,11 +76,7 @@ def test_a_schedule_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     """What the file says is what happens."""
     arguments = schedule(
         tmp_path,
-        {"op": "begin"},
-        {"op": "run", "until": {"kind": "partial-fill", "nth": 5}, "kill": True},
-        {"op": "restart", "kind": "torn"},
-        {"op": "end"},
-        {"op": "overnight"},
+        {"every_day": True, "at": "partial-fill", "n": 5, "do": "torn"},
     )
     code, result = run(capsys, *arguments, "--arm", "carried", "--instrument", "BOLT")
     assert code == 0
@@ -94,13 +91,10 @@ def test_a_schedule_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 @pytest.mark.parametrize(
     ("operations", "reason"),
     [
-        ([{"op": "begin"}, {"op": "overnight"}], "not legal when the session is open"),
-        ([{"op": "begin"}, {"op": "dance"}], "no operation is called so"),
-        ([{"op": "begin"}, {"op": "reconnect"}], "the link has not been cut"),
-        ([{"op": "begin"}, {"op": "end"}], "it should end with end, overnight"),
-        ([{"op": "begin"}, {"op": "run", "until": 1.5}], "should be a fraction"),
-        ([{"op": "begin", "colour": "red"}], "colour"),
-        ([], "no operation in it"),
+        ([{"at": "second", "do": "dance"}], "no operation is called 'dance'"),
+        ([{"at": "noon", "do": "kill"}], "Invalid enum value 'noon'"),
+        ([{"at": "fraction", "after": 1.5, "do": "kill"}], "should be a fraction"),
+        ([{"at": "second", "do": "kill", "colour": "red"}], "colour"),
     ],
 )
 def test_a_bad_schedule_is_a_sentence(
@@ -112,6 +106,58 @@ def test_a_bad_schedule_is_a_sentence(
     assert stderr.startswith("holdover: schedule.json")
     assert reason in stderr
     assert "Traceback" not in stderr
+
+
+def test_an_operation_of_a_day_that_the_run_does_not_have_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It would never happen, and the run would hold by that alone."""
+    arguments = schedule(tmp_path, {"day": 2, "at": "second", "do": "kill"})
+    assert main(["cycle", *arguments, "--instrument", "BOLT", "--days", "2"]) == 2
+    assert "operation 0 (kill) is on day 2, counted from 0; the run has 2" in capsys.readouterr().err
+
+
+def test_the_schedule_of_a_cycle_before_version_2_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With a sentence that names both versions."""
+    path = tmp_path / "former.json"
+    path.write_text(json.dumps({"name": "own", "every_day": [{"op": "begin"}]}))
+    assert main(["cycle", "--schedule", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "former.json: written in version 1, this Holdover reads version 2" in capsys.readouterr().err
+
+
+def test_cycle_replay_and_shrink_read_what_the_others_write(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A seeded fault that a template finds in the cycle is found by replay, and by the cycle when it is shrunk."""
+    write_short_days(tmp_path / "days", minutes=6)
+    place = ["--recordings", str(tmp_path / "days")]
+    template = schedule(tmp_path, {"every_day": True, "at": "fill", "n": 2, "after": 0.1, "limit": 0.9, "do": "clean"})
+    fault = ["--fault", "snapshot-then-fills-again"]
+    code, result = run(capsys, *place, *template, *fault, "--arm", "carried")
+    assert (code, result["verdict"]) == (1, "breach")
+    invariant = result["breaches"][0]["invariant"]
+    written = str(tmp_path / "out" / "schedule.json")
+    assert main(["replay", written, *place, "--to-breach", "--json", "--out", str(tmp_path / "replayed")]) == 1
+    assert json.loads(capsys.readouterr().out)["found"].endswith(f"/{invariant}")
+    assert main(["shrink", written, *place, "--json", "--plays", "20", "--out", str(tmp_path / "shrunk")]) == 1
+    shrunk = json.loads(capsys.readouterr().out)
+    code, again = run(
+        capsys, *place, "--schedule", shrunk["schedule"], "--arm", "carried", "--out", str(tmp_path / "o")
+    )
+    assert (code, again["breaches"][0]["invariant"], again["faults"]) == (1, invariant, fault[1:])
+    file = str(tmp_path / "schedule.json")
+    assert main(["replay", file, *place, "--json", "--out", str(tmp_path / "template")]) == 0
+    assert json.loads(capsys.readouterr().out)["operations_done"] == 2
+
+
+def test_a_schedule_of_the_corpus_plays_in_the_cycle(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """On the days that it names, with its seed; it holds there as it does in the corpus."""
+    path = Path(__file__).parents[2] / "corpus" / "regressions" / "look-forgotten-with-its-request.json"
+    code, result = run(capsys, "--schedule", str(path), "--arm", "carried", "--out", str(tmp_path))
+    assert (code, result["verdict"], result["trade_dates"]) == (0, "holds", ["2024-11-27", "2024-11-29"])
+    assert (result["seed"], result["schedule"]) == (2, "look forgotten with its request")
+    written = json.loads((tmp_path / "schedule.json").read_text())
+    assert written["operations"] == json.loads(path.read_text())["operations"]
 
 
 @pytest.mark.parametrize(

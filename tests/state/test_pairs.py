@@ -8,12 +8,13 @@ import msgspec
 import pytest
 
 from holdover.cli import main
-from holdover.explore.pairs import PairRunner, split_crossings
-from holdover.explore.player import play
-from holdover.explore.schedule import read_schedule
+from holdover.explore.judge import TrialResult
+from holdover.explore.pairs import SecondFaults, split_crossings
 from holdover.explore.sweep import schedule_from_result
-from holdover.explore.trial import TrialResult
+from holdover.explore.trial import TrialRunner
 from holdover.explore.walk import SweepSpec, survey_day
+from holdover.harness.player import play
+from holdover.harness.schedule import read_schedule
 from holdover.recording import bundled_store
 
 DAYS = ["2024-11-27", "2024-11-29"]
@@ -36,7 +37,8 @@ def run_pairs(
     """Every pair of some kinds in the window."""
     spec = msgspec.structs.replace(WINDOW, kinds=kinds, pairs=second_kinds, faults=faults or [])
     survey_map = survey_day(spec, directory / "survey", None)
-    pairs = PairRunner(spec, directory / "pairs", None, survey_map, 1, survey_map.point_count + 1)
+    count = survey_map.point_count
+    pairs = TrialRunner(spec, directory / "pairs", None, survey_map, 1, count + 1, SecondFaults(spec))
     try:
         pairs.run()
     finally:

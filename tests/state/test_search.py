@@ -12,9 +12,10 @@ import pytest
 from holdover.catalogue import Catalogue
 from holdover.cli import main
 from holdover.explore.corpus import Corpus, CorpusError
-from holdover.explore.player import Player, failure_marks, play
-from holdover.explore.schedule import (
-    KINDS,
+from holdover.explore.search import SEARCH_KINDS, Search
+from holdover.explore.shrink import NotFailingError, Shrinker, render_pytest, shorten_from_snapshot
+from holdover.harness.player import Player, failure_marks, play
+from holdover.harness.schedule import (
     Operation,
     RecordedDay,
     Schedule,
@@ -23,8 +24,6 @@ from holdover.explore.schedule import (
     make_schedule,
     read_schedule,
 )
-from holdover.explore.search import Search
-from holdover.explore.shrink import NotFailingError, Shrinker, render_pytest, shorten_from_snapshot
 from holdover.harness.snapshot import Snapshot, take_snapshot
 from holdover.recording import RecordingStore, bundled_store
 from tests.days import write_short_days
@@ -303,7 +302,7 @@ def test_a_place_is_told_from_the_snapshot_on(tmp_path: Path, days: RecordingSto
     for variant, snapshot in ((schedule, None), (later, Snapshot.open(tmp_path / "kept" / later.start))):
         player = Player(variant, days, tmp_path / "run", catalogue=catalogue, snapshot=snapshot, scratch=True)
         at: list[int] = []
-        player.on_operation = lambda operation, p=player, at=at: at.append(p.session.clock.now_ns)  # type: ignore[misc]
+        player.operations.on_operation = lambda operation, p=player, at=at: at.append(p.session.clock.now_ns)  # type: ignore[misc]
         player.play()
         player.close()
         times.append(at[0])
@@ -351,7 +350,7 @@ def test_every_kind_is_chosen(tmp_path: Path, days: RecordingStore, catalogue: C
     """Each alone in the palette is put into bursts, at a place where it can be."""
     search = make_search(days, tmp_path / "search", catalogue)
     search._build_initial_states()
-    for kind in KINDS:
+    for kind in SEARCH_KINDS:
         search._palette = [kind]
         operations = [
             operation for _ in range(30) for operation in search._choose_operations(search.archive[0], [], 0, 60, 400)

@@ -17,11 +17,11 @@ import pytest
 from holdover.adapters.desk import DeskSubject
 from holdover.cli import main
 from holdover.explore import play
-from holdover.explore.player import Player
+from holdover.explore.judge import TrialResult
 from holdover.explore.pool import make_process_pool
 from holdover.explore.state import StateSum
 from holdover.explore.sweep import count_points, count_trials, cut_pieces, schedule_from_result, sweep
-from holdover.explore.trial import TrialResult, run_trials
+from holdover.explore.trial import run_trials
 from holdover.explore.walk import (
     KILL_KINDS,
     DayMap,
@@ -32,6 +32,7 @@ from holdover.explore.walk import (
     survey_day,
 )
 from holdover.harness import Session, SubjectKilledError
+from holdover.harness.player import Player
 from holdover.model import Position
 from tests.days import write_short_days
 

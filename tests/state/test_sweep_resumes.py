@@ -184,6 +184,16 @@ def test_a_torn_line_is_cut_off(tmp_path: Path) -> None:
         PieceLog(tmp_path / "log", "other")
 
 
+def test_the_log_of_a_former_version_is_refused(tmp_path: Path) -> None:
+    """With a sentence that names both versions; what is no log at all is refused, too."""
+    (tmp_path / "log").write_text('{"sweep": "key"}\n')
+    with pytest.raises(SweepError, match="written in version 1, this Holdover reads version 2"):
+        PieceLog(tmp_path / "log", "key")
+    (tmp_path / "log").write_text('{"rain": 2}\n')
+    with pytest.raises(SweepError, match="not the log of a sweep"):
+        PieceLog(tmp_path / "log", "key")
+
+
 def test_two_sweeps_in_one_folder_are_refused(days: Path, tmp_path: Path) -> None:
     """The second one says that the first is at it."""
     hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"

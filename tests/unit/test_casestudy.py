@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from holdover.explore.schedule import KINDS
+from holdover.harness.schedule import KINDS
 from holdover.recording import bundled_store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdover.explore.fault_table import FaultCell, FaultRow, FaultRowStore, build_stories
-from holdover.explore.schedule import KINDS
+from holdover.harness.schedule import KINDS
 from holdover.report import faults_page
 
 

@@ -161,14 +161,16 @@ def test_damaged_inputs(run: Run, tmp_path: Path) -> None:
         {"market data": msgspec.msgpack.encode(Offset())},
         [(1, InputItem("m", 0, b"{}"))],
     )
-    for table_name, column in (("place", "body"), ("waiting", "body"), ("batch", "body"), ("day", "began")):
+    for table_name, column in (("feed_offset", "body"), ("waiting", "body"), ("batch", "body"), ("day", "began")):
         inputs._database.write(
             lambda execute, table_name=table_name, column=column: execute(
                 f"UPDATE {table_name} SET {column} = ?", b"\xc1"
             )
         )
         error_text = run({})
-        assert ("where a source" if table_name == "place" else "inputs.db: what has come in is damaged") in error_text
+        assert (
+            "where a source" if table_name == "feed_offset" else "inputs.db: what has come in is damaged"
+        ) in error_text
         inputs._database.write(
             lambda execute, table_name=table_name: execute(
                 f"DELETE FROM {table_name}"

@@ -11,9 +11,8 @@ from typing import Any
 from holdover.catalogue import Catalogue
 from holdover.cli.commands import add_verb
 from holdover.cli.options import add_catalogue_option, add_json_option, add_out_option, add_recordings_option
-from holdover.explore.player import open_store_for
 from holdover.explore.reproduction import make_bundle, reproduce
-from holdover.explore.schedule import read_schedule
+from holdover.harness.schedule import load_schedule
 from holdover.harness.snapshot import Snapshot
 from holdover.runtime.breach import describe_carried_state
 from holdover.runtime.bundle import Bundle
@@ -60,12 +59,12 @@ def add_parser(verbs: Any) -> None:
 
 def run_bundle(arguments: argparse.Namespace) -> int:
     """Return 0 when the bundle is written, 3 when the schedule has no breach."""
-    schedule = read_schedule(arguments.schedule)
+    schedule, store = load_schedule(arguments.schedule, arguments.recordings)
     snapshot = None if schedule.start == "fresh" else Snapshot.open(arguments.schedule.parent / schedule.start)
     path = arguments.out or arguments.schedule.with_suffix(".hbundle")
     bundle = make_bundle(
         schedule,
-        open_store_for(schedule, arguments.recordings),
+        store,
         path.with_suffix(".work"),
         catalogue=Catalogue.load(*arguments.catalogue),
         snapshot=snapshot,

@@ -13,9 +13,9 @@ from tqdm import tqdm
 from holdover.catalogue import Catalogue
 from holdover.coverage import find_lock, read_lock
 from holdover.explore.corpus import Corpus, CorpusReplay, replay_corpus
-from holdover.explore.schedule import Schedule
 from holdover.explore.walk import make_scratch_directory
 from holdover.explore.witness import Candidate, ReachResult, Witnesses, measure_reach, select_witnesses, trim_candidate
+from holdover.harness.schedule import Schedule
 from holdover.recording import RecordingStore
 
 

@@ -28,7 +28,7 @@ from holdover.cli.options import (
 )
 from holdover.coverage import CoverageCollector
 from holdover.harness.cycle import CycleResult, run_cycle
-from holdover.harness.schedule import DEFAULT_SCHEDULE, read_schedule
+from holdover.harness.schedule import DEFAULT_SCHEDULE, Schedule, open_store_for, read_schedule
 from holdover.harness.subject import Plan, resolve_factory
 from holdover.model.spelling import suggest_spelling
 from holdover.recording import RecordingError, RecordingStore, bundled_store
@@ -53,7 +53,12 @@ def add_parser(verbs: Any) -> None:
         "--from", dest="first", metavar="DAY", help="the first trading day, YYYY-MM-DD; default: the first one recorded"
     )
     parser.add_argument("--days", type=int, metavar="N", help="the number of consecutive days; default: all recorded")
-    parser.add_argument("--schedule", type=Path, metavar="FILE", help="a schedule, JSON; default: a restart every day")
+    parser.add_argument(
+        "--schedule",
+        type=Path,
+        metavar="FILE",
+        help="a schedule, JSON, on its own days unless an option names others; default: two cuts and a kill every day",
+    )
     add_seed_option(parser)
     add_fault_option(parser)
     parser.add_argument(
@@ -63,19 +68,21 @@ def add_parser(verbs: Any) -> None:
     add_out_option(parser, "out/cycle", "journals, snapshots and the report")
     parser.add_argument("--state-cov", type=Path, metavar="FILE", help="write the state coverage of the runs to FILE")
     add_json_option(parser)
+    parser.set_defaults(subject=None, seed=None)  # without the option the schedule decides
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the cycle; returns 0 holds, 1 breach, 3 undecided."""
-    store = RecordingStore(arguments.recordings) if arguments.recordings else bundled_store()
-    symbols = select_symbols(store, arguments.instrument)
-    days = select_days(store, symbols, arguments.first, arguments.days)
     schedule = read_schedule(arguments.schedule) if arguments.schedule else DEFAULT_SCHEDULE
-    factory = resolve_factory(arguments.subject)
+    store, symbols, days = select_recordings(arguments, schedule)
+    subject = arguments.subject or schedule.subject
+    seed = schedule.seed if arguments.seed is None else arguments.seed
+    faults = list(dict.fromkeys([*schedule.faults, *arguments.fault]))
+    factory = resolve_factory(subject)
     catalogue = Catalogue.load(*arguments.catalogue)
     metas = [store.get(symbol, day).meta for day in days for symbol in symbols]
     factory(
-        Plan(days=metas, seed=arguments.seed, faults=tuple(arguments.fault))
+        Plan(days=metas, seed=seed, faults=tuple(faults), settings=dict(schedule.settings))
     )  # reports unknown faults before the run
     arms = ("carried", "fresh") if arguments.arm == "both" else (arguments.arm,)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -93,10 +100,10 @@ def run(arguments: argparse.Namespace) -> int:
             symbols,
             days,
             arguments.out,
-            subject=arguments.subject,
+            subject=subject,
             schedule=schedule,
-            seed=arguments.seed or schedule.seed,
-            faults=arguments.fault,
+            seed=seed,
+            faults=faults,
             arms=arms,
             catalogue=catalogue,
             progress=progress,
@@ -115,6 +122,18 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(cycle_text(result, str(report), seconds))
     return exit_code(result)
+
+
+def select_recordings(arguments: argparse.Namespace, schedule: Schedule) -> tuple[RecordingStore, list[str], list[str]]:
+    """Return the store, the instruments and the days: those of the options, else those that the schedule names.
+
+    Raises `RecordingError` for what is not recorded, and `ScheduleError` for a recording with another digest.
+    """
+    if schedule.recordings and not (arguments.instrument or arguments.first or arguments.days is not None):
+        return open_store_for(schedule, arguments.recordings), schedule.symbols, schedule.days
+    store = RecordingStore(arguments.recordings) if arguments.recordings else bundled_store()
+    symbols = select_symbols(store, arguments.instrument)
+    return store, symbols, select_days(store, symbols, arguments.first, arguments.days)
 
 
 def exit_code(result: CycleResult) -> int:

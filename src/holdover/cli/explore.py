@@ -30,11 +30,11 @@ from holdover.cli.options import (
 )
 from holdover.explore.corpus import Corpus
 from holdover.explore.pairs import SECOND_KINDS
-from holdover.explore.player import PlayResult, play
 from holdover.explore.pool import connect_dask, make_process_pool
-from holdover.explore.schedule import read_schedule
 from holdover.explore.sweep import SweepResult, schedule_from_result, sweep, sweep_pairs
 from holdover.explore.walk import ALL_KINDS, SweepSpec, open_recordings
+from holdover.harness.player import PlayResult, play
+from holdover.harness.schedule import read_schedule
 from holdover.harness.snapshot import Snapshot
 from holdover.harness.subject import Plan, SubjectError, resolve_factory
 from holdover.model.spelling import suggest_spelling

@@ -29,12 +29,11 @@ from holdover.coverage.lock import LOCK_NAME
 from holdover.desk.faults import FAULTS
 from holdover.explore.corpus import Corpus
 from holdover.explore.fault_table import DETECTION_METHODS, FaultRow, FaultRowStore, FaultTable
-from holdover.explore.player import open_store_for
-from holdover.explore.schedule import KINDS, Schedule, read_schedule
 from holdover.explore.search import SEARCH_KINDS, Search, SearchResult
 from holdover.explore.shrink import Shrinker, ShrinkResult, render_pytest, shorten_from_snapshot
 from holdover.explore.walk import make_scratch_directory
 from holdover.explore.witness import Witnesses
+from holdover.harness.schedule import KINDS, Schedule, load_schedule, read_schedule
 from holdover.harness.subject import Plan, resolve_factory
 from holdover.model.spelling import suggest_spelling
 from holdover.recording import RecordingStore, bundled_store
@@ -334,8 +333,7 @@ def run_shrink(arguments: argparse.Namespace) -> int:
 
     Raises `NotFailingError` (exit code 2) when it does not fail.
     """
-    schedule = read_schedule(arguments.schedule)
-    store = open_store_for(schedule, arguments.recordings)
+    schedule, store = load_schedule(arguments.schedule, arguments.recordings)
     catalogue = Catalogue.load(*arguments.catalogue)
     with tqdm(total=arguments.plays, unit="play", disable=None, file=sys.stderr, leave=False) as bar:
 
@@ -410,10 +408,8 @@ def run_corpus(arguments: argparse.Namespace) -> int:
     problems: list[str] = []
     not_at_hand: list[str] = []
     if arguments.what == "add" and arguments.witness:
-        schedule = read_schedule(arguments.schedule)
-        counts = save_new_witnesses(
-            corpus, [schedule], open_store_for(schedule, arguments.recordings), catalogue, lock=arguments.lock
-        )
+        schedule, schedule_store = load_schedule(arguments.schedule, arguments.recordings)
+        counts = save_new_witnesses(corpus, [schedule], schedule_store, catalogue, lock=arguments.lock)
         if not counts["new"]:
             raise ValueError(f"{arguments.schedule.name}: every cell that it reaches has a witness already")
     elif arguments.what == "add":

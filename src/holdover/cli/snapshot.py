@@ -12,7 +12,8 @@ from holdover.catalogue import Catalogue
 from holdover.cli.commands import add_command, add_subcommands, add_verb
 from holdover.cli.cycle import select_symbols
 from holdover.cli.options import add_json_option, add_recordings_option, add_subject_option
-from holdover.harness.schedule import DEFAULT_SCHEDULE, perform_operation
+from holdover.harness.player import Player
+from holdover.harness.schedule import DEFAULT_SCHEDULE, bind_schedule
 from holdover.harness.session import Session, SessionConfig
 from holdover.harness.snapshot import Snapshot, SnapshotInfo, SnapshotStore, compare_snapshots, take_snapshot
 from holdover.harness.subject import resolve_factory
@@ -120,8 +121,8 @@ def _take(arguments: argparse.Namespace, store: SnapshotStore) -> int:
         resolve_factory(arguments.subject), recordings, [symbol], arguments.work, SessionConfig(days=[day])
     )
     try:
-        for operation in DEFAULT_SCHEDULE.every_day:
-            perform_operation(session, operation, day=day)
+        schedule = bind_schedule(DEFAULT_SCHEDULE, recordings, [symbol], [day])
+        Player(schedule, recordings, arguments.work, session=session).play_day(0, day)
         snapshot = take_snapshot(session, redact=arguments.redact, subject=arguments.subject)
     finally:
         session.close()

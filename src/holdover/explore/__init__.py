@@ -1,7 +1,18 @@
-"""Exploration: schedules, the sweep over every point of a day, search, shrinking, the corpus."""
+"""Exploration: the sweep over every point of a day, search, shrinking, the corpus; schedules come from the harness."""
 
-from holdover.explore.player import Player, PlayResult, open_store_for, play
-from holdover.explore.schedule import Operation, RecordedDay, Schedule, ScheduleError, make_schedule, read_schedule
+from holdover.harness.player import Player, PlayResult, play
+from holdover.harness.schedule import (
+    Operation,
+    RecordedDay,
+    Schedule,
+    ScheduleError,
+    bind_schedule,
+    decode_schedule,
+    load_schedule,
+    make_schedule,
+    open_store_for,
+    read_schedule,
+)
 
 __all__ = [
     "ScheduleError",
@@ -10,6 +21,9 @@ __all__ = [
     "Player",
     "RecordedDay",
     "Schedule",
+    "bind_schedule",
+    "decode_schedule",
+    "load_schedule",
     "play",
     "read_schedule",
     "make_schedule",

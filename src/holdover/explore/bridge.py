@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from holdover.catalogue import Catalogue
 from holdover.explore.corpus import Corpus
-from holdover.explore.schedule import KINDS, MESSAGE_OPERATIONS, Operation, Schedule, make_schedule
+from holdover.harness.schedule import DRAWN_KINDS, KINDS, MESSAGE_OPERATIONS, Operation, Schedule, make_schedule
 from holdover.recording import RecordingStore
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def schedules(
     symbols: Sequence[str],
     days: Sequence[str],
     *,
-    kinds: Sequence[str] = tuple(KINDS),
+    kinds: Sequence[str] = DRAWN_KINDS,
     max_operations: int = 4,
     position_max: int = 3000,
     catalogue: Catalogue | None = None,

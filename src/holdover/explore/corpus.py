@@ -21,13 +21,15 @@ from typing import Final
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.explore.player import failure_marks, play
-from holdover.explore.schedule import Schedule, ScheduleError, read_schedule
 from holdover.explore.witness import Witnesses, measure_reach
+from holdover.harness.player import failure_marks, play
+from holdover.harness.schedule import Schedule, ScheduleError, read_schedule
 from holdover.recording import RecordingError, RecordingStore, bundled_store
 from holdover.runtime.files import write_whole
 
 _INDEX_FILE: Final = "corpus.json"
+VERSION: Final = 2
+"""The version of the list; its digests are of schedules in version 2."""
 WITNESSES_FILE: Final = "witnesses.jsonl"
 
 
@@ -75,14 +77,16 @@ class Corpus:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         path = directory / _INDEX_FILE
-        self._index = _CorpusIndex(corpus=1)
+        self._index = _CorpusIndex(corpus=VERSION)
         if path.exists():
             try:
                 self._index = msgspec.json.decode(path.read_bytes(), type=_CorpusIndex)
             except (msgspec.MsgspecError, OSError) as problem:
                 raise CorpusError(f"{path}: not the list of a corpus: {problem}") from problem
-            if self._index.corpus != 1:
-                raise CorpusError(f"{path}: written in version {self._index.corpus}, this Holdover reads version 1")
+            if self._index.corpus != VERSION:
+                raise CorpusError(
+                    f"{path}: written in version {self._index.corpus}, this Holdover reads version {VERSION}"
+                )
 
     @property
     def entries(self) -> dict[str, CorpusEntry]:

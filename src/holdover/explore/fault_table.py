@@ -25,15 +25,15 @@ import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.desk.faults import FAULTS
-from holdover.explore.player import play
-from holdover.explore.schedule import Operation, Schedule, make_schedule
+from holdover.explore.judge import TrialResult
 from holdover.explore.search import Search, SearchResult, failure_marks
 from holdover.explore.shrink import NotFailingError, Shrinker
 from holdover.explore.sweep import schedule_from_result, sweep
-from holdover.explore.trial import TrialResult
 from holdover.explore.walk import SweepSpec
 from holdover.harness import resolve_factory
 from holdover.harness.cycle import run_cycle
+from holdover.harness.player import play
+from holdover.harness.schedule import Operation, Schedule, make_schedule
 from holdover.recording import RecordingStore
 from holdover.runtime.files import write_whole
 
@@ -224,7 +224,7 @@ class FaultTable:
                 progress(f"{name}: shrinking what {method} found")
                 shrunk = self._shrink(schedule)
                 cell.operations = len(shrunk.operations)
-                cell.found_by = _invariant_names([shrunk.expect or cell.found_by, *cell.found_by.split(", ")])
+                cell.by = _invariant_names([shrunk.expect or cell.by, *cell.by.split(", ")])
                 if row.schedule is None or len(shrunk.operations) < len(row.schedule.operations):
                     row.schedule = shrunk
             cell.budget_s = self.budget_s if method in ("sweep", "search") else 0.0
@@ -286,7 +286,7 @@ class FaultTable:
         return FaultCell(is_found=bool(by), found_by=", ".join(by[:6]), runs=1), None
 
     def _sweep(self, name: str) -> tuple[FaultCell, Schedule | None]:
-        """Play the days as they are, sweep the start of the first day, play the declared stories, and sweep all days.
+        """Play the days as they are, sweep the start of the first day, play the declared stories, then sweep all.
 
         The first breach ends it.
         """

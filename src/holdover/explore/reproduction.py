@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.explore.player import Player, play
-from holdover.explore.schedule import Schedule
 from holdover.explore.shrink import render_pytest
+from holdover.harness.player import Player, play
+from holdover.harness.schedule import Schedule, ScheduleError, bind_schedule, decode_schedule
 from holdover.harness.snapshot import Snapshot
 from holdover.recording import RecordingStore
 from holdover.runtime.bundle import (
@@ -62,6 +62,7 @@ def make_bundle(
 ) -> Bundle | None:
     """Play a schedule to its first breach and return a bundle of it; None when nothing is breached."""
     rules = rules or RedactionRules.with_defaults()
+    schedule = bind_schedule(schedule, store)
     player = Player(
         schedule, store, directory, catalogue=catalogue, snapshot=snapshot, journal=False, scratch=True, to_breach=True
     )
@@ -102,8 +103,8 @@ def reproduce(bundle: Bundle, directory: Path, *, catalogue: Catalogue) -> Repro
             same_catalogue=same_catalogue,
         )
     try:
-        schedule = msgspec.json.decode(bundle.parts[_SCHEDULE], type=Schedule)
-    except msgspec.MsgspecError as problem:
+        schedule = decode_schedule(bundle.parts[_SCHEDULE], _SCHEDULE)
+    except ScheduleError as problem:
         raise BundleError(f"the bundle's schedule cannot be read: {problem}") from problem
     if directory.exists():
         shutil.rmtree(directory)

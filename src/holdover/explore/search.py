@@ -23,14 +23,14 @@ from typing import Any, Final
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.explore.player import Player, failure_marks, make_session, play
-from holdover.explore.schedule import KINDS, MESSAGE_OPERATIONS, Operation, Schedule, make_schedule
 from holdover.explore.witness import CellNames, truncate_schedule
 from holdover.harness import Session, disk
+from holdover.harness.player import Player, failure_marks, make_session, play
+from holdover.harness.schedule import DRAWN_KINDS, KINDS, MESSAGE_OPERATIONS, Operation, Schedule, make_schedule
 from holdover.recording import RecordingStore
 
-SEARCH_KINDS: Final[tuple[str, ...]] = tuple(KINDS)
-"""Every kind of operation; each group of bursts uses some of them."""
+SEARCH_KINDS: Final[tuple[str, ...]] = DRAWN_KINDS
+"""Every kind that a search draws; each group of bursts uses some of them."""
 
 _ARCHIVE_MAX: Final = 160
 _SECOND_NS: Final = 1_000_000_000
@@ -185,12 +185,16 @@ class Search:
         """Play known schedules and archive the states that they reach; call it before the first burst.
 
         Schedules on other instruments or days are skipped. A schedule that ends during a day is archived as it is
-        there.
+        there. A template is played on the days of the search.
         """
         if not self.archive:
             self._build_initial_states()
         assert self._initial_state is not None
-        for schedule in schedules:
+        for known_schedule in schedules:
+            schedule = known_schedule
+            if not schedule.recordings:
+                schedule = schedule.replace(recordings=self.base_schedule.recordings)
+            schedule = schedule.expand()
             days = self.base_schedule.days[: len(schedule.days)]
             if (schedule.symbols, schedule.days, schedule.subject) != (
                 self.base_schedule.symbols,
@@ -209,6 +213,7 @@ class Search:
             self._rollback(self._initial_state)
             player = self._make_player(operations, second, day)
             play_result = player.play()
+            operations = player.resolved_schedule().operations
             if play_result.mark:
                 self._confirm(operations, play_result.crash)
                 self._take_new_cells()

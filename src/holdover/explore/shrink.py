@@ -20,8 +20,8 @@ from typing import Any, Final
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.explore.player import Player, PlayResult, failure_marks, play
-from holdover.explore.schedule import Operation, Schedule
+from holdover.harness.player import Player, PlayResult, failure_marks, play
+from holdover.harness.schedule import Operation, Schedule, bind_schedule
 from holdover.harness.snapshot import Snapshot, take_snapshot
 from holdover.harness.subject import Plan, resolve_factory
 from holdover.recording import RecordingStore
@@ -73,6 +73,7 @@ class Shrinker:
     ) -> None:
         self.store, self.directory, self.plays_max, self.progress = store, directory, plays_max, progress
         self.catalogue = catalogue or Catalogue.load()
+        schedule = bind_schedule(schedule, store)
         self.plays = 0
         self._outcomes: dict[str, bool] = {}
         self._explanation_text = ""
@@ -262,6 +263,8 @@ def shorten_from_snapshot(
     """
     if schedule.start != "fresh":
         return None
+    if not all(operation.is_plain for operation in schedule.operations):
+        schedule = _resolve_points(schedule, store, directory, catalogue)
     shortener = _SnapshotShortener(schedule, store, directory, catalogue, mark)
     first = shortener.first_fault
     night = min((operation.day for operation in schedule.operations), default=0) > 0
@@ -281,6 +284,16 @@ def shorten_from_snapshot(
     if shortened is not None:
         return shortened
     return _shorten_from_overnight(schedule, store, directory, output_directory, catalogue, mark) if night else None
+
+
+def _resolve_points(schedule: Schedule, store: RecordingStore, directory: Path, catalogue: Catalogue) -> Schedule:
+    """Return a schedule with each operation at the plain point where it happens before the first breach."""
+    player = Player(schedule, store, directory / "resolved", catalogue=catalogue, scratch=True, to_breach=True)
+    try:
+        player.play()
+        return player.resolved_schedule()
+    finally:
+        player.close()
 
 
 class _SnapshotShortener:
@@ -312,7 +325,7 @@ class _SnapshotShortener:
                 self.first_fault = schedule.days.index(session.trade_date), second
                 player.end_at = self.first_fault[0], second + 1
 
-        player.on_begin, player.on_operation = clear_reached, note_first_operation
+        player.on_begin, player.operations.on_operation = clear_reached, note_first_operation
         player.on_point = lambda at: (
             reached.append((player.session.clock.now_ns, at)) if self.first_fault is None else None
         )
@@ -437,10 +450,10 @@ def render_pytest(schedule: Schedule, explanation: str) -> str:
     body = schedule.encode().decode()
     story = "\n".join(f"    {line}" for line in schedule.describe())
     return (
-        f"from pathlib import Path\n\nimport msgspec\n\nfrom holdover.explore import Schedule, play\n\n"
+        f"from pathlib import Path\n\nfrom holdover.explore import decode_schedule, play\n\n"
         f'SCHEDULE = r"""{body}"""\n\n\n'
         f"def test_{name}(tmp_path: Path) -> None:\n"
         f'    """{explanation.splitlines()[0] if explanation else schedule.name}\n\n{story}\n    """\n'
-        f"    schedule = msgspec.json.decode(SCHEDULE, type=Schedule)\n"
+        f"    schedule = decode_schedule(SCHEDULE.encode())\n"
         f"    assert play(schedule, tmp_path / 'run').mark == ''\n"
     )

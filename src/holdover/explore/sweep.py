@@ -25,9 +25,9 @@ from typing import Final
 
 import msgspec
 
-from holdover.explore.pairs import PairRunner, split_crossings
-from holdover.explore.schedule import Schedule, make_schedule
-from holdover.explore.trial import TrialResult, TrialRunner, run_trials
+from holdover.explore.judge import TrialResult
+from holdover.explore.pairs import SecondFaults, split_crossings
+from holdover.explore.trial import run_trials
 from holdover.explore.walk import (
     ALL_KINDS,
     KIND_GROUPS,
@@ -38,6 +38,7 @@ from holdover.explore.walk import (
     overnight_snapshot,
     survey_day,
 )
+from holdover.harness.schedule import Schedule, make_schedule
 from holdover.harness.snapshot import Snapshot
 
 _PIECES_MIN: Final = 8
@@ -175,7 +176,7 @@ def run_piece(encoded_spec: bytes, day_map: bytes, snapshot: bytes, low: int, hi
             msgspec.msgpack.decode(day_map, type=DayMap),
             low,
             high,
-            PairRunner if sweep_spec.pairs else TrialRunner,
+            SecondFaults(sweep_spec) if sweep_spec.pairs else None,
         )
     finally:
         shutil.rmtree(work_directory, ignore_errors=True)
@@ -218,6 +219,17 @@ def _summarize_piece(low: int, high: int, results: Iterable[TrialResult], earlie
     )
 
 
+LOG_VERSION: Final = 2
+"""The version of the log of finished pieces."""
+
+
+class _PieceLogHead(msgspec.Struct, frozen=True):
+    """The first line of the log: its version, and the key of the sweep that it belongs to."""
+
+    sweep: int
+    key: str
+
+
 class PieceLog:
     """The log of finished pieces, one JSON object a line, synced; an interrupted sweep continues from it."""
 
@@ -230,7 +242,7 @@ class PieceLog:
         else:
             part = path.with_name(path.name + ".writing")
             with open(part, "wb") as file:
-                file.write(msgspec.json.encode({"sweep": key}) + b"\n")
+                file.write(msgspec.json.encode(_PieceLogHead(LOG_VERSION, key)) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
@@ -238,10 +250,17 @@ class PieceLog:
     def _read(self, key: str) -> None:
         lines = self.path.read_bytes().split(b"\n")
         try:
-            head = msgspec.json.decode(lines[0])["sweep"]
+            content = msgspec.json.decode(lines[0])
+            version = 1 if isinstance(content["sweep"], str) else content["sweep"]
+            if version != LOG_VERSION:
+                raise SweepError(
+                    f"{self.path}: written in version {version}, this Holdover reads version {LOG_VERSION}; "
+                    f"name another --out, or take it away with --fresh"
+                )
+            head = msgspec.convert(content, _PieceLogHead)
         except (msgspec.MsgspecError, KeyError, TypeError) as problem:
             raise SweepError(f"{self.path}: not the log of a sweep; name another --out") from problem
-        if head != key:
+        if head.key != key:
             raise SweepError(
                 f"{self.path}: belongs to another sweep (other days, kinds, catalogue or subject); "
                 f"name another --out, or take it away with --fresh"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdover.catalogue import Catalogue
-from holdover.explore.player import Player
-from holdover.explore.schedule import Schedule
 from holdover.harness.cycle import Arm, CycleBreach, CycleResult, DayObserver, DayRun
+from holdover.harness.player import Player
+from holdover.harness.schedule import Schedule
 from holdover.model import Record
 from holdover.recording import RecordingStore
 from holdover.runtime import Breach
@@ -22,6 +22,8 @@ def build_timeline(schedule: Schedule, store: RecordingStore, directory: Path, c
     counts: list[tuple[int, int, int]] = []
 
     def begin_day() -> None:
+        if arm.days and arm.days[-1].trade_date == session.trade_date:
+            return
         run = DayRun(session.trade_date, *session.hours(), 0, 0, 0, 0, 0, 0)
         arm.days.append(run)
         watches.append(DayObserver(session, run))
@@ -30,6 +32,7 @@ def build_timeline(schedule: Schedule, store: RecordingStore, directory: Path, c
         )
 
     def record_mutation(subsystem: str, record: Record) -> None:
+        begin_day()  # the subject records before `on_begin` is called, when it starts on carried state
         watches[-1].record(subsystem, record)
 
     def breached(breach: Breach) -> None:

@@ -4,11 +4,10 @@ A kill is tried inside the process. The runner sets the running subject aside in
 starts a new one on a copy of the disk at that instant, follows it, rolls everything back and continues the
 walk. A fault that the running subject itself has to handle (a dropped link, a lost message, a clean stop) is
 tried in a fork, which continues from inside that call; the disk is restored when the fork ends. A subject
-without `isolated`, which means that two instances cannot share a process, is tried in forks only.
+without `is_isolated`, which means that two instances cannot share a process, is tried in forks only.
 
-A trial ends when its state equals that of the undisturbed day (*transparent*), when an invariant or an oracle
-fails (*breach*), or at the horizon (*converged*: it agrees with the venue, and the result lists the
-differences).
+`DayWalk` passes the points, `TrialJudge` follows each trial to its verdict, and a `FaultSequence`, when there is
+one, tries a second fault after each first one.
 """
 
 from __future__ import annotations
@@ -17,65 +16,18 @@ import contextvars
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Protocol
 
 import msgspec
 
+from holdover.explore.judge import TrialJudge, TrialResult
 from holdover.explore.pool import exit_with_parent
-from holdover.explore.schedule import Operation
-from holdover.explore.walk import (
-    INSTANT_KINDS,
-    KILL_KINDS,
-    MESSAGE_KINDS,
-    Baseline,
-    DayMap,
-    DayWalk,
-    SweepSpec,
-    measure_baseline,
-)
+from holdover.explore.walk import INSTANT_KINDS, KILL_KINDS, MESSAGE_KINDS, DayMap, DayWalk, SweepSpec
 from holdover.harness import disk, resolve_factory
+from holdover.harness.schedule import Operation, PointKind
 from holdover.harness.snapshot import Snapshot
-from holdover.model import Order, Position
-
-VERDICTS: Final = ("transparent", "converged", "breach", "unknown")
-_IDEMPOTENCE_INTERVAL: Final = 20
-
-
-class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The result of one trial: the point, the fault and the verdict.
-
-    `number` is the number of the point; `at` and `n` name it as a schedule does. `oracle` names the check that
-    failed: `catalogue`, `convergence`, `idempotence`, `crash`, `rejoin`. `same_as` is the kind whose trial had
-    the same disk image. `second` is the second fault of a pair; its day counts from the swept one.
-    """
-
-    number: int
-    kind: str
-    at: str
-    n: int
-    time_ns: int
-    verdict: str
-    oracle: str = ""
-    invariant: str = ""
-    subsystem: str = ""
-    explanation: str = ""
-    rejoined_ns: int = 0
-    is_proved: bool = False
-    same_as: str = ""
-    second: Operation | None = None
-
-    @property
-    def kind_name(self) -> str:
-        """Return the kind; for a pair, both kinds."""
-        return self.kind if self.second is None else f"{self.kind}+{self.second.do}"
-
-    def operations(self, day: int) -> list[Operation]:
-        """Return the operations of a schedule that repeats the trial."""
-        first = Operation(day=day, at=self.at, n=self.n, do=self.kind)  # type: ignore[arg-type]
-        return (
-            [first] if self.second is None else [first, msgspec.structs.replace(self.second, day=day + self.second.day)]
-        )
 
 
 class ForkAnswer(msgspec.Struct, array_like=True):
@@ -85,16 +37,53 @@ class ForkAnswer(msgspec.Struct, array_like=True):
     cells: list[tuple[str, int]]
 
 
-class TrialRunner(DayWalk):
-    """Walks the day again and tries the requested kinds at the points from `low` up to but not including `high`."""
+class FaultSequence(Protocol):
+    """Continues a trial after its first fault, as `pairs.SecondFaults` does."""
+
+    def attach(self, runner: TrialRunner) -> None:
+        """Take the runner whose trials it continues."""
+
+    def branch(self) -> AbstractContextManager[None]:
+        """Return a context in which a first kill counts points of its own, on their own results."""
+
+    def on_enter(self, operation: Operation, number: int) -> None:
+        """Called when a fault happens."""
+
+    def follow_first(self, operation: Operation, number: int) -> list[TrialResult]:
+        """Follow the subject after the first fault and return the results of the second ones."""
+
+    def on_point(self, point_kind: PointKind, classes: dict[str, bool]) -> None:
+        """Called at each point after a first fault."""
+
+
+class ForkTask(msgspec.Struct, frozen=True):
+    """The fault of a forked child, the number of its point, and the pipe of its answer."""
+
+    operation: Operation
+    number: int
+    pipe: int
+
+
+class TrialRunner:
+    """Walks the day again and tries the requested kinds at the points from `low` up to but not including `high`.
+
+    `level` is how many faults the present branch has had, `level_max` how many a trial has.
+    """
 
     def __init__(
-        self, spec: SweepSpec, directory: Path, snapshot: Snapshot | None, day_map: DayMap, low: int, high: int
+        self,
+        spec: SweepSpec,
+        directory: Path,
+        snapshot: Snapshot | None,
+        day_map: DayMap,
+        low: int,
+        high: int,
+        sequence: FaultSequence | None = None,
     ) -> None:
-        super().__init__(spec, directory, snapshot)
-        self.day_map, self.low, self.high = day_map, low, high
-        self.baselines = {baseline.time_ns: baseline for baseline in day_map.baselines}
-        self.grid_times_ns = [baseline.time_ns for baseline in day_map.baselines]
+        self.walk = DayWalk(spec, directory, snapshot)
+        self.spec, self.directory, self.session = spec, directory, self.walk.session
+        self.judge = TrialJudge(self.walk, day_map)
+        self.day_map, self.high = day_map, high
         self.results: list[TrialResult] = []
         self.cells: set[tuple[str, int]] = set()
         self.representatives = {
@@ -109,15 +98,19 @@ class TrialRunner(DayWalk):
             kind for kind in (*INSTANT_KINDS, "disconnect") if kind in spec.kinds and self.is_possible(kind)
         ]
         self.message_kinds = [kind for kind in MESSAGE_KINDS if kind in spec.kinds]
-        self.is_isolated = False
-        self.fork_state: tuple[Operation, int, int] | None = None
-        self._cut_mutation, self._is_fault_pending = 0, False
+        self.allows_isolation, self.is_isolated = True, False
+        self.fork_task: ForkTask | None = None
+        self.level, self.level_max = 0, 1 if sequence is None else 2
+        self.directory_prefix = "trial"
+        self.sequence = sequence
+        self._cut_mutation, self._is_fault_pending, self._unsynced_is_whole = 0, False, False
         self._image: tuple[Any, dict[str, bytes]] = (None, {})
         self._directory_counts: dict[str, int] = {}
-        self.level, self.level_max = 0, 1
-        self.directory_prefix = "trial"
+        if sequence is not None:
+            sequence.attach(self)
 
     def is_possible(self, kind: str) -> bool:
+        """Return whether a kind can happen: a night needs a recorded day after the swept one."""
         return not kind.startswith("overnight") or self.spec.days.index(self.spec.day) + 1 < len(self.spec.days)
 
     def run(self) -> None:
@@ -126,43 +119,44 @@ class TrialRunner(DayWalk):
         In a forked child this never returns; an unexpected exception is sent to the parent as the result.
         """
         try:
-            super().run()
+            self.walk.run(self)
         except BaseException as problem:
-            if self.fork_state is None:
+            task = self.fork_task
+            if task is None:
                 raise
-            operation, number, pipe = self.fork_state
-            self._send_answer(pipe, [self._crash_result(operation, number, problem)])
-        if self.fork_state is not None:
+            self._send_answer(task.pipe, [self.judge.make_crash_result(task.operation, task.number, problem)])
+        if self.fork_task is not None:
             os._exit(1)
 
     # -- points -----------------------------------------------------------------------------------------------------
 
-    def hook(self) -> None:
-        """Observe every event, and each timer before it runs."""
-        super().hook()
+    def on_hook(self) -> None:
+        """Observe each timer before it runs, and ask the subject whether it is isolated."""
         if self.session.subject is not None:
-            self.is_isolated = bool(getattr(self.session.subject, "is_isolated", False))
+            self.is_isolated = self.allows_isolation and bool(getattr(self.session.subject, "is_isolated", False))
         self.session.clock.before_timer = self._fork_at_cuts
 
     def is_over(self) -> bool:
         """Return whether the walk is past the last point of this piece."""
-        return self.number >= self.high
+        return self.walk.position.number >= self.high
 
-    def classes_at(self, point_kind: str) -> dict[str, bool]:
-        """Return nothing: the survey has already determined the classes."""
-        return {}
+    def on_grid_time(self, time_ns: int) -> None:
+        """Do nothing: the baselines are those of the survey."""
 
-    def on_point(self, point_kind: str, classes: dict[str, bool]) -> None:
+    def on_point(self, point_kind: PointKind, classes: dict[str, bool]) -> None:
         """Run the trials of a point."""
-        if self.fork_state is not None and point_kind == "mutation" and self._cut_mutation == self.counts["mutation"]:
+        is_cut = point_kind == "mutation" and self._cut_mutation == self.walk.position.counts["mutation"]
+        if self.fork_task is not None and is_cut:
             self._cut_mutation = 0
-            self.operation_runner.drop_link(self.fork_state[0])
+            self.walk.operation_runner.drop_link(self.fork_task.operation)
             self.session.stop()
         elif self.level == 0:
             self._try_point(point_kind)
+        elif self.sequence is not None and self.level == 1 and not self._is_fault_pending:
+            self.sequence.on_point(point_kind, classes)
 
-    def _try_point(self, point_kind: str) -> None:
-        number = self.number
+    def _try_point(self, point_kind: PointKind) -> None:
+        number = self.walk.position.number
         if number in self.representatives["message"] and point_kind in ("in", "out"):
             self.try_in_forks(self.message_kinds, point_kind, number)
         if point_kind not in ("in", "out"):
@@ -177,9 +171,9 @@ class TrialRunner(DayWalk):
 
     def on_play_returned(self) -> None:
         """In a fork: follow the trial and exit."""
-        if self.fork_state is not None and self._is_fault_pending:
-            operation, number, pipe = self.fork_state
-            self._send_answer(pipe, self.run_in_fork(operation, number))
+        task = self.fork_task
+        if task is not None and self._is_fault_pending:
+            self._send_answer(task.pipe, self.run_in_fork(task.operation, task.number))
 
     def _fork_at_cuts(self) -> None:
         """Before a timer in which the link is dropped at a mutation: fork, and drop it in the child."""
@@ -189,7 +183,7 @@ class TrialRunner(DayWalk):
                     return  # in a fork: the other trials belong to the walk
                 self.try_in_forks(["disconnect"], "mutation", number, n=mutation, cut_at=mutation)
 
-    def try_kills_or_fork(self, kinds: Sequence[str], point_kind: str, number: int) -> None:
+    def try_kills_or_fork(self, kinds: Sequence[str], point_kind: PointKind, number: int) -> None:
         """Try kills inside the process when the subject is isolated, else in forks."""
         if kinds and self.is_isolated:
             self.try_kills(kinds, point_kind, number)
@@ -215,7 +209,8 @@ class TrialRunner(DayWalk):
 
     # -- kills in the process ---------------------------------------------------------------------------------------
 
-    def try_kills(self, kinds: Sequence[str], point_kind: str, number: int) -> None:
+    def try_kills(self, kinds: Sequence[str], point_kind: PointKind, number: int) -> None:
+        """Try kills one after the other in this process; kinds that leave the same disk image share one trial."""
         session = self.session
         before, image = self._image
         signature = disk.directory_signature(session.disk.directory)
@@ -225,7 +220,7 @@ class TrialRunner(DayWalk):
         checkpoint, level, directory = session.trials.checkpoint(), self.level, session.directory
         results_by_kind: dict[str, list[TrialResult]] = {}
         recomputes = session.guard.monitor.recomputes_totals
-        self.unhook()
+        self.walk.unhook()
         session.guard.monitor.recomputes_totals = False
         for kind in kinds:
             same_results = next(
@@ -239,25 +234,33 @@ class TrialRunner(DayWalk):
             if same_results is not None:
                 self.results += [self.copy_as_kind(result, kind) for result in same_results]
                 continue
-            operation = Operation(day=0, at=point_kind, n=self.counts[point_kind], do=kind)  # type: ignore[arg-type]
-            results = contextvars.Context().run(self.try_kill, operation, number, image)
+            operation = Operation(day=0, at=point_kind, n=self.walk.position.counts[point_kind], do=kind)
+            results = contextvars.Context().run(self._try_kill, operation, number, image)
             session.trials.rollback(checkpoint)
             session.host.on_record = None
-            self.level, session.directory = level, directory
+            self._set_level(level)
+            session.directory = directory
             results_by_kind[kind] = results
             self.results += results
         session.guard.monitor.recomputes_totals = recomputes
-        self.hook()
+        self.walk.hook()
 
     def copy_as_kind(self, result: TrialResult, kind: str) -> TrialResult:
-        """Return a copy of a result for a kind that leaves the same disk image."""
-        return msgspec.structs.replace(result, kind=kind, same_as=result.kind)
+        """Return a copy of a result for a kind that leaves the same disk image; it replaces the fault of this level."""
+        if self.level == 0 or result.second is None:
+            return msgspec.structs.replace(result, kind=kind, same_as=result.kind)
+        second = msgspec.structs.replace(result.second, do=kind)
+        return msgspec.structs.replace(result, second=second, same_as=result.second.do)
 
     def _has_same_image(self, kind: str, other_kind: str) -> bool:
         """Return whether two kinds of kill leave the same disk image here, so that one trial covers both."""
         return kind == "kill-unsynced" and other_kind == "kill" and self._unsynced_is_whole
 
-    def try_kill(self, operation: Operation, number: int, image: dict[str, bytes]) -> list[TrialResult]:
+    def _try_kill(self, operation: Operation, number: int, image: dict[str, bytes]) -> list[TrialResult]:
+        with nullcontext() if self.sequence is None or self.level else self.sequence.branch():
+            return self._kill_and_follow(operation, number, image)
+
+    def _kill_and_follow(self, operation: Operation, number: int, image: dict[str, bytes]) -> list[TrialResult]:
         session = self.session
         # Use a new directory: when an earlier subject's database connection is collected, it removes its write-ahead
         # log by name, and that must not be the log of this trial.
@@ -274,34 +277,51 @@ class TrialRunner(DayWalk):
                 disk.write_image(image, probe)
                 disk.lose_unsynced(probe, session.disk.synced)
                 self._unsynced_is_whole = _without_shm_files(disk.read_image(probe)) == _without_shm_files(image)
-            self.enter_branch(operation, number)
+            self._enter_branch(operation, number)
             if operation.do == "overnight-down":
                 session.directory = self._make_directory("night")
                 self._run_overnight(operation)
             else:
                 session.restart(operation.do, during=5)
-            return self.follow_fault(operation, number)
+            return self._follow_fault(operation, number)
         except Exception as problem:
-            return [self._crash_result(operation, number, problem)]
+            return [self.judge.make_crash_result(operation, number, problem)]
 
-    def enter_branch(self, operation: Operation, number: int) -> None:
+    def _enter_branch(self, operation: Operation, number: int) -> None:
         """Mark that the fault happens: from here on the run differs from the undisturbed day."""
-        self.level += 1
+        if self.level >= self.level_max:
+            raise RuntimeError(f"a trial of {self.level_max} faults has another one: {operation!r}")
+        self._set_level(self.level + 1)
+        if self.sequence is not None:
+            self.sequence.on_enter(operation, number)
 
-    def follow_fault(self, operation: Operation, number: int) -> list[TrialResult]:
+    def _set_level(self, level: int) -> None:
+        """Set how many faults have happened. Only the survey and a branch after a first fault have to find classes."""
+        self.level = level
+        self.walk.is_classifying = level == 1 and self.level_max > 1
+
+    def _follow_fault(self, operation: Operation, number: int) -> list[TrialResult]:
         """Follow the subject after the fault and return the results."""
-        return [self.follow(operation, number)]
+        if self.sequence is not None and self.level < self.level_max:
+            return self.sequence.follow_first(operation, number)
+        return [self.judge.follow(operation, number)]
 
     # -- trials in a fork -------------------------------------------------------------------------------------------
 
-    def try_in_forks(self, kinds: Sequence[str], point_kind: str, number: int, *, n: int = 0, cut_at: int = 0) -> None:
+    def try_in_forks(
+        self, kinds: Sequence[str], point_kind: PointKind, number: int, *, n: int = 0, cut_at: int = 0
+    ) -> None:
+        """Try kinds one after the other, each in a fork; with `cut_at` it happens at that mutation.
+
+        Returns in the child too, which continues the walk up to `on_play_returned`.
+        """
         saved_disk = (
             disk.DirectoryCheckpoint(self.session.disk.directory, self.directory / f"held-{self.level}")
             if kinds
             else None
         )
         for kind in kinds:
-            operation = Operation(day=0, at=point_kind, n=n or self.counts[point_kind], do=kind)  # type: ignore[arg-type]
+            operation = Operation(day=0, at=point_kind, n=n or self.walk.position.counts[point_kind], do=kind)
             read, write = os.pipe()
             parent = os.getpid()
             child = os.fork()
@@ -322,21 +342,21 @@ class TrialRunner(DayWalk):
                 self.cells.update(answer.cells)
             else:
                 self.results.append(
-                    self.make_result(operation, number, "unknown", oracle="crash", explanation="the fork died")
+                    self.judge.make_result(operation, number, "unknown", oracle="crash", explanation="the fork died")
                 )
 
     def _begin_fork(self, operation: Operation, number: int, pipe: int, cut_at: int) -> None:
         session = self.session
-        self.fork_state = (operation, number, pipe)
+        self.fork_task = ForkTask(operation, number, pipe)
         self.results = []
         session.guard.monitor.recomputes_totals = False
-        self.enter_branch(operation, number)
+        self._enter_branch(operation, number)
         self._is_fault_pending = True
         if cut_at:
             self._cut_mutation = cut_at
             return
         if operation.do in MESSAGE_KINDS:
-            self.operation_runner.apply_to_message(operation, operation.at)
+            self.walk.operation_runner.apply_to_message(operation, operation.at)
             session.stop()
             return
         self._send_answer(pipe, contextvars.Context().run(self.run_in_fork, operation, number))
@@ -352,9 +372,9 @@ class TrialRunner(DayWalk):
         session = self.session
         self._is_fault_pending = False
         if self.level == self.level_max:
-            self.unhook()
+            self.walk.unhook()
         elif operation.at != "instant":
-            self.counts["instant"] += 1  # the instant in which the fault happened
+            self.walk.position.counts["instant"] += 1  # the instant in which the fault happened
         session.directory = self._make_directory("fork")
         try:
             if operation.do in KILL_KINDS:
@@ -370,10 +390,10 @@ class TrialRunner(DayWalk):
             elif operation.do in ("overnight", "overnight-down"):
                 self._run_overnight(operation)
             elif operation.do == "disconnect" and operation.at == "instant":
-                self.operation_runner.drop_link(operation)
-            return self.follow_fault(operation, number)
+                self.walk.operation_runner.drop_link(operation)
+            return self._follow_fault(operation, number)
         except Exception as problem:
-            return [self._crash_result(operation, number, problem)]
+            return [self.judge.make_crash_result(operation, number, problem)]
 
     def _make_directory(self, name: str) -> Path:
         """Return an empty directory for the files of a trial, so that the backup of the walk is not changed."""
@@ -384,173 +404,20 @@ class TrialRunner(DayWalk):
 
     def _run_overnight(self, operation: Operation) -> None:
         session = self.session
-        self.unhook()
+        self.walk.unhook()
         if operation.do == "overnight-down" and session.subject is not None:
             session.trials.discard_subject()
         session.end(immediately=True)
         session.overnight()
         session.begin()
         if self.level < self.level_max:
-            self.counts = dict.fromkeys(self.counts, 0)
-            self.hook()
-
-    # -- following --------------------------------------------------------------------------------------------------
-
-    def follow(self, operation: Operation, number: int) -> TrialResult:
-        """Run on until the trial rejoins the undisturbed day, fails, or reaches the horizon."""
-        session = self.session
-        if session.trade_date != self.spec.day:
-            session.play(max(session.hours()[0], session.clock.now_ns) + self.spec.convergence_timeout_ns)
-            return self.make_judged_result(
-                operation, number, "converged", f"the next day began on what {self.spec.day} left"
-            )
-        began_ns = session.clock.now_ns
-        horizon_ns = began_ns + self.spec.horizon_ns
-        quiet = False
-        differs = "the day was over before it could rejoin"
-        for time_ns in [grid_time_ns for grid_time_ns in self.grid_times_ns if grid_time_ns > began_ns]:
-            session.play(time_ns)
-            if session.guard.breaches:
-                return self.make_judged_result(operation, number, "breach", "")
-            base = self.baselines[time_ns]
-            if base.state and self.state_sum.compute(session) == base.state:
-                return self._check_rejoined(operation, number, time_ns)
-            if session.link.is_quiet and not quiet:
-                quiet = True
-                differs = self._baseline_difference(base)
-            if not quiet and time_ns > began_ns + self.spec.convergence_timeout_ns:
-                return self.make_result(
-                    operation,
-                    number,
-                    "breach",
-                    oracle="convergence",
-                    explanation=f"not quiet {self.spec.convergence_timeout_ns // 1_000_000_000} s after it",
-                )
-            if time_ns >= horizon_ns:
-                break
-        if _is_sampled(number, operation.do, self.spec.prove_every):
-            session.play(self.grid_times_ns[-1])
-        return self.make_judged_result(operation, number, "converged", differs)
-
-    def _check_rejoined(self, operation: Operation, number: int, time_ns: int) -> TrialResult:
-        session = self.session
-        if operation.do in KILL_KINDS and _is_sampled(number, f"{operation.do} again", _IDEMPOTENCE_INTERVAL):
-            after = [grid_time_ns for grid_time_ns in self.grid_times_ns if grid_time_ns > time_ns][:1]
-            if after:
-                session.restart("kill" if operation.do == "kill" else "clean")
-                session.play(after[0])
-                if self.state_sum.compute(session) != self.baselines[after[0]].state:
-                    return self.make_result(
-                        operation,
-                        number,
-                        "breach",
-                        oracle="idempotence",
-                        explanation="restarted once more, it is not what it was after the first restart",
-                    )
-        proved = False
-        if _is_sampled(number, operation.do, self.spec.prove_every):
-            proved = True
-            session.play(self.grid_times_ns[-1])
-            if session.guard.breaches:
-                return self.make_judged_result(operation, number, "breach", "")
-            if self.state_sum.compute(session) != (self.day_map.baselines[-1].state or None):
-                return self.make_result(
-                    operation,
-                    number,
-                    "unknown",
-                    oracle="rejoin",
-                    explanation="it had rejoined, and at the close its state is another: the sum misses something",
-                )
-        return self.make_result(operation, number, "transparent", rejoined_ns=time_ns, is_proved=proved)
-
-    def make_judged_result(self, operation: Operation, number: int, verdict: str, explanation: str) -> TrialResult:
-        """Return the result, as a breach when the catalogue or the comparison with the venue fails."""
-        session = self.session
-        if session.guard.breaches:
-            first = session.guard.breaches[0]
-            return self.make_result(
-                operation,
-                number,
-                "breach",
-                oracle="catalogue",
-                invariant=first.invariant,
-                subsystem=first.subsystem,
-                explanation=first.explanation,
-            )
-        differs = self._venue_disagreement()
-        if differs:
-            return self.make_result(operation, number, "breach", oracle="convergence", explanation=differs)
-        return self.make_result(operation, number, verdict, explanation=explanation)
-
-    def _venue_disagreement(self) -> str:
-        """Describe where subject and venue differ with nothing in flight, without using an invariant; empty when they
-        agree.
-        """
-        session = self.session
-        if not session.link.is_quiet:
-            return ""
-        tables = session.guard.monitor.layout.tables
-        subject_orders = tables.get(("orders", Order), {})
-        for root, venue_order in tables.get(("venue", Order), {}).items():
-            subject_order = subject_orders.get(root)
-            if isinstance(venue_order, Order) and venue_order.is_open and isinstance(subject_order, Order):
-                if (subject_order.cum_qty, subject_order.leaves_qty) != (venue_order.cum_qty, venue_order.leaves_qty):
-                    return f"the venue has {venue_order!r}, the subject {subject_order!r}"
-            elif isinstance(venue_order, Order) and venue_order.is_open:
-                return f"the venue works {venue_order!r}, of which the subject knows nothing"
-        subject_positions = tables.get(("positions", Position), {})
-        for key, position in session.venue.positions.items():
-            subject_position = subject_positions.get(key)
-            if position.net_qty != (subject_position.net_qty if isinstance(subject_position, Position) else 0):
-                return f"the venue holds {position!r}, the subject {subject_position!r}"
-        return ""
-
-    def _baseline_difference(self, base: Baseline) -> str:
-        """Describe how the state differs from that of the undisturbed day."""
-        current = measure_baseline(self.session, self.state_sum, base.time_ns)
-        differences = [
-            f"{abs(value - base_value)} {'more' if value > base_value else 'fewer'} {name}"
-            for name, value, base_value in (
-                ("orders entered", current.orders, base.orders),
-                ("trades", current.trades, base.trades),
-                ("orders open", current.open_orders, base.open_orders),
-            )
-            if value != base_value
-        ]
-        return ", ".join(differences) or "the same orders and trades, otherwise known or priced"
-
-    def _crash_result(self, operation: Operation, number: int, problem: BaseException) -> TrialResult:
-        return self.make_result(
-            operation,
-            number,
-            "breach",
-            oracle="crash",
-            explanation=f"the subject raised {type(problem).__name__}: {problem}",
-        )
-
-    def make_result(self, operation: Operation, number: int, verdict: str, **fields: Any) -> TrialResult:
-        return TrialResult(
-            number=number,
-            kind=operation.do,
-            at=operation.at,
-            n=operation.n,
-            time_ns=self.session.clock.now_ns,
-            verdict=verdict,
-            **fields,
-        )
-
-    _unsynced_is_whole = False
+            self.walk.position.counts = dict.fromkeys(self.walk.position.counts, 0)
+            self.walk.hook()
 
 
 def _without_shm_files(image: dict[str, bytes]) -> dict[str, bytes]:
     """Return an image without the indexes of write-ahead logs, which every start rebuilds."""
     return {name: part for name, part in image.items() if not name.endswith("-shm")}
-
-
-def _is_sampled(number: int, kind: str, interval: int) -> bool:
-    """Return whether a trial is in the sample of one in `interval`, by its point and kind only."""
-    mixed = (number * 2_654_435_761 + sum(kind.encode()) * 40_503) & 0xFFFFFFFF
-    return interval > 0 and (mixed >> 8) % interval == 0
 
 
 def run_trials(
@@ -560,13 +427,13 @@ def run_trials(
     day_map: DayMap,
     low: int,
     high: int,
-    kind: type[TrialRunner] = TrialRunner,
+    sequence: FaultSequence | None = None,
 ) -> tuple[list[TrialResult], list[tuple[str, str]]]:
     """Run every requested trial at the points from `low` up to but not including `high`.
 
     Returns the results, and the transitions in cells, as codes, that the undisturbed day did not reach.
     """
-    runner = kind(spec, directory, snapshot, day_map, low, high)
+    runner = TrialRunner(spec, directory, snapshot, day_map, low, high, sequence)
     try:
         runner.run()
         cells = runner.session.guard.cells

@@ -17,15 +17,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.explore.operations import OperationRunner
-from holdover.explore.player import make_session
 from holdover.explore.state import StateSum
 from holdover.harness import Session, disk
+from holdover.harness.operations import OperationRunner
+from holdover.harness.player import make_session
+from holdover.harness.schedule import PointKind
 from holdover.harness.snapshot import Snapshot, take_snapshot
 from holdover.model import Order, Outbound, Record
 from holdover.recording import RecordingStore, bundled_store
@@ -157,10 +158,53 @@ def overnight_snapshot(spec: SweepSpec, directory: Path) -> Snapshot | None:
         session.close()
 
 
+class WalkObserver(Protocol):
+    """Receives what a walk passes; see `Survey` and `TrialRunner`."""
+
+    def on_hook(self) -> None:
+        """Called each time that the walk begins to observe the session."""
+
+    def on_point(self, point_kind: PointKind, classes: dict[str, bool]) -> None:
+        """Called at each point; `classes` says for each group that applies whether the point is the first of its class.
+
+        It is empty unless the walk is classifying.
+        """
+
+    def on_play_returned(self) -> None:
+        """Called when `play` returns."""
+
+    def on_grid_time(self, time_ns: int) -> None:
+        """Called at each time of the grid."""
+
+    def is_over(self) -> bool:
+        """Return whether to end the walk."""
+        return False
+
+
+class WalkPosition(msgspec.Struct):
+    """How far a walk has come: the number of the last point, the points of each kind, and the last class of each group.
+
+    `volatile_mutations` counts the mutations that are neither on the disk nor derived. `has_events` is whether
+    anything has happened since the last instant.
+    """
+
+    number: int = 0
+    counts: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(POINT_KINDS, 0))
+    volatile_mutations: int = 0
+    class_keys: dict[str, Any] = {}
+    has_events: bool = False
+
+    def branch(self) -> WalkPosition:
+        """Return the position from which a branch of the walk counts on, with no class seen yet."""
+        return msgspec.structs.replace(self, counts=dict(self.counts), class_keys={})
+
+
 class DayWalk:
-    """Walks one day and calls `on_point`, `on_play_returned` and `on_grid_time`; see `Survey` and `TrialRunner`."""
+    """Walks one day in its own session, counts its points and tells them to an observer."""
 
     def __init__(self, spec: SweepSpec, directory: Path, snapshot: Snapshot | None) -> None:
+        if spec.day not in spec.days:
+            raise ValueError(f"the swept day {spec.day} is not one of {', '.join(spec.days)}")
         self.spec, self.directory = spec, directory
         self.session = session = make_walk_session(
             spec, directory / "walk", load_catalogue(spec), open_recordings(spec)
@@ -169,29 +213,28 @@ class DayWalk:
             session.restore(snapshot.parts)
         self.operation_runner = OperationRunner(session)
         self.state_sum = StateSum()
-        self.counts = dict.fromkeys(POINT_KINDS, 0)
-        self.number = 0
-        self.volatile_mutations = 0
-        self._keys: dict[str, Any] = {}
-        self._has_events = False
+        self.position = WalkPosition()
+        self.is_classifying = False
+        self._observer: WalkObserver | None = None
         self._link_on_send = session.link.on_send
 
-    def run(self) -> None:
+    def run(self, observer: WalkObserver) -> None:
         """Walk the day to its close, or to the end of the specified window."""
+        self._observer = observer
         session = self.session
         session.begin(self.spec.day)
         self.hook()
         for time_ns in self.grid_times():
             while True:
                 session.play(time_ns)
-                self.on_play_returned()
+                observer.on_play_returned()
                 if not session.is_stopped:
                     break
-                if self._has_events:
-                    self._has_events = False
-                    self._count_point("instant")
-            self.on_grid_time(time_ns)
-            if self.is_over():
+                if self.position.has_events:
+                    self.position.has_events = False
+                    self.count_point("instant")
+            observer.on_grid_time(time_ns)
+            if observer.is_over():
                 break
         self.unhook()
 
@@ -219,6 +262,8 @@ class DayWalk:
         session.link.on_deliver = self._on_deliver
         session.link.on_launch = self._on_launch
         session.link.on_send = self._on_sent
+        if self._observer is not None:
+            self._observer.on_hook()
 
     def unhook(self) -> None:
         """Stop observing the session."""
@@ -227,53 +272,41 @@ class DayWalk:
         session.link.on_send = self._link_on_send
         session.clock.before_timer = None
 
-    # -- hooks for subclasses ---------------------------------------------------------------------------------------
-
-    def on_point(self, point_kind: str, classes: dict[str, bool]) -> None:
-        """Called at each point; `classes` says per applicable group whether the point is the first of its class."""
-
-    def on_grid_time(self, time_ns: int) -> None:
-        """Called at each time of the grid."""
-
-    def on_play_returned(self) -> None:
-        """Called when `play` returns."""
-
-    def is_over(self) -> bool:
-        """Return whether to end the walk."""
-        return False
+    def count_point(self, point_kind: PointKind) -> None:
+        """Count a point and tell it to the observer; a play stops at it unless it is the end of an instant."""
+        position = self.position
+        position.number += 1
+        position.counts[point_kind] += 1
+        if point_kind != "instant":
+            position.has_events = True
+            self.session.stop()
+        assert self._observer is not None, "a point is counted before the walk has begun"
+        self._observer.on_point(point_kind, self._classes_at(point_kind) if self.is_classifying else {})
 
     # -- counting ---------------------------------------------------------------------------------------------------
 
     def _on_mutation(self, subsystem: str, record: Record) -> None:
         if not (record.durable or record.derived):
-            self.volatile_mutations += 1
-        self._count_point("mutation")
+            self.position.volatile_mutations += 1
+        self.count_point("mutation")
 
     def _on_sent(self, message: Outbound) -> None:
         if self._link_on_send is not None:
             self._link_on_send(message)
-        self._count_point("sent")
+        self.count_point("sent")
 
     def _on_deliver(self, direction: str) -> None:
         if direction == "in":
-            self._count_point("delivered")
+            self.count_point("delivered")
 
     def _on_launch(self, direction: str) -> None:
-        self._count_point(direction)
+        self.count_point("in" if direction == "in" else "out")
 
-    def _count_point(self, point_kind: str) -> None:
-        self.number += 1
-        self.counts[point_kind] += 1
-        if point_kind != "instant":
-            self._has_events = True
-            self.session.stop()
-        self.on_point(point_kind, self.classes_at(point_kind))
-
-    def classes_at(self, point_kind: str) -> dict[str, bool]:
+    def _classes_at(self, point_kind: str) -> dict[str, bool]:
         """Return for each group that applies at a point whether the point is the first of its class."""
         if point_kind in ("in", "out"):
             return {"message": True}
-        session = self.session
+        session, volatile_mutations = self.session, self.position.volatile_mutations
         world = (
             session.clock.timers_run,
             session.clock.now_ns,
@@ -284,8 +317,8 @@ class DayWalk:
         )
         disk_now = disk.directory_signature(session.disk.directory)
         classes = {
-            "kill": self._is_first("kill", (world, disk_now, self.volatile_mutations, session.guard.is_in_step)),
-            "stale": self._is_first("stale", (world, self.volatile_mutations)),
+            "kill": self._is_first("kill", (world, disk_now, volatile_mutations, session.guard.is_in_step)),
+            "stale": self._is_first("stale", (world, volatile_mutations)),
         }
         if point_kind == "instant":
             classes["after"] = True
@@ -294,19 +327,23 @@ class DayWalk:
         return classes
 
     def _is_first(self, group: str, key: Any) -> bool:
-        if self._keys.get(group) == key:
+        class_keys = self.position.class_keys
+        if class_keys.get(group) == key:
             return False
-        self._keys[group] = key
+        class_keys[group] = key
         return True
 
 
-class Survey(DayWalk):
+class Survey:
     """The first walk: finds baselines, points and classes, and checks the round trip of the world's state."""
 
     _ROUND_TRIP_EVERY: Final = 25
 
     def __init__(self, spec: SweepSpec, directory: Path, snapshot: Snapshot | None) -> None:
-        super().__init__(spec, directory, snapshot)
+        self.spec = spec
+        self.walk = DayWalk(spec, directory, snapshot)
+        self.walk.is_classifying = True
+        self.session = self.walk.session
         self.baselines: list[Baseline] = []
         self.classes: dict[str, list[int]] = {group: [] for group in KIND_GROUPS}
         self.cuts: list[tuple[int, int, int]] = []
@@ -315,29 +352,41 @@ class Survey(DayWalk):
         self.round_trips = 0
         self.round_trip_problem = ""
 
-    def hook(self) -> None:
-        """Observe every event, and set the window in which points count; a whole day begins before the open."""
-        super().hook()
+    def run(self) -> DayMap:
+        """Walk the day and return its map."""
+        self.walk.run(self)
+        return self.build_map()
+
+    def on_hook(self) -> None:
+        """Set the window in which points count; a whole day includes the time before the open."""
         spec = self.spec
         self.window_ns = (
-            self.time_at(spec.begin_fraction) if spec.begin_fraction else 0,
-            self.time_at(spec.end_fraction),
+            self.walk.time_at(spec.begin_fraction) if spec.begin_fraction else 0,
+            self.walk.time_at(spec.end_fraction),
         )
 
-    def on_point(self, point_kind: str, classes: dict[str, bool]) -> None:
+    def on_point(self, point_kind: PointKind, classes: dict[str, bool]) -> None:
         """Record the first point of each class."""
         if not self.window_ns[0] <= self.session.clock.now_ns <= self.window_ns[1]:
             return
+        position = self.walk.position
         self.points[point_kind] += 1
         for group, first in classes.items():
             if first or (self.spec.every_mutation and group == "cut"):
-                self.classes[group].append(self.number)
+                self.classes[group].append(position.number)
                 if group == "cut":
-                    self.cuts.append((self.session.clock.timers_run, self.counts["mutation"], self.number))
+                    self.cuts.append((self.session.clock.timers_run, position.counts["mutation"], position.number))
+
+    def on_play_returned(self) -> None:
+        """Do nothing: a survey changes nothing."""
+
+    def is_over(self) -> bool:
+        """Return False: a survey walks to the end."""
+        return False
 
     def on_grid_time(self, time_ns: int) -> None:
         """Measure a baseline."""
-        self.baselines.append(measure_baseline(self.session, self.state_sum, time_ns))
+        self.baselines.append(measure_baseline(self.session, self.walk.state_sum, time_ns))
         if len(self.baselines) % self._ROUND_TRIP_EVERY == 0:
             self.round_trips += 1
             self.round_trip_problem = self.round_trip_problem or check_round_trip(self.session)
@@ -351,7 +400,7 @@ class Survey(DayWalk):
             classes=self.classes,
             cuts=self.cuts,
             cells=sorted(session.guard.cells.transitions),
-            point_count=self.number,
+            point_count=self.walk.position.number,
             breaches=[breach.explanation for breach in session.guard.breaches],
             round_trips=self.round_trips,
             round_trip_problem=self.round_trip_problem,
@@ -394,9 +443,8 @@ def check_round_trip(session: Session) -> str:
 
 def survey_day(spec: SweepSpec, directory: Path, snapshot: Snapshot | None) -> DayMap:
     """Walk the undisturbed day once and return its map."""
-    walk = Survey(spec, directory, snapshot)
+    survey = Survey(spec, directory, snapshot)
     try:
-        walk.run()
-        return walk.build_map()
+        return survey.run()
     finally:
-        walk.session.close()
+        survey.session.close()

@@ -20,13 +20,13 @@ from typing import Any, Final, Literal
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.explore.player import Player, failure_marks
-from holdover.explore.schedule import Operation, RecordedDay, Schedule, ScheduleError, check_schedule
+from holdover.harness.player import Player, failure_marks
+from holdover.harness.schedule import Operation, RecordedDay, Schedule, ScheduleError, check_schedule
 from holdover.recording import RecordingStore
 from holdover.runtime.cells import CellCounter
 from holdover.runtime.files import write_whole
 
-VERSION: Final = 1
+VERSION: Final = 2
 NO_TRANSITION: Final = "being"
 _SECOND_NS: Final = 1_000_000_000
 
@@ -67,6 +67,11 @@ class Witnesses:
         try:
             first, *rest = path.read_bytes().splitlines() or [b""]
             witnesses.head = msgspec.json.decode(first, type=_WitnessesHead)
+            if witnesses.head.version != VERSION:
+                raise ScheduleError(
+                    f"{path.name}: written in version {witnesses.head.version}, this Holdover reads version {VERSION}; "
+                    f"holdover search --corpus finds witnesses again"
+                )
             for line in rest:
                 witnesses.lines.append(msgspec.json.decode(line, type=Witness))
         except OSError as problem:
@@ -74,10 +79,6 @@ class Witnesses:
         except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
             location = f"{path.name}, line {len(witnesses.lines) + 2}" if witnesses.head.axes else path.name
             raise ScheduleError(f"{location}: no witness: {problem}") from problem
-        if witnesses.head.version != VERSION:
-            raise ScheduleError(
-                f"{path.name}: written in version {witnesses.head.version}, this Holdover reads {VERSION}"
-            )
         problems = witnesses.problems()
         if problems:
             raise ScheduleError("\n".join(f"{path.name}: {problem}" for problem in problems))

@@ -9,14 +9,15 @@ difference between the two journals of a day points to the bug.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.harness.schedule import DEFAULT_SCHEDULE, FRESH_SCHEDULE, CycleSchedule, perform_operation
+from holdover.harness.player import Player
+from holdover.harness.schedule import DEFAULT_SCHEDULE, FRESH_SCHEDULE, Schedule, ScheduleError, bind_schedule
 from holdover.harness.session import Session, SessionConfig, Transition
 from holdover.harness.snapshot import Snapshot, take_snapshot
 from holdover.harness.subject import Factory
@@ -133,7 +134,7 @@ def run_cycle(
     output_directory: Path,
     *,
     subject: str = "desk",
-    schedule: CycleSchedule = DEFAULT_SCHEDULE,
+    schedule: Schedule = DEFAULT_SCHEDULE,
     seed: int = 0,
     faults: Sequence[str] = (),
     arms: Sequence[str] = ("carried", "fresh"),
@@ -142,10 +143,24 @@ def run_cycle(
 ) -> CycleResult:
     """Run the arms over the days. Journals, snapshots, alerts and guard stores stay below `output_directory`.
 
+    The carried arm plays `schedule` on these days, whichever it names, and from an empty state; it is written to
+    `schedule.json` in `output_directory`, for `replay` and `shrink`. Raises `ScheduleError` when an operation is on
+    a day that the run does not have.
+
     Returns a result whose verdict is `breach` when an invariant was breached in any arm, `unknown` when no
     mutation was recorded that could be checked, and `holds` otherwise.
     """
     catalogue = catalogue or Catalogue.load()
+    if schedule.start != "fresh":
+        raise ScheduleError(
+            f"{schedule.name or 'the schedule'}: starts from {schedule.start}, and a cycle starts from an empty state; "
+            f"play it with: holdover replay"
+        )
+    spec = {"subject": subject, "seed": seed, "faults": list(faults), "catalogue": catalogue.digest}
+    played_schedule = bind_schedule(schedule, recordings, symbols, days).replace(**spec)
+    output_directory.mkdir(parents=True, exist_ok=True)
+    played_schedule.save(output_directory / "schedule.json")
+    fresh_schedule = bind_schedule(FRESH_SCHEDULE, recordings, symbols, days).replace(**spec)
     arm_results: list[Arm] = []
     for name in arms:
         arm_directory = output_directory / name
@@ -153,15 +168,10 @@ def run_cycle(
             shutil.rmtree(arm_directory)
         arm_directory.mkdir(parents=True)
         run = _carried_arm if name == "carried" else _fresh_arm
-        arm_schedule = schedule if name == "carried" else FRESH_SCHEDULE
-        arm_results.append(
-            run(
-                _SessionFactory(factory, recordings, symbols, days, seed, faults, catalogue),
-                arm_directory,
-                arm_schedule,
-                progress,
-            )
-        )
+        arm_schedule = played_schedule if name == "carried" else fresh_schedule
+        settings = schedule.settings
+        sessions = _SessionFactory(factory, recordings, symbols, days, seed, faults, catalogue, settings)
+        arm_results.append(run(sessions, arm_directory, arm_schedule, progress))
     metas = [recordings.get(symbol, day).meta for day in days for symbol in symbols]
     result = CycleResult(
         verdict="holds",
@@ -196,7 +206,9 @@ class _SessionFactory:
         seed: int,
         faults: Sequence[str],
         catalogue: Catalogue,
+        settings: Mapping[str, Any],
     ) -> None:
+        self.settings = settings
         self.factory, self.recordings, self.symbols, self.days = factory, recordings, symbols, list(days)
         self.seed, self.faults, self.catalogue = seed, faults, catalogue
 
@@ -212,13 +224,14 @@ class _SessionFactory:
                 seed=self.seed,
                 faults=self.faults,
                 catalogue=self.catalogue,
+                settings=self.settings,
             ),
         )
         session.clock.now_ns = self.recordings.get(self.symbols[0], first).meta.open_ns - 60_000_000_000
         return session
 
 
-def _carried_arm(maker: _SessionFactory, arm_directory: Path, schedule: CycleSchedule, progress: Progress) -> Arm:
+def _carried_arm(maker: _SessionFactory, arm_directory: Path, schedule: Schedule, progress: Progress) -> Arm:
     arm = Arm("carried")
     state: Snapshot | None = None
     for number, day in enumerate(maker.days):
@@ -227,7 +240,7 @@ def _carried_arm(maker: _SessionFactory, arm_directory: Path, schedule: CycleSch
         try:
             if state is not None:
                 session.restore(state.parts)
-            arm.days.append(_run_day(session, schedule, number, day, arm, progress))
+            arm.days.append(_run_day(session, maker.recordings, schedule, number, arm, progress))
             if number + 1 < len(maker.days):
                 state = take_snapshot(session)
                 state.save(arm_directory / "snapshots")
@@ -239,12 +252,12 @@ def _carried_arm(maker: _SessionFactory, arm_directory: Path, schedule: CycleSch
     return arm
 
 
-def _fresh_arm(maker: _SessionFactory, arm_directory: Path, schedule: CycleSchedule, progress: Progress) -> Arm:
+def _fresh_arm(maker: _SessionFactory, arm_directory: Path, schedule: Schedule, progress: Progress) -> Arm:
     arm = Arm("fresh")
     for number, day in enumerate(maker.days):
         session = maker.create_session(arm_directory / day, day)
         try:
-            arm.days.append(_run_day(session, schedule, number, day, arm, progress))
+            arm.days.append(_run_day(session, maker.recordings, schedule, number, arm, progress))
         finally:
             session.close()
         _collect_guard_results(session, arm)
@@ -253,18 +266,21 @@ def _fresh_arm(maker: _SessionFactory, arm_directory: Path, schedule: CycleSched
     return arm
 
 
-def _run_day(session: Session, schedule: CycleSchedule, number: int, day: str, arm: Arm, progress: Progress) -> DayRun:
+def _run_day(
+    session: Session, store: RecordingStore, schedule: Schedule, number: int, arm: Arm, progress: Progress
+) -> DayRun:
+    day = schedule.days[number]
     progress(f"{arm.name} {day}")
     run = DayRun(day, 0, 0, 0, 0, 0, 0, 0, 0)
     before = (session.player.market_events, session.guard.monitor.mutations, session.guard.monitor.check_count)
     breach_count = len(session.guard.breaches)
     observer = DayObserver(session, run)
-    session.host.on_record = observer.record
     session.guard.on_breach = lambda breach: arm.breaches.append(
         CycleBreach(arm.name, day, breach, session.guard.recorder.describe_last(24))
     )
-    for operation in schedule.operations(number):
-        perform_operation(session, operation, day=day)
+    player = Player(schedule, store, session.directory, session=session)
+    player.on_mutation = observer.record
+    player.play_day(number, day)
     run.open_ns, run.close_ns = session.hours()
     run.market_events = session.player.market_events - before[0]
     run.mutations = session.guard.monitor.mutations - before[1]

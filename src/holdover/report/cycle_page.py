@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdover.catalogue import Catalogue
-from holdover.explore.schedule import Schedule
 from holdover.explore.timeline import build_timeline
 from holdover.harness.cycle import Arm, CycleResult, DayRun
+from holdover.harness.schedule import Schedule
 from holdover.model import Instrument
 from holdover.pages import format_count
 from holdover.recording import RecordingStore

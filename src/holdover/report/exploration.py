@@ -7,13 +7,13 @@ from typing import Any
 
 from holdover.explore.corpus import Corpus
 from holdover.explore.fault_table import FaultCell, FaultRow
+from holdover.explore.judge import VERDICTS, TrialResult
 from holdover.explore.pairs import split_crossings
-from holdover.explore.player import PlayResult
 from holdover.explore.search import SearchResult
 from holdover.explore.sweep import SweepResult, count_points
-from holdover.explore.trial import VERDICTS, TrialResult
 from holdover.explore.walk import SweepSpec
 from holdover.explore.witness import Witnesses
+from holdover.harness.player import PlayResult
 
 
 def sweep_json(result: SweepResult, output_directory: str) -> dict[str, Any]:

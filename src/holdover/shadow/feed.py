@@ -92,6 +92,13 @@ class LineFeed:
         self._source.close()
 
 
+class TapOffset(msgspec.Struct, frozen=True):
+    """How far a directory of recordings is read for one instrument: the file, and the position in it."""
+
+    file: str = ""
+    position: int = 0
+
+
 class TapFeed:
     """A directory that one `Recorder` per instrument writes into.
 
@@ -100,12 +107,13 @@ class TapFeed:
 
     def __init__(self, directory: Path, instruments: Sequence[Instrument], saved_offset: bytes | None) -> None:
         offsets = (
-            msgspec.msgpack.decode(saved_offset, type=list[tuple[str, int]])
+            msgspec.msgpack.decode(saved_offset, type=list[TapOffset])
             if saved_offset
-            else [("", 0)] * len(instruments)
+            else [TapOffset()] * len(instruments)
         )
         self._readers = [
-            TapReader(directory, instrument, offset) for instrument, offset in zip(instruments, offsets, strict=True)
+            TapReader(directory, instrument, (offset.file, offset.position))
+            for instrument, offset in zip(instruments, offsets, strict=True)
         ]
         self._backlogs: list[deque[tuple[MarketEvent, tuple[str, int]]]] = [deque() for _ in self._readers]
         self._offsets = [reader.offset for reader in self._readers]
@@ -114,7 +122,7 @@ class TapFeed:
     @property
     def offset(self) -> bytes:
         """See `IncumbentFeed`."""
-        return msgspec.msgpack.encode(self._offsets)
+        return msgspec.msgpack.encode([TapOffset(file, position) for file, position in self._offsets])
 
     def read(self) -> list[InputItem]:
         """See `IncumbentFeed`."""

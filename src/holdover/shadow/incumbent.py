@@ -10,13 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
 from holdover.audit import tags
 from holdover.audit.framing import FieldMap, FixFramer
 from holdover.model import TRADES, ExecType, Execution, Instrument, Order, OrdStatus
+from holdover.state import Stateful
 from holdover.world import IncumbentReport
 from holdover.world.counterparts import ReportKind
 
@@ -69,7 +70,7 @@ class _IncumbentLineHead(msgspec.Struct, kw_only=True):
     record: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class _OrderMemory(msgspec.Struct, array_like=True):
+class _OrderMemory(msgspec.Struct, frozen=True):
     """The last journal state of an order: the pending request, whether the venue accepted it, whether it is filled."""
 
     status: OrdStatus = OrdStatus.PENDING_NEW
@@ -79,7 +80,7 @@ class _OrderMemory(msgspec.Struct, array_like=True):
     is_filled: bool = False
 
 
-class _IncumbentMemory(msgspec.Struct, kw_only=True):
+class IncumbentReaderState(msgspec.Struct, kw_only=True):
     """The state of the reader. `orders` is keyed by the first ClOrdID of a chain; the other fields belong to a FIX log.
 
     `roots` maps any ClOrdID to the first one of its chain, and `current` maps that one to the current ClOrdID.
@@ -87,12 +88,12 @@ class _IncumbentMemory(msgspec.Struct, kw_only=True):
     dates.
     """
 
-    orders: dict[str, _OrderMemory] = {}
-    roots: dict[str, str] = {}
-    current: dict[str, str] = {}
-    pending_cancels: dict[str, bool] = {}
-    reported_exec_ids: dict[str, bool] = {}
-    dated_exec_ids: dict[str, str] = {}
+    orders: dict[str, _OrderMemory]
+    roots: dict[str, str]
+    current: dict[str, str]
+    pending_cancels: dict[str, bool]
+    reported_exec_ids: dict[str, bool]
+    dated_exec_ids: dict[str, str]
 
 
 def time_of_line(line: bytes) -> int:
@@ -110,12 +111,26 @@ def time_of_line(line: bytes) -> int:
     return int(seconds) * 1_000_000_000 + int((match[2] or b"").ljust(9, b"0"))
 
 
-class IncumbentReader:
+class IncumbentReader(Stateful[IncumbentReaderState]):
     """Reads lines. `to_bytes` and `restore_bytes` save and restore the state of the orders."""
+
+    State = IncumbentReaderState
+    DERIVED: ClassVar = {
+        "_instruments": "configuration of the run",
+        "_framing": "counts unverified messages of this run only; every line is complete",
+        "_decode_head": "a function",
+        "_decode_order": "a function",
+        "_decode_execution": "a function",
+    }
 
     def __init__(self, instruments: Mapping[str, Instrument]) -> None:
         self._instruments = instruments
-        self._memory = _IncumbentMemory()
+        self._orders: dict[str, _OrderMemory] = {}
+        self._roots: dict[str, str] = {}
+        self._current: dict[str, str] = {}
+        self._pending_cancels: dict[str, bool] = {}
+        self._reported_exec_ids: dict[str, bool] = {}
+        self._dated_exec_ids: dict[str, str] = {}
         self._framing = FixFramer()
         self._decode_head = msgspec.json.Decoder(_IncumbentLineHead).decode
         self._decode_order = msgspec.json.Decoder(Order).decode
@@ -138,14 +153,6 @@ class IncumbentReader:
         if problems and b"8=FIX" in line:  # other lines of such a log are not messages
             raise IncumbentReportError(f"{_excerpt(line)}: {problems[0]}", reports)
         return reports
-
-    def to_bytes(self) -> bytes:
-        """Returns the state of the reader as bytes."""
-        return msgspec.msgpack.encode(self._memory)
-
-    def restore_bytes(self, content: bytes) -> None:
-        """Restore the state from `to_bytes`. Raises `msgspec.MsgspecError`."""
-        self._memory = msgspec.msgpack.decode(content, type=_IncumbentMemory)
 
     # -- a journal ------------------------------------------------------------------------------------------------
 
@@ -184,7 +191,7 @@ class IncumbentReader:
     def _reports_of_order(self, order: Order, time_ns: int) -> list[IncumbentReport]:
         if order.foreign or order.symbol not in self._instruments:
             return []
-        before = self._memory.orders.get(order.key)
+        before = self._orders.get(order.key)
         if before is None and order.ord_status not in _OPEN_AT_VENUE and not order.is_pending:
             return []  # it was closed before the log begins
         # A filled order whose trade was busted or corrected is not a new order.
@@ -195,9 +202,9 @@ class IncumbentReader:
         if before is None and not is_correction:
             changes.insert(0, "sent")
         if order.is_open or order.is_pending:
-            self._memory.orders[order.key] = current
+            self._orders[order.key] = current
         else:
-            self._memory.orders.pop(order.key, None)
+            self._orders.pop(order.key, None)
         return [
             IncumbentReport(
                 kind=change,
@@ -219,31 +226,31 @@ class IncumbentReader:
             _text(fields, tags.CL_ORD_ID),
             _text(fields, tags.ORIG_CL_ORD_ID),
         )
-        memory, symbol = self._memory, _text(fields, tags.SYMBOL)
+        symbol = _text(fields, tags.SYMBOL)
         if kind not in (b"D", b"F", b"G", b"8", b"9") or not name:
             return []
-        root = name if kind == b"D" else memory.roots.get(orig) or memory.roots.get(name) or orig or name
-        is_known = root in memory.current
+        root = name if kind == b"D" else self._roots.get(orig) or self._roots.get(name) or orig or name
+        is_known = root in self._current
         if symbol not in self._instruments if kind != b"9" else not is_known:
             return []
-        memory.roots[name] = memory.roots[root] = root
-        current = memory.current.setdefault(root, root)
+        self._roots[name] = self._roots[root] = root
+        current = self._current.setdefault(root, root)
         changes: list[ReportKind] = [] if is_known else ["sent"]
         details: dict[str, Any] = {}
         if kind == b"F":
-            memory.pending_cancels[root] = True
+            self._pending_cancels[root] = True
         if kind == b"9":
             changes.append("refused")
             if fields.get(tags.CXL_REJ_RESPONSE_TO) != b"2":
-                memory.pending_cancels.pop(root, None)
+                self._pending_cancels.pop(root, None)
         elif kind == b"8" and (report_change := self._change_of_report(fields)) is not None:
             changes.append(report_change)
             details = self._details_of(fields, report_change)
             if report_change in ("new", "replaced"):
-                memory.current[root] = name
+                self._current[root] = name
             elif report_change == "canceled":
                 # The report carries the cancel's own ClOrdID, as FIX says, or the order's, as some venues do.
-                details["is_requested"] = name != current or root in memory.pending_cancels
+                details["is_requested"] = name != current or root in self._pending_cancels
             if report_change in ("trade", "correct") and _is_filled(fields):
                 changes.append("filled")
         base = IncumbentReport(
@@ -266,16 +273,16 @@ class IncumbentReader:
         change = _CHANGE_OF_FIX_EXEC_TYPE.get(fields.get(tags.EXEC_TYPE, b""))
         if fields.get(tags.EXEC_TRANS_TYPE) in _CHANGE_OF_TRANS_TYPE:
             change = _CHANGE_OF_TRANS_TYPE[fields[tags.EXEC_TRANS_TYPE]]
-        if change is None or (is_resent and exec_id in self._memory.reported_exec_ids):
+        if change is None or (is_resent and exec_id in self._reported_exec_ids):
             return None
-        self._memory.reported_exec_ids[exec_id] = True
+        self._reported_exec_ids[exec_id] = True
         return change
 
     def _details_of(self, fields: FieldMap, change: ReportKind) -> dict[str, Any]:
         details: dict[str, Any] = {"text": _text(fields, tags.TEXT)}
         if change in ("trade", "bust", "correct"):
             execs, exec_id, ref = (
-                self._memory.dated_exec_ids,
+                self._dated_exec_ids,
                 _text(fields, tags.EXEC_ID),
                 _text(fields, tags.EXEC_REF_ID),
             )

@@ -15,12 +15,15 @@ import msgspec
 
 from holdover.runtime.database import RunStatement, SqliteDatabase, StoreError, next_number
 
+VERSION: Final = 2
 _SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (version INTEGER NOT NULL);
+INSERT INTO meta SELECT 2 WHERE NOT EXISTS (SELECT * FROM meta);
 CREATE TABLE IF NOT EXISTS day (trade_date TEXT PRIMARY KEY, began BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS batch (
     number INTEGER PRIMARY KEY, trade_date TEXT NOT NULL, now_ns INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS waiting (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS place (source TEXT PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS feed_offset (source TEXT PRIMARY KEY, body BLOB NOT NULL);
 """
 
 
@@ -64,8 +67,21 @@ class InputStore:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._database = SqliteDatabase(path, "what has come in")
+        self._check_version()
         self._database.create(_SCHEMA)
         self._has_waiting = True
+
+    def _check_version(self) -> None:
+        """Refuse a file of another version. Version 1 had a table `place` and no version in it."""
+        tables = {str(row[0]) for row in self._database.read("SELECT name FROM sqlite_master")}
+        versions = self._database.read("SELECT version FROM meta") if "meta" in tables else []
+        version = int(versions[0][0]) if versions else 1 if "place" in tables else VERSION
+        if version != VERSION:
+            self._database.close()
+            raise StoreError(
+                f"{self._database.name}: what has come in was stored in version {version}, this Holdover reads version "
+                f"{VERSION}; take another [shadow] directory"
+            )
 
     def running_day(self) -> tuple[str, ShadowDayStart] | None:
         """Returns the running day and its start state; None before the first day."""
@@ -105,7 +121,7 @@ class InputStore:
             if self._has_waiting or waiting:
                 run("INSERT OR REPLACE INTO waiting VALUES (0, ?)", msgspec.msgpack.encode(list(waiting)))
             for source, offset in offsets.items():
-                run("INSERT OR REPLACE INTO place VALUES (?, ?)", source, offset)
+                run("INSERT OR REPLACE INTO feed_offset VALUES (?, ?)", source, offset)
             return number
 
         number = self._database.write(work)
@@ -137,7 +153,9 @@ class InputStore:
 
     def offsets(self) -> dict[str, bytes]:
         """Returns the offset of each source after the last stored batch."""
-        return {str(source): bytes(body) for source, body in self._database.read("SELECT source, body FROM place")}
+        return {
+            str(source): bytes(body) for source, body in self._database.read("SELECT source, body FROM feed_offset")
+        }
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from holdover.catalogue import Catalogue
-from holdover.harness.schedule import FRESH_SCHEDULE, CycleSchedule, perform_operation
+from holdover.harness.player import MarketSlices, Player
+from holdover.harness.schedule import FRESH_SCHEDULE, Schedule, bind_schedule
 from holdover.harness.session import Session, SessionConfig
 from holdover.harness.subject import Factory
 from holdover.recording import RecordingStore
@@ -49,7 +50,7 @@ def run_recordings(
     *,
     hours: float,
     catalogue: Catalogue | None = None,
-    schedule: CycleSchedule = FRESH_SCHEDULE,
+    schedule: Schedule = FRESH_SCHEDULE,
     progress: Progress = lambda message: None,
 ) -> ShadowRun:
     """Run the days repeatedly until the healthy clock has counted `hours` more of open sessions.
@@ -76,7 +77,7 @@ def _run_laps(
     days: Sequence[str],
     hours: float,
     catalogue: Catalogue | None,
-    schedule: CycleSchedule,
+    schedule: Schedule,
     progress: Progress,
 ) -> ShadowRun:
     now_ns = [0]
@@ -105,7 +106,8 @@ def _run_laps(
             ),
         )
         try:
-            frozen = _run_lap(run, session, days, schedule, now_ns, target_ns, progress)
+            lap_schedule = bind_schedule(schedule, recordings, symbols, days)
+            frozen = _run_lap(run, session, recordings, lap_schedule, now_ns, target_ns, progress)
         finally:
             session.close()
         if config.incumbent.journal:
@@ -122,18 +124,17 @@ def _run_laps(
 def _run_lap(
     run: ShadowRun,
     session: Session,
-    days: Sequence[str],
-    schedule: CycleSchedule,
+    recordings: RecordingStore,
+    schedule: Schedule,
     now_ns: list[int],
     target_ns: int,
     progress: Progress,
 ) -> bool:
-    """Run the days once. Returns whether something is frozen."""
+    """Run the days of a schedule once. Returns whether something is frozen."""
     state = run.state
     state.digest, state.guard = session.guard.catalogue.digest, str(session.directory / "guard")
     journal = CandidateJournalReader(run, nights=False)
     tail = Tail(session.directory / "journal.jsonl")
-    slices = round(run.config.clock.tick_s * 1e9)
     checks = session.guard.monitor.check_count
     last_event_count = [-1]
     reports = _IncumbentReports(run.config, session) if run.config.input.reports else None
@@ -150,22 +151,18 @@ def _run_lap(
                 journal.read_line(line)
         run.check(save=False)
 
+    def read_reports(until_ns: int, is_close: bool) -> None:
+        if reports is not None:
+            reports.run_to(until_ns, last=is_close)
+
+    player = Player(schedule, recordings, session.directory, session=session)
+    player.slices = MarketSlices(round(run.config.clock.tick_s * 1e9), read_reports, look_now)
     try:
-        for number, day in enumerate(days):
+        for number, day in enumerate(schedule.days):
             progress(day)
-            for operation in schedule.operations(number):
-                if operation.op == "run" and operation.until in (None, "close"):
-                    open_ns, close_ns = session.hours()
-                    for until_ns in _slices(max(open_ns, session.clock.now_ns), close_ns, slices):
-                        if reports is not None:
-                            reports.run_to(until_ns, last=until_ns == close_ns)
-                        session.run(until_ns)
-                        look_now()
-                else:
-                    perform_operation(session, operation, day=day)
-                    if operation.op == "overnight":
-                        run.record_night(session.carried[-1])
-                        run.save()
+            player.play_day(number, day)
+            run.record_night(session.carried[-1])
+            run.save()
             state.sessions += 1
             if session.guard.frozen_scopes() or state.clock.ever_ns >= target_ns:
                 break
@@ -211,14 +208,6 @@ class _IncumbentReports:
                 self._session.run(at_ns)
             venue.apply_report(self._next)
             self._next = next(self._reports, None)
-
-
-def _slices(begin_ns: int, end_ns: int, step_ns: int) -> Iterator[int]:
-    time_ns = begin_ns
-    while time_ns < end_ns:
-        yield time_ns
-        time_ns += step_ns
-    yield end_ns
 
 
 def _mark_alive(run: ShadowRun, name: str, now_ns: int) -> None:

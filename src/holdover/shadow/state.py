@@ -15,7 +15,7 @@ from holdover.shadow.components import FaultHistory
 from holdover.watch.source import Offset
 from holdover.world import ReplicationStats
 
-VERSION: Final = 1
+VERSION: Final = 2
 _MAGIC: Final = "holdover-shadow"
 BREACHES_MAX: Final = 50
 NIGHTS_MAX: Final = 200
@@ -120,16 +120,26 @@ class ShadowState(msgspec.Struct, kw_only=True):
         write_whole(path, msgspec.json.encode(self))
 
 
+class _ShadowStateHead(msgspec.Struct):
+    magic: str = ""
+    version: int = 0
+
+
 def read_state(path: Path) -> ShadowState:
-    """Read the saved state. Raises `ShadowStateError` when there is none or it cannot be read."""
+    """Read the saved state.
+
+    Raises `ShadowStateError` when there is none, when it cannot be read, and when it is of another version.
+    """
     try:
-        state = msgspec.json.decode(path.read_bytes(), type=ShadowState)
+        content = path.read_bytes()
+        head = msgspec.json.decode(content, type=_ShadowStateHead)
+        if head.magic != _MAGIC or head.version != VERSION:
+            raise ShadowStateError(
+                f"{path.name}: is {head.magic or 'no shadow state'} version {head.version}, this Holdover reads "
+                f"version {VERSION}; take another [shadow] directory"
+            )
+        return msgspec.json.decode(content, type=ShadowState)
     except FileNotFoundError:
         raise ShadowStateError(f"{path}: no shadow has run here; see holdover shadow run") from None
     except (OSError, msgspec.MsgspecError) as problem:
         raise ShadowStateError(f"{path.name}: cannot be read: {problem}") from problem
-    if state.magic != _MAGIC or state.version != VERSION:
-        raise ShadowStateError(
-            f"{path.name}: is {state.magic} version {state.version}, this Holdover reads version {VERSION}"
-        )
-    return state

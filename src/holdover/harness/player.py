@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from holdover.catalogue import Catalogue
-from holdover.explore.operations import OperationRunner
-from holdover.explore.schedule import MESSAGE_OPERATIONS, Operation, Schedule, ScheduleError
-from holdover.harness import Session, SessionConfig, SubjectKilledError, Transition, resolve_factory
+from holdover.harness.operations import DayOperations
+from holdover.harness.schedule import Operation, PointKind, Schedule, ScheduleError, bind_schedule, open_store_for
+from holdover.harness.session import Session, SessionConfig, Transition
 from holdover.harness.snapshot import Snapshot
+from holdover.harness.subject import SubjectKilledError, resolve_factory
 from holdover.model import Outbound, Record
-from holdover.recording import RecordingStore, bundled_store
+from holdover.recording import RecordingStore
 from holdover.runtime import Breach
 
 _SECOND_NS: Final = 1_000_000_000
-_SUBJECT_POINT_KINDS: Final = ("mutation", "sent", "delivered", "out")
-"""Points inside a call of the subject: a kill there interrupts the call."""
 
 
 @dataclass
@@ -49,7 +48,7 @@ class PlayResult:
 
     @property
     def mark(self) -> str:
-        """Return the first failure: `subsystem/invariant`, or `crash/` and the exception; empty without a failure."""
+        """Return the first failure: `subsystem/invariant`, or `crash/` and the exception; empty when all holds."""
         if self.breaches:
             return self.breaches[0].mark
         return f"crash/{self.crash.partition(':')[0]}" if self.crash else ""
@@ -59,29 +58,29 @@ class PlayResult:
         return hashlib.sha256(self.journal.read_bytes()).hexdigest() if self.journal is not None else ""
 
 
-def open_store_for(schedule: Schedule, recordings: Path | None) -> RecordingStore:
-    """Open the recordings of a schedule: the given folder, or the bundled ones.
+class MarketSlices:
+    """Cuts a day into slices of `length_ns` from the open, for an observer of a run.
 
-    Raises `RecordingError` when a day is missing and `ScheduleError` when a day has another digest.
+    `before` receives the end of each slice, ns, and whether it is the close; `after` is called when it has run.
     """
-    store = RecordingStore(recordings) if recordings else bundled_store()
-    for recorded_day in schedule.recordings:
-        recording = store.get(recorded_day.symbol, recorded_day.trade_date)
-        if recorded_day.digest and recording.digest != recorded_day.digest:
-            raise ScheduleError(
-                f"{schedule.name or 'the schedule'}: {recorded_day.symbol} on {recorded_day.trade_date} is "
-                f"another recording than the one it was found on ({recording.digest[:12]}, "
-                f"should be {recorded_day.digest[:12]})"
-            )
-    return store
+
+    def __init__(self, length_ns: int, before: Callable[[int, bool], None], after: Callable[[], None]) -> None:
+        if length_ns <= 0:
+            raise ValueError(f"a slice of {length_ns} ns, should be longer than 0")
+        self.length_ns, self.before, self.after = length_ns, before, after
+
+    def next_end_ns(self, open_ns: int, now_ns: int) -> int:
+        """Return the end of the slice that is running at a time; what comes before the open is a slice of its own."""
+        return open_ns if now_ns < open_ns else now_ns + self.length_ns - (now_ns - open_ns) % self.length_ns
 
 
 class Player:
     """Plays one schedule in its own session, whose files are in `directory`.
 
     `to_breach` stops at the first breach; `end_at` (day, second) stops there. `on_mutation` receives each
-    mutation, `on_point` each point and `on_operation` each operation. After `play`, inspect `session`, then call
-    `close`. Raises `ScheduleError` when the schedule starts from a snapshot and none is given.
+    mutation, `on_point` each point, `operations.on_operation` each operation; `slices` cuts the days for an observer.
+    Points do not count while a day begins and ends. After `play`, inspect `session`, then call `close`. Raises
+    `ScheduleError` when the schedule starts from a snapshot and none is given.
     """
 
     def __init__(
@@ -99,9 +98,9 @@ class Player:
     ) -> None:
         if schedule.start != "fresh" and snapshot is None and session is None:
             raise ScheduleError(f"{schedule.name or 'the schedule'}: starts from {schedule.start}, which was not given")
-        self.schedule, self.to_breach = schedule, to_breach
+        self.schedule, self.to_breach = bind_schedule(schedule, store), to_breach
         self.session = session or make_session(
-            schedule,
+            self.schedule,
             store,
             directory,
             catalogue=catalogue,
@@ -111,20 +110,19 @@ class Player:
         )
         if snapshot is not None:
             self.session.restore(snapshot.parts)
-        self.operation_runner = OperationRunner(self.session)
+        self.operations = DayOperations(self.session, self._end_day)
         self.on_begin: Callable[[], None] | None = None
         self.on_mutation: Callable[[str, Record], None] | None = None
         self.on_point: Callable[[str], None] | None = None
-        self.on_operation: Callable[[Operation], None] | None = None
+        self.slices: MarketSlices | None = None
         self.end_at: tuple[int, int] | None = None
-        self._waiting_operations: dict[tuple[str, int], list[Operation]] = {}
-        self._timed_operations: list[Operation] = []
-        self._pending_operations: list[Operation] = []
-        self.counts = {"mutation": 0, "in": 0, "out": 0, "delivered": 0, "sent": 0, "instant": 0}
-        self._has_instants = False
-        self._operations_done = 0
         self._link_on_send: Callable[[Outbound], None] | None = None
         self.is_ended = False
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The points of each kind that the current day has passed."""
+        return self.operations.counts
 
     def play(self) -> PlayResult:
         """Play to the end, or to the first breach. An exception of the subject ends it and is in the result."""
@@ -144,11 +142,19 @@ class Player:
         play_result.transitions = list(session.transitions)
         play_result.mutations = session.guard.monitor.mutations - before
         play_result.market_events = session.player.market_events
-        play_result.operations_done = self._operations_done
+        play_result.operations_done = self.operations.done_count
         if session.guard.journal is not None:
             session.guard.journal.flush()
             play_result.journal = session.guard.journal.path
         return play_result
+
+    def resolved_schedule(self) -> Schedule:
+        """Return the played schedule with plain points only: each operation where it happened in this run.
+
+        An operation whose point has a fraction or a selection, and that did not happen, is left out.
+        """
+        plain = [operation for operation in self.schedule.operations if operation.is_plain]
+        return self.schedule.replace(operations=[*plain, *self.operations.resolved])
 
     def close(self) -> None:
         """Close the session."""
@@ -177,12 +183,13 @@ class Player:
         self, number: int, day: str, counts: dict[str, int] | None = None, first: Operation | None = None
     ) -> bool:
         session = self.session
-        self._plan_day(number, counts)
-        session.host.on_record = None
+        self.is_ended = False
+        session.host.on_record = self.on_mutation
         if counts is None:
             session.begin(day)
-        elif first is not None:
-            self._pending_operations.append(first)
+        self.operations.plan((operation for operation in self.schedule.operations if operation.day == number), counts)
+        if first is not None:
+            self.operations.add_due(first)
         session.host.on_record = self._on_mutation
         session.link.on_launch, session.link.on_deliver = self._on_launch, self._on_deliver
         sending = self._link_on_send = session.link.on_send
@@ -197,9 +204,7 @@ class Player:
             if self.on_begin is not None:
                 self.on_begin()
             if self._run_day(number):
-                self._unhook()
-                session.end()
-                session.overnight()
+                self._end_day(False)
         finally:
             self._unhook()
         return not (self.to_breach and session.guard.breaches) and not self.is_ended
@@ -207,125 +212,76 @@ class Player:
     def _unhook(self) -> None:
         """Stop counting points: the end of the day is not part of them."""
         session = self.session
-        session.host.on_record = session.link.on_launch = session.link.on_deliver = None
+        session.host.on_record = self.on_mutation
+        session.link.on_launch = session.link.on_deliver = None
         session.link.on_send = self._link_on_send
 
-    def _plan_day(self, number: int, counts: dict[str, int] | None = None) -> None:
-        self.is_ended = False
-        self.counts = dict(counts) if counts is not None else dict.fromkeys(self.counts, 0)
-        self._waiting_operations, self._pending_operations = {}, []
-        self._has_instants = any(
-            operation.day == number and operation.at == "instant" for operation in self.schedule.operations
-        )
-        today = [operation for operation in self.schedule.operations if operation.day == number]
-        self._timed_operations = sorted(
-            (operation for operation in today if operation.at == "second"), key=lambda operation: operation.n
-        )
-        for operation in today:
-            if operation.at != "second":
-                self._waiting_operations.setdefault((operation.at, operation.n), []).append(operation)
+    def _end_day(self, immediately: bool) -> None:
+        """End the day and run the night after it."""
+        self._unhook()
+        self.session.end(immediately=immediately)
+        self.session.overnight(self.operations.runner.take_splits())
 
     def _run_day(self, number: int) -> bool:
         """Run to the close; returns False when an operation ended the day, or the run is over."""
-        session = self.session
+        session, operations = self.session, self.operations
         open_ns, close_ns = session.hours()
         if self.end_at is not None and self.end_at[0] == number:
             close_ns = min(open_ns + self.end_at[1] * _SECOND_NS, close_ns)
             self.is_ended = True
         while True:
-            while self._pending_operations:
-                if not self._run_between_events(self._pending_operations.pop(0)):
-                    return False
-            if self.to_breach and session.guard.breaches:
+            if not operations.perform_due() or (self.to_breach and session.guard.breaches):
                 return False
-            next_ns = open_ns + self._timed_operations[0].n * _SECOND_NS if self._timed_operations else close_ns
+            time_ns = operations.next_time_ns(close_ns)
             try:
-                session.play(min(max(next_ns, session.clock.now_ns), close_ns))
+                self._play_to(max(close_ns if time_ns is None else time_ns, session.clock.now_ns), close_ns)
             except SubjectKilledError:
                 session.trials.discard_subject()
                 session.stop()
             if not session.is_stopped:
-                if not self._timed_operations or next_ns >= close_ns:
+                if time_ns is None:
                     return not (self.to_breach and session.guard.breaches) and not self.is_ended
-                self._notify_operation(self._timed_operations[0])
-                self._pending_operations.append(self._timed_operations.pop(0))
-            elif self._has_instants:
+                operations.start_next_timed()
+            elif operations.has_instants:
                 self._on_point("instant")
+
+    def _play_to(self, until_ns: int, close_ns: int) -> None:
+        """Run the market to a time; with `slices`, slice by slice."""
+        session, slices = self.session, self.slices
+        end_ns = min(until_ns, close_ns)
+        if slices is None:
+            session.play(end_ns)
+            return
+        while True:
+            slice_end_ns = min(end_ns, slices.next_end_ns(session.hours()[0], session.clock.now_ns))
+            slices.before(slice_end_ns, slice_end_ns == close_ns)
+            session.play(slice_end_ns)
+            slices.after()
+            if session.is_stopped or slice_end_ns >= end_ns:
+                return
 
     # -- at a point -----------------------------------------------------------------------------------------------
 
     def _on_mutation(self, subsystem: str, record: Record) -> None:
         if self.on_mutation is not None:
             self.on_mutation(subsystem, record)
-        self._on_point("mutation")
+        if self.on_point is not None:
+            self.on_point("mutation")
+        self.operations.pass_point("mutation", subsystem, record)
         if self.to_breach and self.session.guard.breaches:
             self.session.stop()
 
     def _on_launch(self, direction: str) -> None:
-        self._on_point(direction)
+        self._on_point("in" if direction == "in" else "out")
 
     def _on_deliver(self, direction: str) -> None:
         if direction == "in":
             self._on_point("delivered")
 
-    def _on_point(self, point_kind: str) -> None:
-        self.counts[point_kind] += 1
+    def _on_point(self, point_kind: PointKind) -> None:
         if self.on_point is not None:
             self.on_point(point_kind)
-        if not self._waiting_operations:
-            return
-        if self._has_instants:
-            self.session.stop()
-        for operation in self._waiting_operations.pop((point_kind, self.counts[point_kind]), ()):
-            self._notify_operation(operation)
-            if operation.do in MESSAGE_OPERATIONS:
-                self._operations_done += 1
-                self.operation_runner.apply_to_message(operation, point_kind)
-            elif operation.do == "disconnect":
-                self._operations_done += 1
-                self.operation_runner.drop_link(operation)
-            else:
-                self._pending_operations.append(operation)
-                if (
-                    operation.kind.family == "restart"
-                    and operation.do not in ("clean", "upgrade")
-                    and point_kind in _SUBJECT_POINT_KINDS
-                ):
-                    self.session.trials.kill()
-                self.session.stop()
-
-    def _notify_operation(self, operation: Operation) -> None:
-        if self.on_operation is not None:
-            self.on_operation(operation)
-
-    def _run_between_events(self, operation: Operation) -> bool:
-        """Perform an operation between two events; returns False when it ended the day."""
-        session = self.session
-        if session.subject is None and operation.kind.family != "restart" and operation.do != "overnight-down":
-            try:
-                session.restart("kill")
-            except SubjectKilledError:  # killed again while it started: do the operation after the next start
-                session.trials.discard_subject()
-                self._pending_operations.append(operation)
-                return True
-        self._operations_done += 1
-        if operation.do in ("overnight", "overnight-down"):
-            if operation.do == "overnight-down" and session.subject is not None:
-                session.trials.discard_subject()
-            self._unhook()
-            session.end(immediately=True)
-            session.overnight()
-            return False
-        try:
-            if operation.do == "disconnect":
-                self.operation_runner.drop_link(operation)
-            elif operation.kind.family == "restart":
-                self.operation_runner.restart_subject(operation)
-            elif operation.do not in MESSAGE_OPERATIONS:
-                self.operation_runner.run_between_events(operation)
-        except SubjectKilledError:  # killed during the operation; the restart is pending
-            session.trials.discard_subject()
-        return True
+        self.operations.pass_point(point_kind)
 
 
 class SessionSpec(Protocol):
