@@ -147,7 +147,7 @@ def _run_cycle(
             scratch=True,
         ),
     )
-    session.guard.on_breach = lambda breach: session.stop()
+    session.guard.evidence.on_breach = lambda breach: session.stop()
     try:
         for number, day in enumerate(days):
             for operation in _cycle(arm).operations(number):

@@ -260,7 +260,7 @@ def _run_day(session: Session, schedule: CycleSchedule, number: int, day: str, a
     breach_count = len(session.guard.breaches)
     observer = DayObserver(session, run)
     session.host.on_record = observer.record
-    session.guard.on_breach = lambda breach: arm.breaches.append(
+    session.guard.evidence.on_breach = lambda breach: arm.breaches.append(
         CycleBreach(arm.name, day, breach, session.guard.recorder.describe_last(24))
     )
     for operation in schedule.operations(number):
