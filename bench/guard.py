@@ -140,7 +140,7 @@ def measure(open_orders: int, steps: int, rounds: int) -> tuple[float, float, in
     """(unguarded, guarded) microseconds a step, medians of the rounds, and the breaches found (none)."""
     with tempfile.TemporaryDirectory() as directory:
         guard = Guard(Path(directory), clock=time.time_ns, channels=[])
-        guard.is_quiet = True
+        guard.evidence.is_quiet = True
         bare = BookRecords(lambda subsystem, record: None, open_orders)
         guarded = BookRecords(guard.record, open_orders)
         with guard.step("load"):
@@ -293,7 +293,7 @@ def measure_desk(open_orders: int, steps: int, rounds: int) -> tuple[float, floa
     """As `measure`, of the desk itself."""
     with tempfile.TemporaryDirectory() as directory:
         guard = Guard(Path(directory) / "guard", clock=time.time_ns, channels=[])
-        guard.is_quiet = True
+        guard.evidence.is_quiet = True
         bare, keys = make_desk(Path(directory) / "bare", NoGuard(), open_orders)
         guarded_desk, _ = make_desk(Path(directory) / "kept", guard, open_orders)
         times: dict[str, list[float]] = {"bare": [], "kept": []}

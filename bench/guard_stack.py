@@ -35,9 +35,9 @@ from table import print_machine
 
 from holdover.catalogue import Catalogue, Invariant
 from holdover.model import MsgType, Request, Side
-from holdover.runtime import Guard
+from holdover.runtime import Guard, GuardSettings
 from holdover.runtime.config import GuardConfig, PagesTable
-from holdover.runtime.monitor import kinds_by_name
+from holdover.runtime.memory import kinds_by_name
 
 SUBSYSTEMS = ("orders", "positions", "ledger", "risk", "gateway", "session", "reconciler", "store", "venue")
 
@@ -161,8 +161,8 @@ def main() -> None:
         directory = Path(folder)
 
         def plain(name: str, catalogue: Catalogue) -> Guard:
-            guard = Guard(directory / name, catalogue=catalogue, channels=[], axes=(), recorder_size=0)
-            guard.is_quiet = True
+            guard = Guard(directory / name, GuardSettings(axes=(), recorder_size=0), catalogue=catalogue, channels=[])
+            guard.evidence.is_quiet = True
             return guard
 
         stack = Guard.open(GuardConfig.for_directory(directory / "stack", pages=PagesTable(log=False)))

@@ -41,13 +41,13 @@ from holdover.harness import snapshot as snapshots
 from holdover.harness.snapshot import Snapshot, SnapshotInfo
 from holdover.model import Execution, Order, TimeInForce
 from holdover.runtime import Guard
-from holdover.runtime.monitor import kinds_by_name
+from holdover.runtime.memory import kinds_by_name
 
 
 def make_state(directory: Path, orders: int) -> tuple[Guard, list[Any]]:
     """A guard that remembers that many open orders, each with one fill; and its records."""
     guard = Guard(directory, clock=time.time_ns, channels=[])
-    guard.is_quiet = True
+    guard.evidence.is_quiet = True
     books = BookRecords(guard.record, orders)
     with guard.step("load"):
         for subsystem, record in books.records():
@@ -67,7 +67,7 @@ def make_state(directory: Path, orders: int) -> tuple[Guard, list[Any]]:
     for number, key in enumerate(list(books.orders)):
         with guard.step("execution-report"):
             books.fill(number, key)
-    records = [record for table in guard.monitor.layout.tables.values() for record in table.values()]
+    records = [record for table in guard.monitor.all_records().values() for record in table.values()]
     return guard, records
 
 

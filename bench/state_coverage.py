@@ -4,7 +4,7 @@
 
 The desk takes execution reports, once bare and once under coverage.py with branches, which traces only the
 desk's files; the difference is the cost of tracing. Then the recorded mutations run through the functions of
-the guard's layout for a catalogue without invariants, with axes and without; the difference is the cost of
+the guard's checks for a catalogue without invariants, with axes and without; the difference is the cost of
 the counter. (Inside the desk it would be lost in the noise of the desk's database.) Everything takes turns in
 one process. The script prints medians of the rounds in processor time, so that other work on the machine does
 not count.

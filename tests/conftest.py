@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from holdover.catalogue import Catalogue
-from holdover.runtime import Guard
+from holdover.runtime import Guard, GuardSettings
 
 # Hundreds of processes are started by the tests. Where bytecode is not kept, each of them compiles the whole package.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -59,7 +59,9 @@ def make_guard(tmp_path: Path, catalogue: Catalogue, time_ns: SettableClock) -> 
         options.setdefault("catalogue", catalogue)
         options.setdefault("clock", time_ns)
         options.setdefault("channels", [])
-        return Guard(tmp_path / str(options.pop("name", "guard")), **options)  # type: ignore[arg-type]
+        directory = tmp_path / str(options.pop("name", "guard"))
+        settings = {name: options.pop(name) for name in GuardSettings.__struct_fields__ if name in options}
+        return Guard(directory, GuardSettings(**settings), **options)  # type: ignore[arg-type]
 
     return make
 

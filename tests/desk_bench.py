@@ -307,7 +307,7 @@ def make_bench(tmp_path: Path, catalogue: Catalogue) -> Iterator[Callable[..., D
     def make(*strategies: Strategy, venue: bool = True, **config: Any) -> DeskBench:
         ports = ScriptedPorts()
         guard = Guard(tmp_path / f"guard{len(benches)}", catalogue=catalogue, clock=lambda: ports.now_ns, channels=[])
-        guard.is_quiet = True
+        guard.evidence.is_quiet = True
         config.setdefault("position_max", 100_000)
         desk_config = DeskConfig(
             instruments=[Instrument(symbol="X")], strategies=list(strategies), synced=False, **config

@@ -145,7 +145,7 @@ def _run_cycle(
             scratch=True,
         ),
     )
-    session.guard.on_breach = lambda breach: session.stop()
+    session.guard.evidence.on_breach = lambda breach: session.stop()
     try:
         schedule = bind_schedule(_cycle(arm), reel, symbols, days)
         player = Player(schedule, reel, directory, session=session, to_breach=True)

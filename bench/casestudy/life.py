@@ -170,7 +170,7 @@ class _WatchedSession:
         self._judge = guard.monitor._on_breach if acts else None
         # Unless it acts, the guard judges as ever and freezes nothing: its monitor tells this run, and not the guard.
         guard.monitor._on_breach = self._on_breach
-        guard.on_mutation = self._on_mutation
+        guard.steps.on_mutation = self._on_mutation
         self._boundary, guard.boundary = guard.boundary, self._on_boundary  # type: ignore[method-assign]
         self._send, venue.reports.send = venue.reports.send, self._on_venue_send  # type: ignore[method-assign]
 
@@ -200,7 +200,7 @@ class _WatchedSession:
             self._judge(breach, check)
         if self.breach is not None:
             return
-        table = self.session.guard.monitor.layout.tables.get((breach.subsystem, check.bound.anchor.kind or Record), {})
+        table = self.session.guard.monitor.records(check.bound.anchor.kind or Record, breach.subsystem)
         scope = scope_of(check.entry.scope, breach.subsystem, table.get(breach.key))
         self.breach = Detection(
             day=self._day,

@@ -202,7 +202,7 @@ def test_breach_freeze_thaw_and_page_are_events(
     provider, exporter = spans
     guard = make_guard(channels=[FileChannel(tmp_path / "pages.jsonl"), RefusingChannel()])
     breaches: list[Breach] = []
-    guard.on_breach = breaches.append
+    guard.evidence.on_breach = breaches.append
     trace_guard(guard, provider)
     with provider.get_tracer("desk").start_as_current_span("execution-report"):
         guard.record("orders", BAD)

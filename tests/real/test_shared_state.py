@@ -203,7 +203,7 @@ while True:
     if guard.permits(order_request):
         permitted = at
     else:
-        print(json.dumps([permitted, at, guard.freeze_watcher.problem]), flush=True)
+        print(json.dumps([permitted, at, guard.services.freeze_watcher.problem]), flush=True)
         while not guard.permits(order_request):
             time.sleep(0.001)
         print(json.dumps([time.monotonic_ns()]), flush=True)
@@ -314,7 +314,7 @@ def test_a_breach_without_the_database_freezes_in_memory_and_then_for_good(
         postgres.resume()
         store = read_config(write_config(tmp_path, postgres.url, schema, name="reads")).open_store()
         wait_until(lambda: SYSTEM in [freeze.scope for freeze in store.active_freezes()])
-        wait_until(lambda: not guard._unwritten_breaches)
+        wait_until(lambda: not guard.freezes.unwritten_breaches)
         keys = [(stored_breach.invariant, stored_breach.key) for stored_breach in store.breaches()]
         assert len(keys) == len(set(keys))
         assert INVARIANT in [freeze.invariant for freeze in store.active_freezes()]

@@ -21,7 +21,7 @@ SCOPE = "instrument:ACME"
 
 def breach_order(session: Session) -> None:
     """Breach an invariant of an order, in the middle of the day."""
-    orders = session.guard.monitor.layout.tables["orders", Order].values()
+    orders = session.guard.monitor.records(Order, "orders").values()
     order = next(record for record in orders if isinstance(record, Order) and record.is_open)
     session.guard.record("orders", msgspec.structs.replace(order, leaves_qty=order.leaves_qty + 1))
 
@@ -36,7 +36,7 @@ def assert_frozen(session: Session, before: int) -> None:
 
 def count_sent(session: Session) -> int:
     """How many requests are known to have left."""
-    return sum(len(records) for (_, kind), records in session.guard.monitor.layout.tables.items() if kind is Request)
+    return sum(len(records) for (_, kind), records in session.guard.monitor.all_records().items() if kind is Request)
 
 
 def test_only_a_thaw_ends_it(tmp_path: Path) -> None:

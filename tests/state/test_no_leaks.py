@@ -105,7 +105,7 @@ class LeakProbe:
             guard.freeze(scope, operator="ann", reason="to see", allows=["cancel"])
             return
         symbol = scope.partition(":")[2]
-        orders = guard.monitor.layout.tables[("orders", Order)].values()
+        orders = guard.monitor.records(Order, "orders").values()
         broken = next(order for order in orders if isinstance(order, Order) and order.symbol == symbol)
         self._record("orders", msgspec.structs.replace(broken, leaves_qty=broken.leaves_qty + 7))
         assert any(freeze.scope == scope for freeze in guard.active_freezes)
@@ -138,7 +138,7 @@ def test_nothing_leaves_between_cause_and_freeze(
     session.run()
     session.end()
     session.overnight()
-    orders = session.guard.monitor.layout.tables[("orders", Order)].values()
+    orders = session.guard.monitor.records(Order, "orders").values()
     assert any(order.cum_qty and order.leaves_qty for order in orders)
     sent_requests: list[Request] = []
     leaks = LeakProbe(session, tmp_path)

@@ -69,8 +69,8 @@ def test_a_kept_state_is_what_playing_from_the_beginning_gives(
         ]
         assert entry.point_counts == player.counts
         searched_tables, played_tables = (
-            searched_session.guard.monitor.layout.tables,
-            played_session.guard.monitor.layout.tables,
+            searched_session.guard.monitor.all_records(),
+            played_session.guard.monitor.all_records(),
         )
         assert {t: k for t, k in searched_tables.items() if k and t[0] != "guard"} == {
             t: k for t, k in played_tables.items() if k and t[0] != "guard"
@@ -242,7 +242,7 @@ def test_a_snapshot_inside_a_day_is_gone_on_from(
         played = player.play()
         assert played.mark == ""
         session = player.session
-        tables = session.guard.monitor.layout.tables
+        tables = session.guard.monitor.all_records()
         ends.append(
             (
                 session.venue.to_bytes(),

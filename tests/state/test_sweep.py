@@ -267,7 +267,7 @@ def test_the_sum_is_of_the_state_and_not_of_how_it_came_about(
 
 
 def _change_record(session: Session) -> None:
-    position = next(iter(session.guard.monitor.layout.tables["positions", Position].values()))
+    position = next(iter(session.guard.monitor.records(Position, "positions").values()))
     assert isinstance(position, Position)
     with session.guard.step("test"):
         session.guard.record("positions", msgspec.structs.replace(position, net_qty=position.net_qty + 1))

@@ -24,10 +24,10 @@ from holdover.cli import main
 from holdover.harness import Session, SessionConfig
 from holdover.model import Order, OrdStatus, Side
 from holdover.recording import bundled_store
-from holdover.runtime import Breach, FreezeStore, Guard, Journal, ReportReader
+from holdover.runtime import Breach, FreezeStore, Guard, Journal
 from holdover.watch import FixJudge, Judge, MutationJudge, Offset, Tail, Watch
 from holdover.watch import watch as watching
-from tests.unit.fixlog import FixLogWriter
+from tests.unit.fixlog import FixLogWriter, record_messages
 from tests.unit.test_fix_scenarios import LEGAL
 from tests.waits import make_wait
 
@@ -57,10 +57,7 @@ def journal(make_guard: MakeGuard, tmp_path: Path) -> tuple[Path, list[Breach]]:
     """The journal of a guard that has read all stories, and its breaches but those of its own freezes."""
     path = tmp_path / "journal.jsonl"
     guard = make_guard(journal=Journal(path))
-    reader = ReportReader(guard, account="A", symbol="X")
-    for story in make_stories():
-        for report in story:
-            reader.read_message(report)
+    record_messages(guard, [report for story in make_stories() for report in story])
     guard.close()
     return path, [breach for breach in guard.breaches if breach.invariant != "nothing-leaves-a-frozen-scope"]
 
@@ -350,4 +347,4 @@ def test_exit_codes_and_problems(
     assert "belongs to a watch of" in capsys.readouterr().err
     (state / watching.STATE).write_bytes(b"rubbish")
     assert main(["watch", str(fix_log), "--once", "--state", str(state)]) == 2
-    assert "the state is damaged" in capsys.readouterr().err
+    assert "the state of a watch is damaged" in capsys.readouterr().err

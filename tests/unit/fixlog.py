@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from holdover.audit.fix_sessions import FixSessions
+from holdover.audit.framing import FixFramer
+from holdover.audit.reported_orders import ReportedOrders
+from holdover.model import Record
+from holdover.runtime import Guard
 
 TAGS = {
     "msg_type": "35",
@@ -117,3 +124,37 @@ def _as_fix42(report: dict[str, Any]) -> dict[str, Any]:
     if kind == "5" and report["ord_status"] == "0":
         report["ord_status"] = "5"
     return report
+
+
+class _GuardRecorder:
+    """Records in a guard what the reader of reports would record in a monitor of its own."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.cause = ""
+        self.instruments, self.tables = guard.monitor.instruments, guard.monitor.tables
+        self.records: Callable[[type[Record], str], Mapping[str, Record]] = guard.monitor.records
+        self._guard = guard
+
+    def mutate(self, subsystem: str, record: Record, now_ns: int, touched: object) -> None:
+        """Record in the guard, which has its own clock."""
+        self._guard.record(subsystem, record)
+
+    def settle(self, touched: object, now_ns: int) -> None:
+        """Do nothing: the step of the message settles."""
+
+
+def record_messages(guard: Guard, messages: Iterable[dict[str, Any]]) -> None:
+    """Read messages as a FIX log and record what they say in a guard, each message in a step of its own."""
+    writer = FixLogWriter()
+    for message in messages:
+        writer.write_order_message(message)
+    framer, sessions = FixFramer(), FixSessions(lambda message, expected: None)
+    orders = ReportedOrders(_GuardRecorder(guard))  # type: ignore[arg-type]
+    for number, line in enumerate(writer.log(), 1):
+        for fields in framer.split_line(line):
+            assert isinstance(fields, dict), fields
+            for log_message in sessions.take_message(fields, (0, number)):
+                with guard.step("message"):
+                    orders.read(log_message)
+    with guard.step("end"):
+        orders.end(sessions)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from holdover.catalogue import Catalogue
 from holdover.cli import main
 from holdover.model import ExecType, Execution, OrdStatus, Side
-from holdover.runtime import Guard
+from holdover.runtime import Guard, GuardSettings
 from holdover.runtime.bundle import Bundle, BundleError, replay
 from holdover.runtime.redaction import RedactionRuleError, RedactionRules
 
@@ -36,7 +36,11 @@ def make_bundling_guard(place: Path, catalogue: Catalogue, rules: RedactionRules
     """A guard that leaves bundles."""
     times_ns = iter(range(1_000, 10**9, 1_000))
     return Guard(
-        place, catalogue=catalogue, clock=lambda: next(times_ns), channels=[], bundles=place / "bundles", rules=rules
+        place,
+        GuardSettings(bundles=place / "bundles", rules=rules),
+        catalogue=catalogue,
+        clock=lambda: next(times_ns),
+        channels=[],
     )
 
 

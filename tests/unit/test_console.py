@@ -42,7 +42,7 @@ MakeGuard = Callable[..., Guard]
 def guard(make_guard: MakeGuard) -> Guard:
     """A guard that has frozen IBM, with the memory and the bundles of it."""
     frozen_guard = make_guard(bundles=Path("bundles"), recorder_size=64)
-    frozen_guard.bundles = frozen_guard.directory / "bundles"
+    frozen_guard.evidence.bundles = frozen_guard.directory / "bundles"
     with frozen_guard.step("execution-report"):
         frozen_guard.record("orders", GOOD)
     with frozen_guard.step("execution-report"):

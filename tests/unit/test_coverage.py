@@ -36,7 +36,7 @@ from holdover.coverage.field_reads import find_fields_read, resolve_fields
 from holdover.coverage.numbers import possible_pairs
 from holdover.harness.session import RESTARTS
 from holdover.model import SYSTEM, Book, Link, Order, OrdStatus, Position, TimeInForce
-from holdover.runtime import AxisError, CellCounter, FreezeStore, Guard, Journal
+from holdover.runtime import AxisError, CellCounter, FreezeStore, Guard, GuardSettings, Journal
 from holdover.runtime.axes import (
     BUILT_IN,
     Axis,
@@ -77,7 +77,7 @@ def measure_coverage(directory: Path, *, with_partial: bool = True) -> CoverageD
     """A small subject with three axes: a session, an order, a partial fill, a cut, a kill, a night."""
     catalogue = Catalogue.load()
     with CoverageCollector(catalogue, THREE_AXES) as collector:
-        guard = Guard(directory, catalogue=catalogue, clock=lambda: 1, channels=[], axes=THREE_AXES)
+        guard = Guard(directory, GuardSettings(axes=THREE_AXES), catalogue=catalogue, clock=lambda: 1, channels=[])
         guard.boundary("begin", "2024-01-02")
         guard.record("gateway", LINK_UP)
         guard.record("orders", NEW)
@@ -244,9 +244,7 @@ def test_axes_agree_with_a_count_over_all_records(make_guard: Callable[..., Guar
         status = statuses[(number * 7) % 4]
         tif = TimeInForce.GTC if number % 3 else TimeInForce.DAY
         guard.record("orders", order(root_cl_ord_id=key, cl_ord_id=key, ord_status=status, time_in_force=tif))
-        orders = [
-            record for record in guard.monitor.layout.tables["orders", Order].values() if isinstance(record, Order)
-        ]
+        orders = [record for record in guard.monitor.records(Order, "orders").values() if isinstance(record, Order)]
         assert (current_cell(guard.cells)["in-flight"] == "cancel") == any(o.ord_status == statuses[2] for o in orders)
         assert (current_cell(guard.cells)["unacknowledged"] == "some") == any(
             o.ord_status == statuses[0] for o in orders
@@ -544,6 +542,9 @@ def test_the_guards_own_counter_goes_on_over_restarts(tmp_path: Path, catalogue:
     assert (tmp_path / "guard" / "cells.aside").exists()
 
 
+JOURNAL_HEADER = b'{"format":"holdover-journal","version":2}\n'
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -553,12 +554,15 @@ def test_the_guards_own_counter_goes_on_over_restarts(tmp_path: Path, catalogue:
             b'{"magic":"holdover-cells","version":1,"catalogue":"c","axes":[],"visits":{},"transitions":[],"pairs":[]}',
             "other axes",
         ),
-        (b"[1]\n[2]\n", "line 1 is no journal line"),
-        (b"not json\nat all\n", "line 1 is no journal line"),
-        (b'{"seq": 1}\n', "no journal: there is no mutation"),
+        (b"[1]\n[2]\n", "does not begin with the header of a journal"),
+        (b'{"format":"holdover-journal","version":1}\n', "a journal of version 1; this build reads version 2"),
+        (JOURNAL_HEADER + b"[1]\n[2]\n", "line 2 is no journal line"),
+        (JOURNAL_HEADER + b"not json\nat all\n", "line 2 is no journal line"),
+        (JOURNAL_HEADER + b'{"seq": 1}\n', "no journal: there is no mutation"),
         (
-            b'{"seq":1,"time_ns":1,"subsystem":"orders","kind":"Order","record":{"side":"9"},"cause":""}\n',
-            "line 1: Order",
+            JOURNAL_HEADER
+            + b'{"seq":1,"time_ns":1,"subsystem":"orders","kind":"Order","record":{"side":"9"},"cause":""}\n',
+            "line 2: Order",
         ),
     ],
 )
@@ -599,7 +603,9 @@ def test_a_trial_that_is_undone_stays_counted(tmp_path: Path, catalogue: Catalog
     """What a trial has seen was seen; the axes, the way and the occasions go on from where it began."""
     with CoverageCollector(catalogue, THREE_AXES) as collector:
         store = FreezeStore.in_memory()
-        guard = Guard(tmp_path, catalogue=catalogue, clock=lambda: 1, channels=[], axes=THREE_AXES, store=store)
+        guard = Guard(
+            tmp_path, GuardSettings(axes=THREE_AXES), catalogue=catalogue, clock=lambda: 1, channels=[], store=store
+        )
         guard.boundary("begin", "2024-01-02")
         guard.record("orders", NEW)
         checkpoint, before = guard.checkpoint(), current_cell(guard.cells)

@@ -23,7 +23,7 @@ from holdover.catalogue import Catalogue
 from holdover.desk import DeskConfig, Strategy
 from holdover.harness.subject import Env, Plan, RecordedMarket, SubjectClock, SubjectGuard
 from holdover.model import Instrument, Order, PositionEffect, Side, TimeInForce
-from holdover.runtime import Guard
+from holdover.runtime import Guard, GuardSettings
 from holdover.world import SimulatedLink, Venue, VirtualClock
 
 DATE, OPEN_NS = "2024-11-27", 1_732_717_800_000_000_000
@@ -74,12 +74,12 @@ class DeskMachine(RuleBasedStateMachine):
         self.link = SimulatedLink(self.clock, self.venue, CONFIG.accounts())
         self.guard = Guard(
             self.directory / "guard",
+            GuardSettings(instruments=[INSTRUMENT]),
             catalogue=CATALOGUE,
             clock=lambda: self.clock.now_ns,
             channels=[],
-            instruments=[INSTRUMENT],
         )
-        self.guard.is_quiet = True
+        self.guard.evidence.is_quiet = True
         self.venue.reports.observe = lambda record: self.guard.record("venue", record)
         self.mid, self.traded = 10_000, 0
         self.env: Env | None = None
@@ -155,7 +155,7 @@ class DeskMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 5), move=st.integers(-3, 3))
     def change(self, number: int, move: int) -> None:
         """A strategy cancels an order, or reprices it."""
-        orders = self.guard.monitor.layout.tables.get(("orders", Order), {})
+        orders = self.guard.monitor.records(Order, "orders")
         live = [
             record
             for record in orders.values()
@@ -197,7 +197,7 @@ class DeskMachine(RuleBasedStateMachine):
         self.desk.stop()
         self.env.kill()
         self.env = None
-        self.guard.mark_subject_down()
+        self.guard.steps.mark_subject_down()
         self.link.detach()
         self.clock.cancel_owner("subject")
         self._advance(seconds)

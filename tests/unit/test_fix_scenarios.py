@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from holdover.runtime import Guard, ReportReader
+from holdover.runtime import Guard
+from tests.unit.fixlog import record_messages
 
 MakeGuard = Callable[..., Guard]
 
@@ -116,9 +117,7 @@ LEGAL: dict[str, list[dict[str, Any]]] = {
 def breached_invariants(make_guard: MakeGuard, messages: list[dict[str, Any]]) -> list[str]:
     """The invariants that a story breaches."""
     guard = make_guard()
-    reader = ReportReader(guard, account="A", symbol="X")
-    for message in messages:
-        reader.read_message(message)
+    record_messages(guard, messages)
     guard.close()
     return [breach.invariant for breach in guard.breaches]
 

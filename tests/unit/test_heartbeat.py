@@ -82,7 +82,7 @@ def test_a_held_lock_does_not_hold_the_beat(make_guard: MakeGuard, time_ns: Any)
     lock_event, release_event = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with guard._lock:
+        with guard.steps.lock:
             lock_event.set()
             release_event.wait(10)
 
@@ -117,7 +117,7 @@ def test_silence_is_paged_once_and_resolves_itself(make_guard: MakeGuard, time_n
 def test_a_lost_store_is_part_of_the_beat(make_guard: MakeGuard) -> None:
     """What the process itself knows to be wrong it says."""
     guard = make_guard()
-    guard.problem = "the freeze could not be written"
+    guard.freezes.problem = "the freeze could not be written"
     beat = Heartbeat(guard, LIMITS).current_beat()
     assert judge_health(beat, beat.time_ns) == (Health.FROZEN, "the freeze could not be written")
 

@@ -68,8 +68,8 @@ def test_a_guard_that_does_not_answer_is_said_to(desk: Path) -> None:
     """Nothing is thawed, and the request is withdrawn: it will not be acted on later."""
     guard = Guard.open(desk)
     guard.record("orders", BAD)
-    assert guard.freeze_watcher is not None
-    guard.freeze_watcher.stop()
+    assert guard.services.freeze_watcher is not None
+    guard.services.freeze_watcher.stop()
     config = find_guard_config(desk)
     store = config.open_store()
     with pytest.raises(ThawRefusedError, match=r"has not answered within 0\.1 s"):
@@ -104,8 +104,8 @@ def test_nobody_judges_by_a_memory_that_is_not_his(desk: Path, running: Guard) -
     breach = msgspec.structs.replace(running.breaches[0], scope="account:X", time_ns=5)
     page = msgspec.structs.replace(running.store.all_pages()[0], dedup_key="x/account:X")
     other_store.record_breach(breach, [], page, [])
-    assert running.heartbeat is not None
-    beat: Beat = msgspec.structs.replace(running.heartbeat.current_beat(), time_ns=1)
+    assert running.services.heartbeat is not None
+    beat: Beat = msgspec.structs.replace(running.services.heartbeat.current_beat(), time_ns=1)
     other_store.write_heartbeat("elsewhere", 1, msgspec.json.encode(beat))
     with pytest.raises(ThawRefusedError, match="its memory is not here"):
         thaw(config, other_store, make_thaw_request(scope="account:X"))
@@ -158,11 +158,11 @@ def test_health_by_its_exit_code(desk: Path, capsys: pytest.CaptureFixture[str])
     guard = Guard.open(desk)
     assert main(["health", *place]) == 0
     guard.record("orders", BAD)
-    assert guard.heartbeat is not None
-    guard.heartbeat.write_beat()
+    assert guard.services.heartbeat is not None
+    guard.services.heartbeat.write_beat()
     assert main(["health", *place]) == 1
     guard.close()
-    beat = msgspec.structs.replace(guard.heartbeat.current_beat(), time_ns=time.time_ns() - 60_000_000_000)
+    beat = msgspec.structs.replace(guard.services.heartbeat.current_beat(), time_ns=time.time_ns() - 60_000_000_000)
     store = find_guard_config(desk).open_store()
     store.write_heartbeat("desk", beat.time_ns, msgspec.json.encode(beat))
     for _ in range(2):

@@ -9,7 +9,7 @@ import pytest
 
 from holdover.adapters.fix.venue_view import VenueView
 from holdover.model import ExecType, ExecutionReport, Instrument, Order, OrdStatus, Side
-from holdover.runtime import Guard
+from holdover.runtime import Guard, GuardSettings
 
 
 def make_fill(number: int, last: int, cum: int, **overrides: Any) -> ExecutionReport:
@@ -43,12 +43,12 @@ def make_trade_capture(number: int, last: int) -> ExecutionReport:
 @pytest.fixture
 def guard(tmp_path: Path) -> Guard:
     """A guard with the whole catalogue."""
-    return Guard(tmp_path, instruments=[Instrument(symbol="ACME", venue="V")])
+    return Guard(tmp_path, GuardSettings(instruments=[Instrument(symbol="ACME", venue="V")]))
 
 
 def venue_order(guard: Guard) -> Order:
     """Return the venue's order as the guard has recorded it."""
-    return next(record for (sub, kind), table in guard.monitor.layout.tables.items() if (sub, kind) == ("venue", Order)
+    return next(record for (sub, kind), table in guard.monitor.all_records().items() if (sub, kind) == ("venue", Order)
                 for record in table.values())  # fmt: skip
 
 

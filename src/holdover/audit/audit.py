@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import gzip
 import io
-import pickle
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, ClassVar, Final
 
 import msgspec
 
 from holdover.audit.fields import ReportError
-from holdover.audit.fix_sessions import FixSessions, LogMessage
-from holdover.audit.framing import FieldMap, FixFramer
+from holdover.audit.fix_sessions import FixSessions, FixSessionsState, LogMessage
+from holdover.audit.framing import FieldMap, FixFramer, FixFramerState
 from holdover.audit.log_catalogue import select_log_invariants
-from holdover.audit.reported_orders import ReportedOrders
+from holdover.audit.reported_orders import ReportedOrders, ReportedOrdersState
 from holdover.audit.units import NumberError
 from holdover.catalogue import Catalogue, Frozen
 from holdover.model import Link, LinkState, Request
 from holdover.runtime import Breach, CellCounter, Monitor
-from holdover.runtime.layout import Check
+from holdover.runtime.check import Check
+from holdover.state import Stateful, StoredFormat, decode_stored, encode_stored
 
-_ALLOWED_CLASSES: Final = frozenset((("builtins", "set"), ("msgspec._utils", "rebuild")))
+AUDIT_FORMAT: Final = StoredFormat(
+    name="audit memory", version=2, next_step="remove it and audit the logs again from their beginning"
+)
 _GZIP: Final = b"\x1f\x8b"
 
 
@@ -49,16 +51,6 @@ class SkippedLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     file: str = ""
 
 
-class RestrictedUnpickler(pickle.Unpickler):
-    """Unpickles saved audits; it creates only the records and readers of Holdover itself."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return an allowed class. Raises `UnpicklingError` for any other."""
-        if module.startswith(("holdover.audit.", "holdover.model.")) or (module, name) in _ALLOWED_CLASSES:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a memory")
-
-
 class _AuditFreezes(Frozen):
     """No freezes: an audit freezes nothing."""
 
@@ -67,11 +59,33 @@ class _AuditFreezes(Frozen):
         return ""
 
 
-class Audit:
+class AuditState(msgspec.Struct):
+    """The state of an audit. A reported breach is stored as (invariant, key, line or 0)."""
+
+    files: list[str]
+    messages: int
+    reported: list[tuple[str, str, int]]
+    framing: FixFramerState
+    sessions: FixSessionsState
+    orders: ReportedOrdersState
+    monitor: bytes
+
+
+class Audit(Stateful[AuditState]):
     """Reads logs and collects the results. `breaches` and `skipped` are in the order of discovery.
 
     A breach of one invariant by one order is reported once, where it first appears.
     """
+
+    State = AuditState
+    DERIVED: ClassVar = {
+        "catalogue": "given when the audit is made",
+        "judged_catalogue": "the part of the catalogue that a log can show",
+        "breaches": "results of this process, which its owner takes away",
+        "skipped": "results of this process, which its owner takes away",
+        "on_breach": "a function of the audit's owner",
+        "_line": "the line being read, for messages",
+    }
 
     def __init__(self, catalogue: Catalogue | None = None) -> None:
         self.catalogue = catalogue if catalogue is not None else Catalogue.load()
@@ -132,19 +146,32 @@ class Audit:
 
     def to_bytes(self) -> bytes:
         """Return the state that later messages need, for `restore_bytes` in another process."""
-        parts = (self.files, self.messages, self._reported, self.framing, self.sessions, self.orders)
-        return pickle.dumps((self.monitor.to_bytes(), parts))
+        return encode_stored(AUDIT_FORMAT, self.to_state())
 
-    def restore_bytes(self, memory: bytes) -> None:
-        """Restore a state that `to_bytes` returned. Raises `ValueError` when it is damaged."""
-        try:
-            monitor, parts = RestrictedUnpickler(io.BytesIO(memory)).load()
-            self.files, self.messages, self._reported, self.framing, self.sessions, self.orders = parts
-        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError) as problem:
-            raise ValueError(f"the audit's memory is damaged: {problem}") from problem
-        self.monitor.restore_bytes(monitor)
-        self.sessions.on_missing_number = self._report_missing_number
-        self.orders.monitor = self.monitor
+    def restore_bytes(self, data: bytes) -> None:
+        """Restore a state that `to_bytes` returned. Raises `StateError` when it is damaged or of another version."""
+        self.take_state(decode_stored(AUDIT_FORMAT, AuditState, data))
+
+    def _encode_field(self, name: str, value: Any) -> Any:
+        if name == "monitor":
+            return value.to_bytes()
+        if name == "reported":
+            return sorted(value)
+        return value.to_state() if name in ("framing", "sessions", "orders") else value
+
+    def _decode_field(self, name: str, value: Any) -> Any:
+        if name == "reported":
+            return set(value)
+        if name == "monitor":
+            self.monitor.restore_bytes(value)
+            return self.monitor
+        if name in ("framing", "sessions", "orders"):
+            part: Stateful[Any] = getattr(self, name)
+            part.take_state(value)
+            return part
+        return value
+
+    def _after_restore(self) -> None:
         self.orders.publish_instruments()
 
     # -- what was found -----------------------------------------------------------------------------------------
@@ -242,8 +269,8 @@ class Audit:
         name = message.direction.session.name
         table = ("gateway", Link)
         self.monitor.cause = "sequence"
-        if name in self.monitor.layout.tables.get(table, {}):
-            self.monitor.layout.forget_record(table, name)
+        if name in self.monitor.records(Link, "gateway"):
+            self.monitor.tables.forget_record(table, name)
         before = Link(name=name, is_up=True, in_seq=expected - 1, change=LinkState.LOGON)
         for link in (before, Link(name=name, is_up=True, in_seq=message.seq or 0)):
             self.monitor.mutate("gateway", link, 0, {})

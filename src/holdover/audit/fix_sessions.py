@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Final
+from typing import Any, ClassVar, Final
+
+import msgspec
 
 from holdover.audit.framing import FieldMap
 from holdover.audit.tags import (
@@ -32,6 +34,7 @@ from holdover.audit.tags import (
     SENDING_TIME,
     TARGET_COMP_ID,
 )
+from holdover.state import StateError, Stateful
 
 _ADMIN: Final = frozenset((b"0", b"1", b"2", b"3", b"4", b"5", b"A"))
 _HELD_MAX: Final = 50
@@ -64,8 +67,64 @@ class LogMessage:
         self.day = ""
 
 
-class FixSession:
+class StoredMessage(msgspec.Struct, array_like=True):
+    """A message that waits behind a gap."""
+
+    fields: FieldMap
+    line: tuple[int, int]
+    seq: int | None
+    gaps: int
+    position: int
+    late: bool
+    day: str
+
+    @classmethod
+    def from_message(cls, message: LogMessage) -> StoredMessage:
+        """Return the stored form of a message."""
+        return cls(message.fields, message.line, message.seq, message.gaps, message.position, message.late, message.day)
+
+    def to_message(self, direction: SessionDirection) -> LogMessage:
+        """Return the message. Raises `StateError` when it has no MsgType (35)."""
+        if b"35" not in self.fields:
+            raise StateError("the audit memory is damaged: a message has no MsgType (35)")
+        message = LogMessage(self.fields, direction, self.line, self.seq)
+        message.gaps, message.position, message.late, message.day = self.gaps, self.position, self.late, self.day
+        return message
+
+
+class SessionDirectionState(msgspec.Struct):
+    """The state of one direction."""
+
+    expected: int | None
+    first: int | None
+    held_messages: list[StoredMessage]
+    is_resend_requested: bool
+    has_admin: bool
+    count: int
+    gaps: int
+    break_count: int
+    waited: int
+    date: bytes
+    day: str
+    epoch: int
+    nights: int
+    last_sending_time: bytes
+    is_new_date: bool
+
+
+class FixSessionState(msgspec.Struct):
+    """The state of a session."""
+
+    name: str
+    number: int
+    forward: SessionDirectionState
+    reverse: SessionDirectionState
+
+
+class FixSession(Stateful[FixSessionState]):
     """Two parties, SenderCompID (49) and TargetCompID (56), in both directions."""
+
+    State = FixSessionState
 
     __slots__ = ("name", "number", "forward", "reverse")
 
@@ -76,6 +135,16 @@ class FixSession:
         self.reverse = SessionDirection(self)
         self.forward.opposite, self.reverse.opposite = self.reverse, self.forward
 
+    def _encode_field(self, name: str, value: Any) -> Any:
+        return value.to_state() if name in ("forward", "reverse") else value
+
+    def _decode_field(self, name: str, value: Any) -> Any:
+        if name not in ("forward", "reverse"):
+            return value
+        direction: SessionDirection = getattr(self, name)
+        direction.take_state(value)
+        return direction
+
     @property
     def is_logged_from_start(self) -> bool:
         """Whether the log holds both directions from their first number on, on one day."""
@@ -85,8 +154,14 @@ class FixSession:
         )
 
 
-class SessionDirection:
+class SessionDirection(Stateful[SessionDirectionState]):
     """The messages that one party of a session sends to the other."""
+
+    State = SessionDirectionState
+    DERIVED: ClassVar = {
+        "session": "the session that this is a part of",
+        "opposite": "the other direction of the session",
+    }
 
     __slots__ = (
         "has_admin",
@@ -127,13 +202,32 @@ class SessionDirection:
         self.last_sending_time = b""
         self.is_new_date = False
 
+    def _encode_field(self, name: str, value: Any) -> Any:
+        return [StoredMessage.from_message(message) for message in value] if name == "held_messages" else value
 
-class FixSessions:
+    def _decode_field(self, name: str, value: Any) -> Any:
+        return [stored.to_message(self) for stored in value] if name == "held_messages" else value
+
+
+class FixSessionsState(msgspec.Struct):
+    """The state of all sessions. A direction is stored as (sender, target, session, whether it is the forward one)."""
+
+    by_name: dict[str, FixSessionState]
+    copy_count: int
+    break_count: int
+    directions: list[tuple[bytes | None, bytes | None, str, bool]]
+    message_digests: list[bytes]
+
+
+class FixSessions(Stateful[FixSessionsState]):
     """Every session of a log. `take_message` returns the messages that are now in order, oldest first.
 
     `on_missing_number(message, expected)` is called for a message after a number that never came, or for a number
     that came again without PossDupFlag, when the log shows that the gap is not its own.
     """
+
+    State = FixSessionsState
+    DERIVED: ClassVar = {"on_missing_number": "a function of the audit"}
 
     def __init__(self, on_missing_number: Callable[[LogMessage, int], None]) -> None:
         self.by_name: dict[str, FixSession] = {}
@@ -143,8 +237,31 @@ class FixSessions:
         self._directions: dict[tuple[bytes | None, bytes | None], SessionDirection] = {}
         self._message_digests: set[bytes] = set()
 
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "on_missing_number"}
+    def _encode_field(self, name: str, value: Any) -> Any:
+        if name == "by_name":
+            return {session_name: session.to_state() for session_name, session in value.items()}
+        if name == "directions":
+            return [
+                (*key, direction.session.name, direction is direction.session.forward)
+                for key, direction in value.items()
+            ]
+        return sorted(value) if name == "message_digests" else value
+
+    def _decode_field(self, name: str, value: Any) -> Any:
+        if name == "by_name":
+            sessions = {state.name: FixSession(state.name, state.number) for state in value.values()}
+            for session_name, session in sessions.items():
+                session.take_state(value[session_name])
+            return sessions
+        if name == "directions":
+            unknown = [session for _, _, session, _ in value if session not in self.by_name]
+            if unknown:
+                raise StateError(f"the audit memory is damaged: no session {unknown[0]}")
+            return {
+                (sender, target): self.by_name[session].forward if is_forward else self.by_name[session].reverse
+                for sender, target, session, is_forward in value
+            }
+        return set(value) if name == "message_digests" else value
 
     def mark_break(self) -> None:
         """Mark an unreadable line or a new file: a number missing here may be the log's own gap."""

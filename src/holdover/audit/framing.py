@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import Final
 from zlib import adler32
 
+import msgspec
+
 from holdover.audit.tags import (
     BODY_LENGTH,
     ENCODED_ALLOC_TEXT_LEN,
@@ -27,6 +29,7 @@ from holdover.audit.tags import (
     SECURE_DATA_LEN,
     XML_DATA_LEN,
 )
+from holdover.state import Stateful
 
 FieldMap = dict[bytes, bytes]
 """The fields of one message by tag, both as in the log."""
@@ -52,8 +55,16 @@ _LENGTHS: Final = (
 """Tags that announce raw data, which may contain anything, including a field separator."""
 
 
-class FixFramer:
+class FixFramerState(msgspec.Struct):
+    """The state of a framer."""
+
+    unverified: int
+
+
+class FixFramer(Stateful[FixFramerState]):
     """Extracts messages from lines. `unverified` counts messages without a CheckSum (10) or BodyLength (9)."""
+
+    State = FixFramerState
 
     def __init__(self) -> None:
         self.unverified = 0

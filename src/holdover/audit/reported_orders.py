@@ -8,8 +8,9 @@ correction of an execution from before the log changes CumQty (14) by the report
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from holdover.audit.fields import ParsedReport, ReportError, field_text, parse_side, parse_time_in_force, read_report
@@ -29,7 +30,7 @@ from holdover.audit.tags import (
     SYMBOL,
     TIME_IN_FORCE,
 )
-from holdover.audit.units import FinerUnitsError, NumberError, Units, split_decimal
+from holdover.audit.units import FinerUnitsError, NumberError, Units, UnitsState, split_decimal
 from holdover.catalogue.predicates.lifecycle import legal_statuses_after
 from holdover.model import (
     OPEN,
@@ -45,7 +46,8 @@ from holdover.model import (
     TimeInForce,
 )
 from holdover.runtime import Monitor
-from holdover.runtime.layout import Touched
+from holdover.runtime.check import Touched
+from holdover.state import StateError, Stateful
 
 _REQUESTS: Final = {
     b"D": MsgType.NEW_ORDER_SINGLE,
@@ -63,12 +65,35 @@ many.
 """
 
 
-class OrderState:
+class StoredOrderState(msgspec.Struct):
+    """The state of one order; its units by their symbol."""
+
+    key: str
+    session: str
+    units: str
+    order: Order | None
+    names: list[str]
+    executions: dict[str, Execution]
+    corrected_by: dict[str, str]
+    tif: TimeInForce | None
+    whole: bool
+    priced: bool
+    requested: bool
+    unsure: bool
+    gaps: int
+    notional: int
+    position: int
+    day: str
+
+
+class OrderState(Stateful[StoredOrderState]):
     """One order from its first message on: its last record, its names, its executions.
 
     `whole` means that the log holds the order from its beginning, `priced` that every trade has a LastPx (31).
     `corrected_by` maps a corrected execution to the one that replaces it.
     """
+
+    State = StoredOrderState
 
     __slots__ = (
         "day",
@@ -107,12 +132,40 @@ class OrderState:
         self.position = -1
         self.day = ""
 
+    def _encode_field(self, name: str, value: Any) -> Any:
+        if name == "units":
+            return self.units.symbol
+        return sorted(value) if name == "names" else value
 
-class ReportedOrders:
+    def _decode_field(self, name: str, value: Any) -> Any:
+        if name == "units":
+            return self.units
+        return set(value) if name == "names" else value
+
+
+class ReportedOrdersState(msgspec.Struct):
+    """The state of the reader. Names and OrderIDs are stored as (session, name, key of the order)."""
+
+    executions: int
+    current_line: tuple[int, int]
+    units: list[UnitsState]
+    order_states: list[StoredOrderState]
+    states_by_name: list[tuple[str, str, str]]
+    states_by_order_id: list[tuple[str, str, str]]
+    request_days: list[tuple[str, str, str]]
+    waiting_requests: list[tuple[str, str, Request, tuple[int, int]]]
+    sessions_with_adopted_orders: list[str]
+    unnamed_count: int
+
+
+class ReportedOrders(Stateful[ReportedOrdersState]):
     """Turns order messages into records of `gateway` and `orders` and passes them to the monitor.
 
     `current_line` is the line of the current message.
     """
+
+    State = ReportedOrdersState
+    DERIVED: ClassVar = {"monitor": "the audit's monitor, which the audit stores itself"}
 
     def __init__(self, monitor: Monitor) -> None:
         self.executions = 0
@@ -127,8 +180,42 @@ class ReportedOrders:
         self._sessions_with_adopted_orders: set[str] = set()
         self._unnamed_count = 0
 
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "monitor"}
+    def _encode_field(self, name: str, value: Any) -> Any:
+        if name in ("units", "order_states"):
+            return [item.to_state() for item in value.values()]
+        if name in ("states_by_name", "states_by_order_id"):
+            return [(*mark, state.key) for mark, state in value.items()]
+        if name == "request_days":
+            return [(*mark, day) for mark, day in value.items()]
+        if name == "waiting_requests":
+            return [(*mark, request, line) for mark, (request, line) in value.items()]
+        return sorted(value) if name == "sessions_with_adopted_orders" else value
+
+    def _decode_field(self, name: str, value: Any) -> Any:
+        if name == "units":
+            units = {state.symbol: Units(state.symbol) for state in value}
+            for state in value:
+                units[state.symbol].take_state(state)
+            return units
+        if name == "order_states":
+            return {state.key: self._restore_order_state(state) for state in value}
+        if name in ("states_by_name", "states_by_order_id"):
+            unknown = [key for _, _, key in value if key not in self.order_states]
+            if unknown:
+                raise StateError(f"the audit memory is damaged: no order {unknown[0]}")
+            return {(session, order_name): self.order_states[key] for session, order_name, key in value}
+        if name == "request_days":
+            return {(session, cl_ord_id): day for session, cl_ord_id, day in value}
+        if name == "waiting_requests":
+            return {(session, cl_ord_id): (request, line) for session, cl_ord_id, request, line in value}
+        return set(value) if name == "sessions_with_adopted_orders" else value
+
+    def _restore_order_state(self, state: StoredOrderState) -> OrderState:
+        if state.units not in self._units:
+            raise StateError(f"the audit memory is damaged: no units of {state.units}")
+        order_state = OrderState(state.key, state.session, self._units[state.units])
+        order_state.take_state(state)
+        return order_state
 
     def publish_instruments(self) -> None:
         """Pass every symbol's units to the monitor, for its explanations."""
@@ -216,8 +303,8 @@ class ReportedOrders:
     def _forget_request_name(self, session: str, cl_ord_id: str) -> None:
         table = ("gateway", Request)
         key = f"{session}/{cl_ord_id}"
-        if key in self.monitor.layout.tables.get(table, {}):
-            self.monitor.layout.forget_record(table, key)
+        if key in self.monitor.records(Request, "gateway"):
+            self.monitor.tables.forget_record(table, key)
         self._states_by_name.pop((session, cl_ord_id), None)
 
     def _record_answered_request(self, session: str, cl_ord_id: str, orig: str) -> None:
@@ -309,8 +396,8 @@ class ReportedOrders:
             if not state.requested or unsure:
                 self._book_unlogged_fill(state, report, cum_qty - delta, touched)
         elif unsure and not self._can_follow(before, report, delta):
-            if before.key in monitor.layout.tables.get(("orders", Order), {}):
-                monitor.layout.forget_record(("orders", Order), before.key)
+            if before.key in monitor.records(Order, "orders"):
+                monitor.tables.forget_record(("orders", Order), before.key)
             self._book_unlogged_fill(state, report, cum_qty - delta - before.cum_qty, touched)
         if report.exec_type != ExecType.ORDER_STATUS:
             if report.exec_id not in _UNNAMED:
@@ -571,12 +658,12 @@ class ReportedOrders:
         """Convert everything known of a symbol to finer units; earlier results stay."""
         units = error.units
         lots, ticks = units.refine(error)
-        layout = self.monitor.layout
+        tables = self.monitor.tables
         self.monitor.instruments[units.symbol] = units.instrument()
-        for table in [t for t in layout.tables if t[1] in (Order, Execution, Request)]:
-            for key, record in list(layout.tables[table].items()):
+        for table in [table for table in tables.by_table if table[1] in (Order, Execution, Request)]:
+            for key, record in list(tables.by_table[table].items()):
                 if getattr(record, "symbol", None) == units.symbol:
-                    layout.reset_record(table, key, _scale_record(record, lots, ticks))
+                    tables.reset_record(table, key, _scale_record(record, lots, ticks))
         for state in self.order_states.values():
             if state.units is units:
                 state.notional *= lots * ticks

@@ -6,7 +6,12 @@ before, everything known of the symbol is converted by a whole factor. Nothing i
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import msgspec
+
 from holdover.model import Instrument
+from holdover.state import Stateful
 
 _DIGITS_MAX = 40
 _CACHE_SIZE_MAX = 50_000
@@ -26,8 +31,19 @@ class FinerUnitsError(Exception):
         self.decimals = decimals
 
 
-class Units:
+class UnitsState(msgspec.Struct):
+    """The state of one symbol's units."""
+
+    symbol: str
+    lot_decimals: int
+    tick_decimals: int
+
+
+class Units(Stateful[UnitsState]):
     """The decimals of one symbol's quantities and prices so far."""
+
+    State = UnitsState
+    DERIVED: ClassVar = {"_lots": "a cache of conversions", "_ticks": "a cache of conversions"}
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
@@ -64,6 +80,9 @@ class Units:
 
     def refine(self, error: FinerUnitsError) -> tuple[int, int]:
         """Switch to finer units. Returns the factors by which all earlier lots and ticks must be multiplied."""
+        known_decimals = self.lot_decimals if error.unit_name == "lots" else self.tick_decimals
+        if error.units is not self or error.decimals <= known_decimals:
+            raise ValueError(f"{self.symbol}: {error} is no refinement of {known_decimals} decimals")
         lots = ticks = 1
         if error.unit_name == "lots":
             lots = 10 ** (error.decimals - self.lot_decimals)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,8 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
-import msgspec
-
+from holdover.catalogue.definition import describe_invariant
 from holdover.catalogue.entry import FAMILIES, CatalogueError, Entry, read_entry
 from holdover.catalogue.predicate import REGISTERED_PREDICATES, BoundPredicate, PredicateError
 from holdover.model.spelling import suggest_spelling
@@ -87,12 +85,15 @@ class Catalogue:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over every entry and the source of every predicate, in hexadecimal."""
+        """SHA-256, in hexadecimal, over every entry and everything that the verdict of its predicates depends on.
+
+        That includes helper functions, constants, sums and the members of records that the predicates read; see
+        `definition`. Comments, formatting and unrelated code do not change it.
+        """
         digest = hashlib.sha256()
         for invariant in self:
-            digest.update(msgspec.json.encode(invariant.entry))
-            for bound in invariant.predicates:
-                digest.update(_predicate_source(bound).encode())
+            digest.update(describe_invariant(invariant.entry, invariant.predicates).encode("utf-8", "surrogatepass"))
+            digest.update(b"\0")
         return digest.hexdigest()
 
     def without(self, *names: str) -> Catalogue:
@@ -182,10 +183,3 @@ def _import_predicate_file(path: Path) -> str:
     except Exception as problem:
         raise CatalogueError(f"{path.name}: cannot be imported: {type(problem).__name__}: {problem}") from problem
     return name
-
-
-def _predicate_source(bound: BoundPredicate) -> str:
-    try:
-        return inspect.getsource(bound.function)
-    except (OSError, TypeError):
-        return bound.function.__code__.co_code.hex()

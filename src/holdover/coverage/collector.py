@@ -20,7 +20,7 @@ from holdover.model import Record
 from holdover.runtime import Guard
 from holdover.runtime.axes import Axis, axes_in_use
 from holdover.runtime.cells import GUARD_CREATED_HOOKS
-from holdover.runtime.layout import TableKey
+from holdover.runtime.tables import TableKey
 
 NON_SUBJECT_SUBSYSTEMS: Final = ("guard", "venue")
 """Subsystems whose records are not state of the subject."""
@@ -30,16 +30,16 @@ class _WatchedGuard:
     """One guard of the run, and the counts that have been collected from it."""
 
     def __init__(self, guard: Guard) -> None:
-        layout = guard.monitor.layout
+        compiler = guard.monitor.compiler
         self.guard = weakref.ref(guard)
         self.cells = guard.cells
         self.digest = guard.catalogue.digest
-        self.names = [check.entry.name for check in layout.checks]
+        self.names = [check.entry.name for check in compiler.checks]
         self.recorded_kinds: set[str] = set()
         self.written_fields: set[str] = set()
         self.path: list[str] = []
         self._monitor = weakref.ref(guard.monitor)
-        self._tally, self._last_tally = layout.tally, list(layout.tally)
+        self._tally, self._last_tally = compiler.tally, list(compiler.tally)
         self._activations: dict[int, list[int]] = {}
         self._paths: dict[Any, tuple[str, ...]] = {}
         self._entry_path: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class _WatchedGuard:
         self._has_reported_exclusion = False
         self.cells.on_change, self.cells.on_transition = self._on_change, self._on_transition
         self.cells.on_rollback = self._on_rollback
-        layout.add_observer(self._observe_table)
+        compiler.add_observer(self._observe_table)
 
     # -- while it runs ------------------------------------------------------------------------------------------
 

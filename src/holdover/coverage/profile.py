@@ -28,7 +28,7 @@ from holdover.model import Record
 from holdover.runtime.axes import Axis, axes_in_use
 from holdover.runtime.cells import TRANSITIONS, CellCounter, CellCountFile
 from holdover.runtime.journal import read_journal
-from holdover.runtime.monitor import kinds_by_name
+from holdover.runtime.memory import kinds_by_name
 
 CELLS_FILE: Final = CellCountFile.NAME
 JOURNAL_FILE: Final = "journal.jsonl"
@@ -95,7 +95,7 @@ def read_journal_coverage(path: Path, catalogue: str, axes: Sequence[type[Axis]]
     data = CoverageData.empty(catalogue, axes)
     replay = _JournalReplay(counter, path.name)
     try:
-        for number, line in enumerate(read_journal(path), 1):
+        for number, line in enumerate(read_journal(path), 2):
             replay.replay_line(line, number)
     except ValueError as problem:
         message = str(problem)

@@ -159,19 +159,19 @@ class TrialJudge:
         session = self.session
         if not session.link.is_quiet:
             return ""
-        tables = session.guard.monitor.layout.tables
-        subject_orders = tables.get(("orders", Order), {})
-        for root, venue_order in tables.get(("venue", Order), {}).items():
+        monitor = session.guard.monitor
+        subject_orders = monitor.records(Order, "orders")
+        for root, venue_order in monitor.records(Order, "venue").items():
             subject_order = subject_orders.get(root)
-            if isinstance(venue_order, Order) and venue_order.is_open and isinstance(subject_order, Order):
+            if venue_order.is_open and subject_order is not None:
                 if (subject_order.cum_qty, subject_order.leaves_qty) != (venue_order.cum_qty, venue_order.leaves_qty):
                     return f"the venue has {venue_order!r}, the subject {subject_order!r}"
-            elif isinstance(venue_order, Order) and venue_order.is_open:
+            elif venue_order.is_open:
                 return f"the venue works {venue_order!r}, of which the subject knows nothing"
-        subject_positions = tables.get(("positions", Position), {})
+        subject_positions = monitor.records(Position, "positions")
         for key, position in session.venue.positions.items():
             subject_position = subject_positions.get(key)
-            if position.net_qty != (subject_position.net_qty if isinstance(subject_position, Position) else 0):
+            if position.net_qty != (subject_position.net_qty if subject_position is not None else 0):
                 return f"the venue holds {position!r}, the subject {subject_position!r}"
         return ""
 

@@ -50,7 +50,7 @@ class StateSum:
     def _sum_records(self, session: Session) -> int:
         total = 0
         hashes = self._record_hashes
-        for (subsystem, kind), records in session.guard.monitor.layout.tables.items():
+        for (subsystem, kind), records in session.guard.monitor.all_records().items():
             if kind.per_connection or subsystem == "guard":
                 continue
             for record in records.values():

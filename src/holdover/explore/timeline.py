@@ -40,7 +40,7 @@ def build_timeline(schedule: Schedule, store: RecordingStore, directory: Path, c
             CycleBreach("carried", session.trade_date, breach, session.guard.recorder.describe_last(24))
         )
 
-    player.on_begin, player.on_mutation, session.guard.on_breach = begin_day, record_mutation, breached
+    player.on_begin, player.on_mutation, session.guard.evidence.on_breach = begin_day, record_mutation, breached
     try:
         play_result = player.play()
         ends = [

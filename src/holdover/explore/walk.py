@@ -317,13 +317,13 @@ class DayWalk:
         )
         disk_now = disk.directory_signature(session.disk.directory)
         classes = {
-            "kill": self._is_first("kill", (world, disk_now, volatile_mutations, session.guard.is_in_step)),
+            "kill": self._is_first("kill", (world, disk_now, volatile_mutations, session.guard.steps.is_open)),
             "stale": self._is_first("stale", (world, volatile_mutations)),
         }
         if point_kind == "instant":
             classes["after"] = True
         elif point_kind == "mutation":
-            classes["cut"] = self._is_first("cut", (world, session.guard.step_count))
+            classes["cut"] = self._is_first("cut", (world, session.guard.steps.count))
         return classes
 
     def _is_first(self, group: str, key: Any) -> bool:
@@ -411,14 +411,13 @@ class Survey:
 def measure_baseline(session: Session, state_sum: StateSum, time_ns: int) -> Baseline:
     """Measure the current state of a session."""
     venue = session.venue
-    tables = session.guard.monitor.layout.tables
-    orders = tables.get(("orders", Order), {})
+    orders = session.guard.monitor.records(Order, "orders")
     return Baseline(
         time_ns,
         state_sum.compute(session) or 0,
         len(venue.orders),
         len(venue.trades),
-        sum(1 for order in orders.values() if isinstance(order, Order) and order.is_open),
+        sum(1 for order in orders.values() if order.is_open),
         sum(position.net_qty for position in venue.positions.values()),
     )
 

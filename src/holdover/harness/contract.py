@@ -77,7 +77,7 @@ def _run_short_session(factory: Factory, store: Any, symbol: str, days: list[str
             session.run(0.2)
         except Exception as error:
             return [f"it raised {type(error).__name__} in phase {session.phase}: {error}"]
-        kinds = {table for table, records in session.guard.monitor.layout.tables.items() if records}
+        kinds = {table for table, records in session.guard.monitor.all_records().items() if records}
         for subsystem, kind in (("orders", Order), ("positions", Position)):
             if (subsystem, kind) not in kinds:
                 problems.append(f"it never recorded a {kind.__name__} of {subsystem}: guard.record({subsystem!r}, ...)")

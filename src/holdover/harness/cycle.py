@@ -275,7 +275,7 @@ def _run_day(
     before = (session.player.market_events, session.guard.monitor.mutations, session.guard.monitor.check_count)
     breach_count = len(session.guard.breaches)
     observer = DayObserver(session, run)
-    session.guard.on_breach = lambda breach: arm.breaches.append(
+    session.guard.evidence.on_breach = lambda breach: arm.breaches.append(
         CycleBreach(arm.name, day, breach, session.guard.recorder.describe_last(24))
     )
     player = Player(schedule, store, session.directory, session=session)

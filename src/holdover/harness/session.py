@@ -31,7 +31,7 @@ from holdover.harness.tape import TapeOffset
 from holdover.harness.trials import SessionTrials
 from holdover.model import SYSTEM, Instrument, Order, Position
 from holdover.recording import RecordingError, RecordingStore
-from holdover.runtime import Breach, Channel, FileChannel, FreezeStore, Guard, Journal
+from holdover.runtime import Breach, Channel, FileChannel, FreezeStore, Guard, GuardSettings, Journal
 from holdover.state import StateError, Stateful
 from holdover.world import SimulatedLink, Venue, VenuePolicy, VirtualClock
 
@@ -314,7 +314,7 @@ class Session(Stateful[SessionState]):
 
         Raises `KeyError` when the subject has never recorded that order.
         """
-        for (subsystem, kind), records in self.guard.monitor.layout.tables.items():
+        for (subsystem, kind), records in self.guard.monitor.all_records().items():
             if subsystem == "orders" and kind is Order:
                 for order in records.values():
                     if isinstance(order, Order) and cl_ord_id in (order.root_cl_ord_id, order.cl_ord_id):
@@ -323,12 +323,12 @@ class Session(Stateful[SessionState]):
 
     def orders(self) -> list[Order]:
         """Return every order as the subject's order manager last recorded it."""
-        records = self.guard.monitor.layout.tables.get(("orders", Order), {})
+        records = self.guard.monitor.records(Order, "orders")
         return [order for order in records.values() if isinstance(order, Order)]
 
     def position(self, account: str, symbol: str) -> int:
         """Return a net position in lots, as the subject last recorded it; 0 when it has recorded none."""
-        position = self.guard.monitor.layout.tables.get(("positions", Position), {}).get(f"{account}/{symbol}")
+        position = self.guard.monitor.records(Position, "positions").get(f"{account}/{symbol}")
         return position.net_qty if isinstance(position, Position) else 0
 
     @property
@@ -450,27 +450,27 @@ def _open_guard(directory: Path, config: SessionConfig, plan: Plan, clock: Virtu
     channels: list[Channel] = [] if config.scratch else [FileChannel(directory / "pages.jsonl")]
     guard = Guard(
         guard_directory,
+        GuardSettings(instruments=plan.instruments()),
         catalogue=config.catalogue,
         clock=lambda: clock.now_ns,
         channels=channels,
-        instruments=plan.instruments(),
         journal=Journal(directory / "journal.jsonl") if config.journal else None,
         store=FreezeStore.in_memory() if config.scratch else None,
     )
-    guard.is_quiet = True
+    guard.evidence.is_quiet = True
     guard.cells.has_explicit_transitions = True
     if plan.faults:
         guard.cells.exclusion_reason = f"a subject with seeded faults: {', '.join(plan.faults)}"
-    guard.monitor.undo_log = []  # the harness can kill the subject inside a step, and the guard has to undo it
+    # The harness can kill the subject inside a step, and the guard has to undo it.
+    guard.monitor.recovery.undo_log = []
     return guard
 
 
 def _summarize_carried(session: Session) -> dict[str, Any]:
     """Return a summary of what is carried overnight."""
-    tables = session.guard.monitor.layout.tables
-    orders = [order for order in tables.get(("orders", Order), {}).values() if isinstance(order, Order)]
-    positions = [p for p in tables.get(("positions", Position), {}).values() if isinstance(p, Position)]
-    working = [order for order in orders if order.is_open]
+    monitor = session.guard.monitor
+    positions = monitor.records(Position, "positions").values()
+    working = [order for order in monitor.records(Order, "orders").values() if order.is_open]
     return {
         "after": session.trade_date,
         "open_orders": len(working),

@@ -160,7 +160,7 @@ class SubjectGuard(Stateful[SubjectGuardState]):
     def declare_jump(self) -> None:
         """Accept a jump of the clock; see `Guard.declare_jump`."""
         if not self.is_dead:
-            self.wrapped_guard.declare_clock_jump()
+            self.wrapped_guard.steps.declare_clock_jump()
 
 
 @dataclass

@@ -123,7 +123,7 @@ class SubjectHost(Stateful[SubjectHostState]):
         self.disk.capture()
         if self.env is not None:
             self.env.kill()
-        self.guard.abandon_steps(self._was_sent)
+        self.guard.steps.abandon(self._was_sent)
 
     def finish_kill(self) -> None:
         """Complete a kill: take the image if there is none, detach the subject, and restore the image."""
@@ -137,14 +137,14 @@ class SubjectHost(Stateful[SubjectHostState]):
         if self.env is not None:
             self.env.kill()
         self.kill_condition = None
-        self.guard.abandon_steps(self._was_sent, discard_steps=True)
+        self.guard.steps.abandon(self._was_sent, discard_steps=True)
         self.detach()
 
     def detach(self) -> None:
         """Detach the subject from clock, link and guard."""
         if self.env is not None:
             self.env.kill()
-        self.guard.mark_subject_down()
+        self.guard.steps.mark_subject_down()
         self.world.link.detach()
         self.world.clock.unregister("subject")
         self.world.clock.cancel_owner("subject")

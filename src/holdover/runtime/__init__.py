@@ -10,12 +10,11 @@ from holdover.runtime.channels import AppriseChannel, Channel, FileChannel, LogC
 from holdover.runtime.config import GuardConfig, GuardConfigError, read_config
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import Freeze, FreezeStore, ThawRequest
-from holdover.runtime.guard import Guard, Step, ThawRefusedError
+from holdover.runtime.guard import Guard, GuardSettings, Step, ThawRefusedError
 from holdover.runtime.journal import FlightRecorder, Journal, read_journal
 from holdover.runtime.monitor import Monitor
 from holdover.runtime.outbox import Alert, PendingPage
 from holdover.runtime.pager import EscalationLevel, Pager
-from holdover.runtime.report_reader import ReportMessageError, ReportReader
 
 __all__ = [
     "Alert",
@@ -23,7 +22,6 @@ __all__ = [
     "Axis",
     "AxisError",
     "GuardConfigError",
-    "ReportMessageError",
     "Breach",
     "CellCounter",
     "Channel",
@@ -34,6 +32,7 @@ __all__ = [
     "FreezeStore",
     "Guard",
     "GuardConfig",
+    "GuardSettings",
     "Journal",
     "EscalationLevel",
     "LogChannel",
@@ -43,7 +42,6 @@ __all__ = [
     "PagerDutyChannel",
     "PendingPage",
     "BreachRecord",
-    "ReportReader",
     "Step",
     "StoreError",
     "ThawRefusedError",

@@ -57,13 +57,13 @@ class AuditLog:
             if before != stored_hash:
                 return f"audit row {number} was changed: its hash does not follow from the row before"
         last, _, digest = self.audit_head().partition(" ")
-        if not digest and rows and last == "0":
-            return ""  # written by a version that did not store the head
         if (int(last), digest) != (len(rows), before):
             return f"the audit log ends with row {len(rows)}, but row {last} was written: rows are missing at its end"
         return ""
 
     def _append_audit_row(self, run: RunStatement, time_ns: int, action: str, detail: str) -> None:
+        if not action:
+            raise ValueError("an audit row needs an action")
         last = run("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1")
         number, before = (last[0][0] + 1, last[0][1]) if last else (1, "")
         digest = _chain_hash(before, number, time_ns, action, detail)

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, ClassVar, Final
 
 from holdover.model import SYSTEM, Link, Order, OrdStatus, Position, Reconciliation, Record, TimeInForce
+from holdover.state import StateError
 
 DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 """One digit encodes one value in the code of a cell."""
@@ -33,7 +35,9 @@ class Axis:
     `depends` lists expressions of a record `r`: the axis receives a change only if one of them changes, or every
     change if the list is empty. `words` describes each value. After a transition in `forgets`, a breach omits the
     axis until the axis receives a record again. `value` is the index of the current value; index 0 is the value
-    before the system begins.
+    before the system begins. `stored` names the attributes that a later process needs because no record carries them.
+
+    Every attribute of an axis is part of its state: a checkpoint copies all of them, one level deep.
     """
 
     name: ClassVar[str] = ""
@@ -43,6 +47,7 @@ class Axis:
     reads: ClassVar[tuple[tuple[str | None, type[Record]], ...]] = ()
     depends: ClassVar[tuple[str, ...]] = ()
     forgets: ClassVar[tuple[str, ...]] = ()
+    stored: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         self.value = 0
@@ -57,12 +62,31 @@ class Axis:
         """Whether `value` rests on an observation. A breach omits the axis while it does not."""
         return True
 
-    def export_state(self) -> Any:
-        """Return the state to keep over a restart in addition to the records; None when the records suffice."""
-        return None
+    def export_state(self) -> dict[str, Any]:
+        """Return the stored attributes by name, without a leading underscore."""
+        return {name.removeprefix("_"): getattr(self, name) for name in self.stored}
 
-    def restore_state(self, state: Any) -> None:
-        """Restore the state that `export_state` returned."""
+    def restore_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `export_state` returned. Raises `StateError` when an attribute is missing or of another type."""
+        for name in self.stored:
+            value = state.get(name.removeprefix("_"))
+            if type(value) is not type(getattr(self, name)):
+                raise StateError(f"the stored state of axis {self.name} is damaged: {name.removeprefix('_')}")
+            setattr(self, name, value)
+        self.update_value()
+        if not 0 <= self.value < len(self.values):
+            raise StateError(f"the stored state of axis {self.name} is damaged: value {self.value}")
+
+    def update_value(self) -> None:
+        """Compute `value` from the other attributes; an axis whose value is all of its state has nothing to compute."""
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Return a copy of all attributes, for `rollback`."""
+        return {name: copy(value) for name, value in vars(self).items()}
+
+    def rollback(self, checkpoint: Mapping[str, Any]) -> None:
+        """Restore the attributes of a checkpoint."""
+        vars(self).update({name: copy(value) for name, value in checkpoint.items()})
 
     def __repr__(self) -> str:
         return f"<Axis {self.name} {self.values[self.value]}>"
@@ -207,6 +231,7 @@ class OldestCarriedAxis(Axis):
     )
     reads = (("orders", Order),)
     depends = ("r.ord_status", "r.time_in_force", "r.trade_date")
+    stored = ("_sessions",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,34 +249,26 @@ class OldestCarriedAxis(Axis):
                 del self._count_by_date[old_date]
         if new_date is not None:
             self._count_by_date[new_date] = self._count_by_date.get(new_date, 0) + 1
-        self._update_value()
+        self.update_value()
 
     def on_event(self, event: str, detail: str) -> None:
         """Make every carried order one session older when a session begins."""
         if event == "begin" and detail and detail not in self._sessions:
             # The values distinguish at most two sessions back.
             self._sessions = [*self._sessions, detail][-2:]
-            self._update_value()
+            self.update_value()
 
     def is_known(self) -> bool:
         """Whether the age of a carried order is known: only after the begin of a session was reported."""
         return not self.value or bool(self._sessions)
-
-    def export_state(self) -> Any:
-        """Return the trade dates of the last sessions."""
-        return self._sessions
-
-    def restore_state(self, state: Any) -> None:
-        """Restore the trade dates of the last sessions."""
-        self._sessions = [str(trade_date) for trade_date in state]
-        self._update_value()
 
     def _date(self, record: Record | None) -> str | None:
         if isinstance(record, Order) and record.time_in_force in _CARRIED and record.is_open:
             return record.trade_date
         return None
 
-    def _update_value(self) -> None:
+    def update_value(self) -> None:
+        """Compute the age of the oldest carried order."""
         if not self._count_by_date:
             self.value = 0
             return
@@ -267,6 +284,7 @@ class _PerLinkAxis(Axis):
     """
 
     forgets = ("overnight",)
+    stored = ("_good_by_link",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -282,24 +300,16 @@ class _PerLinkAxis(Axis):
             self._good_by_link.pop(before.key, None)
         if after is not None:
             self._good_by_link[after.key] = self.is_good(after)
-        self._update_value()
+        self.update_value()
 
     def on_event(self, event: str, detail: str) -> None:
         """Clear all flags on a restart: a new process has no link."""
         if event == "restart":
             self._good_by_link = dict.fromkeys(self._good_by_link, False)
-            self._update_value()
+            self.update_value()
 
-    def export_state(self) -> Any:
-        """Return the flags."""
-        return self._good_by_link
-
-    def restore_state(self, state: Any) -> None:
-        """Restore the flags."""
-        self._good_by_link = dict(state)
-        self._update_value()
-
-    def _update_value(self) -> None:
+    def update_value(self) -> None:
+        """Return to 1 only when every link is good."""
         self.value = int(bool(self._good_by_link) and all(self._good_by_link.values()))
 
 
@@ -325,6 +335,7 @@ class SessionPhaseAxis(Axis):
     title = "Session"
     values = ("before", "open", "ended", "night")
     words = ("before the first session", "in a session", "after the close", "between two sessions")
+    stored = ("value",)
     _VALUE_AFTER: ClassVar = {"begin": 1, "end": 2, "overnight": 3}
 
     def on_event(self, event: str, detail: str) -> None:
@@ -334,14 +345,6 @@ class SessionPhaseAxis(Axis):
     def is_known(self) -> bool:
         """Whether the begin of a session was reported; a system that reports no sessions may be in one."""
         return self.value > 0
-
-    def export_state(self) -> Any:
-        """Return the phase."""
-        return self.value
-
-    def restore_state(self, state: Any) -> None:
-        """Restore the phase."""
-        self.value = int(state)
 
 
 class ReconciliationAxis(_PerLinkAxis):
@@ -366,19 +369,12 @@ class FreezeLevelAxis(Axis):
     title = "Frozen"
     values = ("nothing", "part", "system")
     words = ("nothing frozen", "part of the system frozen", "the whole system frozen")
+    stored = ("value",)
 
     def on_event(self, event: str, detail: str) -> None:
         """Take the freeze level that the guard reports."""
         if event == "freeze":
             self.value = self.values.index(detail)
-
-    def export_state(self) -> Any:
-        """Return the level."""
-        return self.value
-
-    def restore_state(self, state: Any) -> None:
-        """Restore the level."""
-        self.value = int(state)
 
 
 BUILT_IN: Final[tuple[type[Axis], ...]] = (

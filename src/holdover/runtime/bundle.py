@@ -176,7 +176,7 @@ def collect_guard_parts(guard: Guard, rules: RedactionRules) -> dict[str, bytes]
             )
         )
         for mutation in guard.recorder.mutations()
-        if mutation.seq > guard.restored_at_mutation  # the memory already contains what an earlier process did
+        if mutation.seq > guard.steps.restored_at_mutation  # the memory already contains what an earlier process did
     ]
     return {
         "memory.msgpack": rules.redact_content(guard.monitor.to_bytes()),
@@ -196,7 +196,7 @@ def replay(bundle: Bundle, catalogue: Catalogue) -> list[Breach]:
     """
     from holdover.runtime.freeze_store import FreezeStore
     from holdover.runtime.guard import Guard
-    from holdover.runtime.monitor import kinds_by_name
+    from holdover.runtime.memory import kinds_by_name
 
     try:
         memory, lines = bundle.parts["memory.msgpack"], bundle.parts["mutations.jsonl"].splitlines()
@@ -213,12 +213,12 @@ def replay(bundle: Bundle, catalogue: Catalogue) -> list[Breach]:
         )
     clock_ns = [mutations[0].time_ns if mutations else bundle.info.time_ns]
     guard = Guard(Path("."), catalogue=catalogue, clock=lambda: clock_ns[0], channels=[], store=FreezeStore.in_memory())
-    guard.is_quiet = True
+    guard.evidence.is_quiet = True
     try:
         guard.monitor.restore_bytes(memory)
         for mutation in reversed(mutations):
             kind = kinds[mutation.kind]
-            guard.monitor.layout.reset_record(
+            guard.monitor.tables.reset_record(
                 (mutation.subsystem, kind), _decode_record(kind, mutation.record).key, _decode_previous(mutation, kind)
             )
         for _, step in groupby(mutations, key=lambda mutation: mutation.step):

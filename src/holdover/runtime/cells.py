@@ -2,7 +2,7 @@
 
 The counter records how often the system was in each cell, and in which cell each lifecycle transition (a
 restart, a disconnect, a night) found it. It is always on, so it must cost almost nothing: the function that
-`layout` generates for a kind of mutation compares the few expressions that the axes of that kind depend on
+`check_compiler` generates for a kind of mutation compares the few expressions that the axes of that kind depend on
 and calls an axis only when one of them changed. A kind that no axis reads costs nothing. Cells are numbers in
 mixed radix, so a change of one axis is one addition.
 """
@@ -13,15 +13,15 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 
 from holdover.model import Record
 from holdover.runtime.axes import DIGITS, Axis, axes_in_use
 from holdover.runtime.files import write_whole
+from holdover.state import Owned, Stateful
 
 log = logging.getLogger("holdover.cells")
 
@@ -51,7 +51,25 @@ GUARD_CREATED_HOOKS: Final[list[Callable[[Any], None]]] = []
 """Functions called with each new guard, so that a test run can count all of them."""
 
 
-class CellCounter:
+class StoredAxes(msgspec.Struct, kw_only=True):
+    """The state of the axes that no record carries, with the names of the axes that were observed."""
+
+    last_transition: str = ""
+    observed_axes: list[str] = []
+    axes: dict[str, dict[str, Any]] = {}
+
+
+class CellCounterState(msgspec.Struct):
+    """The state of a counter: where the system is, not how often it was where."""
+
+    cell: int
+    last_transition: str
+    transition_count: int
+    observed_axes: frozenset[str]
+    axes: Annotated[list[Axis], Owned]
+
+
+class CellCounter(Stateful[CellCounterState]):
     """How often a system was in each cell, and in which cell each transition found it.
 
     `visits` counts entries into each cell, `transitions` counts (label, cell) and `pairs` (label, next label).
@@ -62,8 +80,25 @@ class CellCounter:
     `exclusion_reason` says why a run must not count; `failed_axes` names the axes that raised.
     """
 
+    State = CellCounterState
+    DERIVED: ClassVar = {
+        "visits": "counts, which a rollback keeps: the system did visit those cells",
+        "transitions": "counts, which a rollback keeps",
+        "pairs": "counts, which a rollback keeps",
+        "market_events": "a count, which a rollback keeps",
+        "failed_axes": "findings about the axes, which a rollback keeps",
+        "exclusion_reason": "a finding about the run, which a rollback keeps",
+        "has_explicit_transitions": "configuration by the harness",
+        "on_change": "a function of whoever measures coverage",
+        "on_transition": "a function of whoever measures coverage",
+        "on_rollback": "a function of whoever measures coverage",
+        "_strides": "the sizes of the axes",
+        "_is_suspended": "true only inside a restore, where nothing is saved",
+        "_observers": "functions made from the axes",
+    }
+
     def __init__(self, axes: Sequence[type[Axis]] | None = None) -> None:
-        self.axes = [kind() for kind in (axes if axes is not None else axes_in_use())]
+        self.axes: list[Axis] = [kind() for kind in (axes if axes is not None else axes_in_use())]
         self._strides: list[int] = []
         stride = 1
         for axis in self.axes:
@@ -83,10 +118,10 @@ class CellCounter:
         self.on_transition: Callable[[str, int], None] | None = None
         self.on_rollback: Callable[[], None] | None = None
         self._is_suspended = False
-        self._observed_axes: set[str] = set()
+        self._observed_axes: frozenset[str] = frozenset()
         self._observers: dict[TableKey, tuple[RecordObserver | None, tuple[str, ...]]] = {}
 
-    # -- what the layout and the guard call ---------------------------------------------------------------------
+    # -- what the generated functions call ---------------------------------------------------------------------
 
     def observer_of(self, table: TableKey) -> tuple[RecordObserver | None, tuple[str, ...]]:
         """Return the function to call when a record of a table changes, and the expressions whose change requires the
@@ -107,14 +142,15 @@ class CellCounter:
         ]
         if not table_axes:
             return None, ()
-        names = [axis.name for axis, _ in table_axes]
-        observed_axes: set[str] | None = None
+        names = frozenset(axis.name for axis, _ in table_axes)
+        observed_axes: frozenset[str] | None = None
 
         def changed(before: Record | None, after: Record | None) -> None:
             nonlocal observed_axes
             if observed_axes is not self._observed_axes:
+                if not names <= self._observed_axes:
+                    self._observed_axes |= names
                 observed_axes = self._observed_axes
-                observed_axes.update(names)
             cell_delta = 0
             for axis, stride in table_axes:
                 old_value = axis.value
@@ -162,7 +198,7 @@ class CellCounter:
         """Pass an event to the axes that no record carries: a freeze level, or a counted transition."""
         for axis in self.axes:
             axis.on_event(event, detail)
-        cell = sum(axis.value * stride for axis, stride in zip(self.axes, self._strides, strict=True))
+        cell = self._compute_cell()
         if cell != self.cell:
             self._enter_cell(cell)
 
@@ -184,11 +220,8 @@ class CellCounter:
         if self.on_transition is not None:
             self.on_transition(label, self.cell)
         self.last_transition = label
-        forgotten_axes = {axis.name for axis in self.axes if transition in axis.forgets}
-        if forgotten_axes:
-            self._observed_axes = (
-                self._observed_axes - forgotten_axes
-            )  # a new set, so that each observer registers itself again
+        # A new set, so that each observer registers itself again.
+        self._observed_axes -= {axis.name for axis in self.axes if transition in axis.forgets}
         self.notify(transition, detail)
         return True
 
@@ -231,42 +264,35 @@ class CellCounter:
             cell += value * stride
         return cell
 
-    # -- memory -------------------------------------------------------------------------------------------------
+    # -- state --------------------------------------------------------------------------------------------------
 
-    def export_state(self) -> dict[str, Any]:
+    def export_state(self) -> StoredAxes:
         """Return the axes' state for the monitor's memory; the counts are not part of it."""
-        axes = {axis.name: axis.export_state() for axis in self.axes}
-        return {"last": self.last_transition, "axes": axes, "shown": sorted(self._observed_axes)}
-
-    def restore_state(self, state: dict[str, Any]) -> None:
-        """Restore what `export_state` returned; axes that it does not contain stay as they are."""
-        self.last_transition = str(state.get("last", ""))
-        if "shown" in state:  # exclude axes that were observed only because of this restore
-            self._observed_axes = {str(name) for name in state["shown"]}
-        axis_states = state.get("axes", {})
-        for axis in self.axes:
-            if axis_states.get(axis.name) is not None:
-                axis.restore_state(axis_states[axis.name])
-        self.cell = sum(axis.value * stride for axis, stride in zip(self.axes, self._strides, strict=True))
-
-    def checkpoint(self) -> Any:
-        """Return the axes' state for `rollback` in the same process."""
-        return (
-            self.cell,
-            self.last_transition,
-            self.transition_count,
-            frozenset(self._observed_axes),
-            [{name: copy(value) for name, value in vars(a).items()} for a in self.axes],
+        return StoredAxes(
+            last_transition=self.last_transition,
+            observed_axes=sorted(self._observed_axes),
+            axes={axis.name: state for axis in self.axes if (state := axis.export_state())},
         )
+
+    def restore_state(self, state: StoredAxes) -> None:
+        """Restore what `export_state` returned; axes that it does not contain stay as they are."""
+        self.last_transition = state.last_transition
+        self._observed_axes = frozenset(state.observed_axes)  # without those that only this restore observed
+        for axis in self.axes:
+            if axis.name in state.axes:
+                axis.restore_state(state.axes[axis.name])
+        self.cell = self._compute_cell()
 
     def rollback(self, checkpoint: Any) -> None:
         """Restore the axes to a checkpoint. Counts made since then stay, because the system did visit those cells."""
+        if self._is_suspended:
+            raise RuntimeError("cells cannot be rolled back while records are restored")
         if self.on_change is not None:
             self.on_change(self.cell)
-        self.cell, self.last_transition, self.transition_count, observed_axes, axes = checkpoint
-        self._observed_axes = set(observed_axes)
-        for axis, attributes in zip(self.axes, axes, strict=True):
-            vars(axis).update({name: copy(value) for name, value in attributes.items()})
+        super().rollback(checkpoint)
+
+    def _compute_cell(self) -> int:
+        return sum(axis.value * stride for axis, stride in zip(self.axes, self._strides, strict=True))
 
     def export_counts(self) -> dict[str, Any]:
         """Return the counts as plain values in a fixed order, for `holdover coverage profile`."""
@@ -285,6 +311,8 @@ class CellCounter:
         """Add the counts of an earlier process. Raises `ValueError` when they belong to other axes."""
         if counts["axes"] != [[axis.name, list(axis.values)] for axis in self.axes]:
             raise ValueError("the cells kept before were counted with other axes")
+        if any(count < 1 for count in counts["visits"].values()):
+            raise ValueError("a cell was counted less than once")
         for code, count in counts["visits"].items():
             cell = self.decode_cell(code)
             self.visits[cell] = self.visits.get(cell, 0) + count
@@ -316,6 +344,8 @@ class CellCountFile:
         try:
             counts = msgspec.json.decode(self.path.read_bytes()) if self.path.exists() else None
             if counts is not None:
+                if (counts["magic"], counts["version"]) != ("holdover-cells", self.VERSION):
+                    raise ValueError(f"version {counts['version']}; this build reads version {self.VERSION}")
                 counter.add_counts(counts)
                 self.restart_kind = "kill" if counts["running"] else "clean"
         except (ValueError, KeyError, TypeError, OSError) as problem:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import msgspec
 
 from holdover.model import SYSTEM, MsgType, Request, enclosing_scopes
 from holdover.runtime.freeze_store import Freeze, FreezeIdentity, FreezeStore
+from holdover.state import Stateful
 
-FreezeCacheCheckpoint = tuple[dict[str, list[Freeze]], dict[FreezeIdentity, Freeze], Freeze | None]
+
+class FreezeCacheState(msgspec.Struct):
+    """The state of the cache: values, because each change replaces them."""
+
+    by_scope: Mapping[str, Sequence[Freeze]]
+    by_identity: Mapping[FreezeIdentity, Freeze]
+    memory_freeze: Freeze | None
 
 
-class FreezeCache:
+class FreezeCache(Stateful[FreezeCacheState]):
     """The freezes in force. Each change replaces the dictionaries, so other threads may read the old ones.
 
     `reduces` tells whether a request only reduces a position. `memory_freeze` is the freeze of the whole system
     that replaces a freeze which could not be written.
     """
+
+    State = FreezeCacheState
+    DERIVED: ClassVar = {
+        "store": "the store, whose content the guard saves itself",
+        "_reduces": "a function of the guard",
+    }
 
     def __init__(self, store: FreezeStore, reduces: Callable[[Request], bool]) -> None:
         self.store = store
@@ -61,7 +77,9 @@ class FreezeCache:
         return any(freeze.invariant == invariant for freeze in self.freezes_of(scope))
 
     def add(self, freeze: Freeze) -> None:
-        """Add a freeze."""
+        """Add a freeze. Raises `ValueError` for one without a scope: it would forbid nothing."""
+        if not freeze.scope:
+            raise ValueError(f"the freeze {freeze.number} of {freeze.invariant} has no scope")
         self.by_scope = {**self.by_scope, freeze.scope: [*self.freezes_of(freeze.scope), freeze]}
         self.by_identity = {**self.by_identity, freeze.identity: freeze}
 
@@ -70,6 +88,9 @@ class FreezeCache:
         by_identity = {mark: freeze for mark, freeze in self.by_identity.items() if mark not in thawed}
         for freeze in self.store.active_freezes() if stored_freezes is None else stored_freezes:
             by_identity[freeze.identity] = freeze
+        missing = [mark for mark in thawed if mark in by_identity and stored_freezes is not None]
+        if missing:
+            raise ValueError(f"the store says of {missing[0][1]} that it is frozen and that it was thawed")
         if self.memory_freeze is not None:
             by_identity[self.memory_freeze.identity] = self.memory_freeze
         frozen: dict[str, list[Freeze]] = {}
@@ -100,23 +121,6 @@ class FreezeCache:
     def is_system_frozen_durably(self) -> bool:
         """Whether the store has a freeze of the whole system."""
         return any(freeze.number > 0 for freeze in self.freezes_of(SYSTEM))
-
-    def checkpoint(self) -> FreezeCacheCheckpoint:
-        """Return the freezes for `rollback`."""
-        return (
-            {scope: list(freezes) for scope, freezes in self.by_scope.items()},
-            dict(self.by_identity),
-            self.memory_freeze,
-        )
-
-    def rollback(self, checkpoint: FreezeCacheCheckpoint, *, restore_store_freezes: bool) -> None:
-        """Restore a checkpoint. Without `restore_store_freezes`, restore only the freeze in memory."""
-        frozen, by_identity, self.memory_freeze = checkpoint
-        if restore_store_freezes:
-            self.by_scope, self.by_identity = (
-                {scope: list(freezes) for scope, freezes in frozen.items()},
-                dict(by_identity),
-            )
 
 
 def make_memory_freeze(invariant: str, allows: list[str], breach: int, time_ns: int, holder: str) -> Freeze:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from holdover.catalogue.entry import ALLOWS
 from holdover.runtime.breach import Breach, Page
 from holdover.runtime.database import Database, RunStatement, SqliteDatabase, StoreError, next_number
 from holdover.runtime.outbox import Outbox
@@ -126,6 +127,8 @@ class FreezeStore(Outbox):
         after an answer that was lost, is not written again.
         """
 
+        _check_breach(breach)
+
         def work(run: RunStatement) -> Freeze:
             existing = self._find_freeze(run, breach)
             if existing is not None:
@@ -140,6 +143,7 @@ class FreezeStore(Outbox):
 
     def record_repeated_breach(self, breach: Breach) -> int:
         """Write a breach whose scope is already frozen for the same invariant. Returns its number."""
+        _check_breach(breach)
         return self.database.write(lambda run: self._insert_breach(run, breach))
 
     def freeze(self, scope: str, allows: list[str], by: str, reason: str, time_ns: int) -> Freeze:
@@ -155,6 +159,9 @@ class FreezeStore(Outbox):
 
         The audit records who thawed, why and on what evidence.
         """
+
+        if not (operator.strip() and reason.strip() and evidence.strip()):
+            raise ValueError(f"a thaw of {scope} needs operator, reason and evidence")
 
         def work(run: RunStatement) -> int:
             ended = run(
@@ -205,6 +212,9 @@ class FreezeStore(Outbox):
 
     def request_thaw(self, request: ThawRequest, holder: str, time_ns: int) -> int:
         """Request a thaw from the guard called `holder`. Returns the number of the request."""
+
+        if not (request.scope and request.operator.strip()):
+            raise ValueError("a request for a thaw needs a scope and an operator")
 
         def work(run: RunStatement) -> int:
             number = next_number(run, "request")
@@ -260,6 +270,9 @@ class FreezeStore(Outbox):
         Returns False when the step was already done.
         """
 
+        if step < 1 or not operator.strip():
+            raise ValueError(f"step {step} by {operator!r}: steps count from 1, and an operator does them")
+
         def work(run: RunStatement) -> bool:
             rows = run(
                 "INSERT INTO tick VALUES (?,?,?,?) ON CONFLICT DO NOTHING RETURNING step",
@@ -281,6 +294,8 @@ class FreezeStore(Outbox):
 
     def write_heartbeat(self, name: str, time_ns: int, body: bytes) -> None:
         """Write a process's heartbeat. Not synced: after a crash a heartbeat is worthless."""
+        if not name or time_ns < 0:
+            raise ValueError(f"a heartbeat of {name!r} at {time_ns}")
 
         def work(run: RunStatement) -> None:
             run(
@@ -366,6 +381,8 @@ class FreezeStore(Outbox):
         time_ns: int,
         detail: str = "",
     ) -> Freeze:
+        if not scope or not set(allows) <= set(ALLOWS):
+            raise ValueError(f"a freeze of {scope!r} that allows {', '.join(allows)}; it may allow {', '.join(ALLOWS)}")
         number = next_number(run, "freeze")
         run(
             'INSERT INTO "freeze" (number, scope, allows, invariant, breach, time_ns, holder) VALUES (?,?,?,?,?,?,?)',
@@ -390,13 +407,22 @@ class FreezeStore(Outbox):
         )
 
 
+def _check_breach(breach: Breach) -> None:
+    """Raise `ValueError` for a breach that freezes nothing or names no invariant."""
+    if not breach.scope or not breach.invariant:
+        raise ValueError(f"{breach!r} has no scope or no invariant")
+
+
 def _freeze_from_row(row: Sequence[Any]) -> Freeze:
     """Return the freeze of a row: number, scope, allows, invariant, breach, time_ns, holder."""
     number, scope, allows, invariant, breach, time_ns, holder = row
+    allowed = allows.split(",") if allows else []
+    if number < 1 or not scope or not set(allowed) <= set(ALLOWS):
+        raise StoreError(f"freeze {number} of {scope!r} is damaged: it allows {allows!r}")
     return Freeze(
         number=number,
         scope=scope,
-        allows=allows.split(",") if allows else [],
+        allows=allowed,
         invariant=invariant,
         breach=breach or 0,
         time_ns=time_ns,

@@ -182,18 +182,18 @@ class Heartbeat:
     def current_beat(self, *, stopped: bool = False) -> Beat:
         """Return the current state of the process. Takes no lock, because the holder of a lock may be what is stuck."""
         guard = self._guard
-        steps = list(guard._steps)
-        following = guard.freeze_watcher
+        steps = list(guard.steps.open_steps)
+        following = guard.services.freeze_watcher
         store_problem = following.problem if following is not None else ""
         return Beat(
             time_ns=guard.clock(),
             digest=guard.catalogue.digest,
             mutations=guard.monitor.mutations,
             breaches=len(guard.breaches),
-            last_ns=guard.last_ns,
+            last_ns=guard.steps.newest_ns,
             open_ns=min((step.began_ns for step in steps), default=0),
             frozen=list(guard.frozen_scopes()),
-            problem=guard.problem or store_problem,
+            problem=guard.freezes.problem or store_problem,
             stopped=stopped,
             **self._static_fields,
         )

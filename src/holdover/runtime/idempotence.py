@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from holdover.model import Balance, Order, ParentOrder, Position, Record, Repetition, Request
+from holdover.state import Stateful
 
 Tables = Mapping[tuple[str, type[Record]], Mapping[str, Record]]
 
@@ -23,8 +26,16 @@ _AMOUNTS: Final[dict[type[Record], Callable[[Any], tuple[int, ...]]]] = {
 """The amounts of a record that a second reconciliation must not change; its provenance may change."""
 
 
-class ReconciliationIdempotence:
-    """Keeps the tables of the last reconciliation. `last_tables` is only ever replaced, never changed."""
+class ReconciliationIdempotenceState(msgspec.Struct):
+    """The state of the comparison: a value, because it is only ever replaced."""
+
+    last_tables: tuple[str, dict[tuple[str, type[Record]], dict[str, Record]]]
+
+
+class ReconciliationIdempotence(Stateful[ReconciliationIdempotenceState]):
+    """Holds the trade date and the tables of the last reconciliation. `last_tables` is only ever replaced."""
+
+    State = ReconciliationIdempotenceState
 
     def __init__(self) -> None:
         self.last_tables: tuple[str, dict[tuple[str, type[Record]], dict[str, Record]]] = ("", {})

@@ -4,6 +4,8 @@ memory.
 The journal hands its lines to the operating system at the end of each step, so a killed process loses nothing
 of a finished step. `sync` makes the lines survive a power failure; `start_syncing` syncs several times a
 second. The same schedule and seed give the same bytes in any process.
+
+The first line of each file is its header: the name and version of the format.
 """
 
 from __future__ import annotations
@@ -12,17 +14,24 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, ClassVar, Final, NamedTuple
 
 import msgspec
 
 from holdover.model import Record
+from holdover.state import StateError, Stateful
+
+JOURNAL_FORMAT: Final = "holdover-journal"
+JOURNAL_VERSION: Final = 2
+_HEADER: Final = msgspec.json.encode({"format": JOURNAL_FORMAT, "version": JOURNAL_VERSION}) + b"\n"
 
 
 class Journal:
-    """A journal open for writing. Raises `OSError` when a write fails.
+    """A journal open for writing.
+
+    Raises `StateError` when the file is a journal of another version or none at all, `OSError` when a write fails.
 
     At `max_bytes` (0 is never) the journal rotates between two steps: the file becomes `NAME.000001` and so on,
     and the last `rotated_max` such files stay. A reader reads them in the order of their names.
@@ -30,10 +39,13 @@ class Journal:
 
     def __init__(self, path: Path, max_bytes: int = 0, rotated_max: int = 7) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _check_version(path)
+            _truncate_torn_header(path)
         self.path = path
         self.max_bytes, self.rotated_max = max_bytes, max(rotated_max, 1)
         self._file: IO[bytes] = open(path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the journal
-        self._size = self._file.tell()
+        self._size = self._file.tell() or self._file.write(_HEADER)
         self._encoder = msgspec.json.Encoder()
         self._buffer: list[bytes] = []
         self._last_mutation_index = -1
@@ -106,13 +118,16 @@ class Journal:
     def _rotate(self) -> None:
         rotated = rotated_files(self.path)
         number = int(rotated[-1].suffix[1:]) + 1 if rotated else 1
+        target = self.path.with_name(f"{self.path.name}.{number:06d}")
+        if target.exists():
+            raise FileExistsError(f"{target}: a journal that was rotated before would be overwritten")
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self.path, self.path.with_name(f"{self.path.name}.{number:06d}"))
         for rotated_file in rotated[: max(len(rotated) + 1 - self.rotated_max, 0)]:
             rotated_file.unlink(missing_ok=True)
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the journal
-        self._size = 0
+        self._size = self._file.write(_HEADER)
 
     def sync(self) -> None:
         """Flush, and wait until the data is on disk."""
@@ -139,18 +154,53 @@ def rotated_files(path: Path) -> list[Path]:
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a journal as dictionaries, without a last line that a kill cut off.
+    """Yield the lines of a journal as dictionaries, without the header and a last line that a kill cut off.
 
-    Raises `ValueError` with the number of an unreadable line in the middle.
+    Raises `ValueError` with the number of an unreadable line in the middle, and `StateError` when the file is a
+    journal of another version or none at all.
     """
+    _check_version(path)
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
+            if number == 1 and line == _HEADER:
+                continue
             try:
                 yield msgspec.json.decode(line)
             except msgspec.MsgspecError as problem:
                 if not line.endswith(b"\n"):
                     return
                 raise ValueError(f"{path.name}: line {number} is no journal line: {problem}") from problem
+
+
+def find_version_problem(header: Mapping[str, Any]) -> str:
+    """Return why a journal with this header cannot be read, in words; empty when it can."""
+    if header.get("format") != JOURNAL_FORMAT:
+        return "it does not begin with the header of a journal"
+    version = header.get("version")
+    if version != JOURNAL_VERSION:
+        return f"it is a journal of version {version}; this build reads version {JOURNAL_VERSION}"
+    return ""
+
+
+def _check_version(path: Path) -> None:
+    """Raise `StateError` unless a file is a journal of this version, empty, or cut off in its header."""
+    with open(path, "rb") as file:
+        line = file.readline(4096)
+    if not line or (not line.endswith(b"\n") and _HEADER.startswith(line)):
+        return
+    try:
+        header = msgspec.json.decode(line)
+    except msgspec.MsgspecError:
+        header = {}
+    problem = find_version_problem(header if isinstance(header, dict) else {})
+    if problem:
+        raise StateError(f"{path}: {problem}; move it to another name, and a new journal begins")
+
+
+def _truncate_torn_header(path: Path) -> None:
+    """Empty a journal whose writer was killed inside its header."""
+    if path.stat().st_size < len(_HEADER):
+        os.truncate(path, 0)
 
 
 class RecordedMutation(NamedTuple):
@@ -165,21 +215,24 @@ class RecordedMutation(NamedTuple):
     step: int
 
 
-class FlightRecorder:
+_MutationEntry = tuple[int, int, str, Record, str, "Record | None", int]
+
+
+class FlightRecorderState(msgspec.Struct):
+    """The state of a flight recorder."""
+
+    mutations: deque[_MutationEntry]
+
+
+class FlightRecorder(Stateful[FlightRecorderState]):
     """Keeps the last N mutations in memory, to show what led up to a breach."""
 
+    State = FlightRecorderState
+    DERIVED: ClassVar = {"add": "the method of the deque that adds a mutation"}
+
     def __init__(self, size: int = 256) -> None:
-        self._mutations: deque[tuple[int, int, str, Record, str, Record | None, int]] = deque(maxlen=size)
+        self._mutations: deque[_MutationEntry] = deque(maxlen=size)
         self.add = self._mutations.append
-
-    def checkpoint(self) -> list[tuple[int, int, str, Record, str, Record | None, int]]:
-        """Return the mutations for `rollback`."""
-        return list(self._mutations)
-
-    def rollback(self, checkpoint: list[tuple[int, int, str, Record, str, Record | None, int]]) -> None:
-        """Restore the mutations of a checkpoint."""
-        self._mutations.clear()
-        self._mutations.extend(checkpoint)
 
     def mutations(self) -> list[RecordedMutation]:
         """Return the recorded mutations, oldest first."""

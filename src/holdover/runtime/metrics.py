@@ -109,8 +109,8 @@ def measure_cost(guard: Guard, clock: Callable[[], int] = time.perf_counter_ns) 
 
         return timing
 
-    for name in ("record", "restore", "_begin", "_settle"):
-        setattr(guard, name, timed(getattr(guard, name)))
+    for owner, name in ((guard, "record"), (guard, "restore"), (guard.steps, "begin"), (guard.steps, "settle")):
+        setattr(owner, name, timed(getattr(owner, name)))
     return cost
 
 
@@ -119,9 +119,9 @@ def make_guard_reader(guard: Guard, cost: GuardCost | None = None) -> MetricsRea
 
     def read() -> GuardMetrics:
         monitor = guard.monitor
-        problems = 1 if guard.problem else 0
+        problems = 1 if guard.freezes.problem else 0
         backlog = None
-        with guard._lock:
+        with guard.steps.lock:
             frozen = guard.active_freezes
         try:
             backlog = read_backlog(guard.store)

@@ -130,6 +130,9 @@ class Outbox(AuditLog):
     def mark_failed(self, number: int, next_ns: int, problem: str) -> None:
         """Mark an attempt as failed; retry from `next_ns` on."""
 
+        if next_ns < 0 or not problem:
+            raise ValueError(f"attempt to deliver page {number}: a failure needs a reason and a time")
+
         def work(run: RunStatement) -> None:
             run(
                 "UPDATE outbox SET attempts=attempts+1, next_ns=?, problem=? WHERE number=?",
@@ -201,6 +204,9 @@ class Outbox(AuditLog):
     def escalate(self, alert: Alert, level: int, channels: Sequence[str], time_ns: int) -> bool:
         """Page the channels of a level about an unacknowledged alert. Returns False when another process just did."""
 
+        if level < alert.level:
+            raise ValueError(f"{alert.page.dedup_key} is at level {alert.level}: it cannot go back to {level}")
+
         def work(run: RunStatement) -> bool:
             page = alert.page
             rows = run(
@@ -220,6 +226,8 @@ class Outbox(AuditLog):
         return self.database.write(work)
 
     def _open_alert(self, run: RunStatement, page: Page, channels: Sequence[str]) -> None:
+        if not page.dedup_key or page.event != TRIGGER:
+            raise ValueError(f"an alert opens with a page that has a key, not with {page.event} of {page.dedup_key!r}")
         run(
             "INSERT INTO alert (dedup_key, body, opened_ns) VALUES (?,?,?) ON CONFLICT (dedup_key) DO UPDATE SET "
             "body=excluded.body, opened_ns=excluded.opened_ns, level=0, escalated_ns=0, acknowledged_ns=NULL, "

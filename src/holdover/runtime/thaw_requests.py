@@ -18,7 +18,7 @@ from holdover.catalogue import Catalogue
 from holdover.runtime.config import GuardConfig, read_config
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import Freeze, FreezeStore, ThawRequest
-from holdover.runtime.guard import Guard, ThawRefusedError
+from holdover.runtime.guard import Guard, GuardSettings, ThawRefusedError
 from holdover.runtime.heartbeat import Health, ProcessHealth, read_health
 
 _PAUSE_S: Final = 0.05
@@ -125,11 +125,11 @@ def _find_judge(
 def _thaw_by_saved_state(config: GuardConfig, request: ThawRequest) -> int:
     guard = Guard(
         config.directory,
+        GuardSettings(name=config.name),
         catalogue=Catalogue.load(*config.catalogue),
         clock=time.time_ns,
         channels=[],
         store=config.open_store(),
-        name=config.name,
     )
     try:
         try:

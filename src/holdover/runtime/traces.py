@@ -40,7 +40,7 @@ def trace_guard(guard: Guard, provider: Any = None) -> None:
 
 
 def _trace_breaches(guard: Guard, emit: Any) -> None:
-    before = guard.on_breach
+    before = guard.evidence.on_breach
 
     def breached(breach: Breach) -> None:
         attributes = {
@@ -65,7 +65,7 @@ def _trace_breaches(guard: Guard, emit: Any) -> None:
         if before is not None:
             before(breach)
 
-    guard.on_breach = breached
+    guard.evidence.on_breach = breached
 
 
 def _trace_actions(guard: Guard, emit: Any) -> None:

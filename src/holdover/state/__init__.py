@@ -1,6 +1,26 @@
 """State as a value: one declaration for each stateful class, one checkpoint, one rollback, one encoding."""
 
 from holdover.state.composite import Composite, split_parts
-from holdover.state.stateful import Owned, StateError, Stateful, undeclared_attributes
+from holdover.state.stateful import (
+    InPlace,
+    Owned,
+    StateError,
+    Stateful,
+    StoredFormat,
+    decode_stored,
+    encode_stored,
+    undeclared_attributes,
+)
 
-__all__ = ["Composite", "Owned", "StateError", "Stateful", "split_parts", "undeclared_attributes"]
+__all__ = [
+    "Composite",
+    "InPlace",
+    "Owned",
+    "StateError",
+    "Stateful",
+    "StoredFormat",
+    "decode_stored",
+    "encode_stored",
+    "split_parts",
+    "undeclared_attributes",
+]

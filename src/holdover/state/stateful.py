@@ -22,13 +22,18 @@ where `restore_bytes` takes it up. A field `timers` of the struct is the attribu
 - `list`, `dict`, `set` and `deque` are copied, one level for each level of the annotation, and rolled back *in place*:
   whoever holds the container still holds it afterwards;
 - `Annotated[dict[K, S], Owned]` owns the mutable structs in it: their fields are saved and put back on the same
-  objects. Without `Owned` a container of mutable structs holds references to objects that another field owns;
+  objects. Objects with a `checkpoint` of their own are saved and rolled back by it. Without `Owned` a container of
+  mutable structs holds references to objects that another field owns;
+- `Annotated[dict[K, dict[...]], InPlace]` rolls the inner dicts back in place, too, for code that holds those;
 - a field whose value is itself `Stateful` saves and rolls back itself.
+
+**What is stored** has a `StoredFormat`: `encode_stored` writes its name and version beside the fields, `decode_stored`
+refuses bytes of another format or version before it reads anything else of them.
 
 Rejected: `copy.deepcopy` (breaks shared references, thirty times slower on a venue with a hundred orders), pickle (runs
 code, and stores what nobody declared), and a state struct that the class reads through at every access (one more
-attribute look-up on each mutation). Open: a field that refers to another object by identity, such as the orders in a
-book, is encoded by name in the class's own `_encode_state`.
+attribute look-up on each mutation). A field that refers to another object by identity, such as the orders in a book, is
+encoded by name in the class's own `_encode_field`.
 """
 
 from __future__ import annotations
@@ -41,11 +46,13 @@ import types
 import typing
 from collections import deque
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
 StateT = TypeVar("StateT", bound=msgspec.Struct)
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
 class StateError(ValueError):
@@ -61,6 +68,60 @@ class _OwnedMarker:
 
 Owned: Final = _OwnedMarker()
 """Marks a container that owns the mutable structs in it: a checkpoint saves their fields, too."""
+
+
+class _InPlaceMarker:
+    """The type of `InPlace`."""
+
+    def __repr__(self) -> str:
+        return "InPlace"
+
+
+InPlace: Final = _InPlaceMarker()
+"""Marks a dict whose inner dicts other objects hold: a rollback empties an inner dict that is new, and keeps it."""
+
+
+class StoredFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """The name and version of a stored form, and what a user does with one that this build does not read."""
+
+    name: str
+    version: int
+    next_step: str
+
+
+class _StoredHeader(msgspec.Struct):
+    """The part of a stored form that every version has."""
+
+    format: str = ""
+    version: int = 0
+
+
+def encode_stored(stored_format: StoredFormat, state: msgspec.Struct) -> bytes:
+    """Encode a state struct as MessagePack, with the name and version of its format."""
+    header = {"format": stored_format.name, "version": stored_format.version}
+    return msgspec.msgpack.encode({**header, **_fields_of(state)})
+
+
+def decode_stored(stored_format: StoredFormat, state: type[StructT], data: bytes) -> StructT:
+    """Decode what `encode_stored` wrote.
+
+    Raises `StateError` when the bytes are damaged, of another format, or of another version.
+    """
+    damaged = f"the {stored_format.name} is damaged"
+    try:
+        header = msgspec.msgpack.decode(data, type=_StoredHeader)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise StateError(f"{damaged}: {error}; {stored_format.next_step}") from error
+    if header.format != stored_format.name or header.version != stored_format.version:
+        written = f"{header.format or 'no format name'}, version {header.version or 'none'}"
+        raise StateError(
+            f"the {stored_format.name} was written by another build ({written}); "
+            f"this build reads version {stored_format.version} of it; {stored_format.next_step}"
+        )
+    try:
+        return msgspec.msgpack.decode(data, type=state, dec_hook=_decode_deque)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise StateError(f"{damaged}: {error}; {stored_format.next_step}") from error
 
 
 class Stateful(Generic[StateT]):
@@ -88,12 +149,13 @@ class Stateful(Generic[StateT]):
 
     def to_state(self) -> StateT:
         """Return the state as one struct, whose containers are this object's own."""
-        return typing.cast(StateT, type(self).State(**{name: getattr(self, a) for name, a in _attributes(type(self))}))
+        fields = {name: self._encode_field(name, getattr(self, a)) for name, a in _attributes(type(self))}
+        return typing.cast(StateT, type(self).State(**fields))
 
     def take_state(self, state: StateT) -> None:
         """Take over a state that was decoded."""
         for name, attribute in _attributes(type(self)):
-            setattr(self, attribute, getattr(state, name))
+            setattr(self, attribute, self._decode_field(name, getattr(state, name)))
         self._after_restore()
 
     def to_bytes(self) -> bytes:
@@ -104,13 +166,25 @@ class Stateful(Generic[StateT]):
         """Take up a state that `to_bytes` encoded. Raises `StateError` when it is damaged or of another version."""
         self.take_state(typing.cast(StateT, decode_state(type(self).State, data, type(self).__name__)))
 
+    def _encode_field(self, name: str, value: Any) -> Any:
+        """Return what is stored of one field; override it for fields that refer to other objects."""
+        return value
+
+    def _decode_field(self, name: str, value: Any) -> Any:
+        """Return the attribute for a stored field, in the order of the state's fields; undoes `_encode_field`."""
+        return value
+
     def _after_restore(self) -> None:
         """Compute what is derived from the state; called after `rollback` and `take_state`."""
 
 
 def encode_state(state: msgspec.Struct) -> bytes:
     """Encode a state struct. Sets are written sorted, so that equal states have equal bytes in every process."""
-    return msgspec.msgpack.encode({name: _encodable(getattr(state, name)) for name in state.__struct_fields__})
+    return msgspec.msgpack.encode(_fields_of(state))
+
+
+def _fields_of(state: msgspec.Struct) -> dict[str, Any]:
+    return {name: _encodable(getattr(state, name)) for name in state.__struct_fields__}
 
 
 def _encodable(value: Any) -> Any:
@@ -213,7 +287,12 @@ def _write_copiers(cls: type[Stateful[Any]]) -> _Copiers:
     in_process: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         in_process.update(vars(base).get("IN_PROCESS", {}))
-    names: dict[str, Any] = {"same": _same_dict, "save_owned": _save_owned, "restore_owned": _restore_owned}
+    names: dict[str, Any] = {
+        "same": _same_dict,
+        "save_owned": _save_owned,
+        "restore_owned": _restore_owned,
+        "restore_in_place": _restore_in_place,
+    }
     saves: list[str] = []
     restores = ["def restore(self, saved):"]
     attributes = [(attribute, hints[name]) for name, attribute in pairs] + [(name, Any) for name in in_process]
@@ -228,11 +307,13 @@ def _write_copiers(cls: type[Stateful[Any]]) -> _Copiers:
 
 def _copy_source(attribute: str, saved: str, hint: Any) -> tuple[str, list[str]]:
     """Return the source of an expression that saves one attribute, and of the lines that put it back."""
-    owned = get_origin(hint) is Annotated and Owned in get_args(hint)[1:]
+    markers = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     hint = _bare(hint)
     value = f"self.{attribute}"
-    if owned:
+    if Owned in markers:
         return f"save_owned({value})", [f"restore_owned({value}, {saved})"]
+    if InPlace in markers:
+        return _copy_expression(value, hint), [f"restore_in_place({value}, {saved})"]
     if isinstance(hint, type) and issubclass(hint, Stateful):
         return f"{value}.checkpoint()", [f"{value}.rollback({saved})"]
     optional = _is_union(hint) and type(None) in get_args(hint)
@@ -306,23 +387,45 @@ def _same_dict(first: dict[Any, Any], second: dict[Any, Any]) -> bool:
     return first == second and list(first) == list(second)
 
 
+def _restore_in_place(container: dict[Any, Any], saved: dict[Any, Any]) -> None:
+    """Make the inner dicts of a dict what was saved of them; one that was not there is emptied and stays.
+
+    An inner dict with equal items is left alone: its order is for the class to restore, which knows what it removed.
+    """
+    for key, inner in container.items():
+        before = saved.get(key)
+        if before is None:
+            inner.clear()
+        elif inner != before:
+            inner.clear()
+            inner.update(before)
+    for key, before in saved.items():
+        if key not in container:
+            container[key] = dict(before)
+
+
 def _save_owned(container: Any) -> Any:
-    """Return the structs of a container, each with a copy of its fields."""
-    if isinstance(container, dict):
-        return list(container), [(struct, struct.__copy__()) for struct in container.values()]
-    return None, [(struct, struct.__copy__()) for struct in container]
+    """Return the keys of a container, and each object in it with a copy of its state."""
+    keys = list(container) if isinstance(container, dict) else None
+    return keys, [(item, _save_item(item)) for item in (container.values() if keys is not None else container)]
+
+
+def _save_item(item: Any) -> Any:
+    return copy(item) if isinstance(item, msgspec.Struct) else item.checkpoint()
 
 
 def _restore_owned(container: Any, saved: Any) -> None:
-    """Put the fields of each struct back on the same object, and the structs into the container."""
+    """Put the state of each object back on the same object, and the objects into the container."""
     keys, pairs = saved
-    for struct, copy in pairs:
-        if struct != copy:
-            for name in struct.__struct_fields__:
-                setattr(struct, name, getattr(copy, name))
-    structs = [struct for struct, _ in pairs]
+    for item, saved_item in pairs:
+        if not isinstance(item, msgspec.Struct):
+            item.rollback(saved_item)
+        elif item != saved_item:
+            for name in item.__struct_fields__:
+                setattr(item, name, getattr(saved_item, name))
+    items = [item for item, _ in pairs]
     container.clear()
     if keys is None:
-        container.extend(structs)
+        container.extend(items)
     else:
-        container.update(zip(keys, structs, strict=True))
+        container.update(zip(keys, items, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
@@ -13,8 +13,10 @@ from holdover.catalogue import Boundary, Catalogue, Frozen
 from holdover.model import Record, Request, scope_of
 from holdover.runtime import Breach, CellCounter, Monitor
 from holdover.runtime.axes import FreezeLevelAxis, axes_in_use
-from holdover.runtime.layout import Check, Touched
-from holdover.runtime.monitor import kinds_by_name
+from holdover.runtime.check import Check, Touched
+from holdover.runtime.journal import find_version_problem
+from holdover.runtime.memory import kinds_by_name
+from holdover.state import StateError, Stateful, StoredFormat, decode_stored, encode_stored
 
 _BOUNDARIES: Final = frozenset(("begin", "end", "overnight", "restart", "disconnect", "reconnect", "reconciled"))
 _JUDGED: Final = _BOUNDARIES | {"settled", "restore"}
@@ -57,8 +59,23 @@ class Judge(Protocol):
     def to_bytes(self) -> bytes:
         """Return the state, for `restore_bytes`."""
 
-    def restore_bytes(self, memory: bytes) -> None:
-        """Restore a state. Raises `ValueError` when it is damaged."""
+    def restore_bytes(self, data: bytes) -> None:
+        """Restore a state. Raises `StateError` when it is damaged or of another version."""
+
+
+JUDGE_FORMAT: Final = StoredFormat(
+    name="memory of a watch", version=2, next_step="remove the state folder to begin again at the start of the source"
+)
+
+
+class MutationJudgeState(msgspec.Struct):
+    """The state of a judge between two steps."""
+
+    seq: int
+    time_ns: int
+    event_digests: list[bytes]
+    refusal: str
+    monitor: bytes
 
 
 class _WatchFreezes(Frozen):
@@ -66,7 +83,7 @@ class _WatchFreezes(Frozen):
         return ""
 
 
-class MutationJudge:
+class MutationJudge(Stateful[MutationJudgeState]):
     """Evaluates mutations in the form of a journal: `{"subsystem": ..., "kind": ..., "record": {...}}`, one per line.
 
     A journal marks the last mutation of a step with `settled`. With `line_is_step`, for lines from a pipe, a
@@ -74,6 +91,16 @@ class MutationJudge:
     judge skips a line whose `seq` is not above the last one and whose time is not later; a guard that restarts
     its numbers does so at a later time.
     """
+
+    State = MutationJudgeState
+    DERIVED: ClassVar = {
+        "skipped": "results of this process, which the watch takes away",
+        "on_breach": "a function of the watch",
+        "_kinds": "the kinds of records defined here",
+        "_line_is_step": "given when the judge is made",
+        "_skip_repeats": "given when the judge is made",
+        "_touched": "empty between two steps, and nothing is stored inside one",
+    }
 
     def __init__(self, catalogue: Catalogue, *, line_is_step: bool = False, skip_repeats: bool = False) -> None:
         self.skipped: list[str] = []
@@ -86,6 +113,7 @@ class MutationJudge:
         self._touched: Touched = {}
         self._seq, self._time_ns = -1, 0
         self._event_digests: list[bytes] = []
+        self._refusal = ""
 
     @property
     def is_settled(self) -> bool:
@@ -105,6 +133,12 @@ class MutationJudge:
             entry = msgspec.json.decode(line)
             if not isinstance(entry, dict):
                 raise ValueError("an object was expected")
+            if "format" in entry:
+                self._refusal = find_version_problem(entry)
+                if self._refusal:
+                    self.skipped.append(f"line {number} and all that follow: {self._refusal}")
+            if self._refusal:
+                return
             time_ns, seq = int(entry.get("time_ns", 0)), entry.get("seq")
             if "record" in entry:
                 self._judge_mutation(entry, time_ns, seq)
@@ -119,7 +153,7 @@ class MutationJudge:
         if self._is_repeat(seq, time_ns):
             return
         monitor = self.monitor
-        if time_ns >= monitor.next_ns:
+        if time_ns >= monitor.deadlines.next_ns:
             monitor.cause = "tick"
             monitor.tick(time_ns)
         monitor.cause = str(entry.get("cause", ""))
@@ -189,17 +223,22 @@ class MutationJudge:
 
     def to_bytes(self) -> bytes:
         """Return the state, for `restore_bytes`."""
-        return msgspec.msgpack.encode([self._seq, self._time_ns, self._event_digests, self.monitor.to_bytes()])
+        if self._touched:
+            raise StateError("a step is open: the state of a judge is stored only between two steps")
+        return encode_stored(JUDGE_FORMAT, self.to_state())
 
-    def restore_bytes(self, memory: bytes) -> None:
-        """Restore a state. Raises `ValueError` when it is damaged."""
-        try:
-            self._seq, self._time_ns, self._event_digests, monitor_state = msgspec.msgpack.decode(
-                memory, type=tuple[int, int, list[bytes], bytes]
-            )
-        except msgspec.MsgspecError as problem:
-            raise ValueError(f"the watch's memory is damaged: {problem}") from problem
-        self.monitor.restore_bytes(monitor_state)
+    def restore_bytes(self, data: bytes) -> None:
+        """Restore a state. Raises `StateError` when it is damaged or of another version."""
+        self.take_state(decode_stored(JUDGE_FORMAT, MutationJudgeState, data))
+
+    def _encode_field(self, name: str, value: Any) -> Any:
+        return value.to_bytes() if name == "monitor" else value
+
+    def _decode_field(self, name: str, value: Any) -> Any:
+        if name != "monitor":
+            return value
+        self.monitor.restore_bytes(value)
+        return self.monitor
 
 
 class FixJudge:
@@ -244,9 +283,9 @@ class FixJudge:
         """Return the state, for `restore_bytes`."""
         return self.audit.to_bytes()
 
-    def restore_bytes(self, memory: bytes) -> None:
-        """Restore a state. Raises `ValueError` when it is damaged."""
-        self.audit.restore_bytes(memory)
+    def restore_bytes(self, data: bytes) -> None:
+        """Restore a state. Raises `StateError` when it is damaged or of another version."""
+        self.audit.restore_bytes(data)
 
 
 def with_scope(monitor: Monitor, breach: Breach, scope: str) -> Breach:
@@ -254,7 +293,7 @@ def with_scope(monitor: Monitor, breach: Breach, scope: str) -> Breach:
     record = next(
         (
             records[breach.key]
-            for table, records in monitor.layout.tables.items()
+            for table, records in monitor.all_records().items()
             if table[0] == breach.subsystem and table[1].__name__ == breach.kind and breach.key in records
         ),
         None,

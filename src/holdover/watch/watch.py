@@ -21,6 +21,7 @@ from holdover.catalogue import Catalogue
 from holdover.runtime import Breach, StoreError
 from holdover.runtime.files import lock_file, write_whole
 from holdover.runtime.metrics import GuardMetrics, count_by_scope, read_backlog
+from holdover.state import StateError, StoredFormat, decode_stored, encode_stored
 from holdover.watch.hooks import FreezeHook, Hook, HookError
 from holdover.watch.judge import Judge
 from holdover.watch.source import Offset
@@ -28,6 +29,9 @@ from holdover.watch.source import Offset
 _SAVE_EVERY_LINES: Final = 20_000
 _RETRY_S: Final = (0.1, 0.5, 2.0, 10.0, 60.0)
 STATE: Final = "watch.state"
+WATCH_FORMAT: Final = StoredFormat(
+    name="state of a watch", version=2, next_step="remove the state folder to begin again at the start of the source"
+)
 BREACHES: Final = "breaches.jsonl"
 
 
@@ -233,7 +237,7 @@ class Watch:
             breach_counts=self._breach_counts,
             pending=self.pending,
         )
-        write_whole(self._directory / STATE, msgspec.msgpack.encode(state))
+        write_whole(self._directory / STATE, encode_stored(WATCH_FORMAT, state))
         self._unsaved_lines = 0
         self._saved_at_s = time.monotonic()
         self._save_cost_s = self._saved_at_s - began
@@ -251,16 +255,17 @@ class Watch:
                 os.truncate(breaches, 0)
             return
         try:
-            state = msgspec.msgpack.decode(path.read_bytes(), type=WatchState)
-        except msgspec.MsgspecError as problem:
-            raise WatchStateError(
-                f"{path}: the state is damaged: {problem}; remove the folder to begin anew"
-            ) from problem
+            state = decode_stored(WATCH_FORMAT, WatchState, path.read_bytes())
+        except StateError as problem:
+            raise WatchStateError(f"{path}: {problem}") from problem
         if state.source != self._source:
             raise WatchStateError(f"{directory}: belongs to a watch of {state.source}, not of {self._source}")
         if state.digest != self._digest:
             self._report_problem(f"{directory}: was kept under another catalogue; judging goes on under this one")
-        self._judge.restore_bytes(state.memory)
+        try:
+            self._judge.restore_bytes(state.memory)
+        except StateError as problem:
+            raise WatchStateError(f"{path}: {problem}") from problem
         self.offset, self.breaches, self.pending, self._breach_counts = (
             state.offset,
             state.breaches,

@@ -51,7 +51,7 @@ class FaultDrill:
     def attach(self, live: LiveDesk) -> None:
         """Follow a desk that was made of the drill's parts, before it runs."""
         guard = live.guard
-        guard.on_breach = lambda breach: self._write_breach(guard, breach)
+        guard.evidence.on_breach = lambda breach: self._write_breach(guard, breach)
         if self.after_s is not None:
             live.on_begun = lambda: self._schedule(live, self.after_s or 0.0)
 
@@ -86,7 +86,7 @@ class FaultDrill:
 
 def find_step_begin(guard: Guard, breach: Breach) -> int:
     """Return when the step of a breach recorded its first mutation (ns); of the breach itself when it is the first."""
-    times = [mutation.time_ns for mutation in guard.recorder.mutations() if mutation.step == guard.step_count]
+    times = [mutation.time_ns for mutation in guard.recorder.mutations() if mutation.step == guard.steps.count]
     return min([*times, breach.time_ns])
 
 

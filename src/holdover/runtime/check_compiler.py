@@ -4,100 +4,87 @@ bound.
 A monitor that iterates over a table of invariants at every mutation spends its time on the iteration. This
 module instead generates Python source for each (subsystem, kind): store the record, update the running
 totals, evaluate the on-mutation predicates, mark the keys whose settled invariants must be evaluated again.
-The source is compiled once and has its tables and totals as globals. `Layout.source` keeps it for inspection.
-
-The tables and totals are plain dictionaries that the layout owns, so memory can be dumped, restored and
-recomputed without changing generated code.
+The source is compiled once and has the tables and totals as globals. Tracebacks show its lines, and `list_sources`
+returns it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import linecache
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from functools import lru_cache
+from types import CodeType
+from typing import Any, ClassVar, cast
 
-from holdover.catalogue import BoundPredicate, Catalogue, Entry, PredicateError, Sum
+import msgspec
+
+from holdover.catalogue import Catalogue, PredicateError, Sum
 from holdover.model import Record
 from holdover.runtime.cells import CellCounter
+from holdover.runtime.check import Check, CheckGroup, Settle, Touched
+from holdover.runtime.tables import Observer, RecordTables, TableKey, keys_of
+from holdover.state import Stateful
 
-Table = dict[str, Record]
-TableKey = tuple[str, type[Record]]
-Touched = dict[tuple[int, str], None]
 Mutate = Callable[[Any, str, int, Touched], Any]
-Settle = Callable[[str, int], None]
-_BY_ORDER: Final = "root_cl_ord_id"
 
 
-@dataclass
-class Check:
-    """One predicate of one invariant, with its index in the tally."""
+class CheckCountsState(msgspec.Struct):
+    """How often predicates were evaluated: in all, and by check with the precondition met."""
 
-    number: int
-    entry: Entry
-    bound: BoundPredicate
-
-    @property
-    def asserted(self) -> str:
-        """When this predicate is evaluated."""
-        return self.bound.asserted or self.entry.asserted
+    evaluated: list[int]
+    tally: list[int]
 
 
-@dataclass
-class CheckGroup:
-    """The checks of one anchor table that are evaluated together: when settled, or when reconciled."""
+class CheckCompiler(Stateful[CheckCountsState]):
+    """The checks of one catalogue, and the functions that are generated for them.
 
-    number: int
-    table: TableKey
-    reconciled: bool
-    checks: list[Check] = field(default_factory=list)
-    settle: Settle | None = None
-
-    @property
-    def table_name(self) -> tuple[str, str]:
-        """The names of subsystem and kind."""
-        return self.table[0], self.table[1].__name__
-
-
-class Layout:
-    """Tables, totals and generated functions of one catalogue.
-
-    The layout calls `fail(check, subsystem, key, arguments, error)` for a predicate that did not hold or raised,
+    The functions call `fail(check, subsystem, key, arguments, error)` for a predicate that did not hold or raised,
     and `arm(check, subsystem, key, now_ns, result)` for a predicate that must become true within a time.
     """
+
+    State = CheckCountsState
+    DERIVED: ClassVar = {
+        "checks": "the predicates of the catalogue",
+        "groups": "the checks by their anchor's table, made when a table first appears",
+        "_tables": "the records, which are part of the monitor's state themselves",
+        "_cells": "the counter, which is part of the monitor's state itself",
+        "_fail": "a function of the monitor",
+        "_arm": "a function of the monitor",
+        "_frozen": "the guard's freezes, which are part of its own state",
+        "_group_of": "the groups by table",
+        "_observers": "functions of whoever measures coverage",
+        "_mutate_functions": "generated from the checks",
+        "_sources": "the source of what was generated",
+    }
 
     def __init__(
         self,
         catalogue: Catalogue,
+        tables: RecordTables,
         fail: Callable[[Check, str, str, tuple[Any, ...], BaseException | None], None],
         arm: Callable[[Check, str, str, int, bool | None], None],
         frozen: object,
-        cells: CellCounter | None = None,
+        cells: CellCounter,
     ) -> None:
-        self.cells = cells if cells is not None else CellCounter(())
         self.checks: list[Check] = []
         for invariant in catalogue:
             for bound in invariant.predicates:
                 self.checks.append(Check(len(self.checks), invariant.entry, bound))
-        self.tables: dict[TableKey, Table] = {}
-        self.contributions: dict[TableKey, dict[str, tuple[Any, ...]]] = {}
-        self.totals: dict[Sum, dict[str, int]] = {}
-        self.retired: dict[Sum, dict[str, int]] = {}
         self.groups: list[CheckGroup] = []
         self.evaluated = [0]
         self.tally = [0] * len(self.checks)
-        self.source: dict[TableKey, str] = {}
+        self._tables, self._cells = tables, cells
         self._fail, self._arm, self._frozen = fail, arm, frozen
         self._group_of: dict[tuple[TableKey, bool], CheckGroup] = {}
-        self._observers: list[Callable[[TableKey], Callable[[Record], None] | None]] = []
+        self._observers: list[Observer] = []
         self._mutate_functions: dict[TableKey, Mutate] = {}
+        self._sources: dict[str, str] = {}
         for check in self.checks:
             anchor = check.bound.anchor
             if anchor.subsystem is not None and anchor.kind is not None:
                 self._assign_group(check, (anchor.subsystem, anchor.kind))
-            for read in check.bound.reads:
-                if read.total is not None:
-                    self.totals.setdefault(read.total.sum, {})
 
     # -- what the monitor calls ---------------------------------------------------------------------------------
 
@@ -112,102 +99,24 @@ class Layout:
             function = self._mutate_functions[table] = self._write_mutate(table)
         return function
 
-    def records_of(self, table: TableKey) -> Table:
-        """Return the last record of each key of one subsystem and kind."""
-        return self.tables.setdefault(table, {})
-
     def settle_function(self, group: CheckGroup) -> Settle:
         """Return the function that evaluates one group's checks on one key; generate it on first use."""
         if group.settle is None:
             group.settle = self._write_settle(group)
         return group.settle
 
-    def forget_record(self, table: TableKey, key: str) -> None:
-        """Remove one record and its contribution to the totals."""
-        self._drop_record(table, key)
-        contribution = self.contributions.get(table, {}).pop(key, None)
-        if contribution is not None:
-            self._add_contribution(table, contribution, -1)
-
-    def retire_record(self, table: TableKey, key: str) -> None:
-        """Remove one record but keep its contribution to the totals, because it will not change again."""
-        self._drop_record(table, key)
-        contribution = self.contributions.get(table, {}).pop(key, None)
-        if contribution is not None:
-            for summed, by, of in self._split_contribution(table, contribution):
-                base = self.retired.setdefault(summed, {})
-                base[by] = base.get(by, 0) + of
-
-    def forget_retired_order(self, subsystem: str, key: str) -> None:
-        """Remove the contribution of a long-retired order from the totals by order."""
-        for summed, base in self.retired.items():
-            if summed.subsystem == subsystem and summed.by == _BY_ORDER and key in base:
-                amount = base.pop(key)
-                totals = self.totals.get(summed, {})
-                totals[key] = totals.get(key, 0) - amount
-                if not totals[key]:
-                    del totals[key]
-
-    def _drop_record(self, table: TableKey, key: str) -> None:
-        record = self.tables[table].pop(key, None)
-        watch, _ = self.cells.observer_of(table)
-        if record is not None and watch is not None:
-            watch(record, None)
-
-    def add_observer(self, observer: Callable[[TableKey], Callable[[Record], None] | None]) -> None:
+    def add_observer(self, observer: Observer) -> None:
         """Call the function that `observer` returns for a table at every mutation of that table."""
         self._observers.append(observer)
         self._mutate_functions.clear()
 
-    def reset_record(self, table: TableKey, key: str, record: Record | None) -> None:
-        """Reset one record and the totals, or remove the record when it is None. Evaluates no predicate."""
-        if key in self.tables.get(table, {}):
-            self.forget_record(table, key)
-        if record is None:
-            return
-        self.records_of(table)[key] = record
-        watch, _ = self.cells.observer_of(table)
-        if watch is not None:
-            watch(None, record)
-        sums = self._sums_of(table)
-        if sums:
-            keys = list(dict.fromkeys(summed.by for summed in sums))
-            adds = (*(getattr(record, by) for by in keys), *(getattr(record, summed.of) for summed in sums))
-            self.contributions.setdefault(table, {})[key] = adds
-            self._add_contribution(table, adds, 1)
-
-    def checkpoint(self) -> Any:
-        """Return the layout's state for `rollback` in the same process."""
-        owned = (self.tables, self.contributions, self.totals, self.retired)
-        copies: list[dict[Any, Any]] = [{name: dict(values) for name, values in mapping.items()} for mapping in owned]
-        return copies, list(self.tally), self.evaluated[0]
-
-    def rollback(self, checkpoint: Any) -> None:
-        """Restore a checkpoint in place, because the generated functions hold these dictionaries."""
-        copies, tally, evaluated = checkpoint
-        owned: tuple[dict[Any, Any], ...] = (self.tables, self.contributions, self.totals, self.retired)
-        for mapping, saved in zip(owned, copies, strict=True):
-            for name, values in mapping.items():
-                before = saved.get(name, {})
-                if values != before:
-                    values.clear()
-                    values.update(before)
-        self.tally[:] = tally
-        self.evaluated[0] = evaluated
-
-    def recompute_totals(self) -> dict[Sum, dict[str, int]]:
-        """Return every total, recomputed from the attributes of the current records."""
-        totals: dict[Sum, dict[str, int]] = {summed: dict(base) for summed, base in self.retired.items()}
-        for summed in self.totals:
-            by_key = totals.setdefault(summed, {})
-            for record in self.tables.get((summed.subsystem, summed.kind), {}).values():
-                by = getattr(record, summed.by)
-                by_key[by] = by_key.get(by, 0) + getattr(record, summed.of)
-        return totals
+    def list_sources(self) -> dict[str, str]:
+        """Return the source of the functions generated so far, by their name in tracebacks."""
+        return dict(self._sources)
 
     def arguments(self, check: Check, table: TableKey, key: str, boundary: object) -> tuple[Any, ...] | None:
         """Return the current arguments of one predicate for one key; None when a required record is missing."""
-        anchor = self.tables.get(table, {}).get(key)
+        anchor = self._tables.find(table, key)
         values: list[Any] = []
         for read in check.bound.reads:
             value: Any
@@ -218,7 +127,7 @@ class Layout:
             elif read.source == "via" and read.via is not None and anchor is not None:
                 value = self._find_record(read.subsystem, read.kind, getattr(anchor, read.via.by))
             elif read.source == "total" and read.total is not None and anchor is not None:
-                value = self.totals[read.total.sum].get(getattr(anchor, read.total.key), 0)
+                value = self._tables.total_of(read.total.sum, getattr(anchor, read.total.key))
             elif read.source == "before":
                 return None
             else:
@@ -229,9 +138,7 @@ class Layout:
         return tuple(values)
 
     def _find_record(self, subsystem: str | None, kind: type[Record] | None, key: str) -> Record | None:
-        if subsystem is None or kind is None:
-            return None
-        return self.tables.get((subsystem, kind), {}).get(key)
+        return None if subsystem is None or kind is None else self._tables.find((subsystem, kind), key)
 
     # -- groups -------------------------------------------------------------------------------------------------
 
@@ -262,29 +169,11 @@ class Layout:
                         touched[group.number, f"after.{read.total.touches}"] = None
         return list(touched)
 
-    # -- totals -------------------------------------------------------------------------------------------------
-
-    def _sums_of(self, table: TableKey) -> list[Sum]:
-        return [summed for summed in self.totals if (summed.subsystem, summed.kind) == table]
-
-    def _split_contribution(self, table: TableKey, contribution: tuple[Any, ...]) -> list[tuple[Sum, str, int]]:
-        sums = self._sums_of(table)
-        keys = list(dict.fromkeys(summed.by for summed in sums))
-        return [
-            (summed, contribution[keys.index(summed.by)], contribution[len(keys) + number])
-            for number, summed in enumerate(sums)
-        ]
-
-    def _add_contribution(self, table: TableKey, contribution: tuple[Any, ...], sign: int) -> None:
-        for summed, by, of in self._split_contribution(table, contribution):
-            totals = self.totals[summed]
-            totals[by] = totals.get(by, 0) + sign * of
-
     # -- writing ------------------------------------------------------------------------------------------------
 
     def _write_mutate(self, table: TableKey) -> Mutate:
         names: dict[str, Any] = {
-            "T": self.records_of(table),
+            "T": self._tables.records_of(table),
             "N": self.evaluated,
             "A": self.tally,
             "FAIL": self._fail,
@@ -307,7 +196,7 @@ class Layout:
     def _write_cells(self, table: TableKey, names: dict[str, Any]) -> list[str]:
         """Generate source that calls the axes of this kind when an expression that they depend on has changed."""
         lines: list[str] = []
-        watch, depends = self.cells.observer_of(table)
+        watch, depends = self._cells.observer_of(table)
         if watch is not None:
             names["WATCH"] = watch
             sides = [
@@ -324,12 +213,12 @@ class Layout:
         return lines
 
     def _write_totals(self, table: TableKey, names: dict[str, Any]) -> list[str]:
-        sums = self._sums_of(table)
+        sums = self._tables.sums_of(table)
         if not sums:
             return []
-        keys = list(dict.fromkeys(summed.by for summed in sums))
+        keys = keys_of(sums)
         parts = ", ".join([f"after.{by}" for by in keys] + [f"after.{summed.of}" for summed in sums])
-        names["C"] = self.contributions.setdefault(table, {})
+        names["C"] = self._tables.contributions.setdefault(table, {})
         lines = [
             "    was = C.get(key)",
             f"    now_adds = ({parts},)",
@@ -337,7 +226,7 @@ class Layout:
             "        C[key] = now_adds",
         ]
         for number, summed in enumerate(sums):
-            names[f"S{number}"] = self.totals[summed]
+            names[f"S{number}"] = self._tables.totals[summed]
             by, of = keys.index(summed.by), len(keys) + number
             lines += [
                 "        if was is None:",
@@ -350,7 +239,7 @@ class Layout:
 
     def _write_settle(self, group: CheckGroup) -> Settle:
         names: dict[str, Any] = {
-            "T": self.records_of(group.table),
+            "T": self._tables.records_of(group.table),
             "N": self.evaluated,
             "A": self.tally,
             "FAIL": self._fail,
@@ -369,11 +258,39 @@ class Layout:
         """Generate source that evaluates one predicate if all records that it requires exist."""
         number = check.number
         names[f"P{number}"], names[f"K{number}"] = check.bound.function, check
+        lines, arguments, conditions = self._write_arguments(check, names, anchor)
+        indent = "    "
+        if conditions:
+            lines.append(f"    if {' and '.join(conditions)}:")
+            indent = "        "
+        argument_list = ", ".join(arguments)
+        lines += [
+            f"{indent}try:",
+            f"{indent}    r = P{number}({argument_list})",
+            f"{indent}except Exception as raised:",
+            f"{indent}    FAIL(K{number}, {table[0]!r}, key, ({argument_list},), raised)",
+            f"{indent}else:",
+        ]
+        if check.asserted == "within":
+            lines += [f"{indent}    ARM(K{number}, {table[0]!r}, key, now, r)", f"{indent}    A[{number}] += 1"]
+        else:
+            lines += [
+                f"{indent}    if r:",
+                f"{indent}        A[{number}] += 1",
+                f"{indent}    elif r is not None:",
+                f"{indent}        FAIL(K{number}, {table[0]!r}, key, ({argument_list},), None)",
+            ]
+        return lines
+
+    def _write_arguments(
+        self, check: Check, names: dict[str, Any], anchor: str
+    ) -> tuple[list[str], list[str], list[str]]:
+        """Return source that looks up a predicate's records, its arguments, and the conditions on which it applies."""
         lines: list[str] = []
         arguments: list[str] = []
         conditions: list[str] = []
         for index, read in enumerate(check.bound.reads):
-            name = f"v{number}_{index}"
+            name = f"{check.number}_{index}"
             if read.source == "anchor":
                 arguments.append(anchor)
                 continue
@@ -385,43 +302,21 @@ class Layout:
                 arguments.append("before" if read.source == "before" else "FROZEN")
                 continue
             if read.source == "total" and read.total is not None:
-                names[f"Z{number}_{index}"] = self.totals[read.total.sum]
+                names[f"Z{name}"] = self._tables.totals[read.total.sum]
                 key = "key" if read.total.key == "key" else f"after.{read.total.key}"
-                arguments.append(f"Z{number}_{index}.get({key}, 0)")
+                arguments.append(f"Z{name}.get({key}, 0)")
                 continue
             if read.subsystem is None or read.kind is None:
                 raise ValueError(
                     f"{check.entry.name}: a boundary can be read only by an invariant asserted at-boundary"
                 )
-            names[f"H{number}_{index}"] = self.records_of((read.subsystem, read.kind))
+            names[f"H{name}"] = self._tables.records_of((read.subsystem, read.kind))
             key = f"after.{read.via.by}" if read.via else "key"
-            lines.append(f"    {name} = H{number}_{index}.get({key})")
-            arguments.append(name)
+            lines.append(f"    v{name} = H{name}.get({key})")
+            arguments.append(f"v{name}")
             if not read.optional:
-                conditions.append(f"{name} is not None")
-        indent = "    "
-        if conditions:
-            lines.append(f"    if {' and '.join(conditions)}:")
-            indent = "        "
-        argument_list = ", ".join(arguments)
-        has_deadline = check.asserted == "within"
-        lines += [
-            f"{indent}try:",
-            f"{indent}    r = P{number}({argument_list})",
-            f"{indent}except Exception as raised:",
-        ]
-        lines.append(f"{indent}    FAIL(K{number}, {table[0]!r}, key, ({argument_list},), raised)")
-        lines.append(f"{indent}else:")
-        if has_deadline:
-            lines += [f"{indent}    ARM(K{number}, {table[0]!r}, key, now, r)", f"{indent}    A[{number}] += 1"]
-        else:
-            lines += [
-                f"{indent}    if r:",
-                f"{indent}        A[{number}] += 1",
-                f"{indent}    elif r is not None:",
-                f"{indent}        FAIL(K{number}, {table[0]!r}, key, ({argument_list},), None)",
-            ]
-        return lines
+                conditions.append(f"v{name} is not None")
+        return lines, arguments, conditions
 
     def _is_anchored_at(self, check: Check, table: TableKey) -> bool:
         anchor = check.bound.anchor
@@ -431,6 +326,28 @@ class Layout:
         self, table: TableKey, lines: list[str], names: dict[str, Any], function_name: str
     ) -> Callable[..., Any]:
         source = "\n".join(lines) + "\n"
-        self.source[table] = source
-        exec(compile(source, f"<{function_name} {table[0]}.{table[1].__name__}>", "exec"), names)
+        # The name contains the content's digest: two catalogues may generate different functions for one table.
+        content = hashlib.sha256(source.encode()).hexdigest()[:8]
+        filename = f"<holdover {function_name} {table[0]}.{table[1].__name__} {content}>"
+        self._sources[filename] = source
+        linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+        exec(_compile_source(source, filename), names)
         return cast(Callable[..., Any], names[function_name])
+
+
+@lru_cache(maxsize=1024)
+def _compile_source(source: str, filename: str) -> CodeType:
+    return compile(source, filename, "exec")
+
+
+def list_needed_sums(catalogue: Catalogue) -> list[Sum]:
+    """Return the sums that the predicates of a catalogue read, each once."""
+    return list(
+        dict.fromkeys(
+            read.total.sum
+            for invariant in catalogue
+            for bound in invariant.predicates
+            for read in bound.reads
+            if read.total is not None
+        )
+    )

@@ -1,0 +1,276 @@
+"""Freezes and thaws of one guard: what is frozen, what that forbids, and how it ends.
+
+A freeze is durable before the step of its breach returns. When it cannot be written, the whole system is frozen in
+memory, and the freeze is written as soon as the store accepts it. Only a thaw by a named operator ends a freeze.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from holdover.model import SYSTEM, MsgType, Position, Query, Request, Side
+from holdover.runtime.axes import freeze_level_of
+from holdover.runtime.breach import Breach, make_page
+from holdover.runtime.check import Check
+from holdover.runtime.database import StoreError
+from holdover.runtime.freeze_cache import FreezeCache, make_memory_freeze
+from holdover.runtime.freeze_store import Freeze, FreezeIdentity, FreezeStore
+from holdover.state import Stateful
+
+if TYPE_CHECKING:
+    from holdover.runtime.guard import Guard
+
+log = logging.getLogger("holdover.guard")
+
+_REQUEST_AGE_MAX_NS = 30_000_000_000
+
+
+class ThawRefusedError(RuntimeError):
+    """A thaw was refused; the message says why."""
+
+
+class StoreImageState(msgspec.Struct):
+    """The number of the store's content."""
+
+    number: int
+
+
+class StoreImage(Stateful[StoreImageState]):
+    """The content of a store as a value. Each change has a unique number, by which a checkpoint recognises it.
+
+    Number 0 is the empty store. A checkpoint of an unchanged store costs nothing.
+    """
+
+    State = StoreImageState
+    DERIVED: ClassVar = {"_store": "the store itself", "_numbers": "numbers that are never used again"}
+
+    def __init__(self, store: FreezeStore) -> None:
+        self.number = 0
+        self._store = store
+        self._numbers = itertools.count(1)
+
+    def mark_changed(self) -> None:
+        """Note that the store is about to change."""
+        self.number = next(self._numbers)
+
+    def checkpoint(self) -> Any:
+        """Return the number and, unless the store is empty, its content."""
+        return super().checkpoint(), self._store.to_bytes() if self.number else b""
+
+    def rollback(self, checkpoint: Any) -> None:
+        """Restore the content of a checkpoint, if the store has changed since."""
+        state, content = checkpoint
+        before = self.number
+        super().rollback(state)
+        if self.number == before:
+            return
+        if content:
+            self._store.restore_bytes(content)
+        else:
+            self._store.clear()
+
+
+class FreezeControlState(msgspec.Struct):
+    """The state of the freezes."""
+
+    cache: FreezeCache
+    image: StoreImage
+    problem: str
+    unwritten_breaches: list[tuple[Breach, Check]]
+
+
+class FreezeControl(Stateful[FreezeControlState]):
+    """The freezes of one guard. `problem` says what is wrong with the store; `unwritten_breaches` are those whose
+    freezes exist only in memory.
+    """
+
+    State = FreezeControlState
+    DERIVED: ClassVar = {"_guard": "the guard that this is a part of"}
+
+    def __init__(self, guard: Guard) -> None:
+        self.problem = ""
+        self.unwritten_breaches: list[tuple[Breach, Check]] = []
+        self.cache = FreezeCache(guard.store, self._reduces_position)
+        self.image = StoreImage(guard.store)
+        self._guard = guard
+
+    # -- what may leave -----------------------------------------------------------------------------------------
+
+    def permits(self, message: Request | Query) -> bool:
+        """Whether a message may leave; see `Guard.permits`."""
+        if isinstance(message, Query):
+            return True
+        watcher = self._guard.services.freeze_watcher
+        if watcher is not None and not watcher.ensure_fresh():
+            return False
+        return not self.cache.by_scope or not self.cache.forbids(message)
+
+    def _reduces_position(self, request: Request) -> bool:
+        position = self._guard.monitor.records(Position, "positions").get(request.book_key)
+        if position is None or request.msg_type != MsgType.NEW_ORDER_SINGLE:
+            return False
+        unreserved_qty = abs(position.net_qty) - position.reserved_qty
+        is_opposite = position.net_qty < 0 if request.side == Side.BUY else position.net_qty > 0
+        return is_opposite and request.order_qty <= unreserved_qty
+
+    # -- operators ----------------------------------------------------------------------------------------------
+
+    def freeze(self, scope: str, operator: str, reason: str, allows: Sequence[str]) -> None:
+        """Freeze a scope on an operator's request; see `Guard.freeze`."""
+        with self._guard.steps.lock:
+            self.image.mark_changed()
+            freeze = self._guard.store.freeze(scope, list(allows), operator, reason, self._guard.clock())
+            self.cache.add(freeze)
+            self.publish_level()
+
+    def thaw(self, scope: str, operator: str, reason: str, evidence: str, forced_by: str) -> int:
+        """End the freezes of a scope; see `Guard.thaw`."""
+        for field_name, value in (("operator", operator), ("reason", reason), ("evidence", evidence)):
+            if not value.strip():
+                raise ThawRefusedError(f"a thaw needs {field_name}: say who, why and on what evidence")
+        guard = self._guard
+        with guard.steps.lock:
+            freezes = self.cache.freezes_of(scope)
+            if not freezes:
+                frozen = ", ".join(dict.fromkeys(freeze.scope for freeze in self.cache.active_freezes())) or "nothing"
+                raise ThawRefusedError(f"{scope} is not frozen; frozen is: {frozen}")
+            if forced_by and forced_by.strip() == operator.strip():
+                raise ThawRefusedError("a forced thaw needs the name of a second person")
+            if not forced_by:
+                self._refuse_while_failing(freezes)
+            self.image.mark_changed()
+            ended_count = guard.store.thaw(scope, operator, reason, evidence, forced_by, guard.clock())
+            if self.cache.memory_freeze is not None and scope == SYSTEM:
+                self.cache.memory_freeze = None
+                self.unwritten_breaches.clear()
+                self.problem = ""
+            self.load(thawed=[freeze.identity for freeze in freezes])
+            guard.evidence.reset_repeat_counts(scope)
+            self.publish_level()
+        log.warning("thawed %s by %s: %s", scope, operator, reason)
+        return ended_count
+
+    def _refuse_while_failing(self, freezes: Sequence[Freeze]) -> None:
+        breaches = {breach.number: breach for breach in self._guard.store.breaches()}
+        for freeze in freezes:
+            breach = breaches.get(freeze.breach)
+            if breach is None:
+                continue
+            if self._guard.monitor.holds(breach.invariant, breach.subsystem, breach.kind, breach.key) is False:
+                raise ThawRefusedError(
+                    f"{breach.invariant} still does not hold of {breach.key}: put it right first, "
+                    f"or have a second person force the thaw"
+                )
+
+    # -- breaches -----------------------------------------------------------------------------------------------
+
+    def freeze_breach(self, breach: Breach, check: Check) -> Breach:
+        """Freeze the breach's scope on disk, or everything in memory. Returns the breach with the store's number."""
+        try:
+            if self.cache.is_frozen_by(breach.scope, breach.invariant):
+                number = self._guard.store.record_repeated_breach(breach)
+            else:
+                number = self._write_freeze(breach, check).breach
+        except StoreError as problem:
+            self._freeze_in_memory(breach, check, problem)
+            number = breach.number
+        return msgspec.structs.replace(breach, number=number)
+
+    def _write_freeze(self, breach: Breach, check: Check) -> Freeze:
+        guard = self._guard
+        page = make_page(breach, check.entry, breach.number)
+        freeze = guard.store.record_breach(breach, list(check.entry.allows), page, guard.pager.channel_names())
+        self.cache.add(freeze)
+        guard.pager.wake()
+        return freeze
+
+    def _freeze_in_memory(self, breach: Breach, check: Check, problem: StoreError) -> None:
+        """Freeze the whole system in memory and page on-call, because the freeze cannot be made durable."""
+        guard = self._guard
+        self.problem = f"the freeze for {breach.invariant} could not be written: {problem}"
+        self.unwritten_breaches.append((breach, check))
+        allows = list(check.entry.allows)
+        memory_freeze = make_memory_freeze(breach.invariant, allows, breach.number, breach.time_ns, guard.name)
+        self.cache.memory_freeze = memory_freeze
+        self.cache.add(memory_freeze)
+        log.critical("%s; the whole system is frozen in memory", self.problem)
+        guard.pager.send_directly(make_page(msgspec.structs.replace(breach, scope=SYSTEM), check.entry, breach.number))
+
+    def _write_pending_freezes(self) -> None:
+        """Write the freezes that so far exist only in memory, now that the store accepts writes again.
+
+        The freeze of the whole system stays until a thaw, because an operator must look at the failure of the store.
+        """
+        guard = self._guard
+        while self.unwritten_breaches:
+            breach, check = self.unwritten_breaches[0]
+            self.image.mark_changed()
+            self._write_freeze(breach, check)
+            memory_freeze = self.cache.memory_freeze
+            if memory_freeze is not None and not self.cache.is_system_frozen_durably():
+                self.cache.add(
+                    guard.store.freeze(SYSTEM, memory_freeze.allows, guard.name, self.problem, guard.clock())
+                )
+            del self.unwritten_breaches[0]
+
+    # -- the store ----------------------------------------------------------------------------------------------
+
+    def load(self, stored_freezes: Sequence[Freeze] | None = None, thawed: Sequence[FreezeIdentity] = ()) -> None:
+        """Merge the store's freezes into the known ones, without the `thawed` ones."""
+        self.cache.reload(stored_freezes, thawed)
+        self._guard.cells.notify("freeze", freeze_level_of(self.cache.scopes()))
+
+    def reload(self) -> None:
+        """Read the freezes in force again; see `Guard.reload`."""
+        changed = self.cache.find_changes()
+        if changed is None:
+            return
+        stored_freezes, thawed = changed
+        with self._guard.steps.lock:
+            scopes = {scope for _, scope, _, _ in thawed}
+            self.image.mark_changed()
+            self.load(stored_freezes, thawed)
+            for scope in scopes:
+                if not self.cache.freezes_of(scope):
+                    self._guard.evidence.reset_repeat_counts(scope)
+
+    def follow_store(self) -> None:
+        """Run one round of the freeze watcher: reload freezes, write pending freezes, answer thaw requests."""
+        guard = self._guard
+        self.reload()
+        if self.unwritten_breaches:
+            with guard.steps.lock:
+                self._write_pending_freezes()
+        since_ns = guard.clock() - _REQUEST_AGE_MAX_NS
+        for request in guard.store.open_thaw_requests(guard.name, since_ns):
+            refusal = ""
+            try:
+                self.thaw(request.scope, request.operator, request.reason, request.evidence, request.forced_by)
+            except ThawRefusedError as problem:
+                refusal = str(problem)
+            guard.store.answer_request(request.number, refusal, guard.clock())
+
+    def check_store(self, boundary: str) -> None:
+        """Compare the freezes in the store with the known ones, for `freeze-survives`."""
+        try:
+            stored_identities = {freeze.identity for freeze in self._guard.store.active_freezes()}
+        except StoreError as problem:
+            self.problem = str(problem)
+            stored_identities = set()
+        lost_freezes = [
+            repr(freeze) for mark, freeze in self.cache.durable_freezes().items() if mark not in stored_identities
+        ]
+        self._guard.monitor.record_freeze_check(boundary, len(stored_identities), lost_freezes)
+
+    def publish_level(self) -> None:
+        """Tell the axes and the journal how much is frozen."""
+        guard = self._guard
+        level = freeze_level_of(self.cache.scopes())
+        guard.cells.notify("freeze", level)
+        if guard.journal is not None:
+            guard.journal.write_event(guard.monitor.mutations, guard.clock(), "freeze", level)

@@ -1,0 +1,61 @@
+"""The services beside a guard in production: heartbeat, freeze watcher, the file of the cell counts.
+
+A guard that was made without `Guard.open`, in a test or a harness, has none of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdover.runtime.cells import CellCountFile
+from holdover.runtime.config import GuardConfig
+from holdover.runtime.freeze_watcher import FreezeWatcher
+from holdover.runtime.heartbeat import Heartbeat
+from holdover.runtime.metrics import attach_metrics
+from holdover.runtime.pager import Pager
+
+if TYPE_CHECKING:
+    from holdover.runtime.guard import Guard
+
+
+class GuardServices:
+    """The services of one guard; each is None until `start`."""
+
+    def __init__(self) -> None:
+        self.freeze_watcher: FreezeWatcher | None = None
+        self.heartbeat: Heartbeat | None = None
+        self.cell_count_file: CellCountFile | None = None
+
+    @property
+    def restart_kind(self) -> str:
+        """The kind of the last restart: `clean` when the previous process ended in good order, else `kill`."""
+        return self.cell_count_file.restart_kind if self.cell_count_file is not None else "kill"
+
+    def start(self, guard: Guard, config: GuardConfig) -> None:
+        """Start the services that the configuration asks for."""
+        if self.heartbeat is not None:
+            raise RuntimeError(f"the services of {guard.name} run already")
+        self.cell_count_file = CellCountFile(guard.directory, guard.cells, guard.catalogue.digest)
+        if config.metrics is not None:
+            attach_metrics(guard, config.metrics)
+        self.heartbeat = Heartbeat(guard, config.heartbeat, config.heartbeat_url())
+        self.freeze_watcher = FreezeWatcher(guard.freezes.follow_store, round(config.guard.obey_within_ms * 1e6))
+        if guard.journal is not None and config.guard.journal_sync_ms:
+            guard.journal.start_syncing(config.guard.journal_sync_ms / 1000)
+        self.heartbeat.start()
+        self.freeze_watcher.start()
+        guard.pager.start()
+
+    def stop(self, pager: Pager) -> None:
+        """Stop the services, deliver due pages, write the counts and the final heartbeat."""
+        if self.freeze_watcher is not None:
+            self.freeze_watcher.stop()
+        pager.stop()
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
+        self.write_cell_counts(running=False)
+
+    def write_cell_counts(self, *, running: bool) -> None:
+        """Write the cell counts, if they have a file."""
+        if self.cell_count_file is not None:
+            self.cell_count_file.write(running=running)

@@ -1,0 +1,222 @@
+"""Restarts: which records a restarted subsystem brought back, and which it lost.
+
+The monitor's memory survives the death of a subsystem's process. A restarted subsystem reports what it read back;
+a durable record that is missing or older than remembered must be up to date when the recovery is declared complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+from msgspec.structs import replace
+
+from holdover.model import ExecType, Execution, Order, OrdStatus, Position, Record, Recovery, Request
+from holdover.runtime.check import Touched
+from holdover.runtime.tables import RecordTables, TableKey
+from holdover.state import Stateful
+
+if TYPE_CHECKING:
+    from holdover.runtime.monitor import Monitor
+
+
+class RecoveryTrackerState(msgspec.Struct):
+    """The state of the restarts."""
+
+    unrestored: dict[TableKey, dict[str, Record]]
+    restored_counts: dict[str, int]
+    undo_log: list[tuple[TableKey, str, Record | None]] | None
+
+
+class RecoveryTracker(Stateful[RecoveryTrackerState]):
+    """Compares what restarted subsystems bring back with what the monitor remembers.
+
+    `undo_log`, when it is a list, records what the open steps changed, for `undo_open_steps`. `unrestored` holds the
+    remembered records that a restarted subsystem has not brought back yet, `restored_counts` how many records each
+    recovering subsystem read back.
+    """
+
+    State = RecoveryTrackerState
+    DERIVED: ClassVar = {
+        "_monitor": "the monitor that this is a part of",
+        "_tables": "the records, which are part of the monitor's state themselves",
+    }
+
+    def __init__(self, monitor: Monitor, tables: RecordTables) -> None:
+        self.unrestored: dict[TableKey, dict[str, Record]] = {}
+        self.restored_counts: dict[str, int] = {}
+        self.undo_log: list[tuple[TableKey, str, Record | None]] | None = None
+        self._monitor, self._tables = monitor, tables
+
+    def restore(self, subsystem: str, records: Iterable[Record], now_ns: int, touched: Touched) -> None:
+        """Take the records that a restarted subsystem read back; see `Monitor.restore`."""
+        tables = self._tables
+        restored_tables: dict[TableKey, dict[str, Record]] = {}
+        for record in records:
+            restored_tables.setdefault((subsystem, type(record)), {})[record.key] = record
+        count = sum(len(table_records) for table_records in restored_tables.values())
+        latest = self._monitor.trade_date or self._latest_trade_date(subsystem)
+        executed = self._executed_since(subsystem, latest, restored_tables.get((subsystem, Execution), {}))
+        for table in list(tables.by_table):
+            if table[0] != subsystem or not (table[1].durable or table[1].derived):
+                continue
+            restored = restored_tables.get(table, {})
+            unrestored = self.unrestored.setdefault(table, {})
+            for key, record in list(tables.by_table[table].items()):
+                if key not in restored and not self._is_still_needed(record, latest, executed):
+                    continue
+                restored_record = restored.get(key)
+                if restored_record == record:
+                    del restored[key]  # unchanged: nothing to evaluate again
+                    continue
+                if _must_be_restored(table, record):
+                    unrestored[key] = record
+                order_before_today = (
+                    None if restored_record is not None else _order_before_today(record, latest, executed)
+                )
+                if order_before_today is not None:
+                    tables.reset_record(table, key, order_before_today)
+                    continue
+                tables.forget_record(table, key)
+                for group in self._monitor.compiler.groups:
+                    if group.table == table:
+                        touched[group.number, key] = None
+        self.restored_counts[subsystem] = count
+        for restored in restored_tables.values():
+            for record in restored.values():
+                self._monitor.mutate(subsystem, record, now_ns, touched)
+
+    def undo_open_steps(self, has_left: Callable[[Record], bool]) -> None:
+        """Undo the steps in `undo_log` after their process died; see `Monitor.undo_open_steps`."""
+        undo_log, self.undo_log = self.undo_log or [], []
+        for table, key, before in reversed(undo_log):
+            if table[0] != "venue" and not (table[1] is Request and has_left(self._tables.by_table[table][key])):
+                self._tables.reset_record(table, key, before)
+
+    def complete(self, subsystem: str) -> Recovery | None:
+        """End the recovery of a subsystem. Returns what is still missing or older; None when none was in progress."""
+        if subsystem not in self.restored_counts:
+            return None
+        missing: list[str] = []
+        regressed: list[str] = []
+        for table in [table for table in self.unrestored if table[0] == subsystem]:
+            records = self._tables.by_table.get(table, {})
+            for key, previous in self.unrestored.pop(table).items():
+                if self._has_ended_unfilled(previous):
+                    continue
+                current = records.get(key)
+                if current is None:
+                    missing.append(repr(previous))
+                elif _has_regressed(previous, current) and not self._is_amended(subsystem, key):
+                    regressed.append(f"{previous!r} came back as {current!r}")
+        return Recovery(
+            subsystem=subsystem,
+            restored=self.restored_counts.pop(subsystem),
+            missing=len(missing),
+            regressed=len(regressed),
+            first=next(iter([*missing, *regressed]), ""),
+        )
+
+    # -- what the tables show -----------------------------------------------------------------------------------
+
+    def _executions_of(self, subsystem: str) -> list[Execution]:
+        records = self._tables.by_table.get((subsystem, Execution), {}).values()
+        return [record for record in records if isinstance(record, Execution)]
+
+    def _latest_trade_date(self, subsystem: str) -> str:
+        return max((execution.booked_on for execution in self._executions_of(subsystem)), default="")
+
+    def _executed_since(
+        self, subsystem: str, latest: str, restored: Mapping[str, Record]
+    ) -> dict[str, tuple[int, int]]:
+        """Return the orders with executions booked on a day or later; yesterday's order may fill in today's session.
+
+        For each order: the lots and the notional of the executions that were not restored.
+        """
+        executed: dict[str, tuple[int, int]] = {}
+        for execution in self._executions_of(subsystem):
+            if execution.booked_on >= latest:
+                lots, notional = executed.get(execution.root_cl_ord_id, (0, 0))
+                is_missing = execution.key not in restored
+                executed[execution.root_cl_ord_id] = (
+                    lots + is_missing * execution.qty_delta,
+                    notional + is_missing * execution.notional_delta,
+                )
+        return executed
+
+    def _is_still_needed(self, record: Record, latest: str, executed: Mapping[str, tuple[int, int]]) -> bool:
+        """Whether a restarted system still needs the record: it is open, of the last day, or not flat.
+
+        An order that ended unfilled contributes nothing: if it is not brought back, it may be learnt again from its
+        start.
+        """
+        if isinstance(record, Order):
+            is_recent = record.trade_date >= latest or record.root_cl_ord_id in executed
+            return is_recent or record.is_open or record.cum_qty == 0
+        if isinstance(record, Execution):
+            order = self._tables.find(("orders", Order), record.root_cl_ord_id)
+            return record.booked_on >= latest or (isinstance(order, Order) and order.is_open)
+        if isinstance(record, Position):
+            return record.net_qty != 0
+        return True
+
+    def _is_amended(self, subsystem: str, root: str) -> bool:
+        """Whether an execution of this order was busted or corrected; the order may then be behind."""
+        return any(
+            execution.root_cl_ord_id == root and execution.exec_ref_id != ""
+            for execution in self._executions_of(subsystem)
+        )
+
+    def _has_ended_unfilled(self, record: Record) -> bool:
+        """Whether the venue has ended the order without a fill; no further report will come for it."""
+        if not isinstance(record, Order) or record.cum_qty:
+            return False
+        venue_order = self._tables.find(("venue", Order), record.key)
+        return isinstance(venue_order, Order) and not venue_order.is_open and venue_order.cum_qty == 0
+
+
+def _must_be_restored(table: TableKey, record: Record) -> bool:
+    """Whether a restarted system must bring this record back.
+
+    It need not bring back a derived record, an order that the venue never acknowledged (if the venue has it anyway,
+    the reconciliation reports it), or an order that ended unfilled.
+    """
+    if not table[1].durable:
+        return False
+    if not isinstance(record, Order):
+        return True
+    is_unacknowledged = record.ord_status == OrdStatus.PENDING_NEW and not record.order_id
+    return not is_unacknowledged and (record.is_open or record.cum_qty != 0)
+
+
+def _order_before_today(record: Record, latest: str, executed: Mapping[str, tuple[int, int]]) -> Order | None:
+    """Return an order of an earlier day as it was filled then, if a bust or correction of today had reopened it.
+
+    A system that lost today's change has the closed order in its archive and need not read it back.
+    """
+    if not isinstance(record, Order) or record.trade_date >= latest or record.key not in executed:
+        return None
+    lots, notional = executed[record.key]
+    if not lots or record.cum_qty - lots < record.order_qty:
+        return None
+    return replace(
+        record,
+        cum_qty=record.cum_qty - lots,
+        notional=record.notional - notional,
+        leaves_qty=0,
+        ord_status=OrdStatus.FILLED,
+        exec_type=ExecType.TRADE,
+        exec_id="",
+        exec_ref_id="",
+    )
+
+
+def _has_regressed(previous: Record, current: Record) -> bool:
+    """Whether a restored record is older than the remembered one."""
+    if isinstance(previous, Order) and isinstance(current, Order):
+        return current.cum_qty < previous.cum_qty or (current.is_open and not previous.is_open)
+    if isinstance(previous, Execution) and isinstance(current, Execution):
+        # After an older backup the venue reports it again, and the current session books it.
+        return replace(current, book_date=previous.book_date) != previous
+    return False

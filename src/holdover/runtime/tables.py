@@ -1,0 +1,270 @@
+"""The records that a monitor knows, by subsystem and kind, and the running totals over them.
+
+The tables and totals are plain dicts that generated functions hold; see `check_compiler`. They are therefore changed
+in place only, also by a rollback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Final
+
+import msgspec
+
+from holdover.catalogue import Sum
+from holdover.model import Execution, Order, Record, Request
+from holdover.runtime.cells import CellCounter
+from holdover.state import InPlace, Stateful
+
+Table = dict[str, Record]
+TableKey = tuple[str, type[Record]]
+_BY_ORDER: Final = "root_cl_ord_id"
+_RETIRED_NIGHTS_MAX: Final = 5  # nights for which the totals of a retired order are kept
+
+
+class TotalsError(RuntimeError):
+    """The records and the totals do not belong together; the message says which."""
+
+
+class RecordTablesState(msgspec.Struct):
+    """The state of the tables. Their totals follow from the contributions, but are held by generated functions."""
+
+    by_table: Annotated[dict[TableKey, Table], InPlace]
+    contributions: Annotated[dict[TableKey, dict[str, tuple[Any, ...]]], InPlace]
+    totals: Annotated[dict[Sum, dict[str, int]], InPlace]
+    retired: Annotated[dict[Sum, dict[str, int]], InPlace]
+    retired_orders: list[tuple[str, str, str]]
+    removal_count: int
+
+
+class RecordTables(Stateful[RecordTablesState]):
+    """The last record of each key by (subsystem, kind), and the totals of the given sums.
+
+    `contributions` holds what each record adds to the totals of its table: the keys, then the amounts. `retired` holds
+    the contributions of records that were retired; `retired_orders` lists retired orders as (night, subsystem, key).
+    """
+
+    State = RecordTablesState
+    DERIVED: ClassVar = {
+        "_cells": "the counter, which is part of the monitor's state itself",
+        "_sums_by_table": "the sums of the catalogue, by their table",
+    }
+
+    def __init__(self, sums: Iterable[Sum], cells: CellCounter) -> None:
+        self.by_table: dict[TableKey, Table] = {}
+        self.contributions: dict[TableKey, dict[str, tuple[Any, ...]]] = {}
+        self.totals: dict[Sum, dict[str, int]] = {summed: {} for summed in sums}
+        self.retired: dict[Sum, dict[str, int]] = {}
+        self.retired_orders: list[tuple[str, str, str]] = []
+        self._removal_count = 0
+        self._cells = cells
+        self._sums_by_table: dict[TableKey, list[Sum]] = {}
+        for summed in self.totals:
+            self._sums_by_table.setdefault((summed.subsystem, summed.kind), []).append(summed)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def records_of(self, table: TableKey) -> Table:
+        """Return the last record of each key of one subsystem and kind; the dict stays the same object."""
+        return self.by_table.setdefault(table, {})
+
+    def find(self, table: TableKey, key: str) -> Record | None:
+        """Return one record, or None."""
+        return self.by_table.get(table, {}).get(key)
+
+    def sums_of(self, table: TableKey) -> list[Sum]:
+        """Return the sums over the records of a table, in the order of the catalogue."""
+        return self._sums_by_table.get(table, [])
+
+    def total_of(self, summed: Sum, key: str) -> int:
+        """Return one total; 0 when nothing contributes to it."""
+        return self.totals[summed].get(key, 0)
+
+    def recompute_totals(self) -> dict[Sum, dict[str, int]]:
+        """Return every total, recomputed from the attributes of the current records."""
+        totals: dict[Sum, dict[str, int]] = {summed: dict(base) for summed, base in self.retired.items()}
+        for summed in self.totals:
+            by_key = totals.setdefault(summed, {})
+            for record in self.by_table.get((summed.subsystem, summed.kind), {}).values():
+                by = getattr(record, summed.by)
+                by_key[by] = by_key.get(by, 0) + getattr(record, summed.of)
+        return totals
+
+    def find_total_differences(self) -> tuple[int, list[str]]:
+        """Recompute all totals. Returns their number, and a description of each that differs from the running one."""
+        recomputed = self.recompute_totals()
+        differences: list[str] = []
+        count = 0
+        for summed, totals in self.totals.items():
+            expected = recomputed.get(summed, {})
+            for key in dict.fromkeys([*totals, *expected]):
+                count += 1
+                if totals.get(key, 0) != expected.get(key, 0):
+                    name = f"{summed.subsystem}.{summed.kind.__name__}.{summed.of}[{key}]"
+                    differences.append(f"{name} kept {totals.get(key, 0)} recomputed {expected.get(key, 0)}")
+        return count, differences
+
+    # -- changing -----------------------------------------------------------------------------------------------
+
+    def forget_record(self, table: TableKey, key: str) -> None:
+        """Remove one record and its contribution to the totals."""
+        self._remove(table, key)
+        contribution = self.contributions.get(table, {}).pop(key, None)
+        if contribution is not None:
+            self._add_contribution(table, contribution, -1)
+
+    def retire_record(self, table: TableKey, key: str) -> None:
+        """Remove one record but keep its contribution to the totals, because it will not change again."""
+        self._remove(table, key)
+        contribution = self.contributions.get(table, {}).pop(key, None)
+        if contribution is not None:
+            for summed, by, amount in self._split_contribution(table, contribution):
+                base = self.retired.setdefault(summed, {})
+                base[by] = base.get(by, 0) + amount
+
+    def reset_record(self, table: TableKey, key: str, record: Record | None) -> None:
+        """Reset one record and the totals, or remove the record when it is None. Evaluates no predicate."""
+        if record is not None and record.key != key:
+            raise TotalsError(f"{table[0]}.{table[1].__name__}: a record of {record.key} cannot be reset as {key}")
+        if key in self.by_table.get(table, {}):
+            self.forget_record(table, key)
+        if record is None:
+            return
+        self.records_of(table)[key] = record
+        self._observe(table, None, record)
+        sums = self.sums_of(table)
+        if sums:
+            keys = keys_of(sums)
+            contribution = (*(getattr(record, by) for by in keys), *(getattr(record, summed.of) for summed in sums))
+            self.contributions.setdefault(table, {})[key] = contribution
+            self._add_contribution(table, contribution, 1)
+
+    def clear(self) -> None:
+        """Remove every record, contribution and total, in place."""
+        for table, records in self.by_table.items():
+            for key in list(records):
+                self._remove(table, key)
+        for by_name in (self.contributions, self.totals, self.retired):
+            for content in by_name.values():
+                content.clear()
+        self.retired_orders.clear()
+
+    def restore_retired(self, retired: Mapping[Sum, Mapping[str, int]]) -> None:
+        """Take over the contributions of retired records into empty tables.
+
+        Raises `TotalsError` when records are there already: their totals would be counted twice.
+        """
+        if any(self.by_table.values()) or any(self.retired.values()):
+            raise TotalsError("the totals of retired records can be restored only before any record")
+        for summed, base in retired.items():
+            if summed in self.totals:
+                self.retired[summed] = dict(base)
+                self.totals[summed].update(base)
+
+    def rollback(self, checkpoint: Any) -> None:
+        """Restore the tables of a checkpoint, in their order."""
+        removal_count = self._removal_count
+        super().rollback(checkpoint)
+        if self._removal_count != removal_count:
+            # A record that was removed and came back is at the end: comparing the order always would cost more.
+            for by_name in (self.by_table, self.contributions, self.totals, self.retired):
+                for content in by_name.values():
+                    content.clear()
+            super().rollback(checkpoint)
+
+    def _remove(self, table: TableKey, key: str) -> None:
+        self._removal_count += 1
+        record = self.by_table.get(table, {}).pop(key, None)
+        if record is not None:
+            self._observe(table, record, None)
+
+    def _observe(self, table: TableKey, before: Record | None, after: Record | None) -> None:
+        observer, _ = self._cells.observer_of(table)
+        if observer is not None:
+            observer(before, after)
+
+    # -- contributions ------------------------------------------------------------------------------------------
+
+    def _split_contribution(self, table: TableKey, contribution: tuple[Any, ...]) -> list[tuple[Sum, str, int]]:
+        sums = self.sums_of(table)
+        keys = keys_of(sums)
+        if len(contribution) != len(keys) + len(sums):
+            raise TotalsError(f"{table[0]}.{table[1].__name__}: a contribution of {len(contribution)} values")
+        return [
+            (summed, contribution[keys.index(summed.by)], contribution[len(keys) + number])
+            for number, summed in enumerate(sums)
+        ]
+
+    def _add_contribution(self, table: TableKey, contribution: tuple[Any, ...], sign: int) -> None:
+        for summed, by, amount in self._split_contribution(table, contribution):
+            totals = self.totals[summed]
+            totals[by] = totals.get(by, 0) + sign * amount
+
+    # -- retiring -----------------------------------------------------------------------------------------------
+
+    def retire_orders(self, before_date: str) -> int:
+        """Retire closed orders last touched before a trading day, with their executions and requests.
+
+        Totals stay unchanged. Returns how many records were retired. Each night does this for its day; without it,
+        memory would grow for as long as the process runs.
+        """
+        retired_count = 0
+        for table in [table for table in self.by_table if table[1] is Order]:
+            retired_count += self._retire_orders_of(table, before_date)
+        self._forget_retired_orders()
+        order_keys = {key for table, records in self.by_table.items() if table[1] is Order for key in records}
+        for table in [table for table in self.by_table if table[1] is Request]:
+            for key, request in list(self.by_table[table].items()):
+                # A request without a date cannot be told apart from one of today.
+                is_dated = isinstance(request, Request) and "" < request.trade_date < before_date
+                if is_dated and getattr(request, "root_cl_ord_id", "") not in order_keys:
+                    self.retire_record(table, key)
+                    retired_count += 1
+        return retired_count
+
+    def _retire_orders_of(self, table: TableKey, before_date: str) -> int:
+        executions = (table[0], Execution)
+        booked_by_order: dict[str, list[tuple[str, str]]] = {}
+        for key, execution in self.by_table.get(executions, {}).items():
+            if isinstance(execution, Execution):
+                booked_by_order.setdefault(execution.root_cl_ord_id, []).append((execution.booked_on, key))
+        retired_count = 0
+        for key, order in list(self.by_table[table].items()):
+            if not isinstance(order, Order) or order.is_open:
+                continue
+            booked = booked_by_order.get(key, [])
+            if max([order.trade_date, *(date for date, _ in booked)]) >= before_date:
+                continue
+            for _, execution_key in booked:
+                self.retire_record(executions, execution_key)
+            self.retire_record(table, key)
+            self.retired_orders.append((before_date, table[0], key))
+            retired_count += 1 + len(booked)
+        return retired_count
+
+    def _forget_retired_orders(self) -> None:
+        """Forget the totals of retired orders some nights later; no trade is busted so late."""
+        nights = set(sorted({night for night, _, _ in self.retired_orders})[:-_RETIRED_NIGHTS_MAX])
+        for night, subsystem, key in self.retired_orders:
+            if night in nights:
+                self._forget_retired_order(subsystem, key)
+        if nights:
+            self.retired_orders[:] = [entry for entry in self.retired_orders if entry[0] not in nights]
+
+    def _forget_retired_order(self, subsystem: str, key: str) -> None:
+        for summed, base in self.retired.items():
+            if summed.subsystem == subsystem and summed.by == _BY_ORDER and key in base:
+                amount = base.pop(key)
+                totals = self.totals.get(summed, {})
+                totals[key] = totals.get(key, 0) - amount
+                if not totals[key]:
+                    del totals[key]
+
+
+def keys_of(sums: Iterable[Sum]) -> list[str]:
+    """Return the attributes by which sums of one table are grouped, each once."""
+    return list(dict.fromkeys(summed.by for summed in sums))
+
+
+Observer = Callable[[TableKey], Callable[[Record], None] | None]
+"""Returns the function to call at every mutation of a table, or None."""
