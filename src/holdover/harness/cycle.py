@@ -161,20 +161,15 @@ def run_cycle(
     output_directory.mkdir(parents=True, exist_ok=True)
     played_schedule.save(output_directory / "schedule.json")
     fresh_schedule = bind_schedule(FRESH_SCHEDULE, recordings, symbols, days).replace(**spec)
+    settings = schedule.settings
+    sessions = _SessionFactory(factory, recordings, symbols, days, seed, faults, catalogue, settings)
     arm_results: list[Arm] = []
     for name in arms:
-        arm_directory = output_directory / name
-        if arm_directory.exists():
-            shutil.rmtree(arm_directory)
-        arm_directory.mkdir(parents=True)
-        run = _carried_arm if name == "carried" else _fresh_arm
-        arm_schedule = played_schedule if name == "carried" else fresh_schedule
-        settings = schedule.settings
-        sessions = _SessionFactory(factory, recordings, symbols, days, seed, faults, catalogue, settings)
-        arm_results.append(run(sessions, arm_directory, arm_schedule, progress))
+        run, arm_schedule = (_carried_arm, played_schedule) if name == "carried" else (_fresh_arm, fresh_schedule)
+        arm_results.append(run(sessions, _empty_directory(output_directory / name), arm_schedule, progress))
     metas = [recordings.get(symbol, day).meta for day in days for symbol in symbols]
-    result = CycleResult(
-        verdict="holds",
+    return CycleResult(
+        verdict=_verdict_of(arm_results),
         subject=subject,
         symbols=list(symbols),
         days=list(days),
@@ -187,11 +182,19 @@ def run_cycle(
         arms=arm_results,
         divergences=_divergences(arm_results),
     )
-    if result.breaches:
-        result.verdict = "breach"
-    elif not any(day.mutations for arm in arm_results for day in arm.days):
-        result.verdict = "unknown"
-    return result
+
+
+def _verdict_of(arms: Sequence[Arm]) -> str:
+    if any(arm.breaches for arm in arms):
+        return "breach"
+    return "holds" if any(day.mutations for arm in arms for day in arm.days) else "unknown"
+
+
+def _empty_directory(directory: Path) -> Path:
+    if directory.exists():
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True)
+    return directory
 
 
 class _SessionFactory:
