@@ -172,6 +172,17 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
                 raise ValueError(f"{path.name}: line {number} is no journal line: {problem}") from problem
 
 
+def parse_header(line: bytes) -> Mapping[str, Any] | None:
+    """Return the header of a journal if a line is one, of whatever version; else None."""
+    if not line.startswith(b'{"format":"' + JOURNAL_FORMAT.encode()):
+        return None
+    try:
+        header = msgspec.json.decode(line)
+    except msgspec.MsgspecError:
+        return None
+    return header if isinstance(header, dict) else None
+
+
 def find_version_problem(header: Mapping[str, Any]) -> str:
     """Return why a journal with this header cannot be read, in words; empty when it can."""
     if header.get("format") != JOURNAL_FORMAT:

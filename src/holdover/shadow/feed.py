@@ -22,6 +22,7 @@ from holdover.model import Instrument
 from holdover.recording import MarketEvent, RecordingError
 from holdover.recording.format import RECORD
 from holdover.recording.tap import TapReader, parse_market_event
+from holdover.runtime.journal import find_version_problem, parse_header
 from holdover.shadow.input_store import InputItem
 from holdover.watch.jetstream import Stream, StreamAddress
 from holdover.watch.source import Offset, Source
@@ -58,7 +59,8 @@ class LineFeed:
 
     def __init__(self, kind: str, address: str, path: Path, saved_offset: bytes | None) -> None:
         offset = msgspec.msgpack.decode(saved_offset, type=Offset) if saved_offset else None
-        self._kind = kind
+        self._kind, self._name = kind, path.name
+        self._refusal = _find_refusal(path) if saved_offset else ""
         self.is_behind = False
         self._source: Source = Tail(path, offset)
         if address.startswith(("nats://", "tls://")):
@@ -75,7 +77,16 @@ class LineFeed:
         self.is_behind = bool(lines) and (
             len(lines) >= BATCH_MAX or (isinstance(self._source, Stream) and self._source.is_behind)
         )
-        return [InputItem(self._kind, 0, line) for line in lines if line.strip()]
+        return [InputItem(self._kind, 0, line) for line in lines if line.strip() and not self._is_refused(line)]
+
+    def _is_refused(self, line: bytes) -> bool:
+        """Whether a line is the header of a journal, or belongs to a journal of a version that is not read."""
+        header = parse_header(line)
+        if header is not None:
+            self._refusal = find_version_problem(header)
+            if self._refusal:
+                self._source.notices.append(f"nothing is read of {self._name}: {self._refusal}")
+        return header is not None or bool(self._refusal)
 
     def skip(self) -> None:
         """See `IncumbentFeed`."""
@@ -90,6 +101,16 @@ class LineFeed:
     def close(self) -> None:
         """See `IncumbentFeed`."""
         self._source.close()
+
+
+def _find_refusal(path: Path) -> str:
+    """Return why a file cannot be read on from an offset in it: it is a journal of another version."""
+    try:
+        with open(path, "rb") as file:
+            header = parse_header(file.readline(4096))
+    except OSError:
+        return ""
+    return find_version_problem(header) if header is not None else ""
 
 
 class TapOffset(msgspec.Struct, frozen=True):
