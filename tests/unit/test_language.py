@@ -220,7 +220,7 @@ PAGES = sorted(
     ]
 )
 
-HELP_COUNT_MAX = 31
+HELP_COUNT_MAX = 0
 """The highest number of hits in help texts. This number may only be lowered."""
 
 

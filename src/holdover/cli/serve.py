@@ -62,7 +62,7 @@ def _add_users(verbs: Any) -> None:
     adding.add_argument(
         "--role",
         required=True,
-        help="viewer (reads), operator (acts) or approver (overrides the refusal of somebody else's thaw)",
+        help="viewer (reads), operator (acts) or approver (overrides the refusal of another operator's thaw)",
     )
     listing = add_command(
         commands,

@@ -30,7 +30,7 @@ GROUPS: Final[dict[str, dict[str, Verb]]] = {
         "sweep": Verb("explore", "Try every fault at every mutation and message of a recorded day."),
         "search": Verb("find", "Search for failures from an archive of reached states."),
         "replay": Verb("explore", "Play a schedule; it gives the same journal on every machine."),
-        "shrink": Verb("find", "Shrink a failing schedule to the shortest one that fails in the same way."),
+        "shrink": Verb("find", "Shrink a failing schedule to the shortest one with the same failure."),
         "corpus": Verb("find", "Check, list, play, extend and prune the corpus of saved schedules."),
         "bundle": Verb("bundle", "Pack a schedule's breach, with everything it needs, into one file."),
         "reproduce": Verb("bundle", "Reproduce the breach of a bundle and write its regression test."),
@@ -49,7 +49,7 @@ GROUPS: Final[dict[str, dict[str, Verb]]] = {
         "watch": Verb("watch", "Check a journal, a FIX log or a stream while it is written."),
     },
     "shadow and incidents": {
-        "shadow": Verb("shadow", "Run a candidate beside the incumbent before it goes live."),
+        "shadow": Verb("shadow", "Run a candidate as a shadow of the incumbent before it goes live."),
         "cutover": Verb("cutover", "Check whether the candidate may go live."),
         "incidents": Verb("incidents", "List, acknowledge, diagnose and resolve incidents; report their rates."),
     },
