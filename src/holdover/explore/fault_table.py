@@ -210,6 +210,13 @@ class FaultTable:
 
         Results that `before` already has are reused. `on_row` receives the row after each method.
         """
+        detectors: dict[str, Callable[[str], tuple[FaultCell, Schedule | None]]] = {
+            "fresh": self._fresh,
+            "stateful": self._stateful,
+            "cycle": self._cycle,
+            "sweep": self._sweep,
+            "search": self._search,
+        }
         fault = FAULTS[name]
         row = before or FaultRow(fault=name, category=fault.category, catches=[])
         row.catches = list(fault.catches)
@@ -218,13 +225,13 @@ class FaultTable:
                 continue
             progress(f"{name}: {method}")
             began = time.monotonic()
-            cell, schedule = getattr(self, "_" + method)(name)
+            cell, schedule = detectors[method](name)
             cell.seconds = round(time.monotonic() - began, 2)
             if schedule is not None:
                 progress(f"{name}: shrinking what {method} found")
                 shrunk = self._shrink(schedule)
                 cell.operations = len(shrunk.operations)
-                cell.by = _invariant_names([shrunk.expect or cell.by, *cell.by.split(", ")])
+                cell.found_by = _invariant_names([shrunk.expect or cell.found_by, *cell.found_by.split(", ")])
                 if row.schedule is None or len(shrunk.operations) < len(row.schedule.operations):
                     row.schedule = shrunk
             cell.budget_s = self.budget_s if method in ("sweep", "search") else 0.0
