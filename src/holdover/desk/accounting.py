@@ -8,8 +8,14 @@ from msgspec.structs import replace
 
 from holdover.desk.config import DeskConfig
 from holdover.desk.store import Store
-from holdover.model import Balance, Execution, Exposure, Limit, Order, Position, Record
+from holdover.model import Balance, Execution, Exposure, ImpossibleStateError, Limit, Order, Position, Record
 from holdover.runtime import Guard
+
+
+def _check_trade_date(subject: str, trade_date: str) -> None:
+    """Raise `ImpossibleStateError` for a session without a trade date."""
+    if not trade_date:
+        raise ImpossibleStateError(f"a session of the {subject} begins without a trade date")
 
 
 class Positions:
@@ -36,6 +42,7 @@ class Positions:
 
     def begin(self, trade_date: str) -> None:
         """Begin a session: the present quantity becomes the carried quantity."""
+        _check_trade_date("positions", trade_date)
         for position in list(self._positions.values()):
             if position.trade_date != trade_date:
                 self._save(replace(position, carried_qty=position.net_qty, trade_date=trade_date))
@@ -94,6 +101,7 @@ class Ledger:
 
     def begin(self, trade_date: str) -> None:
         """Begin a session: the present cash becomes the carried cash; fees and transfers restart at 0."""
+        _check_trade_date("balances", trade_date)
         for balance in list(self._balances.values()):
             if balance.trade_date != trade_date:
                 self._save(replace(balance, carried_cash=balance.cash, fees=0, transfers=0, trade_date=trade_date))
@@ -156,6 +164,8 @@ class Risk:
 
     def allows(self, account: str, symbol: str, buy: bool, quantity: int) -> bool:
         """Return whether an order of this size stays within the limits even if every open order fills."""
+        if quantity <= 0:
+            raise ImpossibleStateError(f"an order of {quantity} {symbol} for {account}, should be above 0")
         exposure = self._exposure_or_flat(account, symbol)
         opened = exposure.open_buy_qty + exposure.open_sell_qty + quantity
         long = exposure.net_qty + exposure.open_buy_qty + (quantity if buy else 0)

@@ -87,9 +87,13 @@ class DeskConfig(msgspec.Struct, frozen=True, kw_only=True):
         for field in ("position_max", "order_qty_max", "open_qty_max", "answer_ns", "retry_ns"):
             if getattr(self, field) <= 0:
                 raise ValueError(f"desk: {field} is {getattr(self, field)}, should be above 0")
+        if not (self.link and self.venue):
+            raise ValueError(f"desk: link and venue should not be empty: {self.link!r}, {self.venue!r}")
         names = [strategy.name for strategy in self.strategies]
         if len(set(names)) < len(names):
             raise ValueError(f"desk: two strategies have the same name: {', '.join(names)}")
+        if any("/" in strategy.account or "~" in strategy.name for strategy in self.strategies):
+            raise ValueError(f"desk: an account contains '/' or a strategy's name '~', which separate keys: {names}")
         symbols = [instrument.symbol for instrument in self.instruments]
         if len(set(symbols)) < len(symbols):
             raise ValueError(f"desk: an instrument is listed twice: {', '.join(symbols)}")

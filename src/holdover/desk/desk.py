@@ -28,6 +28,7 @@ from holdover.model import (
     ExecType,
     Execution,
     ExecutionReport,
+    ImpossibleStateError,
     Inbound,
     MsgType,
     Order,
@@ -102,6 +103,10 @@ class Desk:
 
     def start(self, trade_date: str, open_ns: int, close_ns: int) -> None:
         """Start: restore the state, report it, begin a new session if it is one, and log on."""
+        if not trade_date:
+            raise ValueError("a desk starts on a trade date, this one is empty")
+        if open_ns >= close_ns:
+            raise ValueError(f"{trade_date} opens at {open_ns} ns and closes at {close_ns}, should close later")
         last_session = self.store.get("session", "")
         self.trade_date = self.orders.trade_date = trade_date
         self._hours = (open_ns, close_ns)
@@ -206,6 +211,8 @@ class Desk:
             self.clock.call_at(due + strategy.interval_ns, "work", number, due + strategy.interval_ns)
         elif name == "missed":
             self._run_missed_ticks()
+        else:
+            raise ImpossibleStateError(f"the desk has no timer called {name!r}")
 
     # -- what an operator asks for ------------------------------------------------------------------------------
 
@@ -220,6 +227,8 @@ class Desk:
 
     def submit(self, number: int, quantity: int, ticks: int) -> None:
         """Send a slice of the `number`-th strategy at once. The number counts from 0 and wraps around."""
+        if not self.config.strategies:
+            raise ValueError(f"a slice of {quantity} lots: the desk has no strategy that could send it")
         strategy = self.config.strategies[number % len(self.config.strategies)]
         if self._is_trading():
             self._run_step("operator", self.parents.submit, strategy, quantity, ticks)

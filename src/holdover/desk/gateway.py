@@ -47,6 +47,8 @@ class Gateway:
 
     def connect(self) -> None:
         """Request a logon with the current sequence numbers."""
+        if min(self.in_seq, self.out_seq) < 0:
+            raise ImpossibleStateError(f"a logon after messages {self.in_seq} and {self.out_seq}, should be from 0 on")
         self._link.connect(self.in_seq + 1, self.out_seq + 1)
 
     def save_out_seq(self) -> None:
@@ -103,6 +105,8 @@ class Gateway:
 
     def request_missing(self, seq: int) -> None:
         """Request the messages up to `seq` that have not arrived."""
+        if seq < 1:
+            raise ImpossibleStateError(f"messages up to number {seq} are missing; sequence numbers begin with 1")
         if seq > self.in_seq:
             self._link.resend(self.in_seq + 1)
 
@@ -146,6 +150,8 @@ class Gateway:
 
     def queue(self, message: Outbound) -> None:
         """Send a message at the end of the step, after its commit."""
+        if not message.key:
+            raise ImpossibleStateError(f"{type(message).__name__} without a key cannot be sent: {message!r}")
         self._outbox.append(message)
 
     def flush(self) -> None:

@@ -78,6 +78,8 @@ class Parents:
 
     def begin(self, trade_date: str) -> None:
         """Begin a session: store the filled quantity of each parent, and create new parents."""
+        if not trade_date:
+            raise ImpossibleStateError("a session of the parent orders begins without a trade date")
         for strategy in self._config.strategies:
             parent = self._parents.get(strategy.parent_id)
             if parent is None:
@@ -122,6 +124,10 @@ class Parents:
         Every decision depends only on the store, the market and the tick, so a desk that was killed inside a look
         repeats the same look after its restart. The ids of the look count from `number`.
         """
+        if number < 0 or open_ns >= close_ns:
+            raise ImpossibleStateError(
+                f"a look at {strategy.name} with ids from {number}, from {open_ns} to {close_ns} ns"
+            )
         self._store.set(f"worked/{strategy.name}", str(tick_ns))
         self._tick_ns, self._number = tick_ns, number
         parent = self._parents.get(strategy.parent_id)
@@ -399,6 +405,8 @@ def _far_touch(side: Side, top: Top) -> int | None:
 
 
 def _base36(number: int) -> str:
+    if number < 0:
+        raise ImpossibleStateError(f"a ClOrdID cannot contain {number}, should be from 0 on")
     digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     text = ""
     while number:

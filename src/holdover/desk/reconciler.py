@@ -122,6 +122,8 @@ class Reconciler:
 
     def repeat_lost_query(self, now_ns: int, patience_ns: int) -> None:
         """Restart the queries when one has been unanswered for `patience_ns`: it or its answer may be lost."""
+        if patience_ns <= 0:
+            raise ImpossibleStateError(f"a query may stay unanswered for {patience_ns} ns, should be above 0")
         if self._current_query is None or not self._gateway.is_up:
             return
         if self._current_query is not self._nudged_query:

@@ -52,6 +52,10 @@ class WitnessSummary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     schedules: int
     cells: int
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.schedules <= self.cells:
+            raise ValueError(f"{self.schedules} witnesses of {self.cells} cells: each is the witness of at least one")
+
 
 class RetiredCell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A cell whose witness was removed: the reason, and the person who removed it."""
@@ -180,6 +184,8 @@ class Corpus:
 
         Raises `CorpusError` without a reason, and when another listed schedule has the same digest.
         """
+        if name.startswith("/") or ".." in name.split("/") or not name.endswith(".json"):
+            raise CorpusError(f"{name}: should be a .json file inside {self.directory}")
         if not reason.strip():
             raise CorpusError(f"{name}: say why it is there")
         duplicate = next(

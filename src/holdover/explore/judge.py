@@ -43,6 +43,12 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     same_as: str = ""
     second: Operation | None = None
 
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise ValueError(f"a trial of {self.kind} is {self.verdict!r}, should be {', '.join(VERDICTS)}")
+        if self.number < 0 or self.n < 0 or self.time_ns < 0:
+            raise ValueError(f"a trial of {self.kind} at point {self.number}, {self.at} {self.n}, {self.time_ns} ns")
+
     @property
     def kind_name(self) -> str:
         """Return the kind; for a pair, both kinds."""

@@ -49,6 +49,8 @@ class WorkerProcesses(ProcessPoolExecutor):
 
 def make_process_pool(workers: int) -> Executor:
     """Return a pool of that many local processes."""
+    if workers < 1:
+        raise PoolError(f"a pool of {workers} processes, should be at least 1")
     return WorkerProcesses(workers)
 
 

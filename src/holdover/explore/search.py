@@ -27,6 +27,7 @@ from holdover.explore.witness import CellNames, truncate_schedule
 from holdover.harness import Session, disk
 from holdover.harness.player import Player, failure_marks, make_session, play
 from holdover.harness.schedule import DRAWN_KINDS, KINDS, MESSAGE_OPERATIONS, Operation, Schedule, make_schedule
+from holdover.model import ImpossibleStateError
 from holdover.recording import RecordingStore
 
 SEARCH_KINDS: Final[tuple[str, ...]] = DRAWN_KINDS
@@ -189,7 +190,8 @@ class Search:
         """
         if not self.archive:
             self._build_initial_states()
-        assert self._initial_state is not None
+        if self._initial_state is None:
+            raise ImpossibleStateError("the search has an archive without its initial state")
         for known_schedule in schedules:
             schedule = known_schedule
             if not schedule.recordings:

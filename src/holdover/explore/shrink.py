@@ -72,6 +72,8 @@ class Shrinker:
         progress: Callable[[int, int], None] = lambda plays, operations: None,
     ) -> None:
         self.store, self.directory, self.plays_max, self.progress = store, directory, plays_max, progress
+        if plays_max < 1:
+            raise ValueError(f"a schedule cannot be shrunk in {plays_max} plays, should be at least 1")
         self.catalogue = catalogue or Catalogue.load()
         schedule = bind_schedule(schedule, store)
         self.plays = 0

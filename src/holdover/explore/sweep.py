@@ -73,6 +73,16 @@ class PieceResult(msgspec.Struct, frozen=True, kw_only=True):
     earlier_deaths: int = 0
     cells: list[tuple[str, str]] = []
 
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high:
+            raise ValueError(f"a piece from point {self.low} up to {self.high}: points count from 1")
+        if any(count < 1 for count in self.counts.values()):
+            raise ValueError(f"the piece from point {self.low}: a result that never occurred is counted: {self.counts}")
+        if min(self.shared, self.proved, self.earlier_deaths) < 0 or self.shared > sum(self.counts.values()):
+            raise ValueError(
+                f"the piece from point {self.low}: {self.shared} shared of {sum(self.counts.values())} trials"
+            )
+
 
 class SweepResult(msgspec.Struct, kw_only=True):
     """The result of a sweep."""
@@ -139,7 +149,10 @@ class SweepResult(msgspec.Struct, kw_only=True):
 
 def kind_group(kind: str) -> str:
     """Return the group of a kind; kinds of one group are tried at the same points."""
-    return next(group for group, kinds in KIND_GROUPS.items() if kind in kinds)
+    groups = [group for group, kinds in KIND_GROUPS.items() if kind in kinds]
+    if len(groups) != 1:
+        raise SweepError(f"no kind of trial is called {kind!r}; there are {', '.join(ALL_KINDS)}")
+    return groups[0]
 
 
 def count_points(points: dict[str, int], kind: str) -> int:
@@ -276,7 +289,9 @@ class PieceLog:
         os.truncate(self.path, whole)
 
     def add(self, piece: PieceResult) -> None:
-        """Append a piece durably."""
+        """Append a piece durably. Raises `SweepError` when the log has it already."""
+        if (piece.low, piece.high) in self.pieces:
+            raise SweepError(f"{self.path}: the piece from point {piece.low} up to {piece.high} is logged already")
         with open(self.path, "ab") as file:
             file.write(msgspec.json.encode(piece) + b"\n")
             file.flush()
@@ -300,6 +315,8 @@ def sweep(
     first breach. Ctrl-C stops the sweep and sets `is_stopped`. Raises `SweepError` when the directory has the log
     of another sweep, or another process sweeps there.
     """
+    if workers < 1 or budget_s < 0:
+        raise SweepError(f"a sweep with {workers} workers for {budget_s} s: at least 1 worker, and 0 s for no limit")
     began = time.monotonic()
     output_directory.mkdir(parents=True, exist_ok=True)
     with open(output_directory / "sweep.lock", "w") as lock:
@@ -505,6 +522,8 @@ def scratch_directory(output_directory: Path, low: int) -> str:
 
 
 def _add_piece(result: SweepResult, piece: PieceResult) -> None:
+    if result.pieces_done >= result.pieces:
+        raise SweepError(f"the piece from point {piece.low} is one too many: the sweep has {result.pieces}")
     result.pieces_done += 1
     for key, count in piece.counts.items():
         result.counts[key] = result.counts.get(key, 0) + count
@@ -560,6 +579,8 @@ def schedule_from_result(spec: SweepSpec, result: TrialResult) -> Schedule:
 
     All days are needed, since a subject may size its orders by the days of its plan.
     """
+    if spec.day not in spec.days:
+        raise SweepError(f"{spec.day} is swept, and is none of the days {', '.join(spec.days)}")
     day = spec.days.index(spec.day)
     return make_schedule(
         open_recordings(spec),

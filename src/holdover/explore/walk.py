@@ -28,7 +28,7 @@ from holdover.harness.operations import OperationRunner
 from holdover.harness.player import make_session
 from holdover.harness.schedule import PointKind
 from holdover.harness.snapshot import Snapshot, take_snapshot
-from holdover.model import Order, Outbound, Record
+from holdover.model import ImpossibleStateError, Order, Outbound, Record
 from holdover.recording import RecordingStore, bundled_store
 
 KILL_KINDS: Final[tuple[str, ...]] = ("kill", "kill-unsynced", "torn", "stale", "kill-during-recovery")
@@ -85,6 +85,20 @@ class SweepSpec(msgspec.Struct, frozen=True, kw_only=True):
     prove_every: int = 100
     snapshot: str = ""
     settings: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if self.day not in self.days or not self.symbols:
+            raise ValueError(f"a sweep of {self.symbols} on {self.day!r}, should be one of {', '.join(self.days)}")
+        unknown = [kind for kind in (*self.kinds, *self.pairs) if kind not in ALL_KINDS]
+        if unknown:
+            raise ValueError(f"no kind of trial is called {', '.join(unknown)}; there are {', '.join(ALL_KINDS)}")
+        if not 0.0 <= self.begin_fraction <= self.end_fraction <= 1.0:
+            raise ValueError(
+                f"points count from {self.begin_fraction} to {self.end_fraction} of the session, should be 0.0 to 1.0"
+            )
+        for field in ("grid_ns", "horizon_ns", "convergence_timeout_ns", "pair_window_ns"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"a sweep's {field} is {getattr(self, field)}, should be above 0")
 
 
 class Baseline(msgspec.Struct, frozen=True, array_like=True):
@@ -280,7 +294,8 @@ class DayWalk:
         if point_kind != "instant":
             position.has_events = True
             self.session.stop()
-        assert self._observer is not None, "a point is counted before the walk has begun"
+        if self._observer is None:
+            raise ImpossibleStateError("a point is counted before the walk has begun")
         self._observer.on_point(point_kind, self._classes_at(point_kind) if self.is_classifying else {})
 
     # -- counting ---------------------------------------------------------------------------------------------------

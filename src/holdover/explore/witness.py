@@ -132,6 +132,8 @@ class Witnesses:
         """
         if schedule.start != "fresh" or schedule.faults:
             raise ScheduleError(f"{schedule.name or 'the schedule'}: a witness begins fresh, with no seeded fault")
+        if not schedule.recordings:
+            raise ScheduleError(f"{schedule.name or 'the schedule'}: a witness runs on recorded days, this names none")
         recording_names = []
         for recording in schedule.recordings:
             name = f"{recording.symbol} {recording.trade_date}"
@@ -178,6 +180,10 @@ class ReachResult(msgspec.Struct, kw_only=True):
     cost: int
     explanation: str = ""
 
+    def __post_init__(self) -> None:
+        if self.cost < 0:
+            raise ValueError(f"playing a schedule costs {self.cost}, should be from 0 on")
+
 
 class CellNames:
     """Names cells by their values on some axes. Raises `ScheduleError` for an unknown axis."""
@@ -196,6 +202,8 @@ class CellNames:
 
     def __call__(self, cell: int, label: str = NO_TRANSITION) -> str:
         """Return the name of a cell, after the label of the transition that found the system in it."""
+        if cell < 0:
+            raise ValueError(f"no cell has the number {cell}; cells count from 0")
         name = self._names.get(cell)
         if name is None:
             name = " ".join(values[cell // stride % len(values)] for stride, values in self._strides)
@@ -298,6 +306,8 @@ def truncate_schedule(schedule: Schedule, after: tuple[int, int]) -> Schedule:
     removed.
     """
     day, second = after
+    if second < 0 or not 0 <= day < len(schedule.days):
+        raise ValueError(f"a schedule of {len(schedule.days)} days cannot end on day {day} at second {second}")
     before = [
         operation
         for operation in schedule.operations

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from holdover.model import ExecType, Execution, Order, OrdStatus, Record, TimeInForce
-from holdover.state import Stateful
+from holdover.state import StateError, Stateful
 
 
 class ConditionState(msgspec.Struct):
@@ -31,6 +31,18 @@ class Condition(Stateful[ConditionState]):
     matches: Callable[[str, Record], bool]
     count: int = 1
     match_count: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"condition {self.description}: met at match {self.count}, should be from 1 on")
+
+    def take_state(self, state: ConditionState) -> None:
+        """Take over a decoded state. Raises `StateError` for a negative count."""
+        if state.match_count < 0:
+            raise StateError(
+                f"the stored state of condition {self.description} is damaged: {state.match_count} matches"
+            )
+        super().take_state(state)
 
     def observe(self, subsystem: str, record: Record) -> bool:
         """Count a mutation if it matches; return whether this mutation meets the condition."""

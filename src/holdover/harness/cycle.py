@@ -21,7 +21,7 @@ from holdover.harness.schedule import DEFAULT_SCHEDULE, FRESH_SCHEDULE, Schedule
 from holdover.harness.session import Session, SessionConfig, Transition
 from holdover.harness.snapshot import Snapshot, take_snapshot
 from holdover.harness.subject import Factory
-from holdover.model import Execution, Order
+from holdover.model import Execution, ImpossibleStateError, Order
 from holdover.recording import RecordingStore
 from holdover.runtime import Breach, Page, read_journal
 
@@ -289,7 +289,9 @@ def _run_day(
     run.mutations = session.guard.monitor.mutations - before[1]
     run.checks = session.guard.monitor.check_count - before[2]
     observer.finish_day()
-    assert len(session.guard.breaches) - breach_count == sum(1 for breach in arm.breaches if breach.day == day)
+    new_count, noted_count = len(session.guard.breaches) - breach_count, sum(item.day == day for item in arm.breaches)
+    if new_count != noted_count:
+        raise ImpossibleStateError(f"{day}: the guard found {new_count} breaches, and {noted_count} were noted")
     return run
 
 

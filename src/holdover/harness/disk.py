@@ -99,6 +99,9 @@ def _content(path: str) -> tuple[int, bytes]:
 
 def write_image(image: Mapping[str, bytes], directory: Path) -> None:
     """Replace a directory with the files of an image. No process may have the directory in use."""
+    for name in image:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"an image names the file {name!r}, which is outside {directory}")
     remove_directory(directory)
     directory.mkdir(parents=True)
     for name, content in image.items():
@@ -116,6 +119,8 @@ class DirectoryCheckpoint:
     """
 
     def __init__(self, directory: Path, links: Path) -> None:
+        if links.is_relative_to(directory):
+            raise ValueError(f"the links of a checkpoint cannot be inside its directory: {links}")
         self.directory, self.links = directory, links
         self.image = read_image(directory)
         if links.exists():
@@ -144,6 +149,8 @@ class DirectoryCheckpoint:
 
 def copy_directory(directory: Path, destination: Path) -> None:
     """Copy a directory byte for byte."""
+    if directory == destination:
+        raise ValueError(f"{directory} cannot be copied onto itself")
     remove_directory(destination)
     if directory.exists():
         shutil.copytree(directory, destination)

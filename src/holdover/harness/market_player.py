@@ -10,7 +10,7 @@ import msgspec
 from holdover.harness.subject_host import SubjectHost
 from holdover.harness.tape import Tape, TapeOffset
 from holdover.recording import MarketEvent, Recording
-from holdover.state import Stateful
+from holdover.state import StateError, Stateful
 
 
 class MarketPlayerState(msgspec.Struct):
@@ -48,6 +48,12 @@ class MarketPlayer(Stateful[MarketPlayerState]):
 
     def load_day(self, recordings: list[Recording]) -> None:
         """Use the recordings of a day, one for each instrument. `open_tape` follows."""
+        metas = [recording.meta for recording in recordings]
+        if len({meta.trade_date for meta in metas}) != 1:
+            raise ValueError(f"one day is played at a time, these are {[meta.trade_date for meta in metas]}")
+        symbols = [meta.instrument.symbol for meta in metas]
+        if len(set(symbols)) < len(symbols):
+            raise ValueError(f"{metas[0].trade_date}: an instrument is recorded twice: {', '.join(symbols)}")
         self._day = recordings
         self.next_event = None
 
@@ -58,6 +64,8 @@ class MarketPlayer(Stateful[MarketPlayerState]):
 
     def hours(self) -> tuple[int, int]:
         """Return open and close of the day in ns; for several instruments the earliest open and the latest close."""
+        if not self._day:
+            raise ValueError("no day is loaded, so there are no hours; load_day comes first")
         metas = [recording.meta for recording in self._day]
         return min(meta.open_ns for meta in metas), max(meta.close_ns for meta in metas)
 
@@ -81,6 +89,14 @@ class MarketPlayer(Stateful[MarketPlayerState]):
             if index >= 0:
                 event = recording.event_at(index)
                 self.world.venue.on_market((event[0], number, 1, *event[3:]))
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    def take_state(self, state: MarketPlayerState) -> None:
+        """Take over a decoded state. Raises `StateError` for a negative count of events."""
+        if state.market_events < 0:
+            raise StateError(f"the stored state of MarketPlayer is damaged: {state.market_events} events")
+        super().take_state(state)
 
     # -- playing ------------------------------------------------------------------------------------------------
 
@@ -144,5 +160,7 @@ class MarketPlayer(Stateful[MarketPlayerState]):
 
     def run_for(self, duration_ns: int) -> None:
         """Run the timers of a while without market events; then the guard compares the records."""
+        if duration_ns < 0:
+            raise ValueError(f"the world cannot run for {duration_ns} ns, should be from 0 on")
         self.world.clock.run_until(self.world.clock.now_ns + duration_ns)
         self.host.check_quiescence()

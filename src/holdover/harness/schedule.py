@@ -203,6 +203,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def kind(self) -> OperationKind:
         """Return the kind of the operation."""
+        if self.do not in KINDS:
+            raise ScheduleError(f"no operation is called {self.do!r}; there are {', '.join(KINDS)}")
         return KINDS[self.do]
 
     @property
@@ -217,6 +219,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def time_ns(self, open_ns: int, close_ns: int) -> int | None:
         """Return when the operation happens at the latest, ns since the epoch; None when only its point decides."""
+        if open_ns >= close_ns:
+            raise ValueError(f"a session from {open_ns} to {close_ns} ns, should close after it opens")
         if self.at == "second":
             return open_ns + self.n * 1_000_000_000
         fraction = self.after if self.at == "fraction" else self.limit
@@ -333,6 +337,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def save(self, path: Path) -> Path:
         """Write the file atomically and durably; returns the path."""
+        if self.version != VERSION:
+            raise ScheduleError(f"{path.name}: a schedule of version {self.version} cannot be written, only {VERSION}")
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".writing")
         with open(part, "wb") as file:
@@ -556,4 +562,5 @@ DEFAULT_SCHEDULE: Final = Schedule(
 FRESH_SCHEDULE: Final = Schedule(name="fresh")
 """The schedule of a fresh-state test: one day from an empty state, without operations."""
 
-assert set(CONDITIONS) <= set(POINT_KINDS)
+if not set(CONDITIONS) <= set(POINT_KINDS):
+    raise ScheduleError(f"conditions that are no kind of point: {', '.join(set(CONDITIONS) - set(POINT_KINDS))}")

@@ -138,6 +138,10 @@ class Session(Stateful[SessionState]):
         config: SessionConfig,
     ) -> None:
         self.recordings, self.symbols, self.directory, self.config = recordings, list(symbols), directory, config
+        if not self.symbols or not config.days:
+            raise ValueError(f"a session needs instruments and days: {self.symbols}, {list(config.days)}")
+        if len(set(self.symbols)) < len(self.symbols):
+            raise ValueError(f"an instrument of the session is listed twice: {', '.join(self.symbols)}")
         metas = [recordings.get(symbol, day).meta for day in config.days for symbol in self.symbols]
         plan = Plan(days=metas, seed=config.seed, faults=tuple(config.faults), settings=dict(config.settings or {}))
         self.clock = VirtualClock(metas[0].open_ns - _BEFORE_OPEN_NS)
@@ -217,6 +221,8 @@ class Session(Stateful[SessionState]):
         Raises `IllegalTransitionError` while the subject is running.
         """
         self._check_legal("restart")
+        if seconds < 0:
+            raise ValueError(f"the market cannot run for {seconds} s, should be from 0 on")
         if self.subject is not None:
             raise IllegalTransitionError(
                 "stay_down is not legal while the subject is up; legal is: run(..., kill=True)"
@@ -238,6 +244,8 @@ class Session(Stateful[SessionState]):
         kind = "kill" if kill and kind == "clean" else kind
         if kind not in RESTARTS:
             raise IllegalTransitionError(f"no restart is called {kind!r}; legal are {', '.join(RESTARTS)}")
+        if during < 1:
+            raise ValueError(f"a recovery is killed at its mutation {during}, should be from 1 on")
         self.record_transition("restart", kind)
         if kind in ("clean", "upgrade"):
             self.host.stop()
@@ -264,6 +272,8 @@ class Session(Stateful[SessionState]):
         `recovery` (`replay` or `drop`) sets what the venue does about missed messages from now on.
         """
         self._check_legal("disconnect")
+        if recovery not in ("", "replay", "drop"):
+            raise ValueError(f"no recovery is called {recovery!r}; there are replay and drop")
         self.link.recovery = recovery or self.link.recovery
         self.record_transition("disconnect", f"in flight {self.link.in_flight}")
         self.link.disconnect(lose_out=lose_out)
@@ -496,7 +506,12 @@ def _stateful_parts(session: Session) -> dict[str, Stateful[Any]]:
 
 def _next_day(session: Session) -> str:
     days = list(session.config.days)
-    return days[days.index(session.trade_date) + 1 if session.trade_date else 0]
+    if session.trade_date and session.trade_date not in days:
+        raise IllegalTransitionError(f"begin: no day follows {session.trade_date}, which is none of {', '.join(days)}")
+    index = days.index(session.trade_date) + 1 if session.trade_date else 0
+    if index >= len(days):
+        raise IllegalTransitionError(f"begin: {session.trade_date} was the last of the session's days")
+    return days[index]
 
 
 def _parse_time(hours: tuple[int, int], time_point: str | float | int) -> int:

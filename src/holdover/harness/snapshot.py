@@ -53,10 +53,19 @@ class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True):
     simulated: bool = False
 
 
+class _SnapshotBody(msgspec.Struct):
+    about: SnapshotInfo
+    parts: dict[str, bytes]
+
+
 class Snapshot:
     """A full state: its parts by name, and its description."""
 
     def __init__(self, info: SnapshotInfo, parts: Mapping[str, bytes]) -> None:
+        if info.time_ns < 0:
+            raise SnapshotError(f"a snapshot at {info.time_ns} ns, should be ns since the epoch")
+        if not all(parts):
+            raise SnapshotError("a part of a snapshot has no name")
         self.info, self.parts = info, dict(parts)
         self._body = msgspec.msgpack.encode({"about": info, "parts": dict(sorted(self.parts.items()))})
         self.digest = hashlib.sha256(self._body).hexdigest()
@@ -98,8 +107,11 @@ class Snapshot:
             raise SnapshotError(f"{path.name}: damaged: {error}") from error
         if hashlib.sha256(body).digest() != data[8:40]:
             raise SnapshotError(f"{path.name}: damaged: its content does not match its digest")
-        content = msgspec.msgpack.decode(body)
-        return cls(msgspec.convert(content["about"], SnapshotInfo), content["parts"])
+        try:
+            content = msgspec.msgpack.decode(body, type=_SnapshotBody)
+        except msgspec.MsgspecError as error:
+            raise SnapshotError(f"{path.name}: damaged: its body is none of a snapshot: {error}") from error
+        return cls(content.about, content.parts)
 
     def __repr__(self) -> str:
         size = sum(len(part) for part in self.parts.values())

@@ -9,7 +9,7 @@ from typing import ClassVar
 import msgspec
 
 from holdover.harness import disk
-from holdover.state import Stateful
+from holdover.state import StateError, Stateful
 
 
 class SubjectDiskState(msgspec.Struct):
@@ -39,6 +39,13 @@ class SubjectDisk(Stateful[SubjectDiskState]):
         self._captured: Path | None = None
         self._sync_tracker = disk.SyncTracker()
 
+    def take_state(self, state: SubjectDiskState) -> None:
+        """Take over a decoded state. Raises `StateError` for a file of negative size."""
+        for name, size in state.synced.items():
+            if size < 0:
+                raise StateError(f"the stored state of SubjectDisk is damaged: {size} bytes of {name!r} were synced")
+        super().take_state(state)
+
     @property
     def is_captured(self) -> bool:
         """Whether an image of a kill waits to be restored."""
@@ -64,6 +71,8 @@ class SubjectDisk(Stateful[SubjectDiskState]):
 
     def branch(self, directory: Path, image: Mapping[str, bytes] | None) -> None:
         """Continue on a copy of the directory, made from `image` when that is given; the present one stays."""
+        if directory == self.directory:
+            raise ValueError(f"a branch of {directory} needs another directory: the present one must stay")
         disk.write_image(disk.read_image(self.directory) if image is None else image, directory)
         self.synced = self._sync_tracker.sizes_in(self.directory)
         self.directory = directory
@@ -76,6 +85,8 @@ class SubjectDisk(Stateful[SubjectDiskState]):
             disk.tear_last_write(self.directory)
         elif kind == "stale":
             disk.copy_directory(backup, self.directory)
+        elif kind not in ("kill", "kill-during-recovery"):
+            raise ValueError(f"no restart that damages the disk is called {kind!r}")
 
     def close(self) -> None:
         """Stop recording syncs."""

@@ -26,7 +26,7 @@ from holdover.harness.subject import (
 from holdover.harness.subject_disk import SubjectDisk
 from holdover.model import ImpossibleStateError, Outbound, Record, Request
 from holdover.runtime import Guard
-from holdover.state import Stateful
+from holdover.state import StateError, Stateful
 from holdover.world import SimulatedLink, Venue, VirtualClock
 
 
@@ -95,6 +95,8 @@ class SubjectHost(Stateful[SubjectHostState]):
         """
         if self.subject is not None or self.disk.is_captured:
             raise ImpossibleStateError("the former incarnation of the subject has not ended")
+        if not trade_date or open_ns >= close_ns:
+            raise ImpossibleStateError(f"the subject starts on {trade_date!r}, open from {open_ns} to {close_ns} ns")
         self.disk.track_syncs()
         self.env = Env(
             clock=SubjectClock(self.world.clock),
@@ -197,6 +199,12 @@ class SubjectHost(Stateful[SubjectHostState]):
     def checkpoint(self) -> Any:
         """Return the state as it is now, with that of the environment and of the conditions."""
         return super().checkpoint(), [part.checkpoint() for part in self._running_parts()]
+
+    def take_state(self, state: SubjectHostState) -> None:
+        """Take over a decoded state. Raises `StateError` for a mutation below -1, which stands for none."""
+        if state.quiet_mutation < -1:
+            raise StateError(f"the stored state of SubjectHost is damaged: quiet at mutation {state.quiet_mutation}")
+        super().take_state(state)
 
     def rollback(self, checkpoint: Any) -> None:
         """Restore the state of a checkpoint. The subject's own objects are not part of it."""

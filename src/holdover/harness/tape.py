@@ -25,6 +25,8 @@ class Tape:
     def __init__(self, day: Sequence[Recording], start_ns: int, end_ns: int, offset: TapeOffset | None = None) -> None:
         self._day, self._end_ns = day, end_ns
         self._begin_ns, self._skip = offset or (start_ns, 0)
+        if self._begin_ns < 0 or self._skip < 0:
+            raise ValueError(f"a tape from {self._begin_ns} ns and event {self._skip} on, should be from 0 on")
         self._length = self._skip
         self._remaining: Iterator[MarketEvent] = iter(())
 

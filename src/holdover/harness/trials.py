@@ -28,6 +28,8 @@ class SessionTrials:
 
     def rollback(self, checkpoint: Any) -> None:
         """Restore the state of a checkpoint."""
+        if len(checkpoint) != len(self._parts()):
+            raise ValueError(f"a checkpoint of {len(checkpoint)} parts, the session has {len(self._parts())}")
         for part, saved in zip(self._parts(), checkpoint, strict=True):
             part.rollback(saved)
 
@@ -65,6 +67,8 @@ class SessionTrials:
     def drop_link(self, *, lose_out: bool = False, recovery: str = "") -> None:
         """Cut the link in the middle of a call of the subject. The subject is notified after that call."""
         link = self._session.link
+        if recovery not in ("", "replay", "drop"):
+            raise ValueError(f"no recovery is called {recovery!r}; there are replay and drop")
         link.recovery = recovery or link.recovery
         self._session.record_transition("disconnect", f"in flight {link.in_flight}")
         link.drop_deferred(lose_out=lose_out)

@@ -34,6 +34,8 @@ class AuditLog:
 
     def audit_rows_before(self, number: int, limit: int) -> list[tuple[int, int, str, str]]:
         """Return at most `limit` actions before a number (0: from the end), as `audit_rows` does but latest first."""
+        if number < 0 or limit < 1:
+            raise ValueError(f"{limit} audit rows before number {number}: at least 1, and 0 for the end")
         rows = self.database.read(
             "SELECT number, time_ns, act, detail FROM audit WHERE number<? ORDER BY number DESC LIMIT ?",
             number or 2**62,
@@ -64,6 +66,8 @@ class AuditLog:
     def _append_audit_row(self, run: RunStatement, time_ns: int, action: str, detail: str) -> None:
         if not action:
             raise ValueError("an audit row needs an action")
+        if time_ns < 0:
+            raise ValueError(f"an audit row of {action} at {time_ns} ns, should be ns since the epoch")
         last = run("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1")
         number, before = (last[0][0] + 1, last[0][1]) if last else (1, "")
         digest = _chain_hash(before, number, time_ns, action, detail)

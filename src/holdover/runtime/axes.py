@@ -374,6 +374,8 @@ class FreezeLevelAxis(Axis):
     def on_event(self, event: str, detail: str) -> None:
         """Take the freeze level that the guard reports."""
         if event == "freeze":
+            if detail not in self.values:
+                raise ValueError(f"no freeze level is called {detail!r}; there are {', '.join(self.values)}")
             self.value = self.values.index(detail)
 
 

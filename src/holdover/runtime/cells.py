@@ -245,11 +245,16 @@ class CellCounter(Stateful[CellCounterState]):
         return not axis.reads or (not self._is_suspended and axis.name in self._observed_axes)
 
     def encode_cell(self, cell: int) -> str:
-        """Encode a cell as one digit per axis."""
+        """Encode a cell as one digit per axis. Raises `ValueError` for a number that no cell has."""
+        number = cell
+        if cell < 0:
+            raise ValueError(f"no cell has the number {number}; cells count from 0")
         digits = []
         for axis in self.axes:
             cell, value = divmod(cell, len(axis.values))
             digits.append(DIGITS[value])
+        if cell:
+            raise ValueError(f"no cell has the number {number}: the axes have fewer")
         return "".join(digits)
 
     def decode_cell(self, code: str) -> int:

@@ -65,7 +65,9 @@ class Deadlines(Stateful[DeadlinesState]):
         return None
 
     def restart_all(self, duration_ns_of: Callable[[int], int], now_ns: int) -> None:
-        """Resume after a pause: every running deadline starts over."""
+        """Resume after a pause: every running deadline starts over. Raises `StateError` for a time before 0."""
+        if now_ns < 0:
+            raise StateError(f"the deadlines resume at {now_ns} ns, should be ns since the epoch")
         self.is_paused = False
         self.restore({key: now_ns + duration_ns_of(key[0]) for key in self._due_by_key})
 
@@ -81,6 +83,14 @@ class Deadlines(Stateful[DeadlinesState]):
     def running(self) -> dict[DeadlineKey, int]:
         """Return the time of every running deadline, in ns."""
         return dict(self._due_by_key)
+
+    def take_state(self, state: DeadlinesState) -> None:
+        """Take over a decoded state. Raises `StateError` for a running deadline without a timer."""
+        timers = set(state.timers)
+        for key, due_ns in state.due_by_key.items():
+            if (due_ns, *key) not in timers:
+                raise StateError(f"the stored state of Deadlines is damaged: {key} at {due_ns} ns has no timer")
+        super().take_state(state)
 
     def _update_next(self) -> None:
         self.next_ns = self._timers[0][0] if self._timers else NEVER_NS

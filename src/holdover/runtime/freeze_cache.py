@@ -124,7 +124,12 @@ class FreezeCache(Stateful[FreezeCacheState]):
 
 
 def make_memory_freeze(invariant: str, allows: list[str], breach: int, time_ns: int, holder: str) -> Freeze:
-    """Make the freeze of the whole system that replaces a freeze which could not be written."""
+    """Make the freeze of the whole system that replaces a freeze which could not be written.
+
+    Raises `ValueError` for a breach without a number: the negative number marks a freeze that the store does not have.
+    """
+    if breach < 1:
+        raise ValueError(f"a freeze for breach {breach} of {invariant}: breaches count from 1")
     return Freeze(
         number=-breach,
         scope=SYSTEM,

@@ -86,6 +86,12 @@ class ThawRequest(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None
 
 
+def _check_time(action: str, time_ns: int) -> None:
+    """Raise `ValueError` for a time before the epoch."""
+    if time_ns < 0:
+        raise ValueError(f"{action} at {time_ns} ns, should be ns since the epoch")
+
+
 class FreezeStore(Outbox):
     """What is frozen, in one file or on a server. Safe against a kill at any moment and between threads.
 
@@ -147,7 +153,13 @@ class FreezeStore(Outbox):
         return self.database.write(lambda run: self._insert_breach(run, breach))
 
     def freeze(self, scope: str, allows: list[str], by: str, reason: str, time_ns: int) -> Freeze:
-        """Write an operator's freeze."""
+        """Write an operator's freeze. Raises `ValueError` without a scope, an operator, or a time from 0 on."""
+
+        if not scope.strip() or not by.strip():
+            raise ValueError(f"a freeze of {scope!r} by {by!r} needs a scope and an operator")
+        _check_time("a freeze", time_ns)
+        if unknown := [permission for permission in allows if permission not in ALLOWS]:
+            raise ValueError(f"a freeze of {scope} cannot allow {', '.join(unknown)}; it can allow {', '.join(ALLOWS)}")
 
         def work(run: RunStatement) -> Freeze:
             return self._insert_freeze(run, scope, allows, f"by hand: {by}", 0, time_ns, detail=f": {reason}")
@@ -162,6 +174,9 @@ class FreezeStore(Outbox):
 
         if not (operator.strip() and reason.strip() and evidence.strip()):
             raise ValueError(f"a thaw of {scope} needs operator, reason and evidence")
+        if not scope.strip():
+            raise ValueError(f"a thaw by {operator} needs a scope")
+        _check_time("a thaw", time_ns)
 
         def work(run: RunStatement) -> int:
             ended = run(
@@ -215,6 +230,9 @@ class FreezeStore(Outbox):
 
         if not (request.scope and request.operator.strip()):
             raise ValueError("a request for a thaw needs a scope and an operator")
+        if request.answer is not None:
+            raise ValueError(f"a request to thaw {request.scope} cannot be made with its answer: {request.answer!r}")
+        _check_time("a request for a thaw", time_ns)
 
         def work(run: RunStatement) -> int:
             number = next_number(run, "request")
@@ -237,6 +255,10 @@ class FreezeStore(Outbox):
 
     def answer_request(self, number: int, refusal: str, time_ns: int) -> None:
         """Answer a thaw request: an empty refusal means that the thaw was done."""
+
+        if number < 1:
+            raise ValueError(f"no request for a thaw has the number {number}; they count from 1")
+        _check_time("an answer", time_ns)
 
         def work(run: RunStatement) -> None:
             run(

@@ -30,6 +30,8 @@ class FreezeWatcher:
     """
 
     def __init__(self, read_freezes: Callable[[], None], obey_within_ns: int) -> None:
+        if obey_within_ns < 0:
+            raise ValueError(f"freezes should be at most {obey_within_ns} ns old: the bound is 0 or above")
         self.obey_within_ns = obey_within_ns
         self.problem = ""
         self._read_freezes = read_freezes
@@ -65,6 +67,8 @@ class FreezeWatcher:
 
     def start(self) -> None:
         """Read the freezes now, and then periodically in a daemon thread."""
+        if self._thread is not None:
+            raise RuntimeError("the freeze watcher runs already")
         self.refresh()
         self._thread = threading.Thread(target=self._run, name="holdover-following", daemon=True)
         self._thread.start()

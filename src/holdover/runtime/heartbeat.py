@@ -205,6 +205,8 @@ class Heartbeat:
 
     def start(self) -> None:
         """Write a heartbeat now and then periodically, in a daemon thread."""
+        if self._thread is not None:
+            raise RuntimeError("the heartbeat runs already")
         self._thread = threading.Thread(target=self._run, name="holdover-heartbeat", daemon=True)
         self._thread.start()
 

@@ -38,6 +38,8 @@ class Journal:
     """
 
     def __init__(self, path: Path, max_bytes: int = 0, rotated_max: int = 7) -> None:
+        if max_bytes < 0:
+            raise ValueError(f"{path}: the journal rotates at {max_bytes} bytes, should be 0 (never) or above")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             _check_version(path)
@@ -54,6 +56,10 @@ class Journal:
 
     def start_syncing(self, every_s: float) -> None:
         """Sync the journal every `every_s` seconds in a daemon thread; steps do not wait for it."""
+        if every_s <= 0:
+            raise ValueError(f"{self.path}: the journal is synced every {every_s} s, should be above 0")
+        if self._sync_thread is not None:
+            raise RuntimeError(f"{self.path}: the journal is synced periodically already")
 
         def sync() -> None:
             synced = -1
@@ -242,6 +248,8 @@ class FlightRecorder(Stateful[FlightRecorderState]):
     DERIVED: ClassVar = {"add": "the method of the deque that adds a mutation"}
 
     def __init__(self, size: int = 256) -> None:
+        if size < 0:
+            raise ValueError(f"a flight recorder of {size} mutations, should be 0 or above")
         self._mutations: deque[_MutationEntry] = deque(maxlen=size)
         self.add = self._mutations.append
 
@@ -251,6 +259,8 @@ class FlightRecorder(Stateful[FlightRecorderState]):
 
     def describe_last(self, count: int | None = None) -> list[dict[str, Any]]:
         """Describe the last `count` mutations, oldest first; all when `count` is None."""
+        if count is not None and count < 0:
+            raise ValueError(f"the last {count} mutations cannot be described, should be 0 or above")
         mutations = self.mutations()[-count:] if count else self.mutations()
         return [
             {

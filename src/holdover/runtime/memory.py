@@ -140,6 +140,14 @@ def _check_memory(memory: MonitorMemory) -> None:
         problem = "a subsystem restored less than no record"
     elif len({(table.subsystem, table.kind) for table in memory.by_table}) != len(memory.by_table):
         problem = "a table occurs twice"
+    elif any(not table.records for table in (*memory.by_table, *memory.unrestored)):
+        problem = "a table without a record is stored"
+    elif len({(entry.invariant, entry.index, entry.subsystem, entry.key) for entry in memory.due_by_key}) != len(
+        memory.due_by_key
+    ):
+        problem = "a deadline runs twice"
+    elif any(deadline.index < 0 for deadline in memory.due_by_key):
+        problem = "a predicate has a negative index"
     elif not memory.digest:
         problem = "the digest of the catalogue is missing"
     if problem:
@@ -177,6 +185,8 @@ def restore_tables(stored_tables: list[StoredTable]) -> dict[TableKey, Table]:
                 record = msgspec.convert(fields, kind)
             except msgspec.ValidationError as error:
                 raise StateError(f"the {MEMORY_FORMAT.name} is damaged: a record of {stored.kind}: {error}") from error
+            if record.key in table:
+                raise StateError(f"the {MEMORY_FORMAT.name} is damaged: {stored.kind} {record.key} is stored twice")
             table[record.key] = record
     return tables
 

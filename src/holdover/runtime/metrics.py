@@ -44,6 +44,10 @@ class Backlog(msgspec.Struct, frozen=True):
     pages: int
     oldest_ns: int
 
+    def __post_init__(self) -> None:
+        if self.pages < 0 or self.oldest_ns < 0:
+            raise ValueError(f"a backlog of {self.pages} pages, the oldest from {self.oldest_ns} ns")
+
 
 class GuardMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """One reading of the metrics; times in ns. `cost` is (calls, ns spent in them) if the cost is measured."""
@@ -81,7 +85,9 @@ class GuardCost:
         self._lock = threading.Lock()
 
     def add(self, spent_ns: int) -> None:
-        """Add one entry."""
+        """Add one entry. Raises `ValueError` for a negative time."""
+        if spent_ns < 0:
+            raise ValueError(f"the guard took {spent_ns} ns, should be from 0 on")
         with self._lock:
             self.entries += 1
             self.spent_ns += spent_ns

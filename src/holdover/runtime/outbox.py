@@ -99,6 +99,8 @@ class Outbox(AuditLog):
 
     def deliveries_before(self, number: int, limit: int) -> list[Delivery]:
         """Return at most `limit` deliveries before a number (0: from the end), latest first."""
+        if number < 0 or limit < 1:
+            raise ValueError(f"{limit} deliveries before number {number}: at least 1, and 0 for the end")
         rows = self.database.read(
             "SELECT number, body, time_ns, channel, attempts, next_ns, delivered_ns, problem FROM outbox "
             "WHERE number<? ORDER BY number DESC LIMIT ?",
@@ -121,6 +123,9 @@ class Outbox(AuditLog):
 
     def mark_delivered(self, number: int, time_ns: int) -> None:
         """Mark a page as delivered."""
+
+        if number < 1 or time_ns < 0:
+            raise ValueError(f"page {number} delivered at {time_ns} ns: pages count from 1, times from 0")
 
         def work(run: RunStatement) -> None:
             run("UPDATE outbox SET delivered_ns=?, attempts=attempts+1, problem='' WHERE number=?", time_ns, number)
@@ -157,7 +162,9 @@ class Outbox(AuditLog):
         return self.database.write(work)
 
     def resolve(self, dedup_key: str, by: str, time_ns: int) -> bool:
-        """Resolve the alert with a key. Returns False when none was open."""
+        """Resolve the alert with a key. Returns False when none was open. Raises `ValueError` without a person."""
+        if not by.strip():
+            raise ValueError(f"alert {dedup_key} needs somebody or something that resolves it")
         return self.database.write(lambda run: self._resolve(run, dedup_key, by, time_ns))
 
     def alerts(self, *, resolved: bool = False) -> list[Alert]:
@@ -183,8 +190,10 @@ class Outbox(AuditLog):
     def acknowledge(self, dedup_key: str, operator: str, time_ns: int) -> bool:
         """Acknowledge an alert, which ends its escalation.
 
-        Returns False when none is open or it is already acknowledged.
+        Returns False when none is open or it is already acknowledged. Raises `ValueError` without an operator.
         """
+        if not operator.strip():
+            raise ValueError(f"alert {dedup_key} needs an operator who acknowledges it")
 
         def work(run: RunStatement) -> bool:
             rows = run(

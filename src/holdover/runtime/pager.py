@@ -49,6 +49,12 @@ class Pager:
     ) -> None:
         self.store = store
         self.channels = {channel.name: channel for channel in channels}
+        if len(self.channels) < len(channels):
+            raise ValueError(f"two channels have one name: {', '.join(channel.name for channel in channels)}")
+        if repeat_s < 0:
+            raise ValueError(f"alerts repeat every {repeat_s} s, should be 0 (once) or above")
+        if any(level.after_s < 0 for level in levels):
+            raise ValueError(f"a level pages after {min(level.after_s for level in levels)} s, should be 0 or above")
         self.levels = list(levels) or [EscalationLevel(channels=list(self.channels))]
         self.repeat_s = repeat_s
         self._clock = clock

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from holdover.model import ExecType, ExecutionReport, Inbound, MsgType, OrdStatus, PositionReport, Query
+from holdover.model import (
+    ExecType,
+    ExecutionReport,
+    ImpossibleStateError,
+    Inbound,
+    MsgType,
+    OrdStatus,
+    PositionReport,
+    Query,
+)
 
 if TYPE_CHECKING:
     from holdover.world.venue import Venue
@@ -23,6 +32,8 @@ def answer_query(venue: Venue, query: Query) -> list[Inbound]:
         return mass_status(venue, query)
     if query.msg_type == MsgType.TRADE_CAPTURE_REPORT_REQUEST:
         return executions_since(venue, query)
+    if query.msg_type != MsgType.REQUEST_FOR_POSITIONS:
+        raise ImpossibleStateError(f"query {query.req_id} is a {query.msg_type.name}, which is no query")
     return positions(venue, query)
 
 

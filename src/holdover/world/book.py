@@ -18,6 +18,7 @@ from holdover.model import (
     ExecRestatementReason,
     ExecType,
     ExecutionReport,
+    ImpossibleStateError,
     Instrument,
     Order,
     OrdStatus,
@@ -68,6 +69,10 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
         cls, request: Request, *, order_id: str, entered: int, trade_date: str, reference_version: str
     ) -> WorkingOrder:
         """Return the order that a new-order request enters. A stop order waits for its trigger."""
+        if request.order_qty <= 0:
+            raise ImpossibleStateError(f"order {request.cl_ord_id} of {request.order_qty} lots, should be above 0")
+        if entered < 1:
+            raise ImpossibleStateError(f"order {request.cl_ord_id} is entered as number {entered}, should be from 1 on")
         return cls(
             root_cl_ord_id=request.cl_ord_id,
             cl_ord_id=request.cl_ord_id,
@@ -250,6 +255,12 @@ class TopOfBook(Stateful[TopOfBookState]):
     )
 
     def __init__(self, instrument: Instrument) -> None:
+        if not instrument.symbol:
+            raise ValueError("a book needs an instrument with a symbol")
+        if instrument.price_increment < 1:
+            raise ValueError(
+                f"{instrument.symbol}: price_increment is {instrument.price_increment}, should be from 1 on"
+            )
         self.instrument = instrument
         self.bid_px = self.ask_px = UNDEF_PRICE
         self.bid_sz = self.ask_sz = self.bid_remaining_qty = self.ask_remaining_qty = 0
@@ -267,8 +278,14 @@ class TopOfBook(Stateful[TopOfBookState]):
 
     def add_order(self, order: WorkingOrder) -> None:
         """Add an order in price and time priority, behind the size displayed at its price."""
+        if order.symbol != self.instrument.symbol:
+            raise ImpossibleStateError(
+                f"order {order.cl_ord_id} is in {order.symbol}, and this is the book of {self.instrument.symbol}"
+            )
         self.update_queue_ahead(order)
         side = self.buys if order.side == Side.BUY else self.sells
+        if any(resting is order for resting in side):
+            raise ImpossibleStateError(f"order {order.cl_ord_id} rests in the book of {order.symbol} already")
         side.append(order)
         side.sort(key=_priority)
         self.refresh_best_prices()
@@ -326,6 +343,13 @@ class TopOfBook(Stateful[TopOfBookState]):
         Raises `StateError` when one of them is not open, belongs elsewhere, or differs from the venue's order.
         """
         symbol = self.instrument.symbol
+        if any(order.side != Side.BUY for order in self.buys) or any(order.side == Side.BUY for order in self.sells):
+            raise StateError(f"the book of {symbol} holds an order on the wrong side")
+        if any(order.is_triggered for order in self.stops):
+            raise StateError(f"the book of {symbol} holds a stop order that was triggered, among those that wait")
+        roots = [order.root_cl_ord_id for order in (*self.buys, *self.sells, *self.stops)]
+        if len(set(roots)) < len(roots):
+            raise StateError(f"the book of {symbol} holds an order twice: {', '.join(sorted(roots))}")
         for side in (self.buys, self.sells, self.stops):
             for number, copy in enumerate(side):
                 name = copy.cl_ord_id
@@ -336,6 +360,18 @@ class TopOfBook(Stateful[TopOfBookState]):
                     raise StateError(f"the book of {symbol} holds order {name}, which cannot rest there")
                 side[number] = order
         self.refresh_best_prices()
+
+    def take_state(self, state: TopOfBookState) -> None:
+        """Take over a decoded state. Raises `StateError` when more is left of a displayed size than was displayed."""
+        symbol = self.instrument.symbol
+        if not (0 <= state.bid_remaining_qty <= state.bid_sz and 0 <= state.ask_remaining_qty <= state.ask_sz):
+            raise StateError(
+                f"the stored state of the book of {symbol} is damaged: {state.bid_remaining_qty} of {state.bid_sz} "
+                f"lots are left of the bid, {state.ask_remaining_qty} of {state.ask_sz} of the offer"
+            )
+        if state.traded_qty < 0:
+            raise StateError(f"the stored state of the book of {symbol} is damaged: {state.traded_qty} lots traded")
+        super().take_state(state)
 
     def _after_restore(self) -> None:
         self.refresh_best_prices()

@@ -49,6 +49,8 @@ class VirtualClock(Stateful[ClockState]):
     __slots__ = ("_cancelled", "_handlers", "_heap", "_number", "before_timer", "next_ns", "now_ns", "timers_run")
 
     def __init__(self, now_ns: int = 0) -> None:
+        if not 0 <= now_ns < NEVER:
+            raise ValueError(f"a clock at {now_ns} ns, should be ns since the epoch, from 0 on")
         self.now_ns = now_ns
         self.next_ns = NEVER
         self.timers_run = 0
@@ -60,6 +62,8 @@ class VirtualClock(Stateful[ClockState]):
 
     def register(self, owner: str, handler: Handler) -> None:
         """Register the handler for the timers of an owner."""
+        if not owner:
+            raise ValueError("the handler of timers needs the name of their owner")
         self._handlers = {**self._handlers, owner: handler}
 
     def unregister(self, owner: str) -> None:
@@ -81,6 +85,8 @@ class VirtualClock(Stateful[ClockState]):
 
     def cancel_timer(self, number: int) -> None:
         """Cancel a timer by number."""
+        if not 0 < number <= self._number:
+            raise ValueError(f"no timer has the number {number}; {self._number} were set")
         self._cancelled.add(number)
 
     def cancel_owner(self, owner: str) -> None:
@@ -90,7 +96,12 @@ class VirtualClock(Stateful[ClockState]):
         self.next_ns = self._heap[0][0] if self._heap else NEVER
 
     def run_until(self, time_ns: int) -> None:
-        """Run every timer that is due up to and including `time_ns`, in order, and set the time to `time_ns`."""
+        """Run every timer that is due up to and including `time_ns`, in order, and set the time to `time_ns`.
+
+        Raises `ValueError` when that time has passed.
+        """
+        if time_ns < self.now_ns:
+            raise ValueError(f"the clock is at {self.now_ns} ns and cannot go back to {time_ns}")
         heap = self._heap
         while heap and heap[0][0] <= time_ns:
             due_ns, number, owner, name, args = heapq.heappop(heap)
@@ -136,6 +147,14 @@ class VirtualClock(Stateful[ClockState]):
 
         Raises `StateError` when a timer is due before the state's time or carries a number that was never given.
         """
+        if state.now_ns < 0 or not 0 <= state.timers_run <= state.number:
+            raise StateError(
+                f"the stored state of VirtualClock is damaged: {state.timers_run} of {state.number} timers have run at "
+                f"{state.now_ns} ns"
+            )
+        numbers = [timer[1] for timer in state.heap]
+        if len(set(numbers)) < len(numbers):
+            raise StateError(f"the stored state of VirtualClock is damaged: two timers have one number: {numbers}")
         for time_ns, number, owner, name, _ in state.heap:
             if time_ns < state.now_ns or not 0 < number <= state.number:
                 raise StateError(

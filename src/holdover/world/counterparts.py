@@ -7,7 +7,7 @@ account, symbol and side.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, get_args
 
 import msgspec
 
@@ -106,6 +106,8 @@ class Counterparts(Stateful[CounterpartsState]):
     }
 
     def __init__(self, match: Match) -> None:
+        if match not in get_args(Match):
+            raise ValueError(f"orders are matched by {match!r}, should be {' or '.join(get_args(Match))}")
         self.match = match
         self.stats = ReplicationStats()
         self.pending_requests: dict[str, list[PendingRequest]] = {}
@@ -125,6 +127,10 @@ class Counterparts(Stateful[CounterpartsState]):
         self, *, reports: int = 0, discarded: int = 0, discarded_qty: int = 0, unmatched_requests: int = 0
     ) -> None:
         """Add to the statistics."""
+        if min(reports, discarded, discarded_qty, unmatched_requests) < 0:
+            raise ImpossibleStateError(
+                f"counts only grow: {reports}, {discarded}, {discarded_qty}, {unmatched_requests}"
+            )
         stats = self.stats
         self.stats = ReplicationStats(
             reports=stats.reports + reports,
@@ -184,6 +190,8 @@ class Counterparts(Stateful[CounterpartsState]):
 
     def adopt_roots(self, roots: Iterable[str]) -> None:
         """Match orders that both sides begin with: they have the same names."""
+        if self.keys_by_root:
+            raise ImpossibleStateError("orders that both sides begin with are matched before any other")
         for root in roots:
             self.keys_by_root[root] = self.roots_by_key[root] = self.incumbent_keys[root] = root
 
@@ -191,6 +199,8 @@ class Counterparts(Stateful[CounterpartsState]):
 
     def add_request(self, key: str, root: str, request: Request, number: int) -> None:
         """Let a request wait for the incumbent's report."""
+        if not 0 < number <= self._number:
+            raise ImpossibleStateError(f"request {request.cl_ord_id} waits as number {number} of {self._number}")
         self.roots_by_request[request.cl_ord_id] = root
         self.pending_requests.setdefault(key, []).append(PendingRequest(number=number, message=request))
 
@@ -241,6 +251,17 @@ class Counterparts(Stateful[CounterpartsState]):
         numbers += [report.number for reports in state.pending_reports.values() for report in reports]
         if any(not 0 < number <= state.number for number in numbers):
             raise StateError(f"the stored state of Counterparts is damaged: numbers above {state.number} wait")
+        if len(set(numbers)) < len(numbers):
+            raise StateError(
+                f"the stored state of Counterparts is damaged: two wait under one number: {sorted(numbers)}"
+            )
+        if len(set(state.keys_by_root.values())) < len(state.keys_by_root):
+            raise StateError("the stored state of Counterparts is damaged: two orders of the candidate have one key")
+        stats = state.stats
+        if min(stats.reports, stats.discarded, stats.discarded_qty, stats.unmatched_requests) < 0:
+            raise StateError(f"the stored state of Counterparts is damaged: a count is negative: {stats}")
+        if any(count < 1 for count in state.counts.values()):
+            raise StateError("the stored state of Counterparts is damaged: a group of orders has none")
         if both := state.followed_keys & state.ended_keys.keys():
             raise StateError(
                 f"the stored state of Counterparts is damaged: {sorted(both)[0]} is followed and has ended"

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol, cast, get_args
 
 import msgspec
 
-from holdover.model import Inbound, Outbound
+from holdover.model import ImpossibleStateError, Inbound, Outbound
 from holdover.state import StateError, Stateful
 from holdover.world.clock import VirtualClock
 from holdover.world.venue import Venue
@@ -179,6 +179,10 @@ class SimulatedLink(Stateful[SimulatedLinkState]):
     def __init__(self, clock: VirtualClock, venue: Venue, accounts: Iterable[str], name: str = "VENUE") -> None:
         self.clock, self.venue, self.name = clock, venue, name
         self.accounts = list(accounts)
+        if not name:
+            raise ValueError("a link needs a name")
+        if len(set(self.accounts)) < len(self.accounts):
+            raise ValueError(f"link {name}: an account is listed twice: {', '.join(self.accounts)}")
         self.owner = f"link:{name}"
         self.latency_ns = venue.policy.latency_ns
         self.recovery: str = venue.policy.recovery
@@ -213,6 +217,8 @@ class SimulatedLink(Stateful[SimulatedLinkState]):
 
     def logon(self, next_in_seq: int) -> None:
         """Send a logon to the venue."""
+        if next_in_seq < 1:
+            raise ValueError(f"{self.name}: a logon expects message {next_in_seq}; sequence numbers begin with 1")
         self.clock.set_timer(self.clock.now_ns + self.latency_ns, self.owner, "logon", next_in_seq, self.incarnation)
 
     def send(self, message: Outbound) -> int:
@@ -231,6 +237,8 @@ class SimulatedLink(Stateful[SimulatedLinkState]):
 
     def request_resend(self, begin_seq: int) -> None:
         """Send a resend request to the venue."""
+        if begin_seq < 1:
+            raise ValueError(f"{self.name}: a resend from message {begin_seq}; sequence numbers begin with 1")
         self._enqueue("out", LinkMessage("resend", begin_seq), counted=False)
 
     def attach(self) -> SimulatedLinkEnd:
@@ -319,6 +327,8 @@ class SimulatedLink(Stateful[SimulatedLinkState]):
 
     def refuse_logons(self, reason: str, until_ns: int) -> None:
         """End the connection and refuse logons until a time, like a 401 in the middle of the day."""
+        if not reason:
+            raise ValueError(f"{self.name}: refusing logons needs a reason")
         self.refusal, self.refused_until_ns = reason, until_ns
         self.drop(reason, lose_out=False)
 
@@ -423,6 +433,8 @@ class SimulatedLink(Stateful[SimulatedLinkState]):
                     due_ns = max(self.clock.now_ns, self._inbound[-1][0]) if self._inbound else self.clock.now_ns
                     self._push(self._inbound, "in", due_ns, swapped_item)
                 self._enqueue("in", LinkMessage("heartbeat", self.in_seq), counted=False)
+        else:
+            raise ImpossibleStateError(f"{self.name} has no timer called {name!r}")
 
     def _arrive_in(self) -> None:
         if not self._inbound or self._inbound[0][0] > self.clock.now_ns:
@@ -449,8 +461,10 @@ class SimulatedLink(Stateful[SimulatedLinkState]):
             listener.on_down(item.reason)
         elif kind == "reset":
             listener.on_sequence_reset(seq)
-        else:
+        elif kind == "heartbeat":
             listener.on_heartbeat(seq)
+        else:
+            raise ImpossibleStateError(f"{self.name}: a message of kind {kind!r} cannot arrive at the subject")
 
     def _arrive_out(self) -> None:
         if not self._outbound or self._outbound[0][0] > self.clock.now_ns:
@@ -460,6 +474,8 @@ class SimulatedLink(Stateful[SimulatedLinkState]):
             if self.is_venue_up:  # a request from a dropped connection gets no answer
                 self._resend_from(item.seq)
             return
+        if item.kind != "app":
+            raise ImpossibleStateError(f"{self.name}: a message of kind {item.kind!r} cannot arrive at the venue")
         if item.seq <= self.venue_in_seq:
             return  # a duplicate
         self.venue_in_seq = item.seq
@@ -498,8 +514,14 @@ def _find_contradiction(state: SimulatedLinkState) -> str:
             f"the venue's last message is number {state.in_seq}, but {len(state.history)} messages from number "
             f"{state.history_from} on are stored"
         )
-    if min(state.out_seq, state.venue_in_seq, state.in_seq, state.epoch) < 0:
-        return "a sequence number is negative"
+    if min(state.out_seq, state.venue_in_seq, state.in_seq, state.received_seq, state.epoch, state.incarnation) < 0:
+        return "a sequence number, the epoch or the incarnation is negative"
+    if state.history_from < 1:
+        return f"the stored messages begin with number {state.history_from}, should be from 1 on"
+    if state.recovery not in ("replay", "drop"):
+        return f"the recovery is {state.recovery!r}, should be replay or drop"
+    if state.is_up and not state.is_venue_up:
+        return "the link is up for the subject and down for the venue"
     if state.received_seq > state.in_seq:
         return f"the subject has received number {state.received_seq}, but the venue has sent {state.in_seq}"
     for direction, queue in (("in", state.inbound), ("out", state.outbound)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from holdover.model import ExecType, OrdStatus, Side, TimeInForce
+from holdover.model import ExecType, ImpossibleStateError, OrdStatus, Side, TimeInForce
 from holdover.world.book import UNDEF_PRICE, TopOfBook, WorkingOrder
 from holdover.world.order_lifecycle import OrderLifecycle
 
@@ -123,6 +123,8 @@ class MarketMatching:
         """Enter an order: fill it from the displayed size, then rest or cancel the remainder by its time in force."""
         if self.is_excluded(order):
             return
+        if not order.is_open:
+            raise ImpossibleStateError(f"order {order.cl_ord_id} is {order.ord_status.name} and cannot be entered")
         book = self.books[order.symbol]
         displayed_qty = book.ask_remaining_qty if order.side == Side.BUY else book.bid_remaining_qty
         if self._is_marketable(book, order) and (

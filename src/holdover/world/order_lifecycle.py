@@ -92,6 +92,10 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
     def _add_order(self, order: WorkingOrder) -> None:
         if order.root_cl_ord_id in self.orders:
             raise ImpossibleStateError(f"the venue already has an order {order.root_cl_ord_id}")
+        if order.cl_ord_id in self.roots:
+            raise ImpossibleStateError(
+                f"ClOrdID {order.cl_ord_id} belongs to order {self.roots[order.cl_ord_id]} already"
+            )
         self.orders[order.root_cl_ord_id] = order
         self.roots[order.cl_ord_id] = order.root_cl_ord_id
         self.reports.send_change(order, ExecType.NEW)
@@ -102,6 +106,10 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
 
     def replace_order(self, order: WorkingOrder, request: Request) -> None:
         """Replace quantity and price of an order, which loses its place in the book, and report it."""
+        if not order.is_open:
+            raise ImpossibleStateError(f"order {order.cl_ord_id} is {order.ord_status.name} and cannot be replaced")
+        if request.cl_ord_id in self.roots:
+            raise ImpossibleStateError(f"ClOrdID {request.cl_ord_id} belongs to order {self.roots[request.cl_ord_id]}")
         self.roots[request.cl_ord_id] = order.root_cl_ord_id
         order.orig_cl_ord_id, order.cl_ord_id = order.cl_ord_id, request.cl_ord_id
         # A quantity below the filled quantity becomes the filled quantity: FIX 5.0 volume 4, C.3.c.
@@ -114,6 +122,8 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
 
     def close_order(self, order: WorkingOrder, status: OrdStatus, exec_type: ExecType) -> None:
         """End an open order, and report it. Raises `ImpossibleStateError` when the order has ended."""
+        if status in (OrdStatus.NEW, OrdStatus.PARTIALLY_FILLED, OrdStatus.DONE_FOR_DAY):
+            raise ImpossibleStateError(f"order {order.cl_ord_id} cannot end as {status.name}, which is an open status")
         if not order.is_open:
             raise ImpossibleStateError(f"order {order.cl_ord_id} ends twice: {order.ord_status.name}, {status.name}")
         self.books[order.symbol].remove_order(order)
@@ -122,6 +132,8 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
 
     def restate_orders(self, trade_date: str, *, is_reported: bool) -> None:
         """Begin a day: expire GTD orders past their date, and restate the orders that are carried into it."""
+        if not trade_date:
+            raise ValueError("the orders of a day cannot be restated without its trade date")
         for order in self.open_orders():
             if order.time_in_force == TimeInForce.GTD and order.expire_date and order.expire_date < trade_date:
                 self.close_order(order, OrdStatus.EXPIRED, ExecType.EXPIRED)
@@ -178,6 +190,10 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
 
     def manual_trade(self, account: str, symbol: str, side: Side, quantity: int, price: int) -> str:
         """Enter and fill an order manually at the venue; return its ClOrdID, which no client has assigned."""
+        if quantity <= 0 or symbol not in self.books:
+            raise ImpossibleStateError(
+                f"a manual trade of {quantity} {symbol}, should be above 0 and one of {', '.join(self.books)}"
+            )
         number = self._next_number()
         order = WorkingOrder(
             root_cl_ord_id=f"HAND-{number}",
@@ -214,6 +230,8 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
 
     def amend_trade(self, exec_id: str, trade_date: str, replacement: tuple[int, int] | None) -> bool:
         """Bust a trade, or correct it to (quantity, price). Returns False when it cannot be amended."""
+        if replacement is not None and replacement[0] < 0:
+            raise ValueError(f"trade {exec_id} cannot be corrected to {replacement[0]} lots, should be from 0 on")
         trade = self._amendable_trade(exec_id, trade_date)
         order = self.find_order(trade.cl_ord_id) if trade else None
         if trade is None or order is None:
@@ -271,6 +289,8 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
 
     def begin_positions(self, trade_date: str) -> None:
         """Begin a day: the present quantity of each position becomes the carried quantity."""
+        if not trade_date:
+            raise ValueError("positions cannot be carried into a day without a trade date")
         for key, position in self.positions.items():
             self._set_position(
                 msgspec.structs.replace(position, carried_qty=position.net_qty, trade_date=trade_date), key
@@ -296,6 +316,8 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
         self._set_position(msgspec.structs.replace(position, net_qty=position.net_qty + signed_qty), key)
 
     def _set_position(self, position: Position, key: str) -> None:
+        if position.key != key:
+            raise ImpossibleStateError(f"position {position.key} cannot be stored as {key}")
         self.positions[key] = position
         self.reports.observe(position)
 
@@ -321,7 +343,7 @@ def _find_contradiction(state: OrderLifecycleState, books: Mapping[str, TopOfBoo
             return f"order {key} is stored under another key than its chain's"
         if order.symbol not in books:
             return f"order {key} is in {order.symbol}, which the venue does not have"
-        if order.entered > state.order_number:
+        if not 0 < order.entered <= state.order_number:
             return f"order {key} was entered as number {order.entered} of {state.order_number}"
     for cl_ord_id, root in state.roots.items():
         if root not in state.orders:
@@ -333,7 +355,9 @@ def _find_contradiction(state: OrderLifecycleState, books: Mapping[str, TopOfBoo
 
 
 def divide_exactly(value: int, divisor: int, description: str) -> int:
-    """Return a quotient. Raises `ValueError` when the division leaves a remainder."""
+    """Return a quotient. Raises `ValueError` for a divisor below 1, and when the division leaves a remainder."""
+    if divisor < 1:
+        raise ValueError(f"a split divides {description} by {divisor}, should be from 1 on")
     quotient, remainder = divmod(value, divisor)
     if remainder:
         raise ValueError(f"a split leaves {description} at {value}/{divisor}, which is no whole number")

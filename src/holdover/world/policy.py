@@ -25,3 +25,11 @@ class VenuePolicy(msgspec.Struct, frozen=True, kw_only=True):
     reset_seq_overnight: bool = True
     latency_ns: int = 500_000
     heartbeat_ns: int = 30_000_000_000
+
+    def __post_init__(self) -> None:
+        if self.recovery not in ("replay", "drop"):
+            raise ValueError(f"a venue's recovery is {self.recovery!r}, should be replay or drop")
+        if self.latency_ns < 0:
+            raise ValueError(f"a venue's latency is {self.latency_ns} ns, should be from 0 on")
+        if self.heartbeat_ns <= 0:
+            raise ValueError(f"a venue's heartbeat is every {self.heartbeat_ns} ns, should be above 0")

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final
 
 from holdover.model import (
     ExecType,
+    ImpossibleStateError,
     Instrument,
     MsgType,
     OrdStatus,
@@ -67,6 +68,8 @@ class ReplicatingVenue(Venue):
         patience_ns: int = 2_000_000_000,
     ) -> None:
         super().__init__(clock, instruments, policy)
+        if patience_ns < 0:
+            raise ValueError(f"the patience is {patience_ns} ns, should be from 0 on")
         self.clock, self.patience_ns = clock, patience_ns
         self.counterparts = Counterparts(match)
         self._is_incumbent_accepted = False
@@ -159,6 +162,8 @@ class ReplicatingVenue(Venue):
 
     def _stop_following(self, key: str, end_kind: str) -> None:
         """The counterpart has ended: match the open remainder of the candidate's order against the market."""
+        if end_kind not in LAST_KINDS:
+            raise ImpossibleStateError(f"order {key} cannot end with {end_kind!r}, should be {', '.join(LAST_KINDS)}")
         self.counterparts.followed_keys.discard(key)
         self.counterparts.ended_keys[key] = end_kind
         order = self._order_of(key)
@@ -216,6 +221,8 @@ class ReplicatingVenue(Venue):
                 return False
             self._answer_request(key)
             return True
+        if report.kind not in ("canceled", "expired"):
+            raise ImpossibleStateError(f"a report of kind {report.kind!r} about order {key} cannot be applied")
         return self._apply_cancel(key, order) if report.is_requested else self._apply_unrequested_end(order, report)
 
     def _apply_rejection(self, key: str, order: WorkingOrder | None, report: IncumbentReport) -> bool:
@@ -310,8 +317,10 @@ class ReplicatingVenue(Venue):
                 and self.counterparts.pending_requests[key][0].number <= number
             ):
                 self._answer_request(key, is_unmatched=True)
-        else:
+        elif name == "report":
             self._discard_reports(key, number)
+        else:
+            raise ImpossibleStateError(f"the replicating venue has no timer called {name!r}")
         self._process_reports(key)
 
     def _discard_reports(self, key: str, number: int) -> None:

@@ -75,7 +75,11 @@ class Venue(Composite[VenueState]):
         self, clock: VirtualClock, instruments: Iterable[Instrument], policy: VenuePolicy | None = None
     ) -> None:
         self.policy = policy or VenuePolicy()
+        instruments = list(instruments)
         self.books = {instrument.symbol: TopOfBook(instrument) for instrument in instruments}
+        if len(self.books) < len(instruments):
+            symbols = ", ".join(instrument.symbol for instrument in instruments)
+            raise ValueError(f"an instrument of the venue is listed twice: {symbols}")
         self.reports = VenueReports(clock)
         self.matching = self.matching_type(self.books, self.set_trading)
         self.lifecycle = OrderLifecycle(self.books, self.reports, self.matching.rest_order)
@@ -107,6 +111,10 @@ class Venue(Composite[VenueState]):
         """Begin a trading day: expire GTD orders past their date, restate carried orders, open the books."""
         if self.is_open:
             raise ImpossibleStateError(f"the venue begins {trade_date}, but {self.trade_date} has not ended")
+        if not trade_date or trade_date < self.trade_date:
+            raise ImpossibleStateError(f"the venue begins {trade_date!r}, but {self.trade_date} has been")
+        if open_ns >= close_ns:
+            raise ValueError(f"{trade_date} opens at {open_ns} ns and closes at {close_ns}, should close later")
         self.open_ns, self.close_ns = open_ns, close_ns
         self.is_open = True
         self.reports.begin(trade_date, exec_ids_restart=self.policy.exec_ids_restart)
@@ -118,6 +126,8 @@ class Venue(Composite[VenueState]):
 
     def end(self) -> None:
         """Close the day: expire DAY orders, report carried orders done for the day, close the books."""
+        if not self.is_open:
+            raise ImpossibleStateError(f"the venue ends a day, but none is open after {self.trade_date or 'none'}")
         for book in self.books.values():
             self._set_trading(book, False, "closed")
         self.lifecycle.end_orders(is_reported=self.policy.done_for_day)
@@ -126,9 +136,16 @@ class Venue(Composite[VenueState]):
     def overnight(self, splits: Mapping[str, tuple[int, int]] | None = None) -> None:
         """Apply corporate actions to open orders and positions between two days.
 
-        Raises `ValueError` when a split does not divide an open quantity or a price exactly.
+        Raises `ValueError` when a split does not divide an open quantity or a price exactly, or when it is of an
+        instrument that the venue does not have.
         """
+        if self.is_open:
+            raise ImpossibleStateError(f"the night after {self.trade_date} begins, but that day has not ended")
         for symbol, (new, old) in (splits or {}).items():
+            if symbol not in self.books:
+                raise ValueError(f"a split of {symbol}, which the venue does not have; it has {', '.join(self.books)}")
+            if new < 1 or old < 1:
+                raise ValueError(f"a split of {symbol}, {new} for {old}: both should be from 1 on")
             book = self.books[symbol]
             book.reference_version = str(int(book.reference_version or "1") + 1)
             self.lifecycle.split_orders(symbol, new, old, book.reference_version)
@@ -172,8 +189,10 @@ class Venue(Composite[VenueState]):
             accept_order(self, message)
         elif message.msg_type == MsgType.ORDER_CANCEL_REQUEST:
             accept_cancel(self, message)
-        else:
+        elif message.msg_type == MsgType.ORDER_CANCEL_REPLACE_REQUEST:
             accept_replace(self, message)
+        else:
+            raise ImpossibleStateError(f"request {message.cl_ord_id} is a {message.msg_type.name}, which is no request")
 
     def closed_reason(self, book: TopOfBook) -> str:
         """Return why a book accepts no new order now; empty when it does."""
@@ -236,6 +255,11 @@ class Venue(Composite[VenueState]):
         return parts | {f"{_BOOK_PREFIX}{symbol}": book for symbol, book in self.books.items()}
 
     def _restore_parts(self, content: dict[str, bytes]) -> None:
+        if min(self.not_found_count, self.refuse_count) < 0:
+            raise StateError(
+                f"the stored state of Venue is damaged: {self.not_found_count} answers and {self.refuse_count} "
+                f"requests are to be refused"
+            )
         for name in content:
             symbol = name.removeprefix(_BOOK_PREFIX)
             if symbol != name and symbol not in self.books:

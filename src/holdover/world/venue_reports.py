@@ -12,6 +12,7 @@ from holdover.model import (
     CancelReject,
     ExecType,
     ExecutionReport,
+    ImpossibleStateError,
     Inbound,
     OrdStatus,
     Record,
@@ -59,6 +60,8 @@ class VenueReports(Stateful[VenueReportsState]):
 
     def begin(self, trade_date: str, *, exec_ids_restart: bool) -> None:
         """Begin a trading day; ExecIDs may restart with it."""
+        if not trade_date:
+            raise ValueError("the reports of a day need its trade date")
         self.trade_date = trade_date
         if exec_ids_restart:
             self._exec_number = 0
@@ -97,6 +100,10 @@ class VenueReports(Stateful[VenueReportsState]):
 
     def send_rejection(self, request: Request, reason: int, text: str) -> None:
         """Reject a new order. `reason` is OrdRejReason (103)."""
+        if reason < 0 or not text:
+            raise ImpossibleStateError(
+                f"request {request.cl_ord_id} is rejected for reason {reason} with text {text!r}"
+            )
         rejection = request.to_rejection(
             self._next_exec_id(),
             trade_date=self.trade_date,
@@ -108,6 +115,8 @@ class VenueReports(Stateful[VenueReportsState]):
 
     def send_cancel_reject(self, request: Request, order: WorkingOrder | None, response_to: str) -> None:
         """Refuse a cancel (`response_to` 1) or a replace (2). Source: FIX 4.4, CxlRejResponseTo (434)."""
+        if response_to not in ("1", "2"):
+            raise ImpossibleStateError(f"request {request.cl_ord_id} is refused as {response_to!r}, should be 1 or 2")
         self.send(
             request.account,
             CancelReject(

@@ -21,6 +21,9 @@ class UnknownFaultError(ValueError):
 FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*carried.FAULTS, *restarts.FAULTS, *partition.FAULTS)}
 """Every seeded fault by name."""
 
+if len(FAULTS) < len(carried.FAULTS) + len(restarts.FAULTS) + len(partition.FAULTS):
+    raise ValueError(f"two seeded faults have the same name, among {', '.join(FAULTS)}")
+
 
 def parts_with(faults: Sequence[str]) -> Parts:
     """Return the desk's parts with some faults switched on. Raises `UnknownFaultError` for an unknown name."""

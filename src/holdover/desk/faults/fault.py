@@ -25,9 +25,24 @@ class Fault:
     catches: tuple[str, ...]
     parts: Callable[[Parts], Parts]
 
+    def __post_init__(self) -> None:
+        if not (self.name and self.category and self.description and self.exposed_by):
+            raise ValueError(
+                f"seeded fault {self.name!r}: name, category, description and exposure should not be empty"
+            )
+        if not self.catches or len(set(self.catches)) < len(self.catches):
+            raise ValueError(
+                f"seeded fault {self.name}: it names the invariants that catch it, each once: {self.catches}"
+            )
+
 
 def replace_methods(part: str, **methods: Any) -> Callable[[Parts], Parts]:
     """Return a change that replaces methods of one part's class, or an attribute that the class declares."""
+
+    if part not in Parts.__dataclass_fields__:
+        raise AttributeError(f"a desk has no part {part!r}; it has {', '.join(Parts.__dataclass_fields__)}")
+    if not methods:
+        raise AttributeError(f"a fault of {part} replaces no method: it changes nothing")
 
     def change(parts: Parts) -> Parts:
         part_class = getattr(parts, part)
