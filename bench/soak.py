@@ -29,7 +29,6 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 from table import print_machine
 
@@ -45,7 +44,10 @@ from holdover.model import (
 )
 from holdover.runtime import Guard, Journal
 from holdover.runtime.journal import rotated_files
-from holdover.watch.watch import WatchState
+from holdover.runtime.memory import MEMORY_FORMAT, MonitorMemory
+from holdover.state import decode_stored
+from holdover.watch.judge import JUDGE_FORMAT, MutationJudgeState
+from holdover.watch.watch import WATCH_FORMAT, WatchState
 
 FILE_MB, JOURNAL_FILES_MAX, FILES_BEHIND_MAX = 64, 5, 4
 OPEN = 100  # orders at a time
@@ -182,23 +184,23 @@ class SidecarState(NamedTuple):
 
     mutations: int
     breaches: int
-    books: dict[tuple[str, str], list[object]]
+    books: dict[tuple[str, str], list[dict[str, Any]]]
 
 
 def read_sidecar_state(state: Path) -> SidecarState:
     """The sidecar's state: how much it has judged, what it holds of the trading process's books."""
     try:
-        watch_state = msgspec.msgpack.decode((state / "watch.state").read_bytes(), type=WatchState)
+        watch_state = decode_stored(WATCH_FORMAT, WatchState, (state / "watch.state").read_bytes())
     except FileNotFoundError:
         return SidecarState(0, 0, {})
-    # What the judge keeps beside the monitor's memory comes before it.
-    memory = msgspec.msgpack.decode(msgspec.msgpack.decode(watch_state.memory)[-1])
-    return SidecarState(memory["counts"][0], watch_state.breaches, read_books(memory))
+    judge_state = decode_stored(JUDGE_FORMAT, MutationJudgeState, watch_state.memory)
+    memory = decode_stored(MEMORY_FORMAT, MonitorMemory, judge_state.monitor)
+    return SidecarState(memory.mutations, watch_state.breaches, read_books(memory))
 
 
-def read_books(memory: dict[str, Any]) -> dict[tuple[str, str], list[object]]:
-    """The records that a monitor holds, but for those that it has made itself: a guard makes more than a sidecar."""
-    return {(place, kind): records for place, kind, records in memory["tables"] if place != "guard"}
+def read_books(memory: MonitorMemory) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return the records of a monitor without those of the guard itself, of which a sidecar has fewer."""
+    return {(table.subsystem, table.kind): table.records for table in memory.by_table if table.subsystem != "guard"}
 
 
 def main() -> None:
@@ -229,7 +231,7 @@ def main() -> None:
             while len(rotated_files(path)) >= FILES_BEHIND_MAX and _count_behind(path, state) >= FILES_BEHIND_MAX:
                 nap.wait(0.05)
         recorded, guard_breaches = trading.recorded, len(guard.breaches)
-        guard_books = read_books(msgspec.msgpack.decode(guard.monitor.to_bytes()))
+        guard_books = read_books(decode_stored(MEMORY_FORMAT, MonitorMemory, guard.monitor.to_bytes()))
         guard.close()
         error = directory / "watch.err"
         while read_sidecar_state(state).books != guard_books and watch.poll() is None and not error.stat().st_size:
@@ -265,7 +267,7 @@ def main() -> None:
 def _count_behind(path: Path, state: Path) -> int:
     """How many of the files put aside the sidecar has not finished."""
     try:
-        inode = msgspec.msgpack.decode((state / "watch.state").read_bytes(), type=WatchState).offset.inode
+        inode = decode_stored(WATCH_FORMAT, WatchState, (state / "watch.state").read_bytes()).offset.inode
     except FileNotFoundError:
         return len(rotated_files(path))
     aside = [aside_path.stat().st_ino for aside_path in rotated_files(path)]
