@@ -406,3 +406,17 @@ def test_an_adapter_that_crashes(
     message = capsys.readouterr().err
     assert "the adapter failed in" in message
     assert "broken_adapter.py, line 2" in message
+
+
+def test_our_exception_through_an_adapter_is_its_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What an adapter provokes and does not handle is no bad input: 3, and the place is the adapter's."""
+    (tmp_path / "careless_adapter.py").write_text(
+        "from holdover.world import LinkDownError\n\ndef make(plan):\n    raise LinkDownError('the link is down')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["cycle", "--subject", "careless_adapter:make", "--out", str(tmp_path / "out")]) == 3
+    message = capsys.readouterr().err
+    assert message.startswith("holdover: the adapter failed in ")
+    assert "careless_adapter.py, line 4" in message

@@ -3,7 +3,7 @@
 Bad input prints a sentence and returns 2. A crash of the tool or of an adapter prints a sentence with the place and
 returns 3: it says nothing about the system under test, so it never returns 1, the code of a breach. An exception is
 bad input when its class is one of ours, when our code raised it on purpose, or when the operating system or a parser of
-files raised it; everything else is a crash.
+files raised it, and no adapter let it through; everything else is a crash.
 """
 
 from __future__ import annotations
@@ -137,11 +137,11 @@ def _is_installed(package: str) -> bool:
 
 def is_bad_input(problem: BaseException) -> bool:
     """Return whether an exception is about what the user gave, and not a crash."""
+    frames = list(_own_frames(problem.__traceback__))
+    if not all(_is_ours(frame) for frame in frames):
+        return False  # it went through an adapter, which did not handle it
     if type(problem).__module__.partition(".")[0] == "holdover":
         return isinstance(problem, Exception)
-    frames = list(_own_frames(problem.__traceback__))
-    if frames and not _is_ours(frames[-1]):
-        return False
     if type(problem) in _PLAIN_TYPES:
         return bool(frames) and _raises_on_purpose(problem.__traceback__)
     return isinstance(problem, _INPUT_TYPES)
@@ -175,9 +175,11 @@ def _place_of(trace: TracebackType | None) -> tuple[str, str]:
     frames = list(_own_frames(trace))
     if not frames:
         return "the tool", ""
-    code = frames[-1].tb_frame.f_code
-    owner = "the tool" if _is_ours(frames[-1]) and "/adapters/" not in code.co_filename else "the adapter"
-    return owner, f" in {code.co_filename}, line {frames[-1].tb_lineno},"
+    foreign = [frame for frame in frames if not _is_ours(frame)]
+    frame = (foreign or frames)[-1]
+    code = frame.tb_frame.f_code
+    owner = "the tool" if not foreign and "/adapters/" not in code.co_filename else "the adapter"
+    return owner, f" in {code.co_filename}, line {frame.tb_lineno},"
 
 
 def is_pipe_closed() -> bool:

@@ -343,14 +343,19 @@ class DayOperations:
                     self._start(planned, point_kind)
 
     def _start(self, planned: _PlannedOperation, point_kind: PointKind) -> None:
-        """Apply an operation inside the event of its point, or make it due."""
+        """Apply an operation inside the event of its point, or make it due.
+
+        A disconnect at a plain point drops the link inside the event, so that the subject's next send fails. At a point
+        that is selected by what happened (the third partial fill) it waits for the end of the event, as a person would
+        who watches for it.
+        """
         operation = planned.operation
         planned.is_due = True
         self._notify(operation, point_kind, self.counts[point_kind])
         if operation.do in MESSAGE_OPERATIONS:
             self.done_count += 1
             self.runner.apply_to_message(operation, point_kind)
-        elif operation.do == "disconnect":
+        elif operation.do == "disconnect" and operation.is_plain:
             self.done_count += 1
             self.runner.drop_link(operation)
         else:
@@ -382,7 +387,9 @@ class DayOperations:
         self._due.append(planned.operation)
 
     def _notify(self, operation: Operation, point_kind: PointKind, number: int) -> None:
-        if not operation.is_plain:
+        if not operation.is_plain and operation.do == "disconnect" and point_kind != "second":
+            self.resolved.append(operation)  # at the plain point it would act inside the event
+        elif not operation.is_plain:
             self.resolved.append(
                 Operation(day=operation.day, at=point_kind, n=number, do=operation.do, with_=operation.with_)
             )
