@@ -308,7 +308,7 @@ def test_a_breach_without_the_database_freezes_in_memory_and_then_for_good(
         postgres.suspend()
         began = time.monotonic()
         guard.record("orders", BAD)
-        assert time.monotonic() - began < 20.0  # a statement has one second; there are some of them
+        assert time.monotonic() - began < 120.0  # a few statements of one second each, and not for ever
         assert not guard.permits(request())
         assert SYSTEM in guard.frozen_scopes()
         postgres.resume()
