@@ -28,6 +28,7 @@ if not os.environ.get("CI"):
     if not (CHROMIUM and DRIVER):
         pytest.skip("chromium and chromedriver are not installed", allow_module_level=True)
 
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import ActionChains, Chrome, ChromeOptions, Keys  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -105,8 +106,9 @@ class Screen:
         self.driver.get(self.desk.url + path)
 
     def wait_until(self, condition: Callable[[], Any], within_s: float = 20) -> Any:
-        """Wait on a condition."""
-        return WebDriverWait(self.driver, within_s, poll_frequency=0.02).until(lambda driver: condition())
+        """Wait on a condition. An element of the page that is just being left is asked for again."""
+        wait = WebDriverWait(self.driver, within_s, 0.02, [NoSuchElementException, StaleElementReferenceException])
+        return wait.until(lambda driver: condition())
 
     def text(self, css: str) -> str:
         """What a part of the page says."""
