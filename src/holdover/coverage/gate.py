@@ -180,7 +180,7 @@ def _check_gap(numbers: CoverageNumbers, today: date) -> GateCheck:
 
 
 def _check_catalogue(numbers: CoverageNumbers, today: date) -> GateCheck:
-    check = GateCheck("catalogue", "Every invariant had occasion")
+    check = GateCheck("catalogue", "Every invariant was exercised")
     waivers = {waiver.name: waiver for waiver in numbers.lock.waiver}
     waived = 0
     if not numbers.data.recorded_kinds and not numbers.data.invariants:

@@ -34,9 +34,7 @@ def coverage_text(numbers: CoverageNumbers, today: date, *, show_missing: bool =
         lines += [f"    {pair}" for pair in numbers.missing_pairs]
     lines.append(_row("C2 checked state (fields)", numbers.c2))
     if show_missing:
-        lines += [
-            f"    {field} is written and no invariant with occasion reads it" for field in numbers.unchecked_fields
-        ]
+        lines += [f"    {field} is written and no exercised invariant reads it" for field in numbers.unchecked_fields]
     lines += _gap_lines(numbers, today, show_missing)
     lines += _notes(numbers)
     return "\n".join(lines)
@@ -62,7 +60,7 @@ def _notes(numbers: CoverageNumbers) -> list[str]:
     if quiet:
         lines += [
             "",
-            f"Without occasion: {', '.join(f'{activity.invariant} ({activity.state})' for activity in quiet)}",
+            f"Never exercised: {', '.join(f'{activity.invariant} ({activity.state})' for activity in quiet)}",
         ]
     lines += [f"Left out: {count} guards of {reason}" for reason, count in sorted(numbers.data.excluded_guards.items())]
     if numbers.rule_violations:

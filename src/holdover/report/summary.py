@@ -119,7 +119,7 @@ def cycle_text(
         ("breaches", [str(len(arm.breaches)) for arm in result.arms]),
         ("frozen scopes", [str(len(arm.frozen)) for arm in result.arms]),
         ("left a frozen scope", [str(arm.leaked) for arm in result.arms]),
-        ("pages", [str(len(arm.pages)) for arm in result.arms]),
+        ("alerts", [str(len(arm.pages)) for arm in result.arms]),
     ]
     lines += ["  " + f"{name:<28}" + "".join(f"{value:>20}" for value in values) for name, values in rows]
     lines.append("")
@@ -127,14 +127,14 @@ def cycle_text(
     if result.divergences:
         first = result.divergences[-1] if len(result.divergences) > 1 else result.divergences[0]
         lines += [
-            f"  The arms part on {first.day} at {format_clock(first.time_ns)} ({first.cause}):",
+            f"  First difference between the arms on {first.day} at {format_clock(first.time_ns)} ({first.cause}):",
             f"    carried  {first.carried}"[:_WIDTH],
             f"    fresh    {first.fresh}"[:_WIDTH],
             "",
         ]
     quiet = sorted(name for name, count in result.arms[0].active.items() if not count) if result.arms else []
     if quiet:
-        lines.append(f"  No occasion for: {', '.join(quiet)}"[:_WIDTH])
+        lines.append(f"  Never exercised: {', '.join(quiet)}"[:_WIDTH])
     lines.append(f"  {seconds:.1f} s; report {report}")
     return "\n".join(lines)
 
