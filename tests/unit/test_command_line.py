@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import re
 import shlex
@@ -420,3 +421,23 @@ def test_our_exception_through_an_adapter_is_its_crash(
     message = capsys.readouterr().err
     assert message.startswith("holdover: the adapter failed in ")
     assert "careless_adapter.py, line 4" in message
+
+
+def test_examples_name_kinds_and_faults_that_exist() -> None:
+    """An example of the help can be pasted: the kinds of operations and the seeded faults in it exist."""
+    from holdover.desk.faults import FAULTS
+    from holdover.harness.schedule import KINDS
+
+    known = {"--kinds": set(KINDS), "--pairs": set(KINDS), "--fault": set(FAULTS)}
+    checked = 0
+    for command in COMMANDS:
+        for leaf in (command, *walk_commands(command)):
+            for example in getattr(leaf, "examples", ()):
+                words = shlex.split(example.partition(" <")[0])
+                if words[:2] == ["holdover", "shadow"]:
+                    continue  # the faults of a component are named by whoever notes them
+                for option, value in itertools.pairwise(words):
+                    if option in known:
+                        checked += 1
+                        assert set(value.split(",")) <= known[option], example
+    assert checked >= 2

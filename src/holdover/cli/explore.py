@@ -47,7 +47,7 @@ def add_parser(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "sweep",
-        "holdover sweep --instrument ACME --kinds kill,cut --budget 60",
+        "holdover sweep --instrument ACME --kinds kill,disconnect --budget 60",
         {0: "every trial holds", 1: "a trial has a breach", 3: "could not tell: stopped early or a trial is undecided"},
         details="Each trial does one fault at one point of the day and follows the run until its state is again that "
         "of the undisturbed day. A sweep that was stopped continues when the same command runs again.",
