@@ -59,6 +59,67 @@ class PositionEffect(StrEnum):
     CLOSE = "C"
 
 
+class PositionSide(StrEnum):
+    """The leg of a position at a venue that keeps a long and a short position of one instrument (hedge mode).
+
+    FIX has no such field; a venue names it `positionSide`. FIX's LongQty (704) and ShortQty (705) are its quantities.
+    """
+
+    LONG = "LONG"
+    SHORT = "SHORT"
+
+
+class ContingencyType(StrEnum):
+    """ContingencyType (1385), FIX 5.0 SP2: how the orders of one ListID (66) depend on each other."""
+
+    ONE_CANCELS_THE_OTHER = "1"
+    ONE_TRIGGERS_THE_OTHER = "2"
+    ONE_UPDATES_THE_OTHER_ABSOLUTE = "3"
+    ONE_UPDATES_THE_OTHER_PROPORTIONAL = "4"
+
+
+class OrderOrigin(StrEnum):
+    """Who made an order that the system did not request; the system adopts such an order as foreign."""
+
+    MANUAL = "manual"
+    LIQUIDATION = "liquidation"
+    AUTO_DELEVERAGING = "auto-deleveraging"
+    VENUE = "venue"
+
+
+class AdjustmentReason(StrEnum):
+    """Why a position moved without a trade. FIX has AdjustmentType (718) and PosAmtType (707) for some of them."""
+
+    FEE = "fee"
+    TRANSFER = "transfer"
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+    EXPIRY = "expiry"
+    ASSIGNMENT = "assignment"
+    EXERCISE = "exercise"
+    DELIVERY = "delivery"
+    SYMBOL_CHANGE = "symbol-change"
+    MERGER = "merger"
+    SPIN_OFF = "spin-off"
+    SPLIT = "split"
+    OTHER = "other"
+
+
+class CashReason(StrEnum):
+    """Why cash moved without a trade."""
+
+    FUNDING = "funding"
+    DIVIDEND = "dividend"
+    INTEREST = "interest"
+    FEE = "fee"
+    REBATE = "rebate"
+    TRANSFER = "transfer"
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+    SETTLEMENT = "settlement"
+    OTHER = "other"
+
+
 class OrdStatus(StrEnum):
     """OrdStatus (39)."""
 

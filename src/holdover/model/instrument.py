@@ -22,7 +22,8 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     `lot_size` and `tick_size` are decimal strings: the smallest quantity and price that can be expressed.
     `price_increment` is the smallest step of an *order* price, in ticks (trades may print inside it). `calendar`
     names the exchange calendar (`XNYS`, `24/7`, ...). `reference_version` names the version of the reference data
-    (lot, tick, split) of open orders and positions; a split changes it.
+    (lot, tick, split) of open orders and positions; a split changes it. `negative_prices` is true for an instrument
+    whose price may be zero or below (power, spreads, some futures).
 
     Raises `InstrumentUnitError` for a size that is not a decimal above zero.
     """
@@ -35,6 +36,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     currency: str = "USD"
     calendar: str = "XNYS"
     reference_version: str = ""
+    negative_prices: bool = False
 
     def __post_init__(self) -> None:
         for field_name, size in (("lot_size", self.lot_size), ("tick_size", self.tick_size)):

@@ -9,17 +9,19 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from holdover.model.fix import (
+    ContingencyType,
     ExecRestatementReason,
     ExecType,
     MsgType,
     OrdStatus,
     OrdType,
     PositionEffect,
+    PositionSide,
     Side,
     TimeInForce,
     status_from_quantities,
 )
-from holdover.model.record import Order, Record
+from holdover.model.record import Order, Record, position_key
 
 
 class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="request", tag_field="t"):
@@ -52,6 +54,11 @@ class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, t
     trade_date: str = ""
     poss_resend: bool = False
     transact_time_ns: int = 0
+    position_side: PositionSide | None = None
+    position_id: str = ""
+    list_id: str = ""
+    contingency_type: ContingencyType | None = None
+    intent_id: str = ""
 
     @property
     def key(self) -> str:
@@ -65,8 +72,21 @@ class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, t
 
     @property
     def book_key(self) -> str:
-        """Account and instrument."""
+        """Account, instrument and leg: the key of the position that the order moves."""
+        return position_key(self.account, self.symbol, self.position_id or self.position_side or "")
+
+    @property
+    def limit_key(self) -> str:
+        """Account and instrument: the key of the limits."""
         return f"{self.account}/{self.symbol}"
+
+    @property
+    def terms_key(self) -> str:
+        """All that the venue sees of a message except its id: two requests with one key ask for the same."""
+        return (
+            f"{self.account}/{self.symbol}/{self.msg_type}/{self.side}/{self.order_qty}/{self.ord_type}/{self.price}/"
+            f"{self.stop_px}/{self.orig_cl_ord_id}/{self.position_id or self.position_side or ''}"
+        )
 
     def to_order(self) -> Order:
         """Return the order that this request asks for, as its owner holds it until the venue answers."""
@@ -89,6 +109,11 @@ class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, t
             link=self.link,
             trade_date=self.trade_date,
             transact_time_ns=self.transact_time_ns,
+            position_side=self.position_side,
+            position_id=self.position_id,
+            list_id=self.list_id,
+            contingency_type=self.contingency_type,
+            intent_id=self.intent_id,
         )
 
     def to_rejection(
@@ -108,6 +133,8 @@ class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, t
             time_in_force=self.time_in_force,
             price=self.price,
             cl_ord_link_id=self.cl_ord_link_id,
+            list_id=self.list_id,
+            contingency_type=self.contingency_type,
             trade_date=trade_date,
             order_date=trade_date,
             ord_rej_reason=ord_rej_reason,
@@ -185,6 +212,10 @@ class ExecutionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults
     tot_num_reports: int | None = None
     poss_resend: bool = False
     transact_time_ns: int = 0
+    position_side: PositionSide | None = None
+    position_id: str = ""
+    list_id: str = ""
+    contingency_type: ContingencyType | None = None
 
     @property
     def key(self) -> str:
@@ -224,6 +255,10 @@ class ExecutionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults
             "exec_ref_id": self.exec_ref_id,
             "exec_restatement_reason": self.exec_restatement_reason,
             "reference_version": self.reference_version,
+            "position_side": self.position_side,
+            "position_id": self.position_id,
+            "list_id": self.list_id,
+            "contingency_type": self.contingency_type,
         }
         return Order(root_cl_ord_id=root_cl_ord_id, **(terms | fields))
 
@@ -255,11 +290,13 @@ class PositionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults=
     net_qty: int
     reference_version: str = ""
     last_rpt_requested: bool = False
+    position_side: PositionSide | None = None
+    position_id: str = ""
 
     @property
     def key(self) -> str:
-        """Account and instrument."""
-        return f"{self.account}/{self.symbol}"
+        """Account, instrument and leg."""
+        return position_key(self.account, self.symbol, self.position_id or self.position_side or "")
 
 
 class SecurityStatus(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="f", tag_field="t"):

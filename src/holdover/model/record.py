@@ -19,18 +19,37 @@ from holdover.model.fix import (
     OPEN,
     PENDING,
     TRADES,
+    AdjustmentReason,
+    CashReason,
+    ContingencyType,
     ExecRestatementReason,
     ExecType,
     MsgType,
+    OrderOrigin,
     OrdStatus,
     OrdType,
     PositionEffect,
+    PositionSide,
     Side,
     TimeInForce,
     status_from_quantities,
 )
 
 _CARRIED = frozenset({TimeInForce.GTC, TimeInForce.GTD})
+_STOPS = frozenset({OrdType.STOP, OrdType.STOP_LIMIT})
+_ALTERNATIVES = frozenset(
+    {
+        ContingencyType.ONE_CANCELS_THE_OTHER,
+        ContingencyType.ONE_UPDATES_THE_OTHER_ABSOLUTE,
+        ContingencyType.ONE_UPDATES_THE_OTHER_PROPORTIONAL,
+    }
+)
+"""The contingencies in which the fill of one order takes the same quantity from the others."""
+
+
+def position_key(account: str, symbol: str, leg: str) -> str:
+    """Return the key of a position: account and instrument, and the leg when the venue keeps several."""
+    return f"{account}/{symbol}/{leg}" if leg else f"{account}/{symbol}"
 
 
 class ImpossibleStateError(RuntimeError):
@@ -63,7 +82,12 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
     `root_cl_ord_id` is the first ClOrdID of the replace chain. It stays while `cl_ord_id` changes, so it is the
     key. `exec_type`, `exec_id`, `exec_ref_id` and `exec_restatement_reason` come from the last report applied;
     they show what allowed a quantity to fall. `notional` is the sum of LastQty x LastPx (lots x ticks).
-    `trade_date` is the session of the order's entry; `cl_ord_link_id` is its parent order.
+    `trade_date` is the session of the order's entry; `cl_ord_link_id` is its parent order, and for contingent orders
+    without a ListID their common ClOrdLinkID (583).
+
+    Contingent orders (brackets, OCO, OTO) share `list_id` (ListID 66) and state their `contingency_type`
+    (ContingencyType 1385). `position_side` or `position_id` names the leg in hedge mode. `origin` says who made a
+    `foreign` order. `intent_id` names the `Intent` that the order works for.
     """
 
     durable: ClassVar[bool] = True
@@ -100,11 +124,44 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
     foreign: bool = False
     reference_version: str = ""
     transact_time_ns: int = 0
+    position_side: PositionSide | None = None
+    position_id: str = ""
+    list_id: str = ""
+    contingency_type: ContingencyType | None = None
+    origin: OrderOrigin | None = None
+    intent_id: str = ""
 
     @property
     def key(self) -> str:
         """The first ClOrdID of the replace chain."""
         return self.root_cl_ord_id
+
+    @property
+    def leg(self) -> str:
+        """The leg of the position that the order moves; empty for a net position."""
+        return self.position_id or self.position_side or ""
+
+    @property
+    def request_key(self) -> str:
+        """The key of the request that made this version of the order."""
+        return f"{self.account}/{self.cl_ord_id}"
+
+    @property
+    def root_request_key(self) -> str:
+        """The key of the request for the new order."""
+        return f"{self.account}/{self.root_cl_ord_id}"
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the venue refused the order."""
+        return self.ord_status == OrdStatus.REJECTED
+
+    @property
+    def alternatives_key(self) -> str:
+        """The key of the orders of which only one can fill in full; empty for an order without alternatives."""
+        if self.contingency_type not in _ALTERNATIVES:
+            return ""
+        return self.list_id or self.cl_ord_link_id
 
     @property
     def is_open(self) -> bool:
@@ -134,8 +191,9 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
 
     @property
     def book_key(self) -> str:
-        """Account and instrument: the key of the position that this order moves."""
-        return f"{self.account}/{self.symbol}"
+        """Account, instrument and leg: the key of the position that this order moves."""
+        leg = self.position_id or self.position_side
+        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
 
     @property
     def working_qty(self) -> int:
@@ -161,6 +219,18 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
     def closing_qty(self) -> int:
         """The quantity that the order reserves of the position that it reduces."""
         return self.leaves_qty if self.position_effect == PositionEffect.CLOSE and self.is_open else 0
+
+    @property
+    def alternatives_filled_qty(self) -> int:
+        """CumQty of an order with alternatives, else 0: summed, it shows two alternatives that both filled."""
+        return self.cum_qty if self.alternatives_key else 0
+
+    @property
+    def protecting_qty(self) -> int:
+        """The signed quantity that a working stop order takes from or adds to a position, in lots."""
+        if self.ord_type not in _STOPS or not self.is_open:
+            return 0
+        return self.leaves_qty if self.side == Side.BUY else -self.leaves_qty
 
     @property
     def closing_uncancelled_qty(self) -> int:
@@ -213,6 +283,25 @@ class Execution(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True)
     book_date: str = ""
     foreign: bool = False
     transact_time_ns: int = 0
+    position_side: PositionSide | None = None
+    position_id: str = ""
+
+    @property
+    def leg(self) -> str:
+        """The leg of the position that the execution moves; empty for a net position."""
+        return self.position_id or self.position_side or ""
+
+    @property
+    def request_key(self) -> str:
+        """The key of the request whose order this execution fills; empty when the ClOrdID is not known."""
+        return f"{self.account}/{self.cl_ord_id}" if self.cl_ord_id else ""
+
+    @property
+    def signed_notional(self) -> int:
+        """The notional that the execution adds to the net position: positive for a buy (lots x ticks)."""
+        if self.exec_type not in TRADES:
+            return 0
+        return self.notional_delta if self.side == Side.BUY else -self.notional_delta
 
     @property
     def key(self) -> str:
@@ -233,13 +322,14 @@ class Execution(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True)
 
     @property
     def book_key(self) -> str:
-        """Account and instrument."""
-        return f"{self.account}/{self.symbol}"
+        """Account, instrument and leg."""
+        leg = self.position_id or self.position_side
+        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
 
     @property
     def day_key(self) -> str:
-        """Account, instrument and booking session."""
-        return f"{self.account}/{self.symbol}/{self.book_date or self.trade_date}"
+        """Account, instrument, leg and booking session."""
+        return f"{self.book_key}/{self.book_date or self.trade_date}"
 
     @property
     def cash_key(self) -> str:
@@ -267,7 +357,8 @@ class Position(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A net position in lots, positive when long.
 
     `carried_qty` is the quantity at the start of the session `trade_date`; `reserved_qty` is the quantity that
-    working closing orders reserve.
+    working closing orders reserve. In hedge mode `position_side` or `position_id` names the leg, which is part of the
+    key: the long and the short leg of one instrument are two positions, the short one with a negative quantity.
     """
 
     durable: ClassVar[bool] = True
@@ -279,24 +370,113 @@ class Position(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     reserved_qty: int = 0
     trade_date: str = ""
     reference_version: str = ""
+    position_side: PositionSide | None = None
+    position_id: str = ""
+
+    @property
+    def leg(self) -> str:
+        """The leg in hedge mode; empty for a net position."""
+        return self.position_id or self.position_side or ""
 
     @property
     def key(self) -> str:
-        """Account and instrument."""
-        return f"{self.account}/{self.symbol}"
+        """Account, instrument and leg."""
+        leg = self.position_id or self.position_side
+        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
 
     @property
     def day_key(self) -> str:
-        """Account, instrument and trade date."""
-        return f"{self.account}/{self.symbol}/{self.trade_date}"
+        """Account, instrument, leg and trade date."""
+        return f"{self.key}/{self.trade_date}"
 
     def __repr__(self) -> str:
         quantities = f"{self.net_qty:+d} carried {self.carried_qty:+d}"
-        return f"<Position {self.account} {self.symbol} {quantities} {self.trade_date}>"
+        leg = f" {self.leg}" if self.leg else ""
+        return f"<Position {self.account} {self.symbol}{leg} {quantities} {self.trade_date}>"
+
+
+class PositionAdjustment(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """A change of a position that is no trade: one fact that never changes, in lots, positive when the position grows.
+
+    Examples are a fee taken in the coin bought, a transfer, a deposit into a pool, an expiry, an exercise, a ticker
+    change, a merger, a spin-off or a split. Source: FIX 5.0 SP2, PositionMaintenanceReport (AM).
+    """
+
+    durable: ClassVar[bool] = True
+
+    adjustment_id: str
+    reason: AdjustmentReason
+    account: str
+    symbol: str
+    qty_delta: int
+    trade_date: str = ""
+    position_side: PositionSide | None = None
+    position_id: str = ""
+    exec_id: str = ""
+    text: str = ""
+    transact_time_ns: int = 0
+
+    @property
+    def key(self) -> str:
+        """Account and the adjustment's id."""
+        return f"{self.account}/{self.adjustment_id}"
+
+    @property
+    def book_key(self) -> str:
+        """The key of the position that it moves."""
+        leg = self.position_id or self.position_side
+        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
+
+    @property
+    def day_key(self) -> str:
+        """Account, instrument, leg and trade date."""
+        return f"{self.book_key}/{self.trade_date}"
+
+    def __repr__(self) -> str:
+        return f"<PositionAdjustment {self.adjustment_id} {self.reason.value} {self.qty_delta:+d} {self.symbol}>"
+
+
+class RealizedPnl(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """The realized profit and loss of one position, and what its open quantity cost; all as notional (lots x ticks).
+
+    `open_cost` has the sign of the position and is 0 when it is flat. `carried_realized` and `carried_cost` are the
+    values at the start of the session `trade_date`. Whatever the method (average cost, FIFO), the sum is conserved:
+    `realized - carried_realized = (open_cost - carried_cost) - (bought - sold)` over the session's executions.
+    """
+
+    durable: ClassVar[bool] = True
+
+    account: str
+    symbol: str
+    realized: int
+    open_cost: int
+    carried_realized: int = 0
+    carried_cost: int = 0
+    trade_date: str = ""
+    position_side: PositionSide | None = None
+    position_id: str = ""
+
+    @property
+    def key(self) -> str:
+        """Account, instrument and leg: the key of the position."""
+        leg = self.position_id or self.position_side
+        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
+
+    @property
+    def day_key(self) -> str:
+        """Account, instrument, leg and trade date."""
+        return f"{self.key}/{self.trade_date}"
+
+    def __repr__(self) -> str:
+        return f"<RealizedPnl {self.key} {self.realized:+d} cost {self.open_cost:+d} {self.trade_date}>"
 
 
 class Balance(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """An account's cash in one currency, in `CASH_UNIT`s: carried in, then changed by trades, fees and transfers."""
+    """An account's cash in one currency, in `CASH_UNIT`s: carried in, then changed by trades, fees and transfers.
+
+    `transfers` is the sum of all movements that are no trade, positive when cash comes in: funding, dividends,
+    interest, fees that no execution states, deposits. A `CashMovement` records each of them.
+    """
 
     durable: ClassVar[bool] = True
 
@@ -322,8 +502,70 @@ class Balance(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
         return f"<Balance {self.account} {self.currency} {self.cash} carried {self.carried_cash} {self.trade_date}>"
 
 
+class CashMovement(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """A movement of cash that is no trade: one fact that never changes, in `CASH_UNIT`s, positive when it comes in."""
+
+    durable: ClassVar[bool] = True
+
+    movement_id: str
+    reason: CashReason
+    account: str
+    currency: str
+    amount: int
+    trade_date: str = ""
+    symbol: str = ""
+    text: str = ""
+    transact_time_ns: int = 0
+
+    @property
+    def key(self) -> str:
+        """Account and the movement's id."""
+        return f"{self.account}/{self.movement_id}"
+
+    @property
+    def balance_key(self) -> str:
+        """Account and currency: the key of the balance that it moves."""
+        return f"{self.account}/{self.currency}"
+
+    @property
+    def cash_key(self) -> str:
+        """Account, currency and trade date."""
+        return f"{self.account}/{self.currency}/{self.trade_date}"
+
+    def __repr__(self) -> str:
+        return f"<CashMovement {self.movement_id} {self.reason.value} {self.amount:+d} {self.currency}>"
+
+
+class Margin(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """An account's margin in one currency, in `CASH_UNIT`s.
+
+    `equity` is cash and unrealized profit, `used` the initial margin of positions and orders, `maintenance` the equity
+    below which the venue liquidates. `leverage` is notional divided by equity, rounded up, and `leverage_max` what the
+    account may use; 0 means not stated.
+    """
+
+    account: str
+    currency: str
+    equity: int
+    used: int = 0
+    maintenance: int = 0
+    leverage: int = 0
+    leverage_max: int = 0
+
+    @property
+    def key(self) -> str:
+        """Account and currency."""
+        return f"{self.account}/{self.currency}"
+
+    def __repr__(self) -> str:
+        return f"<Margin {self.account} {self.currency} equity {self.equity} maintenance {self.maintenance}>"
+
+
 class Exposure(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """Risk's view of a position: the net position and what the open orders may still add to it, in lots."""
+    """Risk's view of a position: the net position and what the open orders may still add to it, in lots.
+
+    `position_side` or `position_id` names the leg in hedge mode.
+    """
 
     derived: ClassVar[bool] = True
 
@@ -332,10 +574,18 @@ class Exposure(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     net_qty: int
     open_buy_qty: int = 0
     open_sell_qty: int = 0
+    position_side: PositionSide | None = None
+    position_id: str = ""
 
     @property
     def key(self) -> str:
-        """Account and instrument."""
+        """Account, instrument and leg."""
+        leg = self.position_id or self.position_side
+        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
+
+    @property
+    def limit_key(self) -> str:
+        """Account and instrument: the key of the limits."""
         return f"{self.account}/{self.symbol}"
 
     def __repr__(self) -> str:
@@ -359,6 +609,53 @@ class Limit(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
     def __repr__(self) -> str:
         return f"<Limit {self.account} {self.symbol} position {self.position_max} order {self.order_qty_max}>"
+
+
+class Protection(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """The rule that a position must have working stop orders of its whole size. Without the record there is no rule."""
+
+    account: str
+    symbol: str
+    is_required: bool = True
+    position_side: PositionSide | None = None
+    position_id: str = ""
+
+    @property
+    def key(self) -> str:
+        """Account, instrument and leg: the key of the position."""
+        leg = self.position_id or self.position_side
+        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
+
+    def __repr__(self) -> str:
+        return f"<Protection {self.key} {'required' if self.is_required else 'not required'}>"
+
+
+class Intent(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """What a strategy means to trade: a quantity in lots, for a day or until it is done, across restarts and reprices.
+
+    Orders name it in `Order.intent_id`. While `is_working`, its orders claim the whole quantity: what they have filled
+    and what they may still fill. An intent that is not working any more may have traded less, never more.
+    """
+
+    durable: ClassVar[bool] = True
+
+    intent_id: str
+    strategy: str
+    symbol: str
+    side: Side
+    target_qty: int
+    account: str = ""
+    trade_date: str = ""
+    is_working: bool = True
+
+    @property
+    def key(self) -> str:
+        """The intent's id."""
+        return self.intent_id
+
+    def __repr__(self) -> str:
+        state = "working" if self.is_working else "ended"
+        return f"<Intent {self.intent_id} {self.side.name} {self.target_qty} {self.symbol} {state}>"
 
 
 class ParentOrder(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -438,6 +735,27 @@ class Reconciliation(Record, frozen=True, kw_only=True, gc=False, omit_defaults=
         return f"<Reconciliation {self.link} epoch {self.epoch} {'DONE' if self.is_complete else 'PENDING'}>"
 
 
+class ReconciliationEffort(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """How long a link was up without a complete reconciliation, in ns, and how often it was tried since the last one.
+
+    The guard records it about a link when the link or its reconciliation changes.
+    """
+
+    per_connection: ClassVar[bool] = True
+
+    link: str
+    attempts: int
+    unreconciled_ns: int
+
+    @property
+    def key(self) -> str:
+        """The link's name."""
+        return self.link
+
+    def __repr__(self) -> str:
+        return f"<ReconciliationEffort {self.link} attempts {self.attempts} for {self.unreconciled_ns} ns>"
+
+
 class TradingSession(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The trading session that a system believes it is in."""
 
@@ -475,16 +793,23 @@ class Book(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 __all__ = [
     "Balance",
     "Book",
+    "CashMovement",
     "Execution",
     "Exposure",
+    "Intent",
     "Limit",
     "Link",
     "LinkState",
+    "Margin",
     "MsgType",
     "Order",
     "ParentOrder",
     "Position",
+    "PositionAdjustment",
+    "Protection",
+    "RealizedPnl",
     "Reconciliation",
+    "ReconciliationEffort",
     "Record",
     "TradingSession",
 ]
