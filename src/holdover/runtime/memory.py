@@ -76,6 +76,8 @@ class MonitorMemory(msgspec.Struct, kw_only=True):
         "alternatives": "recomputed from the records",
         "is_restoring": "false between two calls",
         "restored_orders": "a recovery that the process did not complete begins again in the next one",
+        "restored_parents": "a recovery that the process did not complete begins again in the next one",
+        "archived": "a recovery that the process did not complete begins again in the next one",
         "restored_positions": "a recovery that the process did not complete begins again in the next one",
     }
 
