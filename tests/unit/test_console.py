@@ -95,7 +95,7 @@ def test_now_says_what_is_frozen_and_why(bench: ConsoleBench) -> None:
     ):
         assert text in page_text
     assert "Nobody has acknowledged" in page_text
-    assert "2 freezes in force" in page_text
+    assert re.search(r"1 freezes? in force", page_text)
 
 
 def test_the_card_has_all_that_an_operator_needs(bench: ConsoleBench) -> None:

@@ -461,6 +461,7 @@ class Monitor(Stateful[MonitorState]):
         self.efforts.by_link.clear()
         self.efforts.by_link.update(memory.efforts)
         self.exercised = frozenset(memory.exercised)
+        self.compiler.tally[:] = [0] * len(self.compiler.tally)
         self.comparison.uncompared = restore_marks(memory.uncompared, self)
         self.trade_date = memory.trade_date
         self.mutations, self.breaches, self.now_ns = memory.mutations, memory.breaches, memory.now_ns
