@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from holdover.desk import DeskConfig, Strategy
 from holdover.harness import Fill, PartialFill, Session, first
 from holdover.harness.condition import Condition
@@ -88,6 +90,13 @@ def is_acknowledged_day_order(subsystem: str, record: Record) -> bool:
         and is_acknowledged_order(subsystem, record)
         and record.time_in_force == TimeInForce.DAY
     )
+
+
+def is_part_of_a_sale(subsystem: str, record: Record) -> bool:
+    """Whether a record is an order to sell that has filled in part."""
+    if subsystem != "orders" or not isinstance(record, Order):
+        return False
+    return record.ord_status == OrdStatus.PARTIALLY_FILLED and record.side != Side.BUY
 
 
 def mutation_condition(matches: Callable[[str, Record], bool], count: int = 1) -> Condition:
@@ -560,3 +569,146 @@ def the_answer_to_a_replace_is_lost(session: Session) -> None:
     run_minutes(session, 1)
     session.reconnect()
     run_minutes(session, 1)
+
+
+# -- terms and rates ----------------------------------------------------------------------------------------------
+
+
+@register_story("old-price-after-replace")
+def a_replace_after_a_restart(session: Session) -> None:
+    """An order is at work when the desk is restarted; then it is replaced."""
+    session.begin()
+    session.run(0.1)
+    session.run(until=mutation_condition(is_acknowledged_order))
+    session.restart("kill")
+    run_minutes(session, 45)
+
+
+@register_story("restored-fill-booked-as-buy")
+def a_sale_after_a_restart(session: Session) -> None:
+    """An order to sell is at work when the desk is restarted, and fills in part afterwards."""
+    session.begin()
+    session.run(0.1)
+    assert session.run(until=mutation_condition(is_part_of_a_sale))
+    session.restart("kill")
+    run_minutes(session, 60)
+
+
+@register_story("queried-price-scaled-twice")
+def a_fill_learnt_by_a_query(session: Session) -> None:
+    """An order fills while the link is cut, and the venue does not replay."""
+    session.begin()
+    session.run(0.2)
+    session.disconnect(recovery="drop")
+    run_until_venue_fill(session)
+    session.reconnect()
+    run_minutes(session, 1)
+
+
+@register_story("link-lost-in-status")
+def an_order_at_work_over_a_cut(session: Session) -> None:
+    """An order is at work when the link is cut and comes up again."""
+    session.begin()
+    session.run(0.1)
+    session.run(until=mutation_condition(is_acknowledged_order))
+    session.disconnect()
+    run_minutes(session, 0.1)
+    session.reconnect()
+    run_minutes(session, 1)
+
+
+@register_story("time-in-force-not-restored", "link-not-restored")
+def a_carried_order_and_a_restart(session: Session) -> None:
+    """A GTC order is at work when the desk is restarted."""
+    session.begin()
+    session.run(0.1)
+    assert session.run(until=mutation_condition(lambda s, r: is_acknowledged_order(s, r) and r.is_carried))  # type: ignore[attr-defined]
+    session.restart("kill")
+    run_minutes(session, 1)
+
+
+@register_story("stranger-taken-for-own")
+def a_stranger_learnt_by_a_query(session: Session) -> None:
+    """Somebody trades by hand while the link is cut, and the venue does not replay."""
+    session.begin()
+    session.run(0.1)
+    session.disconnect(recovery="drop")
+    session.venue.manual_trade("A1", "ACME", Side.BUY, 7, 10_000)
+    run_minutes(session, 1)
+    session.reconnect()
+    run_minutes(session, 1)
+
+
+@register_story("hand-trade-joins-parent")
+def a_trade_against_the_parent_while_cut_off(session: Session) -> None:
+    """Somebody trades by hand, on each side, while the link is cut, and the venue does not replay."""
+    session.begin()
+    session.run(0.1)
+    session.disconnect(recovery="drop")
+    for side in (Side.BUY, Side.SELL):
+        session.venue.manual_trade("A1", "ACME", side, 7, 10_000)
+    run_minutes(session, 1)
+    session.reconnect()
+    run_minutes(session, 1)
+
+
+SIX_SLICES = msgspec.structs.replace(
+    ALL_AT_WORK,
+    strategies=[
+        msgspec.structs.replace(ALL_AT_WORK.strategies[0], order_qty=600, day_qty=600),
+        msgspec.structs.replace(ALL_AT_WORK.strategies[1], account="A1"),
+    ],
+)
+"""A parent of six slices that stand far below the market, and one that trades in the same account."""
+
+
+@register_story("chases-its-own-quote", settings={"desk": SIX_SLICES})
+def a_replace_after_a_cut(session: Session) -> None:
+    """A cut, a reconnect, a replace."""
+    session.begin()
+    session.run(0.1)
+    session.disconnect()
+    run_minutes(session, 1)
+    session.reconnect()
+    assert session.run(until=mutation_condition(matches_request("ORDER_CANCEL_REPLACE_REQUEST")))
+    run_minutes(session, 0.05)
+
+
+@register_story("refusal-repeated-at-once")
+def replaces_refused_after_a_cut(session: Session) -> None:
+    """After a cut and a reconnect the venue refuses what it is asked for."""
+    session.begin()
+    session.run(0.1)
+    session.disconnect()
+    run_minutes(session, 1)
+    session.reconnect()
+    assert session.run(until=mutation_condition(matches_request("ORDER_CANCEL_REPLACE_REQUEST")))
+    session.venue.refuse_count = 150
+    run_minutes(session, 5)
+
+
+@register_story("rejection-retried-at-once")
+def orders_refused_after_a_cut(session: Session) -> None:
+    """After a cut and a reconnect the venue refuses what it is asked for."""
+    session.begin()
+    session.run(0.1)
+    session.disconnect()
+    run_minutes(session, 1)
+    session.reconnect()
+    assert session.run(until=mutation_condition(is_new_order_request))
+    session.venue.refuse_count = 150
+    run_minutes(session, 5)
+
+
+@register_story("logs-on-until-listed")
+def an_order_that_is_not_listed(session: Session) -> None:
+    """Killed; the venue cancels an order meanwhile, and does not replay."""
+    session.begin()
+    session.run(0.2)
+    assert session.run(until=first(Fill), kill=True)
+    session.run_without_subject(1)
+    live = next(order for order in session.venue.orders.values() if order.is_open)
+    session.venue.cancel_order(live.cl_ord_id)
+    session.link.recovery = "drop"
+    session.restart("kill")
+    run_minutes(session, 4)

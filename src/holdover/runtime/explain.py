@@ -144,7 +144,7 @@ class _PredicateReader:
         node = self._resolve(node)
         if isinstance(node, ast.BoolOp):
             if isinstance(node.op, ast.Or):
-                return ", and ".join(self.reason_of(part) for part in node.values)
+                return ", and ".join(self.reason_of(part) for part in self._alternatives(node.values))
             return next((self.reason_of(part) for part in node.values if not self.value(part)), _UNEXPLAINED)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return self._statement(node.operand)
@@ -153,6 +153,20 @@ class _PredicateReader:
         if isinstance(node, ast.Constant):
             return _UNEXPLAINED
         return self._statement(node)
+
+    def _alternatives(self, parts: list[ast.expr]) -> list[ast.expr]:
+        """Return the parts of an `or` that compare two values; all parts when none does.
+
+        The others say where the comparison does not apply, which is no reason.
+        """
+        compared = [
+            part
+            for part in map(self._resolve, parts)
+            if isinstance(part, ast.Compare)
+            and not isinstance(part.ops[0], ast.Is | ast.IsNot | ast.In | ast.NotIn)
+            and not any(self._is_literal(side) for side in (part.left, *part.comparators))
+        ]
+        return compared or parts
 
     def _resolve(self, node: ast.expr) -> ast.expr:
         """Follow a conditional expression and an assigned name to the expression that decided."""
@@ -280,6 +294,8 @@ class _PredicateReader:
         read = self.reads.get(name)
         if read is None:
             return f"the {field_words(name.lower())}"
+        if read.recent is not None:
+            return f"the number of {kind_words(read.recent.kind)}s within {read.recent.within}"
         if read.total is not None:
             total = read.total.sum
             location = f" {_describe_place(total.subsystem)}" if total.subsystem == "venue" else ""
