@@ -58,12 +58,14 @@ from holdover.model.record import (
     ReconciliationEffort,
     Record,
     TradingSession,
+    position_key,
 )
 from holdover.model.scope import KINDS, SYSTEM, enclosing_scopes, scope_of
 from holdover.model.self_check import ClockReading, FreezeSet, Recompute, Recovery, Repetition, Restored
 
 __all__ = [
     "ImpossibleStateError",
+    "position_key",
     "status_from_quantities",
     "CASH_UNIT",
     "KINDS",
