@@ -61,9 +61,12 @@ from holdover.model.record import (
     position_key,
 )
 from holdover.model.scope import KINDS, SYSTEM, enclosing_scopes, scope_of
-from holdover.model.self_check import ClockReading, FreezeSet, Recompute, Recovery, Repetition, Restored
+from holdover.model.self_check import ClockReading, FreezeSet, Recompute, Recovery, Repetition, Restored, RestoredOrders
+from holdover.model.subsystem import SUBSYSTEM_KINDS, SUBSYSTEMS
 
 __all__ = [
+    "SUBSYSTEMS",
+    "SUBSYSTEM_KINDS",
     "ImpossibleStateError",
     "position_key",
     "status_from_quantities",
@@ -120,6 +123,7 @@ __all__ = [
     "Record",
     "Request",
     "Restored",
+    "RestoredOrders",
     "SecurityStatus",
     "Side",
     "TimeInForce",

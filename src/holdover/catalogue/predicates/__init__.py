@@ -8,7 +8,9 @@ from holdover.catalogue.predicates import (
     lifecycle,
     link,
     quantity,
+    rates,
     reconciliation,
+    terms,
     timing,
 )
 
@@ -20,6 +22,8 @@ __all__ = [
     "lifecycle",
     "link",
     "quantity",
+    "rates",
     "reconciliation",
+    "terms",
     "timing",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from holdover.catalogue.predicate import predicate
-from holdover.catalogue.reads import Before, Sum
+from holdover.catalogue.reads import Adopted, Before, Sum
 from holdover.model import (
     Balance,
     ExecRestatementReason,
@@ -65,43 +65,58 @@ def cumulative_never_falls(order: Order, before: Before[Order]) -> bool | None:
 
 @predicate("cumulative-equals-executions")
 def cumulative_equals_executions(
-    order: Annotated[Order, "orders"], executed: Annotated[int, EXECUTED.total_at("root_cl_ord_id")]
+    order: Annotated[Order, "orders"], executed: Annotated[int, EXECUTED.total_at("root_cl_ord_id")], adopted: Adopted
 ) -> bool | None:
-    """The system cannot know a foreign order's executions from before its adoption."""
+    """The system cannot know a foreign order's executions from before its adoption.
+
+    Nor can the guard know those of an order that a system without a store of executions brought back.
+    """
     if order.foreign:
         return None
+    if adopted is not None and not adopted.knows_executions:
+        return order.cum_qty >= executed
     return order.cum_qty == executed
 
 
-@predicate("notional-matches-executions")
+@predicate("notional-matches-executions", needs=("notional", "orders.Execution.notional_delta"))
 def notional_matches_executions(
-    order: Annotated[Order, "orders"], executed: Annotated[int, NOTIONAL.total_at("root_cl_ord_id")]
+    order: Annotated[Order, "orders"], executed: Annotated[int, NOTIONAL.total_at("root_cl_ord_id")], adopted: Adopted
 ) -> bool | None:
     """AvgPx (6) derives from the notional, so it agrees as well."""
-    if order.foreign:
+    if order.foreign or (adopted is not None and not adopted.knows_executions):
         return None
     return order.notional == executed
 
 
-@predicate("position-equals-carried-plus-fills")
+@predicate("position-equals-carried-plus-fills", needs=("trade_date",))
 def position_equals_carried_plus_fills(
-    position: Annotated[Position, "positions"], filled: Annotated[int, TRADED.total_at("day_key", touches="book_key")]
-) -> bool:
-    """The fills are those booked on the position's own trade date."""
+    position: Annotated[Position, "positions"],
+    filled: Annotated[int, TRADED.total_at("day_key", touches="book_key")],
+    adopted: Adopted,
+) -> bool | None:
+    """The fills are those booked on the position's own trade date. On the day of its adoption not all are known."""
+    if adopted is not None and adopted.trade_date == position.trade_date and not adopted.knows_executions:
+        return None
     return position.net_qty == position.carried_qty + filled
 
 
-@predicate("cash-equals-carried-plus-flows")
+@predicate("cash-equals-carried-plus-flows", needs=("trade_date", "orders.Execution.cash_delta"))
 def cash_equals_carried_plus_flows(
-    balance: Annotated[Balance, "ledger"],
-    flows: Annotated[int, CASH.total_at("cash_key", touches="balance_key")],
-    fees: Annotated[int, FEES.total_at("cash_key", touches="balance_key")],
+    balance: Annotated[Balance, "ledger"], flows: Annotated[int, CASH.total_at("cash_key", touches="balance_key")]
+) -> bool:
+    """Cash moves by trades, their fees and transfers."""
+    return balance.cash == balance.carried_cash + flows - balance.fees + balance.transfers
+
+
+@predicate("cash-equals-carried-plus-flows", needs=("fees", "orders.Execution.fee"))
+def fees_equal_executions(
+    balance: Annotated[Balance, "ledger"], fees: Annotated[int, FEES.total_at("cash_key", touches="balance_key")]
 ) -> bool:
     """Fees are those that the executions charged; a balance lists any other fee under its transfers."""
-    return balance.fees == fees and balance.cash == balance.carried_cash + flows - balance.fees + balance.transfers
+    return balance.fees == fees
 
 
-@predicate("carried-in-equals-carried-out")
+@predicate("carried-in-equals-carried-out", needs=("trade_date",))
 def position_carried_in(position: Annotated[Position, "positions"], before: Before[Position]) -> bool | None:
     """A split restates the position; the reference-data invariant covers that."""
     if before is None or position.reference_version != before.reference_version:
@@ -111,7 +126,7 @@ def position_carried_in(position: Annotated[Position, "positions"], before: Befo
     return position.carried_qty == before.net_qty
 
 
-@predicate("carried-in-equals-carried-out")
+@predicate("carried-in-equals-carried-out", needs=("trade_date",))
 def balance_carried_in(balance: Annotated[Balance, "ledger"], before: Before[Balance]) -> bool | None:
     """The same rule for cash."""
     if before is None:
