@@ -121,7 +121,7 @@ class Orders:
 
     def contingent_orders(self, book_key: str) -> list[Order]:
         """Return the orders in memory, open and closed, that belong to a list of contingent orders in this book."""
-        return [self._orders[key] for key in self._contingent_keys.get(book_key, ())]
+        return [self._orders[key] for key in self._contingent_keys.get(book_key, ()) if key in self._orders]
 
     def reserved_change(self, before: Order | None, after: Order) -> int:
         """Return by how much a change of an order changes the quantity that closing orders can take together.

@@ -27,10 +27,8 @@ def intent_not_shrunk(
     intent: Intent,
     claimed: Annotated[int, INTENT_CLAIMED.total_at("intent_id")],
     parent: Annotated[ParentOrder | None, Via("orders", by="intent_id", required=False)],
-) -> bool | None:
+) -> bool:
     """A parent order of the same id holds what is not sent yet; without one, the orders claim the whole target."""
     if not intent.is_working:
-        return None
-    if parent is not None:
-        return parent.order_qty == intent.target_qty
-    return claimed >= intent.target_qty
+        return True
+    return parent.order_qty == intent.target_qty if parent is not None else claimed >= intent.target_qty
