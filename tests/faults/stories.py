@@ -477,7 +477,9 @@ def a_disabled_book_and_a_restart(session: Session) -> None:
 # -- order state over disconnects ---------------------------------------------------------------------------------
 
 
-@register_story("resent-fill-booked-again")
+@register_story(
+    "resent-fill-booked-again", settings={"strategies": ["accumulate.ACME", "distribute.ACME", "short.ACME"]}
+)
 def a_fill_and_two_cuts(session: Session) -> None:
     """Something has filled; the link is cut, comes up, and is cut once more before anything else has happened."""
     session.begin()

@@ -113,9 +113,9 @@ class Brackets:
         exits = [order for order in self._orders.closing_orders(strategy.book_key) if order.side == side]
         uncovered = abs(net_qty) - sum(abs(order.protecting_qty) for order in exits)
         price = near_touch(side, self._market.top(strategy.symbol))
-        if uncovered <= 0 or price is None:
+        if uncovered <= 0:
             return
-        if self._is_recently_refused(orders):
+        if price is None or self._is_recently_refused(orders):
             self.unfinished.add(strategy.book_key)
             return
         entry_side = Side.BUY if side == Side.SELL else Side.SELL

@@ -363,6 +363,8 @@ class Desk:
     # -- one part tells the others ------------------------------------------------------------------------------
 
     def _on_order_change(self, before: Order | None, after: Order) -> None:
+        if before is not None and after.closing_qty and after.reference_version != before.reference_version:
+            self._restate_closed_position(before, after)
         self.risk.apply_order_change(before, after)
         self.positions.reserve(after, self.orders.reserved_change(before, after), self.trade_date)
         self.parents.apply_order_change(before, after)
@@ -391,10 +393,20 @@ class Desk:
                 self.orders.withdraw(order, "not sent")
 
     def _on_restatement(self, report: PositionReport) -> None:
-        position = self.positions.get(report.key)
-        if position is not None and position.reference_version != report.reference_version:
-            self.positions.restate(report.key, report.net_qty, report.reference_version)
-            self.risk.restate(replace(position, net_qty=report.net_qty))
+        self._restate_position(report.key, report.net_qty, report.reference_version)
+
+    def _restate_closed_position(self, before: Order, after: Order) -> None:
+        """Restate the position under a closing order in the lots of a split, before the venue reports the position."""
+        position = self.positions.get(after.book_key)
+        lots, old_lots = after.order_qty * (position.net_qty if position is not None else 0), before.order_qty
+        if old_lots and not lots % old_lots:
+            self._restate_position(after.book_key, lots // old_lots, after.reference_version)
+
+    def _restate_position(self, key: str, net_qty: int, reference_version: str) -> None:
+        position = self.positions.get(key)
+        if position is not None and position.reference_version != reference_version:
+            self.positions.restate(key, net_qty, reference_version)
+            self.risk.restate(replace(position, net_qty=net_qty))
 
     def _on_reconciled(self) -> None:
         self.store.set("known_ns", str(self.orders.latest_ns))

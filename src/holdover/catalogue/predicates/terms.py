@@ -59,10 +59,11 @@ def order_matches_request(
         return None  # the venue's way of replacing keeps the ClOrdID, or the venue restates
     if is_answer and replace_requests and request.msg_type == MsgType.NEW_ORDER_SINGLE:
         return order.symbol == request.symbol and order.side == request.side
+    is_reduced = order.contingency_type is not None  # the fill of another order of its list reduces it
     return (
         order.symbol == request.symbol
         and order.side == request.side
-        and order.order_qty == request.order_qty
+        and (order.order_qty == request.order_qty or (is_reduced and order.order_qty < request.order_qty))
         and (order.price == request.price or request.price is None)
         and order.time_in_force == request.time_in_force
         and (order.stop_px == request.stop_px or order.exec_type in _RESTATES)
@@ -91,11 +92,15 @@ def execution_within_limit(
     order: Annotated[Order | None, Via("orders", by="root_cl_ord_id")],
     request: Annotated[Request | None, Via("gateway", by="request_key", required=False)],
 ) -> bool | None:
-    """A fill that was on its way when the order was replaced is judged by the version that it names."""
+    """A fill that was on its way when the order was replaced is judged by the version that it names.
+
+    The present version is judged by the order, whose price a split has restated.
+    """
     if execution.exec_type != ExecType.TRADE or order is None:
         return None
-    price = request.price if request is not None else order.price
-    is_version_known = request is not None or not order.orig_cl_ord_id
+    is_present = execution.cl_ord_id == order.cl_ord_id
+    price = order.price if is_present or request is None else request.price
+    is_version_known = is_present or request is not None or not order.orig_cl_ord_id
     if price is None or not is_version_known or execution.last_px == 0:
         return None
     return execution.last_px <= price if execution.side == Side.BUY else execution.last_px >= price

@@ -194,6 +194,7 @@ def _claims_foreign_orders(self: Orders, order: Order) -> Order:
 def _open_orders_only(self: Orders, since_date: str) -> list[Record]:
     records = Orders.load(self, since_date)
     self._orders = {order.key: order for order in self.open_orders()}
+    self._roots = {cl_ord_id: root for cl_ord_id, root in self._roots.items() if root in self._orders}
     return [record for record in records if not isinstance(record, Order) or record.key in self._orders]
 
 
