@@ -107,11 +107,15 @@ class Brackets:
                 self._send_pair(strategy, entry.side, entry.order_qty, entry.list_id, entry.price)
 
     def _protect(self, strategy: Strategy, orders: list[Order]) -> None:
-        """Send a stop for the part of the position that no working stop covers, with a take-profit if none works."""
+        """Send a stop for the part of the position that no working stop covers.
+
+        It joins a take-profit that has lost its stop; without one it gets a take-profit of its own.
+        """
         net_qty = self.net_qty(strategy.book_key)
         side = Side.SELL if net_qty > 0 else Side.BUY
         exits = [order for order in self._orders.closing_orders(strategy.book_key) if order.side == side]
-        uncovered = abs(net_qty) - sum(abs(order.protecting_qty) for order in exits)
+        stopped = stop_qty_by_list(exits)
+        uncovered = abs(net_qty) - sum(stopped.values())
         price = near_touch(side, self._market.top(strategy.symbol))
         if uncovered <= 0:
             return
@@ -119,9 +123,9 @@ class Brackets:
             self.unfinished.add(strategy.book_key)
             return
         entry_side = Side.BUY if side == Side.SELL else Side.SELL
-        targets = [order for order in exits if order.ord_type == OrdType.LIMIT and order.list_id]
-        if targets:
-            list_id = targets[0].list_id
+        lists = [order.list_id for order in exits if order.list_id not in stopped]
+        if lists:
+            list_id = lists[0]
             filled_qty = sum(order.alternatives_filled_qty for order in orders if order.list_id == list_id)
             self._send_stop(strategy, entry_side, uncovered + filled_qty, list_id, price)
         else:
@@ -207,6 +211,15 @@ class Brackets:
         net_qty = self.net_qty(book_key)
         entering_qty = sum(order.triggering_qty for order in self._orders.contingent_orders(book_key))
         return max(abs(net_qty), abs(net_qty + entering_qty))
+
+
+def stop_qty_by_list(exits: Iterable[Order]) -> dict[str, int]:
+    """Return what the working stops among closing orders cover, by list: of one list, the largest."""
+    stopped: dict[str, int] = {}
+    for order in exits:
+        if order.protecting_qty:
+            stopped[order.list_id] = max(stopped.get(order.list_id, 0), abs(order.protecting_qty))
+    return stopped
 
 
 def closing_qty_together(orders: Iterable[Order]) -> int:
