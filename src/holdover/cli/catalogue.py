@@ -81,6 +81,9 @@ def add_parser(verbs: argparse._SubParsersAction[Any]) -> None:
         exits,
         run=run_requirements,
     )
+    commands.choices["requirements"].add_argument(
+        "--markdown", action="store_true", help="print a Markdown table, as in docs/records.md"
+    )
     for subparser in commands.choices.values():
         add_catalogue_option(subparser)
         add_json_option(subparser)
@@ -167,9 +170,7 @@ def run_active(arguments: argparse.Namespace) -> int:
         for line in reach_lines(reaches):
             print(line)
         if not monitor.mutations:
-            print(
-                f"{config.directory}: the guard has saved no memory yet: record something, then save_memory() or close()"
-            )
+            print(f"{config.directory}: no memory is saved there; record something, then call guard.save_memory()")
     return 0 if monitor.mutations else 3
 
 
@@ -202,6 +203,11 @@ def run_requirements(arguments: argparse.Namespace) -> int:
     requirements = list_requirements(Catalogue.load(*arguments.catalogue))
     if arguments.json:
         print(json.dumps(msgspec.to_builtins(requirements), indent=2))
+        return 0
+    if arguments.markdown:
+        print("| record or field | invariants that need it |\n|---|---|")
+        for requirement in requirements:
+            print(f"| `{requirement.name}` | {', '.join(f'`{name}`' for name in requirement.invariants)} |")
         return 0
     width = min(shutil.get_terminal_size((96, 24)).columns, _WIDTH_MAX)
     for requirement in requirements:
