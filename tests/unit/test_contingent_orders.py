@@ -468,7 +468,7 @@ def test_each_leg_is_a_position_of_its_own() -> None:
     assert [report.position_side for report in fills] == [PositionSide.LONG, PositionSide.SHORT]
 
 
-# -- laws ---------------------------------------------------------------------------------------------------------------
+# -- laws -----------------------------------------------------------------------------------------------------------
 
 STEPS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2), st.integers(1, 100)), max_size=25)
 KINDS = st.sampled_from([OCO, ABSOLUTE, PROPORTIONAL])

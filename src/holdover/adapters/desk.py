@@ -157,8 +157,8 @@ def config_for(plan: Plan) -> DeskConfig:
 
     `accumulate` buys a multi-day parent in GTC slices by time. `distribute` sells from that position by
     participation. `short` always has a GTC order in an account of its own, large enough to be carried overnight
-    partly filled. `bracket` holds a few lots at a time on the long leg of a third account, with a take-profit and a stop
-    that are carried overnight.
+    partly filled. `bracket` holds a few lots at a time on the long leg of a third account, with a take-profit and a
+    stop that are carried overnight.
     """
     strategies: list[Strategy] = []
     for instrument in plan.instruments():

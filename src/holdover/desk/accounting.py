@@ -8,7 +8,17 @@ from msgspec.structs import replace
 
 from holdover.desk.config import DeskConfig
 from holdover.desk.store import Store
-from holdover.model import Balance, Execution, Exposure, ImpossibleStateError, Limit, Order, Position, Record, position_key
+from holdover.model import (
+    Balance,
+    Execution,
+    Exposure,
+    ImpossibleStateError,
+    Limit,
+    Order,
+    Position,
+    Record,
+    position_key,
+)
 from holdover.runtime import Guard
 
 

@@ -4,8 +4,8 @@ The entry is the primary order of a list (OTO), the exits are its alternatives (
 has acknowledged the entry, so that they never work before it, and they are GTC: the venue carries them overnight. What
 they have to cover follows from the store alone, so a restart continues where a kill has stopped.
 
-After each change of a bracketed position the desk reviews it. A part without a working stop, for example after a bust or
-a cancel by the venue, gets one as soon as the book accepts orders; closing orders beyond the position are cancelled.
+After each change of a bracketed position the desk reviews it. A part without a working stop, for example after a bust
+or a cancel by the venue, gets one as soon as the book accepts orders; closing orders beyond the position are cancelled.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from holdover.desk.parents import Parents, near_touch
 from holdover.desk.ports import Clock, Market
 from holdover.model import (
     ContingencyType,
+    ImpossibleStateError,
     MsgType,
     Order,
     OrdType,
@@ -81,7 +82,9 @@ class Brackets:
 
     def review(self, book_key: str) -> None:
         """Send the exits that are missing for a position, and cancel the closing orders that exceed it."""
-        strategy = self._strategies[book_key]
+        strategy = self._strategies.get(book_key)
+        if strategy is None:
+            raise ImpossibleStateError(f"position {book_key} is not bracketed; {', '.join(self._strategies)} are")
         orders = self._orders.contingent_orders(book_key)
         self.unfinished.discard(book_key)
         if self.is_ready() and self._parents.may_trade(strategy.symbol, self._market.top(strategy.symbol)):
@@ -161,6 +164,8 @@ class Brackets:
         self, strategy: Strategy, entry_side: Side, quantity: int, list_id: str, ord_type: OrdType, price: int
     ) -> str:
         """Send one exit if guard and limits allow it; return its list, or "" when it is not sent."""
+        if quantity <= 0 or price <= 0:
+            raise ImpossibleStateError(f"an exit of {quantity} lots at {price} ticks for {strategy.name}")
         self._parents.reset_tick()
         cl_ord_id = self._parents.new_id(strategy.name)
         side = Side.SELL if entry_side == Side.BUY else Side.BUY
@@ -233,4 +238,3 @@ def closing_qty_together(orders: Iterable[Order]) -> int:
         else:
             alone_qty += order.closing_uncancelled_qty
     return alone_qty + sum(claimed.values()) - sum(filled.values())
-

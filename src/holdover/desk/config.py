@@ -65,6 +65,8 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(
                 f"strategy {self.name}: algorithm is {self.algorithm!r}, should be {', '.join(ALGORITHMS)}"
             )
+        if self.algorithm == "bracket" and self.position_effect == PositionEffect.CLOSE:
+            raise ValueError(f"strategy {self.name}: a bracket opens a position, position_effect should not be close")
         for field in ("take_profit", "stop_loss") if self.algorithm == "bracket" else ():
             if getattr(self, field) <= 0:
                 raise ValueError(f"strategy {self.name}: {field} is {getattr(self, field)}, should be above 0")
@@ -109,6 +111,9 @@ class DeskConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"desk: two strategies have the same name: {', '.join(names)}")
         if any("/" in strategy.account or "~" in strategy.name for strategy in self.strategies):
             raise ValueError(f"desk: an account contains '/' or a strategy's name '~', which separate keys: {names}")
+        bracketed = [strategy.book_key for strategy in self.strategies if strategy.algorithm == "bracket"]
+        if len(set(bracketed)) < len(bracketed):
+            raise ValueError(f"desk: two bracket strategies trade the same position: {', '.join(bracketed)}")
         symbols = [instrument.symbol for instrument in self.instruments]
         if len(set(symbols)) < len(symbols):
             raise ValueError(f"desk: an instrument is listed twice: {', '.join(symbols)}")

@@ -128,6 +128,8 @@ class Orders:
 
         Of the orders of which only one can fill whole, only the largest counts.
         """
+        if before is not None and before.key != after.key:
+            raise ImpossibleStateError(f"{after!r} is no change of {before!r}")
         quantity_before, quantity = before.closing_qty if before else 0, after.closing_qty
         if not after.alternatives_key:
             return quantity - quantity_before

@@ -103,6 +103,8 @@ class Parents:
 
     def build_intent(self, parent: ParentOrder) -> Intent:
         """Return the intent of a new parent order: its whole quantity, over all sessions."""
+        if parent.order_qty <= 0:
+            raise ImpossibleStateError(f"{parent!r} means to trade {parent.order_qty} lots, should be above 0")
         return Intent(
             intent_id=parent.key,
             strategy=parent.strategy,

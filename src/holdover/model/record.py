@@ -689,9 +689,10 @@ class Protection(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True
 class Intent(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What a strategy means to trade: a quantity in lots, for a day or until it is done, across restarts and reprices.
 
-    A system records it in `orders` or in a subsystem of its own. Orders name it in `Order.intent_id`. A multi-day parent
-    order may be an intent of the same id, with the parent's whole quantity. While `is_working`, its orders claim the whole quantity: what they have filled
-    and what they may still fill. An intent that is not working any more may have traded less, never more.
+    A system records it in `orders` or in a subsystem of its own. Orders name it in `Order.intent_id`. While
+    `is_working`, its orders claim the whole quantity: what they have filled and what they may still fill; or a
+    `ParentOrder` of the same id has this quantity. An intent that is not working any more may have traded less, never
+    more.
     """
 
     durable: ClassVar[bool] = True

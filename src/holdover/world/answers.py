@@ -92,7 +92,7 @@ def executions_since(venue: Venue, query: Query) -> list[Inbound]:
 
 
 def positions(venue: Venue, query: Query) -> list[Inbound]:
-    """Return the position of the account in each instrument and leg, or one report without a symbol when there is none."""
+    """Return the account's position in each instrument and leg; one report without a symbol when there is none."""
     account_positions = [position for position in venue.positions.values() if position.account == query.account]
     if not account_positions:
         return [

@@ -418,6 +418,8 @@ class TopOfBook(Stateful[TopOfBookState]):
         symbol = self.instrument.symbol
         if any(order.side != Side.BUY for order in self.buys) or any(order.side == Side.BUY for order in self.sells):
             raise StateError(f"the book of {symbol} holds an order on the wrong side")
+        if any(not order.fillable_qty for order in (*self.buys, *self.sells, *self.stops)):
+            raise StateError(f"the book of {symbol} holds an order of which nothing can fill")
         if any(order.is_triggered for order in self.stops):
             raise StateError(f"the book of {symbol} holds a stop order that was triggered, among those that wait")
         roots = [order.root_cl_ord_id for order in (*self.buys, *self.sells, *self.stops)]

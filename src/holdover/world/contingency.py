@@ -1,4 +1,4 @@
-"""Contingent orders at the venue: what a fill, an end, a bust or a replace of an order changes in the others of its list.
+"""Contingent orders at the venue: what a fill, end, bust or replace of an order changes in the others of its list.
 
 The orders of one list share ListID (66), or ClOrdLinkID (583) without one, within an account. Each order states its
 ContingencyType (1385). Where FIX 5.0 SP2 leaves the choice to the venue, this one chooses:
@@ -15,8 +15,8 @@ ContingencyType (1385). Where FIX 5.0 SP2 leaves the choice to the venue, this o
 A bracket is a primary order with two alternatives as secondary orders. An order of which nothing remains is cancelled;
 a changed quantity is reported as Restated, with ExecRestatementReason 5 (partial decline of OrderQty) when it falls.
 Cancel, expiry and rejection of one alternative leave the others as they are, and a cancelled order stays cancelled. A
-replace keeps the list, and never raises the quantity of an order whose alternatives have filled. An order whose list has
-no primary order at the venue works at once.
+replace keeps the list, and never raises the quantity of an order whose alternatives have filled. An order whose list
+has no primary order at the venue works at once.
 
 Everything follows from the fields of the orders, so the links survive a restart of the venue. This class has no state.
 """
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from holdover.model import ContingencyType, ExecRestatementReason, ExecType, OrdStatus
+from holdover.model import ContingencyType, ExecRestatementReason, ExecType, ImpossibleStateError, OrdStatus
 from holdover.world.book import TopOfBook, WorkingOrder
 from holdover.world.order_lifecycle import OrderLifecycle
 
@@ -50,6 +50,8 @@ class Contingencies:
 
     def replace_qty(self, order: WorkingOrder, order_qty: int) -> int:
         """Return the OrderQty that a replace gives an order, and note what the client has asked for."""
+        if not order.is_open:
+            raise ImpossibleStateError(f"order {order.cl_ord_id} is {order.ord_status.name} and cannot be replaced")
         if _filled_qty(alternatives_of(order, self.list_orders(order))):
             order_qty = max(min(order_qty, order.order_qty), order.cum_qty)
             order.requested_qty -= order.order_qty - order_qty
@@ -60,6 +62,8 @@ class Contingencies:
     def review_list(self, changed: WorkingOrder) -> None:
         """Bring the orders of a list into line after a change of one of them, which its cause lets work again."""
         members = self.list_orders(changed)
+        if not members:
+            raise ImpossibleStateError(f"order {changed.cl_ord_id} belongs to no list of the venue")
         primary = next((member for member in members if member.contingency_type == _OTO), None)
         for order in members:
             if order.is_open and order is not primary:
@@ -77,6 +81,8 @@ class Contingencies:
         is_lower, is_changed = quantity < order.order_qty, quantity != order.order_qty
         order.order_qty = quantity
         order.held_qty = _held_qty(order, primary, alternatives)
+        if not 0 <= order.held_qty <= order.leaves_qty:
+            raise ImpossibleStateError(f"{order.held_qty} of {order.leaves_qty} lots of {order.cl_ord_id} are held")
         if is_changed:
             reason = ExecRestatementReason.PARTIAL_DECLINE if is_lower else ExecRestatementReason.OTHER
             self.lifecycle.restate_quantity(order, reason)

@@ -131,6 +131,12 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
 
     def restate_quantity(self, order: WorkingOrder, reason: ExecRestatementReason) -> None:
         """Report an OrderQty that the venue has changed. The order keeps its place in the book."""
+        if not order.is_open:
+            raise ImpossibleStateError(f"order {order.cl_ord_id} is {order.ord_status.name} and cannot be restated")
+        if order.order_qty <= order.cum_qty:
+            raise ImpossibleStateError(
+                f"order {order.cl_ord_id} is restated to {order.order_qty} lots, and {order.cum_qty} are filled"
+            )
         if order.ord_status != OrdStatus.DONE_FOR_DAY:
             order.ord_status = order.status_by_quantities
         self.reports.send_change(order, ExecType.RESTATED, exec_restatement_reason=reason)

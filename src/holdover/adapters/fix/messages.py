@@ -4,8 +4,8 @@ Source: FIX 4.4 with errata 20030618, volumes 3 to 6. Quantities and prices on t
 units; a value that is not a whole number of lots or ticks is rejected, never rounded. TransactTime (60) has
 nanoseconds, as FIX 5.0 SP2 allows. User-defined fields carry what FIX has no field for, and only where needed: 9001 is
 the trade date of the execution in ExecRefID (19), 9002 the reference data version in whose units a quantity is stated,
-9010 and 9011 the side and the id of a leg in hedge mode. ContingencyType (1385) is from FIX 5.0 SP2; with ListID (66) it
-stands in the order itself, because contingent orders are sent one by one and not as NewOrderList (E).
+9010 and 9011 the side and the id of a leg in hedge mode. ContingencyType (1385) is from FIX 5.0 SP2; it and ListID (66)
+are fields of the order itself, because contingent orders are sent one by one and not as NewOrderList (E).
 """
 
 from __future__ import annotations

@@ -21,9 +21,7 @@ from holdover.model import (
 )
 
 ALTERNATIVES_FILLED = Sum(Order, "orders", of="alternatives_filled_qty", by="alternatives_key")
-ALTERNATIVES_LARGEST = Sum(
-    Order, "orders", of="order_qty", by="alternatives_key", alternatives="alternatives_key"
-)
+ALTERNATIVES_LARGEST = Sum(Order, "orders", of="order_qty", by="alternatives_key", alternatives="alternatives_key")
 ALTERNATIVES_WHOLE = Sum(Order, "orders", of="filled_alternative_count", by="alternatives_key")
 ALTERNATIVES_WORKING = Sum(Order, "orders", of="alternatives_working_qty", by="alternatives_key")
 LIST_CLOSING = Sum(Order, "orders", of="closing_uncancelled_qty", by="list_id", alternatives="alternatives_key")
