@@ -15,8 +15,20 @@ import msgspec
 from holdover.desk import DeskConfig, Strategy
 from holdover.harness import Fill, PartialFill, Session, first
 from holdover.harness.condition import Condition
-from holdover.model import Link, LinkState, Order, OrdStatus, Record, Request, Side, TimeInForce
+from holdover.model import (
+    ContingencyType,
+    Link,
+    LinkState,
+    Order,
+    OrdStatus,
+    OrdType,
+    Record,
+    Request,
+    Side,
+    TimeInForce,
+)
 from holdover.recording import bundled_store
+from holdover.world import WorkingOrder
 
 StoryFunction = Callable[[Session], None]
 MINUTE = 60_000_000_000
@@ -224,11 +236,90 @@ def a_split_over_the_night(session: Session) -> None:
     session.run(0.2)
     session.end()
     for order in session.venue.orders.values():
-        if order.is_open and order.price is not None and order.price % 2:
+        if order.is_open and ((order.price or 0) % 2 or (order.stop_px or 0) % 2):
             session.venue.cancel_order(order.cl_ord_id)
     session.overnight({"ACME": (2, 1)})
     session.begin()
     session.run(0.01)
+
+
+# -- brackets, legs and intents -----------------------------------------------------------------------------------
+
+
+def is_filled_entry(subsystem: str, record: Record) -> bool:
+    """Whether a record is the entry of a bracket that has filled whole."""
+    return (
+        isinstance(record, Order)
+        and subsystem == "orders"
+        and record.contingency_type == ContingencyType.ONE_TRIGGERS_THE_OTHER
+        and record.ord_status == OrdStatus.FILLED
+    )
+
+
+def bracket_exit(session: Session, ord_type: OrdType) -> WorkingOrder:
+    """Return the open take-profit (LIMIT) or stop (STOP) of the bracket at the venue."""
+    return next(
+        order
+        for order in session.venue.orders.values()
+        if order.position_side and order.side == Side.SELL and order.ord_type == ord_type and order.is_open
+    )
+
+
+def fill_whole(session: Session, order: WorkingOrder) -> None:
+    """Fill what is left of an order at the venue, at its price or at the market's."""
+    session.venue.lifecycle.fill(order, order.leaves_qty, order.price or order.stop_px or 1)
+
+
+@register_story("exits-sent-unlinked")
+def both_exits_are_reached_after_a_restart(session: Session) -> None:
+    """A restart, a bracket; the take-profit fills, and half a minute later the stop if it is still there."""
+    session.begin()
+    run_minutes(session, 1)
+    session.restart("kill")
+    assert session.run(until=mutation_condition(is_filled_entry))
+    run_minutes(session, 0.1)
+    stop = bracket_exit(session, OrdType.STOP)
+    fill_whole(session, bracket_exit(session, OrdType.LIMIT))
+    run_minutes(session, 0.5)
+    if stop.is_open:
+        fill_whole(session, stop)
+    run_minutes(session, 0.5)
+
+
+@register_story("stop-not-sent-again")
+def the_venue_cancels_a_stop_in_a_cut(session: Session) -> None:
+    """The link is cut, the venue cancels the stop of a bracket, and does not replay."""
+    session.begin()
+    assert session.run(until=mutation_condition(is_filled_entry))
+    run_minutes(session, 0.1)
+    session.disconnect(recovery="drop")
+    assert session.venue.cancel_order(bracket_exit(session, OrdType.STOP).cl_ord_id)
+    run_minutes(session, 0.5)
+    session.reconnect()
+    run_minutes(session, 1)
+
+
+@register_story("leg-starts-flat")
+def a_stop_fills_while_the_desk_is_down(session: Session) -> None:
+    """Killed with a position on the long leg; its stop fills before the desk is up again."""
+    session.begin()
+    assert session.run(until=mutation_condition(is_filled_entry))
+    run_minutes(session, 0.1)
+    assert session.run(until=mutation_condition(lambda subsystem, record: True), kill=True)
+    fill_whole(session, bracket_exit(session, OrdType.STOP))
+    session.restart("kill")
+    run_minutes(session, 1)
+
+
+@register_story("parent-shrinks-to-its-remainder")
+def a_fill_of_a_parent_and_a_restart(session: Session) -> None:
+    """Something of a parent has filled; the desk is restarted and works on."""
+    session.begin()
+    session.run(0.2)
+    session.run(until=first(Fill))
+    run_minutes(session, 0.1)
+    session.restart()
+    run_minutes(session, 1)
 
 
 # -- reconciliation across restarts -------------------------------------------------------------------------------
@@ -376,7 +467,7 @@ def a_foreign_order_and_a_restart(session: Session) -> None:
 def a_closing_order_and_a_restart(session: Session) -> None:
     """An order that closes a position is at work when the desk is restarted."""
     session.begin()
-    assert session.run(until=mutation_condition(lambda s, r: is_acknowledged_order(s, r) and r.closing_qty > 0))  # type: ignore[attr-defined]
+    assert session.run(until=mutation_condition(lambda s, r: is_acknowledged_order(s, r) and r.closing_alone_qty > 0))  # type: ignore[attr-defined]
     session.restart()
     run_minutes(session, 1)
 
@@ -395,7 +486,9 @@ def a_disabled_book_and_a_restart(session: Session) -> None:
 # -- order state over disconnects ---------------------------------------------------------------------------------
 
 
-@register_story("resent-fill-booked-again")
+@register_story(
+    "resent-fill-booked-again", settings={"strategies": ["accumulate.ACME", "distribute.ACME", "short.ACME"]}
+)
 def a_fill_and_two_cuts(session: Session) -> None:
     """Something has filled; the link is cut, comes up, and is cut once more before anything else has happened."""
     session.begin()
@@ -538,7 +631,7 @@ def an_order_after_a_reconnect(session: Session) -> None:
 def the_position_under_a_close_is_busted(session: Session) -> None:
     """A closing order is at work; what it was to close is taken back."""
     session.begin()
-    assert session.run(until=mutation_condition(lambda s, r: is_acknowledged_order(s, r) and r.closing_qty > 0))  # type: ignore[attr-defined]
+    assert session.run(until=mutation_condition(lambda s, r: is_acknowledged_order(s, r) and r.closing_alone_qty > 0))  # type: ignore[attr-defined]
     for fill in [trade for trade in session.venue.trades if trade.side == Side.BUY]:
         assert session.venue.bust_trade(fill.exec_id)
     run_minutes(session, 1)

@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from holdover.desk.tables import DeskStoreError, SqliteTables, Tables
-from holdover.model import Balance, Execution, Order, ParentOrder, Position, Record, Restored
+from holdover.model import Balance, Execution, Intent, Order, ParentOrder, Position, Record, Restored
 
 R = TypeVar("R", bound=Record)
 
@@ -143,8 +143,8 @@ class Store:
             (type(record).__name__, record.key): record for record in records if not isinstance(record, Execution)
         }
         rows = self._db.execute(
-            "SELECT kind, key, body FROM record WHERE kind IN (?,?,?,?) AND live=1 ORDER BY kind, key",
-            [kind.__name__ for kind in (Balance, Order, ParentOrder, Position)],
+            "SELECT kind, key, body FROM record WHERE kind IN (?,?,?,?,?) AND live=1 ORDER BY kind, key",
+            [kind.__name__ for kind in (Balance, Intent, Order, ParentOrder, Position)],
         ).fetchall()
         stored = {(kind, key): body for kind, key, body in rows}
         restored_keys = [

@@ -29,6 +29,7 @@ from holdover.state import Composite, StateError, Stateful
 from holdover.world.answers import answer_query
 from holdover.world.book import TopOfBook, WorkingOrder
 from holdover.world.clock import VirtualClock
+from holdover.world.contingency import Contingencies
 from holdover.world.matching import MarketMatching
 from holdover.world.order_lifecycle import OrderLifecycle
 from holdover.world.policy import VenuePolicy
@@ -63,6 +64,7 @@ class Venue(Composite[VenueState]):
         "reports": "a part that saves itself",
         "lifecycle": "a part that saves itself",
         "matching": "has no state beside the books",
+        "contingencies": "has no state beside the orders",
         "orders": "the container of the lifecycle",
         "roots": "the container of the lifecycle",
         "trades": "the container of the lifecycle",
@@ -84,6 +86,7 @@ class Venue(Composite[VenueState]):
         self.matching = self.matching_type(self.books, self.set_trading)
         self.lifecycle = OrderLifecycle(self.books, self.reports, self.matching.rest_order)
         self.matching.lifecycle = self.lifecycle
+        self.contingencies = Contingencies(self.lifecycle, self.books, self.matching.release_order)
         self.orders, self.roots = self.lifecycle.orders, self.lifecycle.roots
         self.trades, self.positions = self.lifecycle.trades, self.lifecycle.positions
         self.open_ns = self.close_ns = 0

@@ -2,9 +2,11 @@
 
 from holdover.catalogue.predicates import (
     agreement,
+    contingency,
     exposure,
     freeze,
     identity,
+    intent,
     lifecycle,
     link,
     quantity,
@@ -16,9 +18,11 @@ from holdover.catalogue.predicates import (
 
 __all__ = [
     "agreement",
+    "contingency",
     "exposure",
     "freeze",
     "identity",
+    "intent",
     "lifecycle",
     "link",
     "quantity",

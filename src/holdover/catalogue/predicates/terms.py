@@ -59,7 +59,7 @@ def order_matches_request(
     return (
         order.symbol == request.symbol
         and (order.side == Side.BUY) == (request.side == Side.BUY)
-        and (order.order_qty == request.order_qty or is_kept_id)
+        and (order.order_qty == request.order_qty or is_kept_id or _is_reduced(order, request))
         and (order.price == request.price or order.price is None or request.price is None or is_kept_id)
         and (is_same_tif or "time_in_force" not in stated or "time_in_force" not in requested or is_kept_id)
         and (order.stop_px == request.stop_px or request.stop_px is None or order.exec_type in _RESTATES or is_kept_id)
@@ -84,7 +84,7 @@ def venue_order_matches_request(
     return (
         order.symbol == request.symbol
         and (order.side == Side.BUY) == (request.side == Side.BUY)
-        and (order.order_qty == request.order_qty or is_kept_id)
+        and (order.order_qty == request.order_qty or is_kept_id or _is_reduced(order, request))
         and (order.price == request.price or order.price is None or request.price is None or is_kept_id)
         and (is_same_tif or "time_in_force" not in stated or "time_in_force" not in requested or is_kept_id)
         and (order.stop_px == request.stop_px or order.stop_px is None or request.stop_px is None or is_kept_id)
@@ -140,7 +140,10 @@ def execution_within_limit(
     order: Annotated[Order | None, Via("orders", by="root_cl_ord_id")],
     request: Annotated[Request | None, Via("gateway", by="request_key", required=False)],
 ) -> bool | None:
-    """A fill that was on its way when the order was replaced is judged by the version that it names."""
+    """A fill that was on its way when the order was replaced is judged by the version that it names.
+
+    The present version is judged by the order, whose price a split has restated.
+    """
     if execution.exec_type != ExecType.TRADE or order is None:
         return None
     limits = _list_limits(execution, order, request)
@@ -151,6 +154,11 @@ def execution_within_limit(
     if is_beyond and order.ord_status == OrdStatus.PENDING_REPLACE and execution.cl_ord_id == order.cl_ord_id:
         return None  # the venue may have accepted the replace and keep the ClOrdID
     return execution.last_px <= limit_price if execution.side == Side.BUY else execution.last_px >= limit_price
+
+
+def _is_reduced(order: Order, request: Request) -> bool:
+    """Whether the fill of another order of its list has reduced the order."""
+    return order.contingency_type is not None and order.order_qty < request.order_qty
 
 
 def _list_limits(execution: Execution, order: Order, request: Request | None) -> list[int]:
