@@ -21,6 +21,7 @@ from holdover.model import (
     ImpossibleStateError,
     Instrument,
     Order,
+    OrderOrigin,
     OrdStatus,
     OrdType,
     PositionEffect,
@@ -63,6 +64,7 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
     reference_version: str = ""
     queue_ahead: int | None = None
     is_triggered: bool = True
+    origin: OrderOrigin | None = None
 
     @classmethod
     def from_request(
@@ -138,6 +140,8 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
             exec_id=self.exec_id,
             exec_ref_id=self.exec_ref_id,
             reference_version=self.reference_version,
+            foreign=self.origin is not None,
+            origin=self.origin,
         )
 
     def to_report(
@@ -196,6 +200,7 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
             last_rpt_requested=last_rpt_requested,
             tot_num_reports=tot_num_reports,
             transact_time_ns=transact_time_ns,
+            origin=self.origin,
         )
 
 
