@@ -24,10 +24,12 @@ from holdover.catalogue import Catalogue
 from holdover.model import Order, OrdStatus, Side
 from holdover.runtime import Guard, GuardSettings, Journal, read_journal
 from holdover.runtime.cells import CellCounterState
+from holdover.runtime.check_compiler import CheckCountsState
 from holdover.runtime.deadlines import DeadlinesState
 from holdover.runtime.freeze_store import FreezeStore
 from holdover.runtime.memory import MEMORY_FORMAT, MonitorMemory
 from holdover.runtime.monitor import MonitorState
+from holdover.runtime.presence import PresenceState
 from holdover.runtime.reconciliation import VenueComparisonState
 from holdover.runtime.recovery import RecoveryTrackerState
 from holdover.runtime.tables import RecordTablesState
@@ -218,10 +220,18 @@ def test_a_memory_gives_the_same_memory(steps: list[tuple[int, int]]) -> None:
 
 def test_every_part_of_a_monitors_state_is_stored_or_has_a_reason() -> None:
     """A field that is added to a state must be added to the memory, or to the list of what is not stored."""
-    states = (MonitorState, RecordTablesState, DeadlinesState, RecoveryTrackerState, VenueComparisonState)
-    parts = {"tables", "compiler", "deadlines", "recovery", "comparison"}
+    states = (
+        MonitorState,
+        RecordTablesState,
+        CheckCountsState,
+        PresenceState,
+        DeadlinesState,
+        RecoveryTrackerState,
+        VenueComparisonState,
+    )
+    parts = {"tables", "compiler", "presence", "deadlines", "recovery", "comparison"}
     fields = {name for state in states for name in state.__struct_fields__} - parts
-    assert fields - set(MonitorMemory.__struct_fields__) == set(MonitorMemory.NOT_STORED) - {"tally"}
+    assert fields - set(MonitorMemory.__struct_fields__) == set(MonitorMemory.NOT_STORED)
     assert set(CellCounterState.__struct_fields__) >= {"axes", "last_transition", "observed_axes"}
 
 
@@ -240,7 +250,7 @@ def test_a_memory_of_another_version_is_refused(tmp_path: Path) -> None:
     guard = open_guard(tmp_path)
     guard.record("orders", ORDER)
     memory = guard.monitor.to_bytes()
-    with pytest.raises(StateError, match=r"monitor memory, version 1\); this build reads version 2 of it; remove it"):
+    with pytest.raises(StateError, match=r"monitor memory, version 2\); this build reads version 3 of it; remove it"):
         guard.monitor.restore_bytes(older(MEMORY_FORMAT, memory))
     assert guard.monitor.to_bytes() == memory
     with pytest.raises(StateError, match="no format name, version none"):
@@ -320,7 +330,7 @@ def test_generated_functions_show_their_lines(tmp_path: Path) -> None:
     guard = open_guard(tmp_path)
     guard.record("orders", ORDER)
     sources = guard.monitor.compiler.list_sources()
-    (name,) = [name for name in sources if name.startswith("<holdover mutate orders.Order")]
+    *_, name = [name for name in sources if name.startswith("<holdover mutate orders.Order")]
     assert linecache.getline(name, 1) == "def mutate(after, key, now, touched):\n"
     assert sources[name].startswith("def mutate(after, key, now, touched):\n")
     mutate = guard.monitor.compiler.mutate_function(("orders", Order))

@@ -3,12 +3,26 @@
 from holdover.catalogue.catalogue import Catalogue, Invariant
 from holdover.catalogue.entry import CatalogueError, Entry, Evidence, ResponseStep
 from holdover.catalogue.predicate import BoundPredicate, PredicateError, Read, predicate
-from holdover.catalogue.reads import Before, Boundary, Frozen, Held, Sum, Total, Via
+from holdover.catalogue.reads import (
+    Adopted,
+    Before,
+    Boundary,
+    Frozen,
+    Held,
+    Recent,
+    ReferenceData,
+    Sum,
+    Threshold,
+    Total,
+    Used,
+    Via,
+)
 
 __all__ = [
     "CatalogueError",
     "PredicateError",
     "Before",
+    "Adopted",
     "BoundPredicate",
     "Boundary",
     "Catalogue",
@@ -18,9 +32,13 @@ __all__ = [
     "Held",
     "Invariant",
     "Read",
+    "Recent",
+    "ReferenceData",
     "ResponseStep",
     "Sum",
+    "Threshold",
     "Total",
+    "Used",
     "Via",
     "predicate",
 ]

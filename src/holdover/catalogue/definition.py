@@ -58,7 +58,8 @@ def _describe_predicate(bound: BoundPredicate) -> str:
     walk = _DefinitionWalk(bound.function.__module__)
     reads = [walk.describe_read(read) for read in bound.reads]
     walk.add_function(bound.function)
-    return "\n".join([f"predicate asserted={bound.asserted!r}", *reads, *walk.definitions()])
+    terms = f"predicate asserted={bound.asserted!r} needs={list(bound.needs)!r} at_restore={bound.at_restore}"
+    return "\n".join([terms, *reads, *walk.definitions()])
 
 
 class _DefinitionWalk:
@@ -90,7 +91,7 @@ class _DefinitionWalk:
 
     def describe_read(self, read: Read) -> str:
         """Describe one parameter of the predicate."""
-        parts = [read.parameter, read.source, str(read.subsystem), str(read.optional)]
+        parts = [read.parameter, read.source, str(read.subsystem), str(read.optional), str(read.required)]
         if read.kind is not None:
             parts.append(self.describe(read.kind))
         if read.via is not None:
@@ -100,6 +101,18 @@ class _DefinitionWalk:
             summed = read.total.sum
             parts.append(f"sum of {summed.of} by {summed.by} at {read.total.key} touches {read.total.touches}")
             self._attributes |= {read.total.key, read.total.touches, summed.of, summed.by}
+            if summed.alternatives:
+                parts.append(f"alternatives {summed.alternatives}")
+                self._attributes.add(summed.alternatives)
+        if read.recent is not None:
+            parts.append(f"by {read.recent.by} within {read.recent.within} where {read.recent.where}")
+            self._attributes |= {read.recent.by, read.recent.where} - {""}
+        if read.used is not None:
+            parts.append(f"used {' '.join(read.used.fields)}")
+            self._attributes |= set(read.used.fields)
+        if read.reference is not None:
+            parts.append(f"by {read.reference.by}")
+            self._attributes.add(read.reference.by)
         return f"read {' '.join(parts)}"
 
     def add_function(self, function: Callable[..., Any]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
+from holdover.catalogue.reads import duration_ns
 from holdover.model import KINDS
 
 FAMILIES: Final = (
@@ -34,8 +34,6 @@ ALLOWS: Final = ("cancel", "reduce", "query")
 """What a freeze may still allow: cancels, orders that reduce the position, queries to the venue."""
 
 Asserted = Literal["on-mutation", "when-settled", "when-reconciled", "at-boundary", "within"]
-_DURATION = re.compile(r"^(\d+)(ms|s|m|h)$")
-_UNIT_NS: Final = {"ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000}
 
 
 class CatalogueError(ValueError):
@@ -59,7 +57,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One invariant of the catalogue, in the operator's words.
 
     `asserted` states when it is evaluated, `at` the boundaries (for `at-boundary`), `within` the time in which it
-    must become true (`30s`), `scope` what a breach freezes and `allows` what that freeze still permits.
+    must become true (`30s`), `scope` what a breach freezes and `allows` what that freeze still permits. `limit` is the
+    threshold of an invariant that counts.
     """
 
     name: str
@@ -75,6 +74,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     at: list[str] = []
     within: str = ""
     tolerance: str = "0"
+    limit: int = 0
     categories: list[str] = []
     since: str = "0.1"
     source: str = ""
@@ -83,8 +83,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     @property
     def within_ns(self) -> int:
         """The time in which the invariant must become true, in nanoseconds; 0 when it has none."""
-        match = _DURATION.match(self.within)
-        return int(match[1]) * _UNIT_NS[match[2]] if match else 0
+        return duration_ns(self.within)
 
     def find_problems(self) -> list[str]:
         """Return what is wrong with the entry's content, in words; empty when nothing is."""
@@ -108,6 +107,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             problems.append(f"within is {self.within!r}, should be a time such as 500ms, 30s, 5m")
         if self.asserted != "within" and self.within:
             problems.append(f"within is given, but asserted is {self.asserted!r}, should be 'within'")
+        if self.limit < 0:
+            problems.append(f"limit is {self.limit}, should be a whole number above zero, or absent")
         if self.tolerance != "0":
             problems.append(f"tolerance is {self.tolerance!r}, should be '0': amounts are exact integers")
         problems += [

@@ -62,8 +62,11 @@ from holdover.model.record import (
 )
 from holdover.model.scope import KINDS, SYSTEM, enclosing_scopes, scope_of
 from holdover.model.self_check import ClockReading, FreezeSet, Recompute, Recovery, Repetition, Restored
+from holdover.model.subsystem import SUBSYSTEM_KINDS, SUBSYSTEMS
 
 __all__ = [
+    "SUBSYSTEMS",
+    "SUBSYSTEM_KINDS",
     "ImpossibleStateError",
     "status_from_quantities",
     "CASH_UNIT",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from holdover.catalogue import BoundPredicate, Entry
+from holdover.catalogue import BoundPredicate, Entry, Threshold
 from holdover.runtime.tables import TableKey
 
 Touched = dict[tuple[int, str], None]
@@ -15,11 +15,12 @@ Settle = Callable[[str, int], None]
 
 @dataclass
 class Check:
-    """One predicate of one invariant, with its index in the tally."""
+    """One predicate of one invariant, with its index in the tally and the thresholds of its entry."""
 
     number: int
     entry: Entry
     bound: BoundPredicate
+    threshold: Threshold
 
     @property
     def asserted(self) -> str:

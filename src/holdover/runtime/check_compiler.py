@@ -6,6 +6,10 @@ module instead generates Python source for each (subsystem, kind): store the rec
 totals, evaluate the on-mutation predicates, mark the keys whose settled invariants must be evaluated again.
 The source is compiled once and has the tables and totals as globals. Tracebacks show its lines, and `list_sources`
 returns it.
+
+A predicate that does not apply, because the system does not record what it reads (see `presence`), is not generated at
+all. When a table or field appears for the first time, the functions are generated again; those of each state of
+presence are kept, so that a rollback only selects them.
 """
 
 from __future__ import annotations
@@ -13,28 +17,40 @@ from __future__ import annotations
 import hashlib
 import linecache
 import re
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from types import CodeType
 from typing import Any, ClassVar, cast
 
 import msgspec
 
-from holdover.catalogue import Catalogue, PredicateError, Sum
-from holdover.model import Record
+from holdover.catalogue import Catalogue, Entry, PredicateError, Read, Recent, Sum, Threshold
+from holdover.model import Instrument, Record
 from holdover.runtime.cells import CellCounter
 from holdover.runtime.check import Check, CheckGroup, Settle, Touched
-from holdover.runtime.tables import Observer, RecordTables, TableKey, keys_of
+from holdover.runtime.presence import Presence
+from holdover.runtime.recent import RecentRecords
+from holdover.runtime.tables import Observer, RecordTables, TableKey, contribution_attributes
 from holdover.state import Stateful
 
 Mutate = Callable[[Any, str, int, Touched], Any]
 
 
 class CheckCountsState(msgspec.Struct):
-    """How often predicates were evaluated: in all, and by check with the precondition met."""
+    """How often predicates were evaluated, in all and by check with the precondition met; what exists and is recent."""
 
     evaluated: list[int]
     tally: list[int]
+    presence: Presence
+    recent: RecentRecords
+
+
+class _FunctionCache:
+    """The functions generated for one state of presence: by table, and by group."""
+
+    def __init__(self) -> None:
+        self.mutate: dict[TableKey, Mutate] = {}
+        self.settle: dict[int, Settle] = {}
 
 
 class CheckCompiler(Stateful[CheckCountsState]):
@@ -55,7 +71,10 @@ class CheckCompiler(Stateful[CheckCountsState]):
         "_frozen": "the guard's freezes, which are part of its own state",
         "_group_of": "the groups by table",
         "_observers": "functions of whoever measures coverage",
+        "_instruments": "reference data, which the monitor's owner keeps",
         "_mutate_functions": "generated from the checks",
+        "_functions": "generated from the checks, by what exists",
+        "_requirements": "from the catalogue",
         "_sources": "the source of what was generated",
     }
 
@@ -67,24 +86,33 @@ class CheckCompiler(Stateful[CheckCountsState]):
         arm: Callable[[Check, str, str, int, bool | None], None],
         frozen: object,
         cells: CellCounter,
+        presence: Presence,
+        instruments: Mapping[str, Instrument],
     ) -> None:
+        self.presence = presence
+        self.recent = RecentRecords(_list_recents(catalogue))
         self.checks: list[Check] = []
         for invariant in catalogue:
             for bound in invariant.predicates:
-                self.checks.append(Check(len(self.checks), invariant.entry, bound))
+                self.checks.append(Check(len(self.checks), invariant.entry, bound, threshold_of(invariant.entry)))
         self.groups: list[CheckGroup] = []
         self.evaluated = [0]
         self.tally = [0] * len(self.checks)
         self._tables, self._cells = tables, cells
         self._fail, self._arm, self._frozen = fail, arm, frozen
+        self._instruments = instruments
+        self._functions: dict[frozenset[str], _FunctionCache] = {}
+        self._requirements: dict[tuple[int, str], frozenset[str]] = {}
+        presence.on_change = self._select_functions
         self._group_of: dict[tuple[TableKey, bool], CheckGroup] = {}
         self._observers: list[Observer] = []
-        self._mutate_functions: dict[TableKey, Mutate] = {}
         self._sources: dict[str, str] = {}
         for check in self.checks:
             anchor = check.bound.anchor
             if anchor.subsystem is not None and anchor.kind is not None:
                 self._assign_group(check, (anchor.subsystem, anchor.kind))
+        self._mutate_functions: dict[TableKey, Mutate] = {}
+        self._select_functions()
 
     # -- what the monitor calls ---------------------------------------------------------------------------------
 
@@ -96,6 +124,7 @@ class CheckCompiler(Stateful[CheckCountsState]):
                 anchor = check.bound.anchor
                 if anchor.subsystem is None and anchor.kind is table[1]:
                     self._assign_group(check, table)
+            self.presence.add_table(table)
             function = self._mutate_functions[table] = self._write_mutate(table)
         return function
 
@@ -103,19 +132,37 @@ class CheckCompiler(Stateful[CheckCountsState]):
         """Return the function that evaluates one group's checks on one key; generate it on first use."""
         if group.settle is None:
             group.settle = self._write_settle(group)
+            self._functions[self.presence.present].settle[group.number] = group.settle
         return group.settle
+
+    def is_applicable(self, check: Check, subsystem: str) -> bool:
+        """Whether everything exists that a predicate reads, for an anchor of one subsystem."""
+        return self.requirements(check, subsystem) <= self.presence.present
+
+    def requirements(self, check: Check, subsystem: str) -> frozenset[str]:
+        """Return the names of the tables and fields that must exist for a predicate to apply."""
+        required = self._requirements.get((check.number, subsystem))
+        if required is None:
+            required = frozenset(check.bound.requirements(subsystem))
+            self._requirements[check.number, subsystem] = required
+        return required
 
     def add_observer(self, observer: Observer) -> None:
         """Call the function that `observer` returns for a table at every mutation of that table."""
         self._observers.append(observer)
-        self._mutate_functions.clear()
+        self._discard_functions()
 
     def list_sources(self) -> dict[str, str]:
         """Return the source of the functions generated so far, by their name in tracebacks."""
         return dict(self._sources)
 
     def arguments(self, check: Check, table: TableKey, key: str, boundary: object) -> tuple[Any, ...] | None:
-        """Return the current arguments of one predicate for one key; None when a required record is missing."""
+        """Return the current arguments of one predicate for one key.
+
+        Returns None when a required record is missing, or when the predicate does not apply.
+        """
+        if not self.is_applicable(check, table[0]):
+            return None
         anchor = self._tables.find(table, key)
         values: list[Any] = []
         for read in check.bound.reads:
@@ -130,12 +177,29 @@ class CheckCompiler(Stateful[CheckCountsState]):
                 value = self._tables.total_of(read.total.sum, getattr(anchor, read.total.key))
             elif read.source == "before":
                 return None
+            elif read.source in ("boundary", "frozen"):
+                value = boundary if read.source == "boundary" else self._frozen
             else:
-                value = {"boundary": boundary, "frozen": self._frozen}.get(read.source)
+                value = self._value_of(check, read, table, key, anchor)
             if value is None and not read.optional:
                 return None
             values.append(value)
         return tuple(values)
+
+    def _value_of(self, check: Check, read: Read, table: TableKey, key: str, anchor: Record | None) -> object:
+        """Return what a read gives that is no record and no total."""
+        if read.source == "threshold":
+            return check.threshold
+        if read.source == "adopted":
+            return (table[0], key) in self._tables.adopted
+        if read.used is not None:
+            return self.presence.used_fields(read.subsystem or "", read.used.kind.__name__, read.used.fields)
+        if read.reference is not None:
+            return self._instruments.get(getattr(anchor, read.reference.by, ""))
+        if read.recent is not None:
+            counter = self.recent.counters[read.recent]
+            return counter.counts.get(getattr(anchor, read.recent.by, ""), 0)
+        raise PredicateError(f"{check.entry.name}: nothing can be read from {read.source!r}")
 
     def _find_record(self, subsystem: str | None, kind: type[Record] | None, key: str) -> Record | None:
         return None if subsystem is None or kind is None else self._tables.find((subsystem, kind), key)
@@ -152,8 +216,26 @@ class CheckCompiler(Stateful[CheckCountsState]):
             self.groups.append(group)
         if check not in group.checks:
             group.checks.append(check)
-            group.settle = None
-            self._mutate_functions.clear()  # functions generated before do not evaluate this check
+            self._discard_functions()  # functions generated before do not evaluate this check
+
+    def _discard_functions(self) -> None:
+        """Discard the generated functions: they will be generated again."""
+        self._functions.clear()
+        self._select_functions()
+
+    def _select_functions(self) -> None:
+        """Select the functions for what exists now."""
+        cache = self._functions.setdefault(self.presence.present, _FunctionCache())
+        self._mutate_functions = cache.mutate
+        for group in self.groups:
+            group.settle = cache.settle.get(group.number)
+
+    def _set_fields(self, table: TableKey, after: Record, key: str, now_ns: int, touched: Touched) -> Any:
+        """Note the fields that a record sets for the first time, then record it."""
+        defaults = _defaults_of(table[1])
+        names = self.presence.unused_fields(table)
+        self.presence.add_fields(table, [name for name in names if getattr(after, name) != defaults[name]])
+        return self.mutate_function(table)(after, key, now_ns, touched)
 
     def _touched_groups(self, table: TableKey) -> list[tuple[int, str]]:
         """Return (group, expression of the anchor's key) for every group that a mutation of this table affects."""
@@ -179,10 +261,19 @@ class CheckCompiler(Stateful[CheckCountsState]):
             "FAIL": self._fail,
             "FROZEN": self._frozen,
         }
-        lines = ["def mutate(after, key, now, touched):", "    before = T.get(key)", "    T[key] = after"]
+        lines = ["def mutate(after, key, now, touched):"]
+        lines += self._write_first_uses(table, names)
+        lines += ["    before = T.get(key)", "    T[key] = after"]
+        lines += self._write_recents(table, names)
         lines += self._write_totals(table, names)
         lines += self._write_cells(table, names)
-        checks = [c for c in self.checks if c.asserted == "on-mutation" and self._is_anchored_at(c, table)]
+        checks = [
+            check
+            for check in self.checks
+            if check.asserted == "on-mutation"
+            and self._is_anchored_at(check, table)
+            and self.is_applicable(check, table[0])
+        ]
         # Checks that read the freezes come first: the freezes before a message decide, not those that it causes.
         checks.sort(key=lambda check: all(read.source != "frozen" for read in check.bound.reads))
         for check in checks:
@@ -192,6 +283,32 @@ class CheckCompiler(Stateful[CheckCountsState]):
         lines += [f"    touched[{group}, {expression}] = None" for group, expression in self._touched_groups(table)]
         lines.append("    return before")
         return cast(Mutate, self._compile(table, lines, names, "mutate"))
+
+    def _write_first_uses(self, table: TableKey, names: dict[str, Any]) -> list[str]:
+        """Generate source that notes the first use of a field that an invariant needs."""
+        fields = self.presence.unused_fields(table)
+        if not fields:
+            return []
+        names["SET"] = partial(self._set_fields, table)
+        defaults = _defaults_of(table[1])
+        conditions = []
+        for number, name in enumerate(fields):
+            names[f"D{number}"] = defaults[name]
+            conditions.append(f"after.{name}" if not defaults[name] else f"after.{name} != D{number}")
+        return [f"    if {' or '.join(conditions)}:", "        return SET(after, key, now, touched)"]
+
+    def _write_recents(self, table: TableKey, names: dict[str, Any]) -> list[str]:
+        """Generate source that counts the record in the windows of its table."""
+        lines: list[str] = []
+        for number, (recent, counter) in enumerate(self.recent.counters.items()):
+            if (recent.subsystem, recent.kind) != table:
+                continue
+            names[f"R{number}"], names["TABLES"] = counter, self._tables
+            condition = "not TABLES.is_restoring"
+            if recent.where:
+                condition += f" and after.{recent.where} and not (before is not None and before.{recent.where})"
+            lines += [f"    if {condition}:", f"        R{number}.add(after.{recent.by}, now)"]
+        return lines
 
     def _write_cells(self, table: TableKey, names: dict[str, Any]) -> list[str]:
         """Generate source that calls the axes of this kind when an expression that they depend on has changed."""
@@ -216,18 +333,27 @@ class CheckCompiler(Stateful[CheckCountsState]):
         sums = self._tables.sums_of(table)
         if not sums:
             return []
-        keys = keys_of(sums)
-        parts = ", ".join([f"after.{by}" for by in keys] + [f"after.{summed.of}" for summed in sums])
+        attributes = contribution_attributes(sums)
         names["C"] = self._tables.contributions.setdefault(table, {})
         lines = [
             "    was = C.get(key)",
-            f"    now_adds = ({parts},)",
+            f"    now_adds = ({', '.join(f'after.{name}' for name in attributes)},)",
             "    if was != now_adds:",
             "        C[key] = now_adds",
         ]
         for number, summed in enumerate(sums):
             names[f"S{number}"] = self._tables.totals[summed]
-            by, of = keys.index(summed.by), len(keys) + number
+            by, of = attributes.index(summed.by), attributes.index(summed.of)
+            if summed.alternatives:
+                group = attributes.index(summed.alternatives)
+                names[f"ALT{number}"] = partial(self._tables.replace_alternative, summed)
+                sides = [f"({side}[{by}], {side}[{of}], {side}[{group}])" for side in ("was", "now_adds")]
+                differ = " or ".join(f"was[{index}] != now_adds[{index}]" for index in (by, of, group))
+                lines += [
+                    f"        if was is None or {differ}:",
+                    f"            ALT{number}(key, None if was is None else {sides[0]}, {sides[1]})",
+                ]
+                continue
             lines += [
                 "        if was is None:",
                 f"            S{number}[now_adds[{by}]] = S{number}.get(now_adds[{by}], 0) + now_adds[{of}]",
@@ -249,16 +375,20 @@ class CheckCompiler(Stateful[CheckCountsState]):
         lines = ["def settle(key, now):", "    after = T.get(key)"]
         if not any(check.bound.anchor.optional for check in group.checks):
             lines += ["    if after is None:", "        return"]
-        for check in group.checks:
+        checks = [check for check in group.checks if self.is_applicable(check, group.table[0])]
+        for check in checks:
             lines += self._write_check(check, group.table, names, anchor="after")
-        lines.append(f"    N[0] += {len(group.checks)}")
+        lines.append(f"    N[0] += {len(checks)}")
         return cast(Settle, self._compile(group.table, lines, names, "settle"))
 
     def _write_check(self, check: Check, table: TableKey, names: dict[str, Any], anchor: str) -> list[str]:
         """Generate source that evaluates one predicate if all records that it requires exist."""
         number = check.number
         names[f"P{number}"], names[f"K{number}"] = check.bound.function, check
-        lines, arguments, conditions = self._write_arguments(check, names, anchor)
+        lines, arguments, conditions = self._write_arguments(check, table, names, anchor)
+        if not check.bound.at_restore:
+            names["TABLES"] = self._tables
+            conditions.insert(0, "not TABLES.is_restoring")
         indent = "    "
         if conditions:
             lines.append(f"    if {' and '.join(conditions)}:")
@@ -283,7 +413,7 @@ class CheckCompiler(Stateful[CheckCountsState]):
         return lines
 
     def _write_arguments(
-        self, check: Check, names: dict[str, Any], anchor: str
+        self, check: Check, table: TableKey, names: dict[str, Any], anchor: str
     ) -> tuple[list[str], list[str], list[str]]:
         """Return source that looks up a predicate's records, its arguments, and the conditions on which it applies."""
         lines: list[str] = []
@@ -306,6 +436,9 @@ class CheckCompiler(Stateful[CheckCountsState]):
                 key = "key" if read.total.key == "key" else f"after.{read.total.key}"
                 arguments.append(f"Z{name}.get({key}, 0)")
                 continue
+            if read.source in ("threshold", "used", "reference", "recent", "adopted"):
+                arguments.append(self._write_value(check, read, table, names, f"{name}"))
+                continue
             if read.subsystem is None or read.kind is None:
                 raise ValueError(
                     f"{check.entry.name}: a boundary can be read only by an invariant asserted at-boundary"
@@ -317,6 +450,25 @@ class CheckCompiler(Stateful[CheckCountsState]):
             if not read.optional:
                 conditions.append(f"v{name} is not None")
         return lines, arguments, conditions
+
+    def _write_value(self, check: Check, read: Read, table: TableKey, names: dict[str, Any], name: str) -> str:
+        """Return the expression of an argument that is no record and no total."""
+        if read.source == "threshold":
+            names[f"B{check.number}"] = check.threshold
+            return f"B{check.number}"
+        if read.source == "adopted":
+            names["ADOPTED"] = self._tables.adopted
+            return f"({table[0]!r}, key) in ADOPTED"
+        if read.used is not None:
+            names[f"U{name}"] = self._value_of(check, read, table, "", None)
+            return f"U{name}"
+        if read.recent is not None:
+            names[f"R{name}"] = self.recent.counters[read.recent]
+            return f"R{name}.count(after.{read.recent.by}, now)"
+        if read.reference is None:
+            raise PredicateError(f"{check.entry.name}: nothing can be read from {read.source!r}")
+        names["INSTRUMENTS"] = self._instruments
+        return f"INSTRUMENTS.get(after.{read.reference.by})"
 
     def _is_anchored_at(self, check: Check, table: TableKey) -> bool:
         anchor = check.bound.anchor
@@ -338,6 +490,23 @@ class CheckCompiler(Stateful[CheckCountsState]):
 @lru_cache(maxsize=1024)
 def _compile_source(source: str, filename: str) -> CodeType:
     return compile(source, filename, "exec")
+
+
+def _defaults_of(kind: type[Record]) -> dict[str, Any]:
+    """Return the default of each field of a kind; a field without one counts as empty."""
+    fields, defaults = kind.__struct_fields__, kind.__struct_defaults__
+    values = dict.fromkeys(fields[: len(fields) - len(defaults)])
+    return {**values, **dict(zip(fields[len(fields) - len(defaults) :], defaults, strict=True))}
+
+
+def threshold_of(entry: Entry) -> Threshold:
+    """Return the thresholds that an entry declares."""
+    return Threshold(limit=entry.limit)
+
+
+def _list_recents(catalogue: Catalogue) -> list[Recent]:
+    reads = [read for invariant in catalogue for bound in invariant.predicates for read in bound.reads]
+    return list(dict.fromkeys(read.recent for read in reads if read.recent is not None))
 
 
 def list_needed_sums(catalogue: Catalogue) -> list[Sum]:

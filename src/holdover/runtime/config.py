@@ -3,6 +3,7 @@
 [guard]
 directory = "guard"                # freezes, outbox, audit, memory; relative to the file
 name = "desk"                      # identifies this guard to others that share the store
+subsystems = ["orders", "positions"]  # those that must exist; without it, those that were ever recorded
 obey_within_ms = 500               # maximum age of the freezes that a message is checked against; 0: read for each
 catalogue = ["our_invariants"]     # folders or packages in addition to the built-in catalogue
 journal = true
@@ -79,7 +80,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
-from holdover.model import Instrument
+from holdover.model import SUBSYSTEMS, Instrument
 from holdover.model.spelling import suggest_spelling
 from holdover.runtime.channels import (
     PAGERDUTY_URL,
@@ -120,6 +121,7 @@ class GuardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     directory: str
     name: Annotated[str, msgspec.Meta(min_length=1)] = "guard"
+    subsystems: list[str] = []
     obey_within_ms: NonNegativeFloat = 500.0
     catalogue: list[str] = []
     journal: bool = True
@@ -321,6 +323,14 @@ def _check(file: ConfigFile) -> None:
     guard, metrics = file.table("guard", GuardTable), file.table("metrics", MetricsConfig)
     if guard is not None and not guard.name.strip():
         file.add("guard.name", "[guard] name should not be empty")
+    for name in guard.subsystems if guard is not None else ():
+        subsystem = name.partition(".")[0]
+        if subsystem not in SUBSYSTEMS:
+            hint = suggest_spelling(subsystem, SUBSYSTEMS)
+            file.add(
+                "guard.subsystems",
+                f"[guard] subsystems: {name!r}, should be one of {', '.join(SUBSYSTEMS)}, or subsystem.Kind{hint}",
+            )
     if redact is not None:
         check_redaction(redact, file)
     if pages is not None:

@@ -52,13 +52,17 @@ MEMORY_FILE: Final = "monitor.memory"
 class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a guard.
 
-    `name` identifies the guard to others that share the store. `axes` are those of the cell counter; None means the
+    `name` identifies the guard to others that share the store. `subsystems` declares those that must exist, such as
+    `risk`, or `venue.Position` for one kind of record; without it those exist that were ever recorded.
+
+    `axes` are those of the cell counter; None means the
     built-in and registered axes. With `bundles`, a folder, each breach leaves a bundle, redacted by `rules`. `levels`
     and `repeat_s` configure the pager. `recorder_size` is the number of mutations that the flight recorder keeps.
     """
 
     name: str = "guard"
     instruments: Sequence[Instrument] = ()
+    subsystems: Sequence[str] = ()
     recorder_size: int = 256
     axes: Sequence[type[Axis]] | None = None
     bundles: Path | None = None
@@ -154,6 +158,7 @@ class Guard(Stateful[GuardState]):
             _GuardFreezes(self),
             {instrument.symbol: instrument for instrument in settings.instruments},
             self.cells,
+            settings.subsystems,
         )
         self.steps = StepRunner(self)
         self.freezes.load()
@@ -178,6 +183,7 @@ class Guard(Stateful[GuardState]):
             GuardSettings(
                 name=guard_config.name,
                 instruments=guard_config.instruments,
+                subsystems=guard_config.guard.subsystems,
                 recorder_size=guard_config.guard.recorder_size,
                 bundles=directory / "bundles" if guard_config.guard.bundles else None,
                 rules=RedactionRules.with_defaults(guard_config.redact.fields, guard_config.redact.patterns),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MEMORY_FORMAT: Final = StoredFormat(
     name="monitor memory",
-    version=2,
+    version=3,
     next_step="remove it to begin without the records of the previous process",
 )
 
@@ -71,6 +71,9 @@ class MonitorMemory(msgspec.Struct, kw_only=True):
         "timers": "rebuilt from the deadlines",
         "next_ns": "rebuilt from the deadlines",
         "tally": "the counts of one process; coverage adds the processes up",
+        "recent": "the counts of the last seconds begin again",
+        "alternatives": "recomputed from the records",
+        "is_restoring": "false between two calls",
     }
 
     digest: str
@@ -88,6 +91,8 @@ class MonitorMemory(msgspec.Struct, kw_only=True):
     restored_counts: dict[str, int]
     uncompared: list[tuple[str, str, str]]
     cells: StoredAxes
+    present: list[str] = []
+    adopted: list[tuple[str, str]] = []
 
 
 def encode_memory(monitor: Monitor) -> bytes:
@@ -119,6 +124,8 @@ def _store_memory(monitor: Monitor) -> MonitorMemory:
         restored_counts=monitor.recovery.restored_counts,
         uncompared=[(*groups[number].table_name, key) for number, key in monitor.comparison.uncompared],
         cells=monitor.cells.export_state(),
+        present=sorted(monitor.compiler.presence.present),
+        adopted=sorted(tables.adopted),
     )
 
 

@@ -33,6 +33,7 @@ from holdover.runtime.memory import (
     restore_retired,
     restore_tables,
 )
+from holdover.runtime.presence import Presence
 from holdover.runtime.reconciliation import VenueComparison
 from holdover.runtime.recovery import RecoveryTracker
 from holdover.runtime.tables import RecordTables, TableKey
@@ -79,13 +80,21 @@ class Monitor(Stateful[MonitorState]):
         frozen: object,
         instruments: dict[str, Any] | None = None,
         cells: CellCounter | None = None,
+        subsystems: Iterable[str] = (),
     ) -> None:
         self.catalogue = catalogue
         self.instruments = instruments if instruments is not None else {}
         self.cells = cells if cells is not None else CellCounter()
         self.tables = RecordTables(list_needed_sums(catalogue), self.cells)
         self.compiler = CheckCompiler(
-            catalogue, self.tables, self._report_breach, self._set_deadline, frozen, self.cells
+            catalogue,
+            self.tables,
+            self._report_breach,
+            self._set_deadline,
+            frozen,
+            self.cells,
+            Presence(catalogue, subsystems),
+            self.instruments,
         )
         self.deadlines = Deadlines()
         self.recovery = RecoveryTracker(self, self.tables)
@@ -263,8 +272,13 @@ class Monitor(Stateful[MonitorState]):
         declared complete.
         """
         self.now_ns = now_ns
-        with self.cells.suspend_counting():
-            self.recovery.restore(subsystem, records, now_ns, touched)
+        self.compiler.presence.add_subsystem(subsystem)
+        self.tables.is_restoring = True
+        try:
+            with self.cells.suspend_counting():
+                self.recovery.restore(subsystem, records, now_ns, touched)
+        finally:
+            self.tables.is_restoring = False
 
     def undo_open_steps(self, has_left: Callable[[Record], bool]) -> None:
         """Undo the steps in the undo log after their process died: it must bring back the records from before them.
@@ -400,12 +414,17 @@ class Monitor(Stateful[MonitorState]):
             self.tables.clear()
             self.tables.restore_retired(restore_retired(memory.retired, list(self.tables.totals)))
             self._on_breach = _ignore_breach
+            self.tables.is_restoring = True
             try:
+                self.compiler.presence.restore(memory.present)
                 for (subsystem, _), records in tables.items():
                     for record in records.values():
                         self.mutate(subsystem, record, memory.now_ns, scratch)
             finally:
                 self._on_breach = on_breach
+                self.tables.is_restoring = False
+            self.compiler.recent.clear()
+            self.tables.adopted.update(memory.adopted)
             self.cells.restore_state(memory.cells)
         self.tables.retired_orders[:] = memory.retired_orders
         self.recovery.unrestored, self.recovery.restored_counts = unrestored, memory.restored_counts

@@ -35,6 +35,9 @@ class RecordTablesState(msgspec.Struct):
     retired: Annotated[dict[Sum, dict[str, int]], InPlace]
     retired_orders: list[tuple[str, str, str]]
     removal_count: int
+    alternatives: dict[tuple[Sum, str, str], dict[str, int]]
+    adopted: set[tuple[str, str]]
+    is_restoring: bool
 
 
 class RecordTables(Stateful[RecordTablesState]):
@@ -42,6 +45,9 @@ class RecordTables(Stateful[RecordTablesState]):
 
     `contributions` holds what each record adds to the totals of its table: the keys, then the amounts. `retired` holds
     the contributions of records that were retired; `retired_orders` lists retired orders as (night, subsystem, key).
+    `alternatives` holds the amounts of records of which only the largest counts, by (sum, total, group). `adopted`
+    holds the keys (subsystem, key) of restored records that were not known before; `is_restoring` is true while records
+    are restored.
     """
 
     State = RecordTablesState
@@ -56,6 +62,9 @@ class RecordTables(Stateful[RecordTablesState]):
         self.totals: dict[Sum, dict[str, int]] = {summed: {} for summed in sums}
         self.retired: dict[Sum, dict[str, int]] = {}
         self.retired_orders: list[tuple[str, str, str]] = []
+        self.alternatives: dict[tuple[Sum, str, str], dict[str, int]] = {}
+        self.adopted: set[tuple[str, str]] = set()
+        self.is_restoring = False
         self._removal_count = 0
         self._cells = cells
         self._sums_by_table: dict[TableKey, list[Sum]] = {}
@@ -85,9 +94,16 @@ class RecordTables(Stateful[RecordTablesState]):
         totals: dict[Sum, dict[str, int]] = {summed: dict(base) for summed, base in self.retired.items()}
         for summed in self.totals:
             by_key = totals.setdefault(summed, {})
+            largest: dict[tuple[str, str], int] = {}
             for record in self.by_table.get((summed.subsystem, summed.kind), {}).values():
-                by = getattr(record, summed.by)
-                by_key[by] = by_key.get(by, 0) + getattr(record, summed.of)
+                by, amount = getattr(record, summed.by), getattr(record, summed.of)
+                group = getattr(record, summed.alternatives) if summed.alternatives else ""
+                if group:
+                    largest[by, group] = max(largest.get((by, group), 0), amount)
+                else:
+                    by_key[by] = by_key.get(by, 0) + amount
+            for (by, _), amount in largest.items():
+                by_key[by] = by_key.get(by, 0) + amount
         return totals
 
     def find_total_differences(self) -> tuple[int, list[str]]:
@@ -111,14 +127,17 @@ class RecordTables(Stateful[RecordTablesState]):
         self._remove(table, key)
         contribution = self.contributions.get(table, {}).pop(key, None)
         if contribution is not None:
-            self._add_contribution(table, contribution, -1)
+            self._add_contribution(table, key, contribution, -1)
 
     def retire_record(self, table: TableKey, key: str) -> None:
         """Remove one record but keep its contribution to the totals, because it will not change again."""
         self._remove(table, key)
         contribution = self.contributions.get(table, {}).pop(key, None)
         if contribution is not None:
-            for summed, by, amount in self._split_contribution(table, contribution):
+            for summed, by, amount, group in self._split_contribution(table, contribution):
+                if group:  # a group that is over: what it could have filled together does not outlive it
+                    self.replace_alternative(summed, key, (by, amount, group), None)
+                    continue
                 base = self.retired.setdefault(summed, {})
                 base[by] = base.get(by, 0) + amount
 
@@ -134,10 +153,9 @@ class RecordTables(Stateful[RecordTablesState]):
         self._observe(table, None, record)
         sums = self.sums_of(table)
         if sums:
-            keys = keys_of(sums)
-            contribution = (*(getattr(record, by) for by in keys), *(getattr(record, summed.of) for summed in sums))
+            contribution = tuple(getattr(record, name) for name in contribution_attributes(sums))
             self.contributions.setdefault(table, {})[key] = contribution
-            self._add_contribution(table, contribution, 1)
+            self._add_contribution(table, key, contribution, 1)
 
     def clear(self) -> None:
         """Remove every record, contribution and total, in place."""
@@ -148,6 +166,8 @@ class RecordTables(Stateful[RecordTablesState]):
             for content in by_name.values():
                 content.clear()
         self.retired_orders.clear()
+        self.alternatives.clear()
+        self.adopted.clear()
 
     def restore_retired(self, retired: Mapping[Sum, Mapping[str, int]]) -> None:
         """Take over the contributions of retired records into empty tables.
@@ -174,6 +194,7 @@ class RecordTables(Stateful[RecordTablesState]):
 
     def _remove(self, table: TableKey, key: str) -> None:
         self._removal_count += 1
+        self.adopted.discard((table[0], key))
         record = self.by_table.get(table, {}).pop(key, None)
         if record is not None:
             self._observe(table, record, None)
@@ -185,20 +206,55 @@ class RecordTables(Stateful[RecordTablesState]):
 
     # -- contributions ------------------------------------------------------------------------------------------
 
-    def _split_contribution(self, table: TableKey, contribution: tuple[Any, ...]) -> list[tuple[Sum, str, int]]:
+    def _split_contribution(self, table: TableKey, contribution: tuple[Any, ...]) -> list[tuple[Sum, str, int, str]]:
+        """Return (sum, key of the total, amount, group of alternatives) for each sum of the table."""
         sums = self.sums_of(table)
-        keys = keys_of(sums)
-        if len(contribution) != len(keys) + len(sums):
+        attributes = contribution_attributes(sums)
+        if len(contribution) != len(attributes):
             raise TotalsError(f"{table[0]}.{table[1].__name__}: a contribution of {len(contribution)} values")
+        values = dict(zip(attributes, contribution, strict=True))
         return [
-            (summed, contribution[keys.index(summed.by)], contribution[len(keys) + number])
-            for number, summed in enumerate(sums)
+            (summed, values[summed.by], values[summed.of], values[summed.alternatives] if summed.alternatives else "")
+            for summed in sums
         ]
 
-    def _add_contribution(self, table: TableKey, contribution: tuple[Any, ...], sign: int) -> None:
-        for summed, by, amount in self._split_contribution(table, contribution):
+    def _add_contribution(self, table: TableKey, key: str, contribution: tuple[Any, ...], sign: int) -> None:
+        for summed, by, amount, group in self._split_contribution(table, contribution):
+            if group:
+                entry = (by, amount, group)
+                self.replace_alternative(summed, key, None if sign > 0 else entry, entry if sign > 0 else None)
+                continue
             totals = self.totals[summed]
             totals[by] = totals.get(by, 0) + sign * amount
+
+    def replace_alternative(
+        self, summed: Sum, key: str, before: tuple[str, int, str] | None, after: tuple[str, int, str] | None
+    ) -> None:
+        """Update one total for a record that has alternatives, before or after.
+
+        `before` and `after` are (key of the total, amount, group); an empty group means that the record counts alone.
+        """
+        totals = self.totals[summed]
+        if before is not None:
+            by, amount, group = before
+            if group:
+                members = self.alternatives.get((summed, by, group), {})
+                if members.get(key) != amount:
+                    raise TotalsError(f"{summed.subsystem}.{summed.of}[{by}]: {key} is no alternative in {group}")
+                largest = max(members.values())
+                del members[key]
+                amount = largest - max(members.values(), default=0)
+                if not members:
+                    del self.alternatives[summed, by, group]
+            totals[by] = totals.get(by, 0) - amount
+        if after is not None:
+            by, amount, group = after
+            if group:
+                members = self.alternatives.setdefault((summed, by, group), {})
+                largest = max(members.values(), default=0)
+                members[key] = amount
+                amount = max(largest, amount) - largest
+            totals[by] = totals.get(by, 0) + amount
 
     # -- retiring -----------------------------------------------------------------------------------------------
 
@@ -261,9 +317,10 @@ class RecordTables(Stateful[RecordTablesState]):
                     del totals[key]
 
 
-def keys_of(sums: Iterable[Sum]) -> list[str]:
-    """Return the attributes by which sums of one table are grouped, each once."""
-    return list(dict.fromkeys(summed.by for summed in sums))
+def contribution_attributes(sums: Iterable[Sum]) -> list[str]:
+    """Return the attributes of a record that its contribution to the sums of its table consists of, each once."""
+    names = [name for summed in sums for name in (summed.by, summed.of, summed.alternatives) if name]
+    return list(dict.fromkeys(names))
 
 
 Observer = Callable[[TableKey], Callable[[Record], None] | None]

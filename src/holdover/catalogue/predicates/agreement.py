@@ -27,17 +27,23 @@ def risk_only_position_is_flat(
     return None if position else risk.net_qty == 0
 
 
-@predicate("open-quantity-agrees")
-def open_quantity_agrees(
-    risk: Annotated[Exposure, "risk"],
-    buying: Annotated[int, OPEN_BUY.total_at("key")],
-    selling: Annotated[int, OPEN_SELL.total_at("key")],
+@predicate("open-quantity-agrees", needs=("open_buy_qty",))
+def open_buy_quantity_agrees(
+    risk: Annotated[Exposure, "risk"], buying: Annotated[int, OPEN_BUY.total_at("key")]
 ) -> bool:
     """Compared by side: an order to buy does not offset a missing order to sell."""
-    return risk.open_buy_qty == buying and risk.open_sell_qty == selling
+    return risk.open_buy_qty == buying
 
 
-@predicate("reservations-follow-orders")
+@predicate("open-quantity-agrees", needs=("open_sell_qty",))
+def open_sell_quantity_agrees(
+    risk: Annotated[Exposure, "risk"], selling: Annotated[int, OPEN_SELL.total_at("key")]
+) -> bool:
+    """The same for orders to sell."""
+    return risk.open_sell_qty == selling
+
+
+@predicate("reservations-follow-orders", needs=("reserved_qty",))
 def reservations_follow_orders(
     position: Annotated[Position, "positions"], closing: Annotated[int, CLOSING.total_at("key")]
 ) -> bool:
@@ -45,7 +51,7 @@ def reservations_follow_orders(
     return position.reserved_qty == closing
 
 
-@predicate("reference-data-current")
+@predicate("reference-data-current", needs=("reference_version", "gateway.Book.reference_version"))
 def orders_reference_current(
     order: Annotated[Order, "orders"], book: Annotated[Book | None, Via("gateway", by="symbol")]
 ) -> bool | None:
@@ -55,7 +61,7 @@ def orders_reference_current(
     return order.reference_version == book.reference_version
 
 
-@predicate("reference-data-current")
+@predicate("reference-data-current", needs=("reference_version", "gateway.Book.reference_version"))
 def positions_reference_current(
     position: Annotated[Position, "positions"], book: Annotated[Book | None, Via("gateway", by="symbol")]
 ) -> bool | None:

@@ -17,14 +17,16 @@ VENUE_CLAIMED = Sum(Order, "venue", of="claimed_qty", by="cl_ord_link_id")
 def parent_not_overfilled(
     parent: Annotated[ParentOrder, "orders"],
     claimed_qty: Annotated[int, CHILDREN_CLAIMED.total_at("parent_id")],
-    venue_claimed_qty: Annotated[int, VENUE_CLAIMED.total_at("parent_id")],
+    venue_claimed_qty: Annotated[int, VENUE_CLAIMED.total_at("parent_id", required=False)],
 ) -> bool:
     """Sums the children of the system and of the venue; it does not trust the parent's own quantities."""
     return claimed_qty <= parent.order_qty and venue_claimed_qty <= parent.order_qty
 
 
 @predicate("limits-respected")
-def position_within_limit(exposure: Annotated[Exposure, "risk"], limit: Annotated[Limit, "risk"]) -> bool:
+def position_within_limit(
+    exposure: Annotated[Exposure, "risk"], limit: Annotated[Limit, Via("risk", by="limit_key")]
+) -> bool:
     """Assumes that every open order fills."""
     return (
         exposure.net_qty + exposure.open_buy_qty <= limit.position_max
@@ -34,7 +36,7 @@ def position_within_limit(exposure: Annotated[Exposure, "risk"], limit: Annotate
 
 
 @predicate("limits-respected", asserted="on-mutation")
-def order_within_limit(request: Request, limit: Annotated[Limit | None, Via("risk", by="book_key")]) -> bool | None:
+def order_within_limit(request: Request, limit: Annotated[Limit | None, Via("risk", by="limit_key")]) -> bool | None:
     """Checked immediately before the message is sent."""
     if limit is None or request.msg_type == MsgType.ORDER_CANCEL_REQUEST:
         return None

@@ -72,13 +72,13 @@ def correction_names_its_execution(
     return None
 
 
-@predicate("owner-is-one")
+@predicate("owner-is-one", needs=("strategy",))
 def owner_is_one(order: Annotated[Order, "orders"], before: Before[Order]) -> bool:
     """Either a strategy owns the order or the order is foreign, and the owner does not change."""
     return order.foreign != (order.strategy != "") and (before is None or before.strategy == order.strategy)
 
 
-@predicate("owner-is-one")
+@predicate("owner-is-one", needs=("strategy", "orders.Order.strategy"))
 def request_comes_from_order_owner(
     request: Request, order: Annotated[Order | None, Via("orders", by="root_cl_ord_id")]
 ) -> bool | None:

@@ -113,7 +113,7 @@ def order_chain_unbroken(order: Order, before: Before[Order]) -> bool | None:
 @predicate("replace-chain-unbroken")
 def request_names_known_order(
     request: Request,
-    original: Annotated[Request | None, Via("gateway", by="orig_key")],
+    original: Annotated[Request | None, Via("gateway", by="orig_key", required=False)],
     order: Annotated[Order | None, Via("orders", by="root_cl_ord_id")],
 ) -> bool | None:
     """The guard never saw the request of a foreign order or of one that predates its memory; the order itself

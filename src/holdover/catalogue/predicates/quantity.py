@@ -73,7 +73,7 @@ def cumulative_equals_executions(
     return order.cum_qty == executed
 
 
-@predicate("notional-matches-executions")
+@predicate("notional-matches-executions", needs=("notional", "orders.Execution.notional_delta"))
 def notional_matches_executions(
     order: Annotated[Order, "orders"], executed: Annotated[int, NOTIONAL.total_at("root_cl_ord_id")]
 ) -> bool | None:
@@ -83,7 +83,7 @@ def notional_matches_executions(
     return order.notional == executed
 
 
-@predicate("position-equals-carried-plus-fills")
+@predicate("position-equals-carried-plus-fills", needs=("trade_date",))
 def position_equals_carried_plus_fills(
     position: Annotated[Position, "positions"], filled: Annotated[int, TRADED.total_at("day_key", touches="book_key")]
 ) -> bool:
@@ -91,17 +91,23 @@ def position_equals_carried_plus_fills(
     return position.net_qty == position.carried_qty + filled
 
 
-@predicate("cash-equals-carried-plus-flows")
+@predicate("cash-equals-carried-plus-flows", needs=("trade_date", "orders.Execution.cash_delta"))
 def cash_equals_carried_plus_flows(
-    balance: Annotated[Balance, "ledger"],
-    flows: Annotated[int, CASH.total_at("cash_key", touches="balance_key")],
-    fees: Annotated[int, FEES.total_at("cash_key", touches="balance_key")],
+    balance: Annotated[Balance, "ledger"], flows: Annotated[int, CASH.total_at("cash_key", touches="balance_key")]
+) -> bool:
+    """Cash moves by trades, their fees and transfers."""
+    return balance.cash == balance.carried_cash + flows - balance.fees + balance.transfers
+
+
+@predicate("cash-equals-carried-plus-flows", needs=("fees", "orders.Execution.fee"))
+def fees_equal_executions(
+    balance: Annotated[Balance, "ledger"], fees: Annotated[int, FEES.total_at("cash_key", touches="balance_key")]
 ) -> bool:
     """Fees are those that the executions charged; a balance lists any other fee under its transfers."""
-    return balance.fees == fees and balance.cash == balance.carried_cash + flows - balance.fees + balance.transfers
+    return balance.fees == fees
 
 
-@predicate("carried-in-equals-carried-out")
+@predicate("carried-in-equals-carried-out", needs=("trade_date",))
 def position_carried_in(position: Annotated[Position, "positions"], before: Before[Position]) -> bool | None:
     """A split restates the position; the reference-data invariant covers that."""
     if before is None or position.reference_version != before.reference_version:
@@ -111,7 +117,7 @@ def position_carried_in(position: Annotated[Position, "positions"], before: Befo
     return position.carried_qty == before.net_qty
 
 
-@predicate("carried-in-equals-carried-out")
+@predicate("carried-in-equals-carried-out", needs=("trade_date",))
 def balance_carried_in(balance: Annotated[Balance, "ledger"], before: Before[Balance]) -> bool | None:
     """The same rule for cash."""
     if before is None:

@@ -9,11 +9,11 @@ from holdover.catalogue.reads import Via
 from holdover.model import ClockReading, Link, Order, Reconciliation
 
 
-@predicate("acknowledged-within")
+@predicate("acknowledged-within", needs=("link",))
 def acknowledged_within(
     order: Annotated[Order, "orders"],
     link: Annotated[Link | None, Via("gateway", by="link")],
-    reconciliation: Annotated[Reconciliation | None, Via("reconciler", by="link")],
+    reconciliation: Annotated[Reconciliation | None, Via("reconciler", by="link", required=False)],
 ) -> bool | None:
     """The time starts again while the link is down or a reconciliation is in progress."""
     link_is_down = link is None or not link.is_up
