@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from holdover.desk.config import DeskConfig
 from holdover.desk.store import Store
 from holdover.model import (
+    AccountReport,
     Balance,
     CashMovement,
     Execution,
@@ -276,9 +277,10 @@ class Risk:
         )
         self._save(replace(exposure, net_qty=exposure.net_qty + adjustment.qty_delta))
 
-    def take_margin(self, margin: Margin) -> None:
+    def take_margin(self, report: AccountReport) -> None:
         """Take over the margin that the venue has computed; it stays in memory, and every answer states it again."""
-        if self._margins.get(margin.key) != margin:
+        margin = report.margin
+        if margin is not None and self._margins.get(margin.key) != margin:
             self._margins[margin.key] = margin
             self._guard.record(self.subsystem, margin)
 

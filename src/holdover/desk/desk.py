@@ -340,8 +340,7 @@ class Desk:
                 self.risk.adjust(report.adjustment)
                 self.profit.update(position)
                 self._changed_books[position.key] = None
-        if report.margin is not None:
-            self.risk.take_margin(report.margin)
+        self.risk.take_margin(report)
 
     def _apply_sequence_reset(self, new_seq: int) -> None:
         if self.gateway.apply_sequence_reset(new_seq):

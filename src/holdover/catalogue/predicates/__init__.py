@@ -1,6 +1,7 @@
 """The predicates of the built-in catalogue, one module per family. Importing this package declares all of them."""
 
 from holdover.catalogue.predicates import (
+    accounts,
     agreement,
     exposure,
     freeze,
@@ -13,6 +14,7 @@ from holdover.catalogue.predicates import (
 )
 
 __all__ = [
+    "accounts",
     "agreement",
     "exposure",
     "freeze",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdover.desk.desk import Parts
-from holdover.desk.faults import carried, partition, restarts
+from holdover.desk.faults import accounts, carried, partition, restarts
 from holdover.desk.faults.fault import Fault
 
 
@@ -18,10 +18,11 @@ class UnknownFaultError(ValueError):
     """There is no seeded fault of that name."""
 
 
-FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*carried.FAULTS, *restarts.FAULTS, *partition.FAULTS)}
+_ALL = (*carried.FAULTS, *restarts.FAULTS, *partition.FAULTS, *accounts.FAULTS)
+FAULTS: dict[str, Fault] = {fault.name: fault for fault in _ALL}
 """Every seeded fault by name."""
 
-if len(FAULTS) < len(carried.FAULTS) + len(restarts.FAULTS) + len(partition.FAULTS):
+if len(FAULTS) < len(_ALL):
     raise ValueError(f"two seeded faults have the same name, among {', '.join(FAULTS)}")
 
 
