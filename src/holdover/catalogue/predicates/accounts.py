@@ -38,10 +38,11 @@ def adjustment_is_the_venues(
     adopted: Adopted,
 ) -> bool | None:
     """The venue's records from before the guard's first start are not known."""
-    if venue is None:
-        return None if adopted else False
+    if venue is None and adopted:
+        return None
     return (
-        adjustment.qty_delta == venue.qty_delta
+        venue is not None
+        and adjustment.qty_delta == venue.qty_delta
         and adjustment.book_key == venue.book_key
         and adjustment.reason == venue.reason
     )
@@ -60,10 +61,11 @@ def movement_is_the_venues(
     movement: Annotated[CashMovement, "ledger"], venue: Annotated[CashMovement | None, "venue"], adopted: Adopted
 ) -> bool | None:
     """The venue's records from before the guard's first start are not known."""
-    if venue is None:
-        return None if adopted else False
+    if venue is None and adopted:
+        return None
     return (
-        movement.amount == venue.amount
+        venue is not None
+        and movement.amount == venue.amount
         and movement.balance_key == venue.balance_key
         and movement.reason == venue.reason
     )
