@@ -5,6 +5,7 @@ from holdover.catalogue.entry import CatalogueError, Entry, Evidence, ResponseSt
 from holdover.catalogue.predicate import BoundPredicate, PredicateError, Read, predicate
 from holdover.catalogue.reads import (
     Adopted,
+    Adoption,
     Before,
     Boundary,
     Frozen,
@@ -23,6 +24,7 @@ __all__ = [
     "PredicateError",
     "Before",
     "Adopted",
+    "Adoption",
     "BoundPredicate",
     "Boundary",
     "Catalogue",

@@ -176,7 +176,7 @@ def _parse_read(function: Predicate, parameter: str, hint: object) -> Read:
         if note is BEFORE:
             return Read(parameter, "before", kind, optional=True)
         if note is ADOPTED:
-            return Read(parameter, "adopted")
+            return Read(parameter, "adopted", optional=True)
         if isinstance(note, Total):
             return Read(parameter, "total", note.sum.kind, note.sum.subsystem, total=note, required=note.required)
         if isinstance(note, Via):

@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final, TypeVar
 from typing import Annotated as Held
 
+import msgspec
+
 from holdover.model import Record, Request
 
 T = TypeVar("T")
@@ -127,13 +129,23 @@ class Recent:
         return duration_ns(self.within)
 
 
+class Adoption(msgspec.Struct, frozen=True, array_like=True):
+    """How a record was restored whose history the guard has not seen: on which trade date, with or without executions.
+
+    The guard has not seen the requests for an adopted order either.
+    """
+
+    trade_date: str
+    knows_executions: bool
+
+
 class _AdoptedMarker:
-    """Marks the parameter that is true for a record restored by a system whose earlier messages the guard never saw."""
+    """Marks the parameter that says whether the guard knows the history of a restored record."""
 
 
 ADOPTED: Final = _AdoptedMarker()
-Adopted = Annotated[bool, ADOPTED]
-"""Whether the anchor's record was restored and was not known to the guard before."""
+Adopted = Annotated[Adoption | None, ADOPTED]
+"""How the anchor's record came without its history; `None` when the guard has seen it from its beginning."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +194,7 @@ __all__ = [
     "ADOPTED",
     "BEFORE",
     "Adopted",
+    "Adoption",
     "Before",
     "Boundary",
     "Frozen",

@@ -61,7 +61,7 @@ from holdover.model.record import (
     TradingSession,
 )
 from holdover.model.scope import KINDS, SYSTEM, enclosing_scopes, scope_of
-from holdover.model.self_check import ClockReading, FreezeSet, Recompute, Recovery, Repetition, Restored
+from holdover.model.self_check import ClockReading, FreezeSet, Recompute, Recovery, Repetition, Restored, RestoredOrders
 from holdover.model.subsystem import SUBSYSTEM_KINDS, SUBSYSTEMS
 
 __all__ = [
@@ -123,6 +123,7 @@ __all__ = [
     "Record",
     "Request",
     "Restored",
+    "RestoredOrders",
     "SecurityStatus",
     "Side",
     "TimeInForce",

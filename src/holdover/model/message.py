@@ -77,6 +77,21 @@ class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, t
         return position_key(self.account, self.symbol, self.position_id or self.position_side or "")
 
     @property
+    def root_key(self) -> str:
+        """The first ClOrdID of the replace chain; the request's own when it states none."""
+        return self.root_cl_ord_id or self.cl_ord_id
+
+    @property
+    def new_order_count(self) -> int:
+        """1 for a new order, else 0. A sum over requests counts them."""
+        return int(self.msg_type == MsgType.NEW_ORDER_SINGLE)
+
+    @property
+    def replace_count(self) -> int:
+        """1 for a replace, else 0. A sum over requests counts them."""
+        return int(self.msg_type == MsgType.ORDER_CANCEL_REPLACE_REQUEST)
+
+    @property
     def limit_key(self) -> str:
         """Account and instrument: the key of the limits."""
         return f"{self.account}/{self.symbol}"

@@ -51,6 +51,30 @@ class Recovery(Record, frozen=True, kw_only=True, gc=False):
         return f"<Recovery {self.subsystem} {counts}{' first ' + self.first if self.first else ''}>"
 
 
+class RestoredOrders(Record, frozen=True, kw_only=True, gc=False):
+    """Compares the working orders that a restart brought back with those before it, field by field.
+
+    `changed` counts orders with a field that differs, that nobody has corrected since, and that the venue does not
+    confirm.
+    """
+
+    per_connection: ClassVar[bool] = True
+
+    subsystem: str
+    compared: int
+    changed: int
+    first: str = ""
+
+    @property
+    def key(self) -> str:
+        """The subsystem."""
+        return self.subsystem
+
+    def __repr__(self) -> str:
+        counts = f"compared {self.compared}, changed {self.changed}"
+        return f"<RestoredOrders {self.subsystem} {counts}{' first ' + self.first if self.first else ''}>"
+
+
 class FreezeSet(Record, frozen=True, kw_only=True, gc=False):
     """Compares the freezes in force at a boundary with the freezes that the guard set and no operator thawed.
 

@@ -191,7 +191,7 @@ class CheckCompiler(Stateful[CheckCountsState]):
         if read.source == "threshold":
             return check.threshold
         if read.source == "adopted":
-            return (table[0], key) in self._tables.adopted
+            return self._tables.adopted.get((table[0], key))
         if read.used is not None:
             return self.presence.used_fields(read.subsystem or "", read.used.kind.__name__, read.used.fields)
         if read.reference is not None:
@@ -458,7 +458,7 @@ class CheckCompiler(Stateful[CheckCountsState]):
             return f"B{check.number}"
         if read.source == "adopted":
             names["ADOPTED"] = self._tables.adopted
-            return f"({table[0]!r}, key) in ADOPTED"
+            return f"ADOPTED.get(({table[0]!r}, key))"
         if read.used is not None:
             names[f"U{name}"] = self._value_of(check, read, table, "", None)
             return f"U{name}"

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
-from holdover.catalogue import Sum
+from holdover.catalogue import Adoption, Sum
 from holdover.model import Record
 from holdover.runtime.cells import StoredAxes
 from holdover.runtime.check import Touched
 from holdover.runtime.deadlines import NEVER_NS, DeadlineKey
+from holdover.runtime.effort import LinkEffort
 from holdover.runtime.tables import Table, TableKey
 from holdover.state import StateError, StoredFormat, decode_stored, encode_stored
 
@@ -74,6 +75,8 @@ class MonitorMemory(msgspec.Struct, kw_only=True):
         "recent": "the counts of the last seconds begin again",
         "alternatives": "recomputed from the records",
         "is_restoring": "false between two calls",
+        "restored_orders": "a recovery that the process did not complete begins again in the next one",
+        "restored_positions": "a recovery that the process did not complete begins again in the next one",
     }
 
     digest: str
@@ -92,7 +95,10 @@ class MonitorMemory(msgspec.Struct, kw_only=True):
     uncompared: list[tuple[str, str, str]]
     cells: StoredAxes
     present: list[str] = []
-    adopted: list[tuple[str, str]] = []
+    adopted: list[tuple[str, str, Adoption]] = []
+    unconfirmed: list[tuple[str, str]] = []
+    restored_kinds: list[str] = []
+    efforts: dict[str, LinkEffort] = {}
 
 
 def encode_memory(monitor: Monitor) -> bytes:
@@ -125,7 +131,10 @@ def _store_memory(monitor: Monitor) -> MonitorMemory:
         uncompared=[(*groups[number].table_name, key) for number, key in monitor.comparison.uncompared],
         cells=monitor.cells.export_state(),
         present=sorted(monitor.compiler.presence.present),
-        adopted=sorted(tables.adopted),
+        adopted=[(*mark, adoption) for mark, adoption in sorted(tables.adopted.items(), key=lambda item: item[0])],
+        unconfirmed=sorted(tables.unconfirmed),
+        efforts=monitor.efforts.by_link,
+        restored_kinds=sorted(monitor.recovery.restored_kinds),
     )
 
 

@@ -18,12 +18,13 @@ from typing import Any, ClassVar, TypeVar, cast
 import msgspec
 
 from holdover.catalogue import Boundary, Catalogue
-from holdover.model import FreezeSet, Recompute, Record, Request
+from holdover.model import FreezeSet, Link, Recompute, Reconciliation, Record, Request
 from holdover.runtime.breach import Breach, BreachRecord
 from holdover.runtime.cells import CellCounter
 from holdover.runtime.check import Check, Touched
 from holdover.runtime.check_compiler import CheckCompiler, list_needed_sums
 from holdover.runtime.deadlines import Deadlines
+from holdover.runtime.effort import EffortTracker
 from holdover.runtime.explain import explain
 from holdover.runtime.memory import (
     decode_memory,
@@ -51,6 +52,7 @@ class MonitorState(msgspec.Struct):
     deadlines: Deadlines
     recovery: RecoveryTracker
     comparison: VenueComparison
+    efforts: EffortTracker
     mutations: int
     breaches: int
     cause: str
@@ -99,6 +101,8 @@ class Monitor(Stateful[MonitorState]):
         self.deadlines = Deadlines()
         self.recovery = RecoveryTracker(self, self.tables)
         self.comparison = VenueComparison(self.compiler, self.tables)
+        self.efforts = EffortTracker()
+        self.compiler.add_observer(self._observe_effort)
         self.mutations = 0
         self.breaches = 0
         self.cause = ""
@@ -131,6 +135,8 @@ class Monitor(Stateful[MonitorState]):
         self.mutations += 1
         self.now_ns = now_ns
         table = (subsystem, record.__class__)
+        if self.tables.unconfirmed and (subsystem, record.key) in self.tables.unconfirmed:
+            self.tables.confirm_record(table, record.key)
         compiler = self.compiler
         mutate = compiler._mutate_functions.get(table) or compiler.mutate_function(table)
         before: Record | None = mutate(record, record.key, now_ns, touched)
@@ -172,7 +178,8 @@ class Monitor(Stateful[MonitorState]):
         self.trade_date = boundary.trade_date or self.trade_date
         try:
             for subsystem in recovered:
-                self._record_and_settle(self.recovery.complete(subsystem))
+                for record in self.recovery.complete(subsystem):
+                    self._record_and_settle(record)
             for check in self.compiler.checks:
                 if check.asserted == "at-boundary" and boundary.name in (check.entry.at or (boundary.name,)):
                     self._evaluate_all_keys(check, boundary)
@@ -338,6 +345,22 @@ class Monitor(Stateful[MonitorState]):
         elif result is None or not self.deadlines.is_running(mark):
             self.deadlines.start(mark, now_ns + check.entry.within_ns)
 
+    def _observe_effort(self, table: TableKey) -> Callable[[Record], None] | None:
+        """Return what follows the reconciliation effort of links, for the tables that it depends on."""
+        if table[1] is Link or table[1] is Reconciliation:
+            return self._record_effort
+        return None
+
+    def _record_effort(self, record: Record) -> None:
+        if self.tables.is_restoring:
+            return
+        effort = None
+        if isinstance(record, Link):
+            effort = self.efforts.observe_link(record, self.now_ns)
+        elif isinstance(record, Reconciliation):
+            effort = self.efforts.observe_reconciliation(record, self.now_ns)
+        self._record_and_settle(effort)
+
     def _table_of(self, check: Check, subsystem: str) -> TableKey | None:
         kind = check.bound.anchor.kind
         table = (subsystem, kind) if kind is not None else None
@@ -424,12 +447,17 @@ class Monitor(Stateful[MonitorState]):
                 self._on_breach = on_breach
                 self.tables.is_restoring = False
             self.compiler.recent.clear()
-            self.tables.adopted.update(memory.adopted)
+            self.tables.adopted.update({(subsystem, key): adoption for subsystem, key, adoption in memory.adopted})
+            self.tables.unconfirmed.update(memory.unconfirmed)
             self.cells.restore_state(memory.cells)
         self.tables.retired_orders[:] = memory.retired_orders
         self.recovery.unrestored, self.recovery.restored_counts = unrestored, memory.restored_counts
+        self.recovery.restored_kinds = set(memory.restored_kinds)
+        self.recovery.restored_orders.clear()
         self.deadlines.restore(deadlines)
         self.deadlines.is_paused = memory.is_paused
+        self.efforts.by_link.clear()
+        self.efforts.by_link.update(memory.efforts)
         self.comparison.uncompared = restore_marks(memory.uncompared, self)
         self.trade_date = memory.trade_date
         self.mutations, self.breaches, self.now_ns = memory.mutations, memory.breaches, memory.now_ns

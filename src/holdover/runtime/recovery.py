@@ -7,18 +7,36 @@ a durable record that is missing or older than remembered must be up to date whe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 from msgspec.structs import replace
 
-from holdover.model import ExecType, Execution, Order, OrdStatus, Position, Record, Recovery, Request
+from holdover.model import (
+    ExecType,
+    Execution,
+    Order,
+    OrdStatus,
+    Position,
+    Record,
+    Recovery,
+    Request,
+    RestoredOrders,
+)
+from holdover.runtime.adoption import RestoredTables, adopt_order, adopt_positions, find_archived, list_restored_kinds
 from holdover.runtime.check import Touched
+from holdover.runtime.record_text import field_words, format_value
 from holdover.runtime.tables import RecordTables, TableKey
 from holdover.state import Stateful
 
 if TYPE_CHECKING:
     from holdover.runtime.monitor import Monitor
+
+_NOT_COMPARED: Final = frozenset({"root_cl_ord_id", "ord_status", "leaves_qty", "cum_qty", "notional", "foreign"})
+"""Fields of an order that other invariants check after a restart."""
+_RESTORED_FIELDS: Final = tuple(
+    name for name in Order.__struct_fields__ if name not in _NOT_COMPARED | Order.provenance_fields
+)
 
 
 class RecoveryTrackerState(msgspec.Struct):
@@ -26,6 +44,9 @@ class RecoveryTrackerState(msgspec.Struct):
 
     unrestored: dict[TableKey, dict[str, Record]]
     restored_counts: dict[str, int]
+    restored_orders: dict[TableKey, dict[str, Order]]
+    restored_kinds: set[str]
+    restored_positions: dict[str, bool]
     undo_log: list[tuple[TableKey, str, Record | None]] | None
 
 
@@ -34,7 +55,10 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
 
     `undo_log`, when it is a list, records what the open steps changed, for `undo_open_steps`. `unrestored` holds the
     remembered records that a restarted subsystem has not brought back yet, `restored_counts` how many records each
-    recovering subsystem read back.
+    recovering subsystem read back, `restored_orders` its working orders as they came back. `restored_kinds` names what
+    subsystems bring back at all: a system that never stores its executions or closed orders has not lost them.
+    `restored_positions` holds the restored positions of a system that does not store its executions, and whether each
+    was known.
     """
 
     State = RecoveryTrackerState
@@ -46,6 +70,9 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
     def __init__(self, monitor: Monitor, tables: RecordTables) -> None:
         self.unrestored: dict[TableKey, dict[str, Record]] = {}
         self.restored_counts: dict[str, int] = {}
+        self.restored_orders: dict[TableKey, dict[str, Order]] = {}
+        self.restored_kinds: set[str] = set()
+        self.restored_positions: dict[str, bool] = {}
         self.undo_log: list[tuple[TableKey, str, Record | None]] | None = None
         self._monitor, self._tables = monitor, tables
 
@@ -55,7 +82,11 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
         restored_tables: dict[TableKey, dict[str, Record]] = {}
         for record in records:
             restored_tables.setdefault((subsystem, type(record)), {})[record.key] = record
-        count = sum(len(table_records) for table_records in restored_tables.values())
+        self.restored_counts[subsystem] = sum(len(table_records) for table_records in restored_tables.values())
+        self.restored_kinds |= list_restored_kinds(restored_tables)
+        archived = find_archived(tables, subsystem, restored_tables, self.restored_kinds)
+        adopted = {key for owner, key in tables.adopted if owner == subsystem}
+        known = {key for table, by_key in tables.by_table.items() if table[0] == subsystem for key in by_key} - adopted
         latest = self._monitor.trade_date or self._latest_trade_date(subsystem)
         executed = self._executed_since(subsystem, latest, restored_tables.get((subsystem, Execution), {}))
         for table in list(tables.by_table):
@@ -64,8 +95,13 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
             restored = restored_tables.get(table, {})
             unrestored = self.unrestored.setdefault(table, {})
             for key, record in list(tables.by_table[table].items()):
-                if key not in restored and not self._is_still_needed(record, latest, executed):
-                    continue
+                if key not in restored:
+                    if (table, key) in archived:
+                        if table[1] is Execution:
+                            tables.unconfirmed.add((subsystem, key))
+                        continue
+                    if not self._is_still_needed(record, latest, executed):
+                        continue
                 restored_record = restored.get(key)
                 if restored_record == record:
                     del restored[key]  # unchanged: nothing to evaluate again
@@ -82,10 +118,38 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
                 for group in self._monitor.compiler.groups:
                     if group.table == table:
                         touched[group.number, key] = None
-        self.restored_counts[subsystem] = count
-        for restored in restored_tables.values():
+        for table, restored in restored_tables.items():
             for record in restored.values():
+                if isinstance(record, Order) and record.is_open:
+                    self.restored_orders.setdefault(table, {})[record.key] = record
                 self._monitor.mutate(subsystem, record, now_ns, touched)
+        self._adopt_restored(subsystem, restored_tables, known, touched)
+
+    def _adopt_restored(
+        self, subsystem: str, restored_tables: RestoredTables, known: set[str], touched: Touched
+    ) -> None:
+        """Mark the restored orders and positions whose history the guard does not know; see `adoption`."""
+        stores_executions = "orders.Execution" in self.restored_kinds
+        for records in restored_tables.values():
+            for record in records.values():
+                if isinstance(record, Order):
+                    adopt_order(
+                        self._tables,
+                        subsystem,
+                        record,
+                        is_known=record.key in known,
+                        stores_executions=stores_executions,
+                    )
+                elif isinstance(record, Position) and subsystem == "positions" and not stores_executions:
+                    self.restored_positions[record.key] = record.key in known
+        if self.restored_positions and subsystem in ("orders", "positions"):
+            are_orders_restored = "orders" in self.restored_counts
+            unexplained = adopt_positions(
+                self._tables, self.restored_positions, are_orders_restored=are_orders_restored
+            )
+            for group in self._monitor.compiler.groups:
+                if group.table == ("positions", Position):
+                    touched.update(((group.number, key), None) for key in unexplained)
 
     def undo_open_steps(self, has_left: Callable[[Record], bool]) -> None:
         """Undo the steps in `undo_log` after their process died; see `Monitor.undo_open_steps`."""
@@ -94,29 +158,65 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
             if table[0] != "venue" and not (table[1] is Request and has_left(self._tables.by_table[table][key])):
                 self._tables.reset_record(table, key, before)
 
-    def complete(self, subsystem: str) -> Recovery | None:
-        """End the recovery of a subsystem. Returns what is still missing or older; None when none was in progress."""
+    def complete(self, subsystem: str) -> list[Record]:
+        """End the recovery of a subsystem. Returns what is missing, older or changed; nothing without a recovery."""
         if subsystem not in self.restored_counts:
-            return None
+            return []
+        if subsystem == "positions":
+            self.restored_positions.clear()
         missing: list[str] = []
         regressed: list[str] = []
+        changed: list[str] = []
+        compared = 0
         for table in [table for table in self.unrestored if table[0] == subsystem]:
             records = self._tables.by_table.get(table, {})
+            restored_orders = self.restored_orders.pop(table, {})
+            compared += len(restored_orders)
             for key, previous in self.unrestored.pop(table).items():
                 if self._has_ended_unfilled(previous):
                     continue
                 current = records.get(key)
                 if current is None:
                     missing.append(repr(previous))
-                elif _has_regressed(previous, current) and not self._is_amended(subsystem, key):
+                    continue
+                if _has_regressed(previous, current) and not self._is_amended(subsystem, key):
                     regressed.append(f"{previous!r} came back as {current!r}")
-        return Recovery(
+                if isinstance(previous, Order) and isinstance(current, Order) and key in restored_orders:
+                    changed += self._find_changes(previous, restored_orders[key], current)
+        for table in [table for table in self.restored_orders if table[0] == subsystem]:
+            del self.restored_orders[table]
+        recovery = Recovery(
             subsystem=subsystem,
             restored=self.restored_counts.pop(subsystem),
             missing=len(missing),
             regressed=len(regressed),
             first=next(iter([*missing, *regressed]), ""),
         )
+        restored_orders_check = RestoredOrders(
+            subsystem=subsystem, compared=compared, changed=len(changed), first=next(iter(changed), "")
+        )
+        return [recovery, restored_orders_check] if compared else [recovery]
+
+    def _find_changes(self, previous: Order, restored: Order, current: Order) -> list[str]:
+        """Describe the fields of a working order that came back otherwise and that nothing since explains.
+
+        A field that was recorded again after the restart is explained by the report that changed it, and one that the
+        venue states as the system does by a change while the system was down.
+        """
+        if not previous.is_open or not current.is_open:
+            return []
+        venue_order = self._tables.find(("venue", Order), current.key)
+        texts = []
+        for name in _RESTORED_FIELDS:
+            before, now = getattr(previous, name), getattr(current, name)
+            if now == before or now != getattr(restored, name):
+                continue
+            if isinstance(venue_order, Order) and getattr(venue_order, name) == now:
+                continue
+            instrument = self._monitor.instruments.get(current.symbol)
+            sides = [format_value(value, name, instrument) for value in (before, now)]
+            texts.append(f"order {current.key}: the {field_words(name)} was {sides[0]} and came back as {sides[1]}")
+        return texts
 
     # -- what the tables show -----------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 
-from holdover.catalogue import Sum
+from holdover.catalogue import Adoption, Sum
 from holdover.model import Execution, Order, Record, Request
 from holdover.runtime.cells import CellCounter
 from holdover.state import InPlace, Stateful
@@ -36,7 +36,8 @@ class RecordTablesState(msgspec.Struct):
     retired_orders: list[tuple[str, str, str]]
     removal_count: int
     alternatives: dict[tuple[Sum, str, str], dict[str, int]]
-    adopted: set[tuple[str, str]]
+    adopted: dict[tuple[str, str], Adoption]
+    unconfirmed: set[tuple[str, str]]
     is_restoring: bool
 
 
@@ -46,8 +47,8 @@ class RecordTables(Stateful[RecordTablesState]):
     `contributions` holds what each record adds to the totals of its table: the keys, then the amounts. `retired` holds
     the contributions of records that were retired; `retired_orders` lists retired orders as (night, subsystem, key).
     `alternatives` holds the amounts of records of which only the largest counts, by (sum, total, group). `adopted`
-    holds the keys (subsystem, key) of restored records that were not known before; `is_restoring` is true while records
-    are restored.
+    holds, by (subsystem, key), the restored records whose history is not known; `unconfirmed` holds the
+    executions that a restarted system may record once again; `is_restoring` is true while records are restored.
     """
 
     State = RecordTablesState
@@ -63,7 +64,8 @@ class RecordTables(Stateful[RecordTablesState]):
         self.retired: dict[Sum, dict[str, int]] = {}
         self.retired_orders: list[tuple[str, str, str]] = []
         self.alternatives: dict[tuple[Sum, str, str], dict[str, int]] = {}
-        self.adopted: set[tuple[str, str]] = set()
+        self.adopted: dict[tuple[str, str], Adoption] = {}
+        self.unconfirmed: set[tuple[str, str]] = set()
         self.is_restoring = False
         self._removal_count = 0
         self._cells = cells
@@ -129,6 +131,12 @@ class RecordTables(Stateful[RecordTablesState]):
         if contribution is not None:
             self._add_contribution(table, key, contribution, -1)
 
+    def confirm_record(self, table: TableKey, key: str) -> None:
+        """Let a record be recorded once more as if it were new; its contribution to the totals stays."""
+        self.unconfirmed.discard((table[0], key))
+        self._removal_count += 1
+        self.by_table.get(table, {}).pop(key, None)
+
     def retire_record(self, table: TableKey, key: str) -> None:
         """Remove one record but keep its contribution to the totals, because it will not change again."""
         self._remove(table, key)
@@ -168,6 +176,7 @@ class RecordTables(Stateful[RecordTablesState]):
         self.retired_orders.clear()
         self.alternatives.clear()
         self.adopted.clear()
+        self.unconfirmed.clear()
 
     def restore_retired(self, retired: Mapping[Sum, Mapping[str, int]]) -> None:
         """Take over the contributions of retired records into empty tables.
@@ -194,7 +203,8 @@ class RecordTables(Stateful[RecordTablesState]):
 
     def _remove(self, table: TableKey, key: str) -> None:
         self._removal_count += 1
-        self.adopted.discard((table[0], key))
+        self.adopted.pop((table[0], key), None)
+        self.unconfirmed.discard((table[0], key))
         record = self.by_table.get(table, {}).pop(key, None)
         if record is not None:
             self._observe(table, record, None)

@@ -9,7 +9,9 @@ from holdover.catalogue.predicates import (
     lifecycle,
     link,
     quantity,
+    rates,
     reconciliation,
+    terms,
     timing,
 )
 
@@ -22,6 +24,8 @@ __all__ = [
     "lifecycle",
     "link",
     "quantity",
+    "rates",
     "reconciliation",
+    "terms",
     "timing",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from holdover.catalogue.predicate import predicate
-from holdover.catalogue.reads import Adopted, Before, ReferenceData, Sum, Threshold, Via
+from holdover.catalogue.reads import Before, ReferenceData, Sum, Threshold, Via
 from holdover.model import (
     TRADES,
     Balance,
@@ -35,10 +35,10 @@ _STOP_TYPES = frozenset({OrdType.STOP, OrdType.STOP_LIMIT})
 def adjustment_is_the_venues(
     adjustment: Annotated[PositionAdjustment, "positions"],
     venue: Annotated[PositionAdjustment | None, "venue"],
-    adopted: Adopted,
+    position: Annotated[Position | None, Via("positions", by="book_key", required=False)],
 ) -> bool | None:
-    """The venue's records from before the guard's first start are not known."""
-    if venue is None and adopted:
+    """An adjustment of an earlier session may be older than what the guard knows of the venue."""
+    if venue is None and position is not None and "" < adjustment.trade_date < position.trade_date:
         return None
     return (
         venue is not None
@@ -50,18 +50,24 @@ def adjustment_is_the_venues(
 
 @predicate("adjustments-agree-with-venue")
 def venue_adjustment_is_known(
-    venue: Annotated[PositionAdjustment, "venue"], adjustment: Annotated[PositionAdjustment | None, "positions"]
-) -> bool:
-    """The reverse case: what the venue has adjusted is booked."""
+    venue: Annotated[PositionAdjustment, "venue"],
+    adjustment: Annotated[PositionAdjustment | None, "positions"],
+    position: Annotated[Position | None, Via("positions", by="book_key", required=False)],
+) -> bool | None:
+    """The reverse case. A system need not read back those of earlier sessions; its position contains them."""
+    if position is not None and "" < venue.trade_date < position.trade_date:
+        return None
     return adjustment is not None
 
 
 @predicate("movements-agree-with-venue")
 def movement_is_the_venues(
-    movement: Annotated[CashMovement, "ledger"], venue: Annotated[CashMovement | None, "venue"], adopted: Adopted
+    movement: Annotated[CashMovement, "ledger"],
+    venue: Annotated[CashMovement | None, "venue"],
+    balance: Annotated[Balance | None, Via("ledger", by="balance_key", required=False)],
 ) -> bool | None:
-    """The venue's records from before the guard's first start are not known."""
-    if venue is None and adopted:
+    """A movement of an earlier session may be older than what the guard knows of the venue."""
+    if venue is None and balance is not None and "" < movement.trade_date < balance.trade_date:
         return None
     return (
         venue is not None
@@ -73,9 +79,13 @@ def movement_is_the_venues(
 
 @predicate("movements-agree-with-venue")
 def venue_movement_is_known(
-    venue: Annotated[CashMovement, "venue"], movement: Annotated[CashMovement | None, "ledger"]
-) -> bool:
-    """The reverse case: what the venue has moved is booked."""
+    venue: Annotated[CashMovement, "venue"],
+    movement: Annotated[CashMovement | None, "ledger"],
+    balance: Annotated[Balance | None, Via("ledger", by="balance_key", required=False)],
+) -> bool | None:
+    """The reverse case. A system need not read back those of earlier sessions; its balance contains them."""
+    if balance is not None and "" < venue.trade_date < balance.trade_date:
+        return None
     return movement is not None
 
 
@@ -96,12 +106,14 @@ def balances_agree_with_venue(
     threshold: Threshold,
 ) -> bool | None:
     """The time starts again while the link is down or a reconciliation is in progress."""
-    difference = abs(balance.cash - venue.cash)
     link_is_down = link is not None and not link.is_up
     is_reconciling = reconciliation is not None and not reconciliation.is_complete
-    if difference and (link_is_down or is_reconciling):
+    tolerance = threshold.tolerance(balance.currency)
+    if balance.cash != venue.cash and (link_is_down or is_reconciling):
         return None
-    return difference <= threshold.tolerance(balance.currency)
+    if tolerance == 0:
+        return balance.cash == venue.cash
+    return abs(balance.cash - venue.cash) <= tolerance
 
 
 # -- margin -----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from holdover.catalogue.predicate import predicate
 from holdover.catalogue.reads import Sum, Via
-from holdover.model import Book, Exposure, Order, Position, Recompute, Recovery, Restored
+from holdover.model import Book, Exposure, Order, Position, Recompute, Recovery, Restored, RestoredOrders
 
 OPEN_BUY = Sum(Order, "orders", of="open_buy_qty", by="book_key")
 OPEN_SELL = Sum(Order, "orders", of="open_sell_qty", by="book_key")
@@ -51,7 +51,7 @@ def reservations_follow_orders(
     return position.reserved_qty == closing
 
 
-@predicate("reference-data-current", needs=("reference_version", "gateway.Book.reference_version"))
+@predicate("reference-data-current", needs=("gateway.Book.reference_version",))
 def orders_reference_current(
     order: Annotated[Order, "orders"], book: Annotated[Book | None, Via("gateway", by="symbol")]
 ) -> bool | None:
@@ -61,7 +61,7 @@ def orders_reference_current(
     return order.reference_version == book.reference_version
 
 
-@predicate("reference-data-current", needs=("reference_version", "gateway.Book.reference_version"))
+@predicate("reference-data-current", needs=("gateway.Book.reference_version",))
 def positions_reference_current(
     position: Annotated[Position, "positions"], book: Annotated[Book | None, Via("gateway", by="symbol")]
 ) -> bool | None:
@@ -75,6 +75,12 @@ def positions_reference_current(
 def store_agrees_with_memory(recovery: Recovery) -> bool:
     """The guard records the recovery when a restarted subsystem has finished it."""
     return recovery.missing == 0 and recovery.regressed == 0
+
+
+@predicate("restored-order-unchanged")
+def restored_order_unchanged(restored: RestoredOrders) -> bool:
+    """The guard compares every field of the working orders when a recovery is complete."""
+    return restored.changed == 0
 
 
 @predicate("restored-equals-persisted")

@@ -53,6 +53,16 @@ def no_order_in_disabled_book(
     return book.trading
 
 
+@predicate("no-order-in-disabled-book")
+def no_order_against_venue_status(
+    request: Request, book: Annotated[Book | None, Via("venue", by="symbol")]
+) -> bool | None:
+    """Uses the status that the venue itself stated, whatever the system believes."""
+    if book is None or request.msg_type != MsgType.NEW_ORDER_SINGLE:
+        return None
+    return book.trading
+
+
 @predicate("closing-orders-covered")
 def closing_orders_covered(
     position: Annotated[Position, "positions"], closing: Annotated[int, CLOSING_UNCANCELLED.total_at("key")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from holdover.catalogue.predicate import predicate
-from holdover.catalogue.reads import Before, Sum
+from holdover.catalogue.reads import Adopted, Before, Sum
 from holdover.model import (
     Balance,
     ExecRestatementReason,
@@ -67,20 +67,25 @@ def cumulative_never_falls(order: Order, before: Before[Order]) -> bool | None:
 
 @predicate("cumulative-equals-executions")
 def cumulative_equals_executions(
-    order: Annotated[Order, "orders"], executed: Annotated[int, EXECUTED.total_at("root_cl_ord_id")]
+    order: Annotated[Order, "orders"], executed: Annotated[int, EXECUTED.total_at("root_cl_ord_id")], adopted: Adopted
 ) -> bool | None:
-    """The system cannot know a foreign order's executions from before its adoption."""
+    """The system cannot know a foreign order's executions from before its adoption.
+
+    Nor can the guard know those of an order that a system without a store of executions brought back.
+    """
     if order.foreign:
         return None
+    if adopted is not None and not adopted.knows_executions:
+        return order.cum_qty >= executed
     return order.cum_qty == executed
 
 
 @predicate("notional-matches-executions", needs=("notional", "orders.Execution.notional_delta"))
 def notional_matches_executions(
-    order: Annotated[Order, "orders"], executed: Annotated[int, NOTIONAL.total_at("root_cl_ord_id")]
+    order: Annotated[Order, "orders"], executed: Annotated[int, NOTIONAL.total_at("root_cl_ord_id")], adopted: Adopted
 ) -> bool | None:
     """AvgPx (6) derives from the notional, so it agrees as well."""
-    if order.foreign:
+    if order.foreign or (adopted is not None and not adopted.knows_executions):
         return None
     return order.notional == executed
 
@@ -90,8 +95,11 @@ def position_equals_carried_plus_fills(
     position: Annotated[Position, "positions"],
     filled: Annotated[int, TRADED.total_at("day_key", touches="book_key")],
     adjusted: Annotated[int, ADJUSTED.total_at("day_key", touches="book_key", required=False)],
-) -> bool:
-    """The fills and adjustments are those booked on the position's own trade date."""
+    adopted: Adopted,
+) -> bool | None:
+    """Fills and adjustments of the position's own trade date. On the day of its adoption not all are known."""
+    if adopted is not None and adopted.trade_date == position.trade_date and not adopted.knows_executions:
+        return None
     return position.net_qty == position.carried_qty + filled + adjusted
 
 
