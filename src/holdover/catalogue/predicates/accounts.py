@@ -139,7 +139,7 @@ def equity_agrees_with_venue(
 ) -> bool:
     """Both sides value positions at their own prices, so a share of the venue's equity may differ."""
     tolerated = max(threshold.tolerance(margin.currency), abs(venue.equity) * threshold.limit // 100)
-    return abs(margin.equity - venue.equity) <= tolerated
+    return venue.equity - tolerated <= margin.equity <= venue.equity + tolerated
 
 
 @predicate("margin-agrees-with-venue", needs=("maintenance", "venue.Margin.maintenance"))
@@ -148,7 +148,7 @@ def maintenance_agrees_with_venue(
 ) -> bool:
     """The same share, of the venue's equity again: near no position a share of the maintenance would be nothing."""
     tolerated = max(threshold.tolerance(margin.currency), abs(venue.equity) * threshold.limit // 100)
-    return abs(margin.maintenance - venue.maintenance) <= tolerated
+    return venue.maintenance - tolerated <= margin.maintenance <= venue.maintenance + tolerated
 
 
 # -- realized profit --------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def realized_pnl_conserved(
     traded: Annotated[int, TRADED_NOTIONAL.total_at("day_key", touches="book_key")],
 ) -> bool:
     """`traded` is what was bought minus what was sold; an adjustment of a position moves lots at no cost."""
-    return profit.realized - profit.carried_realized == profit.open_cost - profit.carried_cost - traded
+    return profit.realized == profit.carried_realized + profit.open_cost - profit.carried_cost - traded
 
 
 @predicate("realized-pnl-conserved")
