@@ -14,7 +14,7 @@ import msgspec
 from holdover.audit.fields import ReportError
 from holdover.audit.fix_sessions import FixSessions, FixSessionsState, LogMessage
 from holdover.audit.framing import FieldMap, FixFramer, FixFramerState
-from holdover.audit.log_catalogue import select_log_invariants
+from holdover.audit.log_catalogue import AUDIT_SUBSYSTEMS, select_log_invariants
 from holdover.audit.reported_orders import ReportedOrders, ReportedOrdersState
 from holdover.audit.units import NumberError
 from holdover.catalogue import Catalogue, Frozen
@@ -90,7 +90,13 @@ class Audit(Stateful[AuditState]):
     def __init__(self, catalogue: Catalogue | None = None) -> None:
         self.catalogue = catalogue if catalogue is not None else Catalogue.load()
         self.judged_catalogue = select_log_invariants(self.catalogue)
-        self.monitor = Monitor(self.judged_catalogue, self._record_breach, _AuditFreezes(), cells=CellCounter(()))
+        self.monitor = Monitor(
+            self.judged_catalogue,
+            self._record_breach,
+            _AuditFreezes(),
+            cells=CellCounter(()),
+            subsystems=AUDIT_SUBSYSTEMS,
+        )
         self.framing = FixFramer()
         self.sessions = FixSessions(self._report_missing_number)
         self.orders = ReportedOrders(self.monitor)

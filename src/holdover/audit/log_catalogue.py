@@ -11,6 +11,12 @@ _RECORDED: Final = {("orders", Order), ("orders", Execution), ("gateway", Reques
 """The records that an audit makes: a log holds no positions, balances, limits or other parties' books."""
 _ASSERTED: Final = ("on-mutation", "when-settled")
 """A log has no boundaries, and its clock stops where it was cut."""
+_WITHOUT_LOG: Final = ("before", "adopted", "threshold")
+"""What a predicate may read beside records: a log has no reference data and no time that passes."""
+_NOT_JUDGED: Final = frozenset({"own-order-was-requested"})
+"""Invariants that a log cannot judge: it may begin after the request, or contain the reports only."""
+AUDIT_SUBSYSTEMS: Final = ("orders.Order", "orders.Execution")
+"""What exists in every log: an order without its executions is a finding, not a system that records none."""
 
 
 def select_log_invariants(catalogue: Catalogue) -> Catalogue:
@@ -20,7 +26,7 @@ def select_log_invariants(catalogue: Catalogue) -> Catalogue:
         predicates = tuple(
             bound for bound in invariant.predicates if _is_judgeable(bound, bound.asserted or invariant.entry.asserted)
         )
-        if predicates:
+        if predicates and invariant.name not in _NOT_JUDGED:
             invariants[invariant.name] = Invariant(invariant.entry, predicates)
     return Catalogue(invariants)
 
@@ -31,5 +37,8 @@ def _is_judgeable(bound: BoundPredicate, asserted: str) -> bool:
     return (
         is_recorded
         and asserted in _ASSERTED
-        and all(read.source == "before" or (read.subsystem, read.kind) in _RECORDED for read in other_reads)
+        and all(
+            read.source in _WITHOUT_LOG or (read.recent is None and (read.subsystem, read.kind) in _RECORDED)
+            for read in other_reads
+        )
     )

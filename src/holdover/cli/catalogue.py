@@ -19,6 +19,9 @@ from holdover.catalogue import Catalogue, CatalogueError, Entry, Invariant, Pred
 from holdover.catalogue.words import describe_allowed, describe_assertion, describe_freeze
 from holdover.cli.commands import add_command, add_subcommands, add_verb
 from holdover.cli.options import add_catalogue_option, add_json_option
+from holdover.runtime.guard import read_saved_monitor
+from holdover.runtime.reach import REACH_WORDS, EntryReach, Reach, list_reach, list_requirements, summarize_reach
+from holdover.runtime.thaw_requests import find_guard_config
 
 BOOK_FORMS: Final[dict[str, Literal["html", "markdown"]]] = {".html": "html", ".md": "markdown"}
 """The format of the book by the suffix of its file."""
@@ -58,6 +61,28 @@ def add_parser(verbs: argparse._SubParsersAction[Any]) -> None:
         "holdover catalogue check --catalogue our_invariants",
         {0: "everything loads", 2: "there are problems; each one is listed"},
         run=run_check,
+    )
+    active = add_command(
+        commands,
+        "active",
+        "List which invariants can fire on a guarded system, and what each of the others needs.",
+        "holdover catalogue active --config guard.toml",
+        {0: "listed", 3: "the guard has recorded nothing yet"},
+        run=run_active,
+    )
+    active.add_argument(
+        "--config", "--guard", type=Path, required=True, metavar="TOML|DIR", help="the guard's configuration or folder"
+    )
+    add_command(
+        commands,
+        "requirements",
+        "List each table and field of records with the invariants that need it.",
+        "holdover catalogue requirements",
+        exits,
+        run=run_requirements,
+    )
+    commands.choices["requirements"].add_argument(
+        "--markdown", action="store_true", help="print a Markdown table, as in docs/records.md"
     )
     for subparser in commands.choices.values():
         add_catalogue_option(subparser)
@@ -130,6 +155,68 @@ def run_check(arguments: argparse.Namespace) -> int:
         print(json.dumps({"invariants": len(catalogue), "digest": catalogue.digest, "problems": []}))
     else:
         print(f"{len(catalogue)} invariants, all loaded; digest {catalogue.digest}")
+    return 0
+
+
+def run_active(arguments: argparse.Namespace) -> int:
+    """Print the reach of every invariant, by the memory of a guard; returns 3 when the guard has no memory."""
+    config = find_guard_config(arguments.config)
+    catalogue = Catalogue.load(*config.catalogue, *arguments.catalogue)
+    monitor = read_saved_monitor(config, catalogue)
+    reaches = list_reach(monitor)
+    if arguments.json:
+        print(json.dumps({"summary": summarize_reach(reaches), "invariants": msgspec.to_builtins(reaches)}, indent=2))
+    else:
+        for line in reach_lines(reaches):
+            print(line)
+        if not monitor.mutations:
+            print(f"{config.directory}: no memory is saved there; record something, then call guard.save_memory()")
+    return 0 if monitor.mutations else 3
+
+
+def reach_lines(reaches: Sequence[EntryReach]) -> Iterable[str]:
+    """Yield the invariants by their reach: the active ones by name, each of the others with its reason."""
+    width = min(shutil.get_terminal_size((96, 24)).columns, _WIDTH_MAX)
+    yield f"{len(reaches)} invariants: {summarize_reach(reaches)}"
+    for reach in Reach:
+        entries = [entry for entry in reaches if entry.reach is reach]
+        if not entries:
+            continue
+        yield ""
+        yield f"{reach}: {REACH_WORDS[reach]}"
+        if reach is Reach.ACTIVE:
+            names = ", ".join(entry.name for entry in entries)
+            yield from textwrap.wrap(names, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+            continue
+        for entry in entries:
+            yield from textwrap.wrap(
+                f"{entry.name}: {entry.reason}",
+                width,
+                initial_indent="  ",
+                subsequent_indent="      ",
+                break_on_hyphens=False,
+            )
+
+
+def run_requirements(arguments: argparse.Namespace) -> int:
+    """Print what each table and field switches on; returns 0."""
+    requirements = list_requirements(Catalogue.load(*arguments.catalogue))
+    if arguments.json:
+        print(json.dumps(msgspec.to_builtins(requirements), indent=2))
+        return 0
+    if arguments.markdown:
+        print("| record or field | invariants that need it |\n|---|---|")
+        for requirement in requirements:
+            print(f"| `{requirement.name}` | {', '.join(f'`{name}`' for name in requirement.invariants)} |")
+        return 0
+    width = min(shutil.get_terminal_size((96, 24)).columns, _WIDTH_MAX)
+    for requirement in requirements:
+        print(requirement.name)
+        names = ", ".join(requirement.invariants)
+        for line in textwrap.wrap(
+            names, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+        ):
+            print(line)
     return 0
 
 

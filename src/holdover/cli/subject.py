@@ -1,4 +1,4 @@
-"""`holdover subject check`: lists every problem of a subject's adapter."""
+"""`holdover subject check`: lists the problems of a subject's adapter, and which invariants can fire on it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import argparse
 import json
 from typing import Any
 
+import msgspec
+
+from holdover.cli.catalogue import reach_lines
 from holdover.cli.commands import add_command, add_subcommands, add_verb
 from holdover.cli.errors import find_missing_extra
 from holdover.cli.options import add_json_option
@@ -20,7 +23,7 @@ def add_parser(verbs: Any) -> None:
     check = add_command(
         add_subcommands(parser, "what"),
         "check",
-        "List every problem of a subject's adapter.",
+        "List the problems of a subject's adapter, and which invariants can fire on it.",
         "holdover subject check desk",
         exits,
         run=run,
@@ -38,12 +41,19 @@ def run(arguments: argparse.Namespace) -> int:
     except SubjectError as error:
         if find_missing_extra(error) is not None:
             raise  # what is missing is no problem of the adapter
-    problems = check_subject(arguments.name)
+    report = check_subject(arguments.name)
+    problems = report.problems
     if arguments.json:
-        print(json.dumps({"subject": arguments.name, "problems": problems}))
-    elif problems:
-        for problem in problems:
-            print(f"- {problem}")
+        reach = msgspec.to_builtins(report.reach)
+        print(json.dumps({"subject": arguments.name, "problems": problems, "invariants": reach}))
+        return 1 if problems else 0
+    if report.reach:
+        for line in reach_lines(report.reach):
+            print(line)
+        print()
+    for problem in problems:
+        print(f"- {problem}")
+    if problems:
         print(f"{arguments.name}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
     else:
         print(f"{arguments.name} meets the contract")

@@ -61,10 +61,20 @@ from holdover.model.record import (
     TradingSession,
 )
 from holdover.model.scope import KINDS, SYSTEM, enclosing_scopes, scope_of
-from holdover.model.self_check import ClockReading, FreezeSet, Recompute, Recovery, Repetition, Restored, RestoredOrders
+from holdover.model.self_check import (
+    GUARD_KINDS,
+    ClockReading,
+    FreezeSet,
+    Recompute,
+    Recovery,
+    Repetition,
+    Restored,
+    RestoredOrders,
+)
 from holdover.model.subsystem import SUBSYSTEM_KINDS, SUBSYSTEMS
 
 __all__ = [
+    "GUARD_KINDS",
     "SUBSYSTEMS",
     "SUBSYSTEM_KINDS",
     "ImpossibleStateError",

@@ -782,13 +782,14 @@ class TradingSession(Record, frozen=True, kw_only=True, gc=False, omit_defaults=
 
 class Book(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Whether the venue takes orders in an instrument (open, halted or disabled), and the version of its reference
-    data.
+    data. `transact_time_ns` is the time of the statement, if it is not the time at which it arrived.
     """
 
     symbol: str
     trading: bool
     reason: str = ""
     reference_version: str = ""
+    transact_time_ns: int = 0
 
     @property
     def key(self) -> str:

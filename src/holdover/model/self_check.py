@@ -5,9 +5,9 @@ The catalogue treats them like any other record.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
-from holdover.model.record import Record
+from holdover.model.record import ReconciliationEffort, Record
 
 
 class Recompute(Record, frozen=True, kw_only=True, gc=False):
@@ -151,3 +151,9 @@ class Repetition(Record, frozen=True, kw_only=True, gc=False):
     def __repr__(self) -> str:
         counts = f"compared {self.compared}, changed {self.changed}"
         return f"<Repetition {self.trade_date} {counts}{' first ' + self.first if self.first else ''}>"
+
+
+GUARD_KINDS: Final[frozenset[type[Record]]] = frozenset(
+    {Recompute, Recovery, RestoredOrders, FreezeSet, ClockReading, Repetition, ReconciliationEffort}
+)
+"""The kinds that the guard records by itself, whatever the system records."""

@@ -12,6 +12,7 @@ SUBSYSTEMS: Final[dict[str, str]] = {
     "gateway": "requests, links and the status of instruments, as the system last received it",
     "reconciler": "the progress of each link's reconciliation",
     "session": "the trading session that the system believes it is in",
+    "store": "what a start has read back from the system's store",
     "venue": "what the venue itself states: orders, positions, balances, adjustments, instruments",
     "guard": "results of the guard's own checks",
 }

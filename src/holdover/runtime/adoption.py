@@ -7,7 +7,8 @@ them at their first restart. The rules:
 - *Archived* are remembered records that this system never brings back: closed orders when it has only ever restored
   working ones (and not the executions of the closed ones), executions inside a restored order when it has never
   restored an execution, completed parent orders, adjustments and cash movements that a restored position or balance
-  contains. They are facts, and the guard keeps them in its totals.
+  contains. They are facts, and the guard keeps them in its totals, unless the restored position is short of exactly
+  these fills: then the store is older, and they are lost.
 - *Adopted* is a restored order or position whose history the guard has not seen. Its executions may be incomplete, so
   its quantities are not compared with them exactly.
 
@@ -54,7 +55,7 @@ def find_archived(
     tables: RecordTables, subsystem: str, restored_tables: RestoredTables, restored_kinds: set[str]
 ) -> set[tuple[TableKey, str]]:
     """Return the remembered records, as (table, key), that did not come back and are not lost."""
-    orders, executions, parents = (subsystem, Order), (subsystem, Execution), (subsystem, ParentOrder)
+    orders, executions = (subsystem, Order), (subsystem, Execution)
     restored_orders = restored_tables.get(orders, {})
     restored_executions = restored_tables.get(executions, {}).values()
     traded = {record.root_cl_ord_id for record in restored_executions if isinstance(record, Execution)}
@@ -73,13 +74,44 @@ def find_archived(
             contained = _executions_within(booked, restored_order.cum_qty)
             archived |= {(executions, execution.key) for execution in contained}
     archived |= _find_contained_facts(tables, subsystem, restored_tables)
-    restored_parents = restored_tables.get(parents, {})
-    archived |= {
-        (parents, key)
-        for key, parent in tables.by_table.get(parents, {}).items()
-        if isinstance(parent, ParentOrder) and parent.is_complete and key not in restored_parents
-    }
     return archived
+
+
+def is_archived_parent(tables: RecordTables, subsystem: str, parent: Record) -> bool:
+    """Whether a parent order that did not come back is complete, and its children in the tables show that it is."""
+    if not isinstance(parent, ParentOrder) or not parent.is_complete:
+        return False
+    sums = [summed for summed in tables.sums_of((subsystem, Order)) if summed.by == "cl_ord_link_id"]
+    return all(tables.total_of(summed, parent.key) == parent.filled_qty for summed in sums if summed.of == "cum_qty")
+
+
+def find_lost_orders(
+    tables: RecordTables, archived: Iterable[tuple[TableKey, str]], *, are_positions_restored: bool
+) -> set[str]:
+    """Return the keys of archived orders whose fills a restored position does not contain: they are lost after all.
+
+    That is the case when a position is short of exactly the fills of archived orders, and when the positions came back
+    without it.
+    """
+    moved_qty = _moved_by_day(tables)
+    by_day: dict[tuple[str, str], dict[str, int]] = {}
+    for table, key in archived:
+        execution = tables.find(table, key)
+        if isinstance(execution, Execution):
+            fills = by_day.setdefault((execution.book_key, execution.day_key), {})
+            root = execution.root_cl_ord_id
+            fills[root] = fills.get(root, 0) + execution.signed_qty
+    lost: set[str] = set()
+    for (book_key, day_key), fills in by_day.items():
+        position = tables.find(("positions", Position), book_key)
+        if isinstance(position, Position):
+            is_same_day = position.day_key == day_key
+            difference = position.net_qty - position.carried_qty - moved_qty.get(day_key, 0) if is_same_day else 0
+        else:
+            difference = -moved_qty.get(day_key, 0) if are_positions_restored else 0
+        if difference and difference == -sum(fills.values()):
+            lost |= set(fills)
+    return lost
 
 
 def _find_contained_facts(

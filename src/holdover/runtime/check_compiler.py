@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import linecache
+import logging
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -25,13 +26,16 @@ from typing import Any, ClassVar, cast
 import msgspec
 
 from holdover.catalogue import Catalogue, Entry, PredicateError, Read, Recent, Sum, Threshold
-from holdover.model import Instrument, Record
+from holdover.model import SUBSYSTEMS, Instrument, Record
+from holdover.model.spelling import suggest_spelling
 from holdover.runtime.cells import CellCounter
 from holdover.runtime.check import Check, CheckGroup, Settle, Touched
 from holdover.runtime.presence import Presence
 from holdover.runtime.recent import RecentRecords
 from holdover.runtime.tables import Observer, RecordTables, TableKey, contribution_attributes
 from holdover.state import Stateful
+
+log = logging.getLogger("holdover.guard")
 
 Mutate = Callable[[Any, str, int, Touched], Any]
 
@@ -125,6 +129,7 @@ class CheckCompiler(Stateful[CheckCountsState]):
                 if anchor.subsystem is None and anchor.kind is table[1]:
                     self._assign_group(check, table)
             self.presence.add_table(table)
+            _warn_of_misspelling(table[0])
             function = self._mutate_functions[table] = self._write_mutate(table)
         return function
 
@@ -490,6 +495,13 @@ class CheckCompiler(Stateful[CheckCountsState]):
 @lru_cache(maxsize=1024)
 def _compile_source(source: str, filename: str) -> CodeType:
     return compile(source, filename, "exec")
+
+
+def _warn_of_misspelling(subsystem: str) -> None:
+    """Log a subsystem that no invariant reads and whose name is nearly that of one that they read."""
+    hint = "" if subsystem in SUBSYSTEMS else suggest_spelling(subsystem, SUBSYSTEMS)
+    if hint:
+        log.warning("records of the subsystem %r are read by no built-in invariant%s", subsystem, hint)
 
 
 def _defaults_of(kind: type[Record]) -> dict[str, Any]:

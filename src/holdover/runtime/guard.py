@@ -19,6 +19,7 @@ A guard is composed of its steps (`step`), its freezes and thaws (`freeze_contro
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -40,11 +41,14 @@ from holdover.runtime.guard_services import GuardServices
 from holdover.runtime.journal import FlightRecorder, Journal
 from holdover.runtime.monitor import Monitor
 from holdover.runtime.pager import EscalationLevel, Pager
+from holdover.runtime.reach import Reach, list_reach, summarize_reach
 from holdover.runtime.redaction import RedactionRules
 from holdover.runtime.step import Step, StepRunner
 from holdover.state import StateError, Stateful
 
 __all__ = ["Guard", "GuardSettings", "Step", "ThawRefusedError"]
+
+log = logging.getLogger("holdover.guard")
 
 MEMORY_FILE: Final = "monitor.memory"
 
@@ -75,6 +79,21 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("a guard needs a name")
         if self.recorder_size < 0 or self.repeat_s < 0:
             raise ValueError("recorder_size and repeat_s must not be negative")
+
+
+def read_saved_monitor(config: GuardConfig, catalogue: Catalogue) -> Monitor:
+    """Return a monitor with the memory that the guard of a configuration saved last; an empty one without a memory.
+
+    It opens neither the store nor the journal. Raises `StateError`, which names the file, for a damaged memory.
+    """
+    monitor = Monitor(catalogue, lambda breach, check: None, Frozen(), subsystems=config.guard.subsystems)
+    path = config.directory / MEMORY_FILE
+    if path.exists():
+        try:
+            monitor.restore_bytes(path.read_bytes())
+        except StateError as problem:
+            raise StateError(f"{path}: {problem}") from problem
+    return monitor
 
 
 class _GuardFreezes(Frozen):
@@ -196,8 +215,17 @@ class Guard(Stateful[GuardState]):
             store=guard_config.open_store(),
         )
         guard.load_memory()
+        guard.log_reach()
         guard.services.start(guard, guard_config)
         return guard
+
+    def log_reach(self) -> None:
+        """Log how many invariants can fire, and why each of the others cannot."""
+        reaches = list_reach(self.monitor)
+        log.info("invariants: %s", summarize_reach(reaches))
+        for entry in reaches:
+            if entry.reach is Reach.INAPPLICABLE:
+                log.info("%s is inapplicable: %s", entry.name, entry.reason)
 
     # -- mutations ----------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from holdover.runtime.breach import Page
 from holdover.runtime.config_file import NonNegativeFloat, PositiveFloat
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import FreezeStore
+from holdover.runtime.reach import list_reach, summarize_reach
 
 if TYPE_CHECKING:
     from holdover.runtime.guard import Guard
@@ -65,7 +66,7 @@ class HeartbeatLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """The report of a process about itself; times in ns of its own clock.
 
-    `open_ns` is when its oldest open step began.
+    `open_ns` is when its oldest open step began. `reach` says how many invariants are active, waiting and inapplicable.
     """
 
     pid: int
@@ -81,6 +82,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     problem: str
     limits: HeartbeatLimits
     stopped: bool = False
+    reach: str = ""
 
 
 class ProcessHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +113,8 @@ def judge_health(beat: Beat, now_ns: int) -> tuple[Health, str]:
         return Health.FROZEN, beat.problem
     if beat.frozen:
         return Health.FROZEN, "frozen: " + ", ".join(beat.frozen)
-    return Health.HEALTHY, f"{beat.mutations} mutations, nothing frozen"
+    reach = f"; invariants: {beat.reach}" if beat.reach else ""
+    return Health.HEALTHY, f"{beat.mutations} mutations, nothing frozen{reach}"
 
 
 def read_health(store: FreezeStore, now_ns: int) -> list[ProcessHealth]:
@@ -194,6 +197,7 @@ class Heartbeat:
             open_ns=min((step.began_ns for step in steps), default=0),
             frozen=list(guard.frozen_scopes()),
             problem=guard.freezes.problem or store_problem,
+            reach=summarize_reach(list_reach(guard.monitor)),
             stopped=stopped,
             **self._static_fields,
         )

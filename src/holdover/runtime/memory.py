@@ -76,6 +76,8 @@ class MonitorMemory(msgspec.Struct, kw_only=True):
         "alternatives": "recomputed from the records",
         "is_restoring": "false between two calls",
         "restored_orders": "a recovery that the process did not complete begins again in the next one",
+        "restored_parents": "a recovery that the process did not complete begins again in the next one",
+        "archived": "a recovery that the process did not complete begins again in the next one",
         "restored_positions": "a recovery that the process did not complete begins again in the next one",
     }
 
@@ -99,6 +101,7 @@ class MonitorMemory(msgspec.Struct, kw_only=True):
     unconfirmed: list[tuple[str, str]] = []
     restored_kinds: list[str] = []
     efforts: dict[str, LinkEffort] = {}
+    exercised: list[str] = []
 
 
 def encode_memory(monitor: Monitor) -> bytes:
@@ -133,6 +136,7 @@ def _store_memory(monitor: Monitor) -> MonitorMemory:
         present=sorted(monitor.compiler.presence.present),
         adopted=[(*mark, adoption) for mark, adoption in sorted(tables.adopted.items(), key=lambda item: item[0])],
         unconfirmed=sorted(tables.unconfirmed),
+        exercised=sorted({name for name, count in monitor.evaluation_counts().items() if count} | monitor.exercised),
         efforts=monitor.efforts.by_link,
         restored_kinds=sorted(monitor.recovery.restored_kinds),
     )

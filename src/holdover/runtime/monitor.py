@@ -73,6 +73,7 @@ class Monitor(Stateful[MonitorState]):
         "instruments": "reference data of the explanations, which the monitor's owner keeps",
         "recomputes_totals": "a setting of the harness",
         "_on_breach": "a function of the monitor's owner",
+        "exercised": "the names of the invariants that earlier processes have exercised, from their memory",
     }
 
     def __init__(
@@ -109,6 +110,7 @@ class Monitor(Stateful[MonitorState]):
         self.now_ns = 0
         self.trade_date = ""
         self.recomputes_totals = True
+        self.exercised: frozenset[str] = frozenset()
         self._boundary = ""
         self._on_breach = on_breach
 
@@ -458,6 +460,7 @@ class Monitor(Stateful[MonitorState]):
         self.deadlines.is_paused = memory.is_paused
         self.efforts.by_link.clear()
         self.efforts.by_link.update(memory.efforts)
+        self.exercised = frozenset(memory.exercised)
         self.comparison.uncompared = restore_marks(memory.uncompared, self)
         self.trade_date = memory.trade_date
         self.mutations, self.breaches, self.now_ns = memory.mutations, memory.breaches, memory.now_ns

@@ -17,13 +17,22 @@ from holdover.model import (
     Execution,
     Order,
     OrdStatus,
+    ParentOrder,
     Position,
     Record,
     Recovery,
     Request,
     RestoredOrders,
 )
-from holdover.runtime.adoption import RestoredTables, adopt_order, adopt_positions, find_archived, list_restored_kinds
+from holdover.runtime.adoption import (
+    RestoredTables,
+    adopt_order,
+    adopt_positions,
+    find_archived,
+    find_lost_orders,
+    is_archived_parent,
+    list_restored_kinds,
+)
 from holdover.runtime.check import Touched
 from holdover.runtime.record_text import field_words, format_value
 from holdover.runtime.tables import RecordTables, TableKey
@@ -47,6 +56,8 @@ class RecoveryTrackerState(msgspec.Struct):
     restored_orders: dict[TableKey, dict[str, Order]]
     restored_kinds: set[str]
     restored_positions: dict[str, bool]
+    archived: set[tuple[TableKey, str]]
+    restored_parents: set[str]
     undo_log: list[tuple[TableKey, str, Record | None]] | None
 
 
@@ -58,7 +69,8 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
     recovering subsystem read back, `restored_orders` its working orders as they came back. `restored_kinds` names what
     subsystems bring back at all: a system that never stores its executions or closed orders has not lost them.
     `restored_positions` holds the restored positions of a system that does not store its executions, and whether each
-    was known.
+    was known; `archived` the records that these restarts were not expected to bring back, `restored_parents` the keys
+    of the parent orders that came back.
     """
 
     State = RecoveryTrackerState
@@ -73,6 +85,8 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
         self.restored_orders: dict[TableKey, dict[str, Order]] = {}
         self.restored_kinds: set[str] = set()
         self.restored_positions: dict[str, bool] = {}
+        self.archived: set[tuple[TableKey, str]] = set()
+        self.restored_parents: set[str] = set()
         self.undo_log: list[tuple[TableKey, str, Record | None]] | None = None
         self._monitor, self._tables = monitor, tables
 
@@ -82,8 +96,7 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
         restored_tables: dict[TableKey, dict[str, Record]] = {}
         for record in records:
             restored_tables.setdefault((subsystem, type(record)), {})[record.key] = record
-        self.restored_counts[subsystem] = sum(len(table_records) for table_records in restored_tables.values())
-        self.restored_kinds |= list_restored_kinds(restored_tables)
+        self._note_restored(subsystem, restored_tables)
         archived = find_archived(tables, subsystem, restored_tables, self.restored_kinds)
         adopted = {key for owner, key in tables.adopted if owner == subsystem}
         known = {key for table, by_key in tables.by_table.items() if table[0] == subsystem for key in by_key} - adopted
@@ -93,10 +106,10 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
             if table[0] != subsystem or not (table[1].durable or table[1].derived):
                 continue
             restored = restored_tables.get(table, {})
-            unrestored = self.unrestored.setdefault(table, {})
+            self.unrestored.setdefault(table, {})
             for key, record in list(tables.by_table[table].items()):
                 if key not in restored:
-                    if (table, key) in archived:
+                    if (table, key) in archived or table[1] is ParentOrder:
                         if table[1] is Execution:
                             tables.unconfirmed.add((subsystem, key))
                         continue
@@ -106,24 +119,61 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
                 if restored_record == record:
                     del restored[key]  # unchanged: nothing to evaluate again
                     continue
-                if _must_be_restored(table, record):
-                    unrestored[key] = record
                 order_before_today = (
                     None if restored_record is not None else _order_before_today(record, latest, executed)
                 )
-                if order_before_today is not None:
-                    tables.reset_record(table, key, order_before_today)
+                if order_before_today is None:
+                    self._forget_unrestored(table, key, record, touched)
                     continue
-                tables.forget_record(table, key)
-                for group in self._monitor.compiler.groups:
-                    if group.table == table:
-                        touched[group.number, key] = None
-        for table, restored in restored_tables.items():
+                if _must_be_restored(table, record):
+                    self.unrestored.setdefault(table, {})[key] = record
+                tables.reset_record(table, key, order_before_today)
+        for restored in restored_tables.values():
             for record in restored.values():
-                if isinstance(record, Order) and record.is_open:
-                    self.restored_orders.setdefault(table, {})[record.key] = record
                 self._monitor.mutate(subsystem, record, now_ns, touched)
+        self.archived |= archived
+        if subsystem in ("orders", "positions") and "orders" in self.restored_counts:
+            self._forget_lost_orders(touched)
+            self._forget_lost_parents("orders", touched)
         self._adopt_restored(subsystem, restored_tables, known, touched)
+
+    def _note_restored(self, subsystem: str, restored_tables: RestoredTables) -> None:
+        """Note what came back, for the end of the recovery."""
+        self.restored_counts[subsystem] = sum(len(table_records) for table_records in restored_tables.values())
+        self.restored_kinds |= list_restored_kinds(restored_tables)
+        if subsystem == "orders":
+            self.restored_parents = set(restored_tables.get((subsystem, ParentOrder), ()))
+        for table, records in restored_tables.items():
+            if table[1] is Order:
+                self.restored_orders[table] = {
+                    key: record for key, record in records.items() if isinstance(record, Order) and record.is_open
+                }
+
+    def _forget_lost_orders(self, touched: Touched) -> None:
+        """Forget the orders that were taken for archived and whose fills the restored position does not contain."""
+        are_positions_restored = "positions" in self.restored_counts
+        lost = find_lost_orders(self._tables, self.archived, are_positions_restored=are_positions_restored)
+        for table, key in sorted(self.archived, key=lambda mark: (mark[0][1].__name__, mark[1])):
+            record = self._tables.find(table, key)
+            if isinstance(record, Order | Execution) and record.root_cl_ord_id in lost:
+                self.archived.discard((table, key))
+                self._forget_unrestored(table, key, record, touched)
+
+    def _forget_lost_parents(self, subsystem: str, touched: Touched) -> None:
+        """Forget the parent orders that did not come back and are not complete by their children."""
+        table = (subsystem, ParentOrder)
+        for key, parent in list(self._tables.by_table.get(table, {}).items()):
+            if key not in self.restored_parents and not is_archived_parent(self._tables, subsystem, parent):
+                self._forget_unrestored(table, key, parent, touched)
+
+    def _forget_unrestored(self, table: TableKey, key: str, record: Record, touched: Touched) -> None:
+        """Forget a record that did not come back; the system must bring it back until its recovery is complete."""
+        if _must_be_restored(table, record):
+            self.unrestored.setdefault(table, {})[key] = record
+        self._tables.forget_record(table, key)
+        for group in self._monitor.compiler.groups:
+            if group.table == table:
+                touched[group.number, key] = None
 
     def _adopt_restored(
         self, subsystem: str, restored_tables: RestoredTables, known: set[str], touched: Touched
@@ -164,6 +214,7 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
             return []
         if subsystem == "positions":
             self.restored_positions.clear()
+        self.archived = {mark for mark in self.archived if mark[0][0] != subsystem}
         missing: list[str] = []
         regressed: list[str] = []
         changed: list[str] = []

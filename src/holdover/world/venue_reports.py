@@ -141,7 +141,11 @@ class VenueReports(Stateful[VenueReportsState]):
         symbol = book.instrument.symbol
         self.observe(
             BookRecord(
-                symbol=symbol, trading=book.trading, reason=book.reason, reference_version=book.reference_version
+                symbol=symbol,
+                trading=book.trading,
+                reason=book.reason,
+                reference_version=book.reference_version,
+                transact_time_ns=self.clock.now_ns,
             )
         )
         status = SecurityStatus(

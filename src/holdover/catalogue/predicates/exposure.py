@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from holdover.catalogue.predicate import predicate
 from holdover.catalogue.reads import Sum, Via
@@ -10,6 +10,7 @@ from holdover.model import Book, Exposure, Limit, MsgType, Order, ParentOrder, P
 
 CLOSING_UNCANCELLED = Sum(Order, "orders", of="closing_uncancelled_qty", by="book_key")
 CHILDREN_CLAIMED = Sum(Order, "orders", of="claimed_qty", by="cl_ord_link_id")
+_NOTICE_NS: Final = 1_000_000_000
 VENUE_CLAIMED = Sum(Order, "venue", of="claimed_qty", by="cl_ord_link_id")
 
 
@@ -57,8 +58,13 @@ def no_order_in_disabled_book(
 def no_order_against_venue_status(
     request: Request, book: Annotated[Book | None, Via("venue", by="symbol")]
 ) -> bool | None:
-    """Uses the status that the venue itself stated, whatever the system believes."""
+    """Uses the status that the venue itself stated, whatever the system believes.
+
+    A statement that carries its own time may still be on its way: the system has a second to learn of it.
+    """
     if book is None or request.msg_type != MsgType.NEW_ORDER_SINGLE:
+        return None
+    if book.transact_time_ns and request.transact_time_ns < book.transact_time_ns + _NOTICE_NS:
         return None
     return book.trading
 

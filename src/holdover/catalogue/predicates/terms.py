@@ -160,8 +160,9 @@ def own_order_was_requested(
     requests: Annotated[int, NEW_REQUESTS.total_at("root_cl_ord_id")],
     adopted: Adopted,
 ) -> bool | None:
-    """The system marks an order of another source as foreign; the guard has not seen the request of an adopted one."""
-    if order.foreign or adopted is not None:
+    """An order may be stored before its request leaves, and end unsent. The guard has not seen an adopted order's."""
+    is_without_effect = order.ord_status == OrdStatus.PENDING_NEW or (not order.is_open and order.cum_qty == 0)
+    if order.foreign or adopted is not None or is_without_effect:
         return None
     return requests > 0
 
