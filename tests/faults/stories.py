@@ -16,6 +16,8 @@ from holdover.desk import DeskConfig, Strategy
 from holdover.harness import Fill, PartialFill, Session, first
 from holdover.harness.condition import Condition
 from holdover.model import (
+    AdjustmentReason,
+    CashReason,
     ContingencyType,
     Link,
     LinkState,
@@ -687,9 +689,61 @@ def a_sale_after_a_restart(session: Session) -> None:
     run_minutes(session, 60)
 
 
-@register_story("queried-price-scaled-twice")
+# -- accounts: what moves without a trade ---------------------------------------------------------------------------
+
+
+@register_story("account-changes-not-queried")
+def changes_of_an_account_while_cut_off(session: Session) -> None:
+    """A fee in kind arrives live; another and a funding payment come while the link is cut, not replayed."""
+    session.begin()
+    session.run(0.1)
+    accounts = session.venue.accounts
+    assert accounts.adjust_position("A1", "ACME", -1, AdjustmentReason.FEE)
+    run_minutes(session, 1)
+    session.disconnect(recovery="drop")
+    assert accounts.adjust_position("A1", "ACME", -2, AdjustmentReason.TRANSFER)
+    assert accounts.move_cash("A1", "USD", -7_000_000, CashReason.FUNDING)
+    run_minutes(session, 1)
+    session.reconnect()
+    run_minutes(session, 2)
+
+
+@register_story("adjustment-booked-again")
+def an_adjustment_and_a_restart(session: Session) -> None:
+    """A fee in kind, and a restart in good order."""
+    session.begin()
+    session.run(0.1)
+    assert session.venue.accounts.adjust_position("A1", "ACME", -3, AdjustmentReason.FEE)
+    run_minutes(session, 1)
+    session.restart()
+    run_minutes(session, 1)
+
+
+@register_story("movement-booked-again")
+def a_movement_and_a_restart(session: Session) -> None:
+    """A dividend, and a kill."""
+    session.begin()
+    session.run(0.1)
+    assert session.venue.accounts.move_cash("A1", "USD", 5_000_000, CashReason.DIVIDEND, "ACME")
+    run_minutes(session, 1)
+    session.restart("kill")
+    run_minutes(session, 2)
+
+
+@register_story("flow-forgotten-at-restart")
+def fills_before_and_after_a_restart(session: Session) -> None:
+    """Fills, a kill, more fills on the same day."""
+    session.begin()
+    session.run(0.2)
+    session.run(until=first(Fill))
+    run_minutes(session, 0.1)
+    session.restart("kill")
+    session.run(0.4)
+
+
+@register_story("learnt-without-its-price", "queried-price-scaled-twice")
 def a_fill_learnt_by_a_query(session: Session) -> None:
-    """An order fills while the link is cut, and the venue does not replay."""
+    """The link is cut, an order fills, and the venue does not replay."""
     session.begin()
     session.run(0.2)
     session.disconnect(recovery="drop")
@@ -805,3 +859,32 @@ def an_order_that_is_not_listed(session: Session) -> None:
     session.link.recovery = "drop"
     session.restart("kill")
     run_minutes(session, 4)
+
+
+@register_story("equity-without-positions")
+def borrowed_cash_and_a_restart(session: Session) -> None:
+    """Cash is withdrawn until the position is bought with borrowed money; the desk is restarted."""
+    session.begin()
+    session.run(0.5)
+    accounts = session.venue.accounts
+    position = session.venue.positions["A1/ACME"]
+    book = session.venue.top("ACME")
+    value = book.instrument.cash(position.net_qty * book.last_px)
+    assert value > 0
+    cash = accounts.balances["A1/USD"].cash
+    assert accounts.move_cash("A1", "USD", -cash - value // 2, CashReason.WITHDRAWAL)
+    run_minutes(session, 0.5)
+    session.restart()
+    run_minutes(session, 1)
+
+
+@register_story("liquidation-not-adopted")
+def a_liquidation_while_cut_off(session: Session) -> None:
+    """The venue closes the account's position by itself while the link is cut, and does not replay."""
+    session.begin()
+    session.run(0.3)
+    session.disconnect(recovery="drop")
+    assert session.venue.liquidate("A1", "ACME")
+    run_minutes(session, 1)
+    session.reconnect()
+    run_minutes(session, 1)

@@ -159,7 +159,7 @@ class _PredicateReader:
 
         The others say where the comparison does not apply, which is no reason.
         """
-        compared = [
+        compared: list[ast.expr] = [
             part
             for part in map(self._resolve, parts)
             if isinstance(part, ast.Compare)

@@ -14,13 +14,17 @@ from typing import Any, Final
 from holdover.model import (
     CASH_UNIT,
     Balance,
+    CashMovement,
     Execution,
     Exposure,
     Instrument,
     Link,
+    Margin,
     Order,
     ParentOrder,
     Position,
+    PositionAdjustment,
+    RealizedPnl,
     Record,
     Request,
 )
@@ -83,14 +87,23 @@ FIELD_WORDS: Final[dict[str, str]] = {
     "stop_sell_qty": "stop quantity to sell",
     "claimed_qty": "claimed quantity",
     "target_qty": "target quantity",
+    "maintenance": "maintenance margin",
+    "leverage_max": "maximum leverage",
+    "realized": "realized profit",
+    "carried_realized": "carried realized profit",
+    "open_cost": "cost of the open quantity",
+    "signed_notional": "signed notional",
+    "book_key": "position",
     "time_ns": "time",
     "previous_ns": "time read before",
 }
 """The words for the fields of the built-in records. Other fields are described by their names."""
 
 _ABBREVIATIONS: Final = {"qty": "quantity", "px": "price", "id": "ID", "ord": "order", "seq": "sequence number"}
-_CASH_FIELDS: Final = ("cash", "fee", "transfers")
+_CASH_FIELDS: Final = ("cash", "fee", "transfers", "amount", "equity", "maintenance")
 """Fields in the cash unit, whatever the instrument."""
+_NOTIONAL_FIELDS: Final = ("notional", "realized", "_cost")
+"""Fields in lots times ticks."""
 
 _DAYTIME_NS: Final = 10**17
 """A value of a `_ns` field above this is a time since the epoch, below it a duration."""
@@ -132,8 +145,17 @@ def describe_record(record: Record, instrument: Instrument | None = None) -> str
         case Position() | Exposure():
             holder = f" of account {record.account}" if record.account else ""
             return f"{'Position' if isinstance(record, Position) else 'Exposure'}{holder} in {record.symbol}"
-        case Balance():
-            return f"Balance of account {record.account} in {record.currency}"
+        case Balance() | Margin():
+            return f"{type(record).__name__} of account {record.account} in {record.currency}"
+        case PositionAdjustment():
+            change = f"{record.reason.value} {format_quantity(record.qty_delta, instrument)} {record.symbol}"
+            return f"Adjustment {record.adjustment_id} ({change}){_account(record.account)}"
+        case CashMovement():
+            amount = _with_separators(f"{(record.amount * CASH_UNIT).normalize():f}")
+            change = f"{record.reason.value} {amount} {record.currency}"
+            return f"Cash movement {record.movement_id} ({change}){_account(record.account)}"
+        case RealizedPnl():
+            return f"Realized profit of account {record.account} in {record.symbol}"
         case Link():
             return f"Link {record.name}"
     text = f"{kind_words(type(record))} {record.key}".strip()
@@ -186,7 +208,7 @@ def _format_integer(value: int, name: str, instrument: Instrument | None) -> str
         return format_time(value) if abs(value) >= _DAYTIME_NS else format_duration(value)
     if any(word in name for word in _CASH_FIELDS):
         return _with_separators(f"{(value * CASH_UNIT).normalize():f}")
-    if instrument is not None and "notional" in name:
+    if instrument is not None and any(word in name for word in _NOTIONAL_FIELDS):
         return _with_separators(instrument.notional_text(value))
     if instrument is not None and ("price" in name or "_px" in name):
         return _with_separators(instrument.price_text(value))

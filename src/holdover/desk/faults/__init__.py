@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from holdover.desk.desk import Parts
-from holdover.desk.faults import carried, contingency, partition, restarts, terms
+from holdover.desk.faults import accounts, carried, contingency, partition, restarts, terms
 from holdover.desk.faults.fault import Fault
 
 
@@ -19,7 +19,14 @@ class UnknownFaultError(ValueError):
     """There is no seeded fault of that name."""
 
 
-_ALL: Final = (*carried.FAULTS, *restarts.FAULTS, *partition.FAULTS, *terms.FAULTS, *contingency.FAULTS)
+_ALL: Final = (
+    *carried.FAULTS,
+    *restarts.FAULTS,
+    *partition.FAULTS,
+    *terms.FAULTS,
+    *contingency.FAULTS,
+    *accounts.FAULTS,
+)
 
 FAULTS: dict[str, Fault] = {fault.name: fault for fault in _ALL}
 """Every seeded fault by name."""
