@@ -38,6 +38,12 @@ _DURATION = re.compile(r"^(\d+)(ms|s|m|h)$")
 _UNIT_NS: Final = {"ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000}
 
 
+def parse_duration_ns(text: str) -> int:
+    """Return a duration such as 500ms, 30s, 5m or 1h in nanoseconds; 0 when the text is none."""
+    match = _DURATION.match(text)
+    return int(match[1]) * _UNIT_NS[match[2]] if match else 0
+
+
 class CatalogueError(ValueError):
     """The catalogue does not load; the message lists every problem, one per line."""
 
@@ -59,7 +65,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One invariant of the catalogue, in the operator's words.
 
     `asserted` states when it is evaluated, `at` the boundaries (for `at-boundary`), `within` the time in which it
-    must become true (`30s`), `scope` what a breach freezes and `allows` what that freeze still permits.
+    must become true (`30s`), `scope` what a breach freezes and `allows` what that freeze still permits. `limit` is the
+    threshold of an entry that counts something; a policy can replace `within`, `limit` and, by currency, `tolerance`.
     """
 
     name: str
@@ -75,6 +82,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     at: list[str] = []
     within: str = ""
     tolerance: str = "0"
+    limit: int | None = None
     categories: list[str] = []
     since: str = "0.1"
     source: str = ""
@@ -83,8 +91,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     @property
     def within_ns(self) -> int:
         """The time in which the invariant must become true, in nanoseconds; 0 when it has none."""
-        match = _DURATION.match(self.within)
-        return int(match[1]) * _UNIT_NS[match[2]] if match else 0
+        return parse_duration_ns(self.within)
 
     def find_problems(self) -> list[str]:
         """Return what is wrong with the entry's content, in words; empty when nothing is."""
@@ -110,6 +117,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             problems.append(f"within is given, but asserted is {self.asserted!r}, should be 'within'")
         if self.tolerance != "0":
             problems.append(f"tolerance is {self.tolerance!r}, should be '0': amounts are exact integers")
+        if self.limit is not None and self.limit < 0:
+            problems.append(f"limit is {self.limit}, should be 0 or above")
         problems += [
             f"category {c!r}, should be among {', '.join(CATEGORIES)}" for c in self.categories if c not in CATEGORIES
         ]

@@ -26,6 +26,7 @@ from holdover.runtime.breach import Page
 from holdover.runtime.config_file import NonNegativeFloat, PositiveFloat
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import FreezeStore
+from holdover.runtime.observation import describe_modes
 
 if TYPE_CHECKING:
     from holdover.runtime.guard import Guard
@@ -65,7 +66,8 @@ class HeartbeatLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """The report of a process about itself; times in ns of its own clock.
 
-    `open_ns` is when its oldest open step began.
+    `open_ns` is when its oldest open step began. `policy` describes in lines what is not enforced, `observed` are the
+    scopes that would be frozen.
     """
 
     pid: int
@@ -81,6 +83,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     problem: str
     limits: HeartbeatLimits
     stopped: bool = False
+    policy: list[str] = []
+    observed: list[str] = []
 
 
 class ProcessHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +115,14 @@ def judge_health(beat: Beat, now_ns: int) -> tuple[Health, str]:
         return Health.FROZEN, beat.problem
     if beat.frozen:
         return Health.FROZEN, "frozen: " + ", ".join(beat.frozen)
-    return Health.HEALTHY, f"{beat.mutations} mutations, nothing frozen"
+    return Health.HEALTHY, f"{beat.mutations} mutations, nothing frozen{_describe_observation(beat)}"
+
+
+def _describe_observation(beat: Beat) -> str:
+    if not beat.policy:
+        return ""
+    would_be = f"; it would have frozen {', '.join(beat.observed)}" if beat.observed else ""
+    return f"; not everything is enforced ({beat.policy[0]}{', ...' if len(beat.policy) > 1 else ''}){would_be}"
 
 
 def read_health(store: FreezeStore, now_ns: int) -> list[ProcessHealth]:
@@ -193,6 +204,8 @@ class Heartbeat:
             last_ns=guard.steps.newest_ns,
             open_ns=min((step.began_ns for step in steps), default=0),
             frozen=list(guard.frozen_scopes()),
+            policy=describe_modes(guard.catalogue.mode, guard.catalogue.exceptions()),
+            observed=list(guard.freezes.observation.freezes.by_scope),
             problem=guard.freezes.problem or store_problem,
             stopped=stopped,
             **self._static_fields,
