@@ -150,6 +150,30 @@ class Catalogue:
         }
         return Catalogue(invariants, by_name, mode)
 
+    def with_source(self, source: str | Path) -> tuple[Catalogue, list[str]]:
+        """Return the catalogue with the entries of a source, and their names, for a trial of new or changed entries.
+
+        An entry whose name exists replaces that entry; without a predicate of its own it keeps the former one.
+
+        Raises `CatalogueError` with every problem found.
+        """
+        directory, modules = _open_source(source)
+        problems: list[str] = []
+        entries: dict[str, Entry] = {}
+        _read_entries(directory, entries, problems)
+        invariants = dict(self.invariants)
+        for entry in entries.values():
+            own = [bound for bound in REGISTERED_PREDICATES.get(entry.name, ()) if bound.function.__module__ in modules]
+            former = self.invariants[entry.name].predicates if entry.name in self.invariants else ()
+            if not own and not former:
+                problems.append(f"{entry.name}: entry without a predicate; declare one with @predicate({entry.name!r})")
+            invariants[entry.name] = Invariant(entry, tuple(own) or former)
+        if problems:
+            raise CatalogueError("\n".join(problems))
+        ordered = _sort_entries(invariant.entry for invariant in invariants.values())
+        catalogue = Catalogue({entry.name: invariants[entry.name] for entry in ordered}, self.policies, self.mode)
+        return catalogue, list(entries)
+
     def mode_of(self, name: str) -> Mode:
         """Return the mode of an entry under the policy: the guard's, where the entry has none of its own."""
         policy = self.policies.get(name)

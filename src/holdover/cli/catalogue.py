@@ -17,6 +17,7 @@ import msgspec
 
 from holdover.catalogue import Catalogue, CatalogueError, Entry, Invariant, PredicateError
 from holdover.catalogue.words import describe_allowed, describe_assertion, describe_freeze
+from holdover.cli.catalogue_trial import add_trial_parser
 from holdover.cli.commands import add_command, add_subcommands, add_verb
 from holdover.cli.options import add_catalogue_option, add_json_option
 
@@ -59,6 +60,7 @@ def add_parser(verbs: argparse._SubParsersAction[Any]) -> None:
         {0: "everything loads", 2: "there are problems; each one is listed"},
         run=run_check,
     )
+    add_trial_parser(commands)
     for subparser in commands.choices.values():
         add_catalogue_option(subparser)
         add_json_option(subparser)

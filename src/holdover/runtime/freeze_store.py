@@ -20,14 +20,15 @@ from holdover.runtime.observed_freezes import ObservationLog
 
 _META_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS breach (number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS breach (
+    number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL, mode TEXT NOT NULL DEFAULT 'enforce');
 CREATE TABLE IF NOT EXISTS "freeze" (
     number INTEGER PRIMARY KEY, scope TEXT NOT NULL, allows TEXT NOT NULL, invariant TEXT NOT NULL,
     breach INTEGER, time_ns INTEGER NOT NULL, thawed_ns INTEGER, holder TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS observed (
     number INTEGER PRIMARY KEY, scope TEXT NOT NULL, invariant TEXT NOT NULL, time_ns INTEGER NOT NULL,
     holder TEXT NOT NULL, body BLOB NOT NULL, breaches INTEGER NOT NULL DEFAULT 1, refused INTEGER NOT NULL DEFAULT 0,
-    ended_ns INTEGER, ended_by TEXT NOT NULL DEFAULT '');
+    seen_ns INTEGER NOT NULL DEFAULT 0, ended_ns INTEGER, ended_by TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS outbox (
     number INTEGER PRIMARY KEY, dedup_key TEXT NOT NULL, body BLOB NOT NULL, time_ns INTEGER NOT NULL,
     channel TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, next_ns INTEGER NOT NULL DEFAULT 0,

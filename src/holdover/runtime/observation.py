@@ -44,8 +44,8 @@ EXPIRY_NOTICE: Final = timedelta(days=7)
 """How long before the last valid day of a policy an alert announces it."""
 DAY_BOUNDARIES: Final = ("begin", "overnight", "restart")
 """The boundaries at which an expired policy takes effect."""
-INVARIANT_HOLDS: Final = "the invariant holds again"
-"""Who ends an observed freeze when a thaw would have been accepted."""
+THAW_POSSIBLE: Final = "a thaw would have been accepted"
+"""What ends an observed freeze when a thaw would have been accepted."""
 
 
 class ObservationState(msgspec.Struct):
@@ -177,7 +177,7 @@ class Observation(Stateful[ObservationState]):
                 for freeze in self.freezes.freezes()
                 if holds(freeze.invariant, freeze.subsystem, freeze.kind, freeze.key) is not False
             ]
-            self._end(recovered, INVARIANT_HOLDS, now_ns)
+            self._end(recovered, THAW_POSSIBLE, now_ns)
         except StoreError as problem:
             log.error("the observed freezes could not be written: %s", problem)
 
@@ -185,7 +185,7 @@ class Observation(Stateful[ObservationState]):
         """Write how many breaches and refused requests the open freezes have. Raises `StoreError`."""
         if self.freezes.by_scope:
             self._guard.freezes.image.mark_changed()
-            self._guard.store.write_observed_counts(self.freezes.freezes())
+            self._guard.store.write_observed_counts(self.freezes.freezes(), self._guard.clock())
 
     def _drop_cleared(self) -> None:
         """Drop the freezes that an operator has cleared in the store."""

@@ -7,7 +7,7 @@ the invariant holds again, or when an operator clears it. A real freeze would ha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -20,12 +20,16 @@ from holdover.runtime.freeze_scope import find_forbidding_scope
 from holdover.runtime.outbox import Outbox
 from holdover.state import Stateful
 
+_COUNTED: Final = ("breaches", "refused", "seen_ns", "ended_ns", "ended_by")
+"""The fields of an observed freeze that change, each a column of the table."""
+
 
 class ObservedFreeze(msgspec.Struct, frozen=True, kw_only=True):
     """A freeze that the guard would have set, with the evidence for it; times in ns since the epoch.
 
     `subsystem`, `kind`, `key` and `explanation` are those of its first breach, `breaches` counts it and its
-    repetitions, `refused` the requests that the guard would have refused. `ended_ns` is None while it is open.
+    repetitions, `refused` the requests that the guard would have refused. `ended_ns` is None while it is open;
+    `seen_ns` is the last time at which the guard wrote that it is.
     """
 
     number: int
@@ -41,6 +45,7 @@ class ObservedFreeze(msgspec.Struct, frozen=True, kw_only=True):
     holder: str = ""
     breaches: int = 1
     refused: int = 0
+    seen_ns: int = 0
     ended_ns: int | None = None
     ended_by: str = ""
 
@@ -208,7 +213,7 @@ class ObservationLog(Outbox):
         freezes = self._select(self.database.read, condition)
         return [freeze for freeze in freezes if holder is None or freeze.holder == holder]
 
-    def write_observed_counts(self, freezes: Iterable[ObservedFreeze]) -> None:
+    def write_observed_counts(self, freezes: Iterable[ObservedFreeze], time_ns: int) -> None:
         """Write how many breaches and refused requests the open freezes have. Not synced: the breach itself was."""
 
         counts = [(freeze.breaches, freeze.refused, freeze.number) for freeze in freezes]
@@ -217,7 +222,13 @@ class ObservationLog(Outbox):
 
         def work(run: RunStatement) -> None:
             for breaches, refused, number in counts:
-                run("UPDATE observed SET breaches=?, refused=? WHERE number=?", breaches, refused, number)
+                run(
+                    "UPDATE observed SET breaches=?, refused=?, seen_ns=? WHERE number=?",
+                    breaches,
+                    refused,
+                    time_ns,
+                    number,
+                )
 
         self.database.write(work, durable=False)
 
@@ -250,26 +261,19 @@ class ObservationLog(Outbox):
     def _insert_breach(self, run: RunStatement, breach: Breach) -> int:
         number = next_number(run, "breach")
         body = msgspec.json.encode(msgspec.structs.replace(breach, number=number))
-        run("INSERT INTO breach VALUES (?,?,?)", number, breach.time_ns, body)
+        run("INSERT INTO breach VALUES (?,?,?,?)", number, breach.time_ns, body, breach.mode)
         self._append_audit_row(run, breach.time_ns, "breach", f"{breach.invariant} {breach.scope} breach {number}")
         return number
 
     def _select(self, run: RunStatement, condition: str, *values: object) -> list[ObservedFreeze]:
-        rows = run(
-            f"SELECT number, body, breaches, refused, ended_ns, ended_by FROM observed {condition} ORDER BY number",
-            *values,
-        )
+        rows = run(f"SELECT number, body, {', '.join(_COUNTED)} FROM observed {condition} ORDER BY number", *values)
         freezes: list[ObservedFreeze] = []
-        for number, body, breaches, refused, ended_ns, ended_by in rows:
+        for number, body, *counts in rows:
             try:
                 freeze = msgspec.json.decode(body, type=ObservedFreeze)
             except msgspec.MsgspecError as problem:
                 raise StoreError(f"{self.database.name}: observed freeze {number} cannot be read: {problem}") from None
-            freezes.append(
-                msgspec.structs.replace(
-                    freeze, breaches=breaches, refused=refused, ended_ns=ended_ns, ended_by=ended_by
-                )
-            )
+            freezes.append(msgspec.structs.replace(freeze, **dict(zip(_COUNTED, counts, strict=True))))
         return freezes
 
 
