@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +16,27 @@ from msgspec.structs import replace
 
 from holdover.catalogue import Catalogue, Policy
 from holdover.catalogue.policy import Mode
+from holdover.cli import main
+from holdover.explore.reproduction import reproduce
+from holdover.incidents import IncidentLedger
 from holdover.model import Exposure, MsgType, OrdStatus, Position, Record
-from holdover.runtime import EscalationLevel, Guard, GuardSettings, Journal, Page, StoreError, read_journal
+from holdover.runtime import (
+    EscalationLevel,
+    Guard,
+    GuardSettings,
+    Journal,
+    Page,
+    StoreError,
+    read_config,
+    read_journal,
+)
+from holdover.runtime.bundle import Bundle, BundleError
 from holdover.runtime.freeze_store import FreezeStore
 from holdover.runtime.heartbeat import Heartbeat, HeartbeatLimits, judge_health
-from holdover.runtime.observation import BUNDLES_MAX, REPETITIONS_MAX, make_observed_page
+from holdover.runtime.observation import BUNDLES_MAX, REPETITIONS_MAX, describe_policy, make_observed_page
 from holdover.runtime.observed_freezes import ObservedFreeze, make_observed_freeze
 
+from .console_bench import ConsoleBench
 from .orders import BAD, GOOD, order, request
 
 MakeGuard = Callable[..., Guard]
@@ -438,3 +453,69 @@ def test_an_observed_freeze_needs_a_scope(make_guard: MakeGuard) -> None:
         guard.freezes.observation.freezes.set_freeze(ended)
     with pytest.raises(ValueError, match="name who or what ends it"):
         guard.store.end_observed_freezes([1], " ", 5)
+
+
+# -- beside the guard -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "frozen", "observed"), [("enforce", 1, 0), ("observe", 0, 1), ("off", 0, 0)])
+def test_the_sidecar_obeys_the_policy(
+    make_guard: MakeGuard, tmp_path: Path, mode: str, frozen: int, observed: int
+) -> None:
+    """What `holdover watch --guard` does to a guard's store follows from the guard's configuration."""
+    writer = make_guard(name="writer", catalogue=SMALL, journal=Journal(tmp_path / "journal.jsonl"))
+    writer.record("orders", BAD)
+    writer.close()
+    path = tmp_path / "guard.toml"
+    lines = ["[guard]", 'directory = "guard"']
+    for name in CATALOGUE.invariants:
+        entry_mode = mode if name == INVARIANT else "off"
+        lines += ["[[policy]]", f'invariant = "{name}"', f'mode = "{entry_mode}"', 'reason = "test"']
+        lines += [f'expires = "{FAR}"'] * (entry_mode != "enforce")
+    path.write_text("\n".join(lines))
+    for _ in range(2):
+        assert main(["watch", str(tmp_path / "journal.jsonl"), "--once", "--guard", str(path)]) == int(mode != "off")
+    store = read_config(path).open_store()
+    assert len(store.active_freezes()) == frozen
+    assert len(store.observed_freezes()) == observed
+
+
+def test_a_bundle_brings_its_policy(make_guard: MakeGuard, tmp_path: Path) -> None:
+    """An observed breach reproduces under the policy of its guard, and one that does not fit is explained."""
+    policies = [policy_of(), policy_of("books-agree-with-venue", "off")]
+    guard = make_guard(catalogue=SMALL.with_policy(policies), bundles=tmp_path / "bundles")
+    guard.record("orders", BAD)
+    bundle = Bundle.open(tmp_path / "bundles" / "breach-1.hbundle")
+    result = reproduce(bundle, tmp_path / "out", catalogue=SMALL)
+    assert (result.verdict, result.same_catalogue) == ("breach", True)
+    with pytest.raises(BundleError, match=r"the policy of the guard .* does not fit: .*books-agree-with-venue"):
+        reproduce(bundle, tmp_path / "out", catalogue=SMALL.without("books-agree-with-venue"))
+
+
+def test_the_console_shows_the_policy(make_guard: MakeGuard, time_ns: Any) -> None:
+    """A line for what is not enforced on the page of the catalogue and on that of the health."""
+    policies = [policy_of(mode="off"), policy_of("acknowledged-within", within="90s")]
+    guard = make_guard(catalogue=CATALOGUE.with_policy(policies))
+    lines = describe_policy(guard.catalogue)
+    assert lines == [
+        f"acknowledged-within: observe until {FAR} with within 90s: measured first",
+        f"{INVARIANT}: off until {FAR}: measured first",
+    ]
+    bench = ConsoleBench(guard.directory, time_ns, config={"policy": policies})
+    Heartbeat(guard, HeartbeatLimits()).write_beat()
+    for page in ("/catalogue", "/health"):
+        text = html.unescape(bench.browser("vera").get(page).text)
+        assert [line for line in lines if line not in text] == [], page
+
+
+def test_observed_breaches_are_no_incidents(make_guard: MakeGuard, capsys: pytest.CaptureFixture[str]) -> None:
+    """The ledger takes what froze only; `holdover status` shows both."""
+    guard = make_guard(catalogue=SMALL.with_policy([policy_of()]))
+    guard.record("orders", BAD)
+    assert IncidentLedger(guard.store).import_breaches() == 0
+    guard.close()
+    assert main(["status", "--guard", str(guard.directory)]) == 0
+    assert f"OBSERVED instrument:IBM by {INVARIANT}; nothing is frozen for it" in capsys.readouterr().out
+    enforcing = make_guard(name="enforcing", catalogue=SMALL)
+    enforcing.record("orders", BAD)
+    assert IncidentLedger(enforcing.store).import_breaches() == 1

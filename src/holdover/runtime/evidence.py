@@ -116,7 +116,7 @@ class BreachEvidence(Stateful[BreachEvidenceState]):
             path = self.bundles / f"breach-{breach.number}{SUFFIX}"
             try:
                 parts = parts or collect_guard_parts(guard, self.rules)
-                info = make_bundle_info(breach, self.rules, guard.monitor.trade_date)
+                info = make_bundle_info(breach, self.rules, guard.monitor.trade_date, guard.catalogue)
                 Bundle(info, {**parts, **encode_breach_part(breach, self.rules)}).save(path)
             except Exception as problem:  # a failed bundle must not undo the freeze or the page
                 log.error("the bundle of breach %d could not be written: %s", breach.number, problem)

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from holdover.catalogue.policy import OBSERVE
 from holdover.runtime.breach import Page
 from holdover.runtime.config_file import NonNegativeFloat, PositiveFloat
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import FreezeStore
-from holdover.runtime.observation import describe_modes
+from holdover.runtime.observation import describe_policy
 
 if TYPE_CHECKING:
     from holdover.runtime.guard import Guard
@@ -66,8 +67,8 @@ class HeartbeatLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """The report of a process about itself; times in ns of its own clock.
 
-    `open_ns` is when its oldest open step began. `policy` describes in lines what is not enforced, `observed` are the
-    scopes that would be frozen.
+    `open_ns` is when its oldest open step began. `policy` describes the policy in lines, `exceptions` of which are
+    about what is not enforced; `observed` are the scopes that would be frozen.
     """
 
     pid: int
@@ -84,6 +85,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     limits: HeartbeatLimits
     stopped: bool = False
     policy: list[str] = []
+    exceptions: int = 0
     observed: list[str] = []
 
 
@@ -119,10 +121,10 @@ def judge_health(beat: Beat, now_ns: int) -> tuple[Health, str]:
 
 
 def _describe_observation(beat: Beat) -> str:
-    if not beat.policy:
+    if not beat.exceptions:
         return ""
     would_be = f"; it would have frozen {', '.join(beat.observed)}" if beat.observed else ""
-    return f"; not everything is enforced ({beat.policy[0]}{', ...' if len(beat.policy) > 1 else ''}){would_be}"
+    return f"; not everything is enforced ({beat.policy[0]}{', ...' if beat.exceptions > 1 else ''}){would_be}"
 
 
 def read_health(store: FreezeStore, now_ns: int) -> list[ProcessHealth]:
@@ -204,7 +206,8 @@ class Heartbeat:
             last_ns=guard.steps.newest_ns,
             open_ns=min((step.began_ns for step in steps), default=0),
             frozen=list(guard.frozen_scopes()),
-            policy=describe_modes(guard.catalogue.mode, guard.catalogue.exceptions()),
+            policy=describe_policy(guard.catalogue),
+            exceptions=len(guard.catalogue.exceptions()) + (guard.catalogue.mode == OBSERVE),
             observed=list(guard.freezes.observation.freezes.by_scope),
             problem=guard.freezes.problem or store_problem,
             stopped=stopped,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import msgspec
 
 from holdover.catalogue.entry import Entry
-from holdover.catalogue.policy import OBSERVE, Policy, date_of
+from holdover.catalogue.policy import ENFORCE, OBSERVE, Policy, date_of
 from holdover.model import Request
 from holdover.runtime.breach import Breach, Page, make_page
 from holdover.runtime.check import Check
@@ -30,6 +30,7 @@ from holdover.runtime.observed_freezes import ObservedFreeze, ObservedFreezes, a
 from holdover.state import Stateful
 
 if TYPE_CHECKING:
+    from holdover.catalogue import Catalogue
     from holdover.runtime.guard import Guard
 
 log = logging.getLogger("holdover.guard")
@@ -39,7 +40,7 @@ REVIEW_EVERY_NS: Final = 60_000_000_000
 REPETITIONS_MAX: Final = 100
 """How many breaches of one observed freeze are written; later ones are counted only."""
 BUNDLES_MAX: Final = 20
-"""How many bundles the observed breaches of one invariant leave in the life of a process."""
+"""How many bundles the observed breaches of one invariant leave for each process."""
 EXPIRY_NOTICE: Final = timedelta(days=7)
 """How long before the last valid day of a policy an alert announces it."""
 DAY_BOUNDARIES: Final = ("begin", "overnight", "restart")
@@ -230,10 +231,10 @@ class Observation(Stateful[ObservationState]):
         """Load the open freezes, log the policy, and write to the audit log that this guard observes."""
         guard = self._guard
         self.load()
-        lines = describe_modes(guard.catalogue.mode, guard.catalogue.exceptions())
+        lines = describe_policy(guard.catalogue)
         for line in lines:
             log.warning("%s", line)
-        if lines:
+        if guard.catalogue.exceptions() or guard.catalogue.mode == OBSERVE:
             guard.store.log_action("observe", f"{guard.name} begins; {'; '.join(lines)}", guard.clock())
         self.apply_expiry("begin")
 
@@ -317,7 +318,8 @@ def make_expiry_page(policy: Policy, guard: Guard, now_ns: int) -> Page:
     )
 
 
-def describe_modes(mode: str, policies: list[Policy]) -> list[str]:
-    """Return a line for the guard when it observes as a whole, and one for each entry that is not enforced."""
-    lines = ["the whole guard observes: a breach freezes nothing"] if mode == OBSERVE else []
-    return lines + [f"{policy.invariant}: {policy.describe()}" for policy in policies]
+def describe_policy(catalogue: Catalogue) -> list[str]:
+    """Return the policy of a catalogue in lines: the guard, what is not enforced, then what has other thresholds."""
+    lines = ["the whole guard observes: a breach freezes nothing"] if catalogue.mode == OBSERVE else []
+    ordered = sorted(catalogue.policies.values(), key=lambda policy: (policy.mode == ENFORCE, policy.invariant))
+    return lines + [f"{policy.invariant}: {policy.describe()}" for policy in ordered]
