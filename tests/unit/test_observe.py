@@ -247,10 +247,27 @@ def test_refused_requests_are_counted(make_guard: MakeGuard, tmp_path: Path, tim
     assert [freeze.refused for freeze in FreezeStore(guard.directory / "guard.db").observed_freezes()] == [4]
 
 
+def test_each_freeze_counts_what_it_forbids(make_guard: MakeGuard) -> None:
+    """A request that two freezes forbid counts for both, whichever scope is wider."""
+    guard = make_guard(catalogue=observing(CATALOGUE))
+    guard.record("orders", BAD)
+    freezes = guard.freezes.observation.freezes
+    breach = guard.breaches[0]
+    freezes.set_freeze(make_observed_freeze(replace(breach, scope="account:A", invariant="wide"), ["cancel"], 8, "g"))
+    freezes.set_freeze(make_observed_freeze(replace(breach, scope="subsystem:risk", invariant="own"), [], 9, "g"))
+    guard.permits(request())
+    guard.permits(request(MsgType.ORDER_CANCEL_REQUEST, cl_ord_id="C2"))
+    counts = {freeze.invariant: freeze.refused for freeze in guard.observed_freezes()}
+    assert counts.pop("own") == 2
+    assert set(counts.values()) == {1}
+    assert {"wide", INVARIANT} <= set(counts)
+
+
 def test_it_ends_when_a_thaw_would_be_accepted(make_guard: MakeGuard, time_ns: Any) -> None:
     """The guard looks once a minute; the alert is resolved; the next failure is a new breach."""
-    guard = make_guard(catalogue=observing())
+    guard = make_guard(catalogue=observing(), channels=[ListChannel("desk")])
     guard.record("orders", BAD)
+    guard.permits(request())
     guard.tick()
     time_ns.now_ns += 61_000_000_000
     guard.tick()
@@ -262,6 +279,10 @@ def test_it_ends_when_a_thaw_would_be_accepted(make_guard: MakeGuard, time_ns: A
     (freeze,) = guard.store.observed_freezes()
     assert (freeze.ended_ns, freeze.ended_by) == (time_ns.now_ns, "a thaw would have been accepted")
     assert guard.store.alerts() == []
+    assert [d.page.headline()[:18] for d in guard.store.deliveries_before(0, 9) if d.page.event == "resolve"] == [
+        "RESOLVED by itself"
+    ] * len(guard.pager.channel_names())
+    assert guard.freezes.observation.freezes.last_requests == {}
     assert guard.would_refuse(request()) == ""
     guard.record("orders", BAD)
     assert len(guard.store.observed_freezes()) == 2
@@ -311,6 +332,18 @@ def test_an_armed_entry_ends_what_was_observed(make_guard: MakeGuard) -> None:
     assert [freeze.ended_by for freeze in second.store.observed_freezes()] == ["the policy has changed"]
     second.record("orders", BAD)
     assert not second.permits(request())
+
+
+def test_the_audit_log_says_when_the_policy_changed(make_guard: MakeGuard) -> None:
+    """Each start under a policy, and the first one after it that enforces everything; other starts leave no row."""
+    guards = [make_guard(catalogue=catalogue) for catalogue in (SMALL, observing(), SMALL, SMALL)]
+    for guard in guards:
+        guard.freezes.observation.begin()
+    details = [detail for _, _, action, detail in guards[0].store.audit_rows() if action == "observe"]
+    assert details == [
+        "guard begins; the whole guard observes: a breach freezes nothing",
+        "guard begins; every entry is enforced",
+    ]
 
 
 def test_an_operators_freeze_is_obeyed_in_observe_mode(make_guard: MakeGuard) -> None:
@@ -405,6 +438,21 @@ def test_an_expired_policy_is_enforced_from_the_next_day(make_guard: MakeGuard, 
     assert guard.store.observed_freezes()[-1].ended_by == "the policy has expired"
     guard.record("orders", BAD)
     assert not guard.permits(request())
+
+
+def test_the_boundary_that_ends_a_policy_is_judged_without_it(make_guard: MakeGuard, time_ns: Any) -> None:
+    """What breaches at the first boundary of the day after is enforced at that boundary already."""
+    guard = make_guard(catalogue=CATALOGUE.with_policy([policy_of("freeze-survives", expires="2026-01-31")]))
+    time_ns.now_ns = at("2026-02-01")
+    guard.boundary("disconnect", "2026-01-31")
+    assert guard.freezes.observation.is_observed("freeze-survives")
+    modes: list[bool] = []
+    guard.evidence.on_breach = lambda breach: modes.append(guard.freezes.observation.is_observed("freeze-survives"))
+    guard.freeze("instrument:IBM", operator="ann", reason="drill")
+    guard.store.database.write(lambda run: run('DELETE FROM "freeze"'))
+    guard.boundary("begin", "2026-02-01")
+    assert modes == [False]
+    assert "freeze-survives" in {freeze.invariant for freeze in guard.active_freezes}
 
 
 def test_an_expiry_is_announced_a_week_before(make_guard: MakeGuard, time_ns: Any) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from holdover.catalogue import Catalogue, CatalogueError, Policy
-from holdover.catalogue.policy import describe_policy_differences
 from holdover.cli import main
 from holdover.runtime import Guard, GuardConfigError, read_config
+from holdover.runtime.observation import describe_policy, describe_policy_difference
 
 CATALOGUE = Catalogue.load()
 NAMES = sorted(CATALOGUE.invariants)
@@ -114,17 +114,15 @@ def test_thresholds_are_read_from_the_invariant() -> None:
 
 
 def test_the_difference_of_two_policies_in_words() -> None:
-    """Each entry that differs is named with both policies, and the mode of the whole guard."""
-    assert describe_policy_differences([POLICY], [POLICY]) == []
-    sentences = describe_policy_differences([POLICY], [replace(POLICY, within="9s")], ("observe", "enforce"))
-    assert sentences == [
-        "the whole guard: observe, and enforce in the other",
-        f"{TIMED}: observe until {LAST_DAY}: the link is slow, and observe until {LAST_DAY} with within 9s: the link "
-        "is slow in the other",
-    ]
-    assert describe_policy_differences([], [POLICY]) == [
-        f"{TIMED}: enforce, and observe until {LAST_DAY}: the link is slow in the other"
-    ]
+    """Each entry that differs is named with its policy on the side that has it."""
+    ours = describe_policy(CATALOGUE.with_policy([POLICY], "observe"))
+    theirs = describe_policy(CATALOGUE.with_policy([replace(POLICY, within="9s")]))
+    assert describe_policy_difference(ours, ours) == ""
+    assert describe_policy_difference(ours, theirs) == (
+        "only here: the whole guard observes: a breach freezes nothing; "
+        f"only here: {TIMED}: observe until {LAST_DAY}: the link is slow; "
+        f"only there: {TIMED}: observe until {LAST_DAY} with within 9s: the link is slow"
+    )
 
 
 # -- what is refused ------------------------------------------------------------------------------------------------

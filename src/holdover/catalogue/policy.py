@@ -8,7 +8,7 @@ and the same responses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
@@ -143,27 +143,3 @@ def find_policy_problems(
 def date_of(time_ns: int) -> date:
     """Return the day of a time in ns since the epoch, in UTC."""
     return datetime.fromtimestamp(time_ns / 1e9, UTC).date()
-
-
-def describe_policy_differences(
-    before: Iterable[Policy], after: Iterable[Policy], modes: tuple[str, str] = (ENFORCE, ENFORCE)
-) -> list[str]:
-    """Return in words how two policies differ, one sentence for each entry; empty when they are the same.
-
-    Args:
-        before: the first policy.
-        after: the second policy.
-        modes: the modes of the two guards as a whole.
-    """
-    first = {policy.invariant: policy for policy in before}
-    second = {policy.invariant: policy for policy in after}
-    sentences = [f"the whole guard: {modes[0]}, and {modes[1]} in the other"] if modes[0] != modes[1] else []
-    return sentences + [
-        f"{name}: {_describe(first, name)}, and {_describe(second, name)} in the other"
-        for name in sorted(first.keys() | second.keys())
-        if first.get(name) != second.get(name)
-    ]
-
-
-def _describe(policies: Mapping[str, Policy], name: str) -> str:
-    return policies[name].describe() if name in policies else ENFORCE

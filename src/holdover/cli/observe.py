@@ -24,6 +24,7 @@ from holdover.report.observation import (
 )
 from holdover.runtime import FreezeStore, GuardConfig, read_config
 from holdover.runtime.heartbeat import read_health
+from holdover.runtime.observation import EVERYTHING_ENFORCED
 from holdover.runtime.thaw_requests import find_guard_config
 from holdover.watch.trial import JournalTrial
 
@@ -173,7 +174,11 @@ def _find_observed_period(store: FreezeStore) -> tuple[int, int]:
     """
     freezes = store.observed_freezes()
     rows = store.audit_rows()
-    begins = [time_ns for _, time_ns, action, detail in rows if action == "observe" and "begins" in detail]
+    begins = [
+        time_ns
+        for _, time_ns, action, detail in rows
+        if action == "observe" and "begins; " in detail and EVERYTHING_ENFORCED not in detail
+    ]
     begins += [freeze.time_ns for freeze in freezes]
     if not begins:
         return 0, 0

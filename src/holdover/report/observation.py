@@ -76,15 +76,13 @@ def observation_text(report: ObservationReport) -> str:
     if report.is_empty:
         return f"{report.source}: nothing was recorded in this period"
     invariants = {freeze.invariant for freeze in report.freezes}
-    refused = sum(freeze.refused for freeze in report.freezes)
     period = f"{format_time(report.begin_ns)} to {format_time(report.end_ns)}"
     lines = [f"{report.source}, {period}"]
     if not report.freezes:
         lines.append("nothing would have been frozen")
     else:
         lines.append(
-            f"would have frozen {_count(len(report.freezes), 'time')}, by {_count(len(invariants), 'invariant')}, and "
-            f"refused {_count(refused, 'request')}"
+            f"would have frozen {_count(len(report.freezes), 'time')}, by {_count(len(invariants), 'invariant')}"
         )
     by_invariant = sorted(report.freezes, key=lambda freeze: (freeze.invariant, freeze.time_ns, freeze.number))
     for invariant, group in groupby(by_invariant, key=lambda freeze: freeze.invariant):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from holdover.model import MsgType, Position, Request, Side, enclosing_scopes
 
@@ -16,33 +16,40 @@ class FreezePermissions(Protocol):
         """What the freeze still permits."""
 
 
+FreezeT = TypeVar("FreezeT", bound=FreezePermissions)
+
+
 def find_forbidding_scope(
     frozen: Mapping[str, Sequence[FreezePermissions]], request: Request, reduces: Callable[[Request], bool]
 ) -> str:
-    """Return the widest frozen scope that forbids a request, or an empty string.
+    """Return the widest frozen scope that forbids a request, or an empty string; see `iterate_forbidding_freezes`."""
+    if not frozen:
+        return ""
+    return next((scope for scope, _ in iterate_forbidding_freezes(frozen, request, reduces)), "")
+
+
+def iterate_forbidding_freezes(
+    frozen: Mapping[str, Sequence[FreezeT]], request: Request, reduces: Callable[[Request], bool]
+) -> Iterator[tuple[str, FreezeT]]:
+    """Yield the freezes that forbid a request with their scopes, the widest first.
 
     Args:
         frozen: the freezes by scope.
         request: the message to check.
         reduces: tells whether a request only reduces a position.
     """
-    if not frozen:
-        return ""
 
     def is_allowed(freeze: FreezePermissions) -> bool:
         if request.msg_type == MsgType.ORDER_CANCEL_REQUEST:
             return "cancel" in freeze.allows
         return "reduce" in freeze.allows and reduces(request)
 
-    for scope in enclosing_scopes(request):
+    # Every message depends on every subsystem, so a frozen subsystem holds up all messages.
+    subsystems = [scope for scope in frozen if scope.startswith("subsystem:")]
+    for scope in [*enclosing_scopes(request), *subsystems]:
         for freeze in frozen.get(scope, ()):
             if not is_allowed(freeze):
-                return scope
-    for scope, freezes in frozen.items():
-        # Every message depends on every subsystem, so a frozen subsystem holds up all messages.
-        if scope.startswith("subsystem:") and not all(is_allowed(freeze) for freeze in freezes):
-            return scope
-    return ""
+                yield scope, freeze
 
 
 def reduces_position(position: Position | None, request: Request) -> bool:

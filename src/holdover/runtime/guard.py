@@ -243,9 +243,9 @@ class Guard(Stateful[GuardState]):
             if not self.cells.has_explicit_transitions:
                 self.count_transition(name, self.services.restart_kind if name == "restart" else trade_date)
             self.steps.record_boundary_time(now_ns)
+            self.freezes.observation.apply_expiry(name)
             self.monitor.boundary(Boundary(name, trade_date, now_ns), recovered=recovered)
             self.freezes.check_store(name)
-            self.freezes.observation.apply_expiry(name)
             self.freezes.observation.review()
             if self.journal is not None:
                 self.journal.write_event(self.monitor.mutations, now_ns, name, trade_date)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -45,6 +45,8 @@ EXPIRY_NOTICE: Final = timedelta(days=7)
 """How long before the last valid day of a policy an alert announces it."""
 DAY_BOUNDARIES: Final = ("begin", "overnight", "restart")
 """The boundaries at which an expired policy takes effect."""
+EVERYTHING_ENFORCED: Final = "every entry is enforced"
+"""The policy of a guard that has none, in the audit log."""
 THAW_POSSIBLE: Final = "a thaw would have been accepted"
 """What ends an observed freeze when a thaw would have been accepted."""
 
@@ -169,6 +171,9 @@ class Observation(Stateful[ObservationState]):
         if now_ns < self.next_review_ns <= now_ns + REVIEW_EVERY_NS:
             return
         self.next_review_ns = now_ns + REVIEW_EVERY_NS
+        self.journalled = {
+            place: time_ns for place, time_ns in self.journalled.items() if now_ns - time_ns < REVIEW_EVERY_NS
+        }
         try:
             self.write_counts()
             self._drop_cleared()
@@ -203,7 +208,7 @@ class Observation(Stateful[ObservationState]):
             return
         guard = self._guard
         guard.freezes.image.mark_changed()
-        guard.store.end_observed_freezes([freeze.number for freeze in freezes], by, now_ns)
+        guard.store.end_observed_freezes([freeze.number for freeze in freezes], by, now_ns, "itself")
         for freeze in freezes:
             self._remove(freeze)
             if guard.journal is not None:
@@ -228,15 +233,19 @@ class Observation(Stateful[ObservationState]):
         self._end(changed, "the policy has changed", guard.clock())
 
     def begin(self) -> None:
-        """Load the open freezes, log the policy, and write to the audit log that this guard observes."""
+        """Load the open freezes, and write the policy to the log and to the audit log."""
         guard = self._guard
         self.load()
         lines = describe_policy(guard.catalogue)
         for line in lines:
             log.warning("%s", line)
-        if guard.catalogue.exceptions() or guard.catalogue.mode == OBSERVE:
-            guard.store.log_action("observe", f"{guard.name} begins; {'; '.join(lines)}", guard.clock())
+        before = guard.store.last_observation_begin()
+        if lines or before not in ("", self._describe_begin([])):
+            guard.store.log_action("observe", self._describe_begin(lines), guard.clock())
         self.apply_expiry("begin")
+
+    def _describe_begin(self, lines: list[str]) -> str:
+        return f"{self._guard.name} begins; {'; '.join(lines) or EVERYTHING_ENFORCED}"
 
     def apply_expiry(self, boundary: str) -> None:
         """Announce policies that expire soon; enforce the observed entries whose policy has expired.
@@ -323,3 +332,10 @@ def describe_policy(catalogue: Catalogue) -> list[str]:
     lines = ["the whole guard observes: a breach freezes nothing"] if catalogue.mode == OBSERVE else []
     ordered = sorted(catalogue.policies.values(), key=lambda policy: (policy.mode == ENFORCE, policy.invariant))
     return lines + [f"{policy.invariant}: {policy.describe()}" for policy in ordered]
+
+
+def describe_policy_difference(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """Return in words how two policies differ, in lines as `describe_policy` gives them; empty when they do not."""
+    parts = [f"only here: {line}" for line in ours if line not in theirs]
+    parts += [f"only there: {line}" for line in theirs if line not in ours]
+    return "; ".join(parts)

@@ -16,7 +16,7 @@ from holdover.catalogue.policy import OBSERVE
 from holdover.model import Request
 from holdover.runtime.breach import Breach, Page
 from holdover.runtime.database import RunStatement, StoreError, next_number
-from holdover.runtime.freeze_scope import find_forbidding_scope
+from holdover.runtime.freeze_scope import find_forbidding_scope, iterate_forbidding_freezes
 from holdover.runtime.outbox import Outbox
 from holdover.state import Stateful
 
@@ -144,25 +144,28 @@ class ObservedFreezes(Stateful[ObservedFreezesState]):
         rest = [freeze for freeze in self.by_scope.get(scope, ()) if freeze.invariant != invariant]
         by_scope = {name: freezes for name, freezes in self.by_scope.items() if name != scope}
         self.by_scope = {**by_scope, scope: rest} if rest else by_scope
+        self.last_requests = {place: name for place, name in self.last_requests.items() if place[0] in self.by_scope}
 
     def forbids(self, request: Request) -> str:
         """Return the widest scope whose freeze would have forbidden the request, or an empty string."""
         return find_forbidding_scope(self.by_scope, request, self._reduces)
 
     def count_refusal(self, request: Request) -> str:
-        """Count a request that would have been refused. Returns the scope, or an empty string.
+        """Count a request that would have been refused, once for each freeze that forbids it.
 
-        A system that tries the same message again at once is counted once.
+        Returns the widest of their scopes, or an empty string. A system that tries the same message again at once is
+        counted once.
         """
-        scope = self.forbids(request)
-        if not scope:
+        forbidding = list(iterate_forbidding_freezes(self.by_scope, request, self._reduces))
+        if not forbidding:
             return ""
-        place = (scope, request.msg_type.name)
+        widest = forbidding[0][0]
+        place = (widest, request.msg_type.name)
         if self.last_requests.get(place) != request.cl_ord_id:
             self.last_requests = {**self.last_requests, place: request.cl_ord_id}
-            freezes = [msgspec.structs.replace(freeze, refused=freeze.refused + 1) for freeze in self.by_scope[scope]]
-            self.by_scope = {**self.by_scope, scope: freezes}
-        return scope
+            for _, freeze in forbidding:
+                self.set_freeze(msgspec.structs.replace(freeze, refused=freeze.refused + 1))
+        return widest
 
 
 class ObservationLog(Outbox):
@@ -213,6 +216,12 @@ class ObservationLog(Outbox):
         freezes = self._select(self.database.read, condition)
         return [freeze for freeze in freezes if holder is None or freeze.holder == holder]
 
+    def last_observation_begin(self) -> str:
+        """Return the last policy that a guard of this name began with, from the audit log; empty when there is none."""
+        rows = self.database.read("SELECT detail FROM audit WHERE act='observe' ORDER BY number DESC")
+        details = (str(detail) for (detail,) in rows)
+        return next((detail for detail in details if detail.startswith(f"{self.name} begins; ")), "")
+
     def write_observed_counts(self, freezes: Iterable[ObservedFreeze], time_ns: int) -> None:
         """Write how many breaches and refused requests the open freezes have. Not synced: the breach itself was."""
 
@@ -232,8 +241,10 @@ class ObservationLog(Outbox):
 
         self.database.write(work, durable=False)
 
-    def end_observed_freezes(self, numbers: Sequence[int], by: str, time_ns: int) -> int:
+    def end_observed_freezes(self, numbers: Sequence[int], by: str, time_ns: int, resolved_by: str = "") -> int:
         """End observed freezes by their numbers and resolve their alerts. Returns how many were open.
+
+        `by` is the operator or the reason; `resolved_by` is who resolves the alerts, the operator by default.
 
         Raises `ValueError` without the person or the reason that ends them.
         """
@@ -253,7 +264,7 @@ class ObservationLog(Outbox):
             for freeze in ended:
                 detail = f"{freeze.scope} observed freeze {freeze.number} of {freeze.invariant} ended by {by}"
                 self._append_audit_row(run, time_ns, "observe", detail)
-                self._resolve(run, alert_key(freeze.scope, freeze.invariant), by, time_ns)
+                self._resolve(run, alert_key(freeze.scope, freeze.invariant), resolved_by or by, time_ns)
             return len(ended)
 
         return self.database.write(work)
