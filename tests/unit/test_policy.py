@@ -115,10 +115,10 @@ def test_thresholds_are_read_from_the_invariant() -> None:
 
 def test_the_difference_of_two_policies_in_words() -> None:
     """Each entry that differs is named with its policy on the side that has it."""
-    ours = describe_policy(CATALOGUE.with_policy([POLICY], "observe"))
-    theirs = describe_policy(CATALOGUE.with_policy([replace(POLICY, within="9s")]))
-    assert describe_policy_difference(ours, ours) == ""
-    assert describe_policy_difference(ours, theirs) == (
+    first = describe_policy(CATALOGUE.with_policy([POLICY], "observe"))
+    second = describe_policy(CATALOGUE.with_policy([replace(POLICY, within="9s")]))
+    assert describe_policy_difference(first, first) == ""
+    assert describe_policy_difference(first, second) == (
         "only here: the whole guard observes: a breach freezes nothing; "
         f"only here: {TIMED}: observe until {LAST_DAY}: the link is slow; "
         f"only there: {TIMED}: observe until {LAST_DAY} with within 9s: the link is slow"

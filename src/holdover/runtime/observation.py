@@ -334,8 +334,8 @@ def describe_policy(catalogue: Catalogue) -> list[str]:
     return lines + [f"{policy.invariant}: {policy.describe()}" for policy in ordered]
 
 
-def describe_policy_difference(ours: Sequence[str], theirs: Sequence[str]) -> str:
+def describe_policy_difference(first: Sequence[str], second: Sequence[str]) -> str:
     """Return in words how two policies differ, in lines as `describe_policy` gives them; empty when they do not."""
-    parts = [f"only here: {line}" for line in ours if line not in theirs]
-    parts += [f"only there: {line}" for line in theirs if line not in ours]
+    parts = [f"only here: {line}" for line in first if line not in second]
+    parts += [f"only there: {line}" for line in second if line not in first]
     return "; ".join(parts)

@@ -190,7 +190,7 @@ class ObservationLog(Outbox):
 
         def work(run: RunStatement) -> ObservedFreeze:
             for freeze in self._select(run, "WHERE scope=? AND invariant=? AND time_ns=?", *_place_of(breach)):
-                if freeze.explanation == breach.explanation and freeze.key == breach.key:
+                if (freeze.explanation, freeze.key, freeze.holder) == (breach.explanation, breach.key, self.name):
                     return freeze
             number = self._insert_breach(run, breach)
             freeze = make_observed_freeze(

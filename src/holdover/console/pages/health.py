@@ -13,9 +13,9 @@ from holdover.runtime.observation import describe_policy, describe_policy_differ
 def show(request: PageRequest) -> Response:
     """Show every process that ever sent a heartbeat, the worst first."""
     catalogue = request.console.catalogue
-    ours = describe_policy(catalogue)
+    policy = describe_policy(catalogue)
     differences = {
-        process.name: describe_policy_difference(ours, process.beat.policy)
+        process.name: describe_policy_difference(policy, process.beat.policy)
         for process in request.console.take_picture().statuses
     }
     return request.render("health.html", digest=catalogue.digest, differences=differences)
