@@ -139,16 +139,20 @@ def run_status(arguments: argparse.Namespace) -> int:
     """Print the freezes in force; returns 0 when there is none and the audit log is intact, else 1."""
     store = _open_store(arguments)
     frozen = store.active_freezes()
+    observed = store.observed_freezes(open_only=True)
     audit = store.verify_audit()
     if arguments.json:
         freezes = [{"scope": freeze.scope, "invariant": freeze.invariant, "allows": freeze.allows} for freeze in frozen]
-        print(json.dumps({"frozen": freezes, "audit": audit or "whole"}))
+        would_be = [{"scope": freeze.scope, "invariant": freeze.invariant} for freeze in observed]
+        print(json.dumps({"frozen": freezes, "observed": would_be, "audit": audit or "whole"}))
     else:
         for freeze in frozen:
             by = (
                 f"by {freeze.invariant}" if freeze.breach else freeze.invariant
             )  # a manual freeze has the operator in this field
             print(f"FROZEN {freeze.scope} {by}; still allowed: {', '.join(freeze.allows) or 'nothing'}")
+        for would_be_freeze in observed:
+            print(f"OBSERVED {would_be_freeze.scope} by {would_be_freeze.invariant}; nothing is frozen for it")
         print("nothing is frozen" if not frozen else f"{len(frozen)} freezes in force")
         print(f"audit log: {audit or 'whole'}")
     return 1 if frozen or audit else 0

@@ -1,10 +1,11 @@
 """The ledger of incidents, in the store that holds the freezes, on SQLite and PostgreSQL.
 
-A breach opens an incident or joins the open incident with its invariant and cell class. An incident is opened,
-acknowledged, diagnosed and resolved; acknowledging one of its alerts acknowledges it. Recurrence is computed: an
-incident is recurrent when an earlier one with the same invariant and cell class had been resolved. Classes are compared
-by the parts that both have (`classes.is_same_class`). An imported incident without a class is never joined, and every
-later incident of its invariant recurs on it: when in doubt, a breach opens a new incident that does not count as novel.
+A breach opens an incident or joins the open incident with its invariant and cell class; a breach that was only observed
+does neither. An incident is opened, acknowledged, diagnosed and resolved; acknowledging one of its alerts acknowledges
+it. Recurrence is computed: an incident is recurrent when an earlier one with the same invariant and cell class had been
+resolved. Classes are compared by the parts that both have (`classes.is_same_class`). An imported incident without a
+class is never joined, and every later incident of its invariant recurs on it: when in doubt, a breach opens a new
+incident that does not count as novel.
 """
 
 from __future__ import annotations
@@ -327,7 +328,7 @@ class IncidentLedger:
         self.store.log_action_in(run, "incident", f"{number} {step} by {by}{detail}", time_ns)
 
 
-_NEW_BREACHES: Final = "NOT EXISTS (SELECT 1 FROM incident_breach t WHERE t.breach = b.number)"
+_NEW_BREACHES: Final = "b.mode = 'enforce' AND NOT EXISTS (SELECT 1 FROM incident_breach t WHERE t.breach = b.number)"
 _LAST_AUDIT_NUMBER: Final = "COALESCE((SELECT value FROM incident_place WHERE name='audit'), 0)"
 
 

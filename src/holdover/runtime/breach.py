@@ -41,7 +41,8 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
 
     `mutation` is the sequence number of the last mutation before the breach, `boundary` the boundary's name when
     a boundary found it. `cell` is the state-coverage cell (axis -> value) of the known axes; `after` is the last
-    lifecycle transition before it (`restart:kill`), empty if none was reported.
+    lifecycle transition before it (`restart:kill`), empty if none was reported. `mode` is `observe` when the policy of
+    the invariant made the guard record the breach without a freeze.
     """
 
     number: int
@@ -60,6 +61,7 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     boundary: str = ""
     cell: dict[str, str] = {}
     after: str = ""
+    mode: str = "enforce"
 
     @property
     def state(self) -> str:
@@ -85,7 +87,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
     `dedup_key` is the same for every page about one invariant in one scope, so that a receiver can join them.
     `event` is `trigger`, and later `acknowledge` or `resolve` with the person in `by`. `state` is the carried
-    state, in words.
+    state, in words. An alert of `low` urgency is never escalated. `is_frozen` is False when nothing was frozen.
     """
 
     number: int
@@ -105,6 +107,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     event: str = TRIGGER
     by: str = ""
     state: str = ""
+    urgency: str = "high"
+    is_frozen: bool = True
 
     def headline(self) -> str:
         """Return the title and the state of the alert in one line."""
@@ -112,13 +116,20 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
             return f"ACKNOWLEDGED by {self.by}: {self.title}"
         return f"RESOLVED by {self.by}: {self.title}" if self.event == RESOLVE else self.title
 
+    def _freeze_text(self) -> str:
+        allowed = f"(still allowed: {', '.join(self.allows) or 'nothing'})"
+        if self.is_frozen:
+            return f"Frozen: {self.scope} {allowed}"
+        would_be = f" If the entry were enforced, the guard would have frozen {self.scope} {allowed}."
+        return f"Nothing is frozen.{would_be if self.scope else ''}"
+
     def text(self) -> str:
         """Return the page as plain text, for channels that carry only text."""
         steps = "\n".join(f"  {number}. {step}" for number, step in enumerate(self.steps, 1))
         state = f"State: {self.state}\n" if self.state else ""
         return (
             f"{self.explanation}\n{state}\nWhat must hold: {self.statement}\nWhat it means: {self.implication}\n"
-            f"Frozen: {self.scope} (still allowed: {', '.join(self.allows) or 'nothing'})\n\n"
+            f"{self._freeze_text()}\n\n"
             f"Do, in this order:\n{steps}\n\n"
             f"Next: {self.next_command}\n"
         )

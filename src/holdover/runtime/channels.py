@@ -109,7 +109,7 @@ class PagerDutyChannel:
                     **({"state": page.state} if page.state else {}),
                     "what must hold": page.statement,
                     "what it means": page.implication,
-                    "frozen": page.scope,
+                    "frozen": page.scope if page.is_frozen else "nothing",
                     "still allowed": ", ".join(page.allows) or "nothing",
                     "steps": page.steps,
                     "next": page.next_command,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
+from holdover.catalogue.policy import OBSERVE
 from holdover.model import Record, scope_of
 from holdover.runtime.breach import Breach
 from holdover.runtime.bundle import SUFFIX, Bundle, collect_guard_parts, encode_breach_part, make_bundle_info
@@ -68,24 +69,34 @@ class BreachEvidence(Stateful[BreachEvidenceState]):
             return
         guard.freezes.image.mark_changed()
         breach = msgspec.structs.replace(breach, scope=scope, number=self.last_number + 1)
-        breach = guard.freezes.freeze_breach(breach, check)
+        observation = guard.freezes.observation
+        is_observed = observation.is_observed(breach.invariant)
+        if is_observed:
+            observed_breach = observation.record_breach(breach, check)
+            if observed_breach is None:
+                return
+            breach = observed_breach
+        else:
+            breach = guard.freezes.freeze_breach(breach, check)
         if breach.number < 1:
             raise ValueError(f"{breach!r} was numbered {breach.number}; numbers begin with 1")
         self.last_number = max(self.last_number, breach.number)
         self.breaches.append(breach)
         if not self.is_quiet:
-            log.error("BREACH %s; state: %s; frozen: %s", breach.explanation, breach.state or "not known", scope)
+            _log_breach(breach)
         if guard.journal is not None:
-            guard.journal.write_event(guard.monitor.mutations, breach.time_ns, "breach", breach.explanation)
+            event = "observed" if is_observed else "breach"
+            guard.journal.write_event(guard.monitor.mutations, breach.time_ns, event, breach.explanation)
         guard.freezes.publish_level()
-        if self.bundles is not None:
+        if self.bundles is not None and (not is_observed or observation.takes_bundle(breach)):
             self._unbundled_breaches.append(breach)  # written when the step ends: then the recorder has its mutation
         if self.on_breach is not None:
             self.on_breach(breach)
 
-    def reset_repeat_counts(self, scope: str) -> None:
-        """Treat the next failure in the scope as a new breach."""
-        for mark in [mark for mark in self.repeat_counts if mark[1] == scope]:
+    def reset_repeat_counts(self, scope: str, invariant: str = "") -> None:
+        """Treat the next failure in the scope as a new breach; with `invariant`, only a failure of that invariant."""
+        prefix = f"{invariant}/" if invariant else ""
+        for mark in [mark for mark in self.repeat_counts if mark[1] == scope and mark[0].startswith(prefix)]:
             del self.repeat_counts[mark]
 
     def load(self) -> None:
@@ -105,7 +116,15 @@ class BreachEvidence(Stateful[BreachEvidenceState]):
             path = self.bundles / f"breach-{breach.number}{SUFFIX}"
             try:
                 parts = parts or collect_guard_parts(guard, self.rules)
-                info = make_bundle_info(breach, self.rules, guard.monitor.trade_date)
+                info = make_bundle_info(breach, self.rules, guard.monitor.trade_date, guard.catalogue)
                 Bundle(info, {**parts, **encode_breach_part(breach, self.rules)}).save(path)
             except Exception as problem:  # a failed bundle must not undo the freeze or the page
                 log.error("the bundle of breach %d could not be written: %s", breach.number, problem)
+
+
+def _log_breach(breach: Breach) -> None:
+    state = breach.state or "not known"
+    if breach.mode == OBSERVE:
+        log.warning("OBSERVED %s; state: %s; nothing frozen in %s", breach.explanation, state, breach.scope)
+    else:
+        log.error("BREACH %s; state: %s; frozen: %s", breach.explanation, state, breach.scope)

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from holdover.model import SYSTEM, MsgType, Position, Query, Request, Side
+from holdover.catalogue.policy import OBSERVE
+from holdover.model import SYSTEM, Position, Query, Request
 from holdover.runtime.axes import freeze_level_of
 from holdover.runtime.breach import Breach, make_page
 from holdover.runtime.check import Check
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_cache import FreezeCache, make_memory_freeze
+from holdover.runtime.freeze_scope import reduces_position
 from holdover.runtime.freeze_store import Freeze, FreezeIdentity, FreezeStore
+from holdover.runtime.observation import Observation
 from holdover.state import Stateful
 
 if TYPE_CHECKING:
@@ -80,13 +83,14 @@ class FreezeControlState(msgspec.Struct):
 
     cache: FreezeCache
     image: StoreImage
+    observation: Observation
     problem: str
     unwritten_breaches: list[tuple[Breach, Check]]
 
 
 class FreezeControl(Stateful[FreezeControlState]):
     """The freezes of one guard. `problem` says what is wrong with the store; `unwritten_breaches` are those whose
-    freezes exist only in memory.
+    freezes exist only in memory. `observation` has the freezes that are only observed.
     """
 
     State = FreezeControlState
@@ -97,6 +101,7 @@ class FreezeControl(Stateful[FreezeControlState]):
         self.unwritten_breaches: list[tuple[Breach, Check]] = []
         self.cache = FreezeCache(guard.store, self._reduces_position)
         self.image = StoreImage(guard.store)
+        self.observation = Observation(guard, self._reduces_position)
         self._guard = guard
 
     # -- what may leave -----------------------------------------------------------------------------------------
@@ -106,17 +111,17 @@ class FreezeControl(Stateful[FreezeControlState]):
         if isinstance(message, Query):
             return True
         watcher = self._guard.services.freeze_watcher
-        if watcher is not None and not watcher.ensure_fresh():
+        if watcher is not None and not watcher.ensure_fresh() and self._guard.catalogue.mode != OBSERVE:
             return False
-        return not self.cache.by_scope or not self.cache.forbids(message)
+        if self.cache.by_scope and self.cache.forbids(message):
+            return False
+        if self.observation.freezes.by_scope:
+            self.observation.count_refusal(message)
+        return True
 
     def _reduces_position(self, request: Request) -> bool:
         position = self._guard.monitor.records(Position, "positions").get(request.book_key)
-        if position is None or request.msg_type != MsgType.NEW_ORDER_SINGLE:
-            return False
-        unreserved_qty = abs(position.net_qty) - position.reserved_qty
-        is_opposite = position.net_qty < 0 if request.side == Side.BUY else position.net_qty > 0
-        return is_opposite and request.order_qty <= unreserved_qty
+        return reduces_position(position, request)
 
     # -- operators ----------------------------------------------------------------------------------------------
 

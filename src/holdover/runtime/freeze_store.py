@@ -2,7 +2,7 @@
 
 A breach, its freeze, its pages and the audit rows are one transaction: after a kill either all of them exist
 or none. `outbox` holds the pages, `audit_log` the audit; both are part of this store. Several processes may
-share the store, which assigns all numbers.
+share the store, which assigns all numbers. `observed_freezes` holds the freezes that were only observed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,19 @@ import msgspec
 from holdover.catalogue.entry import ALLOWS
 from holdover.runtime.breach import Breach, Page
 from holdover.runtime.database import Database, RunStatement, SqliteDatabase, StoreError, next_number
-from holdover.runtime.outbox import Outbox
+from holdover.runtime.observed_freezes import ObservationLog
 
 _META_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS breach (number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS breach (
+    number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL, mode TEXT NOT NULL DEFAULT 'enforce');
 CREATE TABLE IF NOT EXISTS "freeze" (
     number INTEGER PRIMARY KEY, scope TEXT NOT NULL, allows TEXT NOT NULL, invariant TEXT NOT NULL,
     breach INTEGER, time_ns INTEGER NOT NULL, thawed_ns INTEGER, holder TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS observed (
+    number INTEGER PRIMARY KEY, scope TEXT NOT NULL, invariant TEXT NOT NULL, time_ns INTEGER NOT NULL,
+    holder TEXT NOT NULL, body BLOB NOT NULL, breaches INTEGER NOT NULL DEFAULT 1, refused INTEGER NOT NULL DEFAULT 0,
+    seen_ns INTEGER NOT NULL DEFAULT 0, ended_ns INTEGER, ended_by TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS outbox (
     number INTEGER PRIMARY KEY, dedup_key TEXT NOT NULL, body BLOB NOT NULL, time_ns INTEGER NOT NULL,
     channel TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, next_ns INTEGER NOT NULL DEFAULT 0,
@@ -44,8 +49,8 @@ CREATE TABLE IF NOT EXISTS audit (
 CREATE INDEX IF NOT EXISTS in_force ON "freeze" (number) WHERE thawed_ns IS NULL;
 CREATE INDEX IF NOT EXISTS due ON outbox (number) WHERE delivered_ns IS NULL;
 """
-_TABLES: Final = ("breach", "freeze", "outbox", "alert", "request", "tick", "beat", "audit")
-_VERSION: Final = "3"
+_TABLES: Final = ("breach", "freeze", "observed", "outbox", "alert", "request", "tick", "beat", "audit")
+_VERSION: Final = "4"
 
 
 FreezeIdentity = tuple[int, str, str, int]
@@ -92,7 +97,7 @@ def _check_time(action: str, time_ns: int) -> None:
         raise ValueError(f"{action} at {time_ns} ns, should be ns since the epoch")
 
 
-class FreezeStore(Outbox):
+class FreezeStore(ObservationLog):
     """What is frozen, in one file or on a server. Safe against a kill at any moment and between threads.
 
     `name` is the guard's; it distinguishes the guard's freezes from those of others. Every method raises
@@ -147,10 +152,10 @@ class FreezeStore(Outbox):
 
         return self.database.write(work)
 
-    def record_repeated_breach(self, breach: Breach) -> int:
+    def record_repeated_breach(self, breach: Breach, *, durable: bool = True) -> int:
         """Write a breach whose scope is already frozen for the same invariant. Returns its number."""
         _check_breach(breach)
-        return self.database.write(lambda run: self._insert_breach(run, breach))
+        return self.database.write(lambda run: self._insert_breach(run, breach), durable=durable)
 
     def freeze(self, scope: str, allows: list[str], by: str, reason: str, time_ns: int) -> Freeze:
         """Write an operator's freeze. Raises `ValueError` without a scope, an operator, or a time from 0 on."""
@@ -385,13 +390,6 @@ class FreezeStore(Outbox):
             if msgspec.json.decode(body, type=Breach).identity == breach.identity:
                 return _freeze_from_row(row)
         return None
-
-    def _insert_breach(self, run: RunStatement, breach: Breach) -> int:
-        number = next_number(run, "breach")
-        body = msgspec.json.encode(msgspec.structs.replace(breach, number=number))
-        run("INSERT INTO breach VALUES (?,?,?)", number, breach.time_ns, body)
-        self._append_audit_row(run, breach.time_ns, "breach", f"{breach.invariant} {breach.scope} breach {number}")
-        return number
 
     def _insert_freeze(
         self,

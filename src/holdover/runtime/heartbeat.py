@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from holdover.catalogue.policy import OBSERVE
 from holdover.runtime.breach import Page
 from holdover.runtime.config_file import NonNegativeFloat, PositiveFloat
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import FreezeStore
+from holdover.runtime.observation import describe_policy
 from holdover.runtime.reach import list_reach, summarize_reach
 
 if TYPE_CHECKING:
@@ -67,6 +69,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """The report of a process about itself; times in ns of its own clock.
 
     `open_ns` is when its oldest open step began. `reach` says how many invariants are active, waiting and inapplicable.
+    `open_ns` is when its oldest open step began. `policy` describes the policy in lines, `exceptions` of which are
+    about what is not enforced; `observed` are the scopes that would be frozen.
     """
 
     pid: int
@@ -83,6 +87,9 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     limits: HeartbeatLimits
     stopped: bool = False
     reach: str = ""
+    policy: list[str] = []
+    exceptions: int = 0
+    observed: list[str] = []
 
 
 class ProcessHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +121,14 @@ def judge_health(beat: Beat, now_ns: int) -> tuple[Health, str]:
     if beat.frozen:
         return Health.FROZEN, "frozen: " + ", ".join(beat.frozen)
     reach = f"; invariants: {beat.reach}" if beat.reach else ""
-    return Health.HEALTHY, f"{beat.mutations} mutations, nothing frozen{reach}"
+    return Health.HEALTHY, f"{beat.mutations} mutations, nothing frozen{reach}{_describe_observation(beat)}"
+
+
+def _describe_observation(beat: Beat) -> str:
+    if not beat.exceptions:
+        return ""
+    would_be = f"; it would have frozen {', '.join(beat.observed)}" if beat.observed else ""
+    return f"; not everything is enforced ({beat.policy[0]}{', ...' if beat.exceptions > 1 else ''}){would_be}"
 
 
 def read_health(store: FreezeStore, now_ns: int) -> list[ProcessHealth]:
@@ -196,6 +210,9 @@ class Heartbeat:
             last_ns=guard.steps.newest_ns,
             open_ns=min((step.began_ns for step in steps), default=0),
             frozen=list(guard.frozen_scopes()),
+            policy=describe_policy(guard.catalogue),
+            exceptions=len(guard.catalogue.exceptions()) + (guard.catalogue.mode == OBSERVE),
+            observed=list(guard.freezes.observation.freezes.by_scope),
             problem=guard.freezes.problem or store_problem,
             reach=summarize_reach(list_reach(guard.monitor)),
             stopped=stopped,
