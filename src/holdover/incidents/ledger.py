@@ -383,7 +383,9 @@ def _incidents_of_class(run: RunStatement, invariant: str, class_text: str) -> l
     ]
 
 
-def _incident_of_row(row: Row, breaches_of: dict[int, list[tuple[int, bool]]], states: dict[int, _BreachState]) -> Incident:
+def _incident_of_row(
+    row: Row, breaches_of: dict[int, list[tuple[int, bool]]], states: dict[int, _BreachState]
+) -> Incident:
     fields: dict[str, Any] = dict(zip([name.strip() for name in _COLUMNS.split(",")], row, strict=True))
     number = int(row[0])
     first = states.get(number, _BreachState())

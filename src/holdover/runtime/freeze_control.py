@@ -233,7 +233,14 @@ class FreezeControl(Stateful[FreezeControlState]):
         while self.unwritten_breaches:
             breach, check = self.unwritten_breaches[0]
             self.image.mark_changed()
-            self._write_freeze(breach, check)
+            written = self._write_freeze(breach, check)
+            if written.number != breach.number:  # another process used the number meanwhile
+                self.unwritten_breaches[:] = [
+                    (msgspec.structs.replace(later, consequence_of=written.number), later_check)
+                    if later.consequence_of == breach.number
+                    else (later, later_check)
+                    for later, later_check in self.unwritten_breaches
+                ]
             guard.pager.wake()
             memory_freeze = self.cache.memory_freeze
             if memory_freeze is not None and not self.cache.is_system_frozen_durably():

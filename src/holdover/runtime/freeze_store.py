@@ -189,12 +189,16 @@ class FreezeStore(Outbox):
             pages: the page of each cause; `number` is the cause's.
             channels: where new pages go.
 
-        Returns False, and changes nothing, when a page of them has been delivered: on-call has read who is the cause.
+        Returns False, and changes nothing, when a page of them has been delivered, because on-call has read which is
+        the cause, or when the store does not have all of them.
         The write is not synced: what it replaces is complete, too.
         """
 
         def work(run: RunStatement) -> bool:
-            if not self._withdraw_alerts(run, [breach.number for breach in breaches]):
+            numbers = [breach.number for breach in breaches]
+            if not all(run("SELECT number FROM breach WHERE number=?", number) for number in numbers):
+                return False  # they exist only in memory so far
+            if not self._withdraw_alerts(run, numbers):
                 return False
             for breach in breaches:
                 body = msgspec.json.encode(breach)

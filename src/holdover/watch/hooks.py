@@ -49,6 +49,7 @@ class FreezeHook:
         names = [channel.name for channel in config.make_channels()] if config is not None else ["file:pages.jsonl"]
         self._channels = config.pages.level[0].channels if config is not None and config.pages.level else names
         self._catalogue = catalogue
+        self._location = guard.resolve()
 
     def run(self, breach: Breach, key: str) -> None:
         """Write breach, freeze, page and audit in one synced transaction, unless the store already has the breach.
@@ -65,7 +66,8 @@ class FreezeHook:
         if frozen:
             self.store.record_repeated_breach(breach)
         else:
-            self.store.record_breach(breach, list(entry.allows), make_page(breach, entry, 0), self._channels)
+            page = make_page(breach, entry, 0, self._location)
+            self.store.record_breach(breach, list(entry.allows), page, self._channels)
 
 
 class UrlHook:
