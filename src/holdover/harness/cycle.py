@@ -147,8 +147,10 @@ def group_by_cause(breaches: Sequence[CycleBreach]) -> list[CycleIncident]:
     """Return the breaches of one arm by their causes, the oldest cause first.
 
     The carried arm numbers its breaches over all days, the fresh arm from 1 on every day. A breach whose cause is not
-    among them is a cause here.
+    among them is a cause here. Raises `ValueError` for breaches of several arms.
     """
+    if len({item.arm for item in breaches}) > 1:
+        raise ValueError(f"breaches of the arms {', '.join(sorted({item.arm for item in breaches}))}, should be of one")
     by_guard: dict[tuple[str, int], CycleIncident] = {}
     incidents: list[CycleIncident] = []
     for item in sorted(breaches, key=lambda item: bool(item.breach.consequence_of)):
@@ -336,7 +338,10 @@ def _run_day(
 def with_final_cause(item: CycleBreach, session: Session) -> CycleBreach:
     """Return a breach with its final cause, which is decided when the step is over that reported the breach."""
     breaches = (breach for breach in session.guard.breaches if breach.number == item.breach.number)
-    return msgspec.structs.replace(item, breach=next(breaches, item.breach))
+    final = next(breaches, item.breach)
+    if (final.invariant, final.key) != (item.breach.invariant, item.breach.key):
+        raise ImpossibleStateError(f"the guard has {final!r} under the number of {item.breach!r}")
+    return msgspec.structs.replace(item, breach=final)
 
 
 def _collect_guard_results(session: Session, arm: Arm) -> None:

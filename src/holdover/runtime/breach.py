@@ -71,6 +71,10 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     subjects: list[str] = []
     feeds: list[str] = []
 
+    def __post_init__(self) -> None:
+        if self.consequence_of < 0 or (self.consequence_of and self.consequence_of == self.number):
+            raise ValueError(f"breach {self.number} cannot follow from breach {self.consequence_of}")
+
     @property
     def cause_number(self) -> int:
         """The number of the breach that caused this one: its own number when it is a cause itself."""
@@ -130,8 +134,10 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     consequence_count: int = 0
 
     def with_consequences(self, lines: Iterable[str]) -> Page:
-        """Return the page with more consequences."""
+        """Return the page with more consequences. Raises `ValueError` for an empty line."""
         added = list(lines)
+        if not all(added):
+            raise ValueError(f"a consequence of {self.invariant} in {self.scope} has no text")
         return msgspec.structs.replace(
             self,
             consequences=[*self.consequences, *added][:CONSEQUENCES_MAX],
@@ -174,7 +180,11 @@ def make_page(breach: Breach, entry: Entry, number: int, guard: Path | None = No
         entry: the catalogue entry of its invariant.
         number: the number of the breach.
         guard: the guard's configuration file or directory, for the commands in the steps; None leaves `DIR` in them.
+
+    Raises `ValueError` for a negative number, or an entry of another invariant.
     """
+    if number < 0 or entry.name != breach.invariant:
+        raise ValueError(f"a page {number} about {breach.invariant} cannot have the words of {entry.name}")
     return Page(
         number=number,
         dedup_key=f"{breach.invariant}/{breach.scope}",

@@ -68,6 +68,10 @@ class BreachTrace(msgspec.Struct, frozen=True, kw_only=True):
     example: str = ""
     is_self_check: bool = False
 
+    def __post_init__(self) -> None:
+        if self.number < 0 or self.mutation < 0:
+            raise ValueError(f"breach {self.number} at mutation {self.mutation}: neither can be negative")
+
     @property
     def reach(self) -> frozenset[str]:
         """The subjects and what they feed."""
@@ -114,7 +118,9 @@ def start_incident(cause: BreachTrace) -> CauseGroup:
 
 
 def trace_breach(breach: Breach, family: str, asserted: str) -> BreachTrace:
-    """Return the trace of a breach whose `subjects` and `feeds` are set."""
+    """Return the trace of a breach whose `subjects` and `feeds` are set. Raises `ValueError` without a scope."""
+    if not breach.scope:
+        raise ValueError(f"{breach!r} has no scope yet")
     examples = [str(record.fields.get("first", "")) for record in breach.records[:1]]
     return BreachTrace(
         number=breach.number,
@@ -209,6 +215,9 @@ def group_settle(traces: Iterable[BreachTrace]) -> dict[int, int]:
     """Return the cause's number of each breach of one settle, by its number; the order of `traces` does not matter."""
     causes: dict[int, int] = {}
     ranked: list[BreachTrace] = []
+    traces = list(traces)
+    if len({trace.number for trace in traces}) < len(traces):
+        raise ValueError(f"two breaches of one settle have one number: {[trace.number for trace in traces]}")
     for trace in sorted(traces, key=lambda trace: trace.rank):
         earlier = next((before for before in ranked if _has_one_cause(before, trace)), None)
         causes[trace.number] = causes[earlier.number] if earlier is not None else trace.number
@@ -273,6 +282,8 @@ class CauseTracker(Stateful[CauseTrackerState]):
         self.incidents.clear()
         self.settle.clear()
         self.causes.clear()
+        if not all(traces_by_cause):
+            raise ValueError("a stored incident has no breach")
         for cause, *consequences in traces_by_cause:
             self._add_incident(cause, consequences)
         self.is_loaded = True
@@ -297,6 +308,8 @@ class CauseTracker(Stateful[CauseTrackerState]):
             if incident.cause.number == cause:
                 self.incidents[index] = incident.extended(trace)
                 return
+        if cause and cause not in self.causes:
+            raise ValueError(f"breach {trace.number} follows from breach {cause}, which is not known")
         self.settle.append(trace)
         self.causes[trace.number] = cause or trace.number
 
@@ -311,6 +324,8 @@ class CauseTracker(Stateful[CauseTrackerState]):
         """End the settle; `causes` are its final causes, or empty when they are as they were written."""
         by_cause: dict[int, list[BreachTrace]] = {}
         final = causes or self.causes
+        if final.keys() != {trace.number for trace in self.settle}:
+            raise ValueError(f"the causes of {sorted(final)} are not those of this settle")
         for trace in self.settle:
             by_cause.setdefault(final[trace.number], []).append(trace)
         for number, traces in by_cause.items():

@@ -163,9 +163,11 @@ class FreezeStore(Outbox):
             allows: what the freeze still allows; None when its scope is frozen already and needs no second freeze.
 
         Returns its number and the freeze; the number is 0 when the store does not have the cause, and then nothing is
-        written.
+        written. Raises `ValueError` for a breach without a cause.
         """
         _check_breach(breach)
+        if not breach.consequence_of:
+            raise ValueError(f"{breach!r} is a cause; `record_breach` writes it")
 
         def work(run: RunStatement) -> tuple[int, Freeze | None]:
             if not run("SELECT number FROM breach WHERE number=?", breach.consequence_of):
@@ -191,8 +193,12 @@ class FreezeStore(Outbox):
 
         Returns False, and changes nothing, when a page of them has been delivered, because on-call has read which is
         the cause, or when the store does not have all of them.
-        The write is not synced: what it replaces is complete, too.
+        The write is not synced: what it replaces is complete, too. Raises `ValueError` when the pages are not those of
+        the causes.
         """
+        causes = {breach.number for breach in breaches if not breach.consequence_of}
+        if {page.number for page in pages} != causes:
+            raise ValueError(f"pages of {sorted(page.number for page in pages)} for the causes {sorted(causes)}")
 
         def work(run: RunStatement) -> bool:
             numbers = [breach.number for breach in breaches]

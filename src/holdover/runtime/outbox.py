@@ -250,6 +250,8 @@ class Outbox(AuditLog):
 
     def _free_key(self, run: RunStatement, page: Page, subject: str) -> Page:
         """Return the page with a key that no open alert about another breach has."""
+        if not page.dedup_key:
+            raise ValueError(f"the page about {page.invariant} in {page.scope} has no key")
         for key in (page.dedup_key, f"{page.dedup_key}/{subject}", f"{page.dedup_key}/{subject}/{page.number}"):
             rows = run("SELECT breach FROM alert WHERE dedup_key=? AND resolved_ns IS NULL", key)
             if not rows or rows[0][0] == page.number:
@@ -261,6 +263,8 @@ class Outbox(AuditLog):
 
         Pages that still wait get the line, too. When the first page has been delivered, one update follows it.
         """
+        if cause < 1:
+            raise ValueError(f"{line!r} follows from breach {cause}: breaches count from 1")
         rows = run("SELECT dedup_key, body, opened_ns FROM alert WHERE breach=? AND resolved_ns IS NULL", cause)
         for key, body, opened_ns in rows:
             page = msgspec.json.decode(body, type=Page).with_consequences([line])
@@ -280,6 +284,8 @@ class Outbox(AuditLog):
 
     def _withdraw_alerts(self, run: RunStatement, breaches: Sequence[int]) -> bool:
         """Remove the open alerts of breaches, if no channel has delivered any of them. Returns whether it did."""
+        if not breaches or min(breaches) < 1:
+            raise ValueError(f"alerts of the breaches {list(breaches)}: at least one, and they count from 1")
         keys = [
             (str(key), int(opened_ns))
             for number in breaches

@@ -32,7 +32,12 @@ def fill_commands(text: str, scope: str, guard: Path | None) -> str:
 
 
 def thaw_command(scope: str, guard: Path) -> str:
-    """Return the command that thaws a scope, complete but for the operator's name, reason and evidence."""
+    """Return the command that thaws a scope, complete but for the operator's name, reason and evidence.
+
+    Raises `ValueError` without a scope.
+    """
+    if not scope:
+        raise ValueError("a command that thaws needs a scope")
     return (
         f"holdover thaw {shlex.quote(scope)} --guard {shlex.quote(str(guard))} "
         f"--operator NAME --reason ... --evidence ..."
