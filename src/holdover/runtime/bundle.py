@@ -194,7 +194,8 @@ def collect_guard_parts(guard: Guard, rules: RedactionRules) -> dict[str, bytes]
 
 def encode_breach_part(breach: Breach, rules: RedactionRules) -> dict[str, bytes]:
     """Return the breach as a part of its bundle, redacted."""
-    return {"breach.json": rules.redact_content(msgspec.json.encode(breach))}
+    shared = msgspec.structs.replace(breach, subjects=[], feeds=[])  # keys of records, which no rule can redact
+    return {"breach.json": rules.redact_content(msgspec.json.encode(shared))}
 
 
 def replay(bundle: Bundle, catalogue: Catalogue) -> list[Breach]:

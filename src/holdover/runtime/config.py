@@ -211,14 +211,20 @@ class GuardTables(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuardConfig(GuardTables, frozen=True, kw_only=True):
-    """The configuration for `Guard.open`. `base_directory` resolves the file's relative paths."""
+    """The configuration for `Guard.open`. `base_directory` resolves the relative paths of `file`."""
 
     base_directory: Path
+    file: Path | None = None
 
     @classmethod
     def for_directory(cls, directory: Path, **tables: Any) -> GuardConfig:
         """Return the default configuration of a guard in a directory; `tables` replaces whole tables."""
         return cls(base_directory=directory, guard=GuardTable(directory="."), **tables)
+
+    @property
+    def location(self) -> Path:
+        """What names the guard on a command line: its configuration file, or its directory without one."""
+        return self.file if self.file is not None else self.directory.absolute()
 
     @property
     def directory(self) -> Path:
@@ -350,7 +356,7 @@ def read_config(path: Path, today: date | None = None) -> GuardConfig:
         other_tables=_DESK_TABLES,
         environment=os.environ,
     )
-    return GuardConfig(base_directory=path.resolve().parent, **msgspec.structs.asdict(tables))
+    return GuardConfig(base_directory=path.resolve().parent, file=path.resolve(), **msgspec.structs.asdict(tables))
 
 
 def _check(file: ConfigFile, today: date | None) -> None:

@@ -66,6 +66,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     `axes` are those of the cell counter; None means the
     built-in and registered axes. With `bundles`, a folder, each breach leaves a bundle, redacted by `rules`. `levels`
     and `repeat_s` configure the pager. `recorder_size` is the number of mutations that the flight recorder keeps.
+    `location` is the configuration file that names the guard in printed commands; None means its directory.
     """
 
     name: str = "guard"
@@ -77,6 +78,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     rules: RedactionRules | None = None
     levels: Sequence[EscalationLevel] = ()
     repeat_s: float = 0.0
+    location: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -140,6 +142,7 @@ class Guard(Stateful[GuardState]):
     DERIVED: ClassVar = {
         "directory": "where the guard was opened",
         "name": "a setting of the guard",
+        "location": "where the guard was opened",
         "catalogue": "given when the guard is made",
         "clock": "a function of the guard's owner",
         "journal": "a file, which is only appended to",
@@ -163,6 +166,7 @@ class Guard(Stateful[GuardState]):
     ) -> None:
         settings = settings if settings is not None else GuardSettings()
         self.directory, self.name = directory, settings.name
+        self.location = settings.location or directory.absolute()
         self.catalogue = catalogue if catalogue is not None else Catalogue.load()
         self.clock, self.journal = clock, journal
         self.recorder = FlightRecorder(settings.recorder_size)
@@ -216,6 +220,7 @@ class Guard(Stateful[GuardState]):
                 rules=RedactionRules.with_defaults(guard_config.redact.fields, guard_config.redact.patterns),
                 levels=guard_config.pages.level,
                 repeat_s=guard_config.pages.repeat_s,
+                location=guard_config.location,
             ),
             catalogue=guard_config.load_catalogue(today),
             channels=guard_config.make_channels(),
@@ -267,6 +272,7 @@ class Guard(Stateful[GuardState]):
         with self.steps.lock:
             self.monitor.cause = "quiescent"
             self.monitor.settle_reconciled(self.clock())
+            self.evidence.close_settle()
             self.evidence.write_bundles()
         self._review_observation()
 
@@ -284,6 +290,7 @@ class Guard(Stateful[GuardState]):
             if self.journal is not None:
                 self.journal.write_event(self.monitor.mutations, now_ns, name, trade_date)
                 self.journal.flush()
+            self.evidence.close_settle()
             self.evidence.write_bundles()
 
     def count_transition(self, transition: str, detail: str = "") -> None:

@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -28,6 +29,7 @@ from holdover.runtime.config_file import NonNegativeFloat, PositiveFloat
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import FreezeStore
 from holdover.runtime.observation import describe_policy
+from holdover.runtime.pasted_commands import guard_command
 from holdover.runtime.reach import list_reach, summarize_reach
 
 if TYPE_CHECKING:
@@ -147,10 +149,13 @@ def read_health(store: FreezeStore, now_ns: int) -> list[ProcessHealth]:
     return sorted(processes, key=lambda process: (-worst.index(process.health), process.name))
 
 
-def page_unhealthy_process(store: FreezeStore, process: ProcessHealth, channels: Sequence[str], now_ns: int) -> bool:
+def page_unhealthy_process(
+    store: FreezeStore, process: ProcessHealth, channels: Sequence[str], now_ns: int, guard: Path | None = None
+) -> bool:
     """Page on-call about a wedged or silent process; resolve the alert when the process recovers.
 
-    Returns whether a page went into the outbox. One alert is open per outage, however often the health is read.
+    Returns whether a page went into the outbox. One alert is open per outage, however often the health is read. `guard`
+    is the configuration file or directory that the page's command names.
     """
     key = f"heartbeat/{process.name}"
     if process.health.is_known:
@@ -173,7 +178,7 @@ def page_unhealthy_process(store: FreezeStore, process: ProcessHealth, channels:
             "Restart it; what was frozen stays frozen. Done when: it says HEALTHY or FROZEN.",
         ],
         allows=[],
-        next_command="holdover health",
+        next_command=guard_command("health", guard),
         digest=process.beat.digest,
     )
     return store.send_page(page, channels)

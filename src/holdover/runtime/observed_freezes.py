@@ -272,8 +272,11 @@ class ObservationLog(Outbox):
     def _insert_breach(self, run: RunStatement, breach: Breach) -> int:
         number = next_number(run, "breach")
         body = msgspec.json.encode(msgspec.structs.replace(breach, number=number))
-        run("INSERT INTO breach VALUES (?,?,?,?)", number, breach.time_ns, body, breach.mode)
-        self._append_audit_row(run, breach.time_ns, "breach", f"{breach.invariant} {breach.scope} breach {number}")
+        cause = breach.consequence_of or number
+        run("INSERT INTO breach VALUES (?,?,?,?,?,?)", number, breach.time_ns, body, breach.mode, cause, breach.scope)
+        follows = f", follows from {cause}" if breach.consequence_of else ""
+        detail = f"{breach.invariant} {breach.scope} breach {number}{follows}"
+        self._append_audit_row(run, breach.time_ns, "breach", detail)
         return number
 
     def _select(self, run: RunStatement, condition: str, *values: object) -> list[ObservedFreeze]:

@@ -52,6 +52,7 @@ class FreezeHook:
         self._channels = config.pages.level[0].channels if config is not None and config.pages.level else names
         self._catalogue = catalogue
         self._policy = config.load_catalogue() if config is not None else catalogue
+        self._location = guard.resolve()
 
     def run(self, breach: Breach, key: str) -> None:
         """Write breach, freeze, page and audit in one synced transaction, unless the store already has the breach.
@@ -76,7 +77,8 @@ class FreezeHook:
         if frozen:
             self.store.record_repeated_breach(breach)
         else:
-            self.store.record_breach(breach, list(entry.allows), make_page(breach, entry, 0), self._channels)
+            page = make_page(breach, entry, 0, self._location)
+            self.store.record_breach(breach, list(entry.allows), page, self._channels)
 
     def _record_observed(self, breach: Breach) -> None:
         entry = self._catalogue.invariants[breach.invariant].entry
