@@ -2,7 +2,7 @@
 
     python bench/guard_latency.py [--steps 100000] [--open 10000 100000 1000000] [--json FILE]
 
-The guard is that of `Guard.open` with its defaults: a store in a file, the journal on, bundles on, alerts to a file. One
+The guard is that of `Guard.open` with its defaults: a store in a file, journal and bundles on, alerts to a file. One
 step is one execution report with six records.
 
 - `step, thread`: the latency of a step in a program with one trading thread.
@@ -206,12 +206,8 @@ def main() -> int:
         guard, books = open_guard(Path(folder) / "guard", 1_000)
         keys = list(books.orders)
         time_steps(guard, books, keys, 0, 2_000)
-        rows.append(
-            summarize("step, thread", 1_000, time_steps(guard, books, keys, 1_000_000, arguments.steps))
-        )
-        rows.append(
-            summarize("step, threads", 1_000, measure_threads(guard, books, keys, arguments.steps // 5))
-        )
+        rows.append(summarize("step, thread", 1_000, time_steps(guard, books, keys, 1_000_000, arguments.steps)))
+        rows.append(summarize("step, threads", 1_000, measure_threads(guard, books, keys, arguments.steps // 5)))
         latencies, lags = asyncio.run(run_tasks(guard, books, keys, arguments.steps // 2, 30_000_000))
         rows += [summarize("step, asyncio", 1_000, latencies), summarize("loop lag", 1_000, lags)]
         assert not guard.breaches, "the bench itself breaks an invariant"
@@ -222,7 +218,9 @@ def main() -> int:
     step_us = next(row["p99.99"] for row in rows if row["subject"] == "step, thread")
     others_us = [row["max"] for row in rows if row["subject"] == "breach, others"]
     print(f"p99.99 of a step: {step_us:,.0f} us, at most {STEP_LIMIT_US:,}")
-    print(f"longest wait of another thread at a breach: {max(others_us, default=0):,.0f} us, at most {BREACH_LIMIT_US:,}")
+    print(
+        f"longest wait of another thread at a breach: {max(others_us, default=0):,.0f} us, at most {BREACH_LIMIT_US:,}"
+    )
     return 0 if step_us <= STEP_LIMIT_US and max(others_us, default=0) <= BREACH_LIMIT_US else 1
 
 

@@ -15,7 +15,7 @@ import io
 import json
 import platform
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +26,9 @@ from holdover import __version__
 from holdover.catalogue import Catalogue
 from holdover.model import Record
 from holdover.runtime.breach import Breach
-from holdover.runtime.files import write_whole
+from holdover.runtime.files import open_whole, write_whole
+from holdover.runtime.journal import RecordedMutation
+from holdover.runtime.memory import MemorySnapshot
 from holdover.runtime.redaction import RedactionRules
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 VERSION: Final = 2
 SUFFIX: Final = ".hbundle"
 _INFO_PART: Final = "bundle.json"
+_ZIP64_BYTES: Final = 2**31 - 1
 _ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that the same content makes the same file
 
 
@@ -95,8 +98,7 @@ class Bundle:
         """Return the file's content; the same parts give the same bytes."""
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            info = json.dumps(msgspec.to_builtins(self.info), indent=1, sort_keys=True).encode()
-            for name, content in {_INFO_PART: info, **self.parts}.items():
+            for name, content in {_INFO_PART: _encode_info(self.info), **self.parts}.items():
                 archive.writestr(zipfile.ZipInfo(name, _ZIP_EPOCH), content, zipfile.ZIP_DEFLATED)
         return buffer.getvalue()
 
@@ -137,6 +139,34 @@ class Bundle:
         return f"<Bundle {self.info.mark} {len(self.parts)} parts>"
 
 
+def save_in_pieces(
+    path: Path, info: BundleInfo, parts: Mapping[str, Sequence[bytes]], give_way: Callable[[], None] = lambda: None
+) -> Path:
+    """Write a bundle whose parts are lists of pieces, as `Bundle.save` does, without joining the pieces."""
+    digests: dict[str, str] = {}
+    for name, pieces in sorted(parts.items()):
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+            give_way()
+        digests[name] = digest.hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        info_part = _encode_info(msgspec.structs.replace(info, parts=digests))
+        for name, pieces in {_INFO_PART: (info_part,), **dict(sorted(parts.items()))}.items():
+            part_info = zipfile.ZipInfo(name, _ZIP_EPOCH)
+            part_info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(part_info, "w", force_zip64=sum(map(len, pieces)) >= _ZIP64_BYTES) as part:
+                for piece in pieces:
+                    part.write(piece)
+                    give_way()
+    return path
+
+
+def _encode_info(info: BundleInfo) -> bytes:
+    return json.dumps(msgspec.to_builtins(info), indent=1, sort_keys=True).encode()
+
+
 def make_bundle_info(breach: Breach, rules: RedactionRules, trade_date: str = "") -> BundleInfo:
     """Make the description of a breach's bundle."""
     return BundleInfo(
@@ -156,32 +186,50 @@ def make_bundle_info(breach: Breach, rules: RedactionRules, trade_date: str = ""
     )
 
 
+class GuardSnapshot:
+    """A guard's memory and last mutations at one moment, from which another thread may write bundles.
+
+    Make it under the guard's lock; see `MemorySnapshot`.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self._memory = MemorySnapshot(guard.monitor)
+        self.trade_date = guard.monitor.trade_date
+        # The memory already contains what an earlier process did.
+        restored_at = guard.steps.restored_at_mutation
+        self._mutations = [mutation for mutation in guard.recorder.mutations() if mutation.seq > restored_at]
+
+    def encode_parts(
+        self, rules: RedactionRules, give_way: Callable[[], None] = lambda: None
+    ) -> dict[str, list[bytes]]:
+        """Return the parts that describe the guard's state, redacted, in pieces: its memory and last mutations."""
+
+        def redact(value: Any) -> Any:
+            return rules.redact_value(msgspec.to_builtins(value))
+
+        lines: list[bytes] = []
+        for mutation in self._mutations:
+            lines.append(msgspec.json.encode(redact(_bundle_mutation(mutation))) + b"\n")
+            give_way()
+        return {"memory.msgpack": list(self._memory.encode(redact, give_way)), "mutations.jsonl": lines}
+
+
+def _bundle_mutation(mutation: RecordedMutation) -> BundledMutation:
+    return BundledMutation(
+        mutation.seq,
+        mutation.time_ns,
+        mutation.subsystem,
+        type(mutation.record).__name__,
+        msgspec.to_builtins(mutation.record),
+        mutation.cause,
+        None if mutation.before is None else msgspec.to_builtins(mutation.before),
+        mutation.step,
+    )
+
+
 def collect_guard_parts(guard: Guard, rules: RedactionRules) -> dict[str, bytes]:
     """Return the parts that describe the guard's current state, redacted: its memory and its last mutations."""
-    lines = [
-        msgspec.json.encode(
-            rules.redact_value(
-                msgspec.to_builtins(
-                    BundledMutation(
-                        mutation.seq,
-                        mutation.time_ns,
-                        mutation.subsystem,
-                        type(mutation.record).__name__,
-                        msgspec.to_builtins(mutation.record),
-                        mutation.cause,
-                        None if mutation.before is None else msgspec.to_builtins(mutation.before),
-                        mutation.step,
-                    )
-                )
-            )
-        )
-        for mutation in guard.recorder.mutations()
-        if mutation.seq > guard.steps.restored_at_mutation  # the memory already contains what an earlier process did
-    ]
-    return {
-        "memory.msgpack": rules.redact_content(guard.monitor.to_bytes()),
-        "mutations.jsonl": b"\n".join([*lines, b""]),
-    }
+    return {name: b"".join(pieces) for name, pieces in GuardSnapshot(guard).encode_parts(rules).items()}
 
 
 def encode_breach_part(breach: Breach, rules: RedactionRules) -> dict[str, bytes]:

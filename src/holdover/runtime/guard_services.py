@@ -5,8 +5,10 @@ A guard that was made without `Guard.open`, in a test or a harness, has none of 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from holdover.runtime.background import BackgroundWriter, Pace
 from holdover.runtime.cells import CellCountFile
 from holdover.runtime.config import GuardConfig
 from holdover.runtime.freeze_watcher import FreezeWatcher
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
 
 
 class GuardServices:
-    """The services of one guard; each is None until `start`."""
+    """The services of one guard; each is None until `start`. `background` does its work at once until then."""
 
     def __init__(self) -> None:
         self.freeze_watcher: FreezeWatcher | None = None
         self.heartbeat: Heartbeat | None = None
         self.cell_count_file: CellCountFile | None = None
+        self.background = BackgroundWriter()
 
     @property
     def restart_kind(self) -> str:
@@ -42,6 +45,7 @@ class GuardServices:
         self.freeze_watcher = FreezeWatcher(guard.freezes.follow_store, round(config.guard.obey_within_ms * 1e6))
         if guard.journal is not None and config.guard.journal_sync_ms:
             guard.journal.start_syncing(config.guard.journal_sync_ms / 1000)
+        self.background.start()
         self.heartbeat.start()
         self.freeze_watcher.start()
         guard.pager.start()
@@ -53,9 +57,15 @@ class GuardServices:
         pager.stop()
         if self.heartbeat is not None:
             self.heartbeat.stop()
+        self.background.stop()
         self.write_cell_counts(running=False)
 
     def write_cell_counts(self, *, running: bool) -> None:
-        """Write the cell counts, if they have a file."""
+        """Write the cell counts as they are now, if they have a file."""
         if self.cell_count_file is not None:
-            self.cell_count_file.write(running=running)
+            content = self.cell_count_file.encode(running=running)
+            self.background.submit("cells.json", partial(_write_counts, self.cell_count_file, content), replaces=True)
+
+
+def _write_counts(file: CellCountFile, content: bytes, pace: Pace) -> None:
+    file.write(content)

@@ -6,7 +6,7 @@ totals are not stored: they follow from the records, except for those of retired
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
@@ -17,7 +17,8 @@ from holdover.runtime.cells import StoredAxes
 from holdover.runtime.check import Touched
 from holdover.runtime.deadlines import NEVER_NS, DeadlineKey
 from holdover.runtime.tables import Table, TableKey
-from holdover.state import StateError, StoredFormat, decode_stored, encode_stored
+from holdover.state import StateError, StoredFormat, decode_stored, encode_msgpack, encode_stored
+from holdover.state.encoding import encode_header, encode_in_pieces
 
 if TYPE_CHECKING:
     from holdover.runtime.monitor import Monitor
@@ -93,12 +94,57 @@ class MonitorMemory(msgspec.Struct, kw_only=True):
 def encode_memory(monitor: Monitor) -> bytes:
     """Encode a monitor's memory. Raises `StateError` when it is in a state that cannot be."""
     memory = _store_memory(monitor)
+    memory.due_by_key = _store_deadlines(_name_checks(monitor), monitor.deadlines.running())
+    groups = monitor.compiler.groups
+    memory.uncompared = [(*groups[number].table_name, key) for number, key in monitor.comparison.uncompared]
     _check_memory(memory)
     return encode_stored(MEMORY_FORMAT, memory)
 
 
-def _store_memory(monitor: Monitor) -> MonitorMemory:
-    tables, groups = monitor.tables, monitor.compiler.groups
+class MemorySnapshot:
+    """A monitor's memory at one moment, which another thread may encode while the monitor goes on.
+
+    Make it under the guard's lock. It copies references only, because records never change: some milliseconds for a
+    million of them. Tuples, because the garbage collector does not look into a tuple of records again.
+    """
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._memory = _store_memory(monitor, tuple)
+        self._memory.retired = [
+            msgspec.structs.replace(entry, amounts=dict(entry.amounts)) for entry in self._memory.retired
+        ]
+        self._memory.retired_orders = list(self._memory.retired_orders)
+        self._memory.restored_counts = dict(self._memory.restored_counts)
+        self._deadlines = monitor.deadlines.running()
+        self._uncompared = tuple(monitor.comparison.uncompared)
+        self._check_names = _name_checks(monitor)
+        self._table_names = [group.table_name for group in monitor.compiler.groups]
+        self.mutations = monitor.mutations
+
+    def encode(
+        self, convert: Callable[[Any], Any] | None = None, give_way: Callable[[], None] = lambda: None
+    ) -> Iterator[bytes]:
+        """Yield the memory encoded in pieces, as `encode_memory` encodes it; see `encode_in_pieces`.
+
+        Raises `StateError` when the memory is in a state that cannot be.
+        """
+        memory = self._memory
+        memory.due_by_key = _store_deadlines(self._check_names, self._deadlines)
+        memory.uncompared = [(*self._table_names[number], key) for number, key in self._uncompared]
+        _check_memory(memory)
+        fields = {"format": MEMORY_FORMAT.name, "version": MEMORY_FORMAT.version}
+        fields |= {name: getattr(memory, name) for name in memory.__struct_fields__}
+        yield encode_header(len(fields), dict)
+        for name, value in fields.items():
+            yield encode_msgpack(name)
+            if convert is not None and not isinstance(value, list | tuple | dict):
+                yield encode_msgpack(convert({name: value})[name])
+            else:
+                yield from encode_in_pieces(value, convert, give_way)
+
+
+def _store_memory(monitor: Monitor, copy: Callable[[Iterable[Record]], Any] = list) -> MonitorMemory:
+    tables = monitor.tables
     return MonitorMemory(
         digest=monitor.catalogue.digest,
         trade_date=monitor.trade_date,
@@ -106,18 +152,18 @@ def _store_memory(monitor: Monitor) -> MonitorMemory:
         breaches=monitor.breaches,
         now_ns=monitor.now_ns,
         evaluated=monitor.check_count,
-        by_table=_store_tables(tables.by_table),
+        by_table=_store_tables(tables.by_table, copy),
         retired=[
             StoredRetired(summed.subsystem, summed.kind.__name__, summed.of, summed.by, amounts)
             for summed, amounts in tables.retired.items()
             if amounts
         ],
         retired_orders=tables.retired_orders,
-        due_by_key=_store_deadlines(monitor),
+        due_by_key=[],
         is_paused=monitor.deadlines.is_paused,
-        unrestored=_store_tables(monitor.recovery.unrestored),
+        unrestored=_store_tables(monitor.recovery.unrestored, copy),
         restored_counts=monitor.recovery.restored_counts,
-        uncompared=[(*groups[number].table_name, key) for number, key in monitor.comparison.uncompared],
+        uncompared=[],
         cells=monitor.cells.export_state(),
     )
 
@@ -208,11 +254,10 @@ def restore_deadlines(stored: list[StoredDeadline], monitor: Monitor) -> dict[De
     }
 
 
-def _store_deadlines(monitor: Monitor) -> list[StoredDeadline]:
-    names = _name_checks(monitor)
+def _store_deadlines(names: list[tuple[str, int]], due_by_key: Mapping[DeadlineKey, int]) -> list[StoredDeadline]:
     return [
         StoredDeadline(*names[number], subsystem, key, due_ns)
-        for (number, subsystem, key), due_ns in monitor.deadlines.running().items()
+        for (number, subsystem, key), due_ns in due_by_key.items()
     ]
 
 
@@ -237,10 +282,12 @@ def restore_marks(names: list[tuple[str, str, str]], monitor: Monitor) -> Touche
     }
 
 
-def _store_tables(tables: Mapping[TableKey, Mapping[str, Record]]) -> list[StoredTable]:
+def _store_tables(
+    tables: Mapping[TableKey, Mapping[str, Record]], copy: Callable[[Iterable[Record]], Any]
+) -> list[StoredTable]:
     """Return the tables that hold records, sorted: which empty tables exist depends on what was generated when."""
     return [
-        StoredTable(table[0], table[1].__name__, list(records.values()))  # type: ignore[arg-type]
+        StoredTable(table[0], table[1].__name__, copy(records.values()))
         for table, records in sorted(tables.items(), key=lambda item: (item[0][0], item[0][1].__name__))
         if records
     ]
