@@ -62,7 +62,7 @@ def open_guard(directory: Path, open_orders: int) -> tuple[Guard, BookRecords]:
     books = BookRecords(guard.record, open_orders)
     with guard.steps.lock:
         for subsystem, record in books.records():
-            guard.monitor.tables.reset_record((subsystem, type(record)), record.key, record)
+            guard.monitor.mutate(subsystem, record, guard.clock(), {})
     return guard, books
 
 

@@ -50,8 +50,9 @@ class BackgroundWriter:
     `problem` says what was last refused or failed; `refused_count` counts work that the full queue refused.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, queue_max: int = QUEUE_MAX) -> None:
         self.problem = ""
+        self._queue_max = queue_max
         self.refused_count = 0
         self._queue: deque[tuple[str, Work]] = deque()
         self._changed = threading.Condition()
@@ -91,9 +92,9 @@ class BackgroundWriter:
         with self._changed:
             if replaces:
                 self._queue = deque(entry for entry in self._queue if entry[0] != name)
-            if len(self._queue) >= QUEUE_MAX:
+            if len(self._queue) >= self._queue_max:
                 self.refused_count += 1
-                self.problem = f"{name} was not written: {QUEUE_MAX} others are waiting for the disk"
+                self.problem = f"{name} was not written: {self._queue_max} others are waiting for the disk"
                 log.error("%s", self.problem)
                 return False
             self._queue.append((name, work))

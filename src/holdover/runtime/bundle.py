@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import platform
+import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -30,6 +31,7 @@ from holdover.runtime.files import open_whole, write_whole
 from holdover.runtime.journal import RecordedMutation
 from holdover.runtime.memory import MemorySnapshot
 from holdover.runtime.redaction import RedactionRules
+from holdover.runtime.table_copy import MutationCapture, TableCopier
 
 if TYPE_CHECKING:
     from holdover.runtime.guard import Guard
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 VERSION: Final = 2
 SUFFIX: Final = ".hbundle"
 _INFO_PART: Final = "bundle.json"
+_SETTLED_TRIES: Final = 100
 _ZIP64_BYTES: Final = 2**31 - 1
 _ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that the same content makes the same file
 
@@ -187,17 +190,51 @@ def make_bundle_info(breach: Breach, rules: RedactionRules, trade_date: str = ""
 
 
 class GuardSnapshot:
-    """A guard's memory and last mutations at one moment, from which another thread may write bundles.
+    """A guard's last mutations and its memory, from which another thread may write bundles.
 
-    Make it under the guard's lock; see `MemorySnapshot`.
+    Make it under the guard's lock. Then `take` the memory: a guard with a background thread copies its records there, in
+    slices, and what is recorded meanwhile belongs to the bundle too.
     """
 
     def __init__(self, guard: Guard) -> None:
-        self._memory = MemorySnapshot(guard.monitor)
-        self.trade_date = guard.monitor.trade_date
+        self._guard = guard
         # The memory already contains what an earlier process did.
         restored_at = guard.steps.restored_at_mutation
         self._mutations = [mutation for mutation in guard.recorder.mutations() if mutation.seq > restored_at]
+        self._memory: MemorySnapshot | None = None
+        self._capture: MutationCapture | None = None
+        self._copier: TableCopier | None = None
+        key_log = guard.monitor.key_log
+        if key_log is not None:
+            self._capture = MutationCapture()
+            self._copier = TableCopier(guard.monitor.tables, key_log, self._capture)
+            guard.monitor.captures.append(self._capture)
+
+    @property
+    def trade_date(self) -> str:
+        """The trading day of the guard."""
+        return self._guard.monitor.trade_date
+
+    def take(self, give_way: Callable[[], None] = lambda: None) -> None:
+        """Take the memory."""
+        guard, copier = self._guard, self._copier
+        try:
+            if copier is not None:
+                copier.copy_slices(guard.steps.lock, give_way)
+                _wait_for_settled(guard)
+            with guard.steps.lock:
+                self._memory = MemorySnapshot(guard.monitor, copier.finish() if copier is not None else None)
+                self.discard()
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Stop collecting what is recorded."""
+        with self._guard.steps.lock:
+            if self._capture is not None:
+                self._guard.monitor.captures.remove(self._capture)
+                self._mutations += [RecordedMutation(*entry) for entry in self._capture.recorded]
+                self._capture = self._copier = None
 
     def encode_parts(
         self, rules: RedactionRules, give_way: Callable[[], None] = lambda: None
@@ -207,11 +244,21 @@ class GuardSnapshot:
         def redact(value: Any) -> Any:
             return rules.redact_value(msgspec.to_builtins(value))
 
+        if self._memory is None:
+            raise BundleError("a bundle needs the memory: take it first")
         lines: list[bytes] = []
         for mutation in self._mutations:
             lines.append(msgspec.json.encode(redact(_bundle_mutation(mutation))) + b"\n")
             give_way()
         return {"memory.msgpack": list(self._memory.encode(redact, give_way)), "mutations.jsonl": lines}
+
+
+def _wait_for_settled(guard: Guard) -> None:
+    """Wait a moment for an instant at which no step is open; a bundle of a half-done step shows breaches of its own."""
+    for _ in range(_SETTLED_TRIES):
+        if not guard.steps.open_steps:
+            return
+        time.sleep(0.001)
 
 
 def _bundle_mutation(mutation: RecordedMutation) -> BundledMutation:
@@ -229,7 +276,9 @@ def _bundle_mutation(mutation: RecordedMutation) -> BundledMutation:
 
 def collect_guard_parts(guard: Guard, rules: RedactionRules) -> dict[str, bytes]:
     """Return the parts that describe the guard's current state, redacted: its memory and its last mutations."""
-    return {name: b"".join(pieces) for name, pieces in GuardSnapshot(guard).encode_parts(rules).items()}
+    snapshot = GuardSnapshot(guard)
+    snapshot.take()
+    return {name: b"".join(pieces) for name, pieces in snapshot.encode_parts(rules).items()}
 
 
 def encode_breach_part(breach: Breach, rules: RedactionRules) -> dict[str, bytes]:

@@ -103,8 +103,15 @@ class BreachEvidence(Stateful[BreachEvidenceState]):
         breaches = list(self._unbundled_breaches)
         self._unbundled_breaches.clear()
         numbers = ", ".join(str(breach.number) for breach in breaches)
-        work = partial(_write_bundles, self.bundles, breaches, GuardSnapshot(guard), self.rules)
-        guard.services.background.submit(f"the bundle of breach {numbers}", work)
+        name, snapshot = f"the bundle of breach {numbers}", GuardSnapshot(guard)
+        write = partial(_write_bundles, self.bundles, breaches, snapshot, self.rules)
+
+        def copy(pace: Pace) -> None:
+            snapshot.take(pace.give_way)
+            guard.services.background.submit(name, write)
+
+        if not guard.services.copier.submit(name, copy):
+            snapshot.discard()
 
 
 def _write_bundles(

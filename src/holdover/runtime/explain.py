@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any, Final
@@ -90,6 +90,13 @@ def _find_reason(bound: BoundPredicate, arguments: tuple[Any, ...], instrument: 
     reason = reader.reason_in_block(tree.body) or _UNEXPLAINED
     changes = reader.changes() if reason == _UNEXPLAINED else ""
     return f"{reason}: {changes}" if changes else reason
+
+
+def prepare_explanations(predicates: Iterable[BoundPredicate], give_way: Callable[[], None] = lambda: None) -> None:
+    """Read and parse the source of predicates now: at a breach, the first reading would hold up the caller."""
+    for bound in predicates:
+        _parse_function(bound.function)
+        give_way()
 
 
 @lru_cache(maxsize=512)

@@ -11,23 +11,27 @@ from typing import TYPE_CHECKING
 from holdover.runtime.background import BackgroundWriter, Pace
 from holdover.runtime.cells import CellCountFile
 from holdover.runtime.config import GuardConfig
+from holdover.runtime.explain import prepare_explanations
 from holdover.runtime.freeze_watcher import FreezeWatcher
 from holdover.runtime.heartbeat import Heartbeat
 from holdover.runtime.metrics import attach_metrics
 from holdover.runtime.pager import Pager
+from holdover.runtime.table_copy import KeyLog
 
 if TYPE_CHECKING:
     from holdover.runtime.guard import Guard
 
 
 class GuardServices:
-    """The services of one guard; each is None until `start`. `background` does its work at once until then."""
+    """The services of one guard; each is None until `start`. `background` and `copier` do their work at once
+    until then."""
 
     def __init__(self) -> None:
         self.freeze_watcher: FreezeWatcher | None = None
         self.heartbeat: Heartbeat | None = None
         self.cell_count_file: CellCountFile | None = None
         self.background = BackgroundWriter()
+        self.copier = BackgroundWriter(4)
 
     @property
     def restart_kind(self) -> str:
@@ -46,6 +50,11 @@ class GuardServices:
         if guard.journal is not None and config.guard.journal_sync_ms:
             guard.journal.start_syncing(config.guard.journal_sync_ms / 1000)
         self.background.start()
+        self.copier.start()
+        guard.monitor.key_log = KeyLog()
+        guard.monitor.key_log.reset(guard.monitor.tables.by_table)
+        predicates = [bound for invariant in guard.catalogue for bound in invariant.predicates]
+        self.background.submit("the explanations", lambda pace: prepare_explanations(predicates, pace.give_way))
         self.heartbeat.start()
         self.freeze_watcher.start()
         guard.pager.start()
@@ -57,6 +66,7 @@ class GuardServices:
         pager.stop()
         if self.heartbeat is not None:
             self.heartbeat.stop()
+        self.copier.stop()
         self.background.stop()
         self.write_cell_counts(running=False)
 

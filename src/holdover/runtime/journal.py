@@ -232,13 +232,13 @@ class RecordedMutation(NamedTuple):
     step: int
 
 
-_MutationEntry = tuple[int, int, str, Record, str, "Record | None", int]
+MutationEntry = tuple[int, int, str, Record, str, "Record | None", int]
 
 
 class FlightRecorderState(msgspec.Struct):
     """The state of a flight recorder."""
 
-    mutations: deque[_MutationEntry]
+    mutations: deque[MutationEntry]
 
 
 class FlightRecorder(Stateful[FlightRecorderState]):
@@ -250,7 +250,7 @@ class FlightRecorder(Stateful[FlightRecorderState]):
     def __init__(self, size: int = 256) -> None:
         if size < 0:
             raise ValueError(f"a flight recorder of {size} mutations, should be 0 or above")
-        self._mutations: deque[_MutationEntry] = deque(maxlen=size)
+        self._mutations: deque[MutationEntry] = deque(maxlen=size)
         self.add = self._mutations.append
 
     def mutations(self) -> list[RecordedMutation]:

@@ -94,6 +94,7 @@ class MonitorMemory(msgspec.Struct, kw_only=True):
 def encode_memory(monitor: Monitor) -> bytes:
     """Encode a monitor's memory. Raises `StateError` when it is in a state that cannot be."""
     memory = _store_memory(monitor)
+    memory.by_table = _store_tables(monitor.tables.by_table)
     memory.due_by_key = _store_deadlines(_name_checks(monitor), monitor.deadlines.running())
     groups = monitor.compiler.groups
     memory.uncompared = [(*groups[number].table_name, key) for number, key in monitor.comparison.uncompared]
@@ -104,17 +105,19 @@ def encode_memory(monitor: Monitor) -> bytes:
 class MemorySnapshot:
     """A monitor's memory at one moment, which another thread may encode while the monitor goes on.
 
-    Make it under the guard's lock. It copies references only, because records never change: some milliseconds for a
-    million of them. Tuples, because the garbage collector does not look into a tuple of records again.
+    Make it under the guard's lock. It holds references only, because records never change. `tables` are the records,
+    when another thread has copied them in slices; see `table_copy`.
     """
 
-    def __init__(self, monitor: Monitor) -> None:
-        self._memory = _store_memory(monitor, tuple)
+    def __init__(self, monitor: Monitor, tables: dict[TableKey, Table] | None = None) -> None:
+        by_table = monitor.tables.by_table
+        self._tables = {table: records.copy() for table, records in by_table.items()} if tables is None else tables
+        self._memory = _store_memory(monitor)
         self._memory.retired = [
-            msgspec.structs.replace(entry, amounts=dict(entry.amounts)) for entry in self._memory.retired
+            msgspec.structs.replace(entry, amounts=entry.amounts.copy()) for entry in self._memory.retired
         ]
-        self._memory.retired_orders = list(self._memory.retired_orders)
-        self._memory.restored_counts = dict(self._memory.restored_counts)
+        self._memory.retired_orders = self._memory.retired_orders.copy()
+        self._memory.restored_counts = self._memory.restored_counts.copy()
         self._deadlines = monitor.deadlines.running()
         self._uncompared = tuple(monitor.comparison.uncompared)
         self._check_names = _name_checks(monitor)
@@ -129,6 +132,7 @@ class MemorySnapshot:
         Raises `StateError` when the memory is in a state that cannot be.
         """
         memory = self._memory
+        memory.by_table = _store_tables(self._tables, lambda records: records)
         memory.due_by_key = _store_deadlines(self._check_names, self._deadlines)
         memory.uncompared = [(*self._table_names[number], key) for number, key in self._uncompared]
         _check_memory(memory)
@@ -143,7 +147,7 @@ class MemorySnapshot:
                 yield from encode_in_pieces(value, convert, give_way)
 
 
-def _store_memory(monitor: Monitor, copy: Callable[[Iterable[Record]], Any] = list) -> MonitorMemory:
+def _store_memory(monitor: Monitor) -> MonitorMemory:
     tables = monitor.tables
     return MonitorMemory(
         digest=monitor.catalogue.digest,
@@ -152,7 +156,7 @@ def _store_memory(monitor: Monitor, copy: Callable[[Iterable[Record]], Any] = li
         breaches=monitor.breaches,
         now_ns=monitor.now_ns,
         evaluated=monitor.check_count,
-        by_table=_store_tables(tables.by_table, copy),
+        by_table=[],
         retired=[
             StoredRetired(summed.subsystem, summed.kind.__name__, summed.of, summed.by, amounts)
             for summed, amounts in tables.retired.items()
@@ -161,7 +165,7 @@ def _store_memory(monitor: Monitor, copy: Callable[[Iterable[Record]], Any] = li
         retired_orders=tables.retired_orders,
         due_by_key=[],
         is_paused=monitor.deadlines.is_paused,
-        unrestored=_store_tables(monitor.recovery.unrestored, copy),
+        unrestored=_store_tables(monitor.recovery.unrestored),
         restored_counts=monitor.recovery.restored_counts,
         uncompared=[],
         cells=monitor.cells.export_state(),
@@ -283,7 +287,7 @@ def restore_marks(names: list[tuple[str, str, str]], monitor: Monitor) -> Touche
 
 
 def _store_tables(
-    tables: Mapping[TableKey, Mapping[str, Record]], copy: Callable[[Iterable[Record]], Any]
+    tables: Mapping[TableKey, Mapping[str, Record]], copy: Callable[[Iterable[Record]], Any] = list
 ) -> list[StoredTable]:
     """Return the tables that hold records, sorted: which empty tables exist depends on what was generated when."""
     return [

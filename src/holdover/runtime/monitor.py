@@ -35,6 +35,7 @@ from holdover.runtime.memory import (
 )
 from holdover.runtime.reconciliation import VenueComparison
 from holdover.runtime.recovery import RecoveryTracker
+from holdover.runtime.table_copy import KeyLog, MutationCapture
 from holdover.runtime.tables import RecordTables, TableKey
 from holdover.state import Stateful
 
@@ -70,6 +71,8 @@ class Monitor(Stateful[MonitorState]):
         "instruments": "reference data of the explanations, which the monitor's owner keeps",
         "recomputes_totals": "a setting of the harness",
         "_on_breach": "a function of the monitor's owner",
+        "key_log": "follows from the tables; only a guard with a background thread has one",
+        "captures": "collect mutations for a copy that is being made in this process",
     }
 
     def __init__(
@@ -98,6 +101,8 @@ class Monitor(Stateful[MonitorState]):
         self.recomputes_totals = True
         self._boundary = ""
         self._on_breach = on_breach
+        self.key_log: KeyLog | None = None
+        self.captures: list[MutationCapture] = []
 
     # -- records ------------------------------------------------------------------------------------------------
 
@@ -125,6 +130,11 @@ class Monitor(Stateful[MonitorState]):
         compiler = self.compiler
         mutate = compiler._mutate_functions.get(table) or compiler.mutate_function(table)
         before: Record | None = mutate(record, record.key, now_ns, touched)
+        if before is None and self.key_log is not None:
+            self.key_log.add(table, record.key)
+        if self.captures:
+            for capture in self.captures:
+                capture.add(table, record)
         undo_log = self.recovery.undo_log
         if undo_log is not None and (record.durable or record.derived or record.__class__ is Request):
             undo_log.append((table, record.key, before))
@@ -279,6 +289,8 @@ class Monitor(Stateful[MonitorState]):
         """Retire closed orders last touched before a trading day; see `RecordTables.retire_orders`."""
         retired_count = self.tables.retire_orders(before_date)
         self.comparison.forget_removed_keys()
+        if self.key_log is not None:
+            self.key_log.reset(self.tables.by_table)
         return retired_count
 
     # -- time ---------------------------------------------------------------------------------------------------

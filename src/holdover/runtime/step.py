@@ -135,7 +135,11 @@ class StepRunner(Stateful[StepRunnerState]):
             now_ns = guard.clock()
             monitor.cause = step.cause
             before = monitor.mutate(subsystem, record, now_ns, step.touched)
-            self._add_to_recorder((monitor.mutations, now_ns, subsystem, record, step.cause, before, self.count))
+            entry = (monitor.mutations, now_ns, subsystem, record, step.cause, before, self.count)
+            self._add_to_recorder(entry)
+            for capture in monitor.captures:
+                if capture.is_complete:
+                    capture.recorded.append(entry)
             if journal is not None:
                 journal.write_mutation(monitor.mutations, now_ns, subsystem, record, step.cause)
             if self.on_mutation is not None:

@@ -48,6 +48,7 @@ class RecordTables(Stateful[RecordTablesState]):
     DERIVED: ClassVar = {
         "_cells": "the counter, which is part of the monitor's state itself",
         "_sums_by_table": "the sums of the catalogue, by their table",
+        "change_count": "tells a copier of this process that records were removed or reset",
     }
 
     def __init__(self, sums: Iterable[Sum], cells: CellCounter) -> None:
@@ -57,6 +58,7 @@ class RecordTables(Stateful[RecordTablesState]):
         self.retired: dict[Sum, dict[str, int]] = {}
         self.retired_orders: list[tuple[str, str, str]] = []
         self._removal_count = 0
+        self.change_count = 0
         self._cells = cells
         self._sums_by_table: dict[TableKey, list[Sum]] = {}
         for summed in self.totals:
@@ -126,6 +128,7 @@ class RecordTables(Stateful[RecordTablesState]):
         """Reset one record and the totals, or remove the record when it is None. Evaluates no predicate."""
         if record is not None and record.key != key:
             raise TotalsError(f"{table[0]}.{table[1].__name__}: a record of {record.key} cannot be reset as {key}")
+        self.change_count += 1
         if key in self.by_table.get(table, {}):
             self.forget_record(table, key)
         if record is None:
@@ -174,6 +177,7 @@ class RecordTables(Stateful[RecordTablesState]):
 
     def _remove(self, table: TableKey, key: str) -> None:
         self._removal_count += 1
+        self.change_count += 1
         record = self.by_table.get(table, {}).pop(key, None)
         if record is not None:
             self._observe(table, record, None)

@@ -8,7 +8,7 @@ plain MessagePack, and only data with one pays for the conversion.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, ValuesView
 from itertools import islice
 from typing import Any, Final, TypeVar, overload
 
@@ -78,10 +78,10 @@ def encode_in_pieces(
             yield encode_header(len(item.__struct_fields__), list)
             for name in item.__struct_fields__:
                 yield from encode_in_pieces(getattr(item, name), convert, give_way)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | ValuesView):
         yield encode_header(len(value), list)
-        for first in range(0, len(value), _PIECE_ITEMS):
-            part = value[first : first + _PIECE_ITEMS]
+        rest = iter(value)
+        while part := list(islice(rest, _PIECE_ITEMS)):
             if convert is not None:
                 converted = []
                 for item in part:
@@ -109,7 +109,7 @@ def _is_array(item: Any) -> bool:
     """Whether an item is a struct that contains lists or dicts of its own and is encoded as an array."""
     if not isinstance(item, msgspec.Struct) or not item.__struct_config__.array_like:
         return False
-    return any(isinstance(getattr(item, name), list | tuple | dict) for name in item.__struct_fields__)
+    return any(isinstance(getattr(item, name), list | tuple | dict | ValuesView) for name in item.__struct_fields__)
 
 
 def _mark_long_integers(value: Any) -> Any:
