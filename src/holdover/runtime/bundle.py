@@ -192,8 +192,8 @@ def make_bundle_info(breach: Breach, rules: RedactionRules, trade_date: str = ""
 class GuardSnapshot:
     """A guard's last mutations and its memory, from which another thread may write bundles.
 
-    Make it under the guard's lock. Then `take` the memory: a guard with a background thread copies its records there, in
-    slices, and what is recorded meanwhile belongs to the bundle too.
+    Make it under the guard's lock. Then `take` the memory: a guard with a background thread copies its records there,
+    in slices, and what is recorded meanwhile belongs to the bundle too.
     """
 
     def __init__(self, guard: Guard) -> None:
