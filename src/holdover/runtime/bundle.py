@@ -215,8 +215,15 @@ class GuardSnapshot:
         """The trading day of the guard."""
         return self._guard.monitor.trade_date
 
-    def take(self, give_way: Callable[[], None] = lambda: None) -> None:
-        """Take the memory."""
+    @property
+    def memory(self) -> MemorySnapshot:
+        """The memory. Raises `BundleError` before `take`."""
+        if self._memory is None:
+            raise BundleError("a snapshot of a guard has no memory before it is taken")
+        return self._memory
+
+    def take(self, give_way: Callable[[], None] = lambda: None, on_taken: Callable[[], None] = lambda: None) -> None:
+        """Take the memory. Calls `on_taken` at that moment, under the guard's lock."""
         guard, copier = self._guard, self._copier
         try:
             if copier is not None:
@@ -225,6 +232,7 @@ class GuardSnapshot:
             with guard.steps.lock:
                 self._memory = MemorySnapshot(guard.monitor, copier.finish() if copier is not None else None)
                 self.discard()
+                on_taken()
         finally:
             self.discard()
 
@@ -244,13 +252,12 @@ class GuardSnapshot:
         def redact(value: Any) -> Any:
             return rules.redact_value(msgspec.to_builtins(value))
 
-        if self._memory is None:
-            raise BundleError("a bundle needs the memory: take it first")
+        memory = self.memory
         lines: list[bytes] = []
         for mutation in self._mutations:
             lines.append(msgspec.json.encode(redact(_bundle_mutation(mutation))) + b"\n")
             give_way()
-        return {"memory.msgpack": list(self._memory.encode(redact, give_way)), "mutations.jsonl": lines}
+        return {"memory.msgpack": list(memory.encode(redact, give_way)), "mutations.jsonl": lines}
 
 
 def _wait_for_settled(guard: Guard) -> None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import msgspec
 
@@ -33,20 +33,18 @@ from holdover.runtime.cells import GUARD_CREATED_HOOKS, CellCounter
 from holdover.runtime.channels import Channel, FileChannel, LogChannel
 from holdover.runtime.config import GuardConfig, read_config
 from holdover.runtime.evidence import BreachEvidence
-from holdover.runtime.files import write_whole
 from holdover.runtime.freeze_control import FreezeControl, ThawRefusedError
 from holdover.runtime.freeze_store import Freeze, FreezeStore
+from holdover.runtime.guard_folder import FolderLock
 from holdover.runtime.guard_services import GuardServices
 from holdover.runtime.journal import FlightRecorder, Journal
 from holdover.runtime.monitor import Monitor
 from holdover.runtime.pager import EscalationLevel, Pager
 from holdover.runtime.redaction import RedactionRules
 from holdover.runtime.step import Step, StepRunner
-from holdover.state import StateError, Stateful
+from holdover.state import Stateful
 
 __all__ = ["Guard", "GuardSettings", "Step", "ThawRefusedError"]
-
-MEMORY_FILE: Final = "monitor.memory"
 
 
 class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +138,7 @@ class Guard(Stateful[GuardState]):
         self.clock, self.journal = clock, journal
         self.recorder = FlightRecorder(settings.recorder_size)
         self.cells = CellCounter(settings.axes)
-        self.services = GuardServices()
+        self.services = GuardServices(self)
         self.store = store or FreezeStore(directory / "guard.db", settings.name)
         if channels is None:
             channels = [FileChannel(directory / "pages.jsonl"), LogChannel()]
@@ -166,13 +164,24 @@ class Guard(Stateful[GuardState]):
     def open(cls, config: str | Path | GuardConfig) -> Guard:
         """Open the guard that a TOML file describes.
 
-        Loads a saved memory, so that the records of the previous process are still known. Raises `GuardConfigError`
-        with every problem in the configuration, and `StoreError` when the store cannot be used.
+        Loads a saved memory and continues it by the journal, so that the records of the previous process are still
+        known, also after a kill. Raises `GuardConfigError` with every problem in the configuration, `StoreError` when
+        the store cannot be used or another process has opened this guard, and `StateError` for a damaged memory.
         """
         guard_config = config if isinstance(config, GuardConfig) else read_config(Path(config))
         directory = guard_config.directory
         directory.mkdir(parents=True, exist_ok=True)
         import_axes(guard_config.guard.axes)
+        lock = FolderLock(directory, guard_config.name)
+        try:
+            return cls._open_locked(guard_config, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _open_locked(cls, guard_config: GuardConfig, lock: FolderLock) -> Guard:
+        directory = guard_config.directory
         guard = cls(
             directory,
             GuardSettings(
@@ -186,11 +195,15 @@ class Guard(Stateful[GuardState]):
             ),
             catalogue=Catalogue.load(*guard_config.catalogue),
             channels=guard_config.make_channels(),
-            journal=guard_config.open_journal(),
+            journal=guard_config.open_journal(lock.folder.journal),
             store=guard_config.open_store(),
         )
+        guard.services.memory.lock = lock
         guard.load_memory()
+        if guard.monitor.mutations:
+            guard.steps.mark_subject_down()  # deadlines do not run while nothing is guarded
         guard.services.start(guard, guard_config)
+        guard.services.memory.begin()
         return guard
 
     # -- mutations ----------------------------------------------------------------------------------------------
@@ -237,6 +250,8 @@ class Guard(Stateful[GuardState]):
             if self.journal is not None:
                 self.journal.write_event(self.monitor.mutations, now_ns, name, trade_date)
                 self.journal.flush()
+            if name == "reconciled":
+                self.services.memory.reconciled()
             self.evidence.write_bundles()
 
     def count_transition(self, transition: str, detail: str = "") -> None:
@@ -304,25 +319,29 @@ class Guard(Stateful[GuardState]):
 
     def save_memory(self) -> None:
         """Save the monitor's memory atomically and synced in the directory, for the next process."""
-        with self.steps.lock:
-            data = self.monitor.to_bytes()
-            self.services.write_cell_counts(running=True)
-        write_whole(self.directory / MEMORY_FILE, data)
+        self.services.memory.save()
 
     def load_memory(self) -> bool:
-        """Load a memory that `save_memory` wrote. Returns False when there is none.
+        """Load a memory that `save_memory` wrote, and what the journal has after it. Returns False when there is none.
 
-        Raises `StateError`, which names the file, when it is damaged or of another version.
+        Reports no breach: the process that recorded has done so. `memory_problem` then says whether the memory is
+        current. Raises `StateError`, which names the file, when it is damaged or of another version.
         """
-        path = self.directory / MEMORY_FILE
-        if not path.exists():
-            return False
-        with self.steps.lock:
-            try:
-                self.monitor.restore_bytes(path.read_bytes())
-            except StateError as problem:
-                raise StateError(f"{path}: {problem}") from problem
-        return True
+        return self.services.memory.load()
+
+    @property
+    def memory_is_current(self) -> bool:
+        """Whether the guard knows everything that was recorded before it was opened; see `memory_problem`."""
+        return not self.services.memory.problem
+
+    @property
+    def memory_problem(self) -> str:
+        """Why the guard does not know everything that was recorded; empty when it does.
+
+        Until the next `reconciled`, a thaw then needs a second person, because nobody can tell whether the invariant
+        holds again.
+        """
+        return self.services.memory.problem
 
     def restore_state(self, store: bytes, memory: bytes) -> None:
         """Restore a state of store and memory that came from elsewhere, for a restored snapshot.
@@ -334,12 +353,16 @@ class Guard(Stateful[GuardState]):
             self.freezes.image.mark_changed()
             self.store.restore_bytes(store)
             self.monitor.restore_bytes(memory)
+            self.services.memory.reconciled()
             self.evidence.load()
             self.steps.continue_from(self.monitor.now_ns)
             self.freezes.load()
 
     def close(self) -> None:
-        """Deliver due pages, write the counts and the final heartbeat, and close all files."""
+        """Deliver due pages, save the memory, write the counts and the final heartbeat, and close all files.
+
+        Only a guard of `Guard.open` saves its memory here.
+        """
         self.services.stop(self.pager)
         if self.journal is not None:
             self.journal.close()

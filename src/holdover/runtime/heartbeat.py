@@ -226,6 +226,7 @@ class Heartbeat:
                 log.warning("no sign of life could be written: %s", problem)
             except Exception:
                 log.exception("the sign of life failed")
+            self._guard.services.memory.save_if_due()
             self._ping()
             if self._stop.wait(self.limits.every_s):
                 return

@@ -12,7 +12,8 @@ not grow with the number of records; see `check_compiler`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
@@ -317,6 +318,15 @@ class Monitor(Stateful[MonitorState]):
             elif not result:
                 self._report_breach(check, subsystem, key, arguments, None)
 
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        """Report no breach while records are restored: the process that recorded them has reported its breaches."""
+        on_breach, self._on_breach = self._on_breach, _ignore_breach
+        try:
+            yield
+        finally:
+            self._on_breach = on_breach
+
     def mark_subject_up(self, now_ns: int) -> None:
         """Mark the guarded process as up again: every running deadline starts over."""
         checks = self.compiler.checks
@@ -406,18 +416,13 @@ class Monitor(Stateful[MonitorState]):
         tables = restore_tables(memory.by_table)
         unrestored = restore_tables(memory.unrestored)
         deadlines = restore_deadlines(memory.due_by_key, self)
-        on_breach = self._on_breach
         scratch: Touched = {}
-        with self.cells.suspend_counting():
+        with self.cells.suspend_counting(), self.silence():
             self.tables.clear()
             self.tables.restore_retired(restore_retired(memory.retired, list(self.tables.totals)))
-            self._on_breach = _ignore_breach
-            try:
-                for (subsystem, _), records in tables.items():
-                    for record in records.values():
-                        self.mutate(subsystem, record, memory.now_ns, scratch)
-            finally:
-                self._on_breach = on_breach
+            for (subsystem, _), records in tables.items():
+                for record in records.values():
+                    self.mutate(subsystem, record, memory.now_ns, scratch)
             self.cells.restore_state(memory.cells)
         self.tables.retired_orders[:] = memory.retired_orders
         self.recovery.unrestored, self.recovery.restored_counts = unrestored, memory.restored_counts
@@ -434,4 +439,4 @@ class Monitor(Stateful[MonitorState]):
 
 
 def _ignore_breach(breach: Breach, check: Check) -> None:
-    """Ignore a breach while records are restored: the process that recorded them has reported it."""
+    """Ignore a breach."""

@@ -70,6 +70,10 @@ class RecordTables(Stateful[RecordTablesState]):
         """Return the last record of each key of one subsystem and kind; the dict stays the same object."""
         return self.by_table.setdefault(table, {})
 
+    def record_count(self) -> int:
+        """Return the number of records in all tables."""
+        return sum(len(records) for records in self.by_table.values())
+
     def find(self, table: TableKey, key: str) -> Record | None:
         """Return one record, or None."""
         return self.by_table.get(table, {}).get(key)
