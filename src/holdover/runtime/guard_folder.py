@@ -1,9 +1,9 @@
 """The files of one guard in its directory, and the lock by which they have one owner.
 
 Several processes of one host may share a directory, because they share its freeze store; each has a name of its own.
-The name that opened the directory first owns the plain file names (`monitor.memory`, `journal.jsonl`); any other name has
-files of its own (`monitor-NAME.memory`). Two processes of one name would overwrite each other's memory, so the second
-one is refused.
+The name that opened the directory first owns the plain file names (`monitor.memory`, `journal.jsonl`); any other name
+has files of its own (`monitor-NAME.memory`). Two processes of one name would overwrite each other's memory, so the
+second one is refused.
 
 The lock file says who holds it and how its last owner ended: a process that recorded without a journal and did not save
 its memory leaves a memory that nobody can bring up to date.

@@ -1,7 +1,8 @@
 """What a guard remembers over the end of its process: the saved memory, continued by the journal.
 
 The memory is current when it contains everything that was recorded: the saved memory was loaded, and the journal has
-all that was recorded after it. Otherwise nobody can say whether an invariant holds again, and a thaw needs a second person.
+all that was recorded after it. Otherwise nobody can say whether an invariant holds again, and a thaw needs a second
+person.
 """
 
 from __future__ import annotations
