@@ -293,7 +293,8 @@ class Guard(Stateful[GuardState]):
     def freeze(self, scope: str, *, operator: str, reason: str, allows: Sequence[str] = ("cancel", "query")) -> None:
         """Freeze a scope on an operator's request.
 
-        Raises `StoreError` when the freeze cannot be written.
+        Raises `StoreError` when the freeze cannot be written. It holds nevertheless, in memory, and is written as soon
+        as the store accepts it. Raises `ValueError` for an invalid scope or name.
         """
         self.freezes.freeze(scope, operator, reason, allows)
 
@@ -303,7 +304,8 @@ class Guard(Stateful[GuardState]):
         Returns how many freezes it ended. The audit log records the thaw; nothing else ends a freeze.
 
         Raises `ThawRefusedError` when operator, reason or evidence is missing, when the scope is not frozen, or when
-        the invariant still does not hold and no second person forces the thaw by name.
+        the invariant still does not hold, or nobody can tell whether it does, and no second person forces the thaw by
+        name. The audit log records the refusal.
         """
         return self.freezes.thaw(scope, operator, reason, evidence, forced_by)
 

@@ -119,6 +119,8 @@ class GuardMemory:
             return f"{result.lost_count} lines of {self.folder.journal.name} are lost or damaged"
         if result.is_joined:
             return ""
+        if is_loaded and former is None and not self.folder.journal.exists():
+            return ""  # saved by a guard that was not opened on its directory, which has no journal
         if is_loaded:
             return f"{self.folder.journal.name} does not continue the saved memory: what was recorded later is unknown"
         is_known_here = any(freeze.holder == guard.name for freeze in guard.freezes.cache.active_freezes())

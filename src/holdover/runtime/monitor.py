@@ -232,6 +232,24 @@ class Monitor(Stateful[MonitorState]):
                     answers.append(bool(result))
         return all(answers) if answers else None
 
+    def lacks_records(self, invariant: str, subsystem: str, kind: str, key: str) -> bool:
+        """Whether an invariant cannot be evaluated for one key now because records that it compares are missing.
+
+        False for a predicate over a change or a boundary: what it judged is over.
+        """
+        checks = [
+            (check, table)
+            for check in self.compiler.checks
+            if check.entry.name == invariant
+            for table in self.tables.by_table
+            if table[0] == subsystem and table[1].__name__ == kind and check.bound.anchor.kind is table[1]
+        ]
+        return all(
+            self.compiler.arguments(check, table, key, None) is None
+            and not any(read.source in ("before", "boundary") for read in check.bound.reads)
+            for check, table in checks
+        )
+
     def _recompute_totals(self, boundary: str) -> None:
         count, differences = self.tables.find_total_differences()
         self._record_and_settle(

@@ -13,6 +13,7 @@ import msgspec
 from holdover.runtime.audit_log import AuditLog
 from holdover.runtime.breach import ACKNOWLEDGE, RESOLVE, TRIGGER, Page
 from holdover.runtime.database import RunStatement, next_number
+from holdover.runtime.persons import check_person
 
 _LEASE_NS: Final = 15_000_000_000
 
@@ -194,6 +195,7 @@ class Outbox(AuditLog):
         """
         if not operator.strip():
             raise ValueError(f"alert {dedup_key} needs an operator who acknowledges it")
+        check_person(operator)
 
         def work(run: RunStatement) -> bool:
             rows = run(

@@ -15,10 +15,11 @@ from typing import Final
 import msgspec
 
 from holdover.catalogue import Catalogue
-from holdover.runtime.config import GuardConfig, read_config
+from holdover.runtime.config import GuardConfig, GuardTable, read_config
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import Freeze, FreezeStore, ThawRequest
 from holdover.runtime.guard import Guard, GuardSettings, ThawRefusedError
+from holdover.runtime.guard_folder import FolderLock, GuardInUseError, read_owner
 from holdover.runtime.heartbeat import Health, ProcessHealth, read_health
 
 _PAUSE_S: Final = 0.05
@@ -36,7 +37,12 @@ def find_guard_config(path: Path, *, must_exist: bool = True) -> GuardConfig:
 
     Raises `GuardConfigError`, and `StoreError` when `must_exist` is true and no guard has ever run there.
     """
-    config = read_config(path) if path.is_file() else GuardConfig.for_directory(path)
+    if path.is_file():
+        config = read_config(path)
+    else:
+        config = GuardConfig.for_directory(path)
+        if name := read_owner(path):
+            config = msgspec.structs.replace(config, guard=GuardTable(directory=".", name=name))
     in_file = not (config.store.url_env or config.store.url_file)
     if must_exist and in_file and not (config.directory / "guard.db").exists():
         raise StoreError(f"{path}: no guard has ever run here (guard.db is missing)")
@@ -123,6 +129,23 @@ def _find_judge(
 
 
 def _thaw_by_saved_state(config: GuardConfig, request: ThawRequest) -> int:
+    try:
+        lock = FolderLock(config.directory, config.name, owns=False)
+    except GuardInUseError as problem:
+        if not request.forced_by:
+            raise ThawRefusedError(
+                f"{problem}; it reports nothing, so nobody can tell whether the invariant holds again: restart it, or "
+                f"have a second person force the thaw"
+            ) from None
+        lock = None
+    try:
+        return _thaw_by_opened_guard(config, request)
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _thaw_by_opened_guard(config: GuardConfig, request: ThawRequest) -> int:
     guard = Guard(
         config.directory,
         GuardSettings(name=config.name),
@@ -140,12 +163,8 @@ def _thaw_by_saved_state(config: GuardConfig, request: ThawRequest) -> int:
                     f"the memory of the guard {config.name} cannot be read ({problem}): whether the invariant holds "
                     f"again cannot be told, and a second person has to force the thaw"
                 ) from None
-        return guard.thaw(
-            request.scope,
-            operator=request.operator,
-            reason=request.reason,
-            evidence=request.evidence,
-            forced_by=request.forced_by,
+        return guard.freezes.end_freezes(
+            request.scope, request.operator, request.reason, request.evidence, request.forced_by
         )
     finally:
         guard.close()
