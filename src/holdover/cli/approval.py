@@ -52,7 +52,7 @@ def check_approver(store: FreezeStore, arguments: argparse.Namespace) -> None:
 def count_failures(store: FreezeStore, name: str, now_ns: int) -> int:
     """Return how many wrong passwords the audit log has for a name within the last minutes."""
     return sum(
-        action in (_FAILED, "login failed") and detail.startswith(f"{name!r} ") and now_ns - time_ns < _WINDOW_NS
+        action in (_FAILED, "login failed") and detail.startswith(f"{name!r} ") and 0 <= now_ns - time_ns < _WINDOW_NS
         for _, time_ns, action, detail in store.audit_rows_before(0, _ROWS_MAX)
     )
 

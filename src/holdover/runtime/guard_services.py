@@ -49,7 +49,9 @@ class GuardServices:
         if config.metrics is not None:
             attach_metrics(guard, config.metrics)
         self.heartbeat = Heartbeat(guard, config.heartbeat, config.heartbeat_url())
-        self.freeze_watcher = FreezeWatcher(guard.freezes.follow_store, round(config.guard.obey_within_ms * 1e6))
+        self.freeze_watcher = FreezeWatcher(
+            guard.freezes.follow_store, round(config.guard.obey_within_ms * 1e6), config.store.timeout_s
+        )
         if guard.journal is not None:
             guard.journal.on_failure = partial(self._report_lost_lines, guard)
             if config.guard.journal_sync_ms:
