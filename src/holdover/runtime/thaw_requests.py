@@ -7,6 +7,7 @@ a second person forces it.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from holdover.runtime.config import GuardConfig, GuardTable, read_config
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import Freeze, FreezeStore, ThawRequest
 from holdover.runtime.guard import Guard, GuardSettings, ThawRefusedError
-from holdover.runtime.guard_folder import FolderLock, GuardInUseError, read_owner
+from holdover.runtime.guard_folder import FolderLock, GuardFolder, GuardInUseError, read_lock, read_owner
 from holdover.runtime.heartbeat import Health, ProcessHealth, read_health
 
 _PAUSE_S: Final = 0.05
@@ -118,7 +119,7 @@ def _find_judge(
             f"a second person has to force the thaw"
         )
     for name in [*holders, config.name]:
-        if name in running:
+        if name in running and not (name == config.name and is_dead(config, running[name])):
             return running[name]
         if name in processes and name != config.name and not forced:
             raise ThawRefusedError(
@@ -126,6 +127,18 @@ def _find_judge(
                 f"memory is not here: start it, thaw beside its directory, or have a second person force the thaw"
             )
     return None
+
+
+def is_dead(config: GuardConfig, process: ProcessHealth) -> bool:
+    """Whether the process of a guard on this host has ended: its lock is free, however recent its last heartbeat is."""
+    record = read_lock(GuardFolder(config.directory, config.name).lock)
+    if record is None or record.pid != process.beat.pid or process.beat.host != socket.gethostname():
+        return False
+    try:
+        FolderLock(config.directory, config.name, owns=False).release()
+    except GuardInUseError:
+        return False
+    return True
 
 
 def _thaw_by_saved_state(config: GuardConfig, request: ThawRequest) -> int:
