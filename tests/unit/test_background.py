@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdover.catalogue import Catalogue
@@ -197,6 +197,7 @@ def test_pieces_of_long_lists(items: list[int]) -> None:
     assert b"".join(encode_in_pieces(mapping)) == msgspec.msgpack.encode(mapping)
 
 
+@settings(max_examples=25, deadline=None)
 @given(quantity=st.integers(2**64, 10**30), price=st.integers(2**64, 10**30))
 def test_amounts_of_thirty_digits_survive_every_form(quantity: int, price: int) -> None:
     """Memory, bundle, journal and sidecar; the totals over them are right again."""
