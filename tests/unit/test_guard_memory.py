@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from holdover.cli import main
 from holdover.runtime import Guard, StoreError, ThawRefusedError, ThawRequest
-from holdover.runtime.guard_folder import GuardInUseError, read_lock
+from holdover.runtime.guard_folder import read_lock
 from holdover.runtime.memory_file import read_memory_file
 from holdover.runtime.thaw_requests import find_guard_config, thaw
 from holdover.state import StateError
@@ -52,16 +52,21 @@ def write_config(directory: Path, name: str = "desk", more: str = "") -> Path:
 
 def run_killed(config: Path, *acts: str) -> None:
     """Do the acts in another process, which then kills itself."""
+    ended = run_other(config, *acts)
+    assert ended.returncode == -9, ended.stderr
+
+
+def run_other(config: Path, *acts: str) -> subprocess.CompletedProcess[str]:
+    """Do the acts in another process."""
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
-    ended = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", _KILLED, str(config), *acts],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ended.returncode == -9, ended.stderr
 
 
 def make_request(**fields: str) -> ThawRequest:
@@ -172,8 +177,8 @@ def test_a_damaged_line_is_known_to_be_missing(desk: Path) -> None:
 def test_a_directory_has_one_owner(desk: Path) -> None:
     """A second process of that name is refused, and told which process runs; another name has files of its own."""
     guard = Guard.open(desk)
-    with pytest.raises(GuardInUseError, match=f"runs already, in process {os.getpid()}"):
-        Guard.open(desk)
+    refused = run_other(desk, "good")
+    assert f"the guard desk runs already, in process {os.getpid()}: stop it" in refused.stderr
     other = Guard.open(write_config(desk.parent, "other"))
     other.record("orders", GOOD)
     other.close()
@@ -191,12 +196,31 @@ def test_a_silent_owner_is_not_talked_over(desk: Path) -> None:
     guard = Guard.open(desk)
     guard.record("orders", BAD)
     assert guard.services.heartbeat is not None
-    guard.services.heartbeat.stop()
-    config = find_guard_config(desk)
-    # The heartbeat says that it has stopped, the lock that it has not.
-    with pytest.raises(ThawRefusedError, match="runs already, in process"):
-        thaw(config, config.open_store(), make_request())
+    guard.services.heartbeat.stop()  # the heartbeat says that the process has stopped, the lock that it has not
+    root = Path(__file__).resolve().parents[2]
+    verb = ["thaw", "instrument:IBM", "--guard", str(desk), "--operator", "op", "--reason", "r", "--evidence", "e"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "holdover", *verb],
+        env={**os.environ, "PYTHONPATH": str(root / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, "runs already, in process" in ended.stderr) == (2, True), ended.stderr
     guard.close()
+
+
+def test_a_guard_left_without_close_gives_way(desk: Path) -> None:
+    """In one process, as in a test of a restart: the new guard knows what the former one recorded, and has the files."""
+    former = Guard.open(desk)
+    former.record("orders", BAD)
+    guard = Guard.open(desk)
+    assert guard.memory_is_current
+    assert guard.monitor.holds("order-quantity-conserved", "orders", "Order", "A1") is False
+    former.close()
+    assert not (desk.parent / "guard" / "monitor.memory").exists()
+    guard.close()
+    assert (desk.parent / "guard" / "monitor.memory").exists()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

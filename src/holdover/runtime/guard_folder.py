@@ -12,6 +12,7 @@ its memory leaves a memory that nobody can bring up to date.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import weakref
 from pathlib import Path
@@ -23,6 +24,9 @@ from holdover.runtime.database import StoreError
 from holdover.runtime.files import lock_file, write_whole
 
 OWNER_FILE: Final = "guard.owner"
+
+
+log = logging.getLogger("holdover.guard")
 
 
 class GuardInUseError(StoreError):
@@ -58,6 +62,8 @@ class GuardFolder:
 class FolderLock:
     """The lock of one guard's files, until `release` or the end of the process.
 
+    With `owns`, a guard that was opened before in this process, and not closed, gives way to the new one.
+
     `owns` makes the name the owner of the plain file names, when nobody owns them yet. Raises `GuardInUseError` when
     another process holds the lock.
     """
@@ -70,6 +76,8 @@ class FolderLock:
         self.folder = GuardFolder(directory, name)
         self.former = read_lock(self.folder.lock)
         self._file: IO[bytes] | None = lock_file(self.folder.lock)
+        if self._file is None and owns and _take_over(self.folder.lock):
+            self._file = lock_file(self.folder.lock)
         if self._file is None:
             process = f"process {self.former.pid}" if self.former is not None else "another process"
             raise GuardInUseError(
@@ -91,6 +99,11 @@ class FolderLock:
             self._file.flush()
             os.fsync(self._file.fileno())
 
+    @property
+    def is_held(self) -> bool:
+        """Whether this process holds the lock by this object."""
+        return self._file is not None
+
     def release(self) -> None:
         """Release the lock."""
         if self._file is not None:
@@ -99,6 +112,20 @@ class FolderLock:
 
 
 _LOCKS: Final[weakref.WeakSet[FolderLock]] = weakref.WeakSet()
+
+
+def _take_over(path: Path) -> bool:
+    """Release a lock that this process holds: a guard that was left without `close` has no claim. Returns whether."""
+    held_locks = [lock for lock in _LOCKS if lock.folder.lock == path and lock.is_held]
+    for lock in held_locks:
+        log.error(
+            "%s: the guard %s is opened again in this process without a close; the former one no longer saves its "
+            "memory",
+            path.parent,
+            lock.folder.name,
+        )
+        lock.release()
+    return bool(held_locks)
 
 
 def _release_in_child() -> None:

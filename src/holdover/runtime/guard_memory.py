@@ -68,7 +68,13 @@ class GuardMemory:
         """Have the background save the memory when a restart would have to replay much."""
         guard = self._guard
         due = self._saved_at + max(_SAVE_AFTER, guard.monitor.tables.record_count() // 2)
-        if self.lock is None or guard.journal is None or self._is_saving or guard.monitor.mutations < due:
+        if (
+            self.lock is None
+            or not self.lock.is_held
+            or guard.journal is None
+            or self._is_saving
+            or guard.monitor.mutations < due
+        ):
             return
 
         def save(pace: Pace) -> None:
@@ -158,7 +164,7 @@ class GuardMemory:
 
     def close(self) -> None:
         """Save the memory and release the lock. Does nothing for a guard without a lock."""
-        if self.lock is None:
+        if self.lock is None or not self.lock.is_held:
             return
         is_saved = False
         try:
