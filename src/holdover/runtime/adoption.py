@@ -64,7 +64,11 @@ def find_archived(
         archived |= {
             (orders, key)
             for key, order in tables.by_table.get(orders, {}).items()
-            if isinstance(order, Order) and not order.is_open and key not in restored_orders and key not in traded
+            if isinstance(order, Order)
+            and not order.is_open
+            and order.cum_qty
+            and key not in restored_orders
+            and key not in traded
         }
     for root, booked in _executions_by_order(tables, subsystem).items():
         restored_order = restored_orders.get(root)
