@@ -218,7 +218,7 @@ class CheckCompiler(Stateful[CheckCountsState]):
             return []
         keys = keys_of(sums)
         parts = ", ".join([f"after.{by}" for by in keys] + [f"after.{summed.of}" for summed in sums])
-        names["C"] = self._tables.contributions.setdefault(table, {})
+        names["C"] = self._tables.contributions_of(table)
         lines = [
             "    was = C.get(key)",
             f"    now_adds = ({parts},)",
