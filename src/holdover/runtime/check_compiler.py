@@ -340,7 +340,7 @@ class CheckCompiler(Stateful[CheckCountsState]):
         if not sums:
             return []
         attributes = contribution_attributes(sums)
-        names["C"] = self._tables.contributions.setdefault(table, {})
+        names["C"] = self._tables.contributions_of(table)
         lines = [
             "    was = C.get(key)",
             f"    now_adds = ({', '.join(f'after.{name}' for name in attributes)},)",
