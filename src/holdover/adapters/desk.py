@@ -29,7 +29,9 @@ class DeskSubject:
         desk_config = plan.settings.get("desk")
         config = desk_config if isinstance(desk_config, DeskConfig) else _live_config(plan) or config_for(plan)
         self.settings = plan.settings
-        self.config = _restrict_config(msgspec.structs.replace(config, **plan.settings.get("limits", {})), plan)
+        self.takes_account_reports = bool(plan.settings.get("account_reports", not plan.settings.get("live")))
+        overrides = {"account_reports": self.takes_account_reports, **plan.settings.get("limits", {})}
+        self.config = _restrict_config(msgspec.structs.replace(config, **overrides), plan)
         self.parts = parts_with(plan.faults)
         self.accounts = self.config.accounts()
         self.desk: Desk | None = None
@@ -80,7 +82,8 @@ class DeskSubject:
         desk = self.desk
         if desk is None:
             return []
-        return [desk.orders, desk.positions, desk.risk, desk.parents, desk.brackets, desk.gateway, desk.reconciler]
+        parts = [desk.orders, desk.positions, desk.ledger, desk.profit, desk.risk, desk.parents]
+        return [*parts, desk.brackets, desk.gateway, desk.reconciler]
 
     def rows(self, directory: Path) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of the store; for executions, which never change and are read at every start, their number."""

@@ -86,7 +86,8 @@ class DeskConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The complete configuration of a desk; all other state is in its store.
 
     With `synced` the store waits for the disk at every commit. Production wants this; a test on a virtual clock
-    does not need it. `answer_ns` is how long a request may stay unanswered before the desk queries its status.
+    does not need it. `answer_ns` is how long a request may stay unanswered before the desk queries its status. With
+    `account_reports` the venue reports the accounts (`AccountReport`), and the desk queries what it missed.
     """
 
     instruments: list[Instrument]
@@ -99,6 +100,7 @@ class DeskConfig(msgspec.Struct, frozen=True, kw_only=True):
     synced: bool = True
     answer_ns: int = 5_000_000_000
     retry_ns: int = 1_000_000_000
+    account_reports: bool = False
 
     def __post_init__(self) -> None:
         for field in ("position_max", "order_qty_max", "open_qty_max", "answer_ns", "retry_ns"):

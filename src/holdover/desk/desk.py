@@ -22,11 +22,13 @@ from holdover.desk.gateway import Gateway
 from holdover.desk.orders import Orders
 from holdover.desk.parents import Parents
 from holdover.desk.ports import Clock, LinkEnd, Market
+from holdover.desk.profit import ProfitAndLoss
 from holdover.desk.reconciler import Reconciler
 from holdover.desk.store import Store
 from holdover.desk.tables import Tables
 from holdover.model import (
     TRADES,
+    AccountReport,
     CancelReject,
     ExecType,
     Execution,
@@ -51,6 +53,7 @@ class Parts:
     orders: type[Orders] = Orders
     positions: type[Positions] = Positions
     ledger: type[Ledger] = Ledger
+    profit: type[ProfitAndLoss] = ProfitAndLoss
     risk: type[Risk] = Risk
     parents: type[Parents] = Parents
     brackets: type[Brackets] = Brackets
@@ -81,7 +84,8 @@ class Desk:
         self.store = parts.store(directory, synced=config.synced, tables=tables)
         self.orders = parts.orders(config, self.store, guard)
         self.positions = parts.positions(self.store, guard)
-        self.ledger = parts.ledger(self.store, guard)
+        self.ledger = parts.ledger(config, self.store, guard)
+        self.profit = parts.profit(config, self.store, guard)
         self.risk = parts.risk(config, guard)
         self.gateway = parts.gateway(config, self.store, guard, link)
         self.reconciler = parts.reconciler(config, guard, self.gateway, self.orders, self.positions)
@@ -131,6 +135,7 @@ class Desk:
             self._on_missing_execution,
         )
         self.reconciler.on_finished, self.reconciler.on_restatement = self._on_reconciled, self._on_restatement
+        self.reconciler.on_account_report = self._apply_account_report
         # Since the last complete reconciliation: an incarnation killed during its first one has queried nothing.
         self.reconciler.since_date = self.store.get("reconciled", last_session or trade_date)
         self.orders.latest_ns = int(self.store.get("known_ns", "0"))
@@ -144,6 +149,7 @@ class Desk:
                 self.store.set("session", trade_date)
             self.positions.begin(trade_date)
             self.ledger.begin(trade_date)
+            self.profit.begin(trade_date)
             self.parents.begin(trade_date)
             self.guard.record("session", TradingSession(trade_date=trade_date, phase="open"))
             self.brackets.load()
@@ -168,7 +174,7 @@ class Desk:
         orders = self.orders.all_orders()
         parents = self.parents.load(orders)
         positions = self.positions.load(self.orders.executions())
-        balances = self.ledger.load()
+        balances = [*self.ledger.load(), *self.profit.load(self.orders.executions(), self.trade_date)]
         self.gateway.load()
         with self.guard.step("restore"):
             self.guard.restore("orders", [*records, *parents])
@@ -322,6 +328,9 @@ class Desk:
             self.orders.apply_cancel_reject(message)
         elif isinstance(message, PositionReport):
             self.reconciler.take_answer(message)
+        elif isinstance(message, AccountReport):
+            if not self.reconciler.take_answer(message):
+                self._apply_account_report(message)
         elif not self.reconciler.take_answer(message):
             if self.reconciler.is_behind:
                 self._early_reports.append(message)
@@ -340,6 +349,18 @@ class Desk:
         self.orders.apply_report(report)
         if report.exec_type in TRADES and self.reconciler.is_done:
             self.store.set("known_ns", str(self.orders.latest_ns))
+
+    def _apply_account_report(self, report: AccountReport) -> None:
+        """Book what changed in an account without a trade. Each change is a fact with an id and is booked once."""
+        if report.movement is not None:
+            self.ledger.move(report.movement, self.trade_date)
+        if report.adjustment is not None:
+            position = self.positions.adjust(report.adjustment, self.trade_date)
+            if position is not None:
+                self.risk.adjust(report.adjustment)
+                self.profit.update(position)
+                self._changed_books[position.key] = None
+        self.risk.take_margin(report)
 
     def _apply_sequence_reset(self, new_seq: int) -> None:
         if self.gateway.apply_sequence_reset(new_seq):
@@ -375,6 +396,7 @@ class Desk:
     def _on_execution(self, execution: Execution) -> None:
         self.positions.book(execution, self.trade_date)
         self.ledger.book(execution, self.trade_date)
+        self.profit.book(execution, self.positions.get(execution.book_key))
         self.risk.book(execution)
         self._changed_books[execution.book_key] = None
 

@@ -27,6 +27,7 @@ from holdover.model.fix import (
 )
 from holdover.model.instrument import CASH_UNIT, Instrument, InstrumentUnitError
 from holdover.model.message import (
+    AccountReport,
     CancelReject,
     ExecutionReport,
     Inbound,
@@ -94,6 +95,7 @@ __all__ = [
     "CLOSED",
     "OPEN",
     "PENDING",
+    "AccountReport",
     "AdjustmentReason",
     "Balance",
     "CashMovement",

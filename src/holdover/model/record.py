@@ -451,7 +451,9 @@ class PositionAdjustment(Record, frozen=True, kw_only=True, gc=False, omit_defau
     """A change of a position that is no trade: one fact that never changes, in lots, positive when the position grows.
 
     Examples are a fee taken in the coin bought, a transfer, a deposit into a pool, an expiry, an exercise, a ticker
-    change, a merger, a spin-off or a split. Source: FIX 5.0 SP2, PositionMaintenanceReport (AM).
+    change, a merger, a spin-off or a split. `trade_date` is the session in which it was booked: a system that learns
+    today of an adjustment of yesterday books it today. `exec_id` names the execution that a fee was charged for.
+    Source: FIX 5.0 SP2, PositionMaintenanceReport (AM).
     """
 
     durable: ClassVar[bool] = True
@@ -493,7 +495,8 @@ class RealizedPnl(Record, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
 
     `open_cost` has the sign of the position and is 0 when it is flat. `carried_realized` and `carried_cost` are the
     values at the start of the session `trade_date`. Whatever the method (average cost, FIFO), the sum is conserved:
-    `realized - carried_realized = (open_cost - carried_cost) - (bought - sold)` over the session's executions.
+    `realized - carried_realized = (open_cost - carried_cost) - (bought - sold)` over the session's executions. A
+    `PositionAdjustment` moves lots at no cost.
     """
 
     durable: ClassVar[bool] = True
@@ -527,7 +530,8 @@ class Balance(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """An account's cash in one currency, in `CASH_UNIT`s: carried in, then changed by trades, fees and transfers.
 
     `transfers` is the sum of all movements that are no trade, positive when cash comes in: funding, dividends,
-    interest, fees that no execution states, deposits. A `CashMovement` records each of them.
+    interest, fees that no execution states, deposits. A `CashMovement` records each of them. `link` names the link to
+    the venue of the account: while it is down, or a reconciliation is in progress, the venue may know more.
     """
 
     durable: ClassVar[bool] = True
@@ -539,6 +543,7 @@ class Balance(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     fees: int = 0
     transfers: int = 0
     trade_date: str = ""
+    link: str = ""
 
     @property
     def key(self) -> str:
@@ -555,7 +560,11 @@ class Balance(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 
 class CashMovement(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A movement of cash that is no trade: one fact that never changes, in `CASH_UNIT`s, positive when it comes in."""
+    """A movement of cash that is no trade: one fact that never changes, in `CASH_UNIT`s, positive when it comes in.
+
+    `trade_date` is the session in which it was booked: a system that learns today of a movement of yesterday books it
+    today.
+    """
 
     durable: ClassVar[bool] = True
 

@@ -32,6 +32,8 @@ def answer_query(venue: Venue, query: Query) -> list[Inbound]:
         return mass_status(venue, query)
     if query.msg_type == MsgType.TRADE_CAPTURE_REPORT_REQUEST:
         return executions_since(venue, query)
+    if query.msg_type == MsgType.COLLATERAL_INQUIRY:
+        return [*venue.accounts.answer(query)]
     if query.msg_type != MsgType.REQUEST_FOR_POSITIONS:
         raise ImpossibleStateError(f"query {query.req_id} is a {query.msg_type.name}, which is no query")
     return positions(venue, query)

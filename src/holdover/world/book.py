@@ -23,6 +23,7 @@ from holdover.model import (
     ImpossibleStateError,
     Instrument,
     Order,
+    OrderOrigin,
     OrdStatus,
     OrdType,
     PositionEffect,
@@ -79,6 +80,7 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
     contingency_type: ContingencyType | None = None
     requested_qty: int = 0
     held_qty: int = 0
+    origin: OrderOrigin | None = None
 
     @classmethod
     def from_request(
@@ -179,6 +181,8 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
             position_id=self.position_id,
             list_id=self.list_id,
             contingency_type=self.contingency_type,
+            foreign=self.origin is not None,
+            origin=self.origin,
         )
 
     def to_report(
@@ -241,6 +245,7 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
             position_id=self.position_id,
             list_id=self.list_id,
             contingency_type=self.contingency_type,
+            origin=self.origin,
         )
 
 

@@ -16,6 +16,7 @@ from holdover.model import (
     ExecType,
     ExecutionReport,
     ImpossibleStateError,
+    OrderOrigin,
     OrdStatus,
     OrdType,
     Position,
@@ -26,6 +27,14 @@ from holdover.model import (
 from holdover.state import Owned, StateError, Stateful
 from holdover.world.book import TopOfBook, WorkingOrder
 from holdover.world.venue_reports import VenueReports
+
+_FOREIGN_PREFIXES = {
+    OrderOrigin.MANUAL: "HAND",
+    OrderOrigin.LIQUIDATION: "LIQ",
+    OrderOrigin.AUTO_DELEVERAGING: "ADL",
+    OrderOrigin.VENUE: "VENUE",
+}
+"""How the ClOrdIDs of orders begin that no client requested."""
 
 CARRIED_TIFS = (TimeInForce.GTC, TimeInForce.GTD)
 """The times in force of orders that are carried overnight."""
@@ -219,16 +228,24 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
             self.books[order.symbol].remove_order(order)
         self._notify_list(order)
 
-    def manual_trade(self, account: str, symbol: str, side: Side, quantity: int, price: int) -> str:
-        """Enter and fill an order manually at the venue; return its ClOrdID, which no client has assigned."""
+    def manual_trade(
+        self,
+        account: str,
+        symbol: str,
+        side: Side,
+        quantity: int,
+        price: int,
+        origin: OrderOrigin = OrderOrigin.MANUAL,
+    ) -> str:
+        """Enter and fill an order at the venue; return its ClOrdID, which no client has assigned."""
         if quantity <= 0 or symbol not in self.books:
             raise ImpossibleStateError(
                 f"a manual trade of {quantity} {symbol}, should be above 0 and one of {', '.join(self.books)}"
             )
         number = self._next_number()
         order = WorkingOrder(
-            root_cl_ord_id=f"HAND-{number}",
-            cl_ord_id=f"HAND-{number}",
+            root_cl_ord_id=f"{_FOREIGN_PREFIXES[origin]}-{number}",
+            cl_ord_id=f"{_FOREIGN_PREFIXES[origin]}-{number}",
             order_id=f"O{number}",
             account=account,
             symbol=symbol,
@@ -240,6 +257,7 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
             price=price,
             trade_date=self.reports.trade_date,
             reference_version=self.books[symbol].reference_version,
+            origin=origin,
         )
         self._add_order(order)
         self.fill(order, quantity, price)

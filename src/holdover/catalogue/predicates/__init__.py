@@ -1,6 +1,7 @@
 """The predicates of the built-in catalogue, one module per family. Importing this package declares all of them."""
 
 from holdover.catalogue.predicates import (
+    accounts,
     agreement,
     contingency,
     exposure,
@@ -17,6 +18,7 @@ from holdover.catalogue.predicates import (
 )
 
 __all__ = [
+    "accounts",
     "agreement",
     "contingency",
     "exposure",
