@@ -229,8 +229,14 @@ class Venue(Composite[VenueState]):
         """Close a position, or `lots` of it, at the last traded price with an order of the venue's own.
 
         Returns the ClOrdID of that order, which no client has assigned; empty when there is no position to close or no
-        price.
+        price. Raises `ValueError` for an unknown instrument, and for less than one lot.
         """
+        if symbol not in self.books:
+            raise ValueError(
+                f"a liquidation of {symbol}, which the venue does not have; it has {', '.join(self.books)}"
+            )
+        if lots is not None and lots < 1:
+            raise ValueError(f"a liquidation of {lots} lots of {symbol}, should be from 1 on")
         position = self.positions.get(f"{account}/{symbol}")
         price = self.books[symbol].last_px
         if position is None or not position.net_qty or price <= 0:
