@@ -286,7 +286,7 @@ def test_restart_kinds_are_those_of_the_harness() -> None:
 def test_fields_behind_properties_are_read() -> None:
     """`is_open` reads the status and the time in force; `key` what it is made of."""
     assert resolve_fields(Order, "is_open") == {"ord_status", "time_in_force"}
-    assert resolve_fields(Order, "book_key") == {"account", "symbol"}
+    assert resolve_fields(Order, "book_key") == {"account", "symbol", "position_id", "position_side"}
     assert resolve_fields(Order, "no_such_thing") == frozenset()
 
 

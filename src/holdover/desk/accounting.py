@@ -21,6 +21,7 @@ from holdover.model import (
     Position,
     PositionAdjustment,
     Record,
+    position_key,
 )
 from holdover.runtime import Guard
 
@@ -72,8 +73,14 @@ class Positions:
         """Add one execution."""
         delta = execution.signed_qty
         if delta:
-            position = self._position_or_flat(execution.account, execution.symbol, trade_date)
+            position = self._position_or_flat(execution, trade_date)
             self._save(replace(position, net_qty=position.net_qty + delta))
+
+    def reserve(self, order: Order, quantity: int, trade_date: str) -> None:
+        """Change what closing orders reserve of the position of an order, in lots; see `Orders.reserved_change`."""
+        if quantity:
+            position = self._position_or_flat(order, trade_date)
+            self._save(replace(position, reserved_qty=position.reserved_qty + quantity))
 
     def adjust(self, adjustment: PositionAdjustment, trade_date: str) -> Position | None:
         """Apply an adjustment of the venue in this session; return the position, or None when it was applied before."""
@@ -101,16 +108,9 @@ class Positions:
         """Return whether this adjustment has been applied, today or on an earlier day."""
         return adjustment.key in self._adjustments
 
-    def apply_order_change(self, before: Order | None, after: Order, trade_date: str) -> None:
-        """Reserve the quantity that a closing order claims, and release what it no longer claims."""
-        delta = after.closing_qty - (before.closing_qty if before else 0)
-        if delta:
-            position = self._position_or_flat(after.account, after.symbol, trade_date)
-            self._save(replace(position, reserved_qty=position.reserved_qty + delta))
-
-    def restate(self, account: str, symbol: str, net_qty: int, reference_version: str) -> None:
-        """Take over the venue's quantity in new lots after a corporate action."""
-        position = self._positions.get(f"{account}/{symbol}")
+    def restate(self, key: str, net_qty: int, reference_version: str) -> None:
+        """Take over the venue's quantity in new lots after a corporate action. `key` is that of the position."""
+        position = self._positions.get(key)
         if position is not None and position.reference_version != reference_version:
             shift = net_qty - position.net_qty
             self._save(
@@ -122,9 +122,15 @@ class Positions:
                 )
             )
 
-    def _position_or_flat(self, account: str, symbol: str, trade_date: str) -> Position:
-        position = self._positions.get(f"{account}/{symbol}")
-        return position or Position(account=account, symbol=symbol, net_qty=0, trade_date=trade_date)
+    def _position_or_flat(self, moved_by: Execution | Order, trade_date: str) -> Position:
+        return self._positions.get(moved_by.book_key) or Position(
+            account=moved_by.account,
+            symbol=moved_by.symbol,
+            net_qty=0,
+            trade_date=trade_date,
+            position_side=moved_by.position_side,
+            position_id=moved_by.position_id,
+        )
 
     def _save(self, position: Position) -> None:
         self._positions[position.key] = position
@@ -222,10 +228,14 @@ class Risk:
             )
         for position in positions:
             self._exposures[position.key] = Exposure(
-                account=position.account, symbol=position.symbol, net_qty=position.net_qty
+                account=position.account,
+                symbol=position.symbol,
+                net_qty=position.net_qty,
+                position_side=position.position_side,
+                position_id=position.position_id,
             )
         for order in orders:
-            exposure = self._exposure_or_flat(order.account, order.symbol)
+            exposure = self._exposure_or_flat(order)
             self._exposures[exposure.key] = replace(
                 exposure,
                 open_buy_qty=exposure.open_buy_qty + order.open_buy_qty,
@@ -233,11 +243,13 @@ class Risk:
             )
         self._guard.restore(self.subsystem, list(self._exposures.values()))
 
-    def allows(self, account: str, symbol: str, buy: bool, quantity: int) -> bool:
+    def allows(self, account: str, symbol: str, buy: bool, quantity: int, leg: str = "") -> bool:
         """Return whether an order of this size stays within the limits even if every open order fills."""
         if quantity <= 0:
             raise ImpossibleStateError(f"an order of {quantity} {symbol} for {account}, should be above 0")
-        exposure = self._exposure_or_flat(account, symbol)
+        exposure = self._exposures.get(position_key(account, symbol, leg)) or Exposure(
+            account=account, symbol=symbol, net_qty=0
+        )
         opened = exposure.open_buy_qty + exposure.open_sell_qty + quantity
         long = exposure.net_qty + exposure.open_buy_qty + (quantity if buy else 0)
         short = exposure.open_sell_qty - exposure.net_qty + (0 if buy else quantity)
@@ -253,7 +265,7 @@ class Risk:
         """Add one execution."""
         delta = execution.signed_qty
         if delta:
-            exposure = self._exposure_or_flat(execution.account, execution.symbol)
+            exposure = self._exposure_or_flat(execution)
             self._save(replace(exposure, net_qty=exposure.net_qty + delta))
 
     def apply_order_change(self, before: Order | None, after: Order) -> None:
@@ -261,7 +273,7 @@ class Risk:
         buy = after.open_buy_qty - (before.open_buy_qty if before else 0)
         sell = after.open_sell_qty - (before.open_sell_qty if before else 0)
         if buy or sell:
-            exposure = self._exposure_or_flat(after.account, after.symbol)
+            exposure = self._exposure_or_flat(after)
             self._save(
                 replace(
                     exposure,
@@ -290,14 +302,20 @@ class Risk:
             self._margins[margin.key] = margin
             self._guard.record(self.subsystem, margin)
 
-    def restate(self, account: str, symbol: str, net_qty: int) -> None:
+    def restate(self, position: Position) -> None:
         """Take over the position after a corporate action."""
-        exposure = self._exposure_or_flat(account, symbol)
-        if exposure.net_qty != net_qty:
-            self._save(replace(exposure, net_qty=net_qty))
+        exposure = self._exposures.get(position.key)
+        if exposure is not None and exposure.net_qty != position.net_qty:
+            self._save(replace(exposure, net_qty=position.net_qty))
 
-    def _exposure_or_flat(self, account: str, symbol: str) -> Exposure:
-        return self._exposures.get(f"{account}/{symbol}") or Exposure(account=account, symbol=symbol, net_qty=0)
+    def _exposure_or_flat(self, moved_by: Execution | Order) -> Exposure:
+        return self._exposures.get(moved_by.book_key) or Exposure(
+            account=moved_by.account,
+            symbol=moved_by.symbol,
+            net_qty=0,
+            position_side=moved_by.position_side,
+            position_id=moved_by.position_id,
+        )
 
     def _save(self, exposure: Exposure) -> None:
         self._exposures[exposure.key] = exposure

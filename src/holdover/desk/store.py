@@ -18,6 +18,7 @@ from holdover.model import (
     Balance,
     CashMovement,
     Execution,
+    Intent,
     Order,
     ParentOrder,
     Position,
@@ -39,7 +40,7 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WIT
 """
 
 
-_RESTORED_KINDS = (Balance, CashMovement, Order, ParentOrder, Position, PositionAdjustment, RealizedPnl)
+_RESTORED_KINDS = (Balance, CashMovement, Intent, Order, ParentOrder, Position, PositionAdjustment, RealizedPnl)
 """The kinds of which a start restores every open record."""
 
 
@@ -158,7 +159,7 @@ class Store:
             (type(record).__name__, record.key): record for record in records if not isinstance(record, Execution)
         }
         rows = self._db.execute(
-            "SELECT kind, key, body FROM record WHERE kind IN (?,?,?,?,?,?,?) AND live=1 ORDER BY kind, key",
+            "SELECT kind, key, body FROM record WHERE kind IN (?,?,?,?,?,?,?,?) AND live=1 ORDER BY kind, key",
             [kind.__name__ for kind in _RESTORED_KINDS],
         ).fetchall()
         stored = {(kind, key): body for kind, key, body in rows}

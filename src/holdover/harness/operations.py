@@ -134,9 +134,13 @@ def _divides_exactly(session: Session, symbol: str, new: int, old: int) -> bool:
     """Return whether a split leaves whole lots and ticks of every open order and position."""
     orders = [order for order in session.venue.orders.values() if order.symbol == symbol and order.is_open]
     positions = [position for position in session.venue.positions.values() if position.symbol == symbol]
-    quantities = [quantity for order in orders for quantity in (order.order_qty, order.cum_qty)]
+    quantities = [
+        quantity
+        for order in orders
+        for quantity in (order.order_qty, order.cum_qty, order.requested_qty, order.held_qty)
+    ]
     quantities += [position.net_qty for position in positions]
-    prices = [order.price for order in orders if order.price is not None]
+    prices = [price for order in orders for price in (order.price, order.stop_px) if price is not None]
     return not any(quantity * new % old for quantity in quantities) and not any(price * old % new for price in prices)
 
 

@@ -59,6 +59,7 @@ from holdover.model.record import (
     ReconciliationEffort,
     Record,
     TradingSession,
+    position_key,
 )
 from holdover.model.scope import KINDS, SYSTEM, enclosing_scopes, scope_of
 from holdover.model.self_check import (
@@ -78,6 +79,7 @@ __all__ = [
     "SUBSYSTEMS",
     "SUBSYSTEM_KINDS",
     "ImpossibleStateError",
+    "position_key",
     "status_from_quantities",
     "CASH_UNIT",
     "KINDS",

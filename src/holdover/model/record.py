@@ -226,6 +226,58 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
         return self.cum_qty if self.alternatives_key else 0
 
     @property
+    def filled_alternative_count(self) -> int:
+        """1 for an order with alternatives that is filled whole, else 0. A sum counts those of a group."""
+        return int(self.ord_status == OrdStatus.FILLED and self.alternatives_key != "")
+
+    @property
+    def alternatives_working_qty(self) -> int:
+        """LeavesQty of an open order with alternatives, without a pending cancel; else 0."""
+        is_counted = self.is_open and self.ord_status != OrdStatus.PENDING_CANCEL and self.alternatives_key != ""
+        return self.leaves_qty if is_counted else 0
+
+    @property
+    def triggering_qty(self) -> int:
+        """The signed quantity that a primary order (OTO) has not filled, in lots; 0 for any other order.
+
+        Secondary orders may stand for it, until the venue has cancelled them after the end of the primary order.
+        """
+        if self.contingency_type != ContingencyType.ONE_TRIGGERS_THE_OTHER:
+            return 0
+        unfilled_qty = self.order_qty - self.cum_qty
+        return unfilled_qty if self.side == Side.BUY else -unfilled_qty
+
+    @property
+    def closing_alone_qty(self) -> int:
+        """`closing_uncancelled_qty` of an order that depends on no other one, else 0."""
+        return self.closing_uncancelled_qty if self.contingency_type is None else 0
+
+    @property
+    def closing_claimed_qty(self) -> int:
+        """The quantity of a position that a closing order takes, or has taken as one of several alternatives.
+
+        Of alternatives only the largest amount counts; what they have filled is subtracted once for the group, see
+        `closing_filled_qty`. So a fill counts before the venue has reported what it takes from the other orders.
+        """
+        return self.closing_uncancelled_qty + self.closing_filled_qty
+
+    @property
+    def closing_filled_qty(self) -> int:
+        """CumQty of a closing order with alternatives, else 0."""
+        is_counted = self.position_effect == PositionEffect.CLOSE and self.alternatives_key != ""
+        return self.cum_qty if is_counted else 0
+
+    @property
+    def stop_buy_qty(self) -> int:
+        """LeavesQty of a working stop order that buys, else 0: what protects a short position."""
+        return max(self.protecting_qty, 0)
+
+    @property
+    def stop_sell_qty(self) -> int:
+        """LeavesQty of a working stop order that sells, else 0: what protects a long position."""
+        return max(-self.protecting_qty, 0)
+
+    @property
     def protecting_qty(self) -> int:
         """The signed quantity that a working stop order takes from or adds to a position, in lots."""
         if self.ord_type not in _STOPS or not self.is_open:
@@ -621,11 +673,15 @@ class Limit(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 
 class Protection(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """The rule that a position must have working stop orders of its whole size. Without the record there is no rule."""
+    """The rule that a position must have working stop orders of its whole size. Without the record there is no rule.
+
+    `link` names the link over which the stop orders are sent; the time to send them does not run while it is down.
+    """
 
     account: str
     symbol: str
     is_required: bool = True
+    link: str = ""
     position_side: PositionSide | None = None
     position_id: str = ""
 
@@ -642,8 +698,10 @@ class Protection(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True
 class Intent(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What a strategy means to trade: a quantity in lots, for a day or until it is done, across restarts and reprices.
 
-    Orders name it in `Order.intent_id`. While `is_working`, its orders claim the whole quantity: what they have filled
-    and what they may still fill. An intent that is not working any more may have traded less, never more.
+    A system records it in `orders` or in a subsystem of its own. Orders name it in `Order.intent_id`. While
+    `is_working`, its orders claim the whole quantity: what they have filled and what they may still fill; or a
+    `ParentOrder` of the same id has this quantity. An intent that is not working any more may have traded less, never
+    more.
     """
 
     durable: ClassVar[bool] = True

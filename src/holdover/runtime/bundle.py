@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from holdover import __version__
-from holdover.catalogue import Catalogue
+from holdover.catalogue import Catalogue, Policy
+from holdover.catalogue.policy import ENFORCE, GuardMode
 from holdover.model import Record
 from holdover.runtime.breach import Breach
 from holdover.runtime.files import write_whole
@@ -46,7 +47,7 @@ class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The description of a bundle. `mark` is `subsystem/invariant`; times are in ns since the epoch, UTC.
 
     `cell` and `after` are the breach's. `versions` names what ran; `redacted` counts the redaction rules applied
-    before writing.
+    before writing. `mode` and `policies` are those of the guard's catalogue.
     """
 
     mark: str
@@ -62,6 +63,8 @@ class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
     after: str = ""
     versions: dict[str, str] = {}
     redacted: int = 0
+    mode: GuardMode = "enforce"
+    policies: list[Policy] = []
     parts: dict[str, str] = {}
     version: int = VERSION
 
@@ -137,8 +140,11 @@ class Bundle:
         return f"<Bundle {self.info.mark} {len(self.parts)} parts>"
 
 
-def make_bundle_info(breach: Breach, rules: RedactionRules, trade_date: str = "") -> BundleInfo:
-    """Make the description of a breach's bundle."""
+def make_bundle_info(
+    breach: Breach, rules: RedactionRules, trade_date: str = "", catalogue: Catalogue | None = None
+) -> BundleInfo:
+    """Make the description of a breach's bundle; `catalogue` is the one that found the breach, with its policy."""
+    policies = catalogue.policies.values() if catalogue is not None else ()
     return BundleInfo(
         mark=breach.mark,
         scope=rules.redact_value(breach.scope),
@@ -153,6 +159,8 @@ def make_bundle_info(breach: Breach, rules: RedactionRules, trade_date: str = ""
         after=breach.after,
         versions={"holdover": __version__, "python": platform.python_version(), "msgspec": msgspec.__version__},
         redacted=len(rules.fields) + len(rules.patterns),
+        mode=catalogue.mode if catalogue is not None else ENFORCE,
+        policies=[msgspec.structs.replace(policy, reason=rules.redact_value(policy.reason)) for policy in policies],
     )
 
 
@@ -186,7 +194,8 @@ def collect_guard_parts(guard: Guard, rules: RedactionRules) -> dict[str, bytes]
 
 def encode_breach_part(breach: Breach, rules: RedactionRules) -> dict[str, bytes]:
     """Return the breach as a part of its bundle, redacted."""
-    return {"breach.json": rules.redact_content(msgspec.json.encode(breach))}
+    shared = msgspec.structs.replace(breach, subjects=[], feeds=[])  # keys of records, which no rule can redact
+    return {"breach.json": rules.redact_content(msgspec.json.encode(shared))}
 
 
 def replay(bundle: Bundle, catalogue: Catalogue) -> list[Breach]:

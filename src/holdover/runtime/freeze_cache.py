@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import msgspec
 
-from holdover.model import SYSTEM, MsgType, Request, enclosing_scopes
+from holdover.model import SYSTEM, Request
+from holdover.runtime.freeze_scope import find_forbidding_scope
 from holdover.runtime.freeze_store import Freeze, FreezeIdentity, FreezeStore
 from holdover.state import Stateful
 
@@ -42,23 +43,7 @@ class FreezeCache(Stateful[FreezeCacheState]):
 
     def forbids(self, request: Request) -> str:
         """Return the widest frozen scope that forbids the request, or an empty string."""
-        frozen = self.by_scope
-        if not frozen:
-            return ""
-        for scope in enclosing_scopes(request):
-            for freeze in frozen.get(scope, ()):
-                if not self._is_allowed(freeze, request):
-                    return scope
-        for scope, freezes in frozen.items():
-            # Every message depends on every subsystem, so a frozen subsystem holds up all messages.
-            if scope.startswith("subsystem:") and not all(self._is_allowed(freeze, request) for freeze in freezes):
-                return scope
-        return ""
-
-    def _is_allowed(self, freeze: Freeze, request: Request) -> bool:
-        if request.msg_type == MsgType.ORDER_CANCEL_REQUEST:
-            return "cancel" in freeze.allows
-        return "reduce" in freeze.allows and self._reduces(request)
+        return find_forbidding_scope(self.by_scope, request, self._reduces)
 
     def scopes(self) -> list[str]:
         """Return the frozen scopes, oldest freeze first. Takes no lock."""

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from holdover.model import SYSTEM, MsgType, Position, Query, Request, Side
+from holdover.catalogue.policy import OBSERVE
+from holdover.model import SYSTEM, Position, Query, Request
 from holdover.runtime.axes import freeze_level_of
 from holdover.runtime.breach import Breach, make_page
 from holdover.runtime.check import Check
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_cache import FreezeCache, make_memory_freeze
+from holdover.runtime.freeze_scope import reduces_position
 from holdover.runtime.freeze_store import Freeze, FreezeIdentity, FreezeStore
+from holdover.runtime.observation import Observation
 from holdover.state import Stateful
 
 if TYPE_CHECKING:
@@ -80,13 +83,14 @@ class FreezeControlState(msgspec.Struct):
 
     cache: FreezeCache
     image: StoreImage
+    observation: Observation
     problem: str
     unwritten_breaches: list[tuple[Breach, Check]]
 
 
 class FreezeControl(Stateful[FreezeControlState]):
     """The freezes of one guard. `problem` says what is wrong with the store; `unwritten_breaches` are those whose
-    freezes exist only in memory.
+    freezes exist only in memory. `observation` has the freezes that are only observed.
     """
 
     State = FreezeControlState
@@ -97,6 +101,7 @@ class FreezeControl(Stateful[FreezeControlState]):
         self.unwritten_breaches: list[tuple[Breach, Check]] = []
         self.cache = FreezeCache(guard.store, self._reduces_position)
         self.image = StoreImage(guard.store)
+        self.observation = Observation(guard, self._reduces_position)
         self._guard = guard
 
     # -- what may leave -----------------------------------------------------------------------------------------
@@ -106,17 +111,17 @@ class FreezeControl(Stateful[FreezeControlState]):
         if isinstance(message, Query):
             return True
         watcher = self._guard.services.freeze_watcher
-        if watcher is not None and not watcher.ensure_fresh():
+        if watcher is not None and not watcher.ensure_fresh() and self._guard.catalogue.mode != OBSERVE:
             return False
-        return not self.cache.by_scope or not self.cache.forbids(message)
+        if self.cache.by_scope and self.cache.forbids(message):
+            return False
+        if self.observation.freezes.by_scope:
+            self.observation.count_refusal(message)
+        return True
 
     def _reduces_position(self, request: Request) -> bool:
         position = self._guard.monitor.records(Position, "positions").get(request.book_key)
-        if position is None or request.msg_type != MsgType.NEW_ORDER_SINGLE:
-            return False
-        unreserved_qty = abs(position.net_qty) - position.reserved_qty
-        is_opposite = position.net_qty < 0 if request.side == Side.BUY else position.net_qty > 0
-        return is_opposite and request.order_qty <= unreserved_qty
+        return reduces_position(position, request)
 
     # -- operators ----------------------------------------------------------------------------------------------
 
@@ -156,10 +161,15 @@ class FreezeControl(Stateful[FreezeControlState]):
         return ended_count
 
     def _refuse_while_failing(self, freezes: Sequence[Freeze]) -> None:
-        breaches = {breach.number: breach for breach in self._guard.store.breaches()}
-        for freeze in freezes:
-            breach = breaches.get(freeze.breach)
-            if breach is None:
+        """Refuse a thaw while any breach of the scope fails: those with a freeze of their own, and those that came
+        later and needed none, because the scope was frozen.
+        """
+        oldest = min((freeze.breach for freeze in freezes if freeze.breach > 0), default=0)
+        scope = freezes[0].scope
+        numbers = {freeze.breach for freeze in freezes}
+        for breach in self._guard.store.breaches():
+            is_covered = bool(oldest) and breach.number > oldest and breach.scope == scope
+            if breach.number not in numbers and not is_covered:
                 continue
             if self._guard.monitor.holds(breach.invariant, breach.subsystem, breach.kind, breach.key) is False:
                 raise ThawRefusedError(
@@ -172,22 +182,38 @@ class FreezeControl(Stateful[FreezeControlState]):
     def freeze_breach(self, breach: Breach, check: Check) -> Breach:
         """Freeze the breach's scope on disk, or everything in memory. Returns the breach with the store's number."""
         try:
-            if self.cache.is_frozen_by(breach.scope, breach.invariant):
-                number = self._guard.store.record_repeated_breach(breach)
-            else:
-                number = self._write_freeze(breach, check).breach
+            return self._write_freeze(breach, check)
         except StoreError as problem:
             self._freeze_in_memory(breach, check, problem)
-            number = breach.number
-        return msgspec.structs.replace(breach, number=number)
+            return breach
 
-    def _write_freeze(self, breach: Breach, check: Check) -> Freeze:
+    def _write_freeze(self, breach: Breach, check: Check) -> Breach:
+        """Write a cause with its alert, or a consequence; `BreachEvidence.close_settle` wakes the pager."""
         guard = self._guard
-        page = make_page(breach, check.entry, breach.number)
+        if breach.consequence_of:
+            allows = None if self._is_covered(breach, check) else list(check.entry.allows)
+            number, consequence_freeze = guard.store.record_consequence(breach, allows)
+            if consequence_freeze is not None:
+                self.cache.add(consequence_freeze)
+            if number:
+                return msgspec.structs.replace(breach, number=number)
+        page = make_page(breach, check.entry, breach.number, guard.location)
         freeze = guard.store.record_breach(breach, list(check.entry.allows), page, guard.pager.channel_names())
         self.cache.add(freeze)
-        guard.pager.wake()
-        return freeze
+        return msgspec.structs.replace(breach, number=freeze.breach, consequence_of=0)
+
+    def _is_covered(self, breach: Breach, check: Check) -> bool:
+        """Whether this guard has frozen exactly the breach's scope, no more loosely than the breach would.
+
+        A wider frozen scope does not cover it: a thaw of that must not thaw this one.
+        """
+        return any(
+            freeze.breach > 0
+            and freeze.number > 0
+            and freeze.holder == self._guard.store.name
+            and set(freeze.allows) <= set(check.entry.allows)
+            for freeze in self.cache.freezes_of(breach.scope)
+        )
 
     def _freeze_in_memory(self, breach: Breach, check: Check, problem: StoreError) -> None:
         """Freeze the whole system in memory and page on-call, because the freeze cannot be made durable."""
@@ -199,7 +225,9 @@ class FreezeControl(Stateful[FreezeControlState]):
         self.cache.memory_freeze = memory_freeze
         self.cache.add(memory_freeze)
         log.critical("%s; the whole system is frozen in memory", self.problem)
-        guard.pager.send_directly(make_page(msgspec.structs.replace(breach, scope=SYSTEM), check.entry, breach.number))
+        if not breach.consequence_of:
+            page_breach = msgspec.structs.replace(breach, scope=SYSTEM)
+            guard.pager.send_directly(make_page(page_breach, check.entry, breach.number, guard.location))
 
     def _write_pending_freezes(self) -> None:
         """Write the freezes that so far exist only in memory, now that the store accepts writes again.
@@ -210,7 +238,15 @@ class FreezeControl(Stateful[FreezeControlState]):
         while self.unwritten_breaches:
             breach, check = self.unwritten_breaches[0]
             self.image.mark_changed()
-            self._write_freeze(breach, check)
+            written = self._write_freeze(breach, check)
+            if written.number != breach.number:  # another process used the number meanwhile
+                self.unwritten_breaches[:] = [
+                    (msgspec.structs.replace(later, consequence_of=written.number), later_check)
+                    if later.consequence_of == breach.number
+                    else (later, later_check)
+                    for later, later_check in self.unwritten_breaches
+                ]
+            guard.pager.wake()
             memory_freeze = self.cache.memory_freeze
             if memory_freeze is not None and not self.cache.is_system_frozen_durably():
                 self.cache.add(

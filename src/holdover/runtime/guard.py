@@ -19,6 +19,7 @@ A guard is composed of its steps (`step`), its freezes and thaws (`freeze_contro
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -28,11 +29,13 @@ from typing import ClassVar, Final
 import msgspec
 
 from holdover.catalogue import Boundary, Catalogue, Frozen
+from holdover.catalogue.policy import OBSERVE, date_of
 from holdover.model import Instrument, Query, Record, Request
 from holdover.runtime.axes import Axis, import_axes
 from holdover.runtime.cells import GUARD_CREATED_HOOKS, CellCounter
 from holdover.runtime.channels import Channel, FileChannel, LogChannel
 from holdover.runtime.config import GuardConfig, read_config
+from holdover.runtime.database import StoreError
 from holdover.runtime.evidence import BreachEvidence
 from holdover.runtime.files import write_whole
 from holdover.runtime.freeze_control import FreezeControl, ThawRefusedError
@@ -40,6 +43,7 @@ from holdover.runtime.freeze_store import Freeze, FreezeStore
 from holdover.runtime.guard_services import GuardServices
 from holdover.runtime.journal import FlightRecorder, Journal
 from holdover.runtime.monitor import Monitor
+from holdover.runtime.observed_freezes import ObservedFreeze
 from holdover.runtime.pager import EscalationLevel, Pager
 from holdover.runtime.reach import Reach, list_reach, summarize_reach
 from holdover.runtime.redaction import RedactionRules
@@ -62,6 +66,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     `axes` are those of the cell counter; None means the
     built-in and registered axes. With `bundles`, a folder, each breach leaves a bundle, redacted by `rules`. `levels`
     and `repeat_s` configure the pager. `recorder_size` is the number of mutations that the flight recorder keeps.
+    `location` is the configuration file that names the guard in printed commands; None means its directory.
     """
 
     name: str = "guard"
@@ -73,6 +78,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     rules: RedactionRules | None = None
     levels: Sequence[EscalationLevel] = ()
     repeat_s: float = 0.0
+    location: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -136,6 +142,7 @@ class Guard(Stateful[GuardState]):
     DERIVED: ClassVar = {
         "directory": "where the guard was opened",
         "name": "a setting of the guard",
+        "location": "where the guard was opened",
         "catalogue": "given when the guard is made",
         "clock": "a function of the guard's owner",
         "journal": "a file, which is only appended to",
@@ -159,6 +166,7 @@ class Guard(Stateful[GuardState]):
     ) -> None:
         settings = settings if settings is not None else GuardSettings()
         self.directory, self.name = directory, settings.name
+        self.location = settings.location or directory.absolute()
         self.catalogue = catalogue if catalogue is not None else Catalogue.load()
         self.clock, self.journal = clock, journal
         self.recorder = FlightRecorder(settings.recorder_size)
@@ -181,6 +189,8 @@ class Guard(Stateful[GuardState]):
         )
         self.steps = StepRunner(self)
         self.freezes.load()
+        if self.catalogue.mode == OBSERVE or self.catalogue.policies:
+            self.freezes.observation.load()
         if self.freezes.cache.by_identity or self.evidence.last_number:
             self.freezes.image.mark_changed()
         for opened in list(GUARD_CREATED_HOOKS):
@@ -191,9 +201,11 @@ class Guard(Stateful[GuardState]):
         """Open the guard that a TOML file describes.
 
         Loads a saved memory, so that the records of the previous process are still known. Raises `GuardConfigError`
-        with every problem in the configuration, and `StoreError` when the store cannot be used.
+        with every problem in the configuration, an expired policy among them, and `StoreError` when the store cannot be
+        used.
         """
-        guard_config = config if isinstance(config, GuardConfig) else read_config(Path(config))
+        today = date_of(time.time_ns())
+        guard_config = config if isinstance(config, GuardConfig) else read_config(Path(config), today)
         directory = guard_config.directory
         directory.mkdir(parents=True, exist_ok=True)
         import_axes(guard_config.guard.axes)
@@ -208,14 +220,16 @@ class Guard(Stateful[GuardState]):
                 rules=RedactionRules.with_defaults(guard_config.redact.fields, guard_config.redact.patterns),
                 levels=guard_config.pages.level,
                 repeat_s=guard_config.pages.repeat_s,
+                location=guard_config.location,
             ),
-            catalogue=Catalogue.load(*guard_config.catalogue),
+            catalogue=guard_config.load_catalogue(today),
             channels=guard_config.make_channels(),
             journal=guard_config.open_journal(),
             store=guard_config.open_store(),
         )
         guard.load_memory()
         guard.log_reach()
+        guard.freezes.observation.begin()
         guard.services.start(guard, guard_config)
         return guard
 
@@ -251,13 +265,16 @@ class Guard(Stateful[GuardState]):
     def tick(self) -> None:
         """Evaluate the invariants whose time has run out. Call it when nothing else happens."""
         self.steps.tick()
+        self._review_observation()
 
     def quiescent(self) -> None:
         """Report that nothing is in flight: all that changed since the last time must now agree with the venue."""
         with self.steps.lock:
             self.monitor.cause = "quiescent"
             self.monitor.settle_reconciled(self.clock())
+            self.evidence.close_settle()
             self.evidence.write_bundles()
+        self._review_observation()
 
     def boundary(self, name: str, trade_date: str, *, recovered: Iterable[str] = ()) -> None:
         """Report a lifecycle boundary. `recovered` names the subsystems whose recovery it completes."""
@@ -266,11 +283,14 @@ class Guard(Stateful[GuardState]):
             if not self.cells.has_explicit_transitions:
                 self.count_transition(name, self.services.restart_kind if name == "restart" else trade_date)
             self.steps.record_boundary_time(now_ns)
+            self.freezes.observation.apply_expiry(name)
             self.monitor.boundary(Boundary(name, trade_date, now_ns), recovered=recovered)
             self.freezes.check_store(name)
+            self.freezes.observation.review()
             if self.journal is not None:
                 self.journal.write_event(self.monitor.mutations, now_ns, name, trade_date)
                 self.journal.flush()
+            self.evidence.close_settle()
             self.evidence.write_bundles()
 
     def count_transition(self, transition: str, detail: str = "") -> None:
@@ -292,6 +312,8 @@ class Guard(Stateful[GuardState]):
     def permits(self, message: Request | Query) -> bool:
         """Whether a message may leave. A query always may; a request may when no frozen scope forbids it.
 
+        A scope whose freeze is only observed forbids nothing; see `would_refuse`.
+
         With a shared store, no request may leave while the freezes cannot be read; see `FreezeWatcher`.
         """
         return self.freezes.permits(message)
@@ -299,6 +321,22 @@ class Guard(Stateful[GuardState]):
     def forbids(self, request: Request) -> str:
         """Return the widest frozen scope that forbids the request, or an empty string."""
         return self.freezes.cache.forbids(request)
+
+    def would_refuse(self, request: Request) -> str:
+        """Return the widest scope that forbids the request, or would if every entry were enforced; empty for none.
+
+        `permits` counts such a request, lets it pass, and records it in the journal.
+        """
+        return self.forbids(request) or self.freezes.observation.freezes.forbids(request)
+
+    def observed_freezes(self) -> list[ObservedFreeze]:
+        """Return the freezes that would be in force if every entry were enforced, oldest first."""
+        return self.freezes.observation.freezes.freezes()
+
+    def _review_observation(self) -> None:
+        if self.freezes.observation.freezes.by_scope:
+            with self.steps.lock:
+                self.freezes.observation.review()
 
     @property
     def active_freezes(self) -> list[Freeze]:
@@ -371,10 +409,13 @@ class Guard(Stateful[GuardState]):
             self.evidence.load()
             self.steps.continue_from(self.monitor.now_ns)
             self.freezes.load()
+            self.freezes.observation.load()
 
     def close(self) -> None:
         """Deliver due pages, write the counts and the final heartbeat, and close all files."""
         self.services.stop(self.pager)
+        with contextlib.suppress(StoreError):
+            self.freezes.observation.write_counts()
         if self.journal is not None:
             self.journal.close()
         self.store.close()

@@ -25,7 +25,7 @@ from holdover.runtime.check import Check, Touched
 from holdover.runtime.check_compiler import CheckCompiler, list_needed_sums
 from holdover.runtime.deadlines import Deadlines
 from holdover.runtime.effort import EffortTracker
-from holdover.runtime.explain import explain
+from holdover.runtime.explain import explain, explain_error
 from holdover.runtime.memory import (
     decode_memory,
     encode_memory,
@@ -378,10 +378,7 @@ class Monitor(Stateful[MonitorState]):
         if raised is None:
             explanation = explain(check.bound, arguments, self.instruments)
         else:
-            error_text = f"{type(raised).__name__}: {raised}"
-            explanation = (
-                f"{check.entry.name}: {anchor!r}: the predicate raised {error_text}, which is a breach, not a pass"
-            )
+            explanation = explain_error(check.bound, arguments, raised, self.instruments)
         breach = Breach(
             number=self.breaches,
             invariant=check.entry.name,
@@ -461,6 +458,7 @@ class Monitor(Stateful[MonitorState]):
         self.efforts.by_link.clear()
         self.efforts.by_link.update(memory.efforts)
         self.exercised = frozenset(memory.exercised)
+        self.compiler.tally[:] = [0] * len(self.compiler.tally)
         self.comparison.uncompared = restore_marks(memory.uncompared, self)
         self.trade_date = memory.trade_date
         self.mutations, self.breaches, self.now_ns = memory.mutations, memory.breaches, memory.now_ns

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from holdover.runtime.audit_log import AuditLog
-from holdover.runtime.breach import ACKNOWLEDGE, RESOLVE, TRIGGER, Page
+from holdover.runtime.breach import ACKNOWLEDGE, RESOLVE, TRIGGER, UPDATE, Page
 from holdover.runtime.database import RunStatement, next_number
 
 _LEASE_NS: Final = 15_000_000_000
@@ -238,14 +238,68 @@ class Outbox(AuditLog):
         if not page.dedup_key or page.event != TRIGGER:
             raise ValueError(f"an alert opens with a page that has a key, not with {page.event} of {page.dedup_key!r}")
         run(
-            "INSERT INTO alert (dedup_key, body, opened_ns) VALUES (?,?,?) ON CONFLICT (dedup_key) DO UPDATE SET "
-            "body=excluded.body, opened_ns=excluded.opened_ns, level=0, escalated_ns=0, acknowledged_ns=NULL, "
-            "acknowledged_by='', resolved_ns=NULL",
+            "INSERT INTO alert (dedup_key, body, opened_ns, breach) VALUES (?,?,?,?) ON CONFLICT (dedup_key) DO UPDATE "
+            "SET body=excluded.body, opened_ns=excluded.opened_ns, breach=excluded.breach, level=0, escalated_ns=0, "
+            "acknowledged_ns=NULL, acknowledged_by='', resolved_ns=NULL",
             page.dedup_key,
             msgspec.json.encode(page),
             page.time_ns,
+            page.number,
         )
         self._enqueue(run, page, channels, page.time_ns)
+
+    def _free_key(self, run: RunStatement, page: Page, subject: str) -> Page:
+        """Return the page with a key that no open alert about another breach has."""
+        if not page.dedup_key:
+            raise ValueError(f"the page about {page.invariant} in {page.scope} has no key")
+        for key in (page.dedup_key, f"{page.dedup_key}/{subject}", f"{page.dedup_key}/{subject}/{page.number}"):
+            rows = run("SELECT breach FROM alert WHERE dedup_key=? AND resolved_ns IS NULL", key)
+            if not rows or rows[0][0] == page.number:
+                break
+        return msgspec.structs.replace(page, dedup_key=key)
+
+    def _add_consequence(self, run: RunStatement, cause: int, line: str, time_ns: int) -> None:
+        """Add a line to the alert of a cause.
+
+        Pages that still wait get the line, too. When the first page has been delivered, one update follows it.
+        """
+        if cause < 1:
+            raise ValueError(f"{line!r} follows from breach {cause}: breaches count from 1")
+        rows = run("SELECT dedup_key, body, opened_ns FROM alert WHERE breach=? AND resolved_ns IS NULL", cause)
+        for key, body, opened_ns in rows:
+            page = msgspec.json.decode(body, type=Page).with_consequences([line])
+            run("UPDATE alert SET body=? WHERE dedup_key=?", msgspec.json.encode(page), key)
+            for event in (TRIGGER, UPDATE):
+                run(
+                    "UPDATE outbox SET body=? WHERE dedup_key=? AND event=? AND time_ns>=? AND delivered_ns IS NULL",
+                    msgspec.json.encode(msgspec.structs.replace(page, event=event)),
+                    key,
+                    event,
+                    opened_ns,
+                )
+            sent = "SELECT COUNT(*) FROM outbox WHERE dedup_key=? AND event=? AND time_ns>=?"
+            has_delivered = run(f"{sent} AND delivered_ns IS NOT NULL", key, TRIGGER, opened_ns)[0][0]
+            if has_delivered and not run(sent, key, UPDATE, opened_ns)[0][0]:
+                self._enqueue_follow_up(run, page, UPDATE, "", time_ns)
+
+    def _withdraw_alerts(self, run: RunStatement, breaches: Sequence[int]) -> bool:
+        """Remove the open alerts of breaches, if no channel has delivered any of them. Returns whether it did."""
+        if not breaches or min(breaches) < 1:
+            raise ValueError(f"alerts of the breaches {list(breaches)}: at least one, and they count from 1")
+        keys = [
+            (str(key), int(opened_ns))
+            for number in breaches
+            for key, opened_ns in run(
+                "SELECT dedup_key, opened_ns FROM alert WHERE breach=? AND resolved_ns IS NULL", number
+            )
+        ]
+        pages = "FROM outbox WHERE dedup_key=? AND time_ns>=?"
+        if any(run(f"SELECT COUNT(*) {pages} AND (delivered_ns IS NOT NULL OR next_ns>0)", *key)[0][0] for key in keys):
+            return False
+        for key in keys:
+            run(f"DELETE {pages}", *key)
+            run("DELETE FROM alert WHERE dedup_key=?", key[0])
+        return True
 
     def _enqueue(self, run: RunStatement, page: Page, channels: Sequence[str], time_ns: int) -> None:
         body = msgspec.json.encode(page)

@@ -2,7 +2,7 @@
 
 The outbox is in the freeze store, written in the breach's own transaction. Delivery runs in its own thread:
 the guard never waits for a network. A failed delivery is retried with growing delays until it succeeds. An
-unacknowledged alert escalates level by level and then repeats the last level.
+unacknowledged alert escalates level by level and then repeats the last level, unless its urgency is low.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Pager:
             return
         now_ns = self._clock()
         for alert in self.store.alerts():
-            if alert.acknowledged_ns is not None:
+            if alert.acknowledged_ns is not None or alert.page.urgency == "low":
                 continue
             level = alert.level
             if level + 1 < len(self.levels):

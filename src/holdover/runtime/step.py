@@ -205,6 +205,7 @@ class StepRunner(Stateful[StepRunnerState]):
                     self._last_settled_mutation = monitor.mutations
                     journal.write_settled(self._last_settled_mutation, monitor.now_ns)
                 journal.flush()
+            guard.evidence.close_settle()
             guard.evidence.write_bundles()
 
     def abandon(self, has_left: Callable[[Record], bool] = lambda record: True, *, discard_steps: bool = False) -> None:
@@ -230,6 +231,7 @@ class StepRunner(Stateful[StepRunnerState]):
             if now_ns >= monitor.deadlines.next_ns:
                 monitor.cause = "tick"
                 monitor.tick(now_ns)
+            self._guard.evidence.close_settle()
             self._guard.evidence.write_bundles()
 
     def mark_subject_down(self) -> None:

@@ -14,7 +14,6 @@ from typing import Final
 
 import msgspec
 
-from holdover.catalogue import Catalogue
 from holdover.runtime.config import GuardConfig, read_config
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import Freeze, FreezeStore, ThawRequest
@@ -126,7 +125,7 @@ def _thaw_by_saved_state(config: GuardConfig, request: ThawRequest) -> int:
     guard = Guard(
         config.directory,
         GuardSettings(name=config.name),
-        catalogue=Catalogue.load(*config.catalogue),
+        catalogue=config.load_catalogue(),
         clock=time.time_ns,
         channels=[],
         store=config.open_store(),

@@ -31,6 +31,7 @@ from holdover.world.accounts import VenueAccounts
 from holdover.world.answers import answer_query
 from holdover.world.book import TopOfBook, WorkingOrder
 from holdover.world.clock import VirtualClock
+from holdover.world.contingency import Contingencies
 from holdover.world.matching import MarketMatching
 from holdover.world.order_lifecycle import OrderLifecycle
 from holdover.world.policy import VenuePolicy
@@ -68,6 +69,7 @@ class Venue(Composite[VenueState]):
         "lifecycle": "a part that saves itself",
         "accounts": "a part that saves itself",
         "matching": "has no state beside the books",
+        "contingencies": "has no state beside the orders",
         "orders": "the container of the lifecycle",
         "roots": "the container of the lifecycle",
         "trades": "the container of the lifecycle",
@@ -89,6 +91,7 @@ class Venue(Composite[VenueState]):
         self.matching = self.matching_type(self.books, self.set_trading)
         self.lifecycle = OrderLifecycle(self.books, self.reports, self.matching.rest_order)
         self.matching.lifecycle = self.lifecycle
+        self.contingencies = Contingencies(self.lifecycle, self.books, self.matching.release_order)
         self.accounts = VenueAccounts(self.books, self.reports, self.lifecycle, self.policy)
         self.orders, self.roots = self.lifecycle.orders, self.lifecycle.roots
         self.trades, self.positions = self.lifecycle.trades, self.lifecycle.positions

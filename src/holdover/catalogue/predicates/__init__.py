@@ -3,9 +3,11 @@
 from holdover.catalogue.predicates import (
     accounts,
     agreement,
+    contingency,
     exposure,
     freeze,
     identity,
+    intent,
     lifecycle,
     link,
     quantity,
@@ -18,9 +20,11 @@ from holdover.catalogue.predicates import (
 __all__ = [
     "accounts",
     "agreement",
+    "contingency",
     "exposure",
     "freeze",
     "identity",
+    "intent",
     "lifecycle",
     "link",
     "quantity",

@@ -89,7 +89,14 @@ def _positions_first(self: Reconciler, *, is_gap: bool) -> list[Query]:
 def _adopt_the_venues_position(self: Reconciler, report: ExecutionReport | PositionReport) -> bool:
     is_current = self._current_query is not None and report.req_id == self._current_query.req_id
     if is_current and has_reconciled(self) and isinstance(report, PositionReport) and report.symbol:
-        position = self._positions._position_or_flat(report.account, report.symbol, self._orders.trade_date)
+        position = self._positions.get(report.key) or Position(
+            account=report.account,
+            symbol=report.symbol,
+            net_qty=0,
+            trade_date=self._orders.trade_date,
+            position_side=report.position_side,
+            position_id=report.position_id,
+        )
         if position.net_qty != report.net_qty:
             self._positions._save(msgspec.structs.replace(position, net_qty=report.net_qty))
     return Reconciler.take_answer(self, report)
@@ -187,6 +194,7 @@ def _claims_foreign_orders(self: Orders, order: Order) -> Order:
 def _open_orders_only(self: Orders, since_date: str) -> list[Record]:
     records = Orders.load(self, since_date)
     self._orders = {order.key: order for order in self.open_orders()}
+    self._roots = {cl_ord_id: root for cl_ord_id, root in self._roots.items() if root in self._orders}
     return [record for record in records if not isinstance(record, Order) or record.key in self._orders]
 
 
