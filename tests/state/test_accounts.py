@@ -23,6 +23,7 @@ from holdover.model import (
     Margin,
     Order,
     OrderOrigin,
+    Position,
     PositionAdjustment,
     RealizedPnl,
     Record,
@@ -74,8 +75,9 @@ def assert_agreement(session: Session) -> None:
     for kind, subsystem in ((PositionAdjustment, "positions"), (CashMovement, "ledger"), (Margin, "risk")):
         own, venue = facts(session, kind, subsystem), facts(session, kind, "venue")
         assert own.keys() == venue.keys()
+    positions = session.guard.monitor.records(Position, "positions")
     for key, position in session.venue.positions.items():
-        assert session.position(*key.split("/")) == position.net_qty
+        assert positions[key].net_qty == position.net_qty
 
 
 def let_the_venue_act(session: Session) -> None:
