@@ -526,6 +526,7 @@ def test_the_guards_own_counter_goes_on_over_restarts(tmp_path: Path, catalogue:
     second_guard = Guard.open(config)
     assert current_cell(second_guard.cells)["orders"] == "unfilled"
     second_guard.boundary("restart", "2024-01-02")
+    assert second_guard.services.background.drain()
     assert json.loads(cells_path.read_bytes())["running"]
     third = Guard.open(config)  # the second one was never closed: it was killed
     third.boundary("restart", "2024-01-02")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,6 +135,26 @@ def test_the_page_about_observe_mode_runs_as_written(
                 assert code == (int(expected[1]) if expected else 0), line
                 verbs.append(" ".join(words[:2]))
     assert verbs == ["observe report", "observe clear", "observe report", "config check", "catalogue try"]
+
+
+def test_the_steps_of_tasks_run_as_written(tmp_path: Path) -> None:
+    """The examples of docs/asyncio-guard.md: silent when right, in threads and tasks; a forgotten record is found."""
+    import asyncio
+
+    from holdover.runtime import Guard
+
+    names: dict[str, Any] = {}
+    for block in code_blocks("docs/asyncio-guard.md", "python"):
+        exec(block, names)
+    guard = Guard(tmp_path, channels=[])
+    asyncio.run(names["trade"](guard))
+    guard.record("orders", names["make_order"]("A3"))
+    names["on_fill"](guard, "A3", 10)
+    assert guard.breaches == []
+    guard.record("orders", names["make_order"]("A4"))
+    guard.record("orders", names["make_fill"]("A4", 10))
+    assert {breach.key for breach in guard.breaches} == {"A4"}
+    guard.close()
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)

@@ -17,13 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from holdover.cli.approval import check_approver
 from holdover.cli.commands import CommandParser, Run, add_verb
 from holdover.cli.options import add_guard_option, add_json_option, add_operator_option
 from holdover.model import SYSTEM
 from holdover.model.spelling import suggest_spelling
-from holdover.runtime import Breach, Freeze, FreezeStore, Pager, StoreError, ThawRequest
+from holdover.runtime import Breach, Freeze, FreezeStore, Pager, StoreError, ThawRefusedError, ThawRequest
 from holdover.runtime.heartbeat import Health, ProcessHealth, page_unhealthy_process, read_health
 from holdover.runtime.pasted_commands import thaw_command
+from holdover.runtime.persons import check_person, escape_unprintable
 from holdover.runtime.thaw_requests import find_guard_config, thaw
 
 _SCOPE: Final = re.compile(
@@ -87,7 +89,17 @@ def _add_freeze_and_thaw(verb: Callable[..., CommandParser]) -> None:
     thawing.add_argument("--reason", required=True, help="why the freeze may end, for the audit log")
     thawing.add_argument("--evidence", required=True, help="what shows that it may end, for the audit log")
     thawing.add_argument(
-        "--force-by", default="", metavar="NAME", help="the approver who overrides the refusal; not the operator"
+        "--force-by",
+        default="",
+        metavar="NAME",
+        help="the approver who overrides the refusal, a user of the console and not the operator; asked for the "
+        "password",
+    )
+    thawing.add_argument(
+        "--password-file", type=Path, metavar="FILE", help="read the approver's password from this file (mode 0600)"
+    )
+    thawing.add_argument(
+        "--password-env", default="", metavar="VARIABLE", help="read the approver's password from this variable"
     )
     thawing.add_argument(
         "--wait",
@@ -164,7 +176,8 @@ def run_status(arguments: argparse.Namespace) -> int:
         lines += [f"to thaw: {thaw_command(scope, config.location)}" for scope in _scopes_of(frozen)]
         lines += [f"OBSERVED {freeze.scope} by {freeze.invariant}; nothing is frozen for it" for freeze in observed]
         lines.append("nothing is frozen" if not frozen else f"{_count(len(frozen), 'freeze')} in force")
-        print("\n".join([*lines, f"audit log: {audit or 'whole'}"]))
+        lines.append(f"audit log: {audit or 'whole'}")
+        print("\n".join(escape_unprintable(line) for line in lines))
     return 1 if frozen or audit else 0
 
 
@@ -202,15 +215,23 @@ def _count(count: int, noun: str, plural: str = "") -> str:
 def run_thaw(arguments: argparse.Namespace) -> int:
     """Thaw a scope; returns 0. A refusal raises `ThawRefusedError` (exit code 2)."""
     config = find_guard_config(arguments.guard)
-    request = ThawRequest(
-        number=0,
-        scope=arguments.scope,
-        operator=arguments.operator,
-        reason=arguments.reason,
-        evidence=arguments.evidence,
-        forced_by=arguments.force_by,
-    )
-    result = thaw(config, config.open_store(), request, wait_s=arguments.wait)
+    store = config.open_store()
+    check_person(arguments.operator)
+    try:
+        if arguments.force_by:
+            check_approver(store, arguments)
+        request = ThawRequest(
+            number=0,
+            scope=arguments.scope,
+            operator=arguments.operator,
+            reason=arguments.reason,
+            evidence=arguments.evidence,
+            forced_by=arguments.force_by,
+        )
+        result = thaw(config, store, request, wait_s=arguments.wait)
+    except ThawRefusedError as refusal:
+        store.log_action("thaw refused", f"{arguments.scope} by {arguments.operator}: {refusal}", time.time_ns())
+        raise
     if arguments.json:
         print(json.dumps({"thawed": result.ended_count, "judged_by": result.judged_by}))
     else:
@@ -378,7 +399,7 @@ def run_audit_log(arguments: argparse.Namespace) -> int:
         print(json.dumps({"acts": entries, "head": head, "audit": wrong or "whole"}))
     else:
         for number, time_ns, action, detail in rows:
-            print(f"{number:6} {_format_time(time_ns)} {action:12} {detail}")
+            print(escape_unprintable(f"{number:6} {_format_time(time_ns)} {action:12} {detail}"))
         print(f"head: {head.strip()}")
         print(f"audit log: {wrong or 'whole'}")
     return 1 if wrong else 0

@@ -216,3 +216,26 @@ def make_page(breach: Breach, entry: Entry, number: int, guard: Path | None = No
         digest=breach.digest,
         state=breach.state,
     )
+
+
+def make_journal_page(name: str, reason: str, time_ns: int, digest: str) -> Page:
+    """Make the page about a journal that cannot be written."""
+    return Page(
+        number=0,
+        dedup_key=f"journal/{name}",
+        time_ns=time_ns,
+        severity="warning",
+        invariant="journal",
+        scope=f"process {name}",
+        title=f"The journal of {name} cannot be written",
+        explanation=f"The journal of {name} cannot be written: {reason}. Trading goes on.",
+        statement="Every mutation is in the journal.",
+        implication="After a kill, the next process does not know what was recorded, and a thaw needs a second person.",
+        steps=[
+            "Make room on the disk, or make the directory writable. Done when: the journal grows again.",
+            "Reconcile with the venue. Done when: `reconciled` was reported.",
+        ],
+        allows=[],
+        next_command="df -h",
+        digest=digest,
+    )

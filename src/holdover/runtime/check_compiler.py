@@ -408,7 +408,11 @@ class CheckCompiler(Stateful[CheckCountsState]):
             f"{indent}else:",
         ]
         if check.asserted == "within":
-            lines += [f"{indent}    ARM(K{number}, {table[0]!r}, key, now, r)", f"{indent}    A[{number}] += 1"]
+            lines += [
+                f"{indent}    ARM(K{number}, {table[0]!r}, key, now, r)",
+                f"{indent}    if r is not None:",
+                f"{indent}        A[{number}] += 1",
+            ]
         else:
             lines += [
                 f"{indent}    if r:",

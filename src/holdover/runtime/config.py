@@ -271,12 +271,12 @@ class GuardConfig(GuardTables, frozen=True, kw_only=True):
             return FreezeStore(self.directory / "guard.db", self.name)
         return FreezeStore(PostgresDatabase(url, self.store.schema, self.store.timeout_s), self.name)
 
-    def open_journal(self) -> Journal | None:
-        """Open the journal in the directory; None when the configuration disables it."""
+    def open_journal(self, path: Path | None = None) -> Journal | None:
+        """Open the journal at a path, or in the directory; None when the configuration disables it."""
         if not self.guard.journal:
             return None
         size_max = round(self.guard.journal_max_mb * 1e6)
-        return Journal(self.directory / "journal.jsonl", size_max, self.guard.journal_keep)
+        return Journal(path or self.directory / "journal.jsonl", size_max, self.guard.journal_keep)
 
     def make_channels(self) -> list[Channel]:
         """Make the configured channels. Raises `GuardConfigError` when a secret or an optional extra is missing."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 
+from holdover.catalogue import Catalogue
 from holdover.catalogue.policy import OBSERVE
 from holdover.model import Balance, Execution, Order, ParentOrder, Position, Record, scope_of
+from holdover.runtime.background import Pace
 from holdover.runtime.breach import Breach, make_page
-from holdover.runtime.bundle import SUFFIX, Bundle, collect_guard_parts, encode_breach_part, make_bundle_info
+from holdover.runtime.bundle import SUFFIX, GuardSnapshot, encode_breach_part, make_bundle_info, save_in_pieces
 from holdover.runtime.causes import CauseTracker, find_example, find_subjects, trace_breach
 from holdover.runtime.check import Check
 from holdover.runtime.database import StoreError
@@ -228,21 +231,22 @@ class BreachEvidence(Stateful[BreachEvidenceState]):
         self.causes.is_loaded = False
 
     def write_bundles(self) -> None:
-        """Write the bundles of the breaches so far, when no step is open."""
+        """Write the bundles of the breaches so far, when no step is open, or have the background thread write them."""
         guard = self._guard
         if not self._unbundled_breaches or self.bundles is None or guard.steps.open_steps:
             return
         breaches = list(self._unbundled_breaches)
         self._unbundled_breaches.clear()
-        parts: dict[str, bytes] = {}
-        for breach in breaches:
-            path = self.bundles / f"breach-{breach.number}{SUFFIX}"
-            try:
-                parts = parts or collect_guard_parts(guard, self.rules)
-                info = make_bundle_info(breach, self.rules, guard.monitor.trade_date, guard.catalogue)
-                Bundle(info, {**parts, **encode_breach_part(breach, self.rules)}).save(path)
-            except Exception as problem:  # a failed bundle must not undo the freeze or the page
-                log.error("the bundle of breach %d could not be written: %s", breach.number, problem)
+        numbers = ", ".join(str(breach.number) for breach in breaches)
+        name, snapshot = f"the bundle of breach {numbers}", GuardSnapshot(guard)
+        write = partial(_write_bundles, self.bundles, breaches, snapshot, self.rules, guard.catalogue)
+
+        def copy(pace: Pace) -> None:
+            snapshot.take(pace.give_way)
+            guard.services.background.submit(name, write)
+
+        if not guard.services.copier.submit(name, copy):
+            snapshot.discard()
 
 
 def _log_breach(breach: Breach) -> None:
@@ -252,3 +256,18 @@ def _log_breach(breach: Breach) -> None:
     else:
         follows = f"; follows from breach {breach.consequence_of}" if breach.consequence_of else ""
         log.error("BREACH %s; state: %s; frozen: %s%s", breach.explanation, state, breach.scope, follows)
+
+
+def _write_bundles(
+    directory: Path,
+    breaches: Sequence[Breach],
+    snapshot: GuardSnapshot,
+    rules: RedactionRules,
+    catalogue: Catalogue,
+    pace: Pace,
+) -> None:
+    parts = snapshot.encode_parts(rules, pace.give_way)
+    for breach in breaches:
+        info = make_bundle_info(breach, rules, snapshot.trade_date, catalogue)
+        breach_parts = {name: [content] for name, content in encode_breach_part(breach, rules).items()}
+        save_in_pieces(directory / f"breach-{breach.number}{SUFFIX}", info, {**parts, **breach_parts}, pace.give_way)

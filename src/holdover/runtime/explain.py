@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
 from types import CodeType, FunctionType
@@ -130,6 +130,13 @@ def _find_reason(
     reason = reader.reason_in_block(tree.body) or _UNEXPLAINED
     changes = reader.changes() if reason == _UNEXPLAINED else ""
     return f"this change is not allowed: {changes}" if changes else reason
+
+
+def prepare_explanations(predicates: Iterable[BoundPredicate], give_way: Callable[[], None] = lambda: None) -> None:
+    """Read and parse the source of predicates now: at a breach, the first reading would hold up the caller."""
+    for bound in predicates:
+        _parse_function(bound.function)
+        give_way()
 
 
 @lru_cache(maxsize=512)

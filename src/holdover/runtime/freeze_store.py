@@ -18,6 +18,7 @@ from holdover.catalogue.entry import ALLOWS
 from holdover.runtime.breach import Breach, Page
 from holdover.runtime.database import Database, RunStatement, SqliteDatabase, StoreError, next_number
 from holdover.runtime.observed_freezes import ObservationLog
+from holdover.runtime.persons import check_person
 
 _META_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
 _SCHEMA: Final = """
@@ -233,6 +234,7 @@ class FreezeStore(ObservationLog):
 
         if not scope.strip() or not by.strip():
             raise ValueError(f"a freeze of {scope!r} by {by!r} needs a scope and an operator")
+        check_person(by)
         _check_time("a freeze", time_ns)
         if unknown := [permission for permission in allows if permission not in ALLOWS]:
             raise ValueError(f"a freeze of {scope} cannot allow {', '.join(unknown)}; it can allow {', '.join(ALLOWS)}")
@@ -252,6 +254,8 @@ class FreezeStore(ObservationLog):
             raise ValueError(f"a thaw of {scope} needs operator, reason and evidence")
         if not scope.strip():
             raise ValueError(f"a thaw by {operator} needs a scope")
+        check_person(operator)
+        check_person(forced_by or operator, "second person")
         _check_time("a thaw", time_ns)
 
         def work(run: RunStatement) -> int:
@@ -324,6 +328,8 @@ class FreezeStore(ObservationLog):
 
         if not (request.scope and request.operator.strip()):
             raise ValueError("a request for a thaw needs a scope and an operator")
+        check_person(request.operator)
+        check_person(request.forced_by or request.operator, "second person")
         if request.answer is not None:
             raise ValueError(f"a request to thaw {request.scope} cannot be made with its answer: {request.answer!r}")
         _check_time("a request for a thaw", time_ns)
@@ -388,6 +394,7 @@ class FreezeStore(ObservationLog):
 
         if step < 1 or not operator.strip():
             raise ValueError(f"step {step} by {operator!r}: steps count from 1, and an operator does them")
+        check_person(operator)
 
         def work(run: RunStatement) -> bool:
             rows = run(

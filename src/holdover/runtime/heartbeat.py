@@ -112,6 +112,8 @@ def judge_health(beat: Beat, now_ns: int) -> tuple[Health, str]:
         return Health.STOPPED, "it was stopped in good order"
     if age_s > limits.silent_after_s:
         return Health.SILENT, f"no sign of life for {age_s:.0f} s; {limits.silent_after_s:g} s is the limit"
+    if age_s < -limits.silent_after_s:
+        return Health.SILENT, f"no sign of life since the clock was set back by {-age_s:.0f} s or more"
     open_s = (now_ns - beat.open_ns) / 1e9 if beat.open_ns else 0.0
     if open_s > limits.wedged_after_s:
         return Health.WEDGED, f"a step has been open for {open_s:.0f} s; {limits.wedged_after_s:g} s is the limit"
@@ -252,6 +254,7 @@ class Heartbeat:
                 log.warning("no sign of life could be written: %s", problem)
             except Exception:
                 log.exception("the sign of life failed")
+            self._guard.services.memory.save_if_due()
             self._ping()
             if self._stop.wait(self.limits.every_s):
                 return
