@@ -5,6 +5,7 @@ from holdover.catalogue.entry import CatalogueError, Entry, Evidence, ResponseSt
 from holdover.catalogue.predicate import BoundPredicate, PredicateError, Read, predicate
 from holdover.catalogue.reads import (
     Adopted,
+    AdoptedBy,
     Adoption,
     Before,
     Boundary,
@@ -24,6 +25,7 @@ __all__ = [
     "PredicateError",
     "Before",
     "Adopted",
+    "AdoptedBy",
     "Adoption",
     "BoundPredicate",
     "Boundary",
