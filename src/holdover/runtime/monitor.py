@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar, cast
 import msgspec
 
 from holdover.catalogue import Boundary, Catalogue
-from holdover.model import FreezeSet, Link, Recompute, Reconciliation, Record, Request
+from holdover.model import Execution, FreezeSet, Link, Position, Recompute, Reconciliation, Record, Request
 from holdover.runtime.breach import Breach, BreachRecord
 from holdover.runtime.cells import CellCounter
 from holdover.runtime.check import Check, Touched
@@ -142,6 +142,8 @@ class Monitor(Stateful[MonitorState]):
         """
         self.mutations += 1
         self.now_ns = now_ns
+        if record.__class__ is Execution and not self.tables.is_restoring:
+            record = self._book_execution(subsystem, record)
         table = (subsystem, record.__class__)
         if self.tables.unconfirmed and (subsystem, record.key) in self.tables.unconfirmed:
             self.tables.confirm_record(table, record.key)
@@ -157,6 +159,19 @@ class Monitor(Stateful[MonitorState]):
         if undo_log is not None and (record.durable or record.derived or record.__class__ is Request):
             undo_log.append((table, record.key, before))
         return before
+
+    def _book_execution(self, subsystem: str, execution: Execution) -> Execution:
+        """Return an execution with the session that books it, when it is late and does not state one.
+
+        A fill of yesterday that the system learns of today moves today's position. The session is that of the position
+        or of the last boundary, whichever is later.
+        """
+        if execution.book_date or not execution.trade_date or subsystem != "orders":
+            return execution
+        position = self.tables.find(("positions", Position), execution.book_key)
+        position_date = position.trade_date if isinstance(position, Position) else ""
+        session = max(self.trade_date, position_date)
+        return execution if session <= execution.trade_date else msgspec.structs.replace(execution, book_date=session)
 
     def settle(self, touched: Iterable[tuple[int, str]], now_ns: int) -> None:
         """Evaluate the settled invariants of the keys that a finished step touched."""
