@@ -582,3 +582,46 @@ def test_an_exposure_follows_an_adjustment(tmp_path: Path, catalogue: Catalogue)
     bench.record("risk", Exposure(account=ACCOUNT, symbol="BTC", net_qty=9))
     bench.record("positions", adjustment(1, AdjustmentReason.FEE, "BTC", -1), position("BTC", 8, carried=9))
     assert "positions-agree" in bench.found()
+
+
+@pytest.mark.parametrize("stores_facts", [True, False])
+@pytest.mark.parametrize("day", [DAY, NEXT_DAY])
+def test_a_system_may_store_its_totals_only(tmp_path: Path, catalogue: Catalogue, stores_facts: bool, day: str) -> None:
+    """After a restart, that day or the next, position and cash come back; the facts in them need not."""
+    bench = AccountBench(tmp_path, catalogue)
+    fee, funding = adjustment(1, AdjustmentReason.FEE, "BTC", -1), movement(1, CashReason.FUNDING, -10)
+    bench.restore(orders=[], positions=[position("BTC", 9, carried=9)], ledger=[balance(1_000)])
+    bench.record("venue", fee, funding, position("BTC", 8), balance(990, transfers=-10))
+    bench.record("positions", fee, position("BTC", 8, carried=9))
+    bench.record("ledger", funding, balance(990, transfers=-10))
+    bench.reconcile()
+    if day == DAY:
+        held, cash = position("BTC", 8, carried=9), balance(990, transfers=-10)
+    else:
+        held, cash = position("BTC", 8, carried=8, date=day), replace(balance(990), trade_date=day)
+    bench.restore(
+        orders=[],
+        positions=[held, *([fee] if stores_facts else [])],
+        ledger=[cash, *([funding] if stores_facts else [])],
+    )
+    bench.reconcile(day)
+    assert [breach.explanation for breach in bench.guard.breaches] == []
+
+
+@pytest.mark.parametrize("is_learnt_again", [True, False])
+def test_an_older_store_learns_its_facts_again(tmp_path: Path, catalogue: Catalogue, is_learnt_again: bool) -> None:
+    """A backup from before the fee: the position comes back as it was then, and the fee is booked again or lost."""
+    bench = AccountBench(tmp_path, catalogue)
+    fee = adjustment(1, AdjustmentReason.FEE, "BTC", -1)
+    bench.restore(orders=[], positions=[position("BTC", 9, carried=9)])
+    bench.record("venue", fee, position("BTC", 8))
+    bench.record("positions", fee, position("BTC", 8, carried=9))
+    bench.reconcile()
+    bench.restore(orders=[], positions=[position("BTC", 9, carried=9)])
+    assert bench.found() == set()
+    if is_learnt_again:
+        bench.record("positions", fee, position("BTC", 8, carried=9))
+    bench.reconcile()
+    expected = set() if is_learnt_again else {"store-agrees-with-memory", "adjustments-agree-with-venue"}
+    assert bench.found() & {"store-agrees-with-memory", "adjustments-agree-with-venue"} == expected
+    assert bool(bench.found()) != is_learnt_again
