@@ -12,6 +12,8 @@ from holdover.catalogue.reads import Before, Sum, Via
 from holdover.model import (
     Book,
     ContingencyType,
+    ExecType,
+    Execution,
     Link,
     Order,
     Position,
@@ -100,16 +102,27 @@ def position_protected(
     reconciliation: Annotated[Reconciliation | None, Via("reconciler", by="link", required=False)],
 ) -> bool | None:
     """No stop can be sent while the instrument takes no orders or the link is down."""
-    is_protected = position is None or (position.net_qty <= selling and -position.net_qty <= buying)
+    is_protected = position is None or (
+        (position.net_qty <= selling or position.position_side == PositionSide.SHORT)
+        and (-position.net_qty <= buying or position.position_side == PositionSide.LONG)
+    )
     if is_protected or not protection.is_required:
         return True
     is_halted = book is not None and not book.trading
     return None if is_halted or _is_out_of_contact(link, reconciliation) else False
 
 
-@predicate("leg-keeps-its-side", needs=("position_side",))
-def leg_keeps_its_side(position: Position) -> bool | None:
-    """Source: FIX 4.4, PositionQty (702): LongQty (704) and ShortQty (705) are separate in hedge mode."""
-    if position.position_side is None:
+@predicate("leg-keeps-its-side", needs=("position_side",), at_restore=False)
+def leg_keeps_its_side(
+    execution: Annotated[Execution, "orders"],
+    position: Annotated[Position | None, Via("positions", by="book_key")],
+) -> bool | None:
+    """Source: FIX 4.4, PositionQty (702): LongQty (704) and ShortQty (705) are separate in hedge mode.
+
+    Only a fill is judged: a bust may take back an opening trade whose quantity was closed since.
+    """
+    if execution.position_side is None or execution.exec_type != ExecType.TRADE or position is None:
         return None
-    return position.net_qty >= 0 if position.position_side == PositionSide.LONG else position.net_qty <= 0
+    if execution.position_side == PositionSide.LONG:
+        return execution.signed_qty >= 0 or position.net_qty >= 0
+    return execution.signed_qty <= 0 or position.net_qty <= 0
