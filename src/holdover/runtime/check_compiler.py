@@ -197,6 +197,8 @@ class CheckCompiler(Stateful[CheckCountsState]):
         if read.source == "threshold":
             return check.threshold
         if read.source == "adopted":
+            if read.via is not None:
+                return self._tables.adopted.get((read.via.subsystem, getattr(anchor, read.via.by, "")))
             return self._tables.adopted.get((table[0], key))
         if read.used is not None:
             return self.presence.used_fields(read.subsystem or "", read.used.kind.__name__, read.used.fields)
@@ -340,7 +342,7 @@ class CheckCompiler(Stateful[CheckCountsState]):
         if not sums:
             return []
         attributes = contribution_attributes(sums)
-        names["C"] = self._tables.contributions.setdefault(table, {})
+        names["C"] = self._tables.contributions_of(table)
         lines = [
             "    was = C.get(key)",
             f"    now_adds = ({', '.join(f'after.{name}' for name in attributes)},)",
@@ -468,7 +470,8 @@ class CheckCompiler(Stateful[CheckCountsState]):
             return f"B{check.number}"
         if read.source == "adopted":
             names["ADOPTED"] = self._tables.adopted
-            return f"ADOPTED.get(({table[0]!r}, key))"
+            subsystem, key = (read.via.subsystem, f"after.{read.via.by}") if read.via else (table[0], "key")
+            return f"ADOPTED.get(({subsystem!r}, {key}))"
         if read.used is not None:
             names[f"U{name}"] = self._value_of(check, read, table, "", None)
             return f"U{name}"

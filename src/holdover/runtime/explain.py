@@ -220,14 +220,17 @@ class _PredicateReader:
 
         The others say where the comparison does not apply, which is no reason.
         """
-        compared: list[ast.expr] = [
-            part
-            for part in map(self._resolve, parts)
-            if isinstance(part, ast.Compare)
-            and not isinstance(part.ops[0], ast.Is | ast.IsNot | ast.In | ast.NotIn)
-            and not any(self._is_literal(side) for side in (part.left, *part.comparators))
-        ]
+        compared: list[ast.expr] = [part for part in map(self._resolve, parts) if self._is_reason(part)]
         return compared or parts
+
+    def _is_reason(self, part: ast.expr) -> bool:
+        """Whether a part of an `or` compares two values, or says that the record is not the first of its key."""
+        if not isinstance(part, ast.Compare):
+            return False
+        if isinstance(part.ops[0], ast.Is) and isinstance(part.left, ast.Name) and part.left.id in self.reads:
+            return self.reads[part.left.id].source == "before"
+        is_literal = any(self._is_literal(side) for side in (part.left, *part.comparators))
+        return not is_literal and not isinstance(part.ops[0], ast.In | ast.NotIn)
 
     def _resolve(self, node: ast.expr) -> ast.expr:
         """Follow a conditional expression and an assigned name to the expression that decided."""
