@@ -23,6 +23,8 @@ from holdover.model import (
     OrderOrigin,
     OrdStatus,
     Outbound,
+    Position,
+    PositionEffect,
     PositionSide,
     Query,
     Side,
@@ -246,7 +248,7 @@ class Venue(Composite[VenueState]):
     ) -> str:
         """Close a position, or `lots` of it, at the last traded price with an order of the venue's own.
 
-        In an account in hedge mode `position_side` names the leg.
+        In an account in hedge mode `position_side` names the leg. With the whole position its closing orders end.
 
         Returns the ClOrdID of that order, which no client has assigned; empty when there is no position to close or no
         price. Raises `ValueError` for an unknown instrument, and for less than one lot.
@@ -261,9 +263,18 @@ class Venue(Composite[VenueState]):
             return ""
         side = Side.SELL if position.net_qty > 0 else Side.BUY
         quantity = abs(position.net_qty) if lots is None else min(lots, abs(position.net_qty))
+        if quantity == abs(position.net_qty):
+            self._cancel_closing_orders(position)
         cl_ord_id = self.lifecycle.manual_trade(account, symbol, side, quantity, price, origin, position_side)
         self.accounts.report_state(account, self.books[symbol].instrument.currency, f"S-{cl_ord_id}")
         return cl_ord_id
+
+    def _cancel_closing_orders(self, position: Position) -> None:
+        """Cancel the orders that would close a position which the venue closes itself."""
+        for order in self.lifecycle.open_orders():
+            closes = order.position_effect == PositionEffect.CLOSE and order.position_key == position.key
+            if closes and order.is_open:
+                self.lifecycle.close_order(order, OrdStatus.CANCELED, ExecType.CANCELED)
 
     def late_fill(self, cl_ord_id: str, quantity: int, price: int | None = None) -> bool:
         """Report a fill after the cancel that it crossed. Returns False when the order is not a cancelled one.
