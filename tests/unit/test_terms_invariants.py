@@ -500,6 +500,12 @@ def the_link_is_lost(bench: GuardBench) -> None:
 
 
 @wrong("order-identity-fixed")
+def the_link_changes_at_the_venue(bench: GuardBench) -> None:
+    bench.record(("venue", order(link="FIX1")))
+    bench.record(("venue", order(link="FIX2")))
+
+
+@wrong("order-identity-fixed")
 def the_position_of_the_leg_changes_at_the_venue(bench: GuardBench) -> None:
     bench.record(("venue", order(position_id="77")))
     bench.record(("venue", order(position_id="78")))

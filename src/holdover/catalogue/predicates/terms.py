@@ -193,6 +193,7 @@ def order_identity_fixed(order: Order, before: Before[Order]) -> bool | None:
         and (order.account == before.account or not order.account or not before.account or is_new)
         and (order.position_id == before.position_id or not order.position_id or not before.position_id or is_new)
         and (order.leg == before.leg or not order.leg or not before.leg or is_new)
+        and (order.link == before.link or not order.link or not before.link or is_new or order.is_pending)
         and (order.order_id == before.order_id or not order.order_id or not before.order_id or may_renumber)
     )
 
