@@ -11,6 +11,8 @@ _RECORDED: Final = {("orders", Order), ("orders", Execution), ("gateway", Reques
 """The records that an audit makes: a log holds no positions, balances, limits or other parties' books."""
 _ASSERTED: Final = ("on-mutation", "when-settled")
 """A log has no boundaries, and its clock stops where it was cut."""
+_ALWAYS_READ: Final = ("before", "adopted")
+"""What needs no record: an audit restores nothing, so that it adopts nothing."""
 
 
 def select_log_invariants(catalogue: Catalogue) -> Catalogue:
@@ -31,5 +33,5 @@ def _is_judgeable(bound: BoundPredicate, asserted: str) -> bool:
     return (
         is_recorded
         and asserted in _ASSERTED
-        and all(read.source == "before" or (read.subsystem, read.kind) in _RECORDED for read in other_reads)
+        and all(read.source in _ALWAYS_READ or (read.subsystem, read.kind) in _RECORDED for read in other_reads)
     )

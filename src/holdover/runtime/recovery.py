@@ -210,9 +210,10 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
                     )
                 elif isinstance(record, Position) and subsystem == "positions" and not stores_executions:
                     self.restored_positions[record.key] = record.key in known
+                elif record.key in known:
+                    continue
                 elif isinstance(record, ParentOrder) or (isinstance(record, Balance) and not stores_executions):
-                    if record.key not in known:
-                        self._tables.adopted[subsystem, record.key] = Adoption(record.trade_date, False)
+                    self._tables.adopted[subsystem, record.key] = Adoption(record.trade_date, False)
         if self.restored_positions and subsystem in ("orders", "positions"):
             are_orders_restored = "orders" in self.restored_counts
             unexplained = adopt_positions(
