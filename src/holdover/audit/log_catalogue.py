@@ -14,6 +14,9 @@ _ASSERTED: Final = ("on-mutation", "when-settled")
 _ALWAYS_READ: Final = ("before", "adopted")
 """What needs no record: an audit restores nothing, so that it adopts nothing."""
 
+_NEEDS_ALL_REQUESTS: Final = "own-order-was-requested"
+"""A log may begin after the request of an order that works in it."""
+
 
 def select_log_invariants(catalogue: Catalogue) -> Catalogue:
     """Return the invariants with those of their predicates that read only what a log holds."""
@@ -22,7 +25,7 @@ def select_log_invariants(catalogue: Catalogue) -> Catalogue:
         predicates = tuple(
             bound for bound in invariant.predicates if _is_judgeable(bound, bound.asserted or invariant.entry.asserted)
         )
-        if predicates:
+        if predicates and invariant.name != _NEEDS_ALL_REQUESTS:
             invariants[invariant.name] = Invariant(invariant.entry, predicates)
     return Catalogue(invariants)
 
