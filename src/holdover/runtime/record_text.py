@@ -21,6 +21,7 @@ from holdover.model import (
     Exposure,
     FreezeSet,
     Instrument,
+    Intent,
     Limit,
     Link,
     Margin,
@@ -28,14 +29,17 @@ from holdover.model import (
     ParentOrder,
     Position,
     PositionAdjustment,
+    Protection,
     RealizedPnl,
     Recompute,
     Reconciliation,
+    ReconciliationEffort,
     Record,
     Recovery,
     Repetition,
     Request,
     Restored,
+    RestoredOrders,
     Side,
 )
 
@@ -122,6 +126,8 @@ FIELD_WORDS: Final[dict[str, str]] = {
     "open_cost": "cost of the open quantity",
     "signed_notional": "signed notional",
     "book_key": "position",
+    "attempts": "number of attempts to reconcile",
+    "unreconciled_ns": "time without a complete reconciliation",
     "time_ns": "time",
     "previous_ns": "time read before",
 }
@@ -174,8 +180,12 @@ def describe_record(record: Record, instrument: Instrument | None = None) -> str
                 f"Execution {record.exec_id} of order {record.root_cl_ord_id} "
                 f"({_side(record.side)} {quantity} {record.symbol} at {price})"
             )
-        case Position() | Exposure() | Limit():
-            return f"{type(record).__name__}{_account(record.account)} in {record.symbol}"
+        case Intent():
+            return f"Intent {record.intent_id} ({_side_and_quantity(record, instrument)}){_account(record.account)}"
+        case Limit():
+            return f"Limit{_account(record.account)} in {record.symbol}"
+        case Position() | Exposure():
+            return f"{type(record).__name__}{_account(record.account)} in {record.symbol}{_leg(record)}"
         case Balance() | Margin():
             return f"{type(record).__name__} of account {record.account} in {record.currency}"
     return _describe_account_record(record, instrument)
@@ -185,14 +195,17 @@ def _describe_account_record(record: Record, instrument: Instrument | None) -> s
     """Return what identifies a record about an account's movements and results."""
     match record:
         case PositionAdjustment():
-            change = f"{record.reason.value} {format_quantity(record.qty_delta, instrument)} {record.symbol}"
+            quantity = format_quantity(record.qty_delta, instrument)
+            change = f"{record.reason.value} {quantity} {record.symbol}{_leg(record)}"
             return f"Adjustment {record.adjustment_id} ({change}){_account(record.account)}"
         case CashMovement():
             amount = _with_separators(f"{(record.amount * CASH_UNIT).normalize():f}")
             change = f"{record.reason.value} {amount} {record.currency}"
             return f"Cash movement {record.movement_id} ({change}){_account(record.account)}"
         case RealizedPnl():
-            return f"Realized profit of account {record.account} in {record.symbol}"
+            return f"Realized profit{_account(record.account)} in {record.symbol}{_leg(record)}"
+        case Protection():
+            return f"Stop protection{_account(record.account)} in {record.symbol}{_leg(record)}"
     return _describe_system_record(record)
 
 
@@ -201,7 +214,7 @@ def _describe_system_record(record: Record) -> str:
     match record:
         case Link():
             return f"Link {record.name}"
-        case Reconciliation():
+        case Reconciliation() | ReconciliationEffort():
             return f"Reconciliation of link {record.link}"
         case Book():
             return f"Book of {record.symbol}"
@@ -211,6 +224,8 @@ def _describe_system_record(record: Record) -> str:
             return f"Freezes in force at the boundary {record.boundary}"
         case Recovery():
             return f"Recovery of the {record.subsystem} subsystem"
+        case RestoredOrders():
+            return "Working orders after the restart"
         case Restored():
             return f"Records restored from {record.store}"
         case Repetition():
@@ -237,8 +252,16 @@ def _account(account: str) -> str:
     return f" of account {account}" if account else ""
 
 
-def _side_and_quantity(record: Order | Request | ParentOrder, instrument: Instrument | None) -> str:
-    return f"{_side(record.side)} {format_quantity(record.order_qty, instrument)} {record.symbol}"
+def _leg(record: Position | Exposure | Protection | RealizedPnl | PositionAdjustment) -> str:
+    """Return the leg of hedge mode, in words; empty for a net position."""
+    if record.position_id:
+        return f", leg {record.position_id}"
+    return f", {record.position_side.value.lower()} leg" if record.position_side is not None else ""
+
+
+def _side_and_quantity(record: Order | Request | ParentOrder | Intent, instrument: Instrument | None) -> str:
+    lots = record.target_qty if isinstance(record, Intent) else record.order_qty
+    return f"{_side(record.side)} {format_quantity(lots, instrument)} {record.symbol}"
 
 
 def _side(side: Side) -> str:
@@ -319,6 +342,11 @@ def format_duration(duration_ns: int) -> str:
     if hours:
         return f"{sign}{hours:,} h" + (f" {rest_min} min" if rest_min else "")
     return f"{sign}{minutes} min" + (f" {rest_s} s" if rest_s else "")
+
+
+def format_window(duration_ns: int) -> str:
+    """Return a duration after `the last`: `second` for one second, `10 s` for ten."""
+    return "second" if duration_ns == 1_000_000_000 else format_duration(duration_ns)
 
 
 def _with_separators(decimal_text: str) -> str:
