@@ -23,8 +23,8 @@ from typing import Any, Final
 
 from holdover.catalogue import BoundPredicate
 from holdover.catalogue.predicate import Read
-from holdover.catalogue.reads import Recent, Total
 from holdover.model import Instrument, Record
+from holdover.runtime.read_words import LARGEST_ONLY, describe_place, describe_recent, describe_total
 from holdover.runtime.record_text import (
     PLURALS,
     describe_example,
@@ -32,7 +32,6 @@ from holdover.runtime.record_text import (
     field_words,
     format_time,
     format_value,
-    format_window,
     is_daytime,
     kind_words,
 )
@@ -45,42 +44,6 @@ _OWNERS: Final = {
     "positions": "the position keeper's",
     "orders": "the order manager's",
 }
-_PLACES: Final = {
-    "venue": "at the venue",
-    "risk": "in the risk check",
-    "ledger": "in the ledger",
-    "gateway": "at the gateway",
-    "reconciler": "in the reconciler",
-    "store": "in the store",
-    "guard": "in the guard",
-    "positions": "in the position keeper",
-    "orders": "in the order manager",
-}
-_TOTAL_OWNERS: Final = {
-    "cl_ord_link_id": "its parent order's",
-    "alternatives_key": "its group's",
-    "list_id": "its list's",
-    "day_key": "the day's",
-    "cash_key": "the day's",
-}
-"""Whose records a total adds up, by the anchor's attribute that gives its key."""
-
-_COUNT_NOUNS: Final = {
-    "new_order_count": "requests for a new order",
-    "replace_count": "replace requests",
-    "filled_alternative_count": "orders that are filled whole",
-    "unacknowledged": "unacknowledged orders",
-}
-"""What a total counts, by the attribute that is 1 for each."""
-
-_RECENT_OWNERS: Final = {
-    "account": "of its account",
-    "terms_key": "with the same terms",
-    "book_key": "of its account and instrument",
-}
-"""Which records are counted together, by their common attribute."""
-
-_LARGEST_ONLY: Final = "(of alternatives only the largest)"
 _UNEXPLAINED: Final = "the rule does not hold"
 
 _MUST: Final[dict[type[ast.cmpop], str]] = {
@@ -142,9 +105,9 @@ def explain_error(
 def _describe_subject(bound: BoundPredicate, record: Record, instrument: Instrument | None) -> str:
     text = describe_record(record, instrument)
     if bound.anchor.subsystem == "venue":
-        text = f"{text} {_PLACES['venue']}"
+        text = f"{text} {describe_place('venue')}"
     example = getattr(record, "first", "")
-    return f"{text} ({describe_example(example)})" if isinstance(example, str) and example else text
+    return f"{text} (the first: {describe_example(example)})" if isinstance(example, str) and example else text
 
 
 def _find_reason(
@@ -319,6 +282,8 @@ class _PredicateReader:
             return f"it leaves the frozen scope {left_value}"
         left_text, right_text = self._format_pair(left, right)
         statement = f"{self._phrase_is(left)} {left_text}"
+        if isinstance(left, ast.BinOp) and self._is_literal(right):
+            statement = f"{self._phrase_with_value(left)} is {left_text}"
         if isinstance(operator, ast.In | ast.NotIn):
             must = "must be" if isinstance(operator, ast.In) else "must not be"
             of = "one of: " if ", " in right_text else ""
@@ -479,9 +444,9 @@ class _PredicateReader:
         if read is None:
             return f"the {field_words(name.lower())}"
         if read.recent is not None:
-            return _describe_recent(read.recent)
+            return describe_recent(read.recent)
         if read.total is not None:
-            return _describe_total(read.total)
+            return describe_total(read.total)
         return f"the {kind_words(read.kind)}" if read.kind is not None else f"the {field_words(name)}"
 
     def _owner(self, node: ast.expr) -> str:
@@ -513,7 +478,7 @@ class _PredicateReader:
         if isinstance(node, ast.Name) and node.id in self.reads:
             read = self.reads[node.id]
             kind = kind_words(read.kind) if read.kind is not None else field_words(node.id)
-            return f"{kind} {_describe_place(read.subsystem)}" if read.subsystem and node.id != self.anchor else kind
+            return f"{kind} {describe_place(read.subsystem)}" if read.subsystem and node.id != self.anchor else kind
         return field_words(ast.unparse(node))
 
     def _is_literal(self, node: ast.expr) -> bool:
@@ -544,35 +509,11 @@ class _PredicateReader:
         return format_value(value, self._unit(node), self.instrument)
 
 
-def _describe_place(subsystem: str | None) -> str:
-    return _PLACES.get(subsystem or "", f"in the {subsystem} subsystem")
-
-
-def _describe_total(total: Total) -> str:
-    """Return what a running total adds up, in words: `the total booked quantity of its executions`."""
-    owner = _TOTAL_OWNERS.get(total.key, "its")
-    if total.sum.of in _COUNT_NOUNS:
-        return f"the number of {owner} {_COUNT_NOUNS[total.sum.of]}"
-    records = f"{owner} {kind_words(total.sum.kind)}s"
-    place = f" {_describe_place(total.sum.subsystem)}" if total.sum.subsystem == "venue" else ""
-    if total.sum.alternatives == total.sum.by:
-        return f"the largest {field_words(total.sum.of)} of {records}{place}"
-    largest_only = f" {_LARGEST_ONLY}" if total.sum.alternatives else ""
-    return f"the total {field_words(total.sum.of)} of {records}{place}{largest_only}"
-
-
-def _describe_recent(recent: Recent) -> str:
-    """Return what is counted within a time, in words: `the number of requests of its account in the last second`."""
-    state = f"{field_words(recent.where)} " if recent.where else ""
-    owner = _RECENT_OWNERS.get(recent.by, f"with the same {field_words(recent.by)}")
-    return f"the number of {state}{kind_words(recent.kind)}s {owner} in the last {format_window(recent.within_ns)}"
-
-
 def _join_alternatives(reasons: list[str]) -> str:
     """Join the reasons of the parts of an `or`, without what an earlier part has said already."""
     texts: list[str] = []
     for reason in dict.fromkeys(reasons):
-        if any(reason.replace(f" {_LARGEST_ONLY}", "") == text for text in texts):
+        if any(reason.replace(f" {LARGEST_ONLY}", "") == text for text in texts):
             continue
         statement, but, demand = reason.partition(", but ")
         repeats = bool(but) and any(text.startswith(f"{statement}{but}") for text in texts)

@@ -7,6 +7,7 @@ A record kind or field that this module does not know is described by its own na
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final
@@ -128,6 +129,9 @@ FIELD_WORDS: Final[dict[str, str]] = {
     "book_key": "position",
     "attempts": "number of attempts to reconcile",
     "unreconciled_ns": "time without a complete reconciliation",
+    "epoch": "connection number",
+    "link_epoch": "connection number",
+    "is_pending": "waiting for the venue's answer",
     "time_ns": "time",
     "previous_ns": "time read before",
 }
@@ -138,6 +142,7 @@ PLURALS: Final = frozenset({"fees", "transfers"})
 """The fields whose words are plural."""
 
 _RAW_RECORD: Final = re.compile(r"<([A-Z]\w*) ?([^<>]*)>")
+_STATUS_NAME: Final = re.compile(r"(?<![\w.-])[A-Z]+(?:_[A-Z]+)+(?![\w.-])")
 _CASH_FIELDS: Final = ("cash", "fee", "transfers", "amount", "equity", "maintenance")
 """Fields in the cash unit, whatever the instrument."""
 _NOTIONAL_FIELDS: Final = ("notional", "realized", "_cost")
@@ -238,10 +243,46 @@ def _describe_system_record(record: Record) -> str:
 
 def describe_example(example: str) -> str:
     """Return the example of a self-check without the brackets of the records in it, and without `None`."""
+    for pattern, describe in _RAW_EXAMPLES:
+        example = pattern.sub(describe, example)
     count = 1
     while count:  # a record may contain another
         example, count = _RAW_RECORD.subn(lambda match: f"{_spaced(match[1])} {match[2]}".rstrip(), example)
-    return re.sub(r"\bNone\b", "nothing", example).replace("<", "").replace(">", "").replace("_", " ")
+    example = _STATUS_NAME.sub(lambda match: match[0].replace("_", " "), example)
+    return re.sub(r"\bNone\b", "nothing", example).replace("<", "").replace(">", "")
+
+
+def _raw_order(match: re.Match[str]) -> str:
+    state = match[2].replace("_", " ").lower()
+    return f"order {match[1]} ({state}, {int(match[3]):,} of {int(match[4]):,} filled, {int(match[5]):,} open)"
+
+
+def _raw_parent(match: re.Match[str]) -> str:
+    return f"parent order {match[1]} ({int(match[2]):,} of {int(match[3]):,} filled, {int(match[4]):,} working)"
+
+
+def _raw_balance(match: re.Match[str]) -> str:
+    cash, carried = (format_value(int(amount), "cash", None) for amount in (match[3], match[4]))
+    return f"balance of account {match[1]} in {match[2]} ({cash}, carried {carried})"
+
+
+def _raw_total(match: re.Match[str]) -> str:
+    kind, of = _spaced(match[1]), field_words(match[2])
+    return f"the total {of} of the {kind}s of {match[3]} is {int(match[4]):,}, computed again {int(match[5]):,}"
+
+
+def _raw_freeze(match: re.Match[str]) -> str:
+    return f"freeze {match[1]} of {match[2]}, {match[3].replace('by by', 'by')}"
+
+
+_RAW_EXAMPLES: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...]] = (
+    (re.compile(r"<Order (\S+) ([A-Z_]+) (-?\d+)/(-?\d+) leaves (-?\d+)>"), _raw_order),
+    (re.compile(r"<ParentOrder (\S+) (-?\d+)/(-?\d+) working (-?\d+)>"), _raw_parent),
+    (re.compile(r"<Balance (\S+) (\S+) (-?\d+) carried (-?\d+) *([\d-]*)>"), _raw_balance),
+    (re.compile(r"\w+\.(\w+)\.(\w+)\[([^\]]*)\] kept (-?\d+) recomputed (-?\d+)"), _raw_total),
+    (re.compile(r"<Freeze (\d+) (\S+) (by .+)>"), _raw_freeze),
+)
+"""The raw texts of self-checks that have words of their own; the incident ledger reads the raw ones."""
 
 
 def _spaced(class_name: str) -> str:
