@@ -148,13 +148,13 @@ def failing_arguments(bound: BoundPredicate) -> Iterator[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("bound", PREDICATES, ids=[f"{bound.name}:{bound.function.__name__}" for bound in PREDICATES])
-@pytest.mark.parametrize("known", [True, False], ids=["instrument", "no-instrument"])
-def test_an_explanation_is_in_words_and_true(bound: BoundPredicate, known: bool) -> None:
+@pytest.mark.parametrize("is_known", [True, False], ids=["instrument", "no-instrument"])
+def test_an_explanation_is_in_words_and_true(bound: BoundPredicate, is_known: bool) -> None:
     """No name of a variable, no `repr`, no None, each number on its side, one unit, no two sides that read alike."""
     problems: dict[str, str] = {}
     count = 0
     for arguments in failing_arguments(bound):
-        text = explain(bound, arguments, {"IBM": IBM} if known else {})
+        text = explain(bound, arguments, {"IBM": IBM} if is_known else {})
         count += 1
         for problem in find_problems(text.removeprefix(f"{bound.name}: ")):
             problems.setdefault(problem, text)
@@ -177,8 +177,8 @@ def find_problems(reason: str) -> Iterator[str]:
     if re.search(r"\bticks?\b", reason) and re.search(r"\d\.\d", re.sub(f"{money}|{time}", "", reason)):
         yield "two units"
     for value, relation, limit in BOUND.findall(reason):
-        left, right = (Decimal(number.replace(",", "")) for number in (value, limit))
-        if HOLDS[relation](left, right):
+        value_number, right = (Decimal(number.replace(",", "")) for number in (value, limit))
+        if HOLDS[relation](value_number, right):
             yield "a bound that holds"
     for clause in re.split(r"; |, and | while ", reason):
         bound_alike = re.fullmatch(r".* is (.+), but must (?:not )?be [a-z ]+, (.+)", clause)

@@ -596,12 +596,12 @@ def test_a_system_may_store_its_totals_only(tmp_path: Path, catalogue: Catalogue
     bench.record("ledger", funding, balance(990, transfers=-10))
     bench.reconcile()
     if day == DAY:
-        held, cash = position("BTC", 8, carried=9), balance(990, transfers=-10)
+        holding, cash = position("BTC", 8, carried=9), balance(990, transfers=-10)
     else:
-        held, cash = position("BTC", 8, carried=8, date=day), replace(balance(990), trade_date=day)
+        holding, cash = position("BTC", 8, carried=8, date=day), replace(balance(990), trade_date=day)
     bench.restore(
         orders=[],
-        positions=[held, *([fee] if stores_facts else [])],
+        positions=[holding, *([fee] if stores_facts else [])],
         ledger=[cash, *([funding] if stores_facts else [])],
     )
     bench.reconcile(day)
