@@ -386,7 +386,9 @@ def format_duration(duration_ns: int) -> str:
 
 
 def format_window(duration_ns: int) -> str:
-    """Return a duration after `the last`: `second` for one second, `10 s` for ten."""
+    """Return a duration after `the last`: `second` for one second, `10 s` for ten. Raises `ValueError` for none."""
+    if duration_ns <= 0:
+        raise ValueError(f"nothing can be counted within {duration_ns} ns; the time is above 0")
     return "second" if duration_ns == 1_000_000_000 else format_duration(duration_ns)
 
 
