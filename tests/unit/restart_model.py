@@ -212,11 +212,11 @@ class TradingModel:
         is_closing = order.position_effect == PositionEffect.CLOSE
         qty = order.order_qty + (0 if is_closing else amount)
         price = (order.price or 100) + 1
-        wanted = replace(order, order_qty=qty, price=price)
+        replaced = replace(order, order_qty=qty, price=price)
         pending = replace(order, ord_status=OrdStatus.PENDING_REPLACE, exec_type=None)
-        self.step([pending], [self.request(wanted, MsgType.ORDER_CANCEL_REPLACE_REQUEST, request_id)])
+        self.step([pending], [self.request(replaced, MsgType.ORDER_CANCEL_REPLACE_REQUEST, request_id)])
         after = replace(
-            wanted,
+            replaced,
             cl_ord_id=request_id,
             orig_cl_ord_id=order.cl_ord_id,
             leaves_qty=qty - order.cum_qty,
@@ -265,12 +265,14 @@ class TradingModel:
             trade_date=self.trade_date,
         )
 
-    def step(self, orders: Iterable[Order], others: Iterable[Record] = ()) -> None:
+    def step(self, orders: Iterable[Order], further_records: Iterable[Record] = ()) -> None:
         """Append a step in which orders change, with all that follows from it."""
         changed = list(orders)
         for order in changed:
             self.orders[order.key] = order
-        entries: Entries = [("gateway" if isinstance(record, Request) else "orders", record) for record in others]
+        entries: Entries = [
+            ("gateway" if isinstance(record, Request) else "orders", record) for record in further_records
+        ]
         entries += [("orders", order) for order in changed]
         for parent_id in {order.cl_ord_link_id for order in changed if order.cl_ord_link_id}:
             children = [order for order in self.orders.values() if order.cl_ord_link_id == parent_id]

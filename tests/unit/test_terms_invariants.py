@@ -52,9 +52,11 @@ def wrong(invariant: str) -> Callable[[Case], Case]:
 
 def enter(bench: GuardBench, **fields: object) -> Order:
     """Send a new order, let the venue acknowledge it, and return it as the system holds it."""
-    sent = {name: value for name, value in fields.items() if name not in ("order_id", "cl_ord_link_id", "link")}
+    requested_terms = {
+        name: value for name, value in fields.items() if name not in ("order_id", "cl_ord_link_id", "link")
+    }
     acknowledged = order("o1", 10, **fields)
-    bench.orders(replace(acknowledged, ord_status=S.PENDING_NEW, order_id=""), request("o1", 10, **sent))
+    bench.orders(replace(acknowledged, ord_status=S.PENDING_NEW, order_id=""), request("o1", 10, **requested_terms))
     bench.orders(acknowledged)
     return acknowledged
 
@@ -663,10 +665,12 @@ def a_hand_trade_joins_a_parent_of_the_other_side(bench: GuardBench) -> None:
 # -- rates --------------------------------------------------------------------------------------------------------
 
 
-def send(bench: GuardBench, count: int, *, account: str = "A1", same: bool = False, start: int = 0) -> None:
+def send(bench: GuardBench, count: int, *, account: str = "A1", is_repeated: bool = False, start: int = 0) -> None:
     """Record requests that the gateway sends at the present time."""
     for number in range(start, start + count):
-        bench.record(("gateway", request(f"{account}-{number}", account=account, price=100 if same else 100 + number)))
+        bench.record(
+            ("gateway", request(f"{account}-{number}", account=account, price=100 if is_repeated else 100 + number))
+        )
 
 
 @legal
@@ -685,11 +689,11 @@ def more_requests_than_the_limit_in_a_second(bench: GuardBench) -> None:
 
 
 @legal
-def the_same_request_a_hundred_times_in_ten_seconds(bench: GuardBench) -> None:
-    send(bench, 100, same=True)
-    send(bench, 100, same=True, account="A2")
+def the_same_request_at_the_limit_in_ten_seconds(bench: GuardBench) -> None:
+    send(bench, 500, is_repeated=True)
+    send(bench, 500, is_repeated=True, account="A2")
     bench.pass_time(10.001)
-    send(bench, 100, same=True, start=100)
+    send(bench, 500, is_repeated=True, start=500)
 
 
 @legal
@@ -702,9 +706,9 @@ def a_market_maker_replaces_each_version_at_the_same_price(bench: GuardBench) ->
 
 @wrong("repeated-requests-bounded")
 def the_same_request_without_end(bench: GuardBench) -> None:
-    send(bench, 60, same=True)
+    send(bench, 300, is_repeated=True)
     bench.pass_time(5)
-    send(bench, 41, same=True, start=60)
+    send(bench, 201, is_repeated=True, start=300)
 
 
 def reject(bench: GuardBench, count: int, *, start: int = 0, symbol: str = "BTC") -> None:
@@ -855,3 +859,15 @@ def test_a_wrong_situation_breaches_its_invariant(tmp_path: Path, invariant: str
     bench = GuardBench(tmp_path)
     case(bench)
     assert invariant in bench.breached, bench.explanations
+
+
+def test_time_in_which_the_process_is_down_is_no_effort(tmp_path: Path) -> None:
+    """A long downtime between two logons is not time on a link that is up and not reconciled."""
+    bench = GuardBench(tmp_path)
+    for epoch in range(1, 8):
+        bench.record(("gateway", Link(name="V", is_up=True, epoch=epoch)))
+        bench.guard.steps.mark_subject_down()
+        bench.pass_time(900)
+        bench.record(("gateway", Link(name="V", is_up=True, epoch=epoch + 100)))
+        bench.record(("reconciler", Reconciliation(link="V", epoch=epoch + 100, is_complete=True)))
+    assert bench.breached == set()

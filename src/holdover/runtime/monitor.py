@@ -224,6 +224,8 @@ class Monitor(Stateful[MonitorState]):
 
         `recovered` names the subsystems whose recovery this boundary completes.
         """
+        if not boundary.name:
+            raise ValueError("a boundary needs a name, such as restart: the entries state theirs")
         if self._boundary:
             raise RuntimeError(f"the boundary {boundary.name} was reported inside {self._boundary}")
         self.now_ns, self._boundary = boundary.time_ns, boundary.name
