@@ -358,23 +358,32 @@ def test_no_stop_is_due_where_none_is_required_or_possible(teller: StoryTeller, 
 
 
 @pytest.mark.parametrize(
-    ("side", "quantity", "is_found"),
+    ("leg", "carried", "side", "exec_type", "is_found"),
     [
-        (PositionSide.LONG, 2, False),
-        (PositionSide.LONG, -1, True),
-        (PositionSide.SHORT, -2, False),
-        (PositionSide.SHORT, 1, True),
-        (None, -2, False),
+        (PositionSide.LONG, 2, Side.SELL, ExecType.TRADE, False),
+        (PositionSide.LONG, 1, Side.SELL, ExecType.TRADE, True),
+        (PositionSide.LONG, -5, Side.BUY, ExecType.TRADE, False),
+        (PositionSide.SHORT, -2, Side.BUY, ExecType.TRADE, False),
+        (PositionSide.SHORT, -1, Side.BUY, ExecType.TRADE, True),
+        (PositionSide.LONG, 1, Side.SELL, ExecType.TRADE_CORRECT, False),
+        (None, 1, Side.SELL, ExecType.TRADE, False),
     ],
 )
-@pytest.mark.parametrize("subsystem", ["positions", "venue"])
-def test_a_leg_keeps_its_side(
-    teller: StoryTeller, side: PositionSide | None, quantity: int, is_found: bool, subsystem: str
+def test_a_fill_keeps_a_leg_on_its_side(
+    teller: StoryTeller, leg: PositionSide | None, carried: int, side: Side, exec_type: ExecType, is_found: bool
 ) -> None:
-    """Whatever the system believes or the venue states; a net position may have either sign."""
+    """A net position may have either sign, and a correction may take back what was closed since."""
+    leg_order = order("o", 2, side=side, position_side=leg)
     begin_with(teller, 0)
-    teller.record(("positions", position(1, 1, position_side=PositionSide.LONG)))
-    teller.record((subsystem, position(quantity, quantity, position_side=side)))
+    signed = 2 if side == Side.BUY else -2
+    execution = replace(
+        fill("e1", leg_order, 2), exec_type=exec_type, exec_ref_id="e0" if exec_type != ExecType.TRADE else ""
+    )
+    teller.record(
+        ("orders", order("first", 1, 1, side=Side.BUY, position_side=PositionSide.LONG)),
+        ("orders", execution),
+        ("positions", position(carried + signed, carried, position_side=leg)),
+    )
     assert ("leg-keeps-its-side" in teller.breaches()) == is_found
 
 

@@ -92,6 +92,62 @@ def test_a_correct_history_is_silent(case: tuple[list[Event], Habits]) -> None:
     assert play(events, habits).explanations == []
 
 
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "a fill and its bust before a restart without executions": (
+        "new-5-2 fill-all-0-1 bust-0-1 restart",
+        {"executions": False},
+    ),
+    "a second fill after a bust": (
+        "new-5-2 fill-0-1 bust-0-1 fill-0-2 restart",
+        {"executions": False, "guard": "memory", "books": False},
+    ),
+    "an order that was retired comes back closed": (
+        "new-1-2 fill-all-0-1 night night restart new-2-1 fill-0-1",
+        {},
+    ),
+    "an order that was retired comes back to another guard": (
+        "new-1-2 fill-all-0-1 night night restart new-2-1 fill-0-1",
+        {"guard": "memory"},
+    ),
+    "cash of fills that the guard has not seen": (
+        "new-1-5 fill-0-2 restart fill-0-1 night",
+        {"executions": False, "guard": "new"},
+    ),
+    "a parent whose closed child the guard has not seen": (
+        "new-1-2 fill-all-0-1 new-1-3 restart fill-0-1",
+        {"orders": "working", "guard": "new"},
+    ),
+    "a bust of a fill that the guard has not seen": (
+        "new-1-5 fill-0-2 restart bust-0-1",
+        {"executions": False, "guard": "new"},
+    ),
+    "two reconciliations around a fill without a view of the venue": (
+        "new-1-5 restart fill-0-2",
+        {"kinds": frozenset({"orders.Order"})},
+    ),
+    "parents recorded and no order linked to them": (
+        "new-1-5 fill-0-2 restart fill-0-1",
+        {"empty": frozenset({"cl_ord_link_id"})},
+    ),
+}
+"""Histories with which a guard has stopped a correct system: operations with index and amount, and the habits."""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_history_that_once_raised_a_false_alarm_is_silent(name: str) -> None:
+    """Each kind of it, by the shortest history that shows it."""
+    text, fields = CASES[name]
+    model = TradingModel()
+    for operation in text.split():
+        verb, *numbers = operation.rsplit("-", 2) if operation[-1].isdigit() else [operation]
+        index, amount = map(int, numbers or (0, 1))
+        model.perform(verb, index, amount)
+        if verb == "restart":
+            model.perform("reconciled", 0, 0)
+    model.perform("reconciled", 0, 0)
+    assert play(model.events, Habits(**{"kinds": frozenset(TABLES), **fields})).explanations == []
+
+
 # -- defects ------------------------------------------------------------------------------------------------------
 
 

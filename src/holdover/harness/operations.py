@@ -207,7 +207,9 @@ def _liquidate(runner: OperationRunner, numbers: Parameters) -> None:
     if account is not None and book is not None:
         lots = numbers["lots"] if numbers["lots"] > 0 else None
         venue, symbol = runner.session.venue, book.instrument.symbol
-        venue.liquidate(account, symbol, lots=lots, position_side=_leg_of(venue, account, symbol))
+        leg = _leg_of(venue, account, symbol)
+        # A leg is closed as a whole: what is left of it would have closing orders for more than it is.
+        venue.liquidate(account, symbol, lots=None if leg else lots, position_side=leg)
 
 
 def _bust(runner: OperationRunner, numbers: Parameters) -> None:

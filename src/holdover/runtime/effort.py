@@ -71,6 +71,12 @@ class EffortTracker(Stateful[EffortTrackerState]):
                     f"{effort.since_ns}; none of these can be negative"
                 )
 
+    def pause(self, now_ns: int) -> None:
+        """Stop counting while the guarded process is down; its next link comes up anew."""
+        for effort in self.by_link.values():
+            self._stop(effort, now_ns)
+            effort.is_up = False
+
     def _stop(self, effort: LinkEffort, now_ns: int) -> None:
         if effort.since_ns:
             effort.unreconciled_ns += max(now_ns - effort.since_ns, 0)

@@ -98,7 +98,8 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
         tables = self._tables
         restored_tables: dict[TableKey, dict[str, Record]] = {}
         for record in self._without_retired(subsystem, list(records)):
-            restored_tables.setdefault((subsystem, type(record)), {})[record.key] = record
+            table = (subsystem, type(record))
+            restored_tables.setdefault(table, {})[record.key] = self._with_known_session(table, record)
         self._note_restored(subsystem, restored_tables)
         archived = find_archived(tables, subsystem, restored_tables, self.restored_kinds)
         adopted = {key for owner, key in tables.adopted if owner == subsystem}
@@ -154,6 +155,14 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
             for record in records
             if not isinstance(record, Order | Execution) or record.root_cl_ord_id not in retired
         ]
+
+    def _with_known_session(self, table: TableKey, record: Record) -> Record:
+        """Return a restored execution with the session that booked it, when only the guard remembers which it was."""
+        if isinstance(record, Execution) and not record.book_date:
+            known = self._tables.find(table, record.key)
+            if isinstance(known, Execution) and known.book_date:
+                return replace(record, book_date=known.book_date)
+        return record
 
     def _note_restored(self, subsystem: str, restored_tables: RestoredTables) -> None:
         """Note what came back, for the end of the recovery."""

@@ -23,6 +23,8 @@ from holdover.model import (
     OrderOrigin,
     OrdStatus,
     Outbound,
+    Position,
+    PositionEffect,
     PositionSide,
     Query,
     Side,
@@ -246,7 +248,7 @@ class Venue(Composite[VenueState]):
     ) -> str:
         """Close a position, or `lots` of it, at the last traded price with an order of the venue's own.
 
-        In an account in hedge mode `position_side` names the leg.
+        In an account in hedge mode `position_side` names the leg. With the whole position its closing orders end.
 
         Returns the ClOrdID of that order, which no client has assigned; empty when there is no position to close or no
         price. Raises `ValueError` for an unknown instrument, and for less than one lot.
@@ -261,6 +263,8 @@ class Venue(Composite[VenueState]):
             return ""
         side = Side.SELL if position.net_qty > 0 else Side.BUY
         quantity = abs(position.net_qty) if lots is None else min(lots, abs(position.net_qty))
+        if quantity == abs(position.net_qty):
+            _cancel_closing_orders(self.lifecycle, position)
         cl_ord_id = self.lifecycle.manual_trade(account, symbol, side, quantity, price, origin, position_side)
         self.accounts.report_state(account, self.books[symbol].instrument.currency, f"S-{cl_ord_id}")
         return cl_ord_id
@@ -324,3 +328,11 @@ class Venue(Composite[VenueState]):
             book.adopt_orders(self.orders)
         if self.is_open and not self.open_ns < self.close_ns:
             raise StateError(f"the stored state of Venue is damaged: open from {self.open_ns} to {self.close_ns} ns")
+
+
+def _cancel_closing_orders(lifecycle: OrderLifecycle, position: Position) -> None:
+    """Cancel the orders that would close a position which the venue closes itself."""
+    for order in lifecycle.open_orders():
+        closes = order.position_effect == PositionEffect.CLOSE and order.position_key == position.key
+        if closes and order.is_open:
+            lifecycle.close_order(order, OrdStatus.CANCELED, ExecType.CANCELED)

@@ -12,6 +12,8 @@ from holdover.catalogue.reads import Before, Sum, Via
 from holdover.model import (
     Book,
     ContingencyType,
+    ExecType,
+    Execution,
     Link,
     Order,
     Position,
@@ -104,7 +106,7 @@ def position_protected(
     reconciliation: Annotated[Reconciliation | None, Via("reconciler", by="link", required=False)],
 ) -> bool | None:
     """No stop can be sent while the instrument takes no orders or the link is down."""
-    if position is None or not protection.is_required:
+    if position is None or not protection.is_required or _is_on_wrong_side(position):
         return True
     protecting = selling if position.net_qty > 0 else buying
     is_halted = book is not None and not book.trading
@@ -113,9 +115,24 @@ def position_protected(
     return protecting >= abs(position.net_qty)
 
 
-@predicate("leg-keeps-its-side", needs=("position_side",))
-def leg_keeps_its_side(position: Position) -> bool | None:
-    """Source: FIX 4.4, PositionQty (702): LongQty (704) and ShortQty (705) are separate in hedge mode."""
+def _is_on_wrong_side(position: Position) -> bool:
+    """Whether a bust has left a leg on the side that it does not hold; no stop protects that."""
     if position.position_side is None:
+        return False
+    return position.net_qty < 0 if position.position_side == PositionSide.LONG else position.net_qty > 0
+
+
+@predicate("leg-keeps-its-side", needs=("position_side",), at_restore=False)
+def leg_keeps_its_side(
+    execution: Annotated[Execution, "orders"],
+    position: Annotated[Position | None, Via("positions", by="book_key")],
+) -> bool | None:
+    """Source: FIX 4.4, PositionQty (702): LongQty (704) and ShortQty (705) are separate in hedge mode.
+
+    Only a fill is judged: a bust may take back an opening trade whose quantity was closed since.
+    """
+    if execution.position_side is None or execution.exec_type != ExecType.TRADE or position is None:
         return None
-    return position.net_qty >= 0 if position.position_side == PositionSide.LONG else position.net_qty <= 0
+    if execution.position_side == PositionSide.LONG:
+        return execution.signed_qty >= 0 or position.net_qty >= 0
+    return execution.signed_qty <= 0 or position.net_qty <= 0
