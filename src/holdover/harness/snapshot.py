@@ -13,7 +13,6 @@ recovered.
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import struct
 import tempfile
@@ -24,8 +23,18 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.runtime.files import sync_directory
+from holdover.runtime.files import PUBLIC_FILE, write_whole
 from holdover.runtime.redaction import RedactionRules, is_database
+from holdover.runtime.size_limits import (
+    FILE_MAX,
+    SNAPSHOT_EXPANDED_MAX,
+    PartNameError,
+    SizeLimitError,
+    check_part_names,
+    decompress_bounded,
+    read_bounded,
+)
+from holdover.state import DECODE_ERRORS
 
 try:  # isal compresses the same format several times faster; zlib and isal read each other's output
     from isal.isal_zlib import compress as _fast
@@ -79,38 +88,43 @@ class Snapshot:
         """Write the snapshot into a directory, synced and renamed into place; return the path."""
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{self.name}.hsnap"
-        part = path.with_suffix(".writing")
-        with open(part, "wb") as file:
-            file.write(_MAGIC + struct.pack("<I", VERSION) + bytes.fromhex(self.digest))
-            file.write(_compress(self._body))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        sync_directory(directory)
+        head = _MAGIC + struct.pack("<I", VERSION) + bytes.fromhex(self.digest)
+        write_whole(path, head + _compress(self._body), PUBLIC_FILE)
         return path
 
     @classmethod
-    def open(cls, path: Path) -> Snapshot:
-        """Read a snapshot. Raises `SnapshotError` when it is missing, damaged or of another version."""
+    def open(cls, path: Path, size_max: int | None = None) -> Snapshot:
+        """Read a snapshot; `size_max` replaces the bound on what it expands to, in bytes.
+
+        Raises `SnapshotError` when it is missing, damaged, of another version, larger than its bound, or has a part
+        whose name leads outside its folder.
+        """
         try:
-            data = path.read_bytes()
+            data = read_bounded(path, size_max or FILE_MAX)
         except OSError as error:
             raise SnapshotError(f"{path}: cannot be read: {error.strerror}") from error
+        except SizeLimitError as error:
+            raise SnapshotError(str(error)) from error
         if data[:4] != _MAGIC:
             raise SnapshotError(f"{path.name}: not a Holdover snapshot")
         version = struct.unpack("<I", data[4:8])[0] if len(data) >= 8 else 0
         if version != VERSION:
             raise SnapshotError(f"{path.name}: written in version {version}, this Holdover reads version {VERSION}")
         try:
-            body = zlib.decompress(data[40:])
+            body = decompress_bounded(data[40:], SNAPSHOT_EXPANDED_MAX, size_max)
         except zlib.error as error:
             raise SnapshotError(f"{path.name}: damaged: {error}") from error
+        except SizeLimitError as error:
+            raise SnapshotError(f"{path.name}: {error}") from error
         if hashlib.sha256(body).digest() != data[8:40]:
             raise SnapshotError(f"{path.name}: damaged: its content does not match its digest")
         try:
             content = msgspec.msgpack.decode(body, type=_SnapshotBody)
-        except msgspec.MsgspecError as error:
+            check_part_names(list(content.parts))
+        except DECODE_ERRORS as error:
             raise SnapshotError(f"{path.name}: damaged: its body is none of a snapshot: {error}") from error
+        except PartNameError as error:
+            raise SnapshotError(f"{path.name}: {error}") from error
         return cls(content.about, content.parts)
 
     def __repr__(self) -> str:
@@ -154,14 +168,17 @@ class SnapshotStore:
         """Return every snapshot file, sorted by name."""
         return sorted(self.directory.glob("*.hsnap"))
 
-    def find(self, name: str) -> Snapshot:
-        """Open the snapshot with that name or name prefix. Raises `SnapshotError` when none or several match."""
+    def find(self, name: str, size_max: int | None = None) -> Snapshot:
+        """Open the snapshot with that name or name prefix; `size_max` as for `Snapshot.open`.
+
+        Raises `SnapshotError` when none or several match.
+        """
         matches = [path for path in self.list_paths() if path.stem.startswith(name)]
         if len(matches) != 1:
             at_hand = ", ".join(path.stem for path in self.list_paths()) or "nothing"
             description = "no snapshot is" if not matches else "several snapshots are"
             raise SnapshotError(f"{description} called {name} in {self.directory}; at hand: {at_hand}")
-        return Snapshot.open(matches[0])
+        return Snapshot.open(matches[0], size_max)
 
 
 # -- comparing --------------------------------------------------------------------------------------------------------
@@ -184,7 +201,7 @@ def _decode_part(content: bytes) -> Any:
         return _read_rows(content)
     try:
         return msgspec.msgpack.decode(content)
-    except msgspec.MsgspecError:
+    except (*DECODE_ERRORS, ValueError):
         return content
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from holdover.model.spelling import suggest_spelling
 from holdover.recording.format import Recording, RecordingError
+from holdover.runtime.size_limits import find_name_problem
 
 
 class RecordingStore:
@@ -60,5 +61,8 @@ def bundled_store() -> RecordingStore:
 
 
 def recording_path(directory: Path, venue: str, symbol: str, trade_date: str) -> Path:
-    """Return the path of a recording below a directory."""
-    return directory / venue.lower() / symbol / f"{trade_date}.hrec"
+    """Return the path of a recording below a directory. Raises `RecordingError` when a name leads outside it."""
+    name = f"{venue.lower()}/{symbol}/{trade_date}.hrec"
+    if find_name_problem(name) or "/" in symbol or "/" in venue or "/" in trade_date:
+        raise RecordingError(f"the recording of {symbol[:80]!r} on {trade_date[:20]!r} cannot be a file of {directory}")
+    return directory / name

@@ -45,6 +45,7 @@ from holdover.recording.format import (
     RecordingWriter,
 )
 from holdover.recording.store import recording_path
+from holdover.state import DECODE_ERRORS
 
 _FRAME: Final = struct.Struct("<II")
 STATUSES: Final = {"open": TRADING, "halt": HALT, "disabled": DISABLED, "closed": CLOSED}
@@ -84,7 +85,7 @@ def read_instrument(path: Path) -> Instrument:
         return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Instrument)
     except OSError as error:
         raise RecordingError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, InstrumentUnitError) as error:
+    except (*DECODE_ERRORS, tomllib.TOMLDecodeError, InstrumentUnitError) as error:
         raise RecordingError(f"{path.name}: not an instrument: {error}") from error
 
 
@@ -330,7 +331,7 @@ def record_lines(lines: Iterable[bytes], recorder: Recorder) -> int:
             continue
         try:
             recorder.record_event(msgspec.json.decode(line))
-        except (msgspec.MsgspecError, RecordingError) as error:
+        except (*DECODE_ERRORS, RecordingError) as error:
             recorder.flush()
             raise RecordingError(f"line {number}: {error}") from error
         count += 1

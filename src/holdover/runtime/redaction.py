@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
+from holdover.state import DECODE_ERRORS
+
 BLANK: Final = "[redacted]"
 """The text that replaces a match of a pattern."""
 
@@ -111,7 +113,7 @@ class RedactionRules:
             if value[:1] in ("{", "["):
                 try:
                     decoded = msgspec.json.decode(value)
-                except msgspec.MsgspecError:
+                except DECODE_ERRORS:
                     return self.redact_text(value)
                 redacted = self.redact_value(decoded)
                 return value if redacted == decoded else msgspec.json.encode(redacted).decode()
@@ -126,7 +128,7 @@ class RedactionRules:
         ):
             try:
                 decoded: Any = decode(content)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except DECODE_ERRORS:
                 continue
             redacted = self.redact_value(decoded)
             return None if redacted == decoded else encode(redacted)

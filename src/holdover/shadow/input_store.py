@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from holdover.runtime.database import RunStatement, SqliteDatabase, StoreError, next_number
+from holdover.state import DECODE_ERRORS
 
 VERSION: Final = 2
 _SCHEMA: Final = """
@@ -161,7 +162,7 @@ class InputStore:
     def _decoding(self) -> Iterator[None]:
         try:
             yield
-        except (msgspec.MsgspecError, TypeError) as problem:
+        except (*DECODE_ERRORS, TypeError) as problem:
             raise StoreError(f"{self._database.name}: what has come in is damaged: {problem}") from problem
 
     def close(self) -> None:

@@ -34,6 +34,7 @@ from holdover.shadow.state import (
     ShadowStateError,
     read_state,
 )
+from holdover.state import DECODE_ERRORS
 
 _CLOSED: Final = frozenset({"2", "4", "8", "C"})
 
@@ -186,7 +187,7 @@ class ShadowRun:
         """
         try:
             note = msgspec.json.decode(line, type=ComponentNote)
-        except msgspec.MsgspecError:
+        except DECODE_ERRORS:
             return
         if note.component in self._tables and not note.fault:
             self.components.mark_alive(note.component, self.monotonic())
@@ -260,7 +261,7 @@ class CandidateJournalReader:
             return
         try:
             entry = self._decode(line)
-        except msgspec.MsgspecError:
+        except DECODE_ERRORS:
             text = line.decode("utf-8", "replace").strip()
             if (name := classify_fault(text)) != "":
                 self.counts.record_fault(name, text[:200], "candidate")

@@ -16,7 +16,7 @@ from holdover.runtime.axes import FreezeLevelAxis, axes_in_use
 from holdover.runtime.check import Check, Touched
 from holdover.runtime.journal import find_version_problem
 from holdover.runtime.memory import kinds_by_name
-from holdover.state import StateError, Stateful, StoredFormat, decode_stored, encode_stored
+from holdover.state import DECODE_ERRORS, StateError, Stateful, StoredFormat, decode_stored, encode_stored
 
 _BOUNDARIES: Final = frozenset(("begin", "end", "overnight", "restart", "disconnect", "reconnect", "reconciled"))
 _JUDGED: Final = _BOUNDARIES | {"settled", "restore"}
@@ -144,7 +144,7 @@ class MutationJudge(Stateful[MutationJudgeState]):
                 self._judge_mutation(entry, time_ns, seq)
             elif _is_judged_event(entry.get("what")) and not self._is_repeat(seq, time_ns, line):
                 self._judge_event(entry, time_ns)
-        except (msgspec.MsgspecError, ValueError, TypeError, KeyError) as problem:
+        except (*DECODE_ERRORS, ValueError, TypeError, KeyError) as problem:
             self.skipped.append(f"line {number} is no mutation: {problem}")
 
     def _judge_mutation(self, entry: dict[str, Any], time_ns: int, seq: int | None) -> None:
