@@ -20,6 +20,7 @@ from holdover.audit.log_lines import LINE_MAX, OverlongLine, read_log_lines
 from holdover.audit.seen_messages import RECENT_MAX, SeenMessages
 from holdover.catalogue import Catalogue
 from holdover.cli import main
+from holdover.watch import Tail
 
 SOH = "\x01"
 
@@ -250,3 +251,70 @@ def test_the_lists_of_an_audit_end(catalogue: Catalogue, monkeypatch: pytest.Mon
     audit = run_audit(b"\n".join(log), catalogue)
     assert (len(audit.breaches), len(audit.skipped), audit.skipped_count) == (10, 10, 50)
     assert audit.breach_count >= 50
+
+
+# -- watch ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_watch_takes_a_log_without_line_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = [*orders(2_000), report(9_000, 40, 4_001), report(9_000, 60, 4_002, last=10), report(9_001, 40, 4_003)]
+    (tmp_path / "fix.log").write_bytes(b"".join(log))
+    assert main(["watch", str(tmp_path / "fix.log"), "--once"]) == 1
+    assert "O9000" in capsys.readouterr().out
+
+
+def test_a_tail_returns_a_long_line_in_pieces(tmp_path: Path) -> None:
+    """Law: the pieces are the file, up to its last message; each is read once and at most `LINE_MAX` long."""
+    content = b"".join(orders(8_000))
+    path = tmp_path / "fix.log"
+    path.write_bytes(b"")
+    tail, pieces = Tail(path), []
+    with open(path, "ab") as file:
+        for begin in range(0, len(content), 300_000):
+            file.write(content[begin : begin + 300_000])
+            file.flush()
+            while lines := tail.read_lines():
+                pieces += lines
+    tail.close()
+    assert b"".join(pieces) == content[: content.rfind(b"8=FIX")]
+    assert max(map(len, pieces)) <= LINE_MAX
+
+
+def test_a_watch_of_unusable_lines_does_not_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "fix.log").write_bytes(
+        b"\n".join([report(0, 40, 1), *(report(number, 40, number + 1, _14="x") for number in range(1, 300)), b""])
+    )
+    assert main(["watch", str(tmp_path / "fix.log"), "--once"]) == 3
+    assert "line 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("state", [True, False])
+def test_a_watch_of_a_lost_file_does_not_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, state: bool
+) -> None:
+    path = tmp_path / "fix.log"
+    options = ["--once", *(["--state", str(tmp_path / "state")] if state else [])]
+    assert main(["watch", str(path), *options]) == 2
+    path.write_bytes(b"\n".join([*orders(3), b""]))
+    assert main(["watch", str(path), *options]) == 0
+    path.unlink()
+    assert main(["watch", str(path), *options]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_a_watch_whose_file_was_replaced_does_not_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the lost file held after the last line that was read is not known."""
+    path, words = tmp_path / "fix.log", ["--once", "--state", str(tmp_path / "state")]
+    path.write_bytes(b"\n".join([*orders(3), b""]))
+    assert main(["watch", str(path), *words]) == 0
+    (tmp_path / "other").write_bytes(b"\n".join([*orders(1), b""]))
+    (tmp_path / "other").replace(path)
+    assert main(["watch", str(path), *words]) == 3
+    assert "is gone" in capsys.readouterr().err
+
+
+def test_a_watch_of_an_endless_line_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_bytes(b'{"subsystem": "' + b"x" * (3 * LINE_MAX))
+    tail = Tail(tmp_path / "journal")
+    assert [len(line) for line in tail.read_lines()] == [LINE_MAX] * 3
+    tail.close()

@@ -227,15 +227,15 @@ class Audit(Stateful[AuditState]):
     @property
     def is_undecided(self) -> bool:
         """Whether too large a share of the messages could not be used to say that every invariant holds."""
-        return self.unusable > self.unusable_max * (self.messages + self.unusable)
+        return self.unusable > self.unusable_max * max(self.messages, self.unusable)
 
     def list_notes(self) -> list[str]:
         """Return the limits of the verdict that follow from the logs, in sentences."""
         notes = []
         if self.unusable:
-            share = 100 * self.unusable / (self.messages + self.unusable)
+            share = 100 * self.unusable / max(self.messages, self.unusable)
             notes.append(
-                f"{self.unusable:,} messages could not be used ({share:.2g} % of them), the first at "
+                f"{self.unusable:,} messages could not be used ({share:.3g} % of them), the first at "
                 f"{self.first_unusable}"
             )
         if self.framing.unverified:

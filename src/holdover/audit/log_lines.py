@@ -33,10 +33,19 @@ class OverlongLine:
         self.size = size
 
 
-def read_log_lines(stream: IO[bytes], first: int = 1) -> Iterator[tuple[int, bytes | OverlongLine]]:
-    """Yield each line of a log with its number; the pieces of one long line have the same number."""
+def read_log_lines(
+    stream: IO[bytes], first: int = 1, piece_min: int = PIECE_MIN
+) -> Iterator[tuple[int, bytes | OverlongLine]]:
+    """Yield each line of a log with its number; the pieces of one long line have the same number.
+
+    Args:
+        stream: the log; a line of a pipe is yielded as soon as it is there.
+        first: the number of the first line.
+        piece_min: bytes from which a line without an end is cut between its messages.
+    """
     number, rest, dropped = first, b"", 0
-    while chunk := stream.read(_CHUNK):
+    read = getattr(stream, "read1", stream.read)
+    while chunk := read(_CHUNK):
         lines = chunk.split(b"\n")
         if len(lines) > 1:
             if dropped:
@@ -58,7 +67,7 @@ def read_log_lines(stream: IO[bytes], first: int = 1) -> Iterator[tuple[int, byt
             rest, dropped = chunk[begin:], 0
             continue
         rest += chunk
-        if len(rest) >= PIECE_MIN:
+        if len(rest) >= piece_min:
             begin = rest.rfind(_BEGIN, 1)
             if begin > 0:
                 yield number, rest[:begin]

@@ -131,8 +131,10 @@ class Watch:
 
     @property
     def verdict(self) -> str:
-        """`breach`, `holds`, or `unknown` when nothing was evaluated."""
-        return "breach" if self.breaches else "holds" if self._judge.mutations else "unknown"
+        """`breach`, `holds`, or `unknown` when nothing, or too small a share of the lines, was evaluated."""
+        if self.breaches:
+            return "breach"
+        return "holds" if self._judge.mutations and not self._judge.is_undecided else "unknown"
 
     def metrics(self, catalogue: Catalogue) -> GuardMetrics:
         """Return the current metrics; callable from any thread. Breaches are those of all processes of this state."""
