@@ -24,7 +24,7 @@ from typing import Any, Final
 import msgspec
 
 from holdover.runtime.files import PUBLIC_FILE, write_whole
-from holdover.runtime.redaction import RedactionRules, is_database
+from holdover.runtime.redaction import RedactionRules, is_database, quote_name
 from holdover.runtime.size_limits import (
     FILE_MAX,
     SNAPSHOT_EXPANDED_MAX,
@@ -198,7 +198,10 @@ def compare_snapshots(first: Snapshot, second: Snapshot) -> list[str]:
 
 def _decode_part(content: bytes) -> Any:
     if is_database(content):
-        return _read_rows(content)
+        try:
+            return _read_rows(content)
+        except (sqlite3.Error, ValueError, OverflowError):  # a damaged database is compared as bytes
+            return content
     try:
         return msgspec.msgpack.decode(content)
     except (*DECODE_ERRORS, ValueError):
@@ -230,9 +233,12 @@ def _read_rows(content: bytes) -> dict[str, Any]:
     memory = sqlite3.connect(":memory:")
     try:
         memory.deserialize(content[:18] + b"\x01\x01" + content[20:])
+        memory.execute("PRAGMA trusted_schema=OFF")
         tables = [row[0] for row in memory.execute("SELECT name FROM sqlite_master WHERE type='table' ORDER BY name")]
         return {
-            table: {str(row[:2]): list(row) for row in memory.execute(f'SELECT * FROM "{table}" ORDER BY 1, 2')}
+            table: {
+                str(row[:2]): list(row) for row in memory.execute(f"SELECT * FROM {quote_name(table)} ORDER BY 1, 2")
+            }
             for table in tables
         }
     finally:

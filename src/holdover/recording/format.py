@@ -354,6 +354,7 @@ class RecordingWriter:
             raise RecordingError(
                 f"{self.path.name}: record {len(self)} goes back in time by {self._last_ns - ts_ns} ns"
             )
+        check_event_range(ts_ns, price, size, *self._top_of_book)
         self._last_ns = ts_ns
         self._body += RECORD.pack(ts_ns, 0, rtype, flags, len(self) & 0xFFFFFFFF, price, size, *self._top_of_book)
         self._counts[rtype] += 1
@@ -395,6 +396,15 @@ class RecordingWriter:
         if recording.meta != meta:
             raise RecordingError(f"{self.path.name}: the file has another header than the one that was written")
         return recording
+
+
+def check_event_range(ts_ns: int, *values: int) -> None:
+    """Raise `RecordingError` when a time, price or size of an event does not fit into its 64 bits."""
+    if ts_ns < 0:
+        raise RecordingError(f"the time {ts_ns} ns is before 1970")
+    for value in (ts_ns, *values):
+        if not -(2**63) <= value < 2**63:
+            raise RecordingError(f"{str(value)[:40]} is too large for a recording, whose numbers have 64 bits")
 
 
 def _encode_meta(meta: Meta) -> bytes:

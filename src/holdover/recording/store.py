@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from holdover.model.spelling import suggest_spelling
@@ -58,6 +59,12 @@ class RecordingStore:
 def bundled_store() -> RecordingStore:
     """Return the simulated sessions that ship with the package."""
     return RecordingStore(Path(__file__).parent / "bundled")
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def recording_path(directory: Path, venue: str, symbol: str, trade_date: str) -> Path:

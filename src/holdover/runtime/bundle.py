@@ -14,9 +14,7 @@ import hashlib
 import io
 import json
 import platform
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
@@ -30,7 +28,14 @@ from holdover.model import Record
 from holdover.runtime.breach import Breach
 from holdover.runtime.files import make_private_directory, write_whole
 from holdover.runtime.redaction import RedactionRules
-from holdover.runtime.size_limits import FILE_MAX, PartNameError, SizeLimitError, read_archive, read_bounded
+from holdover.runtime.size_limits import (
+    ARCHIVE_ERRORS,
+    FILE_MAX,
+    PartNameError,
+    SizeLimitError,
+    read_archive,
+    read_bounded,
+)
 from holdover.state import DECODE_ERRORS, StateError
 
 if TYPE_CHECKING:
@@ -125,10 +130,8 @@ class Bundle:
             raise BundleError(f"{path}: cannot be read: {problem.strerror or problem}") from problem
         except (SizeLimitError, PartNameError) as problem:
             raise BundleError(f"{path.name}: {problem}") from problem
-        except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, EOFError) as problem:
+        except ARCHIVE_ERRORS as problem:
             raise BundleError(f"{path.name}: not a bundle, or damaged: {problem}") from problem
-        except (zlib.error, struct.error, ValueError, LookupError, NotImplementedError, OverflowError) as problem:
-            raise BundleError(f"{path.name}: damaged: {problem}") from problem
         try:
             content = parts.pop(_INFO_PART)
             version = msgspec.json.decode(content, type=_BundleHeader).version

@@ -21,7 +21,7 @@ from typing import IO, Any, ClassVar, Final, NamedTuple
 import msgspec
 
 from holdover.model import Record
-from holdover.state import StateError, Stateful
+from holdover.state import DECODE_ERRORS, StateError, Stateful
 
 JOURNAL_FORMAT: Final = "holdover-journal"
 JOURNAL_VERSION: Final = 2
@@ -172,7 +172,7 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 yield msgspec.json.decode(line)
-            except msgspec.MsgspecError as problem:
+            except DECODE_ERRORS as problem:
                 if not line.endswith(b"\n"):
                     return
                 raise ValueError(f"{path.name}: line {number} is no journal line: {problem}") from problem
@@ -184,7 +184,7 @@ def parse_header(line: bytes) -> Mapping[str, Any] | None:
         return None
     try:
         header = msgspec.json.decode(line)
-    except msgspec.MsgspecError:
+    except DECODE_ERRORS:
         return None
     return header if isinstance(header, dict) else None
 
@@ -207,7 +207,7 @@ def _check_version(path: Path) -> None:
         return
     try:
         header = msgspec.json.decode(line)
-    except msgspec.MsgspecError:
+    except DECODE_ERRORS:
         header = {}
     problem = find_version_problem(header if isinstance(header, dict) else {})
     if problem:

@@ -138,17 +138,21 @@ class RedactionRules:
         memory = sqlite3.connect(":memory:")
         try:
             memory.deserialize(content[:18] + b"\x01\x01" + content[20:])
+            memory.execute("PRAGMA trusted_schema=OFF")
             tables = [row[0] for row in memory.execute("SELECT name FROM sqlite_master WHERE type='table'")]
             for table in tables:
-                columns = [row[1] for row in memory.execute(f'PRAGMA table_info("{table}")')]
+                quoted_table = quote_name(table)
+                columns = [row[1] for row in memory.execute(f"PRAGMA table_info({quoted_table})")]
                 for column in columns:
-                    values = [row[0] for row in memory.execute(f'SELECT DISTINCT "{column}" FROM "{table}"')]
+                    quoted = quote_name(column)
+                    values = [row[0] for row in memory.execute(f"SELECT DISTINCT {quoted} FROM {quoted_table}")]
                     for value in values:
                         is_named_field = column in self.fields and value is not None
                         redacted = pseudonymize(value) if is_named_field else self._redact_single(value)
                         if redacted is not value and redacted != value:
                             memory.execute(
-                                f'UPDATE "{table}" SET "{column}"=? WHERE "{column}" IS ?', (redacted, value)
+                                f"UPDATE {quoted_table} SET {quoted}=? WHERE {quoted} IS ?",
+                                (redacted, value),
                             )
             memory.commit()
             memory.execute("VACUUM")  # free pages must not keep what was replaced
@@ -167,6 +171,12 @@ def _blank_match(match: re.Match[str]) -> str:
 def is_database(content: bytes) -> bool:
     """Whether the content is an SQLite database."""
     return content[:16] == b"SQLite format 3\0"
+
+
+def quote_name(name: str) -> str:
+    """Return the name of a table or column as SQL takes it, whatever is in it."""
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
 
 
 def pseudonymize(value: Any) -> str:

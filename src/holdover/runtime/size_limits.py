@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -36,6 +37,21 @@ DEPTH_MAX: Final = 100
 """Levels of lists and tables in a document."""
 _NAME_MAX: Final = 255
 _UNIT_SIZES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+ARCHIVE_ERRORS: Final = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    struct.error,
+    RuntimeError,
+    NotImplementedError,
+    EOFError,
+    ValueError,
+    LookupError,
+    OverflowError,
+)
+"""What `zipfile` raises for a damaged archive."""
 
 
 class SizeLimitError(ValueError):
