@@ -2,9 +2,11 @@
 
 from holdover.catalogue.catalogue import Catalogue, Invariant
 from holdover.catalogue.entry import CatalogueError, Entry, Evidence, ResponseStep
+from holdover.catalogue.policy import Policy
 from holdover.catalogue.predicate import BoundPredicate, PredicateError, Read, predicate
 from holdover.catalogue.reads import (
     Adopted,
+    AdoptedBy,
     Adoption,
     Before,
     Boundary,
@@ -24,6 +26,7 @@ __all__ = [
     "PredicateError",
     "Before",
     "Adopted",
+    "AdoptedBy",
     "Adoption",
     "BoundPredicate",
     "Boundary",
@@ -33,6 +36,7 @@ __all__ = [
     "Frozen",
     "Held",
     "Invariant",
+    "Policy",
     "Read",
     "Recent",
     "ReferenceData",

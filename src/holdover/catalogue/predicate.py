@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from holdover.catalogue.reads import (
     ADOPTED,
     BEFORE,
+    AdoptedBy,
     Boundary,
     Frozen,
     Predicate,
@@ -177,6 +178,8 @@ def _parse_read(function: Predicate, parameter: str, hint: object) -> Read:
             return Read(parameter, "before", kind, optional=True)
         if note is ADOPTED:
             return Read(parameter, "adopted", optional=True)
+        if isinstance(note, AdoptedBy):
+            return Read(parameter, "adopted", optional=True, via=Via(note.subsystem, note.by))
         if isinstance(note, Total):
             return Read(parameter, "total", note.sum.kind, note.sum.subsystem, total=note, required=note.required)
         if isinstance(note, Via):

@@ -149,6 +149,14 @@ Adopted = Annotated[Adoption | None, ADOPTED]
 
 
 @dataclass(frozen=True)
+class AdoptedBy:
+    """The same of another record: the one whose key is the anchor's attribute `by`, in `subsystem`."""
+
+    subsystem: str
+    by: str
+
+
+@dataclass(frozen=True)
 class Threshold:
     """The numbers of one entry that an operator may set: a `limit` for what is counted, tolerances by currency."""
 
@@ -194,6 +202,7 @@ __all__ = [
     "ADOPTED",
     "BEFORE",
     "Adopted",
+    "AdoptedBy",
     "Adoption",
     "Before",
     "Boundary",

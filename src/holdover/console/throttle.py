@@ -47,7 +47,8 @@ class LoginThrottle:
         failures = self._failures.get((kind, value))
         if failures is None:
             return 0
-        while failures and now_ns - failures[0] > self.window_s * 1e9:
+        # A failure in the future was recorded before the clock was set back.
+        while failures and not 0 <= now_ns - failures[0] <= self.window_s * 1e9:
             failures.popleft()
         if len(failures) < self._tries_max[kind]:
             return 0

@@ -34,7 +34,7 @@ from holdover.runtime.size_limits import (
     decompress_bounded,
     read_bounded,
 )
-from holdover.state import DECODE_ERRORS
+from holdover.state import DECODE_ERRORS, decode_msgpack
 
 try:  # isal compresses the same format several times faster; zlib and isal read each other's output
     from isal.isal_zlib import compress as _fast
@@ -203,7 +203,7 @@ def _decode_part(content: bytes) -> Any:
         except (sqlite3.Error, ValueError, OverflowError):  # a damaged database is compared as bytes
             return content
     try:
-        return msgspec.msgpack.decode(content)
+        return decode_msgpack(content)
     except (*DECODE_ERRORS, ValueError):
         return content
 

@@ -6,8 +6,9 @@ them at their first restart. The rules:
 
 - *Archived* are remembered records that this system never brings back: closed orders when it has only ever restored
   working ones (and not the executions of the closed ones), executions inside a restored order when it has never
-  restored an execution, completed parent orders. They are facts, and the guard keeps them in its totals, unless the
-  restored position is short of exactly these fills: then the store is older, and they are lost.
+  restored an execution, completed parent orders, adjustments and cash movements that a restored position or balance
+  contains. They are facts, and the guard keeps them in its totals, unless the restored position is short of exactly
+  these fills: then the store is older, and they are lost.
 - *Adopted* is a restored order or position whose history the guard has not seen. Its executions may be incomplete, so
   its quantities are not compared with them exactly.
 
@@ -21,7 +22,17 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from holdover.catalogue import Adoption
-from holdover.model import Execution, Order, ParentOrder, Position, PositionAdjustment, Record, Side
+from holdover.model import (
+    Balance,
+    CashMovement,
+    Execution,
+    Order,
+    ParentOrder,
+    Position,
+    PositionAdjustment,
+    Record,
+    Side,
+)
 from holdover.runtime.tables import RecordTables, TableKey
 
 RestoredTables = Mapping[TableKey, Mapping[str, Record]]
@@ -53,7 +64,11 @@ def find_archived(
         archived |= {
             (orders, key)
             for key, order in tables.by_table.get(orders, {}).items()
-            if isinstance(order, Order) and not order.is_open and key not in restored_orders and key not in traded
+            if isinstance(order, Order)
+            and not order.is_open
+            and order.cum_qty
+            and key not in restored_orders
+            and key not in traded
         }
     for root, booked in _executions_by_order(tables, subsystem).items():
         restored_order = restored_orders.get(root)
@@ -62,6 +77,7 @@ def find_archived(
         elif f"{subsystem}.Execution" not in restored_kinds and isinstance(restored_order, Order):
             contained = _executions_within(booked, restored_order.cum_qty)
             archived |= {(executions, execution.key) for execution in contained}
+    archived |= _find_contained_facts(tables, subsystem, restored_tables)
     return archived
 
 
@@ -102,17 +118,47 @@ def find_lost_orders(
     return lost
 
 
+def _find_contained_facts(
+    tables: RecordTables, subsystem: str, restored_tables: RestoredTables
+) -> set[tuple[TableKey, str]]:
+    """Return the adjustments and cash movements that the restored position or balance contains.
+
+    Those of an earlier session are in what was carried; one of this session is when the position or balance has come
+    back as it was. One that is not contained is lost unless the system learns it again.
+    """
+    contained: set[tuple[TableKey, str]] = set()
+    positions, balances = (subsystem, Position), (subsystem, Balance)
+    for key, fact in tables.by_table.get((subsystem, PositionAdjustment), {}).items():
+        if isinstance(fact, PositionAdjustment):
+            before, after = tables.find(positions, fact.book_key), restored_tables.get(positions, {}).get(fact.book_key)
+            if isinstance(before, Position) and isinstance(after, Position):
+                is_carried = "" < fact.trade_date < after.trade_date
+                if is_carried or (before.net_qty, before.trade_date) == (after.net_qty, after.trade_date):
+                    contained.add(((subsystem, PositionAdjustment), key))
+    for key, fact in tables.by_table.get((subsystem, CashMovement), {}).items():
+        if isinstance(fact, CashMovement):
+            earlier, later = (
+                tables.find(balances, fact.balance_key),
+                restored_tables.get(balances, {}).get(fact.balance_key),
+            )
+            if isinstance(earlier, Balance) and isinstance(later, Balance):
+                is_carried = "" < fact.trade_date < later.trade_date
+                if is_carried or (earlier.cash, earlier.trade_date) == (later.cash, later.trade_date):
+                    contained.add(((subsystem, CashMovement), key))
+    return contained
+
+
 def adopt_order(tables: RecordTables, subsystem: str, order: Order, *, is_known: bool, stores_executions: bool) -> None:
     """Mark a restored order as adopted, unless the guard has seen its requests and knows its executions.
 
-    A system that stores its executions brings them back with the order; then they are known.
+    A system that stores its executions brings those of a known order back with it; what is missing is lost.
     """
     executed_qty = sum(
         execution.qty_delta
         for execution in tables.records_of((subsystem, Execution)).values()
         if isinstance(execution, Execution) and execution.root_cl_ord_id == order.key
     )
-    knows_executions = stores_executions or order.cum_qty == executed_qty
+    knows_executions = order.cum_qty == executed_qty or (stores_executions and is_known)
     if not is_known or not knows_executions:
         tables.adopted[subsystem, order.key] = Adoption(order.trade_date, knows_executions)
 
@@ -153,16 +199,16 @@ def _executions_by_order(tables: RecordTables, subsystem: str) -> dict[str, list
 
 
 def _executions_within(executions: list[Execution], cum_qty: int) -> Iterable[Execution]:
-    """Return the first executions of an order that add up to its quantity; all when they are no more than that.
+    """Return the longest beginning of an order's executions that adds up to its quantity.
 
-    Returns none when no number of them adds up to it.
+    Returns all when they are no more than that, and none when no number of them adds up to it. A bust makes the sum
+    fall, so several beginnings may add up to the same.
     """
-    booked_qty = 0
-    for number, execution in enumerate(executions):
-        if booked_qty == cum_qty:
-            return executions[:number]
+    booked_qty, count = 0, 0
+    for number, execution in enumerate(executions, 1):
         booked_qty += execution.qty_delta
-    return executions if booked_qty <= cum_qty else []
+        count = number if booked_qty == cum_qty else count
+    return executions if booked_qty <= cum_qty else executions[:count]
 
 
 def _moved_by_day(tables: RecordTables) -> dict[str, int]:

@@ -10,6 +10,8 @@ import fcntl
 import os
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -35,12 +37,26 @@ def write_whole(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
         data: the content.
         mode: the permissions of a new file; the default lets only its owner read it.
     """
+    with open_whole(path, mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_whole(path: Path, mode: int = PRIVATE_FILE) -> Iterator[IO[bytes]]:
+    """Open a file to write it atomically in pieces: its new content is there, and on disk, when the context ends.
+
+    When the context raises, the old content stays. `mode` is as for `write_whole`. Raises `OSError`.
+    """
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)  # left by a process that was killed, maybe with other permissions
-    with open(part, "xb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, mode)) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(part, "xb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, mode)) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     os.replace(part, path)
     sync_directory(path.parent)
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.state import DECODE_ERRORS
+from holdover.state import DECODE_ERRORS, decode_msgpack, encode_msgpack
 
 BLANK: Final = "[redacted]"
 """The text that replaces a match of a pattern."""
@@ -123,7 +123,7 @@ class RedactionRules:
     def _redact_encoded(self, content: bytes) -> bytes | None:
         """Decode, redact and encode the content; None when it is not encoded data or nothing changes."""
         for decode, encode in (
-            (msgspec.msgpack.decode, msgspec.msgpack.encode),
+            (decode_msgpack, encode_msgpack),
             (msgspec.json.decode, msgspec.json.encode),
         ):
             try:

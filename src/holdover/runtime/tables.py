@@ -41,6 +41,17 @@ class RecordTablesState(msgspec.Struct):
     is_restoring: bool
 
 
+class Contributions(dict[str, tuple[Any, ...]]):
+    """The contributions of one table.
+
+    A full garbage collection stops tracking a plain dict whose values are tuples of numbers, and the next insertion
+    tracks it again as a young object: the next two collections then look through all of it, 30 ms for a million
+    records each. It never stops tracking an instance of a subclass.
+    """
+
+    __slots__ = ()
+
+
 class RecordTables(Stateful[RecordTablesState]):
     """The last record of each key by (subsystem, kind), and the totals of the given sums.
 
@@ -55,6 +66,7 @@ class RecordTables(Stateful[RecordTablesState]):
     DERIVED: ClassVar = {
         "_cells": "the counter, which is part of the monitor's state itself",
         "_sums_by_table": "the sums of the catalogue, by their table",
+        "change_count": "tells a copier of this process that records were removed or reset",
     }
 
     def __init__(self, sums: Iterable[Sum], cells: CellCounter) -> None:
@@ -68,6 +80,7 @@ class RecordTables(Stateful[RecordTablesState]):
         self.unconfirmed: set[tuple[str, str]] = set()
         self.is_restoring = False
         self._removal_count = 0
+        self.change_count = 0
         self._cells = cells
         self._sums_by_table: dict[TableKey, list[Sum]] = {}
         for summed in self.totals:
@@ -79,9 +92,17 @@ class RecordTables(Stateful[RecordTablesState]):
         """Return the last record of each key of one subsystem and kind; the dict stays the same object."""
         return self.by_table.setdefault(table, {})
 
+    def record_count(self) -> int:
+        """Return the number of records in all tables."""
+        return sum(len(records) for records in self.by_table.values())
+
     def find(self, table: TableKey, key: str) -> Record | None:
         """Return one record, or None."""
         return self.by_table.get(table, {}).get(key)
+
+    def contributions_of(self, table: TableKey) -> dict[str, tuple[Any, ...]]:
+        """Return what each record of a table adds to the totals; the dict stays the same object."""
+        return self.contributions.setdefault(table, Contributions())
 
     def sums_of(self, table: TableKey) -> list[Sum]:
         """Return the sums over the records of a table, in the order of the catalogue."""
@@ -153,6 +174,7 @@ class RecordTables(Stateful[RecordTablesState]):
         """Reset one record and the totals, or remove the record when it is None. Evaluates no predicate."""
         if record is not None and record.key != key:
             raise TotalsError(f"{table[0]}.{table[1].__name__}: a record of {record.key} cannot be reset as {key}")
+        self.change_count += 1
         if key in self.by_table.get(table, {}):
             self.forget_record(table, key)
         if record is None:
@@ -162,7 +184,7 @@ class RecordTables(Stateful[RecordTablesState]):
         sums = self.sums_of(table)
         if sums:
             contribution = tuple(getattr(record, name) for name in contribution_attributes(sums))
-            self.contributions.setdefault(table, {})[key] = contribution
+            self.contributions_of(table)[key] = contribution
             self._add_contribution(table, key, contribution, 1)
 
     def clear(self) -> None:
@@ -205,6 +227,7 @@ class RecordTables(Stateful[RecordTablesState]):
         self._removal_count += 1
         self.adopted.pop((table[0], key), None)
         self.unconfirmed.discard((table[0], key))
+        self.change_count += 1
         record = self.by_table.get(table, {}).pop(key, None)
         if record is not None:
             self._observe(table, record, None)

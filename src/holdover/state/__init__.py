@@ -2,6 +2,7 @@
 
 from holdover.state.composite import Composite, split_parts
 from holdover.state.decoding import DECODE_ERRORS
+from holdover.state.encoding import decode_msgpack, encode_msgpack
 from holdover.state.stateful import (
     InPlace,
     Owned,
@@ -21,7 +22,9 @@ __all__ = [
     "StateError",
     "Stateful",
     "StoredFormat",
+    "decode_msgpack",
     "decode_stored",
+    "encode_msgpack",
     "encode_stored",
     "split_parts",
     "undeclared_attributes",

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.responses import Response
 
 from holdover.console.console import PageRequest, PageRoute
-from holdover.console.pages.breach import BreachCard, make_card
+from holdover.console.pages.breach import BreachCard, group_cards, make_card
 
 
 def show(request: PageRequest) -> Response:
@@ -17,7 +17,8 @@ def show(request: PageRequest) -> Response:
     cards: list[BreachCard] = [make_card(request.console, freeze.breach, freeze) for freeze in freezes]
     shown_keys = {card.alert.page.dedup_key for card in cards if card.alert is not None}
     remaining_alerts = [alert for alert in store.alerts() if alert.page.dedup_key not in shown_keys]
-    return request.render("overview.html", cards=cards, other_alerts=remaining_alerts)
+    incidents = group_cards(request.console, cards)
+    return request.render("overview.html", cards=cards, incidents=incidents, other_alerts=remaining_alerts)
 
 
 def acknowledge(request: PageRequest) -> Response:
