@@ -26,7 +26,7 @@ from holdover.harness.trust import check_trust
 from holdover.runtime.breach import describe_carried_state
 from holdover.runtime.bundle import Bundle
 from holdover.runtime.files import write_report
-from holdover.runtime.redaction import RedactionRules
+from holdover.runtime.redaction import RedactionRules, load_user_salt
 
 
 def add_parser(verbs: Any) -> None:
@@ -80,7 +80,7 @@ def run_bundle(arguments: argparse.Namespace) -> int:
         store,
         catalogue=Catalogue.load(*arguments.catalogue),
         snapshot=snapshot,
-        rules=RedactionRules.with_defaults(arguments.redact, arguments.pattern),
+        rules=RedactionRules.with_defaults(arguments.redact, arguments.pattern, load_user_salt()),
     )
     if bundle is None:
         print(json.dumps({"verdict": "holds"}) if arguments.json else "HOLDS   no breach to bundle")

@@ -208,7 +208,7 @@ def run_note(arguments: argparse.Namespace) -> int:
     config = read_shadow_config(arguments.config)
     config.directory.mkdir(parents=True, exist_ok=True)
     note = ComponentNote(component=arguments.component, fault=arguments.fault, detail=arguments.detail)
-    handle = os.open(config.directory / NOTES_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    handle = os.open(config.directory / NOTES_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(handle, msgspec.json.encode(note) + b"\n")
         os.fsync(handle)

@@ -6,8 +6,8 @@
 
 The name of a snapshot is the first twelve hex digits of its digest, so equal states have equal names
 everywhere. Redaction happens when a snapshot is taken. It replaces the named fields, in database columns and
-in encoded records, with a mark derived from their content: equal values stay equal, and no value can be
-recovered.
+in encoded records, with a mark derived from their content and a salt of this user: equal values stay equal, and
+nobody without the salt can find a value by trying.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Final
 import msgspec
 
 from holdover.runtime.files import PUBLIC_FILE, write_whole
-from holdover.runtime.redaction import RedactionRules, is_database, quote_name
+from holdover.runtime.redaction import RedactionRules, is_database, load_user_salt, quote_name
 from holdover.runtime.size_limits import (
     FILE_MAX,
     SNAPSHOT_EXPANDED_MAX,
@@ -141,7 +141,7 @@ def take_snapshot(session: Any, *, redact: Iterable[str] = (), subject: str = ""
     names = sorted(set(redact))
     parts = session.to_parts()
     if names:
-        rules = RedactionRules(fields=names)
+        rules = RedactionRules(fields=names, salt=load_user_salt())
         parts = {name: rules.redact_content(content) for name, content in _checkpoint_databases(parts).items()}
     return Snapshot(
         SnapshotInfo(

@@ -170,7 +170,7 @@ def save_in_pieces(
             digest.update(piece)
             give_way()
         digests[name] = digest.hexdigest()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_directory(path.parent)
     with open_whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         info_part = _encode_info(msgspec.structs.replace(info, parts=digests))
         for name, pieces in {_INFO_PART: (info_part,), **dict(sorted(parts.items()))}.items():
@@ -270,6 +270,8 @@ class GuardSnapshot:
         self, rules: RedactionRules, give_way: Callable[[], None] = lambda: None
     ) -> dict[str, list[bytes]]:
         """Return the parts that describe the guard's state, redacted, in pieces: its memory and last mutations."""
+
+        rules.learn_records()
 
         def redact(value: Any) -> Any:
             return rules.redact_value(msgspec.to_builtins(value))

@@ -95,12 +95,16 @@ def open_private(path: Path, mode: str = "ab", buffering: int = -1) -> IO[Any]:
 
 
 def make_private(path: Path) -> None:
-    """Create a file that only its owner may read, or restrict an existing one to its owner."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+    """Create a file that only its owner may read, or restrict an existing one to its owner.
+
+    An existing file is not opened: closing a file drops every POSIX lock of the process on it, and SQLite's with them.
+    """
     try:
-        _restrict(handle)
-    finally:
-        os.close(handle)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE_FILE))
+    except FileExistsError:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077 and status.st_uid == os.geteuid():
+            path.chmod(PRIVATE_FILE)
 
 
 def make_private_directory(directory: Path) -> None:

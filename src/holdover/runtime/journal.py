@@ -21,6 +21,7 @@ from typing import IO, Any, ClassVar, Final, NamedTuple
 import msgspec
 
 from holdover.model import Record
+from holdover.runtime.files import make_private_directory, open_private
 from holdover.state import DECODE_ERRORS, StateError, Stateful
 
 log = logging.getLogger("holdover.guard")
@@ -48,7 +49,7 @@ class Journal:
     def __init__(self, path: Path, max_bytes: int = 0, rotated_max: int = 7) -> None:
         if max_bytes < 0:
             raise ValueError(f"{path}: the journal rotates at {max_bytes} bytes, should be 0 (never) or above")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_directory(path.parent)
         if path.exists():
             _check_version(path)
             _truncate_torn_header(path)
@@ -217,7 +218,7 @@ class Journal:
 
 
 def _open_new(path: Path) -> IO[bytes]:
-    return open(path, "ab", buffering=0)
+    return open_private(path, "ab", buffering=0)
 
 
 def rotated_files(path: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from holdover.runtime.database import RunStatement, SqliteDatabase, StoreError, next_number
+from holdover.runtime.files import make_private_directory
 from holdover.state import DECODE_ERRORS, decode_msgpack, encode_msgpack
 
 VERSION: Final = 2
@@ -66,7 +67,7 @@ class InputStore:
     """The store of inputs. Raises `StoreError` when it cannot be read or written."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_directory(path.parent)
         self._database = SqliteDatabase(path, "what has come in")
         self._check_version()
         self._database.create(_SCHEMA)

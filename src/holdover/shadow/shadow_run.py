@@ -12,7 +12,7 @@ import msgspec
 
 from holdover.model import OrdStatus
 from holdover.recording.calendar import is_session
-from holdover.runtime.files import lock_file
+from holdover.runtime.files import lock_file, make_private_directory
 from holdover.shadow.clock import HealthyClock
 from holdover.shadow.components import (
     FAULTS,
@@ -42,7 +42,7 @@ _CLOSED: Final = frozenset({"2", "4", "8", "C"})
 @contextlib.contextmanager
 def lock_directory(directory: Path) -> Iterator[None]:
     """Lock the directory of a shadow for one process. Raises `ShadowStateError` when another process has it."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_private_directory(directory)
     file = lock_file(directory / "shadow.lock")
     if file is None:
         raise ShadowStateError(f"{directory}: another shadow runs on this directory; stop it first, or take another")
