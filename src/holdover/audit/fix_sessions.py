@@ -255,6 +255,9 @@ class FixSessions(Stateful[FixSessionsState]):
 
     def _decode_field(self, name: str, value: Any) -> Any:
         if name == "by_name":
+            misnamed = [key for key, state in value.items() if key != state.name]
+            if misnamed:
+                raise StateError(f"the audit memory is damaged: session {misnamed[0][:40]!r} has another name")
             sessions = {state.name: FixSession(state.name, state.number) for state in value.values()}
             for session_name, session in sessions.items():
                 session.take_state(value[session_name])
