@@ -32,12 +32,12 @@ def fix_message(**fields: object) -> bytes:
     return text + b"10=%03d\x01" % (sum(text) % 256)
 
 
-def report(order: int, cum: int, seq: int, *, last: int = 40, status: str = "1", **more: object) -> bytes:
+def report(order: int, cum: int, seq: int, *, last: int = 40, status: str = "1", **changes: object) -> bytes:
     """Return an execution report of a fill of an order of 80."""
     fields: dict[str, object] = {"_35": "8", "_34": seq, "_49": "V", "_56": "C", "_52": "20240102-10:00:00.000"}
     fields |= {"_11": f"O{order}", "_17": f"E{order}-{cum}", "_150": "F", "_39": status, "_55": "IBM", "_54": 1}
     fields |= {"_38": 80, "_14": cum, "_151": 80 - cum, "_32": last, "_31": "10.5"}
-    return fix_message(**(fields | more))
+    return fix_message(**(fields | changes))
 
 
 def orders(count: int) -> Iterator[bytes]:
@@ -238,9 +238,9 @@ def test_seen_messages_are_a_set(digests: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("holdover.audit.seen_messages.RECENT_MAX", 7)
         patch.setattr("holdover.audit.seen_messages._FILTER_BITS", 10)
-        seen, expected = SeenMessages(), set()
+        messages, expected = SeenMessages(), set()
         for digest in digests:
-            assert seen.add(digest) == (digest in expected)
+            assert messages.add(digest) == (digest in expected)
             expected.add(digest)
     assert RECENT_MAX > 7
 

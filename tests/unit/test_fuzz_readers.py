@@ -1,7 +1,7 @@
 """No input breaks a reader: it is read, or refused by the documented exception, in bounded time and memory.
 
 Each reader has a valid file (`fuzzing.py`). Hypothesis mutates it in the default run; `make test-slow` reads 100,000
-mutations of each, the same ones every time. An input that once broke a reader is kept in `KEPT`.
+mutations of each, the same ones every time. An input that once broke a reader is in `REGRESSIONS`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GROWTH_MAX = 400 << 20
 MUTATIONS = st.lists(
     st.tuples(st.integers(0, 7), st.floats(0, 1, allow_nan=False), st.integers(0, 65_535)), min_size=1, max_size=4
 )
-KEPT: list[tuple[str, list[Mutation] | bytes]] = [
+REGRESSIONS: list[tuple[str, list[Mutation] | bytes]] = [
     ("csv", b"t,px,qty,bid,bs,ask,as\nx,1,1,,,,\n"),
     ("csv", b"t,px,qty,bid,bs,ask,as\n1e999999999,1,1,,,,\n"),
     ("csv", b"t,px,qty,bid,bs,ask,as\n99999999999999999,1,1,,,,\n"),
@@ -83,10 +83,10 @@ def test_the_valid_file_is_accepted(tmp_path: Path, name: str) -> None:
     assert reader.run(reader.seal(reader.content), tmp_path)
 
 
-@pytest.mark.parametrize(("name", "kept"), KEPT)
-def test_no_kept_input_breaks_its_reader(tmp_path: Path, name: str, kept: list[Mutation] | bytes) -> None:
+@pytest.mark.parametrize(("name", "regression"), REGRESSIONS)
+def test_no_kept_input_breaks_its_reader(tmp_path: Path, name: str, regression: list[Mutation] | bytes) -> None:
     reader = READERS[name]
-    content = kept if isinstance(kept, bytes) else reader.seal(mutate(reader.content, kept))
+    content = regression if isinstance(regression, bytes) else reader.seal(mutate(reader.content, regression))
     began = time.process_time()
     reader.run(content, tmp_path)
     assert time.process_time() - began < SECONDS_MAX

@@ -176,10 +176,10 @@ class _Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[_Receiver]:
-    made = _Receiver()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    receiver = _Receiver()
+    yield receiver
+    receiver.server.shutdown()
+    receiver.server.server_close()
 
 
 class _Tracer:

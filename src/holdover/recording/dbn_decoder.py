@@ -70,7 +70,7 @@ def _take_record(record: Any) -> DbnRecord:
         is_trade = str(getattr(record, "action", "")) in ("T", "Action.TRADE", "Trade")
         return DbnRecord(
             ts_event,
-            int(price) if is_trade else None,
+            int(price) if is_trade and price is not None else None,
             int(record.size) if is_trade else None,
             is_trade,
             (int(top.bid_px), int(top.bid_sz), int(top.ask_px), int(top.ask_sz)),
