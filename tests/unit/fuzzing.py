@@ -21,6 +21,9 @@ from pathlib import Path
 
 import msgspec
 
+from holdover.adapters.fix.config import read_live_config
+from holdover.adapters.process.config import read_process_config
+from holdover.adapters.process.seed import VenueStateError, read_night_export
 from holdover.audit import Audit, FixLogError
 from holdover.catalogue import Catalogue
 from holdover.coverage import read_coverage, read_lock
@@ -34,7 +37,7 @@ from holdover.harness.schedule import DEFAULT_SCHEDULE, ScheduleError, decode_sc
 from holdover.harness.snapshot import Snapshot, SnapshotError, compare_snapshots
 from holdover.incidents.interchange import IncidentImportError, read_csv
 from holdover.model import Link, LinkState
-from holdover.recording import Recording, RecordingError
+from holdover.recording import Recording, RecordingError, bundled_store
 from holdover.recording.csvfile import import_csv
 from holdover.recording.dbn import import_dbn
 from holdover.recording.lean import import_lean
@@ -43,6 +46,7 @@ from holdover.runtime.axes import axes_in_use
 from holdover.runtime.bundle import Bundle, BundleError, BundleInfo, replay
 from holdover.runtime.config import GuardConfigError, read_config
 from holdover.runtime.journal import read_journal
+from holdover.shadow.config import ShadowConfigError, read_shadow_config
 from holdover.watch import FixConfig, MutationJudge, SourceError, Tail, Watch, WatchStateError
 
 CATALOGUE = Catalogue.load()
@@ -205,7 +209,6 @@ def _fix_log() -> bytes:
 
 
 def _recording() -> bytes:
-    from holdover.recording import bundled_store
     from holdover.recording.format import RecordingWriter
 
     meta = msgspec.structs.replace(bundled_store().get("ACME", "2024-11-27").meta, encoding="zlib")
@@ -501,6 +504,82 @@ url = "http://127.0.0.1:9/hook"
 [store]
 timeout_s = 1.5
 """
+PROCESS_TOML = """
+[process]
+command = ["true", "--port", "${port}"]
+directory = "."
+ready_s = 20.0
+[process.environment]
+A = "${directory}"
+[venue]
+symbols = ["ACME"]
+clients = ["DESK"]
+accelerate = 60.0
+numbers = "carried"
+[[state]]
+name = "desk"
+kind = "directory"
+path = "desk"
+exclude = ["*.lock"]
+[redact]
+fields = ["client_name"]
+patterns = ["ACC-[0-9]{8}"]
+"""
+DESK_TOML = """
+[desk]
+directory = "desk"
+day = 2024-11-27
+open = 14:30:00
+close = 21:00:00
+position_max = 10000000
+[fix]
+host = "127.0.0.1"
+port = 9880
+sender = "DESK"
+target = "VENUE"
+[[instrument]]
+symbol = "ACME"
+[[strategy]]
+name = "accumulate"
+account = "A1"
+symbol = "ACME"
+side = "1"
+order_qty = 10000
+day_qty = 5000
+slice_qty = 100
+interval_s = 30.0
+[guard]
+directory = "guard"
+"""
+SHADOW_TOML = """
+[shadow]
+directory = "shadow"
+[candidate]
+subject = "desk"
+instruments = ["ACME"]
+days = 2
+[incumbent]
+journal = "incumbent/journal.jsonl"
+[clock]
+tick_s = 1.0
+deadline_s = 30.0
+[[component]]
+name = "market data"
+deadline_s = 5
+calendar = "XNYS"
+[cutover]
+hours = 72
+"""
+EXPORT = json.dumps(
+    {
+        "orders": [
+            {"cl_ord_id": "G1", "client": "DESK", "account": "A1", "symbol": "ACME", "side": "buy", "order_qty": "100"}
+            | {"cum_qty": "40", "price": "98.05", "avg_px": "98.05", "time_in_force": "GTC"}
+        ],
+        "positions": [{"client": "DESK", "account": "A1", "symbol": "ACME", "net_qty": "-40"}],
+        "numbers": {"DESK": {"out": 57, "in": 43}},
+    }
+)
 INCIDENTS = "name,invariant,opened,acknowledged,acknowledged_by\na,x,2024-01-02T09:00:00Z,2024-01-02T09:05:00Z,me\n"
 CORPUS = (
     b'{"corpus":2,"schedules":{"a.json":{"digest":"d","reason":"r"}},'
@@ -511,6 +590,24 @@ RESULTS = (
     b'"tests":[{"test":"a","outcome":"passed","events_played":3}]}'
 )
 FIX_TOML = '[fix]\nversion = "4.4"\nsender = "A"\ntarget = "B"\nheartbeat_s = 30\nstart = "00:00:00"\n'
+
+
+def _read_process_config(content: bytes, directory: Path) -> None:
+    read_process_config(_write(content, directory / "p.toml"))
+
+
+def _read_desk_config(content: bytes, directory: Path) -> None:
+    read_live_config(_write(content, directory / "d.toml"))
+
+
+def _read_shadow_config(content: bytes, directory: Path) -> None:
+    read_shadow_config(_write(content, directory / "s.toml"))
+
+
+def _read_venue_export(content: bytes, directory: Path) -> None:
+    config = read_process_config(_write(PROCESS_TOML.encode(), directory / "p.toml"))
+    instruments = [bundled_store().get("ACME", "2024-11-27").meta.instrument]
+    read_night_export(_write(content, directory / "venue.json"), config, instruments, "2024-11-27")
 
 
 def make_dbn_reader() -> FuzzedReader:
@@ -561,6 +658,10 @@ def make_readers() -> list[FuzzedReader]:
         FuzzedReader("record-lines", EVENTS, _read_lines, (RecordingError,)),
         FuzzedReader("recorder-part", _part_file(), _read_part, (RecordingError,)),
         FuzzedReader("guard-config", GUARD_TOML.encode(), _read_guard_config, (GuardConfigError,)),
+        FuzzedReader("process-config", PROCESS_TOML.encode(), _read_process_config, (GuardConfigError,)),
+        FuzzedReader("desk-config", DESK_TOML.encode(), _read_desk_config, (GuardConfigError,)),
+        FuzzedReader("shadow-config", SHADOW_TOML.encode(), _read_shadow_config, (ShadowConfigError,)),
+        FuzzedReader("venue-export", EXPORT.encode(), _read_venue_export, (VenueStateError,)),
         FuzzedReader("fix-config", FIX_TOML.encode(), _read_fix_config, (SourceError,)),
         FuzzedReader(
             "instrument", INSTRUMENT.encode(), lambda c, d: read_instrument(_write(c, d / "i.toml")), (RecordingError,)

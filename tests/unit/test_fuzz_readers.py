@@ -68,6 +68,8 @@ REGRESSIONS: list[tuple[str, list[Mutation] | bytes]] = [
     ("record-lines", b'{"ts_event": "9999999999999999999999", "price": "1", "size": "1"}\n'),
     ("record-lines", b'{"ts_event": "-1", "price": "1", "size": "1"}\n'),
     ("record-lines", b'{"ts_event": "1", "price": "1e99999999", "size": "1"}\n'),
+    ("venue-export", b"[" * 3_000),
+    ("desk-config", b'[[strategy]]\nname = "a~b"\n'),
     ("watch-state", [(0, 0.05633207627866921, 9306), (5, 0.618028473811608, 15567)]),
     ("watch-state", [(0, 0.05807221021276743, 542), (7, 0.9393466461080008, 5168)]),
     ("fix-log", b"8=FIX.4.4|34=" + b"9" * 1_000_000 + b"|35=8|10=000|\n"),
