@@ -76,7 +76,7 @@ ACME_ALONE = {
     "replace-applied-on-send",
     "old-price-after-replace",
     "stranger-taken-for-own",
-    "hand-trade-joins-parent",
+    "manual-trade-joins-parent",
     "chases-its-own-quote",
 }
 """Faults whose story is made for one instrument: it names it, or the other's market does not bring it about."""

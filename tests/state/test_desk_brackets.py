@@ -167,8 +167,8 @@ def test_a_bracket_is_carried_over_the_night(make_session: Bench) -> None:
     session.close()
 
 
-@pytest.mark.parametrize("way", ["kill", "clean"])
-def test_a_restart_anywhere_in_a_bracket_leaves_it_covered(make_session: Bench, way: str) -> None:
+@pytest.mark.parametrize("ending", ["kill", "clean"])
+def test_a_restart_anywhere_in_a_bracket_leaves_it_covered(make_session: Bench, ending: str) -> None:
     """From the first look to the filled entry, a restart at each mutation: the exits fit what is and may be bought.
 
     An order that died unsent is not sent again at the same price, so the orders may differ from those of a day without
@@ -179,13 +179,13 @@ def test_a_restart_anywhere_in_a_bracket_leaves_it_covered(make_session: Bench, 
     end_ns, restarted = undisturbed.clock.now_ns, 0
     undisturbed.close()
     for point in range(20, 200, 4):
-        session = make_session(f"{way}-{point}")
+        session = make_session(f"{ending}-{point}")
         session.begin()
-        here = Condition("here", lambda subsystem, record: True, point)
-        is_met = session.run(until=here, limit=end_ns, kill=way == "kill") or session.subject is None
+        point_reached = Condition("here", lambda subsystem, record: True, point)
+        is_met = session.run(until=point_reached, limit=end_ns, kill=ending == "kill") or session.subject is None
         if is_met:
             restarted += 1
-            session.restart(way)
+            session.restart(ending)
             session.run(end_ns + MINUTE_NS)
             position = session.venue.positions.get("A3/ACME/LONG")
             net_qty = position.net_qty if position is not None else 0

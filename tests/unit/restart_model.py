@@ -36,7 +36,7 @@ DAYS = ("2026-03-02", "2026-03-03", "2026-03-04", "2026-03-05", "2026-03-06")
 SYMBOLS = ("BTC", "ETH")
 SECOND_NS = 1_000_000_000
 START_NS = 1_772_546_400_000_000_000
-Told = list[tuple[str, Record]]
+Entries = list[tuple[str, Record]]
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Event:
     """One event: a step with its records, a night, a restart with what the system had, or the end of a recovery."""
 
     kind: str
-    told: Told = field(default_factory=list)
+    entries: Entries = field(default_factory=list)
     trade_date: str = ""
 
 
@@ -212,11 +212,11 @@ class TradingModel:
         is_closing = order.position_effect == PositionEffect.CLOSE
         qty = order.order_qty + (0 if is_closing else amount)
         price = (order.price or 100) + 1
-        wanted = replace(order, order_qty=qty, price=price)
+        replaced = replace(order, order_qty=qty, price=price)
         pending = replace(order, ord_status=OrdStatus.PENDING_REPLACE, exec_type=None)
-        self.step([pending], [self.request(wanted, MsgType.ORDER_CANCEL_REPLACE_REQUEST, request_id)])
+        self.step([pending], [self.request(replaced, MsgType.ORDER_CANCEL_REPLACE_REQUEST, request_id)])
         after = replace(
-            wanted,
+            replaced,
             cl_ord_id=request_id,
             orig_cl_ord_id=order.cl_ord_id,
             leaves_qty=qty - order.cum_qty,
@@ -265,13 +265,15 @@ class TradingModel:
             trade_date=self.trade_date,
         )
 
-    def step(self, orders: Iterable[Order], others: Iterable[Record] = ()) -> None:
+    def step(self, orders: Iterable[Order], further_records: Iterable[Record] = ()) -> None:
         """Append a step in which orders change, with all that follows from it."""
         changed = list(orders)
         for order in changed:
             self.orders[order.key] = order
-        told: Told = [("gateway" if isinstance(record, Request) else "orders", record) for record in others]
-        told += [("orders", order) for order in changed]
+        entries: Entries = [
+            ("gateway" if isinstance(record, Request) else "orders", record) for record in further_records
+        ]
+        entries += [("orders", order) for order in changed]
         for parent_id in {order.cl_ord_link_id for order in changed if order.cl_ord_link_id}:
             children = [order for order in self.orders.values() if order.cl_ord_link_id == parent_id]
             self.parents[parent_id] = replace(
@@ -279,22 +281,22 @@ class TradingModel:
                 filled_qty=sum(child.cum_qty for child in children),
                 working_qty=sum(child.working_qty for child in children),
             )
-            told.append(("orders", self.parents[parent_id]))
+            entries.append(("orders", self.parents[parent_id]))
         symbols = {order.symbol for order in changed}
-        told += [entry for entry in self.books() if getattr(entry[1], "symbol", next(iter(symbols), "")) in symbols]
-        self.events.append(Event("step", told, self.trade_date))
+        entries += [entry for entry in self.books() if getattr(entry[1], "symbol", next(iter(symbols), "")) in symbols]
+        self.events.append(Event("step", entries, self.trade_date))
 
     def reserved_qty(self, symbol: str) -> int:
         """Return what the closing orders of an instrument reserve."""
         return sum(order.closing_qty for order in self.orders.values() if order.symbol == symbol)
 
-    def books(self) -> Told:
+    def books(self) -> Entries:
         """Return position, exposure and balance as they are now."""
-        told: Told = []
+        entries: Entries = []
         for symbol in dict.fromkeys([*self.net, *(order.symbol for order in self.orders.values())]):
             orders = [order for order in self.orders.values() if order.symbol == symbol]
             net = self.net.get(symbol, 0)
-            told.append(
+            entries.append(
                 (
                     "positions",
                     Position(
@@ -307,7 +309,7 @@ class TradingModel:
                     ),
                 )
             )
-            told.append(
+            entries.append(
                 (
                     "risk",
                     Exposure(
@@ -326,9 +328,9 @@ class TradingModel:
             carried_cash=self.carried_cash,
             trade_date=self.trade_date,
         )
-        return [*told, ("ledger", balance)]
+        return [*entries, ("ledger", balance)]
 
-    def state(self) -> Told:
+    def state(self) -> Entries:
         """Return everything that the system holds now."""
         records: list[Record] = [*self.orders.values(), *self.executions, *self.parents.values()]
         return [("orders", record) for record in records] + self.books()
@@ -390,7 +392,7 @@ class HistoryPlayer:
             self.now_ns += SECOND_NS
             if event.kind == "step":
                 with self.guard.step("step"):
-                    for subsystem, record in self.select(event.told):
+                    for subsystem, record in self.select(event.entries):
                         self.guard.record(subsystem, record)
             elif event.kind == "restart":
                 self.restart(event)
@@ -407,7 +409,7 @@ class HistoryPlayer:
     def begin(self, event: Event) -> None:
         """Begin a day: the books are rolled."""
         with self.guard.step("begin"):
-            for subsystem, record in self.select(event.told):
+            for subsystem, record in self.select(event.entries):
                 self.guard.record(subsystem, record)
         self.guard.boundary("begin", event.trade_date)
 
@@ -444,8 +446,10 @@ class HistoryPlayer:
         restored: dict[str, list[Record]] = {
             name: [] for name in ("orders", "positions", "ledger", "risk") if name in tables
         }
-        stored = {record.key for _, record in event.told if isinstance(record, Order) and self.is_stored(record, event)}
-        for subsystem, record in self.select(event.told):
+        stored = {
+            record.key for _, record in event.entries if isinstance(record, Order) and self.is_stored(record, event)
+        }
+        for subsystem, record in self.select(event.entries):
             if subsystem not in restored:
                 continue
             if isinstance(record, Order) and record.key not in stored:
@@ -461,16 +465,16 @@ class HistoryPlayer:
             return True
         booked = {
             record.root_cl_ord_id
-            for _, record in event.told
+            for _, record in event.entries
             if isinstance(record, Execution) and record.trade_date == event.trade_date
         }
         return self.habits.orders == "today" and (order.trade_date == event.trade_date or order.key in booked)
 
-    def select(self, told: Told) -> Told:
+    def select(self, entries: Entries) -> Entries:
         """Return what the system records of these records."""
         return [
             (subsystem, self.strip(record))
-            for subsystem, record in told
+            for subsystem, record in entries
             if f"{subsystem}.{type(record).__name__}" in self.habits.kinds - self.silent
         ]
 

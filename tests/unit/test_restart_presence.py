@@ -139,7 +139,7 @@ def test_a_history_that_once_raised_a_false_alarm_is_silent(name: str) -> None:
     text, fields = CASES[name]
     model = TradingModel()
     for operation in text.split():
-        verb, *numbers = operation.removesuffix("-").rsplit("-", 2) if operation[-1].isdigit() else [operation]
+        verb, *numbers = operation.rsplit("-", 2) if operation[-1].isdigit() else [operation]
         index, amount = map(int, numbers or (0, 1))
         model.perform(verb, index, amount)
         if verb == "restart":

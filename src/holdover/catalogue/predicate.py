@@ -74,6 +74,11 @@ class BoundPredicate:
         """The record that the invariant is about."""
         return self.reads[0]
 
+    @property
+    def anchor_table(self) -> str:
+        """The anchor's table, as `subsystem.Kind`; empty when it may be in any subsystem."""
+        return self.anchor.table
+
     def requirements(self, subsystem: str) -> tuple[str, ...]:
         """Return what must exist for the predicate to apply, for an anchor of one subsystem.
 

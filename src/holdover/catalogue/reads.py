@@ -69,6 +69,16 @@ class Sum:
     by: str
     alternatives: str = ""
 
+    @property
+    def alternatives_field(self) -> str:
+        """The field of the record without which it has no alternatives; empty when the kind does not declare one."""
+        return self.kind.alternatives_field if self.alternatives else ""
+
+    @property
+    def plain(self) -> Sum:
+        """The same sum without alternatives: equal to it while no record has any."""
+        return Sum(self.kind, self.subsystem, self.of, self.by) if self.alternatives else self
+
     def total_at(self, key: str, touches: str | None = None, *, required: bool = True) -> Total:
         """Return the total at the anchor's attribute `key`.
 

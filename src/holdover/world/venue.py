@@ -264,17 +264,10 @@ class Venue(Composite[VenueState]):
         side = Side.SELL if position.net_qty > 0 else Side.BUY
         quantity = abs(position.net_qty) if lots is None else min(lots, abs(position.net_qty))
         if quantity == abs(position.net_qty):
-            self._cancel_closing_orders(position)
+            _cancel_closing_orders(self.lifecycle, position)
         cl_ord_id = self.lifecycle.manual_trade(account, symbol, side, quantity, price, origin, position_side)
         self.accounts.report_state(account, self.books[symbol].instrument.currency, f"S-{cl_ord_id}")
         return cl_ord_id
-
-    def _cancel_closing_orders(self, position: Position) -> None:
-        """Cancel the orders that would close a position which the venue closes itself."""
-        for order in self.lifecycle.open_orders():
-            closes = order.position_effect == PositionEffect.CLOSE and order.position_key == position.key
-            if closes and order.is_open:
-                self.lifecycle.close_order(order, OrdStatus.CANCELED, ExecType.CANCELED)
 
     def late_fill(self, cl_ord_id: str, quantity: int, price: int | None = None) -> bool:
         """Report a fill after the cancel that it crossed. Returns False when the order is not a cancelled one.
@@ -335,3 +328,11 @@ class Venue(Composite[VenueState]):
             book.adopt_orders(self.orders)
         if self.is_open and not self.open_ns < self.close_ns:
             raise StateError(f"the stored state of Venue is damaged: open from {self.open_ns} to {self.close_ns} ns")
+
+
+def _cancel_closing_orders(lifecycle: OrderLifecycle, position: Position) -> None:
+    """Cancel the orders that would close a position which the venue closes itself."""
+    for order in lifecycle.open_orders():
+        closes = order.position_effect == PositionEffect.CLOSE and order.position_key == position.key
+        if closes and order.is_open:
+            lifecycle.close_order(order, OrdStatus.CANCELED, ExecType.CANCELED)
