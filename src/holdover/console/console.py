@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from holdover.catalogue import Catalogue
 from holdover.catalogue.words import describe_allowed, describe_assertion, describe_freeze
+from holdover.console.gate import LoginGate
 from holdover.console.live_updates import LiveUpdates, StatusPicture, take_picture
 from holdover.console.sessions import ConsoleSession, ConsoleSessions
 from holdover.console.throttle import LoginThrottle
@@ -64,7 +65,8 @@ class Console:
         self.store = store or config.open_store()
         self.users = users or ConsoleUsers(self.store)
         self.sessions = ConsoleSessions(self.store, config.console.idle_s, config.console.day_s)
-        self.throttle = throttle or LoginThrottle()
+        self.throttle = throttle or LoginThrottle(self.store)
+        self.gate = LoginGate()
         self.catalogue = Catalogue.load(*config.catalogue)
         self.rules = RedactionRules.with_defaults(config.redact.fields, config.redact.patterns)
         self.is_secure = secure
@@ -74,6 +76,7 @@ class Console:
         self.wait_s = wait_s
         self.live = LiveUpdates(self.take_picture, stream_s)
         self.cookie = "__Host-holdover" if secure else "holdover"
+        self.device_cookie = f"{self.cookie}-device"
         self.nav: list[tuple[str, str]] = []
         self.static = _read_static_files()
         self._templates = _make_templates(self.catalogue)

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from holdover.catalogue import Entry
 from holdover.console.console import Console, PageRequest, PageRoute
 from holdover.console.login import check_password
+from holdover.console.throttle import operator_origin
 from holdover.runtime import Alert, Breach, Freeze, ThawRefusedError, ThawRequest
 from holdover.runtime.axes import axes_in_use, describe_cell
 from holdover.runtime.bundle import SUFFIX, Bundle, BundledMutation, BundleError
@@ -215,7 +216,9 @@ def _check_approver(request: PageRequest, operator: str) -> tuple[str, str, int]
         return "", "", 200
     if name == operator:
         return "", "Not thawed: the second person must be another one than you.", 422
-    user, problem, status = check_password(request.console, name, password, request.address, "approval")
+    user, problem, status = check_password(
+        request.console, name, password, request.address, "approval", operator_origin(operator)
+    )
     if user is None:
         return "", f"Not thawed: the second person's word was not taken. {problem}", 403 if status == 401 else status
     if not user.has_role("approver"):
