@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from holdover.catalogue import Catalogue
 from holdover.catalogue.words import describe_allowed, describe_assertion, describe_freeze
 from holdover.console.gate import LoginGate
-from holdover.console.live_updates import LiveUpdates, StatusPicture, take_picture
+from holdover.console.live_updates import LiveUpdates, PictureCache, StatusPicture
 from holdover.console.sessions import ConsoleSession, ConsoleSessions
 from holdover.console.throttle import LoginThrottle
 from holdover.console.users import ConsoleUsers
@@ -74,6 +74,7 @@ class Console:
         self.hosts = frozenset(f"[{name.lower()}]" if ":" in name else name.lower() for name in host_names) | hosts
         self.clock = clock
         self.wait_s = wait_s
+        self._pictures = PictureCache(self.store)
         self.live = LiveUpdates(self.take_picture, stream_s)
         self.cookie = "__Host-holdover" if secure else "holdover"
         self.device_cookie = f"{self.cookie}-device"
@@ -85,7 +86,7 @@ class Console:
 
     def take_picture(self) -> StatusPicture:
         """Returns the current state of everything that pages show. Raises `StoreError`."""
-        return take_picture(self.store, self.clock())
+        return self._pictures.take_picture(self.clock())
 
     def render(self, template: str, request: PageRequest | None, *, status: int = 200, **context: Any) -> HTMLResponse:
         """Render a page. `request` is None when no user is logged in."""
@@ -129,9 +130,9 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
         number = int(self.params.get(name, 0))
         return number if 0 < number < NUMBER_MAX else 0
 
-    def page_start(self) -> int:
-        """Returns the number from which a list continues; 0 for its start."""
-        value = self.query.get("before", "")
+    def page_start(self, name: str = "before") -> int:
+        """Returns the number from which a list continues, a parameter of the address; 0 for its start."""
+        value = self.query.get(name, "")
         return int(value) if re.fullmatch(r"[0-9]{1,15}", value, re.ASCII) else 0
 
     def render(self, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from holdover.catalogue import Entry
 from holdover.console.console import Console, PageRequest, PageRoute
 from holdover.console.login import check_password
+from holdover.console.store_pages import find_alert
 from holdover.console.throttle import operator_origin
 from holdover.runtime import Alert, Breach, Freeze, ThawRefusedError, ThawRequest
 from holdover.runtime.axes import axes_in_use, describe_cell
@@ -78,9 +79,9 @@ def make_card(console: Console, number: int, freeze: Freeze | None) -> BreachCar
     entry = definition.entry if definition is not None else None
     alert = None
     if breach is not None:
-        key = f"{breach.invariant}/{breach.scope}"
-        alerts = [candidate for candidate in store.alerts(resolved=True) if candidate.page.dedup_key == key]
-        alert = next((candidate for candidate in alerts if candidate.page.number == breach.number), None)
+        alert = find_alert(store, f"{breach.invariant}/{breach.scope}")
+        if alert is not None and alert.page.number != breach.number:
+            alert = None
     ticks = store.done_steps(number) if number else {}
     step_texts = [(step.step, step.done_when) for step in entry.response] if entry is not None else []
     if entry is None and alert is not None:

@@ -1,0 +1,63 @@
+"""Parts of long lists in the store, read a page at a time: freezes in force and open alerts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from holdover.runtime import Alert, Freeze, FreezeStore
+from holdover.runtime.breach import Page
+from holdover.runtime.database import Row
+
+FREEZES_PER_PAGE: Final = 50
+ALERTS_PER_PAGE: Final = 50
+_ALERT_COLUMNS: Final = "body, opened_ns, level, escalated_ns, acknowledged_ns, acknowledged_by, resolved_ns"
+
+
+class ListPage(msgspec.Struct, frozen=True):
+    """A part of a list: where it starts, how long the whole list is, and where the next part starts (0: nowhere)."""
+
+    start: int
+    count: int
+    following: int
+
+    @classmethod
+    def at(cls, start: int, count: int, rows_max: int) -> ListPage:
+        """Returns the page that starts after `start` rows of a list of `count` rows."""
+        return cls(start, count, start + rows_max if start + rows_max < count else 0)
+
+
+def read_freezes(store: FreezeStore, start: int) -> tuple[list[Freeze], ListPage]:
+    """Returns freezes in force, those of the whole system first, then the latest first."""
+    freezes = sorted(store.active_freezes(), key=lambda freeze: (freeze.scope != "system", -freeze.number))
+    return freezes[start : start + FREEZES_PER_PAGE], ListPage.at(start, len(freezes), FREEZES_PER_PAGE)
+
+
+def read_open_alerts(store: FreezeStore, start: int, *, without_freeze: bool = False) -> tuple[list[Alert], ListPage]:
+    """Returns open alerts, oldest first; with `without_freeze` only those whose scope is not frozen for the reason."""
+    condition = "resolved_ns IS NULL"
+    if without_freeze:
+        condition += (
+            " AND dedup_key NOT IN (SELECT invariant || '/' || scope "
+            'FROM "freeze" WHERE thawed_ns IS NULL AND breach > 0)'
+        )
+    count = int(store.database.read(f"SELECT COUNT(*) FROM alert WHERE {condition}")[0][0])
+    rows = store.database.read(
+        f"SELECT {_ALERT_COLUMNS} FROM alert WHERE {condition} ORDER BY opened_ns, dedup_key LIMIT ? OFFSET ?",
+        ALERTS_PER_PAGE,
+        start,
+    )
+    return [_alert_of_row(row) for row in rows], ListPage.at(start, count, ALERTS_PER_PAGE)
+
+
+def find_alert(store: FreezeStore, dedup_key: str) -> Alert | None:
+    """Returns the alert with a key, open or resolved; None when there is none."""
+    rows = store.database.read(f"SELECT {_ALERT_COLUMNS} FROM alert WHERE dedup_key=?", dedup_key)
+    return _alert_of_row(rows[0]) if rows else None
+
+
+def _alert_of_row(row: Row) -> Alert:
+    body, *values = row
+    names = ("opened_ns", "level", "escalated_ns", "acknowledged_ns", "acknowledged_by", "resolved_ns")
+    return Alert(page=msgspec.json.decode(body, type=Page), **dict(zip(names, values, strict=True)))
