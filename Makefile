@@ -54,7 +54,7 @@ casestudy: $(VENV)/.test
 # Benchmarks, one file a figure, each prints a table and writes out/bench/*.json. What they are compared with is installed
 # into an environment of its own.
 BENCH := out/bench/venv
-BENCHES := guard guard_stack replay snapshot sweep stateful scheduler audit dask_scaling state_coverage divergence obey live nautilus_restart
+BENCHES := guard guard_stack guard_latency replay snapshot sweep stateful scheduler audit dask_scaling state_coverage divergence obey live nautilus_restart
 
 $(BENCH)/.bench: pyproject.toml
 	$(PYTHON) -m venv $(BENCH)

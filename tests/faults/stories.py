@@ -10,11 +10,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from holdover.desk import DeskConfig, Strategy
 from holdover.harness import Fill, PartialFill, Session, first
 from holdover.harness.condition import Condition
-from holdover.model import Link, LinkState, Order, OrdStatus, Record, Request, Side, TimeInForce
+from holdover.model import (
+    AdjustmentReason,
+    CashReason,
+    ContingencyType,
+    Link,
+    LinkState,
+    Order,
+    OrdStatus,
+    OrdType,
+    Record,
+    Request,
+    Side,
+    TimeInForce,
+)
 from holdover.recording import bundled_store
+from holdover.world import WorkingOrder
 
 StoryFunction = Callable[[Session], None]
 MINUTE = 60_000_000_000
@@ -88,6 +104,13 @@ def is_acknowledged_day_order(subsystem: str, record: Record) -> bool:
         and is_acknowledged_order(subsystem, record)
         and record.time_in_force == TimeInForce.DAY
     )
+
+
+def is_part_of_a_sale(subsystem: str, record: Record) -> bool:
+    """Whether a record is an order to sell that has filled in part."""
+    if subsystem != "orders" or not isinstance(record, Order):
+        return False
+    return record.ord_status == OrdStatus.PARTIALLY_FILLED and record.side != Side.BUY
 
 
 def mutation_condition(matches: Callable[[str, Record], bool], count: int = 1) -> Condition:
@@ -215,11 +238,90 @@ def a_split_over_the_night(session: Session) -> None:
     session.run(0.2)
     session.end()
     for order in session.venue.orders.values():
-        if order.is_open and order.price is not None and order.price % 2:
+        if order.is_open and ((order.price or 0) % 2 or (order.stop_px or 0) % 2):
             session.venue.cancel_order(order.cl_ord_id)
     session.overnight({"ACME": (2, 1)})
     session.begin()
     session.run(0.01)
+
+
+# -- brackets, legs and intents -----------------------------------------------------------------------------------
+
+
+def is_filled_entry(subsystem: str, record: Record) -> bool:
+    """Whether a record is the entry of a bracket that has filled whole."""
+    return (
+        isinstance(record, Order)
+        and subsystem == "orders"
+        and record.contingency_type == ContingencyType.ONE_TRIGGERS_THE_OTHER
+        and record.ord_status == OrdStatus.FILLED
+    )
+
+
+def bracket_exit(session: Session, ord_type: OrdType) -> WorkingOrder:
+    """Return the open take-profit (LIMIT) or stop (STOP) of the bracket at the venue."""
+    return next(
+        order
+        for order in session.venue.orders.values()
+        if order.position_side and order.side == Side.SELL and order.ord_type == ord_type and order.is_open
+    )
+
+
+def fill_whole(session: Session, order: WorkingOrder) -> None:
+    """Fill what is left of an order at the venue, at its price or at the market's."""
+    session.venue.lifecycle.fill(order, order.leaves_qty, order.price or order.stop_px or 1)
+
+
+@register_story("exits-sent-unlinked")
+def both_exits_are_reached_after_a_restart(session: Session) -> None:
+    """A restart, a bracket; the take-profit fills, and half a minute later the stop if it is still there."""
+    session.begin()
+    run_minutes(session, 1)
+    session.restart("kill")
+    assert session.run(until=mutation_condition(is_filled_entry))
+    run_minutes(session, 0.1)
+    stop = bracket_exit(session, OrdType.STOP)
+    fill_whole(session, bracket_exit(session, OrdType.LIMIT))
+    run_minutes(session, 0.5)
+    if stop.is_open:
+        fill_whole(session, stop)
+    run_minutes(session, 0.5)
+
+
+@register_story("stop-not-sent-again")
+def the_venue_cancels_a_stop_in_a_cut(session: Session) -> None:
+    """The link is cut, the venue cancels the stop of a bracket, and does not replay."""
+    session.begin()
+    assert session.run(until=mutation_condition(is_filled_entry))
+    run_minutes(session, 0.1)
+    session.disconnect(recovery="drop")
+    assert session.venue.cancel_order(bracket_exit(session, OrdType.STOP).cl_ord_id)
+    run_minutes(session, 0.5)
+    session.reconnect()
+    run_minutes(session, 1)
+
+
+@register_story("leg-starts-flat")
+def a_stop_fills_while_the_desk_is_down(session: Session) -> None:
+    """Killed with a position on the long leg; its stop fills before the desk is up again."""
+    session.begin()
+    assert session.run(until=mutation_condition(is_filled_entry))
+    run_minutes(session, 0.1)
+    assert session.run(until=mutation_condition(lambda subsystem, record: True), kill=True)
+    fill_whole(session, bracket_exit(session, OrdType.STOP))
+    session.restart("kill")
+    run_minutes(session, 1)
+
+
+@register_story("parent-shrinks-to-its-remainder")
+def a_fill_of_a_parent_and_a_restart(session: Session) -> None:
+    """Something of a parent has filled; the desk is restarted and works on."""
+    session.begin()
+    session.run(0.2)
+    session.run(until=first(Fill))
+    run_minutes(session, 0.1)
+    session.restart()
+    run_minutes(session, 1)
 
 
 # -- reconciliation across restarts -------------------------------------------------------------------------------
@@ -367,7 +469,7 @@ def a_foreign_order_and_a_restart(session: Session) -> None:
 def a_closing_order_and_a_restart(session: Session) -> None:
     """An order that closes a position is at work when the desk is restarted."""
     session.begin()
-    assert session.run(until=mutation_condition(lambda s, r: is_acknowledged_order(s, r) and r.closing_qty > 0))  # type: ignore[attr-defined]
+    assert session.run(until=mutation_condition(lambda s, r: is_acknowledged_order(s, r) and r.closing_alone_qty > 0))  # type: ignore[attr-defined]
     session.restart()
     run_minutes(session, 1)
 
@@ -386,7 +488,9 @@ def a_disabled_book_and_a_restart(session: Session) -> None:
 # -- order state over disconnects ---------------------------------------------------------------------------------
 
 
-@register_story("resent-fill-booked-again")
+@register_story(
+    "resent-fill-booked-again", settings={"strategies": ["accumulate.ACME", "distribute.ACME", "short.ACME"]}
+)
 def a_fill_and_two_cuts(session: Session) -> None:
     """Something has filled; the link is cut, comes up, and is cut once more before anything else has happened."""
     session.begin()
@@ -529,7 +633,7 @@ def an_order_after_a_reconnect(session: Session) -> None:
 def the_position_under_a_close_is_busted(session: Session) -> None:
     """A closing order is at work; what it was to close is taken back."""
     session.begin()
-    assert session.run(until=mutation_condition(lambda s, r: is_acknowledged_order(s, r) and r.closing_qty > 0))  # type: ignore[attr-defined]
+    assert session.run(until=mutation_condition(lambda s, r: is_acknowledged_order(s, r) and r.closing_alone_qty > 0))  # type: ignore[attr-defined]
     for fill in [trade for trade in session.venue.trades if trade.side == Side.BUY]:
         assert session.venue.bust_trade(fill.exec_id)
     run_minutes(session, 1)
@@ -557,6 +661,230 @@ def the_answer_to_a_replace_is_lost(session: Session) -> None:
     assert session.run(until=mutation_condition(matches_request("ORDER_CANCEL_REPLACE_REQUEST")))
     session.run(session.clock.now_ns + session.link.latency_ns + 1_000)
     session.disconnect(recovery="drop")
+    run_minutes(session, 1)
+    session.reconnect()
+    run_minutes(session, 1)
+
+
+# -- terms and rates ----------------------------------------------------------------------------------------------
+
+
+@register_story("old-price-after-replace")
+def a_replace_after_a_restart(session: Session) -> None:
+    """An order is at work when the desk is restarted; then it is replaced."""
+    session.begin()
+    session.run(0.1)
+    session.run(until=mutation_condition(is_acknowledged_order))
+    session.restart("kill")
+    run_minutes(session, 45)
+
+
+@register_story("restored-fill-booked-as-buy")
+def a_sale_after_a_restart(session: Session) -> None:
+    """An order to sell is at work when the desk is restarted, and fills in part afterwards."""
+    session.begin()
+    session.run(0.1)
+    assert session.run(until=mutation_condition(is_part_of_a_sale))
+    session.restart("kill")
+    run_minutes(session, 60)
+
+
+# -- accounts: what moves without a trade ---------------------------------------------------------------------------
+
+
+@register_story("account-changes-not-queried")
+def changes_of_an_account_while_cut_off(session: Session) -> None:
+    """A fee in kind arrives live; another and a funding payment come while the link is cut, not replayed."""
+    session.begin()
+    session.run(0.1)
+    accounts = session.venue.accounts
+    assert accounts.adjust_position("A1", "ACME", -1, AdjustmentReason.FEE)
+    run_minutes(session, 1)
+    session.disconnect(recovery="drop")
+    assert accounts.adjust_position("A1", "ACME", -2, AdjustmentReason.TRANSFER)
+    assert accounts.move_cash("A1", "USD", -7_000_000, CashReason.FUNDING)
+    run_minutes(session, 1)
+    session.reconnect()
+    run_minutes(session, 2)
+
+
+@register_story("adjustment-booked-again")
+def an_adjustment_and_a_restart(session: Session) -> None:
+    """A fee in kind, and a restart in good order."""
+    session.begin()
+    session.run(0.1)
+    assert session.venue.accounts.adjust_position("A1", "ACME", -3, AdjustmentReason.FEE)
+    run_minutes(session, 1)
+    session.restart()
+    run_minutes(session, 1)
+
+
+@register_story("movement-booked-again")
+def a_movement_and_a_restart(session: Session) -> None:
+    """A dividend, and a kill."""
+    session.begin()
+    session.run(0.1)
+    assert session.venue.accounts.move_cash("A1", "USD", 5_000_000, CashReason.DIVIDEND, "ACME")
+    run_minutes(session, 1)
+    session.restart("kill")
+    run_minutes(session, 2)
+
+
+@register_story("flow-forgotten-at-restart")
+def fills_before_and_after_a_restart(session: Session) -> None:
+    """Fills, a kill, more fills on the same day."""
+    session.begin()
+    session.run(0.2)
+    session.run(until=first(Fill))
+    run_minutes(session, 0.1)
+    session.restart("kill")
+    session.run(0.4)
+
+
+@register_story("learnt-without-its-price", "queried-price-scaled-twice")
+def a_fill_learnt_by_a_query(session: Session) -> None:
+    """The link is cut, an order fills, and the venue does not replay."""
+    session.begin()
+    session.run(0.2)
+    session.disconnect(recovery="drop")
+    run_until_venue_fill(session)
+    session.reconnect()
+    run_minutes(session, 1)
+
+
+@register_story("link-lost-in-status")
+def an_order_at_work_over_a_cut(session: Session) -> None:
+    """An order is at work when the link is cut and comes up again."""
+    session.begin()
+    session.run(0.1)
+    session.run(until=mutation_condition(is_acknowledged_order))
+    session.disconnect()
+    run_minutes(session, 0.1)
+    session.reconnect()
+    run_minutes(session, 1)
+
+
+@register_story("time-in-force-not-restored", "link-not-restored")
+def a_carried_order_and_a_restart(session: Session) -> None:
+    """A GTC order is at work when the desk is restarted."""
+    session.begin()
+    session.run(0.1)
+    assert session.run(until=mutation_condition(lambda s, r: is_acknowledged_order(s, r) and r.is_carried))  # type: ignore[attr-defined]
+    session.restart("kill")
+    run_minutes(session, 1)
+
+
+@register_story("stranger-taken-for-own")
+def a_stranger_learnt_by_a_query(session: Session) -> None:
+    """Somebody trades by hand while the link is cut, and the venue does not replay."""
+    session.begin()
+    session.run(0.1)
+    session.disconnect(recovery="drop")
+    session.venue.manual_trade("A1", "ACME", Side.BUY, 7, 10_000)
+    run_minutes(session, 1)
+    session.reconnect()
+    run_minutes(session, 1)
+
+
+@register_story("hand-trade-joins-parent")
+def a_trade_against_the_parent_while_cut_off(session: Session) -> None:
+    """Somebody trades by hand, on each side, while the link is cut, and the venue does not replay."""
+    session.begin()
+    session.run(0.1)
+    session.disconnect(recovery="drop")
+    for side in (Side.BUY, Side.SELL):
+        session.venue.manual_trade("A1", "ACME", side, 7, 10_000)
+    run_minutes(session, 1)
+    session.reconnect()
+    run_minutes(session, 1)
+
+
+SIX_SLICES = msgspec.structs.replace(
+    ALL_AT_WORK,
+    strategies=[
+        msgspec.structs.replace(ALL_AT_WORK.strategies[0], order_qty=600, day_qty=600),
+        msgspec.structs.replace(ALL_AT_WORK.strategies[1], account="A1"),
+    ],
+)
+"""A parent of six slices that stand far below the market, and one that trades in the same account."""
+
+
+@register_story("chases-its-own-quote", settings={"desk": SIX_SLICES})
+def a_replace_after_a_cut(session: Session) -> None:
+    """A cut, a reconnect, a replace."""
+    session.begin()
+    session.run(0.1)
+    session.disconnect()
+    run_minutes(session, 1)
+    session.reconnect()
+    assert session.run(until=mutation_condition(matches_request("ORDER_CANCEL_REPLACE_REQUEST")))
+    run_minutes(session, 0.05)
+
+
+@register_story("refusal-repeated-at-once")
+def replaces_refused_after_a_cut(session: Session) -> None:
+    """After a cut and a reconnect the venue refuses what it is asked for."""
+    session.begin()
+    session.run(0.1)
+    session.disconnect()
+    run_minutes(session, 1)
+    session.reconnect()
+    assert session.run(until=mutation_condition(matches_request("ORDER_CANCEL_REPLACE_REQUEST")))
+    session.venue.refuse_count = 150
+    run_minutes(session, 5)
+
+
+@register_story("rejection-retried-at-once")
+def orders_refused_after_a_cut(session: Session) -> None:
+    """After a cut and a reconnect the venue refuses what it is asked for."""
+    session.begin()
+    session.run(0.1)
+    session.disconnect()
+    run_minutes(session, 1)
+    session.reconnect()
+    assert session.run(until=mutation_condition(is_new_order_request))
+    session.venue.refuse_count = 150
+    run_minutes(session, 5)
+
+
+@register_story("logs-on-until-listed")
+def an_order_that_is_not_listed(session: Session) -> None:
+    """Killed; the venue cancels an order meanwhile, and does not replay."""
+    session.begin()
+    session.run(0.2)
+    assert session.run(until=first(Fill), kill=True)
+    session.run_without_subject(1)
+    live = next(order for order in session.venue.orders.values() if order.is_open)
+    session.venue.cancel_order(live.cl_ord_id)
+    session.link.recovery = "drop"
+    session.restart("kill")
+    run_minutes(session, 4)
+
+
+@register_story("equity-without-positions")
+def borrowed_cash_and_a_restart(session: Session) -> None:
+    """Cash is withdrawn until the position is bought with borrowed money; the desk is restarted."""
+    session.begin()
+    session.run(0.5)
+    accounts = session.venue.accounts
+    position = session.venue.positions["A1/ACME"]
+    book = session.venue.top("ACME")
+    value = book.instrument.cash(position.net_qty * book.last_px)
+    assert value > 0
+    cash = accounts.balances["A1/USD"].cash
+    assert accounts.move_cash("A1", "USD", -cash - value // 2, CashReason.WITHDRAWAL)
+    run_minutes(session, 0.5)
+    session.restart()
+    run_minutes(session, 1)
+
+
+@register_story("liquidation-not-adopted")
+def a_liquidation_while_cut_off(session: Session) -> None:
+    """The venue closes the account's position by itself while the link is cut, and does not replay."""
+    session.begin()
+    session.run(0.3)
+    session.disconnect(recovery="drop")
+    assert session.venue.liquidate("A1", "ACME")
     run_minutes(session, 1)
     session.reconnect()
     run_minutes(session, 1)

@@ -71,6 +71,10 @@ ACME_ALONE = {
     "external-order-not-adopted",
     "limit-on-the-day-only",
     "replace-applied-on-send",
+    "old-price-after-replace",
+    "stranger-taken-for-own",
+    "hand-trade-joins-parent",
+    "chases-its-own-quote",
 }
 """Faults whose story is made for one instrument: it names it, or the other's market does not bring it about."""
 

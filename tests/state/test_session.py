@@ -266,7 +266,7 @@ def test_a_split_is_restated_over_the_night(tmp_path: Path) -> None:
     session.end()
     net_qty = session.position("A2", "ACME")
     for order in session.venue.orders.values():
-        if order.is_open and order.price is not None and order.price % 2:
+        if order.is_open and ((order.price or 0) % 2 or (order.stop_px or 0) % 2):
             session.venue.cancel_order(order.cl_ord_id)
     session.overnight({"ACME": (2, 1)})
     assert session.venue.positions["A2/ACME"].net_qty == 2 * net_qty

@@ -39,7 +39,14 @@ def test_status_pages_and_thaw(make_guard: Callable[..., Guard], capsys: pytest.
     thaw = ["thaw", "instrument:IBM", "--guard", place, "--operator", "op", "--reason", "why", "--evidence", "what"]
     assert main(thaw) == 2
     assert "still does not hold" in capsys.readouterr().err
-    assert main([*thaw, "--force-by", "other"]) == 0
+    assert main([*thaw, "--force-by", "other"]) == 2
+    assert "no approver: to add one, run `holdover users add other" in capsys.readouterr().err
+    password = guard.directory / "password"
+    password.write_text("correct horse battery")
+    password.chmod(0o600)
+    user = ["users", "add", "other", "--role", "approver", "--config", place, "--password-file", str(password)]
+    assert main(user) == 0
+    assert main([*thaw, "--force-by", "other", "--password-file", str(password)]) == 0
     assert run_verb(capsys, "status", "--guard", place)[0] == 0
     assert main(["status", "--guard", "/nonexistent"]) == 2
 

@@ -28,6 +28,7 @@ from holdover.pages import format_duration
 from holdover.runtime import Breach, Guard, StoreError
 from holdover.runtime.breach import BreachRecord, make_page
 from holdover.runtime.heartbeat import Beat, HeartbeatLimits
+from holdover.runtime.pasted_commands import fill_commands
 
 from .console_bench import PASSWORD, PUBLIC_PATHS, Browser, ConsoleBench, write_beat
 from .orders import BAD, GOOD
@@ -104,8 +105,10 @@ def test_the_card_has_all_that_an_operator_needs(bench: ConsoleBench) -> None:
     assert entry.statement in page_text
     assert entry.implication in page_text
     for step in entry.response:
-        assert step.step in page_text
+        assert fill_commands(step.step, "instrument:IBM", bench.console.config.location) in page_text
         assert step.done_when in page_text
+    assert "SYMBOL" not in page_text
+    assert "--guard DIR" not in page_text
     assert "Records involved" in page_text
     assert re.search(r"cum_qty` 0 → 40|cum_qty` 40", page_text)
     assert "The last mutations" in page_text

@@ -286,7 +286,7 @@ def test_restart_kinds_are_those_of_the_harness() -> None:
 def test_fields_behind_properties_are_read() -> None:
     """`is_open` reads the status and the time in force; `key` what it is made of."""
     assert resolve_fields(Order, "is_open") == {"ord_status", "time_in_force"}
-    assert resolve_fields(Order, "book_key") == {"account", "symbol"}
+    assert resolve_fields(Order, "book_key") == {"account", "symbol", "position_id", "position_side"}
     assert resolve_fields(Order, "no_such_thing") == frozenset()
 
 
@@ -526,6 +526,7 @@ def test_the_guards_own_counter_goes_on_over_restarts(tmp_path: Path, catalogue:
     second_guard = Guard.open(config)
     assert current_cell(second_guard.cells)["orders"] == "unfilled"
     second_guard.boundary("restart", "2024-01-02")
+    assert second_guard.services.background.drain()
     assert json.loads(cells_path.read_bytes())["running"]
     third = Guard.open(config)  # the second one was never closed: it was killed
     third.boundary("restart", "2024-01-02")

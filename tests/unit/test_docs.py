@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +100,61 @@ def test_the_production_file_is_read(tmp_path: Path) -> None:
 
     (tmp_path / "desk.toml").write_text(code_blocks("docs/production.md", "toml")[0])
     assert read_config(tmp_path / "desk.toml").instruments[0].symbol == "IBM"
+
+
+def _without_times(text: str) -> str:
+    """A text with marks instead of times, durations and days."""
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} UTC", "TIME", text)
+    return re.sub(r"\b\d+ (ms|s|min)\b", "LENGTH", text)
+
+
+def test_the_page_about_observe_mode_runs_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each block of docs/observe.md in its order: files by the name in them, commands with their exit codes, output."""
+    import shlex
+
+    from holdover.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    printed, verbs = "", []
+    for language, block in re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs/observe.md").read_text(), re.DOTALL):
+        if language == "toml":
+            (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
+        elif language == "python":
+            exec(block, {"__name__": "example"})
+        elif language == "text":
+            shown = _without_times(printed)
+            assert [line for line in _without_times(block).splitlines() if line not in shown.splitlines()] == []
+        else:
+            for line in block.splitlines():
+                expected = re.search(r"exit code (\d)", line)
+                words = shlex.split(line, comments=True)[1:]
+                code = main(words)
+                printed += capsys.readouterr().out
+                assert code == (int(expected[1]) if expected else 0), line
+                verbs.append(" ".join(words[:2]))
+    assert verbs == ["observe report", "observe clear", "observe report", "config check", "catalogue try"]
+
+
+def test_the_steps_of_tasks_run_as_written(tmp_path: Path) -> None:
+    """The examples of docs/asyncio-guard.md: silent when right, in threads and tasks; a forgotten record is found."""
+    import asyncio
+
+    from holdover.runtime import Guard
+
+    names: dict[str, Any] = {}
+    for block in code_blocks("docs/asyncio-guard.md", "python"):
+        exec(block, names)
+    guard = Guard(tmp_path, channels=[])
+    asyncio.run(names["trade"](guard))
+    guard.record("orders", names["make_order"]("A3"))
+    names["on_fill"](guard, "A3", 10)
+    assert guard.breaches == []
+    guard.record("orders", names["make_order"]("A4"))
+    guard.record("orders", names["make_fill"]("A4", 10))
+    assert {breach.key for breach in guard.breaches} == {"A4"}
+    guard.close()
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)

@@ -137,7 +137,7 @@ def test_no_variable_of_the_catalogue_appears_in_its_phrases(catalogue: Catalogu
     for invariant in catalogue:
         for bound in invariant.predicates:
             source = ast.parse(inspect.cleandoc(inspect.getsource(bound.function))).body[0]
-            reader = _PredicateReader(bound.function, bound.reads, (None,) * len(bound.reads), None)  # type: ignore[arg-type]
+            reader = _PredicateReader(bound.function, bound.reads, (None,) * len(bound.reads), None, {})  # type: ignore[arg-type]
             for node in ast.walk(source):
                 if (
                     isinstance(node, ast.Attribute)

@@ -30,6 +30,7 @@ from holdover.adapters.fix.messages import (
 from holdover.adapters.fix.venue_engine import InboundLog, VenueEngine, VenueStateError, replay_log
 from holdover.model import (
     CancelReject,
+    ContingencyType,
     ExecRestatementReason,
     ExecType,
     ExecutionReport,
@@ -39,6 +40,7 @@ from holdover.model import (
     OrdType,
     PositionEffect,
     PositionReport,
+    PositionSide,
     Query,
     Request,
     SecurityStatus,
@@ -98,6 +100,9 @@ REPORT = ExecutionReport(
     order_date="2024-11-26",
     reference_version="2",
     transact_time_ns=NOW_NS,
+    list_id="L7",
+    contingency_type=ContingencyType.ONE_UPDATES_THE_OTHER_ABSOLUTE,
+    position_side=PositionSide.SHORT,
 )
 
 
@@ -130,6 +135,14 @@ REPORT = ExecutionReport(
         ),
         CancelReject(cl_ord_id="C2", orig_cl_ord_id="C1", ord_status=OrdStatus.FILLED, account="A1", order_id="O1"),
         PositionReport(req_id="Q1", account="A1", symbol="COIN", net_qty=-12, last_rpt_requested=True),
+        PositionReport(
+            req_id="Q1",
+            account="A1",
+            symbol="COIN",
+            net_qty=-12,
+            last_rpt_requested=True,
+            position_side=PositionSide.SHORT,
+        ),
         PositionReport(req_id="Q1", account="A1", symbol="", net_qty=0, last_rpt_requested=True),
         SecurityStatus(symbol="COIN", trading=False, reason="disabled", reference_version="3"),
     ],
@@ -155,6 +168,9 @@ def test_what_a_client_sends_comes_back(kind: MsgType) -> None:
         time_in_force=TimeInForce.IOC,
         cl_ord_link_id="P",
         transact_time_ns=NOW_NS,
+        list_id="L7",
+        contingency_type=ContingencyType.ONE_TRIGGERS_THE_OTHER,
+        position_id="77",
     )
     wire = CODEC.encode_outbound(request, now_ns=1, trade_date=DAY)
     assert CODEC.decode_request(ParsedMessage(message_text(wire))) == request

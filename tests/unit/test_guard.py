@@ -384,7 +384,7 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
         FreezeStore(tmp_path / "guard.db")
 
 
-@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("version", ["1", "2", "3"])
 def test_a_store_of_a_former_version_is_refused_untouched(tmp_path: Path, version: str) -> None:
     """Its rows have other columns: it is named with its version, and not a byte of its tables changes."""
     path = tmp_path / "guard.db"
@@ -395,7 +395,7 @@ def test_a_store_of_a_former_version_is_refused_untouched(tmp_path: Path, versio
             f"INSERT INTO meta VALUES ('version', '{version}');"
         )
         before = list(db.iterdump())
-    with pytest.raises(StoreError, match=f"written as version {version}, this Holdover reads version 3; thaw what"):
+    with pytest.raises(StoreError, match=f"written as version {version}, this Holdover reads version 4; thaw what"):
         FreezeStore(path)
     with sqlite3.connect(path) as db:
         assert list(db.iterdump()) == before

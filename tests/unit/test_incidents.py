@@ -345,7 +345,12 @@ def test_a_breach_of_before_recurs_and_is_joined(store: FreezeStore, ledger: Inc
     del old["cell"], old["after"]
 
     def before(run: Any) -> None:  # as an earlier version wrote it
-        run("INSERT INTO breach VALUES (1, ?, ?)", 1 * S, msgspec.json.encode(old))
+        run(
+            "INSERT INTO breach (number, time_ns, body, cause, scope) VALUES (1, ?, ?, 1, ?)",
+            1 * S,
+            msgspec.json.encode(old),
+            old["scope"],
+        )
 
     store.database.write(before)
     assert ledger.import_breaches() == 1

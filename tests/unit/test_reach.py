@@ -14,7 +14,7 @@ from holdover.catalogue import Catalogue
 from holdover.cli import main
 from holdover.harness.contract import InstantCounter, LivelockError, RecordChecks, check_subject, limit_call_time
 from holdover.model import SUBSYSTEMS, Exposure, Instrument, Link, Order, OrdStatus, Position, Request, Side
-from holdover.runtime import Guard, GuardSettings
+from holdover.runtime import FreezeStore, Guard, GuardSettings
 from holdover.runtime.reach import EntryReach, Reach, list_reach, list_requirements
 
 from .orders import request
@@ -24,7 +24,10 @@ DAY = "2024-01-02"
 
 
 def open_guard(directory: Path, **fields: object) -> Guard:
-    return Guard(directory, GuardSettings(**fields), catalogue=CATALOGUE, clock=lambda: 1_000, channels=[])  # type: ignore[arg-type]
+    settings_ = GuardSettings(**fields)  # type: ignore[arg-type]
+    return Guard(
+        directory, settings_, catalogue=CATALOGUE, clock=lambda: 1_000, channels=[], store=FreezeStore.in_memory()
+    )
 
 
 def reach_by_name(guard: Guard) -> dict[str, EntryReach]:
@@ -111,9 +114,9 @@ def test_a_rollback_restores_what_exists(
     guard.evidence.is_quiet = other.evidence.is_quiet = True
     play(guard, before)
     play(other, before)
-    checkpoint = guard.monitor.checkpoint()
+    checkpoint = guard.checkpoint()
     play(guard, after)
-    guard.monitor.rollback(checkpoint)
+    guard.rollback(checkpoint)
     assert guard.monitor.compiler.presence.present == other.monitor.compiler.presence.present
     play(guard, after)
     play(other, after)
@@ -143,7 +146,9 @@ def test_every_requirement_names_what_records_have() -> None:
 
 
 def test_the_command_lists_reach_and_requirements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    guard = open_guard(tmp_path)
+    assert main(["catalogue", "active", "--config", str(tmp_path)]) == 2
+    assert "no guard has ever run here" in capsys.readouterr().err
+    guard = Guard(tmp_path, catalogue=CATALOGUE, clock=lambda: 1_000, channels=[])
     assert main(["catalogue", "active", "--config", str(tmp_path)]) == 3
     assert "no memory is saved there" in capsys.readouterr().out
     guard.record("orders", working())

@@ -435,6 +435,7 @@ def test_eligible_and_every_condition_that_can_stand_in_its_way(tmp_path: Path, 
     assert with_state(compared=worse) == (1, ["no unexplained divergence"])
     assert with_state(compared=None) == (3, ["no unexplained divergence"])
     assert with_state(digest="d2") == (1, ["the gate's catalogue"])
+    assert with_state(digest="d2", policy=["clock-monotone: off"]) == (1, ["the gate's catalogue"])
     assert with_state(checked_ns=1) == (3, ["running"])
     silent = [msgspec.structs.replace(component, healthy=False) for component in state.components]
     assert with_state(components=silent) == (1, ["running"])

@@ -220,7 +220,13 @@ def test_an_order_in_a_book_is_the_venue_s_order() -> None:
 def test_a_venue_state_names_its_parts() -> None:
     """Foreign bytes and a state with other instruments get a sentence."""
     world = WorldBench().begin()
-    assert set(split_parts(world.venue.to_bytes(), "Venue")) == {"own", "reports", "lifecycle", "book/X"}
+    assert set(split_parts(world.venue.to_bytes(), "Venue")) == {
+        "own",
+        "reports",
+        "lifecycle",
+        "accounts",
+        "book/X",
+    }
     with pytest.raises(StateError, match="stored state of Venue is damaged"):
         world.venue.restore_bytes(b"\xc1")
     with pytest.raises(StateError, match="no recording of X is here"):

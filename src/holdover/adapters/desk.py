@@ -11,7 +11,7 @@ import msgspec
 
 from holdover.desk import Desk, DeskConfig, Strategy
 from holdover.desk.faults import parts_with
-from holdover.model import Order, PositionEffect, Side, TimeInForce
+from holdover.model import Order, PositionEffect, PositionSide, Side, TimeInForce
 
 if TYPE_CHECKING:
     from holdover.harness.subject import Env, Plan
@@ -29,7 +29,9 @@ class DeskSubject:
         desk_config = plan.settings.get("desk")
         config = desk_config if isinstance(desk_config, DeskConfig) else _live_config(plan) or config_for(plan)
         self.settings = plan.settings
-        self.config = _restrict_config(msgspec.structs.replace(config, **plan.settings.get("limits", {})), plan)
+        self.takes_account_reports = bool(plan.settings.get("account_reports", not plan.settings.get("live")))
+        overrides = {"account_reports": self.takes_account_reports, **plan.settings.get("limits", {})}
+        self.config = _restrict_config(msgspec.structs.replace(config, **overrides), plan)
         self.parts = parts_with(plan.faults)
         self.accounts = self.config.accounts()
         self.desk: Desk | None = None
@@ -72,6 +74,7 @@ class DeskSubject:
             self.desk.reconciler.is_done,
             len(self.desk._early_reports),
             sorted(self.desk._pending_since_ns),
+            sorted(self.desk.brackets.unfinished),
             extra_state,
         ]
 
@@ -79,7 +82,8 @@ class DeskSubject:
         desk = self.desk
         if desk is None:
             return []
-        return [desk.orders, desk.positions, desk.risk, desk.parents, desk.gateway, desk.reconciler]
+        parts = [desk.orders, desk.positions, desk.ledger, desk.profit, desk.risk, desk.parents]
+        return [*parts, desk.brackets, desk.gateway, desk.reconciler]
 
     def rows(self, directory: Path) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of the store; for executions, which never change and are read at every start, their number."""
@@ -152,11 +156,12 @@ def _restrict_config(config: DeskConfig, plan: Plan) -> DeskConfig:
 
 
 def config_for(plan: Plan) -> DeskConfig:
-    """Return a config with three strategies an instrument in two accounts. A slice is about the size of a trade.
+    """Return a config with four strategies an instrument in three accounts. A slice is about the size of a trade.
 
     `accumulate` buys a multi-day parent in GTC slices by time. `distribute` sells from that position by
     participation. `short` always has a GTC order in an account of its own, large enough to be carried overnight
-    partly filled.
+    partly filled. `bracket` holds a few lots at a time on the long leg of a third account, with a take-profit and a
+    stop that are carried overnight.
     """
     strategies: list[Strategy] = []
     for instrument in plan.instruments():
@@ -211,6 +216,25 @@ def config_for(plan: Plan) -> DeskConfig:
                 rests=True,
                 offset=60,
                 late_ns=900_000_000_000,
+            ),
+            Strategy(
+                name=f"bracket.{instrument.symbol}",
+                account="A3",
+                symbol=instrument.symbol,
+                side=Side.BUY,
+                order_qty=slice_qty * 10 * max(len(days), 1),
+                day_qty=slice_qty * 10,
+                slice_qty=slice_qty,
+                algorithm="bracket",
+                time_in_force=TimeInForce.GTC,
+                interval_ns=120_000_000_000,
+                patience=10,
+                slices_working_max=1,
+                rests=True,
+                offset=1,
+                take_profit=60,
+                stop_loss=40,
+                position_side=PositionSide.LONG,
             ),
         ]
     biggest = max((strategy.order_qty for strategy in strategies), default=1)

@@ -2,6 +2,7 @@
 
 from holdover.catalogue.catalogue import Catalogue, Invariant
 from holdover.catalogue.entry import CatalogueError, Entry, Evidence, ResponseStep
+from holdover.catalogue.policy import Policy
 from holdover.catalogue.predicate import BoundPredicate, PredicateError, Read, predicate
 from holdover.catalogue.reads import (
     Adopted,
@@ -33,6 +34,7 @@ __all__ = [
     "Frozen",
     "Held",
     "Invariant",
+    "Policy",
     "Read",
     "Recent",
     "ReferenceData",

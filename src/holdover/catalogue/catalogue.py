@@ -9,24 +9,38 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
+
 from holdover.catalogue.definition import describe_invariant
 from holdover.catalogue.entry import FAMILIES, CatalogueError, Entry, read_entry
+from holdover.catalogue.policy import ENFORCE, OBSERVE, SWITCHED_OFF, GuardMode, Mode, Policy, find_policy_problems
 from holdover.catalogue.predicate import REGISTERED_PREDICATES, BoundPredicate, PredicateError
 from holdover.model.spelling import suggest_spelling
 
 
 @dataclass(frozen=True)
 class Invariant:
-    """One entry with its predicates."""
+    """One entry with its predicates.
+
+    `entry` has the time and the limit that the policy sets. `declared_policy` is the policy of the configuration.
+    """
 
     entry: Entry
     predicates: tuple[BoundPredicate, ...]
+    declared_policy: Policy | None = None
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy in force, with the thresholds of the entry where it sets none."""
+        policy = self.declared_policy or Policy(invariant=self.name)
+        return msgspec.structs.replace(policy, within=self.entry.within, limit=self.entry.limit)
 
     @property
     def name(self) -> str:
@@ -36,9 +50,15 @@ class Invariant:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All invariants by name, ordered by family and name."""
+    """All invariants by name, ordered by family and name.
+
+    `policies` are those that `with_policy` applied, by name; those of entries that are off, too. `mode` is the mode of
+    the whole guard.
+    """
 
     invariants: dict[str, Invariant] = field(default_factory=dict)
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    mode: GuardMode = ENFORCE
 
     @classmethod
     def load(cls, *sources: str | Path, builtin: bool = True) -> Catalogue:
@@ -88,13 +108,82 @@ class Catalogue:
         """SHA-256, in hexadecimal, over every entry and everything that the verdict of its predicates depends on.
 
         That includes helper functions, constants, sums and the members of records that the predicates read; see
-        `definition`. Comments, formatting and unrelated code do not change it.
+        `definition`. Comments, formatting and unrelated code do not change it. The policy does.
         """
         digest = hashlib.sha256()
         for invariant in self:
             digest.update(describe_invariant(invariant.entry, invariant.predicates).encode("utf-8", "surrogatepass"))
             digest.update(b"\0")
+        for name in sorted(self.policies):
+            digest.update(b"policy " + self.policies[name].encode() + b"\0")
+        if self.mode != ENFORCE:
+            digest.update(f"mode {self.mode}".encode())
         return digest.hexdigest()
+
+    def with_policy(
+        self, policies: Iterable[Policy], mode: GuardMode = ENFORCE, *, today: date | None = None
+    ) -> Catalogue:
+        """Return the catalogue under a policy; its digest differs.
+
+        Args:
+            policies: one policy for each entry that is not simply enforced. An entry that is off is not evaluated.
+            mode: the mode of the whole guard.
+            today: the day for which the policies must be valid; None does not check expiry.
+
+        Raises:
+            CatalogueError: with every problem of the policies, one per line.
+        """
+        if self.policies or self.mode != ENFORCE:
+            raise CatalogueError("the catalogue has a policy; apply another one to the catalogue without a policy")
+        policies = list(policies)
+        problems = [
+            f"[[policy]] {index + 1} ({policies[index].invariant}): {problem}"
+            for index, _, problem in find_policy_problems(policies, self, today)
+        ]
+        if problems:
+            raise CatalogueError("\n".join(problems))
+        by_name = {policy.invariant: policy for policy in policies}
+        invariants = {
+            name: _apply_policy(invariant, by_name[name]) if name in by_name else invariant
+            for name, invariant in self.invariants.items()
+            if name not in by_name or by_name[name].mode != SWITCHED_OFF
+        }
+        return Catalogue(invariants, by_name, mode)
+
+    def with_source(self, source: str | Path) -> tuple[Catalogue, list[str]]:
+        """Return the catalogue with the entries of a source, and their names, for a trial of new or changed entries.
+
+        An entry whose name exists replaces that entry; without a predicate of its own it keeps the former one.
+
+        Raises `CatalogueError` with every problem found.
+        """
+        directory, modules = _open_source(source)
+        problems: list[str] = []
+        entries: dict[str, Entry] = {}
+        _read_entries(directory, entries, problems)
+        invariants = dict(self.invariants)
+        for entry in entries.values():
+            own = [bound for bound in REGISTERED_PREDICATES.get(entry.name, ()) if bound.function.__module__ in modules]
+            former = self.invariants[entry.name].predicates if entry.name in self.invariants else ()
+            if not own and not former:
+                problems.append(f"{entry.name}: entry without a predicate; declare one with @predicate({entry.name!r})")
+            invariants[entry.name] = Invariant(entry, tuple(own) or former)
+        if problems:
+            raise CatalogueError("\n".join(problems))
+        ordered = _sort_entries(invariant.entry for invariant in invariants.values())
+        catalogue = Catalogue({entry.name: invariants[entry.name] for entry in ordered}, self.policies, self.mode)
+        return catalogue, list(entries)
+
+    def mode_of(self, name: str) -> Mode:
+        """Return the mode of an entry under the policy: the guard's, where the entry has none of its own."""
+        policy = self.policies.get(name)
+        if policy is not None and policy.mode != ENFORCE:
+            return policy.mode
+        return OBSERVE if self.mode == OBSERVE else ENFORCE
+
+    def exceptions(self) -> list[Policy]:
+        """Return the policies of the entries that are observed or off, by name."""
+        return [policy for _, policy in sorted(self.policies.items()) if policy.mode != ENFORCE]
 
     def without(self, *names: str) -> Catalogue:
         """Return the catalogue without the named invariants; its digest differs.
@@ -103,7 +192,8 @@ class Catalogue:
         """
         for name in names:
             self[name]
-        return Catalogue({name: invariant for name, invariant in self.invariants.items() if name not in names})
+        invariants = {name: invariant for name, invariant in self.invariants.items() if name not in names}
+        return Catalogue(invariants, self.policies, self.mode)
 
     def __getitem__(self, name: str) -> Invariant:
         try:
@@ -121,6 +211,15 @@ class Catalogue:
 
     def __repr__(self) -> str:
         return f"<Catalogue {len(self)} invariants {self.digest[:12]}>"
+
+
+def _apply_policy(invariant: Invariant, policy: Policy) -> Invariant:
+    entry = msgspec.structs.replace(
+        invariant.entry,
+        within=policy.within or invariant.entry.within,
+        limit=invariant.entry.limit if policy.limit is None else policy.limit,
+    )
+    return Invariant(entry, invariant.predicates, policy)
 
 
 def _sort_entries(entries: Iterable[Entry]) -> list[Entry]:

@@ -58,7 +58,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     `asserted` states when it is evaluated, `at` the boundaries (for `at-boundary`), `within` the time in which it
     must become true (`30s`), `scope` what a breach freezes and `allows` what that freeze still permits. `limit` is the
-    threshold of an invariant that counts.
+    threshold of an entry that counts something; a policy can replace `within`, `limit` and, by currency, `tolerance`.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     at: list[str] = []
     within: str = ""
     tolerance: str = "0"
-    limit: int = 0
+    limit: int | None = None
     categories: list[str] = []
     since: str = "0.1"
     source: str = ""
@@ -107,10 +107,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             problems.append(f"within is {self.within!r}, should be a time such as 500ms, 30s, 5m")
         if self.asserted != "within" and self.within:
             problems.append(f"within is given, but asserted is {self.asserted!r}, should be 'within'")
-        if self.limit < 0:
-            problems.append(f"limit is {self.limit}, should be a whole number above zero, or absent")
         if self.tolerance != "0":
             problems.append(f"tolerance is {self.tolerance!r}, should be '0': amounts are exact integers")
+        if self.limit is not None and self.limit < 0:
+            problems.append(f"limit is {self.limit}, should be 0 or above")
         problems += [
             f"category {c!r}, should be among {', '.join(CATEGORIES)}" for c in self.categories if c not in CATEGORIES
         ]

@@ -17,6 +17,7 @@ import msgspec
 
 from holdover.catalogue import Catalogue, CatalogueError, Entry, Invariant, PredicateError
 from holdover.catalogue.words import describe_allowed, describe_assertion, describe_freeze
+from holdover.cli.catalogue_trial import add_trial_parser
 from holdover.cli.commands import add_command, add_subcommands, add_verb
 from holdover.cli.options import add_catalogue_option, add_json_option
 from holdover.runtime.guard import read_saved_monitor
@@ -84,6 +85,7 @@ def add_parser(verbs: argparse._SubParsersAction[Any]) -> None:
     commands.choices["requirements"].add_argument(
         "--markdown", action="store_true", help="print a Markdown table, as in docs/records.md"
     )
+    add_trial_parser(commands)
     for subparser in commands.choices.values():
         add_catalogue_option(subparser)
         add_json_option(subparser)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 from holdover.catalogue import Catalogue
+from holdover.catalogue.policy import date_of
 from holdover.cli.commands import add_command, add_subcommands, add_verb
 from holdover.cli.options import add_json_option
 from holdover.runtime import GuardConfigError, StoreError, read_config
@@ -47,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _problems(path: Path, *, connect: bool) -> list[str]:
     try:
-        config = read_config(path)
+        config = read_config(path, date_of(time.time_ns()))
     except GuardConfigError as problem:
         return [line.removeprefix(f"{path.name}: ") for line in str(problem).splitlines()]
     problems = config.find_problems()

@@ -12,16 +12,20 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
+from holdover.cli.approval import check_approver
 from holdover.cli.commands import CommandParser, Run, add_verb
 from holdover.cli.options import add_guard_option, add_json_option, add_operator_option
 from holdover.model import SYSTEM
 from holdover.model.spelling import suggest_spelling
-from holdover.runtime import FreezeStore, Pager, StoreError, ThawRequest
+from holdover.runtime import Breach, Freeze, FreezeStore, Pager, StoreError, ThawRefusedError, ThawRequest
 from holdover.runtime.heartbeat import Health, ProcessHealth, page_unhealthy_process, read_health
+from holdover.runtime.pasted_commands import thaw_command
+from holdover.runtime.persons import check_person, escape_unprintable
 from holdover.runtime.thaw_requests import find_guard_config, thaw
 
 _SCOPE: Final = re.compile(
@@ -85,7 +89,17 @@ def _add_freeze_and_thaw(verb: Callable[..., CommandParser]) -> None:
     thawing.add_argument("--reason", required=True, help="why the freeze may end, for the audit log")
     thawing.add_argument("--evidence", required=True, help="what shows that it may end, for the audit log")
     thawing.add_argument(
-        "--force-by", default="", metavar="NAME", help="the approver who overrides the refusal; not the operator"
+        "--force-by",
+        default="",
+        metavar="NAME",
+        help="the approver who overrides the refusal, a user of the console and not the operator; asked for the "
+        "password",
+    )
+    thawing.add_argument(
+        "--password-file", type=Path, metavar="FILE", help="read the approver's password from this file (mode 0600)"
+    )
+    thawing.add_argument(
+        "--password-env", default="", metavar="VARIABLE", help="read the approver's password from this variable"
     )
     thawing.add_argument(
         "--wait",
@@ -137,35 +151,87 @@ def _format_time(time_ns: int) -> str:
 
 def run_status(arguments: argparse.Namespace) -> int:
     """Print the freezes in force; returns 0 when there is none and the audit log is intact, else 1."""
-    store = _open_store(arguments)
+    config = find_guard_config(arguments.guard)
+    store = config.open_store()
     frozen = store.active_freezes()
+    observed = store.observed_freezes(open_only=True)
     audit = store.verify_audit()
+    breaches = {freeze.breach: store.find_breach(freeze.breach) for freeze in frozen if freeze.breach}
     if arguments.json:
-        freezes = [{"scope": freeze.scope, "invariant": freeze.invariant, "allows": freeze.allows} for freeze in frozen]
-        print(json.dumps({"frozen": freezes, "audit": audit or "whole"}))
+        freezes = [
+            {
+                "scope": freeze.scope,
+                "invariant": freeze.invariant,
+                "allows": freeze.allows,
+                "breach": freeze.breach,
+                "cause": breach.cause_number if (breach := breaches.get(freeze.breach)) is not None else 0,
+                "thaw": thaw_command(freeze.scope, config.location),
+            }
+            for freeze in frozen
+        ]
+        would_be = [{"scope": freeze.scope, "invariant": freeze.invariant} for freeze in observed]
+        print(json.dumps({"frozen": freezes, "observed": would_be, "audit": audit or "whole"}))
     else:
-        for freeze in frozen:
-            by = (
-                f"by {freeze.invariant}" if freeze.breach else freeze.invariant
-            )  # a manual freeze has the operator in this field
-            print(f"FROZEN {freeze.scope} {by}; still allowed: {', '.join(freeze.allows) or 'nothing'}")
-        print("nothing is frozen" if not frozen else f"{len(frozen)} freezes in force")
-        print(f"audit log: {audit or 'whole'}")
+        lines = _status_lines(store, frozen, breaches)
+        lines += [f"to thaw: {thaw_command(scope, config.location)}" for scope in _scopes_of(frozen)]
+        lines += [f"OBSERVED {freeze.scope} by {freeze.invariant}; nothing is frozen for it" for freeze in observed]
+        lines.append("nothing is frozen" if not frozen else f"{_count(len(frozen), 'freeze')} in force")
+        lines.append(f"audit log: {audit or 'whole'}")
+        print("\n".join(escape_unprintable(line) for line in lines))
     return 1 if frozen or audit else 0
+
+
+def _status_lines(store: FreezeStore, frozen: Sequence[Freeze], breaches: Mapping[int, Breach | None]) -> list[str]:
+    """Return a line for each freeze, below each cause what followed from it."""
+    causes = {
+        freeze.number: breach.cause_number if (breach := breaches.get(freeze.breach)) is not None else -freeze.number
+        for freeze in frozen
+    }
+    lines = []
+    for cause in dict.fromkeys(causes.values()):
+        freezes = [freeze for freeze in frozen if causes[freeze.number] == cause]
+        freezes.sort(key=lambda freeze: freeze.breach != cause)
+        for freeze in freezes:
+            # A manual freeze has the operator in this field.
+            by = f"by {freeze.invariant}" if freeze.breach else freeze.invariant
+            follows = f", which follows from breach {cause}" if freeze.breach and freeze.breach != cause else ""
+            indent = "  " if follows else ""
+            allowed = ", ".join(freeze.allows) or "nothing"
+            lines.append(f"{indent}FROZEN {freeze.scope} {by}{follows}; still allowed: {allowed}")
+        unfrozen = len(store.breaches_by_cause(cause)) - len(freezes) if cause > 0 else 0
+        if unfrozen > 0:
+            lines.append(f"  {_count(unfrozen, 'further breach', 'further breaches')} in these scopes")
+    return lines
+
+
+def _scopes_of(frozen: Sequence[Freeze]) -> list[str]:
+    return list(dict.fromkeys(freeze.scope for freeze in frozen))
+
+
+def _count(count: int, noun: str, plural: str = "") -> str:
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def run_thaw(arguments: argparse.Namespace) -> int:
     """Thaw a scope; returns 0. A refusal raises `ThawRefusedError` (exit code 2)."""
     config = find_guard_config(arguments.guard)
-    request = ThawRequest(
-        number=0,
-        scope=arguments.scope,
-        operator=arguments.operator,
-        reason=arguments.reason,
-        evidence=arguments.evidence,
-        forced_by=arguments.force_by,
-    )
-    result = thaw(config, config.open_store(), request, wait_s=arguments.wait)
+    store = config.open_store()
+    check_person(arguments.operator)
+    try:
+        if arguments.force_by:
+            check_approver(store, arguments)
+        request = ThawRequest(
+            number=0,
+            scope=arguments.scope,
+            operator=arguments.operator,
+            reason=arguments.reason,
+            evidence=arguments.evidence,
+            forced_by=arguments.force_by,
+        )
+        result = thaw(config, store, request, wait_s=arguments.wait)
+    except ThawRefusedError as refusal:
+        store.log_action("thaw refused", f"{arguments.scope} by {arguments.operator}: {refusal}", time.time_ns())
+        raise
     if arguments.json:
         print(json.dumps({"thawed": result.ended_count, "judged_by": result.judged_by}))
     else:
@@ -237,7 +303,8 @@ def run_pages(arguments: argparse.Namespace) -> int:
         state = "over" if alert is None or alert.page.time_ns != page.time_ns else "open, nobody has acknowledged"
         if alert is not None and state != "over" and alert.acknowledged_ns is not None:
             state = f"open, acknowledged by {alert.acknowledged_by} at {_format_time(alert.acknowledged_ns)}"
-        print(f"{page.title}\n{_format_time(page.time_ns)}, {state}; key {page.dedup_key}\n{page.text()}")
+        shown = page if state == "over" or alert is None else alert.page  # it has what followed since the page was sent
+        print(f"{page.title}\n{_format_time(page.time_ns)}, {state}; key {page.dedup_key}\n{shown.text()}")
     for delivery in store.backlog():
         problem = f": {delivery.problem}" if delivery.problem else ""
         print(f"not delivered yet by {delivery.channel}, {delivery.attempts} tries: {delivery.page.title}{problem}")
@@ -276,7 +343,7 @@ def run_health(arguments: argparse.Namespace) -> int:
     last_states: list[tuple[str, str]] | None = None
     while True:
         try:
-            processes = _check_processes(store, pager)
+            processes = _check_processes(store, pager, config.location)
         except StoreError as problem:
             if not arguments.follow:
                 raise
@@ -295,12 +362,12 @@ def run_health(arguments: argparse.Namespace) -> int:
         threading.Event().wait(arguments.every)
 
 
-def _check_processes(store: FreezeStore, pager: Pager | None) -> list[ProcessHealth]:
+def _check_processes(store: FreezeStore, pager: Pager | None, guard: Path) -> list[ProcessHealth]:
     now_ns = time.time_ns()
     processes = read_health(store, now_ns)
     if pager is not None:
         for process in processes:
-            page_unhealthy_process(store, process, pager.channel_names(), now_ns)
+            page_unhealthy_process(store, process, pager.channel_names(), now_ns, guard)
         pager.deliver_due()
     return processes
 
@@ -332,7 +399,7 @@ def run_audit_log(arguments: argparse.Namespace) -> int:
         print(json.dumps({"acts": entries, "head": head, "audit": wrong or "whole"}))
     else:
         for number, time_ns, action, detail in rows:
-            print(f"{number:6} {_format_time(time_ns)} {action:12} {detail}")
+            print(escape_unprintable(f"{number:6} {_format_time(time_ns)} {action:12} {detail}"))
         print(f"head: {head.strip()}")
         print(f"audit log: {wrong or 'whole'}")
     return 1 if wrong else 0

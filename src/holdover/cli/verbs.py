@@ -43,6 +43,7 @@ GROUPS: Final[dict[str, dict[str, Verb]]] = {
         "ack": Verb("guard", "Acknowledge an alert, so that it does not escalate."),
         "health": Verb("guard", "Show the health of each guarded process."),
         "audit-log": Verb("guard", "Show who did what, and verify the audit log."),
+        "observe": Verb("observe", "Report what a guard in observe mode would have frozen."),
         "serve": Verb("serve", "Serve the operator's web console."),
         "users": Verb("serve", "Add, list and remove the users of the console, and change passwords."),
         "config": Verb("config", "Check a guard's configuration."),

@@ -16,7 +16,7 @@ import msgspec
 from holdover.catalogue import Catalogue
 from holdover.cli.commands import add_verb
 from holdover.cli.options import add_catalogue_option, add_json_option
-from holdover.runtime import Breach
+from holdover.runtime import Breach, read_config
 from holdover.runtime.metrics import MetricsEndpoint
 from holdover.watch import (
     CommandHook,
@@ -89,7 +89,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Watch the source; returns the exit code."""
-    catalogue = Catalogue.load(*arguments.catalogue)
+    catalogue = _load_catalogue(arguments)
     if arguments.source == "-":
         watch = _make_watch(arguments, catalogue, MutationJudge(catalogue, line_is_step=True, skip_repeats=True), "-")
         source = None
@@ -118,6 +118,16 @@ def run(arguments: argparse.Namespace) -> int:
     for delivery in watch.pending:
         print(f"holdover: the hook {delivery.hook} did not accept breach {delivery.breach.number}", file=sys.stderr)
     return {"holds": 0 if whole else 3, "breach": 1}.get(watch.verdict, 3)
+
+
+def _load_catalogue(arguments: argparse.Namespace) -> Catalogue:
+    """Load the catalogue under the policy of the guard's configuration, if one is named."""
+    catalogue = Catalogue.load(*arguments.catalogue)
+    if arguments.guard is None or not arguments.guard.is_file():
+        return catalogue
+    config = read_config(arguments.guard)
+    policies = [policy for policy in config.policy if policy.invariant in catalogue.invariants]
+    return catalogue.with_policy(policies, config.guard.mode)
 
 
 def _open_watch(arguments: argparse.Namespace, catalogue: Catalogue) -> tuple[Watch, Source] | None:

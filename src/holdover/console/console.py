@@ -67,7 +67,7 @@ class Console:
         self.sessions = ConsoleSessions(self.store, config.console.idle_s, config.console.day_s)
         self.throttle = throttle or LoginThrottle(self.store)
         self.gate = LoginGate()
-        self.catalogue = Catalogue.load(*config.catalogue)
+        self.catalogue = config.load_catalogue()
         self.rules = RedactionRules.with_defaults(config.redact.fields, config.redact.patterns)
         self.is_secure = secure
         host_names = {config.console.host, *config.console.names, "localhost", "127.0.0.1", "::1"} - {"0.0.0.0", "::"}

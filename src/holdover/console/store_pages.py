@@ -35,12 +35,12 @@ def read_freezes(store: FreezeStore, start: int) -> tuple[list[Freeze], ListPage
 
 
 def read_open_alerts(store: FreezeStore, start: int, *, without_freeze: bool = False) -> tuple[list[Alert], ListPage]:
-    """Returns open alerts, oldest first; with `without_freeze` only those whose scope is not frozen for the reason."""
+    """Returns open alerts, oldest first; with `without_freeze` only those whose breaches froze nothing."""
     condition = "resolved_ns IS NULL"
     if without_freeze:
         condition += (
-            " AND dedup_key NOT IN (SELECT invariant || '/' || scope "
-            'FROM "freeze" WHERE thawed_ns IS NULL AND breach > 0)'
+            ' AND breach NOT IN (SELECT b.cause FROM "freeze" f JOIN breach b ON b.number = f.breach '
+            "WHERE f.thawed_ns IS NULL)"
         )
     count = int(store.database.read(f"SELECT COUNT(*) FROM alert WHERE {condition}")[0][0])
     rows = store.database.read(
@@ -51,9 +51,20 @@ def read_open_alerts(store: FreezeStore, start: int, *, without_freeze: bool = F
     return [_alert_of_row(row) for row in rows], ListPage.at(start, count, ALERTS_PER_PAGE)
 
 
-def find_alert(store: FreezeStore, dedup_key: str) -> Alert | None:
-    """Returns the alert with a key, open or resolved; None when there is none."""
-    rows = store.database.read(f"SELECT {_ALERT_COLUMNS} FROM alert WHERE dedup_key=?", dedup_key)
+def count_causes(store: FreezeStore) -> int:
+    """Returns the number of causes of the freezes in force; a freeze without a breach has one of its own."""
+    rows = store.database.read(
+        "SELECT COUNT(DISTINCT COALESCE(b.cause, -f.number)) "
+        'FROM "freeze" f LEFT JOIN breach b ON b.number = f.breach WHERE f.thawed_ns IS NULL'
+    )
+    return int(rows[0][0])
+
+
+def find_alert(store: FreezeStore, cause_number: int) -> Alert | None:
+    """Returns the alert of a cause, open or resolved; None when there is none."""
+    rows = store.database.read(
+        f"SELECT {_ALERT_COLUMNS} FROM alert WHERE breach=? ORDER BY opened_ns DESC LIMIT 1", cause_number
+    )
     return _alert_of_row(rows[0]) if rows else None
 
 

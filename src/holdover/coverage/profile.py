@@ -9,6 +9,7 @@ continues from the last records.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,8 @@ from holdover.runtime.axes import Axis, axes_in_use
 from holdover.runtime.cells import TRANSITIONS, CellCounter, CellCountFile
 from holdover.runtime.journal import read_journal
 from holdover.runtime.memory import kinds_by_name
+
+log = logging.getLogger("holdover.coverage")
 
 CELLS_FILE: Final = CellCountFile.NAME
 JOURNAL_FILE: Final = "journal.jsonl"
@@ -94,14 +97,22 @@ def read_journal_coverage(path: Path, catalogue: str, axes: Sequence[type[Axis]]
     counter = CellCounter(axes)
     data = CoverageData.empty(catalogue, axes)
     replay = _JournalReplay(counter, path.name)
+    damaged: list[str] = []
+
+    def add_damaged(number: int, problem: str) -> None:
+        damaged.append(f"line {number} is no journal line: {problem}")
+
     try:
-        for number, line in enumerate(read_journal(path), 2):
+        for number, line in enumerate(read_journal(path, add_damaged), 2):
             replay.replay_line(line, number)
     except ValueError as problem:
         message = str(problem)
         raise CoverageError(message if message.startswith(path.name) else f"{path.name}: {message}") from problem
     if not replay.events_read:
-        raise CoverageError(f"{path.name}: no journal: there is no mutation and no boundary in it")
+        reason = damaged[0] if damaged else "no journal: there is no mutation and no boundary in it"
+        raise CoverageError(f"{path.name}: {reason}")
+    for sentence in damaged:
+        log.warning("%s: %s; it is left out", path.name, sentence)
     add_counter(data, replay.final_counter(), path.name)
     for mark, witness in replay.witnesses.items():
         tally = data.transitions[mark[0]][counter.encode_cell(mark[1])]

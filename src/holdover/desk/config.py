@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from holdover.model import Instrument, PositionEffect, Side, TimeInForce
+from holdover.model import Instrument, PositionEffect, PositionSide, Side, TimeInForce, position_key
 
-ALGORITHMS: Final = ("twap", "participation", "standing")
+ALGORITHMS: Final = ("twap", "participation", "standing", "bracket")
 """How a strategy can be worked."""
 
 
@@ -23,6 +23,10 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     and is pulled after four times as many. A strategy that `rests` does not cross: its slices are pulled after
     twice as many. With `late_ns`, slices keep their distance (`offset`) until that long before the close and then
     move to the touch; after `day_qty` is filled they move out of the market's reach until the next session.
+
+    A `bracket` strategy enters one slice at a time, by time as `twap` does, and only from a flat position; the slice is
+    cancelled after `patience` intervals. Its take-profit and its stop work `take_profit` and `stop_loss` price
+    increments from the entry, see `brackets`. `position_side` names the leg on a venue with hedge mode.
     """
 
     name: str
@@ -42,6 +46,9 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
     rests: bool = False
     late_ns: int = 0
     offset: int = 0
+    take_profit: int = 0
+    stop_loss: int = 0
+    position_side: PositionSide | None = None
 
     def __post_init__(self) -> None:
         if not (self.name and self.account and self.symbol):
@@ -58,18 +65,29 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(
                 f"strategy {self.name}: algorithm is {self.algorithm!r}, should be {', '.join(ALGORITHMS)}"
             )
+        if self.algorithm == "bracket" and self.position_effect == PositionEffect.CLOSE:
+            raise ValueError(f"strategy {self.name}: a bracket opens a position, position_effect should not be close")
+        for field in ("take_profit", "stop_loss") if self.algorithm == "bracket" else ():
+            if getattr(self, field) <= 0:
+                raise ValueError(f"strategy {self.name}: {field} is {getattr(self, field)}, should be above 0")
 
     @property
     def parent_id(self) -> str:
         """The id of the strategy's parent order."""
         return f"P-{self.name}"
 
+    @property
+    def book_key(self) -> str:
+        """The key of the position that the strategy trades: account, instrument and leg."""
+        return position_key(self.account, self.symbol, self.position_side or "")
+
 
 class DeskConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The complete configuration of a desk; all other state is in its store.
 
     With `synced` the store waits for the disk at every commit. Production wants this; a test on a virtual clock
-    does not need it. `answer_ns` is how long a request may stay unanswered before the desk queries its status.
+    does not need it. `answer_ns` is how long a request may stay unanswered before the desk queries its status. With
+    `account_reports` the venue reports the accounts (`AccountReport`), and the desk queries what it missed.
     """
 
     instruments: list[Instrument]
@@ -82,6 +100,7 @@ class DeskConfig(msgspec.Struct, frozen=True, kw_only=True):
     synced: bool = True
     answer_ns: int = 5_000_000_000
     retry_ns: int = 1_000_000_000
+    account_reports: bool = False
 
     def __post_init__(self) -> None:
         for field in ("position_max", "order_qty_max", "open_qty_max", "answer_ns", "retry_ns"):
@@ -94,6 +113,9 @@ class DeskConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"desk: two strategies have the same name: {', '.join(names)}")
         if any("/" in strategy.account or "~" in strategy.name for strategy in self.strategies):
             raise ValueError(f"desk: an account contains '/' or a strategy's name '~', which separate keys: {names}")
+        bracketed = [strategy.book_key for strategy in self.strategies if strategy.algorithm == "bracket"]
+        if len(set(bracketed)) < len(bracketed):
+            raise ValueError(f"desk: two bracket strategies trade the same position: {', '.join(bracketed)}")
         symbols = [instrument.symbol for instrument in self.instruments]
         if len(set(symbols)) < len(symbols):
             raise ValueError(f"desk: an instrument is listed twice: {', '.join(symbols)}")

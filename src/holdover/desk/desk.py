@@ -13,17 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from holdover.desk.accounting import Ledger, Positions, Risk
+from holdover.desk.brackets import Brackets
 from holdover.desk.config import DeskConfig
 from holdover.desk.gateway import Gateway
 from holdover.desk.orders import Orders
 from holdover.desk.parents import Parents
 from holdover.desk.ports import Clock, LinkEnd, Market
+from holdover.desk.profit import ProfitAndLoss
 from holdover.desk.reconciler import Reconciler
 from holdover.desk.store import Store
 from holdover.desk.tables import Tables
 from holdover.model import (
     TRADES,
+    AccountReport,
     CancelReject,
     ExecType,
     Execution,
@@ -48,8 +53,10 @@ class Parts:
     orders: type[Orders] = Orders
     positions: type[Positions] = Positions
     ledger: type[Ledger] = Ledger
+    profit: type[ProfitAndLoss] = ProfitAndLoss
     risk: type[Risk] = Risk
     parents: type[Parents] = Parents
+    brackets: type[Brackets] = Brackets
     gateway: type[Gateway] = Gateway
     reconciler: type[Reconciler] = Reconciler
 
@@ -77,7 +84,8 @@ class Desk:
         self.store = parts.store(directory, synced=config.synced, tables=tables)
         self.orders = parts.orders(config, self.store, guard)
         self.positions = parts.positions(self.store, guard)
-        self.ledger = parts.ledger(self.store, guard)
+        self.ledger = parts.ledger(config, self.store, guard)
+        self.profit = parts.profit(config, self.store, guard)
         self.risk = parts.risk(config, guard)
         self.gateway = parts.gateway(config, self.store, guard, link)
         self.reconciler = parts.reconciler(config, guard, self.gateway, self.orders, self.positions)
@@ -91,6 +99,17 @@ class Desk:
             self.gateway,
             self.positions,
             self.risk,
+        )
+        self.brackets = parts.brackets(
+            config,
+            guard,
+            clock,
+            market,
+            self.orders,
+            self.gateway,
+            self.positions,
+            self.risk,
+            self.parents,
         )
         self.trade_date = ""
         self._hours = (0, 0)
@@ -116,10 +135,12 @@ class Desk:
             self._on_missing_execution,
         )
         self.reconciler.on_finished, self.reconciler.on_restatement = self._on_reconciled, self._on_restatement
+        self.reconciler.on_account_report = self._apply_account_report
         # Since the last complete reconciliation: an incarnation killed during its first one has queried nothing.
         self.reconciler.since_date = self.store.get("reconciled", last_session or trade_date)
         self.orders.latest_ns = int(self.store.get("known_ns", "0"))
         self.gateway.on_unsent = self._on_unsent
+        self.brackets.is_ready = self._is_trading
         self.reconciler.on_caught_up = self._on_caught_up
         with self.store.transaction():
             self._load_records(last_session)
@@ -128,8 +149,10 @@ class Desk:
                 self.store.set("session", trade_date)
             self.positions.begin(trade_date)
             self.ledger.begin(trade_date)
+            self.profit.begin(trade_date)
             self.parents.begin(trade_date)
             self.guard.record("session", TradingSession(trade_date=trade_date, phase="open"))
+            self.brackets.load()
         self.parents.load_filled_before()
         self.link.listen(self)
         self.clock.on_timer(self.on_timer)
@@ -151,7 +174,7 @@ class Desk:
         orders = self.orders.all_orders()
         parents = self.parents.load(orders)
         positions = self.positions.load(self.orders.executions())
-        balances = self.ledger.load()
+        balances = [*self.ledger.load(), *self.profit.load(self.orders.executions(), self.trade_date)]
         self.gateway.load()
         with self.guard.step("restore"):
             self.guard.restore("orders", [*records, *parents])
@@ -250,7 +273,10 @@ class Desk:
     def _pull_surplus(self) -> None:
         changed_books, self._changed_books = self._changed_books, {}
         for book_key in changed_books:
-            self.parents.pull_surplus(book_key)
+            if self.brackets.owns(book_key):
+                self.brackets.review(book_key)
+            else:
+                self.parents.pull_surplus(book_key)
 
     def _last_tick_ns(self, number: int) -> int:
         """Return when the last look at a strategy was due, in ns. Looks are on a fixed grid from the open."""
@@ -302,6 +328,9 @@ class Desk:
             self.orders.apply_cancel_reject(message)
         elif isinstance(message, PositionReport):
             self.reconciler.take_answer(message)
+        elif isinstance(message, AccountReport):
+            if not self.reconciler.take_answer(message):
+                self._apply_account_report(message)
         elif not self.reconciler.take_answer(message):
             if self.reconciler.is_behind:
                 self._early_reports.append(message)
@@ -321,6 +350,18 @@ class Desk:
         if report.exec_type in TRADES and self.reconciler.is_done:
             self.store.set("known_ns", str(self.orders.latest_ns))
 
+    def _apply_account_report(self, report: AccountReport) -> None:
+        """Book what changed in an account without a trade. Each change is a fact with an id and is booked once."""
+        if report.movement is not None:
+            self.ledger.move(report.movement, self.trade_date)
+        if report.adjustment is not None:
+            position = self.positions.adjust(report.adjustment, self.trade_date)
+            if position is not None:
+                self.risk.adjust(report.adjustment)
+                self.profit.update(position)
+                self._changed_books[position.key] = None
+        self.risk.take_margin(report)
+
     def _apply_sequence_reset(self, new_seq: int) -> None:
         if self.gateway.apply_sequence_reset(new_seq):
             self.reconciler.restart_after_gap()
@@ -328,6 +369,7 @@ class Desk:
     def _sweep(self) -> None:
         """Query the status of every request that has been unanswered for too long on a live link."""
         self.guard.tick()
+        self._changed_books.update(dict.fromkeys(sorted(self.brackets.unfinished)))
         if not self.reconciler.is_done:
             self.reconciler.repeat_lost_query(self.clock.now_ns, self.config.answer_ns)
             return
@@ -342,15 +384,19 @@ class Desk:
     # -- one part tells the others ------------------------------------------------------------------------------
 
     def _on_order_change(self, before: Order | None, after: Order) -> None:
+        if before is not None and after.closing_qty and after.reference_version != before.reference_version:
+            self._restate_closed_position(before, after)
         self.risk.apply_order_change(before, after)
-        self.positions.apply_order_change(before, after, self.trade_date)
+        self.positions.reserve(after, self.orders.reserved_change(before, after), self.trade_date)
         self.parents.apply_order_change(before, after)
-        if after.closing_uncancelled_qty and before is not None:
+        is_bracketed = after.contingency_type is not None and self.brackets.owns(after.book_key)
+        if before is not None and (after.closing_uncancelled_qty or is_bracketed):
             self._changed_books[after.book_key] = None
 
     def _on_execution(self, execution: Execution) -> None:
         self.positions.book(execution, self.trade_date)
         self.ledger.book(execution, self.trade_date)
+        self.profit.book(execution, self.positions.get(execution.book_key))
         self.risk.book(execution)
         self._changed_books[execution.book_key] = None
 
@@ -369,14 +415,25 @@ class Desk:
                 self.orders.withdraw(order, "not sent")
 
     def _on_restatement(self, report: PositionReport) -> None:
-        position = self.positions.get(report.key)
-        if position is not None and position.reference_version != report.reference_version:
-            self.positions.restate(report.account, report.symbol, report.net_qty, report.reference_version)
-            self.risk.restate(report.account, report.symbol, report.net_qty)
+        self._restate_position(report.key, report.net_qty, report.reference_version)
+
+    def _restate_closed_position(self, before: Order, after: Order) -> None:
+        """Restate the position under a closing order in the lots of a split, before the venue reports the position."""
+        position = self.positions.get(after.book_key)
+        lots, old_lots = after.order_qty * (position.net_qty if position is not None else 0), before.order_qty
+        if old_lots and not lots % old_lots:
+            self._restate_position(after.book_key, lots // old_lots, after.reference_version)
+
+    def _restate_position(self, key: str, net_qty: int, reference_version: str) -> None:
+        position = self.positions.get(key)
+        if position is not None and position.reference_version != reference_version:
+            self.positions.restate(key, net_qty, reference_version)
+            self.risk.restate(replace(position, net_qty=net_qty))
 
     def _on_reconciled(self) -> None:
         self.store.set("known_ns", str(self.orders.latest_ns))
         self.store.set("reconciled", self.trade_date)
         self.reconciler.since_date = self.trade_date
+        self._changed_books.update(dict.fromkeys(sorted(self.brackets.unfinished)))
         self.guard.reconciled(self.trade_date)
         self.clock.call_at(self.clock.now_ns, "missed")

@@ -60,6 +60,7 @@ class Orders:
         self._roots: dict[str, str] = {}
         self._executions: dict[str, Execution] = {}
         self._closing_keys: dict[str, set[str]] = {}
+        self._contingent_keys: dict[str, dict[str, None]] = {}
         self._arrival_numbers: dict[str, int] = {}
         self._owners = {strategy.name: strategy for strategy in config.strategies}
         self.trade_date = ""
@@ -74,7 +75,7 @@ class Orders:
         """Read the orders that are open or belong to the sessions since `since_date`; return the records read."""
         self._executions = {execution.key: execution for execution in self._store.executions(since_date)}
         self._orders = {order.key: order for order in map(self.restore_order, self._store.orders(since_date))}
-        self._roots, self._closing_keys, self._arrival_numbers = {}, {}, {}
+        self._roots, self._closing_keys, self._arrival_numbers, self._contingent_keys = {}, {}, {}, {}
         for order in self._orders.values():
             self._index_order(order)
         return [*self._orders.values(), *self._executions.values()]
@@ -117,6 +118,30 @@ class Orders:
         """Return the open orders that close a position in this book, in the order of arrival."""
         keys = self._closing_keys.get(book_key)
         return [self._orders[key] for key in sorted(keys, key=self._arrival_numbers.__getitem__)] if keys else []
+
+    def contingent_orders(self, book_key: str) -> list[Order]:
+        """Return the orders in memory, open and closed, that belong to a list of contingent orders in this book."""
+        return [self._orders[key] for key in self._contingent_keys.get(book_key, ()) if key in self._orders]
+
+    def reserved_change(self, before: Order | None, after: Order) -> int:
+        """Return by how much a change of an order changes the quantity that closing orders can take together.
+
+        Of the orders of which only one can fill whole, only the largest counts.
+        """
+        if before is not None and before.key != after.key:
+            raise ImpossibleStateError(f"{after!r} is no change of {before!r}")
+        quantity_before, quantity = before.closing_qty if before else 0, after.closing_qty
+        if not after.alternatives_key:
+            return quantity - quantity_before
+        others_qty = max(
+            (
+                order.closing_qty
+                for order in self.contingent_orders(after.book_key)
+                if order.alternatives_key == after.alternatives_key and order.key != after.key
+            ),
+            default=0,
+        )
+        return max(others_qty, quantity) - max(others_qty, quantity_before)
 
     def all_orders(self) -> list[Order]:
         """Return every order in memory."""
@@ -249,6 +274,7 @@ class Orders:
             orig_cl_ord_id=report.orig_cl_ord_id or order.cl_ord_id,
             order_qty=report.order_qty,
             price=report.price,
+            stop_px=report.stop_px,
             leaves_qty=0 if is_closed else report.order_qty - order.cum_qty,
             exec_type=ExecType.REPLACED,
             exec_id=report.exec_id,
@@ -268,6 +294,7 @@ class Orders:
             reference_version=report.reference_version,
             order_qty=report.order_qty,
             price=report.price,
+            stop_px=report.stop_px,
         )
         if report.exec_restatement_reason == ExecRestatementReason.GT_CORPORATE_ACTION:
             execution = self._build_execution(order, report)
@@ -332,6 +359,7 @@ class Orders:
             orig_cl_ord_id=order.cl_ord_id if is_replaced else order.orig_cl_ord_id,
             order_qty=report.order_qty,
             price=report.price,
+            stop_px=report.stop_px,
             ord_status=report.ord_status,
             leaves_qty=report.leaves_qty,
             exec_type=ExecType.ORDER_STATUS,
@@ -358,6 +386,7 @@ class Orders:
             strategy=owner.name if owner else "",
             foreign=owner is None,
             cl_ord_link_id=report.cl_ord_link_id if owner else "",
+            intent_id=report.cl_ord_link_id if owner else "",
             link=self._config.link,
             exec_type=None,
             exec_id="",
@@ -415,6 +444,8 @@ class Orders:
             book_date=self.trade_date,
             foreign=order.foreign,
             transact_time_ns=report.transact_time_ns,
+            position_side=order.position_side,
+            position_id=order.position_id,
         )
 
     def _save(self, before: Order | None, after: Order) -> None:
@@ -432,6 +463,8 @@ class Orders:
         if order.orig_cl_ord_id:
             roots[order.orig_cl_ord_id] = order.key
         self._arrival_numbers.setdefault(order.key, len(self._arrival_numbers))
+        if order.contingency_type is not None:
+            self._contingent_keys.setdefault(order.book_key, {})[order.key] = None
         if order.is_open and order.closing_uncancelled_qty:
             self._closing_keys.setdefault(order.book_key, set()).add(order.key)
         elif order.book_key in self._closing_keys:

@@ -14,7 +14,9 @@ from holdover.desk.orders import CHAIN, Orders
 from holdover.desk.ports import UNDEF_PRICE, Clock, Market, Top
 from holdover.desk.store import Store
 from holdover.model import (
+    ContingencyType,
     ImpossibleStateError,
+    Intent,
     MsgType,
     Order,
     OrdStatus,
@@ -54,6 +56,7 @@ class Parents:
         self._clock, self._market, self._orders, self._gateway = clock, market, orders, gateway
         self._positions, self._risk = positions, risk
         self._parents: dict[str, ParentOrder] = {}
+        self._intents: dict[str, Intent] = {}
         self._children: dict[str, dict[str, None]] = {}
         self._filled_before: dict[str, int] = {}
         self._tick_ns = 0
@@ -61,12 +64,13 @@ class Parents:
         self.new_id: Callable[[str], str] = self._new_id
 
     def load(self, orders: list[Order]) -> list[Record]:
-        """Read the parents from the store; return them."""
+        """Read the parents and their intents from the store; return them."""
         self._parents = {parent.key: self.restore_parent(parent) for parent in self._store.load_all(ParentOrder)}
+        self._intents = {intent.key: intent for intent in self._store.load_all(Intent)}
         self._children = {}
         for order in orders:
             self._track_child(order)
-        return list(self._parents.values())
+        return [*self._parents.values(), *self._intents.values()]
 
     def restore_parent(self, parent: ParentOrder) -> ParentOrder:
         """Return a parent as it was stored."""
@@ -77,7 +81,7 @@ class Parents:
         return list(self._parents.values())
 
     def begin(self, trade_date: str) -> None:
-        """Begin a session: store the filled quantity of each parent, and create new parents."""
+        """Begin a session: store the filled quantity of each parent, and create new parents with their intents."""
         if not trade_date:
             raise ImpossibleStateError("a session of the parent orders begins without a trade date")
         for strategy in self._config.strategies:
@@ -94,7 +98,21 @@ class Parents:
                 )
             if parent.trade_date != trade_date:
                 self._store.set(f"filled-before/{parent.key}", str(parent.filled_qty))
+                self._save_intent(self._intents.get(parent.key) or self.build_intent(parent), parent)
                 self._save(replace(parent, trade_date=trade_date))
+
+    def build_intent(self, parent: ParentOrder) -> Intent:
+        """Return the intent of a new parent order: its whole quantity, over all sessions."""
+        if parent.order_qty <= 0:
+            raise ImpossibleStateError(f"{parent!r} means to trade {parent.order_qty} lots, should be above 0")
+        return Intent(
+            intent_id=parent.key,
+            strategy=parent.strategy,
+            symbol=parent.symbol,
+            side=parent.side,
+            target_qty=parent.order_qty,
+            account=parent.account,
+        )
 
     def load_filled_before(self) -> None:
         """Read what each parent had filled before this session."""
@@ -142,11 +160,11 @@ class Parents:
             return
         due = self._due_qty(strategy, parent, top, open_ns, close_ns)
         quantity = min(strategy.slice_qty, self.remaining_qty(parent))
-        if due < quantity:
+        if due < quantity or (strategy.algorithm == "bracket" and not self._is_flat(strategy)):
             return
         if strategy.position_effect == PositionEffect.CLOSE:
             quantity = min(quantity, self._closable_qty(strategy))
-        price = self._offset_price(strategy, _near_touch(strategy.side, top))
+        price = self._offset_price(strategy, near_touch(strategy.side, top))
         if quantity > 0 and price is not None and price > 0:
             self._send_slice(strategy, parent, quantity, price)
 
@@ -162,7 +180,7 @@ class Parents:
         closing = self._orders.closing_orders(book_key)
         if not closing:
             return
-        self._reset_tick()
+        self.reset_tick()
         position = self._positions.get(book_key)
         net_qty = position.net_qty if position is not None else 0
         for order in reversed(closing):
@@ -170,7 +188,7 @@ class Parents:
             if sum(closing_order.closing_uncancelled_qty for closing_order in closing) <= covered:
                 return
             closing.remove(order)
-            self._send_cancel(order)
+            self.send_cancel(order)
 
     def may_trade(self, symbol: str, top: Top) -> bool:
         """Return whether the book accepts orders, by the market data and by the venue's last status."""
@@ -201,11 +219,16 @@ class Parents:
         return parent.filled_qty - self._filled_before.get(parent.key, 0)
 
     def _closable_qty(self, strategy: Strategy) -> int:
-        position = self._positions.get(f"{strategy.account}/{strategy.symbol}")
+        position = self._positions.get(strategy.book_key)
         if position is None:
             return 0
         net_qty = position.net_qty if strategy.side != Side.BUY else -position.net_qty
         return net_qty - position.reserved_qty
+
+    def _is_flat(self, strategy: Strategy) -> bool:
+        """Return whether a strategy has neither a position nor an order that would close one."""
+        position = self._positions.get(strategy.book_key)
+        return (position is None or position.net_qty == 0) and not self._orders.closing_orders(strategy.book_key)
 
     def _has_unknown_outcome(self, strategy: Strategy) -> bool:
         """Return whether an order of this parent is unacknowledged; another one might duplicate it."""
@@ -225,21 +248,24 @@ class Parents:
             if order.is_pending or order.ord_status == OrdStatus.DONE_FOR_DAY:
                 continue
             intervals = (self._tick_ns - max(self.entered_ns(root), open_ns)) // strategy.interval_ns
-            if strategy.late_ns and self._filled_today(parent) >= strategy.day_qty:
-                self._step_back(strategy, order, _near_touch(strategy.side, top))
+            if strategy.algorithm == "bracket":
+                if intervals >= strategy.patience:
+                    self.send_cancel(order)
+            elif strategy.late_ns and self._filled_today(parent) >= strategy.day_qty:
+                self._step_back(strategy, order, near_touch(strategy.side, top))
             elif strategy.late_ns:
                 is_late = close_ns - self._tick_ns <= strategy.late_ns
                 if intervals == 1 or intervals % (_LATE_PATIENCE if is_late else strategy.patience) == 0:
-                    touch = _near_touch(strategy.side, top)
+                    touch = near_touch(strategy.side, top)
                     self._reprice_order(order, touch if is_late else self._offset_price(strategy, touch))
             elif intervals > 0 and intervals % strategy.patience == 0:
                 patience_count = intervals // strategy.patience
                 if patience_count >= (2 if strategy.rests else 4):
-                    self._send_cancel(order)
+                    self.send_cancel(order)
                 else:
                     self._reprice_order(
                         order,
-                        _far_touch(strategy.side, top) if patience_count >= 2 else _near_touch(strategy.side, top),
+                        _far_touch(strategy.side, top) if patience_count >= 2 else near_touch(strategy.side, top),
                     )
         return working
 
@@ -272,6 +298,10 @@ class Parents:
             strategy=strategy.name,
             time_in_force=strategy.time_in_force,
             position_effect=strategy.position_effect,
+            position_side=strategy.position_side,
+            list_id=cl_ord_id if strategy.algorithm == "bracket" else "",
+            contingency_type=ContingencyType.ONE_TRIGGERS_THE_OTHER if strategy.algorithm == "bracket" else None,
+            intent_id=parent.key,
             cl_ord_link_id=parent.key,
             link=self._config.link,
             link_epoch=self._gateway.epoch,
@@ -281,11 +311,14 @@ class Parents:
         if quantity <= 0 or parent.symbol != strategy.symbol or parent.side != strategy.side:
             raise ImpossibleStateError(f"a slice of {quantity} for {strategy.name} under {parent!r}")
         buy = strategy.side == Side.BUY
-        if self._gateway.permits(request) and self._risk.allows(strategy.account, strategy.symbol, buy, quantity):
+        if self._gateway.permits(request) and self._risk.allows(
+            strategy.account, strategy.symbol, buy, quantity, strategy.position_side or ""
+        ):
             self._orders.create(request)
             self._gateway.queue(request)
 
-    def _send_cancel(self, order: Order) -> None:
+    def send_cancel(self, order: Order) -> None:
+        """Request the cancel of an order, if the guard permits it."""
         request = self._build_change(order, MsgType.ORDER_CANCEL_REQUEST, order.price)
         if self._gateway.permits(request):
             self._orders.request_cancel(order, request)
@@ -307,6 +340,7 @@ class Parents:
             side=order.side,
             order_qty=order.order_qty,
             price=price,
+            stop_px=order.stop_px,
             account=order.account,
             strategy=order.strategy,
             ord_type=order.ord_type,
@@ -314,6 +348,11 @@ class Parents:
             expire_date=order.expire_date,
             cl_ord_link_id=order.cl_ord_link_id,
             position_effect=order.position_effect,
+            position_side=order.position_side,
+            position_id=order.position_id,
+            list_id=order.list_id,
+            contingency_type=order.contingency_type,
+            intent_id=order.intent_id,
             link=self._config.link,
             link_epoch=self._gateway.epoch,
             trade_date=self._orders.trade_date,
@@ -326,7 +365,7 @@ class Parents:
         """Cancel an order that is open and has no pending request."""
         order = self._workable_order(root)
         if order is not None:
-            self._send_cancel(order)
+            self.send_cancel(order)
 
     def reprice(self, root: str, price: int) -> None:
         """Change the price of an order that is open and has no pending request."""
@@ -343,18 +382,20 @@ class Parents:
         quantity = min(quantity, self.remaining_qty(parent))
         if strategy.position_effect == PositionEffect.CLOSE:
             quantity = min(quantity, self._closable_qty(strategy))
-        price = self._offset_price(replace(strategy, offset=ticks), _near_touch(strategy.side, top))
+        if strategy.algorithm == "bracket" and not self._is_flat(strategy):
+            return
+        price = self._offset_price(replace(strategy, offset=ticks), near_touch(strategy.side, top))
         if quantity > 0 and price is not None and price > 0:
-            self._reset_tick()
+            self.reset_tick()
             self._send_slice(strategy, parent, quantity, price)
 
     def _workable_order(self, root: str) -> Order | None:
         order = self._orders.get(root)
-        self._reset_tick()
+        self.reset_tick()
         is_workable = order is not None and order.is_open and not order.is_pending and not order.foreign
         return order if is_workable else None
 
-    def _reset_tick(self) -> None:
+    def reset_tick(self) -> None:
         """Use the current time for ids, because what is sent now belongs to no look."""
         self._tick_ns, self._number = self._clock.now_ns, 0
 
@@ -392,9 +433,20 @@ class Parents:
         self._parents[parent.key] = parent
         self._store.save(parent)
         self._guard.record(self.subsystem, parent)
+        intent = self._intents.get(parent.key)
+        if intent is not None and intent.is_working == parent.is_complete:
+            self._save_intent(intent, parent)
+
+    def _save_intent(self, intent: Intent, parent: ParentOrder) -> None:
+        intent = replace(intent, is_working=not parent.is_complete)
+        if self._intents.get(intent.key) != intent:
+            self._intents[intent.key] = intent
+            self._store.save(intent)
+            self._guard.record(self.subsystem, intent)
 
 
-def _near_touch(side: Side, top: Top) -> int | None:
+def near_touch(side: Side, top: Top) -> int | None:
+    """Return the best price of the side that an order rests on; None when that side is empty."""
     price = top.bid_px if side == Side.BUY else top.ask_px
     return None if price == UNDEF_PRICE else price
 

@@ -1,10 +1,11 @@
 """The reconciler: it queries the venue after every logon, and trusts no local state before the answers.
 
-It sends four kinds of queries, one after the other. First the executions since the last known one: messages
+It sends four or five kinds of queries, one after the other. First the executions since the last known one: messages
 are applied in order, so no earlier one can be missing, and if one is, the whole session is queried. Then the
-open orders; then the status of each order that is open here and that the venue did not list; then the
-positions. Executions are booked and statuses taken over. Positions are compared and never corrected: a
-difference that executions do not explain needs a person. No new order leaves before the last answer.
+open orders; then the status of each order that is open here and that the venue did not list; then, at a venue
+that reports accounts, the movements without a trade; then the positions. Executions are booked and statuses
+taken over. Positions are compared and never corrected: a difference that executions and movements do not
+explain needs a person. No new order leaves before the last answer.
 `is_behind` means that executions may be missing. A report that arrives in that time waits, because a missed
 bust must not be booked after the fill that it made possible.
 """
@@ -19,6 +20,7 @@ from holdover.desk.config import DeskConfig
 from holdover.desk.gateway import Gateway
 from holdover.desk.orders import Orders
 from holdover.model import (
+    AccountReport,
     ExecutionReport,
     ImpossibleStateError,
     MsgType,
@@ -57,6 +59,7 @@ class Reconciler:
         self.on_finished: Callable[[], None] = lambda: None
         self.on_caught_up: Callable[[], None] = lambda: None
         self.on_restatement: Callable[[PositionReport], None] = lambda report: None
+        self.on_account_report: Callable[[AccountReport], None] = lambda report: None
         self._epoch = 0
         self._number = 0
         self._pending_queries: list[Query] = []
@@ -92,7 +95,16 @@ class Reconciler:
             for account in accounts
         ]
         statuses = [self._new_query(MsgType.ORDER_MASS_STATUS_REQUEST, account) for account in accounts]
-        return executions + statuses + [self._new_query(MsgType.REQUEST_FOR_POSITIONS, account) for account in accounts]
+        changes = self.build_account_queries() if self._config.account_reports else []
+        positions = [self._new_query(MsgType.REQUEST_FOR_POSITIONS, account) for account in accounts]
+        return [*executions, *statuses, *changes, *positions]
+
+    def build_account_queries(self) -> list[Query]:
+        """Return the queries for what changed in the accounts without a trade since the last reconciled session."""
+        return [
+            self._new_query(MsgType.COLLATERAL_INQUIRY, account, since_date=self.since_date)
+            for account in self._config.accounts()
+        ]
 
     def unnamed_orders(self, account: str) -> list[Order]:
         """Return the orders that are open here and that the venue did not list as open."""
@@ -135,7 +147,7 @@ class Reconciler:
         """Query the status of one order; its answer is applied when it arrives."""
         self._gateway.queue(self._status_query(order))
 
-    def take_answer(self, report: ExecutionReport | PositionReport) -> bool:
+    def take_answer(self, report: ExecutionReport | PositionReport | AccountReport) -> bool:
         """Apply a message that answers a query; return whether it was one."""
         if isinstance(report, ExecutionReport) and report.req_id in self._follow_ups:
             self._apply_order_status(self._follow_ups.pop(report.req_id), report)
@@ -145,7 +157,9 @@ class Reconciler:
             return False
         if query is None or report.req_id != query.req_id:
             return True  # the answer to a query of an earlier epoch
-        if isinstance(report, PositionReport):
+        if isinstance(report, AccountReport):
+            self.on_account_report(report)
+        elif isinstance(report, PositionReport):
             if report.symbol:
                 self.on_restatement(report)
         elif report.tot_num_reports != 0 or report.ord_rej_reason is not None:

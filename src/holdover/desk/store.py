@@ -14,7 +14,19 @@ from typing import TypeVar
 import msgspec
 
 from holdover.desk.tables import DeskStoreError, SqliteTables, Tables
-from holdover.model import Balance, Execution, Order, ParentOrder, Position, Record, Restored
+from holdover.model import (
+    Balance,
+    CashMovement,
+    Execution,
+    Intent,
+    Order,
+    ParentOrder,
+    Position,
+    PositionAdjustment,
+    RealizedPnl,
+    Record,
+    Restored,
+)
 
 R = TypeVar("R", bound=Record)
 
@@ -26,6 +38,10 @@ CREATE INDEX IF NOT EXISTS record_live ON record (kind, live, date);
 CREATE INDEX IF NOT EXISTS record_root ON record (kind, root);
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+
+
+_RESTORED_KINDS = (Balance, CashMovement, Intent, Order, ParentOrder, Position, PositionAdjustment, RealizedPnl)
+"""The kinds of which a start restores every open record."""
 
 
 class Store:
@@ -143,8 +159,8 @@ class Store:
             (type(record).__name__, record.key): record for record in records if not isinstance(record, Execution)
         }
         rows = self._db.execute(
-            "SELECT kind, key, body FROM record WHERE kind IN (?,?,?,?) AND live=1 ORDER BY kind, key",
-            [kind.__name__ for kind in (Balance, Order, ParentOrder, Position)],
+            "SELECT kind, key, body FROM record WHERE kind IN (?,?,?,?,?,?,?,?) AND live=1 ORDER BY kind, key",
+            [kind.__name__ for kind in _RESTORED_KINDS],
         ).fetchall()
         stored = {(kind, key): body for kind, key, body in rows}
         restored_keys = [

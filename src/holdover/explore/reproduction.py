@@ -11,7 +11,8 @@ from typing import Final
 
 import msgspec
 
-from holdover.catalogue import Catalogue
+from holdover.catalogue import Catalogue, CatalogueError
+from holdover.catalogue.policy import ENFORCE
 from holdover.explore.shrink import render_pytest
 from holdover.harness.player import Player, play
 from holdover.harness.schedule import Schedule, ScheduleError, bind_schedule, decode_schedule
@@ -72,7 +73,7 @@ def make_bundle(
             return None
         breach = play_result.breaches[0]
         parts = {**collect_guard_parts(player.session.guard, rules), **encode_breach_part(breach, rules)}
-        info = make_bundle_info(breach, rules, player.session.trade_date)
+        info = make_bundle_info(breach, rules, player.session.trade_date, catalogue)
     finally:
         player.close()
     parts[_SCHEDULE] = rules.redact_content(schedule.replace(expect=play_result.mark).encode())
@@ -85,11 +86,28 @@ def make_bundle(
     return Bundle(info, parts)
 
 
+def _apply_bundled_policy(bundle: Bundle, catalogue: Catalogue) -> Catalogue:
+    """Return the catalogue under the policy of the guard that found the breach.
+
+    Raises `BundleError` when a policy names an entry that is not in the catalogue.
+    """
+    if catalogue.policies or catalogue.mode != ENFORCE:
+        return catalogue
+    try:
+        return catalogue.with_policy(bundle.info.policies, bundle.info.mode)
+    except CatalogueError as problem:
+        raise BundleError(f"the policy of the guard that found the breach does not fit: {problem}") from problem
+
+
 def reproduce(bundle: Bundle, directory: Path, *, catalogue: Catalogue) -> Reproduction:
     """Reproduce the breach of a bundle in an empty directory.
 
-    Raises `BundleError` when its schedule cannot be read or it names a recording outside its folder.
+    The policy of the guard that found the breach is applied to a catalogue without a policy.
+
+    Raises `BundleError` when its schedule cannot be read, it names a recording outside its folder, or its policy does
+    not fit the catalogue.
     """
+    catalogue = _apply_bundled_policy(bundle, catalogue)
     same_catalogue = catalogue.digest == bundle.info.catalogue
     if _SCHEDULE not in bundle.parts:
         breaches = replay(bundle, catalogue)

@@ -21,10 +21,11 @@ import msgspec
 
 from holdover.harness import Session, disk
 from holdover.model import Record
+from holdover.state import encode_msgpack
 
 _MASK: Final = 2**64 - 1
 _CACHE_MAX: Final = 400_000
-_encode = msgspec.msgpack.Encoder().encode
+_encode = encode_msgpack
 
 
 def _hash(value: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdover.catalogue import Catalogue
-from holdover.harness.cycle import Arm, CycleBreach, CycleResult, DayObserver, DayRun
+from holdover.harness.cycle import Arm, CycleBreach, CycleResult, DayObserver, DayRun, with_final_cause
 from holdover.harness.player import Player
 from holdover.harness.schedule import Schedule
 from holdover.model import Record
@@ -37,7 +37,13 @@ def build_timeline(schedule: Schedule, store: RecordingStore, directory: Path, c
 
     def breached(breach: Breach) -> None:
         arm.breaches.append(
-            CycleBreach("carried", session.trade_date, breach, session.guard.recorder.describe_last(24))
+            CycleBreach(
+                "carried",
+                session.trade_date,
+                breach,
+                session.guard.recorder.describe_last(24),
+                guard=str(session.guard.location),
+            )
         )
 
     player.on_begin, player.on_mutation, session.guard.evidence.on_breach = begin_day, record_mutation, breached
@@ -50,6 +56,7 @@ def build_timeline(schedule: Schedule, store: RecordingStore, directory: Path, c
         for run, watch, begin, end in zip(arm.days, watches, counts, ends, strict=True):
             run.market_events, run.mutations, run.checks = (new - old for old, new in zip(begin, end, strict=True))
             watch.finish_day()
+        arm.breaches[:] = [with_final_cause(item, session) for item in arm.breaches]
         arm.transitions, arm.carried = list(session.transitions), list(session.carried)
         arm.frozen = [freeze.scope for freeze in session.guard.active_freezes]
         arm.leaked = len(session.host.leaked_requests)

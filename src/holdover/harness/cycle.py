@@ -24,6 +24,7 @@ from holdover.harness.subject import Factory
 from holdover.model import Execution, ImpossibleStateError, Order
 from holdover.recording import RecordingStore
 from holdover.runtime import Breach, Page, read_journal
+from holdover.runtime.breach import TRIGGER
 
 Progress = Callable[[str], None]
 
@@ -65,13 +66,24 @@ class DayRun(msgspec.Struct):
 
 
 class CycleBreach(msgspec.Struct, frozen=True):
-    """A breach with its arm and day, the journal lines before it, and the number of times that it occurred."""
+    """A breach with its arm and day, the journal lines before it, and the number of times that it occurred.
+
+    `guard` is the directory of the guard that found it, for the commands in the operator's steps.
+    """
 
     arm: str
     day: str
     breach: Breach
     last: list[dict[str, Any]] = []
     times: int = 1
+    guard: str = ""
+
+
+class CycleIncident(msgspec.Struct, frozen=True):
+    """Breaches with one cause, in one arm."""
+
+    cause: CycleBreach
+    consequences: list[CycleBreach] = []
 
 
 class Arm(msgspec.Struct):
@@ -124,6 +136,33 @@ class CycleResult(msgspec.Struct):
     def breaches(self) -> list[CycleBreach]:
         """Every breach of every arm, those of the carried arm first."""
         return [breach for arm in self.arms for breach in arm.breaches]
+
+    @property
+    def incidents(self) -> list[CycleIncident]:
+        """The breaches by their causes, those of the carried arm first."""
+        return [incident for arm in self.arms for incident in group_by_cause(arm.breaches)]
+
+
+def group_by_cause(breaches: Sequence[CycleBreach]) -> list[CycleIncident]:
+    """Return the breaches of one arm by their causes, the oldest cause first.
+
+    The carried arm numbers its breaches over all days, the fresh arm from 1 on every day. A breach whose cause is not
+    among them is a cause here. Raises `ValueError` for breaches of several arms.
+    """
+    if len({item.arm for item in breaches}) > 1:
+        raise ValueError(f"breaches of the arms {', '.join(sorted({item.arm for item in breaches}))}, should be of one")
+    by_guard: dict[tuple[str, int], CycleIncident] = {}
+    incidents: list[CycleIncident] = []
+    for item in sorted(breaches, key=lambda item: bool(item.breach.consequence_of)):
+        guard = item.day if item.arm == "fresh" else ""
+        incident = by_guard.get((guard, item.breach.consequence_of))
+        if incident is None:
+            incident = by_guard[guard, item.breach.number] = CycleIncident(item, [])
+            incidents.append(incident)
+        else:
+            incident.consequences.append(item)
+    order = {id(item): index for index, item in enumerate(breaches)}
+    return sorted(incidents, key=lambda incident: order[id(incident.cause)])
 
 
 def run_cycle(
@@ -279,7 +318,7 @@ def _run_day(
     breach_count = len(session.guard.breaches)
     observer = DayObserver(session, run)
     session.guard.evidence.on_breach = lambda breach: arm.breaches.append(
-        CycleBreach(arm.name, day, breach, session.guard.recorder.describe_last(24))
+        CycleBreach(arm.name, day, breach, session.guard.recorder.describe_last(24), guard=str(session.guard.location))
     )
     player = Player(schedule, store, session.directory, session=session)
     player.on_mutation = observer.record
@@ -292,7 +331,17 @@ def _run_day(
     new_count, noted_count = len(session.guard.breaches) - breach_count, sum(item.day == day for item in arm.breaches)
     if new_count != noted_count:
         raise ImpossibleStateError(f"{day}: the guard found {new_count} breaches, and {noted_count} were noted")
+    arm.breaches[:] = [item if item.day != day else with_final_cause(item, session) for item in arm.breaches]
     return run
+
+
+def with_final_cause(item: CycleBreach, session: Session) -> CycleBreach:
+    """Return a breach with its final cause, which is decided when the step is over that reported the breach."""
+    breaches = (breach for breach in session.guard.breaches if breach.number == item.breach.number)
+    final = next(breaches, item.breach)
+    if (final.invariant, final.key) != (item.breach.invariant, item.breach.key):
+        raise ImpossibleStateError(f"the guard has {final!r} under the number of {item.breach!r}")
+    return msgspec.structs.replace(item, breach=final)
 
 
 def _collect_guard_results(session: Session, arm: Arm) -> None:
@@ -313,7 +362,8 @@ def _collect_guard_results(session: Session, arm: Arm) -> None:
 def _read_alerts(path: Path) -> list[Page]:
     if not path.exists():
         return []
-    return [msgspec.json.decode(line, type=Page) for line in path.read_bytes().splitlines()]
+    pages = [msgspec.json.decode(line, type=Page) for line in path.read_bytes().splitlines()]
+    return [page for page in pages if page.event == TRIGGER]
 
 
 class DayObserver:

@@ -15,7 +15,7 @@ from holdover.harness.condition import KINDS as CONDITIONS
 from holdover.harness.schedule import COUNTED_POINT_KINDS, MESSAGE_OPERATIONS, Operation, PointKind
 from holdover.harness.session import Session
 from holdover.harness.subject import SubjectKilledError
-from holdover.model import Order, Record, Side
+from holdover.model import AdjustmentReason, CashReason, Order, Record, Side
 from holdover.world import WorkingOrder
 
 _OWNER: Final = "operations"
@@ -134,9 +134,13 @@ def _divides_exactly(session: Session, symbol: str, new: int, old: int) -> bool:
     """Return whether a split leaves whole lots and ticks of every open order and position."""
     orders = [order for order in session.venue.orders.values() if order.symbol == symbol and order.is_open]
     positions = [position for position in session.venue.positions.values() if position.symbol == symbol]
-    quantities = [quantity for order in orders for quantity in (order.order_qty, order.cum_qty)]
+    quantities = [
+        quantity
+        for order in orders
+        for quantity in (order.order_qty, order.cum_qty, order.requested_qty, order.held_qty)
+    ]
     quantities += [position.net_qty for position in positions]
-    prices = [order.price for order in orders if order.price is not None]
+    prices = [price for order in orders for price in (order.price, order.stop_px) if price is not None]
     return not any(quantity * new % old for quantity in quantities) and not any(price * old % new for price in prices)
 
 
@@ -163,6 +167,32 @@ def _by_hand(runner: OperationRunner, numbers: Parameters) -> None:
     if account is not None and book is not None and price > 0 and numbers["lots"] > 0:
         side = Side.SELL if numbers["side"] % 2 else Side.BUY
         venue.manual_trade(account, book.instrument.symbol, side, numbers["lots"], price)
+
+
+def _move_cash(runner: OperationRunner, numbers: Parameters) -> None:
+    accounts = runner.session.venue.accounts
+    account = _item_at(runner.session.link.accounts, numbers["account"])
+    if account is not None:
+        currency = accounts.currencies()[0]
+        balance = accounts.balances.get(f"{account}/{currency}")
+        amount = (balance.cash if balance is not None else 0) * numbers["millionths"] // 1_000_000
+        accounts.move_cash(account, currency, amount, _item_at(list(CashReason), numbers["reason"]))
+
+
+def _adjust_position(runner: OperationRunner, numbers: Parameters) -> None:
+    account = _item_at(runner.session.link.accounts, numbers["account"])
+    book = _item_at(list(runner.session.venue.books.values()), numbers["symbol"])
+    if account is not None and book is not None:
+        reason = _item_at(list(AdjustmentReason), numbers["reason"])
+        runner.session.venue.accounts.adjust_position(account, book.instrument.symbol, numbers["lots"], reason)
+
+
+def _liquidate(runner: OperationRunner, numbers: Parameters) -> None:
+    account = _item_at(runner.session.link.accounts, numbers["account"])
+    book = _item_at(list(runner.session.venue.books.values()), numbers["symbol"])
+    if account is not None and book is not None:
+        lots = numbers["lots"] if numbers["lots"] > 0 else None
+        runner.session.venue.liquidate(account, book.instrument.symbol, lots=lots)
 
 
 def _bust(runner: OperationRunner, numbers: Parameters) -> None:
@@ -242,6 +272,9 @@ _EFFECTS: Final[dict[str, Effect]] = {
     "refuse-logon": _refuse_logon,
     "venue-cancel": _venue_cancel,
     "by-hand": _by_hand,
+    "move-cash": _move_cash,
+    "adjust-position": _adjust_position,
+    "liquidate": _liquidate,
     "bust": _bust,
     "correct": _correct,
     "refuse": _refuse,

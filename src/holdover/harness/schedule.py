@@ -141,6 +141,24 @@ KINDS: Final[dict[str, OperationKind]] = {
             (("account", 0), ("symbol", 0), ("side", 0), ("lots", 1)),
             "somebody trades {lots} lots by hand in account {account}",
         ),
+        OperationKind(
+            "move-cash",
+            "venue",
+            (("account", 0), ("millionths", -100), ("reason", 0)),
+            "the venue moves {millionths} millionths of the cash of account {account} without a trade",
+        ),
+        OperationKind(
+            "adjust-position",
+            "venue",
+            (("account", 0), ("symbol", 0), ("lots", -1), ("reason", 0)),
+            "the venue changes the position of account {account} in instrument {symbol} by {lots} lots without a trade",
+        ),
+        OperationKind(
+            "liquidate",
+            "venue",
+            (("account", 0), ("symbol", 0), ("lots", 0)),
+            "the venue liquidates {lots} lots (0: all) of the position of account {account} in instrument {symbol}",
+        ),
         OperationKind("bust", "venue", (("trade", 0),), "the venue takes back trade {trade} from the last"),
         OperationKind(
             "correct",

@@ -146,7 +146,10 @@ class Session(Stateful[SessionState]):
         plan = Plan(days=metas, seed=config.seed, faults=tuple(config.faults), settings=dict(config.settings or {}))
         self.clock = VirtualClock(metas[0].open_ns - _BEFORE_OPEN_NS)
         self.venue = config.venue(self.clock, plan.instruments(), config.policy or VenuePolicy())
-        self.link = SimulatedLink(self.clock, self.venue, factory(plan).accounts)
+        subject = factory(plan)
+        self.link = SimulatedLink(self.clock, self.venue, subject.accounts)
+        if getattr(subject, "takes_account_reports", False):
+            self.venue.accounts.open(subject.accounts)
         self.disk = SubjectDisk(directory / "subject")
         self.guard = _open_guard(directory, config, plan, self.clock)
         self.host = SubjectHost(factory, plan, World(self.clock, self.venue, self.link), self.guard, self.disk)

@@ -1,6 +1,7 @@
 """The ledger of incidents, in the store that holds the freezes, on SQLite and PostgreSQL.
 
-A breach opens an incident or joins the open incident with its invariant and cell class. An incident is opened,
+A breach opens an incident or joins the open incident with its invariant and cell class; a consequence joins the
+incident of its cause, and a breach that was only observed joins none. An incident is opened,
 acknowledged, diagnosed and resolved; acknowledging one of its alerts acknowledges it. Recurrence is computed: an
 incident is recurrent when an earlier one with the same invariant and cell class had been resolved. Classes are compared
 by the parts that both have (`classes.is_same_class`). An imported incident without a class is never joined, and every
@@ -53,7 +54,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     """One incident; times in ns since the epoch, UTC, None for steps that have not happened.
 
     `name` is the name elsewhere of an imported incident; `cause` is the tag and `diagnosis` the sentence of the
-    diagnosis; `breaches` are the numbers of its breaches; `recurs` is the number of the incident that it repeats, 0
+    diagnosis; `breaches` are the numbers of its breaches, and `consequences` those of them that followed from another
+    one; `recurs` is the number of the incident that it repeats, 0
     when it is novel; `cell` and `after` are the state that its first breach records.
     """
 
@@ -74,6 +76,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     resolved_ns: int | None = None
     resolved_by: str = ""
     breaches: list[int] = []
+    consequences: list[int] = []
     recurs: int = 0
     cell: dict[str, str] = {}
     after: str = ""
@@ -129,7 +132,8 @@ class IncidentLedger:
         return bool(new_breaches or new_acknowledgements)
 
     def _import_breaches(self, run: RunStatement) -> int:
-        rows = run(f"SELECT body FROM breach b WHERE {_NEW_BREACHES} ORDER BY number")
+        # Causes first: a consequence joins the incident of its cause, whichever of them was found first.
+        rows = run(f"SELECT body FROM breach b WHERE {_NEW_BREACHES} ORDER BY b.cause <> b.number, b.number")
         for (body,) in rows:
             self._add_breach(run, msgspec.json.decode(body, type=Breach))
         last = 0
@@ -149,15 +153,7 @@ class IncidentLedger:
 
     def _add_breach(self, run: RunStatement, breach: Breach) -> None:
         mark = (breach.invariant, cell_class(breach))
-        open_rows = run(
-            "SELECT MIN(number), cell_class FROM incident WHERE invariant=? AND resolved_ns IS NULL "
-            "GROUP BY cell_class ORDER BY MIN(number)",
-            mark[0],
-        )
-        matches = [number for number, class_text in open_rows if class_text == mark[1]]  # exactly the same class first
-        matches += [
-            number for number, class_text in open_rows if class_text and is_same_class(str(class_text), mark[1])
-        ]
+        matches = _incidents_of_cause(run, breach) or _incidents_of_class(run, *mark)
         if matches:
             number, verb = int(matches[0]), "joined by"
         else:
@@ -175,9 +171,11 @@ class IncidentLedger:
                     opened_ns=breach.time_ns,
                 ),
             )
-        key = f"{breach.invariant}/{breach.scope}"
+        alerts = run("SELECT dedup_key FROM alert WHERE breach=?", breach.cause_number)
+        key = str(alerts[0][0]) if alerts else f"{breach.invariant}/{breach.scope}"
         run("INSERT INTO incident_breach VALUES (?,?,?,?)", breach.number, number, key, breach.time_ns)
-        detail = f"{number} {verb} breach {breach.number}: {mark[0]} in {mark[1]}"
+        follows = f", which follows from breach {breach.consequence_of}" if breach.consequence_of else ""
+        detail = f"{number} {verb} breach {breach.number}: {mark[0]} in {mark[1]}{follows}"
         self.store.log_action_in(run, "incident", detail, breach.time_ns)
 
     def _apply_acknowledgement(self, run: RunStatement, time_ns: int, detail: str) -> None:
@@ -345,19 +343,26 @@ class IncidentLedger:
         incidents = []
         for row in rows:
             breaches = [
-                int(breach)
-                for (breach,) in run("SELECT breach FROM incident_breach WHERE incident=? ORDER BY breach", row[0])
+                (int(breach), cause not in (None, breach))
+                for breach, cause in run(
+                    "SELECT t.breach, b.cause FROM incident_breach t LEFT JOIN breach b ON b.number = t.breach "
+                    "WHERE t.incident=? ORDER BY t.breach",
+                    row[0],
+                )
             ]
-            body = run("SELECT body FROM breach WHERE number=?", breaches[0]) if breaches else []
+            body = run("SELECT body FROM breach WHERE number=?", breaches[0][0]) if breaches else []
             state = msgspec.json.decode(body[0][0], type=_BreachState) if body else _BreachState()
             incident = _incident_of_row(row, {int(row[0]): breaches}, {int(row[0]): state})
             incidents.append(msgspec.structs.replace(incident, recurs=_find_recurrence(run, incident)))
         return incidents
 
     def _read_incidents(self, run: RunStatement) -> list[Incident]:
-        breaches_of: dict[int, list[int]] = {}
-        for breach, incident in run("SELECT breach, incident FROM incident_breach ORDER BY breach"):
-            breaches_of.setdefault(int(incident), []).append(int(breach))
+        breaches_of: dict[int, list[tuple[int, bool]]] = {}
+        for incident, breach, cause in run(
+            "SELECT t.incident, t.breach, b.cause FROM incident_breach t LEFT JOIN breach b ON b.number = t.breach "
+            "ORDER BY t.breach"
+        ):
+            breaches_of.setdefault(int(incident), []).append((int(breach), cause not in (None, breach)))
         first = run(
             "SELECT t.incident, b.body FROM breach b JOIN incident_breach t ON t.breach = b.number "
             "WHERE b.number IN (SELECT MIN(breach) FROM incident_breach GROUP BY incident)"
@@ -375,7 +380,7 @@ class IncidentLedger:
         self.store.log_action_in(run, "incident", f"{number} {step} by {by}{detail}", time_ns)
 
 
-_NEW_BREACHES: Final = "NOT EXISTS (SELECT 1 FROM incident_breach t WHERE t.breach = b.number)"
+_NEW_BREACHES: Final = "b.mode = 'enforce' AND NOT EXISTS (SELECT 1 FROM incident_breach t WHERE t.breach = b.number)"
 _LAST_AUDIT_NUMBER: Final = "COALESCE((SELECT value FROM incident_place WHERE name='audit'), 0)"
 
 
@@ -427,11 +432,43 @@ class _BreachState(msgspec.Struct, frozen=True):
     after: str = ""
 
 
-def _incident_of_row(row: Row, breaches_of: dict[int, list[int]], states: dict[int, _BreachState]) -> Incident:
+def _incidents_of_cause(run: RunStatement, breach: Breach) -> list[int]:
+    """Return the open incidents that have another breach of the same cause."""
+    rows = run(
+        "SELECT DISTINCT t.incident FROM incident_breach t JOIN breach b ON b.number = t.breach "
+        "JOIN incident i ON i.number = t.incident WHERE b.cause=? AND i.resolved_ns IS NULL ORDER BY t.incident",
+        breach.cause_number,
+    )
+    return [int(number) for (number,) in rows]
+
+
+def _incidents_of_class(run: RunStatement, invariant: str, class_text: str) -> list[int]:
+    """Return the open incidents of an invariant in a cell class, those of exactly the same class first."""
+    rows = run(
+        "SELECT MIN(number), cell_class FROM incident WHERE invariant=? AND resolved_ns IS NULL "
+        "GROUP BY cell_class ORDER BY MIN(number)",
+        invariant,
+    )
+    exact = [int(number) for number, open_class in rows if open_class == class_text]
+    return exact + [
+        int(number) for number, open_class in rows if open_class and is_same_class(str(open_class), class_text)
+    ]
+
+
+def _incident_of_row(
+    row: Row, breaches_of: dict[int, list[tuple[int, bool]]], states: dict[int, _BreachState]
+) -> Incident:
     fields: dict[str, Any] = dict(zip([name.strip() for name in _COLUMNS.split(",")], row, strict=True))
     number = int(row[0])
     first = states.get(number, _BreachState())
-    return Incident(**fields, breaches=breaches_of.get(number, []), cell=first.cell, after=first.after)
+    breaches = breaches_of.get(number, [])
+    return Incident(
+        **fields,
+        breaches=[breach for breach, _ in breaches],
+        consequences=[breach for breach, is_consequence in breaches if is_consequence],
+        cell=first.cell,
+        after=first.after,
+    )
 
 
 def _next_number(run: RunStatement) -> int:

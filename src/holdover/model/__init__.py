@@ -27,6 +27,7 @@ from holdover.model.fix import (
 )
 from holdover.model.instrument import CASH_UNIT, Instrument, InstrumentUnitError
 from holdover.model.message import (
+    AccountReport,
     CancelReject,
     ExecutionReport,
     Inbound,
@@ -58,6 +59,7 @@ from holdover.model.record import (
     ReconciliationEffort,
     Record,
     TradingSession,
+    position_key,
 )
 from holdover.model.scope import KINDS, SYSTEM, enclosing_scopes, scope_of
 from holdover.model.self_check import (
@@ -77,6 +79,7 @@ __all__ = [
     "SUBSYSTEMS",
     "SUBSYSTEM_KINDS",
     "ImpossibleStateError",
+    "position_key",
     "status_from_quantities",
     "CASH_UNIT",
     "KINDS",
@@ -92,6 +95,7 @@ __all__ = [
     "CLOSED",
     "OPEN",
     "PENDING",
+    "AccountReport",
     "AdjustmentReason",
     "Balance",
     "CashMovement",

@@ -23,6 +23,8 @@ class MsgType(StrEnum):
     ORDER_CANCEL_REJECT = "9"
     POSITION_REPORT = "AP"
     SECURITY_STATUS = "f"
+    COLLATERAL_INQUIRY = "BB"
+    ACCOUNT_SUMMARY_REPORT = "CQ"
 
 
 class Side(StrEnum):

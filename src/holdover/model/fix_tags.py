@@ -2,7 +2,7 @@
 
 Source: FIX 4.4 with errata 20030618, volume 6, and FIX 4.2 for ExecTransType. Tags from 9001 on are user-defined:
 9001 is the trade date of the execution in ExecRefID (19), 9002 the reference data version in whose units a quantity is
-stated.
+stated, 9010 the side and 9011 the id of a leg in hedge mode. ContingencyType is from FIX 5.0 SP2.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ SYMBOL: Final = 55
 TEXT: Final = 58
 TIME_IN_FORCE: Final = 59
 TRANSACT_TIME: Final = 60
+LIST_ID: Final = 66
 TRADE_DATE: Final = 75
 POSITION_EFFECT: Final = 77
 POSS_RESEND: Final = 97
@@ -108,5 +109,8 @@ TRADE_REQUEST_STATUS: Final = 750
 ORD_STATUS_REQ_ID: Final = 790
 TOT_NUM_REPORTS: Final = 911
 LAST_RPT_REQUESTED: Final = 912
+CONTINGENCY_TYPE: Final = 1385
 EXEC_REF_DATE: Final = 9001
 REFERENCE_VERSION: Final = 9002
+POSITION_SIDE: Final = 9010
+POSITION_ID: Final = 9011

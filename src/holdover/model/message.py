@@ -13,6 +13,7 @@ from holdover.model.fix import (
     ExecRestatementReason,
     ExecType,
     MsgType,
+    OrderOrigin,
     OrdStatus,
     OrdType,
     PositionEffect,
@@ -21,7 +22,7 @@ from holdover.model.fix import (
     TimeInForce,
     status_from_quantities,
 )
-from holdover.model.record import Order, Record, position_key
+from holdover.model.record import Balance, CashMovement, Margin, Order, PositionAdjustment, Record, position_key
 
 
 class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="request", tag_field="t"):
@@ -162,9 +163,11 @@ class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, t
 
 
 class Query(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="query", tag_field="t"):
-    """A question to the venue: order status (H), mass status (AF), positions (AN), executions since a time (AD).
+    """A question to the venue: order status (H), mass status (AF), positions (AN), executions since a time (AD),
+    account changes since a date (BB).
 
-    An execution query starts at a trade date (`since_date`) or at a TransactTime (`since_ns`, inclusive).
+    An execution query starts at a trade date (`since_date`) or at a TransactTime (`since_ns`, inclusive), an account
+    query at a trade date.
     """
 
     msg_type: MsgType
@@ -187,9 +190,10 @@ class ExecutionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults
     """ExecutionReport (8): the venue's report on an order.
 
     `trade_date` is TradeDate (75); `exec_ref_date` is the trade date of the busted or corrected execution;
-    `expire_date` is ExpireDate (432). `req_id` and `last_rpt_requested` belong to an answer (MassStatusReqID 584,
-    OrdStatusReqID 790, TradeRequestID 568, LastRptRequested 912). `tot_num_reports` is 0 in the single report of
-    an empty answer. `ord_rej_reason` 5 means unknown order.
+    `expire_date` is ExpireDate (432). `origin` says who made an order that no client requested. `req_id` and
+    `last_rpt_requested` belong to an answer (MassStatusReqID 584, OrdStatusReqID 790, TradeRequestID 568,
+    LastRptRequested 912). `tot_num_reports` is 0 in the single report of an empty answer. `ord_rej_reason` 5 means
+    unknown order.
     """
 
     exec_type: ExecType
@@ -231,6 +235,7 @@ class ExecutionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults
     position_id: str = ""
     list_id: str = ""
     contingency_type: ContingencyType | None = None
+    origin: OrderOrigin | None = None
 
     @property
     def key(self) -> str:
@@ -274,6 +279,7 @@ class ExecutionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults
             "position_id": self.position_id,
             "list_id": self.list_id,
             "contingency_type": self.contingency_type,
+            "origin": self.origin,
         }
         return Order(root_cl_ord_id=root_cl_ord_id, **(terms | fields))
 
@@ -314,6 +320,29 @@ class PositionReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults=
         return position_key(self.account, self.symbol, self.position_id or self.position_side or "")
 
 
+class AccountReport(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="CQ", tag_field="t"):
+    """AccountSummaryReport (CQ): what changed in an account without a trade, and its state after the change.
+
+    A report that the venue sends by itself states one movement of cash or one adjustment of a position, or none; an
+    answer to a `Query` states each of them since the date of the query in a report of its own. Source: FIX 5.0 SP2,
+    AccountSummaryReport (CQ), PositionMaintenanceReport (AM), CollateralInquiry (BB).
+    """
+
+    report_id: str
+    account: str
+    movement: CashMovement | None = None
+    adjustment: PositionAdjustment | None = None
+    balance: Balance | None = None
+    margin: Margin | None = None
+    req_id: str = ""
+    last_rpt_requested: bool = False
+
+    @property
+    def key(self) -> str:
+        """The report's id."""
+        return self.report_id
+
+
 class SecurityStatus(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="f", tag_field="t"):
     """SecurityStatus (f): whether the venue takes orders in an instrument.
 
@@ -335,5 +364,5 @@ class SecurityStatus(Record, frozen=True, kw_only=True, gc=False, omit_defaults=
 Outbound = Request | Query
 """What a system sends to its venue."""
 
-Inbound = ExecutionReport | CancelReject | PositionReport | SecurityStatus
+Inbound = ExecutionReport | CancelReject | PositionReport | SecurityStatus | AccountReport
 """What a venue sends to a system."""

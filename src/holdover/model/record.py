@@ -226,6 +226,58 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
         return self.cum_qty if self.alternatives_key else 0
 
     @property
+    def filled_alternative_count(self) -> int:
+        """1 for an order with alternatives that is filled whole, else 0. A sum counts those of a group."""
+        return int(self.ord_status == OrdStatus.FILLED and self.alternatives_key != "")
+
+    @property
+    def alternatives_working_qty(self) -> int:
+        """LeavesQty of an open order with alternatives, without a pending cancel; else 0."""
+        is_counted = self.is_open and self.ord_status != OrdStatus.PENDING_CANCEL and self.alternatives_key != ""
+        return self.leaves_qty if is_counted else 0
+
+    @property
+    def triggering_qty(self) -> int:
+        """The signed quantity that a primary order (OTO) has not filled, in lots; 0 for any other order.
+
+        Secondary orders may stand for it, until the venue has cancelled them after the end of the primary order.
+        """
+        if self.contingency_type != ContingencyType.ONE_TRIGGERS_THE_OTHER:
+            return 0
+        unfilled_qty = self.order_qty - self.cum_qty
+        return unfilled_qty if self.side == Side.BUY else -unfilled_qty
+
+    @property
+    def closing_alone_qty(self) -> int:
+        """`closing_uncancelled_qty` of an order that depends on no other one, else 0."""
+        return self.closing_uncancelled_qty if self.contingency_type is None else 0
+
+    @property
+    def closing_claimed_qty(self) -> int:
+        """The quantity of a position that a closing order takes, or has taken as one of several alternatives.
+
+        Of alternatives only the largest amount counts; what they have filled is subtracted once for the group, see
+        `closing_filled_qty`. So a fill counts before the venue has reported what it takes from the other orders.
+        """
+        return self.closing_uncancelled_qty + self.closing_filled_qty
+
+    @property
+    def closing_filled_qty(self) -> int:
+        """CumQty of a closing order with alternatives, else 0."""
+        is_counted = self.position_effect == PositionEffect.CLOSE and self.alternatives_key != ""
+        return self.cum_qty if is_counted else 0
+
+    @property
+    def stop_buy_qty(self) -> int:
+        """LeavesQty of a working stop order that buys, else 0: what protects a short position."""
+        return max(self.protecting_qty, 0)
+
+    @property
+    def stop_sell_qty(self) -> int:
+        """LeavesQty of a working stop order that sells, else 0: what protects a long position."""
+        return max(-self.protecting_qty, 0)
+
+    @property
     def protecting_qty(self) -> int:
         """The signed quantity that a working stop order takes from or adds to a position, in lots."""
         if self.ord_type not in _STOPS or not self.is_open:
@@ -399,7 +451,9 @@ class PositionAdjustment(Record, frozen=True, kw_only=True, gc=False, omit_defau
     """A change of a position that is no trade: one fact that never changes, in lots, positive when the position grows.
 
     Examples are a fee taken in the coin bought, a transfer, a deposit into a pool, an expiry, an exercise, a ticker
-    change, a merger, a spin-off or a split. Source: FIX 5.0 SP2, PositionMaintenanceReport (AM).
+    change, a merger, a spin-off or a split. `trade_date` is the session in which it was booked: a system that learns
+    today of an adjustment of yesterday books it today. `exec_id` names the execution that a fee was charged for.
+    Source: FIX 5.0 SP2, PositionMaintenanceReport (AM).
     """
 
     durable: ClassVar[bool] = True
@@ -441,7 +495,8 @@ class RealizedPnl(Record, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
 
     `open_cost` has the sign of the position and is 0 when it is flat. `carried_realized` and `carried_cost` are the
     values at the start of the session `trade_date`. Whatever the method (average cost, FIFO), the sum is conserved:
-    `realized - carried_realized = (open_cost - carried_cost) - (bought - sold)` over the session's executions.
+    `realized - carried_realized = (open_cost - carried_cost) - (bought - sold)` over the session's executions. A
+    `PositionAdjustment` moves lots at no cost.
     """
 
     durable: ClassVar[bool] = True
@@ -475,7 +530,8 @@ class Balance(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """An account's cash in one currency, in `CASH_UNIT`s: carried in, then changed by trades, fees and transfers.
 
     `transfers` is the sum of all movements that are no trade, positive when cash comes in: funding, dividends,
-    interest, fees that no execution states, deposits. A `CashMovement` records each of them.
+    interest, fees that no execution states, deposits. A `CashMovement` records each of them. `link` names the link to
+    the venue of the account: while it is down, or a reconciliation is in progress, the venue may know more.
     """
 
     durable: ClassVar[bool] = True
@@ -487,6 +543,7 @@ class Balance(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     fees: int = 0
     transfers: int = 0
     trade_date: str = ""
+    link: str = ""
 
     @property
     def key(self) -> str:
@@ -503,7 +560,11 @@ class Balance(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 
 class CashMovement(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A movement of cash that is no trade: one fact that never changes, in `CASH_UNIT`s, positive when it comes in."""
+    """A movement of cash that is no trade: one fact that never changes, in `CASH_UNIT`s, positive when it comes in.
+
+    `trade_date` is the session in which it was booked: a system that learns today of a movement of yesterday books it
+    today.
+    """
 
     durable: ClassVar[bool] = True
 
@@ -612,11 +673,15 @@ class Limit(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 
 class Protection(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """The rule that a position must have working stop orders of its whole size. Without the record there is no rule."""
+    """The rule that a position must have working stop orders of its whole size. Without the record there is no rule.
+
+    `link` names the link over which the stop orders are sent; the time to send them does not run while it is down.
+    """
 
     account: str
     symbol: str
     is_required: bool = True
+    link: str = ""
     position_side: PositionSide | None = None
     position_id: str = ""
 
@@ -633,8 +698,10 @@ class Protection(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True
 class Intent(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What a strategy means to trade: a quantity in lots, for a day or until it is done, across restarts and reprices.
 
-    Orders name it in `Order.intent_id`. While `is_working`, its orders claim the whole quantity: what they have filled
-    and what they may still fill. An intent that is not working any more may have traded less, never more.
+    A system records it in `orders` or in a subsystem of its own. Orders name it in `Order.intent_id`. While
+    `is_working`, its orders claim the whole quantity: what they have filled and what they may still fill; or a
+    `ParentOrder` of the same id has this quantity. An intent that is not working any more may have traded less, never
+    more.
     """
 
     durable: ClassVar[bool] = True

@@ -392,4 +392,7 @@ class RecordingWriter:
 
 
 def _encode_meta(meta: Meta) -> bytes:
-    return msgspec.json.encode(meta)
+    fields = msgspec.to_builtins(meta)
+    if not meta.instrument.negative_prices:
+        del fields["instrument"]["negative_prices"]  # a header without it has the bytes that it always had
+    return msgspec.json.encode(fields)

@@ -12,15 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from holdover.catalogue import Catalogue
+from holdover.catalogue import Catalogue, Entry, ResponseStep
 from holdover.explore.timeline import build_timeline
-from holdover.harness.cycle import Arm, CycleResult, DayRun
+from holdover.harness.cycle import Arm, CycleBreach, CycleResult, DayRun, group_by_cause
 from holdover.harness.schedule import Schedule
 from holdover.model import Instrument
 from holdover.pages import format_count
 from holdover.recording import RecordingStore
 from holdover.report.cycle_charts import lifeline_chart, position_charts, series_keys
 from holdover.report.environment import render_template
+from holdover.runtime.pasted_commands import fill_commands
 
 _CARDS_MAX: Final = 4
 _REST_MAX: Final = 36
@@ -36,6 +37,7 @@ def cycle_page(result: CycleResult, catalogue: Catalogue, instruments: Mapping[s
     """Return the page as HTML."""
     carried, fresh = result.arm("carried"), result.arm("fresh")
     arm = carried or fresh
+    incidents = result.incidents
     return render_template(
         "cycle.html",
         result=result,
@@ -43,9 +45,11 @@ def cycle_page(result: CycleResult, catalogue: Catalogue, instruments: Mapping[s
         sentence=_VERDICT_SENTENCES[result.verdict],
         arm_notes=_ARM_NOTES,
         arm_rows=_arm_rows(result),
-        cards=result.breaches[:_CARDS_MAX],
-        rest=result.breaches[_CARDS_MAX : _CARDS_MAX + _REST_MAX],
-        rest_count=max(0, len(result.breaches) - _CARDS_MAX),
+        cards=incidents[:_CARDS_MAX],
+        rest=incidents[_CARDS_MAX : _CARDS_MAX + _REST_MAX],
+        rest_count=max(0, len(incidents) - _CARDS_MAX),
+        consequences_max=_REST_MAX,
+        steps_of=_steps_of,
         arm=arm,
         series=series_keys(arm) if arm is not None else [],
         days=_days(arm, fresh if arm is carried else None, instruments) if arm is not None else [],
@@ -75,9 +79,22 @@ def _arm_rows(result: CycleResult) -> list[tuple[str, list[str]]]:
         ("Transitions", [str(len(arm.transitions)) for arm in result.arms]),
         ("Open orders carried over nights", [_carried_orders(arm) for arm in result.arms]),
         ("Breaches", [str(len(arm.breaches)) for arm in result.arms]),
+        ("Incidents: breaches with one cause", [str(len(group_by_cause(arm.breaches))) for arm in result.arms]),
         ("Frozen", [", ".join(arm.frozen) or "nothing" for arm in result.arms]),
         ("Orders that left a frozen scope", [str(arm.leaked) for arm in result.arms]),
         ("Alerts", [str(len(arm.pages)) for arm in result.arms]),
+    ]
+
+
+def _steps_of(item: CycleBreach, entry: Entry) -> list[ResponseStep]:
+    """Return the operator's steps with the real scope and directory in their commands."""
+    guard = Path(item.guard) if item.guard else None
+    return [
+        ResponseStep(
+            step=fill_commands(step.step, item.breach.scope, guard),
+            done_when=fill_commands(step.done_when, item.breach.scope, guard),
+        )
+        for step in entry.response
     ]
 
 

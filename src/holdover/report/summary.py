@@ -6,11 +6,12 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from holdover.harness.cycle import Arm, CycleResult
+from holdover.harness.cycle import Arm, CycleIncident, CycleResult, group_by_cause
 from holdover.model import Instrument
 from holdover.pages import format_clock, format_count
 
 _WIDTH = 98
+_CONSEQUENCES_MAX = 6
 
 
 def cycle_json(result: CycleResult, report: str) -> dict[str, Any]:
@@ -43,6 +44,8 @@ def cycle_json(result: CycleResult, report: str) -> dict[str, Any]:
                 "time_ns": cycle_breach.breach.time_ns,
                 "mutation": cycle_breach.breach.mutation,
                 "explanation": cycle_breach.breach.explanation,
+                "number": cycle_breach.breach.number,
+                "consequence_of": cycle_breach.breach.consequence_of,
                 "subsystem": cycle_breach.breach.subsystem,
                 "cause": cycle_breach.breach.cause,
                 "cell": cycle_breach.breach.cell,
@@ -117,6 +120,7 @@ def cycle_text(
         ("transitions survived", [str(_transition_count(arm)) for arm in result.arms]),
         ("carried over nights", [_nights(arm) for arm in result.arms]),
         ("breaches", [str(len(arm.breaches)) for arm in result.arms]),
+        ("incidents", [str(len(group_by_cause(arm.breaches))) for arm in result.arms]),
         ("frozen scopes", [str(len(arm.frozen)) for arm in result.arms]),
         ("left a frozen scope", [str(arm.leaked) for arm in result.arms]),
         ("alerts", [str(len(arm.pages)) for arm in result.arms]),
@@ -141,21 +145,32 @@ def cycle_text(
 
 def _breaches(result: CycleResult) -> list[str]:
     lines: list[str] = []
-    shown = result.breaches[:3]
-    for cycle_breach in shown:
-        breach = cycle_breach.breach
-        lines.append(
-            f"  {cycle_breach.arm} {cycle_breach.day} {format_clock(breach.time_ns)}  {breach.invariant}  "
-            f"({breach.cause})"
-        )
+    incidents = result.incidents
+    shown = incidents[:3]
+    for incident in shown:
+        item = incident.cause
+        breach = item.breach
+        lines.append(f"  {item.arm} {item.day} {format_clock(breach.time_ns)}  {breach.invariant}  ({breach.cause})")
         explanation = breach.explanation.partition(": ")[2]
         lines += [f"    {line}" for line in textwrap.wrap(explanation, _WIDTH - 4)[:3]]
         if breach.state:
             lines.append(f"    state: {breach.state}"[:_WIDTH])
         lines.append(f"    frozen {breach.scope}; what to do: holdover catalogue show {breach.invariant}")
-    if len(result.breaches) > len(shown):
-        lines.append(f"  and {len(result.breaches) - len(shown)} more that followed from it")
+        lines += _consequence_lines(incident)
+    if len(incidents) > len(shown):
+        lines.append(f"  and {len(incidents) - len(shown)} more with other causes")
     return [*lines, ""] if lines else []
+
+
+def _consequence_lines(incident: CycleIncident) -> list[str]:
+    """Return one line for each invariant and scope that a consequence breached, with the number of breaches."""
+    counts: dict[str, int] = {}
+    for item in incident.consequences:
+        place = f"{item.breach.invariant} in {item.breach.scope}"
+        counts[place] = counts.get(place, 0) + 1
+    lines = [f"    followed by {place}" + (f", {count} times" if count > 1 else "") for place, count in counts.items()]
+    hidden_count = len(lines) - _CONSEQUENCES_MAX
+    return lines[:_CONSEQUENCES_MAX] + ([f"    and {hidden_count} more"] if hidden_count > 0 else [])
 
 
 def _transition_count(arm: Arm) -> int:

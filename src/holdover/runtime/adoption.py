@@ -6,8 +6,9 @@ them at their first restart. The rules:
 
 - *Archived* are remembered records that this system never brings back: closed orders when it has only ever restored
   working ones (and not the executions of the closed ones), executions inside a restored order when it has never
-  restored an execution, completed parent orders. They are facts, and the guard keeps them in its totals, unless the
-  restored position is short of exactly these fills: then the store is older, and they are lost.
+  restored an execution, completed parent orders, adjustments and cash movements that a restored position or balance
+  contains. They are facts, and the guard keeps them in its totals, unless the restored position is short of exactly
+  these fills: then the store is older, and they are lost.
 - *Adopted* is a restored order or position whose history the guard has not seen. Its executions may be incomplete, so
   its quantities are not compared with them exactly.
 
@@ -21,7 +22,17 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from holdover.catalogue import Adoption
-from holdover.model import Execution, Order, ParentOrder, Position, PositionAdjustment, Record, Side
+from holdover.model import (
+    Balance,
+    CashMovement,
+    Execution,
+    Order,
+    ParentOrder,
+    Position,
+    PositionAdjustment,
+    Record,
+    Side,
+)
 from holdover.runtime.tables import RecordTables, TableKey
 
 RestoredTables = Mapping[TableKey, Mapping[str, Record]]
@@ -62,6 +73,7 @@ def find_archived(
         elif f"{subsystem}.Execution" not in restored_kinds and isinstance(restored_order, Order):
             contained = _executions_within(booked, restored_order.cum_qty)
             archived |= {(executions, execution.key) for execution in contained}
+    archived |= _find_contained_facts(tables, subsystem, restored_tables)
     return archived
 
 
@@ -100,6 +112,36 @@ def find_lost_orders(
         if difference and difference == -sum(fills.values()):
             lost |= set(fills)
     return lost
+
+
+def _find_contained_facts(
+    tables: RecordTables, subsystem: str, restored_tables: RestoredTables
+) -> set[tuple[TableKey, str]]:
+    """Return the adjustments and cash movements that the restored position or balance contains.
+
+    Those of an earlier session are in what was carried; one of this session is when the position or balance has come
+    back as it was. One that is not contained is lost unless the system learns it again.
+    """
+    contained: set[tuple[TableKey, str]] = set()
+    positions, balances = (subsystem, Position), (subsystem, Balance)
+    for key, fact in tables.by_table.get((subsystem, PositionAdjustment), {}).items():
+        if isinstance(fact, PositionAdjustment):
+            before, after = tables.find(positions, fact.book_key), restored_tables.get(positions, {}).get(fact.book_key)
+            if isinstance(before, Position) and isinstance(after, Position):
+                is_carried = "" < fact.trade_date < after.trade_date
+                if is_carried or (before.net_qty, before.trade_date) == (after.net_qty, after.trade_date):
+                    contained.add(((subsystem, PositionAdjustment), key))
+    for key, fact in tables.by_table.get((subsystem, CashMovement), {}).items():
+        if isinstance(fact, CashMovement):
+            earlier, later = (
+                tables.find(balances, fact.balance_key),
+                restored_tables.get(balances, {}).get(fact.balance_key),
+            )
+            if isinstance(earlier, Balance) and isinstance(later, Balance):
+                is_carried = "" < fact.trade_date < later.trade_date
+                if is_carried or (earlier.cash, earlier.trade_date) == (later.cash, later.trade_date):
+                    contained.add(((subsystem, CashMovement), key))
+    return contained
 
 
 def adopt_order(tables: RecordTables, subsystem: str, order: Order, *, is_known: bool, stores_executions: bool) -> None:

@@ -14,8 +14,9 @@ import hashlib
 import io
 import json
 import platform
+import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,11 +24,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from holdover import __version__
-from holdover.catalogue import Catalogue
+from holdover.catalogue import Catalogue, Policy
+from holdover.catalogue.policy import ENFORCE, GuardMode
 from holdover.model import Record
 from holdover.runtime.breach import Breach
-from holdover.runtime.files import write_whole
+from holdover.runtime.files import open_whole, write_whole
+from holdover.runtime.journal import RecordedMutation
+from holdover.runtime.memory import MemorySnapshot
 from holdover.runtime.redaction import RedactionRules
+from holdover.runtime.table_copy import MutationCapture, TableCopier
 
 if TYPE_CHECKING:
     from holdover.runtime.guard import Guard
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
 VERSION: Final = 2
 SUFFIX: Final = ".hbundle"
 _INFO_PART: Final = "bundle.json"
+_SETTLED_TRIES: Final = 100
+_ZIP64_BYTES: Final = 2**31 - 1
 _ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that the same content makes the same file
 
 
@@ -46,7 +53,7 @@ class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The description of a bundle. `mark` is `subsystem/invariant`; times are in ns since the epoch, UTC.
 
     `cell` and `after` are the breach's. `versions` names what ran; `redacted` counts the redaction rules applied
-    before writing.
+    before writing. `mode` and `policies` are those of the guard's catalogue.
     """
 
     mark: str
@@ -62,6 +69,8 @@ class BundleInfo(msgspec.Struct, frozen=True, kw_only=True):
     after: str = ""
     versions: dict[str, str] = {}
     redacted: int = 0
+    mode: GuardMode = "enforce"
+    policies: list[Policy] = []
     parts: dict[str, str] = {}
     version: int = VERSION
 
@@ -95,8 +104,7 @@ class Bundle:
         """Return the file's content; the same parts give the same bytes."""
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            info = json.dumps(msgspec.to_builtins(self.info), indent=1, sort_keys=True).encode()
-            for name, content in {_INFO_PART: info, **self.parts}.items():
+            for name, content in {_INFO_PART: _encode_info(self.info), **self.parts}.items():
                 archive.writestr(zipfile.ZipInfo(name, _ZIP_EPOCH), content, zipfile.ZIP_DEFLATED)
         return buffer.getvalue()
 
@@ -137,8 +145,39 @@ class Bundle:
         return f"<Bundle {self.info.mark} {len(self.parts)} parts>"
 
 
-def make_bundle_info(breach: Breach, rules: RedactionRules, trade_date: str = "") -> BundleInfo:
-    """Make the description of a breach's bundle."""
+def save_in_pieces(
+    path: Path, info: BundleInfo, parts: Mapping[str, Sequence[bytes]], give_way: Callable[[], None] = lambda: None
+) -> Path:
+    """Write a bundle whose parts are lists of pieces, as `Bundle.save` does, without joining the pieces."""
+    digests: dict[str, str] = {}
+    for name, pieces in sorted(parts.items()):
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+            give_way()
+        digests[name] = digest.hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        info_part = _encode_info(msgspec.structs.replace(info, parts=digests))
+        for name, pieces in {_INFO_PART: (info_part,), **dict(sorted(parts.items()))}.items():
+            part_info = zipfile.ZipInfo(name, _ZIP_EPOCH)
+            part_info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(part_info, "w", force_zip64=sum(map(len, pieces)) >= _ZIP64_BYTES) as part:
+                for piece in pieces:
+                    part.write(piece)
+                    give_way()
+    return path
+
+
+def _encode_info(info: BundleInfo) -> bytes:
+    return json.dumps(msgspec.to_builtins(info), indent=1, sort_keys=True).encode()
+
+
+def make_bundle_info(
+    breach: Breach, rules: RedactionRules, trade_date: str = "", catalogue: Catalogue | None = None
+) -> BundleInfo:
+    """Make the description of a breach's bundle; `catalogue` is the one that found the breach, with its policy."""
+    policies = catalogue.policies.values() if catalogue is not None else ()
     return BundleInfo(
         mark=breach.mark,
         scope=rules.redact_value(breach.scope),
@@ -153,40 +192,114 @@ def make_bundle_info(breach: Breach, rules: RedactionRules, trade_date: str = ""
         after=breach.after,
         versions={"holdover": __version__, "python": platform.python_version(), "msgspec": msgspec.__version__},
         redacted=len(rules.fields) + len(rules.patterns),
+        mode=catalogue.mode if catalogue is not None else ENFORCE,
+        policies=[msgspec.structs.replace(policy, reason=rules.redact_value(policy.reason)) for policy in policies],
+    )
+
+
+class GuardSnapshot:
+    """A guard's last mutations and its memory, from which another thread may write bundles.
+
+    Make it under the guard's lock. Then `take` the memory: a guard with a background thread copies its records there,
+    in slices, and what is recorded meanwhile belongs to the bundle too.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        # The memory already contains what an earlier process did.
+        restored_at = guard.steps.restored_at_mutation
+        self._mutations = [mutation for mutation in guard.recorder.mutations() if mutation.seq > restored_at]
+        self._memory: MemorySnapshot | None = None
+        self._capture: MutationCapture | None = None
+        self._copier: TableCopier | None = None
+        key_log = guard.monitor.key_log
+        if key_log is not None:
+            self._capture = MutationCapture()
+            self._copier = TableCopier(guard.monitor.tables, key_log, self._capture)
+            guard.monitor.captures.append(self._capture)
+
+    @property
+    def trade_date(self) -> str:
+        """The trading day of the guard."""
+        return self._guard.monitor.trade_date
+
+    @property
+    def memory(self) -> MemorySnapshot:
+        """The memory. Raises `BundleError` before `take`."""
+        if self._memory is None:
+            raise BundleError("a snapshot of a guard has no memory before it is taken")
+        return self._memory
+
+    def take(self, give_way: Callable[[], None] = lambda: None, on_taken: Callable[[], None] = lambda: None) -> None:
+        """Take the memory. Calls `on_taken` at that moment, under the guard's lock."""
+        guard, copier = self._guard, self._copier
+        try:
+            if copier is not None:
+                copier.copy_slices(guard.steps.lock, give_way)
+                _wait_for_settled(guard)
+            with guard.steps.lock:
+                self._memory = MemorySnapshot(guard.monitor, copier.finish() if copier is not None else None)
+                self.discard()
+                on_taken()
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Stop collecting what is recorded."""
+        with self._guard.steps.lock:
+            if self._capture is not None:
+                self._guard.monitor.captures.remove(self._capture)
+                self._mutations += [RecordedMutation(*entry) for entry in self._capture.recorded]
+                self._capture = self._copier = None
+
+    def encode_parts(
+        self, rules: RedactionRules, give_way: Callable[[], None] = lambda: None
+    ) -> dict[str, list[bytes]]:
+        """Return the parts that describe the guard's state, redacted, in pieces: its memory and last mutations."""
+
+        def redact(value: Any) -> Any:
+            return rules.redact_value(msgspec.to_builtins(value))
+
+        memory = self.memory
+        lines: list[bytes] = []
+        for mutation in self._mutations:
+            lines.append(msgspec.json.encode(redact(_bundle_mutation(mutation))) + b"\n")
+            give_way()
+        return {"memory.msgpack": list(memory.encode(redact, give_way)), "mutations.jsonl": lines}
+
+
+def _wait_for_settled(guard: Guard) -> None:
+    """Wait a moment for an instant at which no step is open; a bundle of a half-done step shows breaches of its own."""
+    for _ in range(_SETTLED_TRIES):
+        if not guard.steps.open_steps:
+            return
+        time.sleep(0.001)
+
+
+def _bundle_mutation(mutation: RecordedMutation) -> BundledMutation:
+    return BundledMutation(
+        mutation.seq,
+        mutation.time_ns,
+        mutation.subsystem,
+        type(mutation.record).__name__,
+        msgspec.to_builtins(mutation.record),
+        mutation.cause,
+        None if mutation.before is None else msgspec.to_builtins(mutation.before),
+        mutation.step,
     )
 
 
 def collect_guard_parts(guard: Guard, rules: RedactionRules) -> dict[str, bytes]:
     """Return the parts that describe the guard's current state, redacted: its memory and its last mutations."""
-    lines = [
-        msgspec.json.encode(
-            rules.redact_value(
-                msgspec.to_builtins(
-                    BundledMutation(
-                        mutation.seq,
-                        mutation.time_ns,
-                        mutation.subsystem,
-                        type(mutation.record).__name__,
-                        msgspec.to_builtins(mutation.record),
-                        mutation.cause,
-                        None if mutation.before is None else msgspec.to_builtins(mutation.before),
-                        mutation.step,
-                    )
-                )
-            )
-        )
-        for mutation in guard.recorder.mutations()
-        if mutation.seq > guard.steps.restored_at_mutation  # the memory already contains what an earlier process did
-    ]
-    return {
-        "memory.msgpack": rules.redact_content(guard.monitor.to_bytes()),
-        "mutations.jsonl": b"\n".join([*lines, b""]),
-    }
+    snapshot = GuardSnapshot(guard)
+    snapshot.take()
+    return {name: b"".join(pieces) for name, pieces in snapshot.encode_parts(rules).items()}
 
 
 def encode_breach_part(breach: Breach, rules: RedactionRules) -> dict[str, bytes]:
     """Return the breach as a part of its bundle, redacted."""
-    return {"breach.json": rules.redact_content(msgspec.json.encode(breach))}
+    shared = msgspec.structs.replace(breach, subjects=[], feeds=[])  # keys of records, which no rule can redact
+    return {"breach.json": rules.redact_content(msgspec.json.encode(shared))}
 
 
 def replay(bundle: Bundle, catalogue: Catalogue) -> list[Breach]:

@@ -357,10 +357,14 @@ class CellCountFile:
             log.warning("%s is set aside and cells are counted from nothing: %s", self.NAME, problem)
             os.replace(self.path, self.path.with_suffix(".aside"))
 
-    def write(self, *, running: bool) -> None:
-        """Write the counts atomically and synced. `running` states that this process has not ended."""
+    def encode(self, *, running: bool) -> bytes:
+        """Return the content of the file now. `running` states that this process has not ended."""
         header = {"magic": "holdover-cells", "version": self.VERSION, "catalogue": self._catalogue, "running": running}
+        return msgspec.json.encode({**header, **self._counter.export_counts()})
+
+    def write(self, content: bytes) -> None:
+        """Write what `encode` returned, atomically and synced."""
         try:
-            write_whole(self.path, msgspec.json.encode({**header, **self._counter.export_counts()}))
+            write_whole(self.path, content)
         except OSError as problem:
             log.error("%s could not be written: %s", self.NAME, problem)

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from holdover.runtime.breach import ACKNOWLEDGE, RESOLVE, TRIGGER, Page
+from holdover.runtime.breach import ACKNOWLEDGE, RESOLVE, TRIGGER, UPDATE, Page
 
 log = logging.getLogger("holdover.pager")
 
@@ -93,15 +93,21 @@ class PagerDutyChannel:
         """Return the PagerDuty event for a page."""
         event: dict[str, Any] = {
             "routing_key": self._key,
-            "event_action": {TRIGGER: "trigger", ACKNOWLEDGE: "acknowledge", RESOLVE: "resolve"}[page.event],
+            "event_action": {
+                TRIGGER: "trigger",
+                UPDATE: "trigger",  # of an open key: PagerDuty adds it to the alert and notifies nobody
+                ACKNOWLEDGE: "acknowledge",
+                RESOLVE: "resolve",
+            }[page.event],
             "dedup_key": page.dedup_key[:255],
         }
-        if page.event == TRIGGER:
+        if page.event in (TRIGGER, UPDATE):
+            severity = page.severity if page.severity in ("critical", "error", "warning", "info") else "critical"
             event["client"] = "Holdover"
             event["payload"] = {
-                "summary": f"{page.title}: {page.explanation}"[:_SUMMARY_MAX],
+                "summary": f"{page.headline()}: {page.explanation}"[:_SUMMARY_MAX],
                 "source": self._source,
-                "severity": page.severity if page.severity in ("critical", "error", "warning", "info") else "critical",
+                "severity": "info" if page.event == UPDATE else severity,
                 "timestamp": datetime.fromtimestamp(page.time_ns / 1e9, UTC).isoformat(),
                 "component": page.scope,
                 "class": page.invariant,
@@ -109,8 +115,9 @@ class PagerDutyChannel:
                     **({"state": page.state} if page.state else {}),
                     "what must hold": page.statement,
                     "what it means": page.implication,
-                    "frozen": page.scope,
+                    "frozen": page.scope if page.is_frozen else "nothing",
                     "still allowed": ", ".join(page.allows) or "nothing",
+                    **({"followed from it": page.consequence_lines()} if page.consequences else {}),
                     "steps": page.steps,
                     "next": page.next_command,
                     "catalogue": page.digest,

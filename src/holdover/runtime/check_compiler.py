@@ -19,14 +19,15 @@ import linecache
 import logging
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from functools import lru_cache, partial
 from types import CodeType
 from typing import Any, ClassVar, cast
 
 import msgspec
 
-from holdover.catalogue import Catalogue, Entry, PredicateError, Read, Recent, Sum, Threshold
-from holdover.model import SUBSYSTEMS, Instrument, Record
+from holdover.catalogue import Catalogue, Invariant, PredicateError, Read, Recent, Sum, Threshold
+from holdover.model import CASH_UNIT, SUBSYSTEMS, Instrument, Record
 from holdover.model.spelling import suggest_spelling
 from holdover.runtime.cells import CellCounter
 from holdover.runtime.check import Check, CheckGroup, Settle, Touched
@@ -98,7 +99,7 @@ class CheckCompiler(Stateful[CheckCountsState]):
         self.checks: list[Check] = []
         for invariant in catalogue:
             for bound in invariant.predicates:
-                self.checks.append(Check(len(self.checks), invariant.entry, bound, threshold_of(invariant.entry)))
+                self.checks.append(Check(len(self.checks), invariant.entry, bound, threshold_of(invariant)))
         self.groups: list[CheckGroup] = []
         self.evaluated = [0]
         self.tally = [0] * len(self.checks)
@@ -407,7 +408,11 @@ class CheckCompiler(Stateful[CheckCountsState]):
             f"{indent}else:",
         ]
         if check.asserted == "within":
-            lines += [f"{indent}    ARM(K{number}, {table[0]!r}, key, now, r)", f"{indent}    A[{number}] += 1"]
+            lines += [
+                f"{indent}    ARM(K{number}, {table[0]!r}, key, now, r)",
+                f"{indent}    if r is not None:",
+                f"{indent}        A[{number}] += 1",
+            ]
         else:
             lines += [
                 f"{indent}    if r:",
@@ -511,9 +516,13 @@ def _defaults_of(kind: type[Record]) -> dict[str, Any]:
     return {**values, **dict(zip(fields[len(fields) - len(defaults) :], defaults, strict=True))}
 
 
-def threshold_of(entry: Entry) -> Threshold:
-    """Return the thresholds that an entry declares."""
-    return Threshold(limit=entry.limit)
+def threshold_of(invariant: Invariant) -> Threshold:
+    """Return the thresholds of an invariant: those of its entry, and the tolerances of its policy."""
+    tolerance = invariant.policy.tolerance if invariant.policy is not None else {}
+    return Threshold(
+        limit=invariant.entry.limit or 0,
+        tolerances={currency: int(Decimal(amount) / CASH_UNIT) for currency, amount in tolerance.items()},
+    )
 
 
 def _list_recents(catalogue: Catalogue) -> list[Recent]:

@@ -13,6 +13,14 @@ journal_sync_ms = 100              # maximum loss on a power failure; 0: no expl
 recorder_size = 256
 axes = ["our_axes"]                # modules that register additional axes of state coverage
 bundles = true                     # write a bundle for each breach into bundles/ of the directory
+mode = "enforce"                   # or observe: record breaches, freeze nothing
+
+[[policy]]                         # an entry that is not simply enforced; see docs/observe.md
+invariant = "reconciled-within"
+mode = "observe"                   # or enforce, with other thresholds; or off
+reason = "the drop copy is late"   # needed for observe and off
+expires = "2027-01-31"             # the last day in UTC, needed for observe and off
+within = "90s"                     # instead of the entry's time; limit and tolerance.USD likewise
 
 [store]                            # without this table: a SQLite file in the directory
 url_env = "HOLDOVER_STORE"         # postgresql://...; or url_file, readable only by its owner
@@ -72,14 +80,18 @@ in separate files, never in this file.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
+from holdover.catalogue import Catalogue, Policy
+from holdover.catalogue.policy import GuardMode, find_policy_problems
 from holdover.model import SUBSYSTEMS, Instrument
 from holdover.model.spelling import suggest_spelling
 from holdover.runtime.channels import (
@@ -131,6 +143,7 @@ class GuardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recorder_size: NonNegativeInt = 256
     axes: list[str] = []
     bundles: bool = True
+    mode: GuardMode = "enforce"
 
 
 class StoreTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -193,18 +206,25 @@ class GuardTables(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat: HeartbeatLimits = HeartbeatLimits()
     metrics: MetricsConfig | None = None
     console: ConsoleTable = ConsoleTable()
+    policy: list[Policy] = []
     instrument: list[Instrument] = []
 
 
 class GuardConfig(GuardTables, frozen=True, kw_only=True):
-    """The configuration for `Guard.open`. `base_directory` resolves the file's relative paths."""
+    """The configuration for `Guard.open`. `base_directory` resolves the relative paths of `file`."""
 
     base_directory: Path
+    file: Path | None = None
 
     @classmethod
     def for_directory(cls, directory: Path, **tables: Any) -> GuardConfig:
         """Return the default configuration of a guard in a directory; `tables` replaces whole tables."""
         return cls(base_directory=directory, guard=GuardTable(directory="."), **tables)
+
+    @property
+    def location(self) -> Path:
+        """What names the guard on a command line: its configuration file, or its directory without one."""
+        return self.file if self.file is not None else self.directory.absolute()
 
     @property
     def directory(self) -> Path:
@@ -227,6 +247,17 @@ class GuardConfig(GuardTables, frozen=True, kw_only=True):
         paths = [(source, self.base_directory / source) for source in self.guard.catalogue]
         return [str(path) if path.is_dir() else source for source, path in paths]
 
+    def load_catalogue(self, today: date | None = None) -> Catalogue:
+        """Load the catalogue under the policy of this configuration.
+
+        Args:
+            today: the day for which the policy must be valid; None does not check expiry.
+
+        Raises:
+            CatalogueError: with every problem of the catalogue or of the policy, one per line.
+        """
+        return Catalogue.load(*self.catalogue).with_policy(self.policy, self.guard.mode, today=today)
+
     def store_url(self) -> str:
         """Return the URL of the store, empty for a file in the directory. Raises `GuardConfigError` for its secret."""
         return _call_with_context(
@@ -240,12 +271,12 @@ class GuardConfig(GuardTables, frozen=True, kw_only=True):
             return FreezeStore(self.directory / "guard.db", self.name)
         return FreezeStore(PostgresDatabase(url, self.store.schema, self.store.timeout_s), self.name)
 
-    def open_journal(self) -> Journal | None:
-        """Open the journal in the directory; None when the configuration disables it."""
+    def open_journal(self, path: Path | None = None) -> Journal | None:
+        """Open the journal at a path, or in the directory; None when the configuration disables it."""
         if not self.guard.journal:
             return None
         size_max = round(self.guard.journal_max_mb * 1e6)
-        return Journal(self.directory / "journal.jsonl", size_max, self.guard.journal_keep)
+        return Journal(path or self.directory / "journal.jsonl", size_max, self.guard.journal_keep)
 
     def make_channels(self) -> list[Channel]:
         """Make the configured channels. Raises `GuardConfigError` when a secret or an optional extra is missing."""
@@ -307,18 +338,28 @@ _DESK_TABLES: Final = ("desk", "fix", "strategy")
 """Tables of `holdover desk run`, which may be in the same file."""
 
 
-def read_config(path: Path) -> GuardConfig:
+def read_config(path: Path, today: date | None = None) -> GuardConfig:
     """Read the configuration from a TOML file and the environment.
 
-    Raises `GuardConfigError` with the file and every problem in it.
+    Args:
+        path: the file.
+        today: the day for which the policies must be valid; with it they are also checked against the catalogue.
+
+    Raises:
+        GuardConfigError: with the file and every problem in it.
     """
     tables = read_config_file(
-        path, GuardTables, GuardConfigError, _check, other_tables=_DESK_TABLES, environment=os.environ
+        path,
+        GuardTables,
+        GuardConfigError,
+        partial(_check, today=today),
+        other_tables=_DESK_TABLES,
+        environment=os.environ,
     )
-    return GuardConfig(base_directory=path.resolve().parent, **msgspec.structs.asdict(tables))
+    return GuardConfig(base_directory=path.resolve().parent, file=path.resolve(), **msgspec.structs.asdict(tables))
 
 
-def _check(file: ConfigFile) -> None:
+def _check(file: ConfigFile, today: date | None) -> None:
     redact, pages = file.table("redact", RedactTable), file.table("pages", PagesTable)
     guard, metrics = file.table("guard", GuardTable), file.table("metrics", MetricsConfig)
     if guard is not None and not guard.name.strip():
@@ -341,6 +382,22 @@ def _check(file: ConfigFile) -> None:
             parse_address(metrics.prometheus, beyond_loopback=metrics.beyond_loopback)
         except MetricsError as problem:
             file.add("metrics.prometheus", f"[metrics] {problem}")
+    _check_policies(file, today)
+
+
+def _check_policies(file: ConfigFile, today: date | None) -> None:
+    rows = file.rows("policy", Policy)
+    catalogue = None
+    if rows and today is not None:
+        sources = [str(source) for source in file.value("guard", "catalogue", list) or []]
+        table = GuardTable(directory=".", catalogue=sources)
+        config = GuardConfig(base_directory=file.path.resolve().parent, guard=table)
+        with contextlib.suppress(ValueError, LookupError, ImportError):  # reported as a problem of the catalogue
+            catalogue = Catalogue.load(*config.catalogue)
+    for index, key, problem in find_policy_problems([policy for _, policy in rows], catalogue, today):
+        place, policy = rows[index]
+        number = int(place.removeprefix("policy[").removesuffix("]")) + 1
+        file.add(f"{place}.{key}", f"[[policy]] {number} ({policy.invariant}): {problem}")
 
 
 def check_redaction(redact: RedactTable, file: ConfigFile) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
@@ -204,14 +205,19 @@ class PostgresDatabase:
                 self._worker = None
 
     def _submit(self, work: Callable[[RunStatement], T], *, begin: bool, durable: bool) -> T:
-        with self._lock:
+        deadline_s = time.monotonic() + self._timeout_s
+        # Other threads wait for the same server: their time counts too.
+        if not self._lock.acquire(timeout=self._timeout_s):
+            raise StoreError(f"{self.name}: the freeze store cannot be used: no answer within {self._timeout_s:g} s")
+        try:
             for is_last_try in (False, True):
                 has_begun = [False]
                 try:
                     if self._worker is None:
                         self._worker = _DatabaseWorker(self._connect)
                     return self._worker.submit(
-                        partial(self._run_transaction, work, begin, durable, has_begun), self._timeout_s
+                        partial(self._run_transaction, work, begin, durable, has_begun),
+                        max(deadline_s - time.monotonic(), 0.0),
                     )
                 except (TooLate, self._psycopg.Error, OSError) as problem:
                     is_connection_lost = isinstance(problem, (TooLate, self._psycopg.OperationalError, OSError))
@@ -222,6 +228,8 @@ class PostgresDatabase:
                     if is_last_try or not is_connection_lost or has_begun[0] or isinstance(problem, TooLate):
                         reason = f"no answer within {self._timeout_s:g} s" if isinstance(problem, TooLate) else problem
                         raise StoreError(f"{self.name}: the freeze store cannot be used: {reason}") from problem
+        finally:
+            self._lock.release()
         raise AssertionError("the second try returns or raises")
 
     def _run_transaction(

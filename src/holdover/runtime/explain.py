@@ -15,7 +15,8 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any, Final
@@ -23,7 +24,16 @@ from typing import Any, Final
 from holdover.catalogue import BoundPredicate
 from holdover.catalogue.predicate import Read
 from holdover.model import Instrument, Record
-from holdover.runtime.record_text import describe_record, field_words, format_value, kind_words
+from holdover.runtime.record_text import (
+    PLURALS,
+    describe_example,
+    describe_record,
+    field_words,
+    format_time,
+    format_value,
+    is_daytime,
+    kind_words,
+)
 
 _OWNERS: Final = {
     "venue": "the venue's",
@@ -38,6 +48,9 @@ _PLACES: Final = {
     "risk": "in the risk check",
     "ledger": "in the ledger",
     "gateway": "at the gateway",
+    "reconciler": "in the reconciler",
+    "store": "in the store",
+    "guard": "in the guard",
     "positions": "in the position keeper",
     "orders": "in the order manager",
 }
@@ -53,6 +66,14 @@ _MUST: Final[dict[type[ast.cmpop], str]] = {
     ast.In: "one of",
     ast.NotIn: "none of",
 }
+_MUST_IN_TIME: Final[dict[type[ast.cmpop], str]] = {
+    ast.Lt: "be before",
+    ast.LtE: "not be after",
+    ast.Gt: "be after",
+    ast.GtE: "not be before",
+}
+"""The same for dates and times."""
+
 _MIRRORED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Lt: ast.Gt,
     ast.LtE: ast.GtE,
@@ -69,27 +90,53 @@ def explain(bound: BoundPredicate, arguments: tuple[Any, ...], instruments: Mapp
     instrument = instruments.get(getattr(records[0], "symbol", "")) if records else None
     subject = _describe_subject(records[0], instrument) if records else "Nothing is recorded"
     try:
-        reason = _find_reason(bound, arguments, instrument)
+        reason = _find_reason(bound, arguments, instrument, instruments)
     except Exception as error:
         reason = f"{_UNEXPLAINED} ({type(error).__name__} while explaining)"
     return f"{bound.name}: {subject}: {reason}"
 
 
+def explain_error(
+    bound: BoundPredicate, arguments: tuple[Any, ...], error: BaseException, instruments: Mapping[str, Instrument]
+) -> str:
+    """Return one line about a predicate that raised. Never raises."""
+    records = [value for value in arguments if isinstance(value, Record)]
+    try:
+        instrument = instruments.get(getattr(records[0], "symbol", "")) if records else None
+        subject = _describe_subject(records[0], instrument) if records else "Nothing is recorded"
+    except Exception:
+        subject = f"{type(records[0]).__name__}"
+    error_text = f"{type(error).__name__}: {error}"
+    return f"{bound.name}: {subject}: the predicate raised {error_text}, which is a breach, not a pass"
+
+
 def _describe_subject(record: Record, instrument: Instrument | None) -> str:
     text = describe_record(record, instrument)
     example = getattr(record, "first", "")
-    return f"{text} ({example})" if isinstance(example, str) and example else text
+    return f"{text} ({describe_example(example)})" if isinstance(example, str) and example else text
 
 
-def _find_reason(bound: BoundPredicate, arguments: tuple[Any, ...], instrument: Instrument | None) -> str:
+def _find_reason(
+    bound: BoundPredicate,
+    arguments: tuple[Any, ...],
+    instrument: Instrument | None,
+    instruments: Mapping[str, Instrument],
+) -> str:
     function = bound.function
     tree = _parse_function(function)
     if tree is None or not isinstance(function, FunctionType):
         return _UNEXPLAINED
-    reader = _PredicateReader(function, bound.reads, arguments, instrument)
+    reader = _PredicateReader(function, bound.reads, arguments, instrument, instruments)
     reason = reader.reason_in_block(tree.body) or _UNEXPLAINED
     changes = reader.changes() if reason == _UNEXPLAINED else ""
-    return f"{reason}: {changes}" if changes else reason
+    return f"this change is not allowed: {changes}" if changes else reason
+
+
+def prepare_explanations(predicates: Iterable[BoundPredicate], give_way: Callable[[], None] = lambda: None) -> None:
+    """Read and parse the source of predicates now: at a breach, the first reading would hold up the caller."""
+    for bound in predicates:
+        _parse_function(bound.function)
+        give_way()
 
 
 @lru_cache(maxsize=512)
@@ -106,14 +153,19 @@ class _PredicateReader:
     """Walks the body of one predicate with the arguments that failed it."""
 
     def __init__(
-        self, function: FunctionType, reads: tuple[Read, ...], arguments: tuple[Any, ...], instrument: Instrument | None
+        self,
+        function: FunctionType,
+        reads: tuple[Read, ...],
+        arguments: tuple[Any, ...],
+        instrument: Instrument | None,
+        instruments: Mapping[str, Instrument],
     ) -> None:
         self.reads = {read.parameter: read for read in reads}
         self.arguments = dict(zip(self.reads, arguments, strict=True))
         self.scope = {**function.__globals__, **self.arguments}
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             self.scope[name] = cell.cell_contents
-        self.instrument = instrument
+        self.instrument, self.instruments = instrument, instruments
         self.anchor = reads[0].parameter
         self.assigned: dict[str, ast.expr] = {}
 
@@ -126,9 +178,11 @@ class _PredicateReader:
         """Return the reason from the statements that ran; None when no return was reached."""
         for statement in body:
             if isinstance(statement, ast.If):
-                reason = self.reason_in_block(statement.body if self.value(statement.test) else statement.orelse)
+                is_true = bool(self.value(statement.test))
+                reason = self.reason_in_block(statement.body if is_true else statement.orelse)
                 if reason is not None:
-                    return reason
+                    case = self._case(statement.test) if is_true and reason != _UNEXPLAINED else ""
+                    return f"{reason}{case}"
             elif isinstance(statement, ast.Return):
                 return self.reason_of(statement.value) if statement.value else _UNEXPLAINED
             elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
@@ -139,12 +193,19 @@ class _PredicateReader:
                 return _UNEXPLAINED
         return None
 
+    def _case(self, test: ast.expr) -> str:
+        """Return the case that a branch is about, such as `while the status is filled`; empty for any other test."""
+        if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], ast.Eq):
+            return ""
+        value = self.value(test.comparators[0])
+        return f" while {self._phrase_is(test.left)} {format_value(value, '', None)}" if isinstance(value, Enum) else ""
+
     def reason_of(self, node: ast.expr) -> str:
         """Return why an expression is false."""
         node = self._resolve(node)
         if isinstance(node, ast.BoolOp):
             if isinstance(node.op, ast.Or):
-                return ", and ".join(self.reason_of(part) for part in node.values)
+                return ", and ".join(self.reason_of(part) for part in self._alternatives(node.values))
             return next((self.reason_of(part) for part in node.values if not self.value(part)), _UNEXPLAINED)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return self._statement(node.operand)
@@ -153,6 +214,20 @@ class _PredicateReader:
         if isinstance(node, ast.Constant):
             return _UNEXPLAINED
         return self._statement(node)
+
+    def _alternatives(self, parts: list[ast.expr]) -> list[ast.expr]:
+        """Return the parts of an `or` that compare two values; all parts when none does.
+
+        The others say where the comparison does not apply, which is no reason.
+        """
+        compared: list[ast.expr] = [
+            part
+            for part in map(self._resolve, parts)
+            if isinstance(part, ast.Compare)
+            and not isinstance(part.ops[0], ast.Is | ast.IsNot | ast.In | ast.NotIn)
+            and not any(self._is_literal(side) for side in (part.left, *part.comparators))
+        ]
+        return compared or parts
 
     def _resolve(self, node: ast.expr) -> ast.expr:
         """Follow a conditional expression and an assigned name to the expression that decided."""
@@ -173,8 +248,14 @@ class _PredicateReader:
             adjective = field_words(node.attr)
             return f"{owner} is {'' if value else 'not '}{adjective}"
         if isinstance(node, ast.Compare):
-            return f"{self.phrase(node.left)} is {self._format(self.value(node.left), node.left)}"
-        return f"{self.phrase(node)} is {self._format(value, node)}"
+            return f"{self._phrase_is(node.left)} {self._format(self.value(node.left), node.left)}"
+        return f"{self._phrase_is(node)} {self._format(value, node)}"
+
+    def _phrase_is(self, node: ast.expr) -> str:
+        """Return an expression in words, with its verb."""
+        node = self._resolve(node)
+        verb = "are" if isinstance(node, ast.Attribute) and node.attr in PLURALS else "is"
+        return f"{self.phrase(node)} {verb}"
 
     # -- comparisons ----------------------------------------------------------------------------------------------
 
@@ -196,19 +277,61 @@ class _PredicateReader:
             return f"{self._statement(left)}, and {self._statement(right)}"
         if isinstance(left_value, Record) and isinstance(right_value, Record) and isinstance(operator, ast.Eq):
             return self._differing_fields(left_value, right_value) or _UNEXPLAINED
-        unit = f"{_field_names(left)} {_field_names(right)}"
-        left_text = format_value(left_value, unit, self.instrument)
-        right_text = format_value(right_value, unit, self.instrument)
-        statement = f"{self.phrase(left)} is {left_text}"
-        must = _MUST.get(type(operator), "otherwise")
+        if self._reads_freezes(left) and isinstance(operator, ast.Eq):
+            return f"it leaves the frozen scope {left_value}"
+        left_text, right_text = self._format_pair(left, right)
+        statement = f"{self._phrase_is(left)} {left_text}"
         if isinstance(operator, ast.In | ast.NotIn):
-            return f"{statement}{self._before_text(left)}, but must be {must}: {right_text}"
+            must = "must be" if isinstance(operator, ast.In) else "must not be"
+            of = "one of: " if ", " in right_text else ""
+            return f"{statement}{self._before_text(left)}, but {must} {of}{right_text}"
+        must = self._must(operator, left, left_value)
         if self._is_literal(right):
-            expected = right_text if isinstance(operator, ast.Eq) else f"{must} {right_text}"
-            return f"{statement}{self._before_text(left)}, but must be {expected}"
+            must = "must be" if isinstance(operator, ast.Eq) else must
+            must = "must not be" if isinstance(operator, ast.NotEq) else must
+            return f"{statement}{self._before_text(left)}, but {must} {right_text}"
+        right_phrase = self._contrasted_phrase(right, left)
         if isinstance(operator, ast.Eq):
-            return f"{statement}, but {self.phrase(right)} is {right_text}"
-        return f"{statement}, but must be {must} {self.phrase(right)}, {right_text}"
+            verb = self._phrase_is(right).rpartition(" ")[2]
+            return f"{statement}, but {right_phrase} {verb} {right_text}"
+        return f"{statement}, but {must} {right_phrase}, {right_text}"
+
+    def _format_pair(self, left: ast.expr, right: ast.expr) -> tuple[str, str]:
+        """Return both sides of a comparison in one unit, and so exactly that unequal sides do not read alike."""
+        values = [self.value(left), self.value(right)]
+        unit = f"{_field_names(left)} {_field_names(right)}"
+        if unit.endswith("_ns") and all(isinstance(value, int) for value in values) and any(map(is_daytime, values)):
+            texts = [format_time(value) for value in values]
+            if texts[0] == texts[1]:
+                texts = [format_time(value, exact=True) for value in values]
+        else:
+            texts = [format_value(value, unit, self.instrument) for value in values]
+        if texts[0] == texts[1] and values[0] != values[1]:
+            texts = [f"{text} ({type(value).__name__})" for text, value in zip(texts, values, strict=True)]
+        return texts[0], texts[1]
+
+    def _must(self, operator: ast.cmpop, left: ast.expr, value: Any) -> str:
+        """Return what an inequality demands of its left side."""
+        is_time = isinstance(value, str) or (_field_names(left).endswith("_ns") and is_daytime(value))
+        if is_time and type(operator) in _MUST_IN_TIME:
+            return f"must {_MUST_IN_TIME[type(operator)]}"
+        return f"must be {_MUST.get(type(operator), 'otherwise')}"
+
+    def _contrasted_phrase(self, node: ast.expr, other: ast.expr) -> str:
+        """Return an expression in words; a field of the subject that has its name in common with the other side gets
+        its owner.
+        """
+        anchor = self.reads[self.anchor]
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(other, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == self.anchor
+            and field_words(node.attr) == field_words(other.attr)
+            and anchor.kind is not None
+        ):
+            return f"the {kind_words(anchor.kind)}'s {field_words(node.attr)}"
+        return self.phrase(node)
 
     def _explain_identity(self, node: ast.expr, operator: ast.cmpop) -> str:
         value = self.value(node)
@@ -239,14 +362,34 @@ class _PredicateReader:
         return self._differing_fields(record, previous, verb="was")
 
     def _differing_fields(self, record: Record, other_record: Record, verb: str = "is") -> str:
+        names = [
+            name for name in record.__struct_fields__ if getattr(record, name) != getattr(other_record, name, None)
+        ]
+        if len(names) > 1 and "transact_time_ns" in names:
+            names.remove("transact_time_ns")
         parts = []
-        for name in record.__struct_fields__:
-            value, other_value = getattr(record, name), getattr(other_record, name, None)
-            if value != other_value and name != "transact_time_ns":
-                texts = [format_value(side, name, self.instrument) for side in (value, other_value)]
-                connective = "it was" if verb == "was" else "on the other side it is"
-                parts.append(f"the {field_words(name)} is {texts[0]}, {connective} {texts[1]}")
+        for name in names:
+            texts = self._format_field(record, other_record, name)
+            connective = "it was" if verb == "was" else "on the other side it is"
+            are = "are" if name in PLURALS else "is"
+            parts.append(f"the {field_words(name)} {are} {texts[0]}, {connective.replace('is', are)} {texts[1]}")
         return "; ".join(parts)
+
+    def _format_field(self, record: Record, other_record: Record, name: str) -> list[str]:
+        """Return a field of two records, each in its own instrument's decimals; in lots and ticks when one of the
+        instruments is not known.
+        """
+        sides = (record, other_record)
+        instruments = [self.instruments.get(getattr(side, "symbol", "")) for side in sides]
+        if None in instruments:
+            instruments = [None, None]
+        texts = [
+            format_value(getattr(side, name, None), name, instrument)
+            for side, instrument in zip(sides, instruments, strict=True)
+        ]
+        if texts[0] == texts[1] and name.endswith("_ns"):
+            texts = [format_time(getattr(side, name, 0), exact=True) for side in sides]
+        return texts
 
     # -- phrases --------------------------------------------------------------------------------------------------
 
@@ -261,7 +404,7 @@ class _PredicateReader:
             joint = {ast.Add: "plus", ast.Sub: "less", ast.Mult: "times"}.get(type(node.op), "and")
             return f"{self.phrase(node.left)} {joint} {self.phrase(node.right)}"
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return f"minus {self.phrase(node.operand)}"
+            return f"the reverse of {self.phrase(node.operand)}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "abs" and node.args:
             return f"the size of {self.phrase(node.args[0])}"
         if self._is_literal(node):
@@ -272,18 +415,22 @@ class _PredicateReader:
             return "the value of " + field_words(ast.unparse(node.func).rpartition(".")[2])
         return "the condition " + ast.unparse(node).replace("_", " ")
 
-    def _reads_freezes(self, node: ast.Call) -> bool:
-        owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+    def _reads_freezes(self, node: ast.expr) -> bool:
+        is_method = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        owner = node.func.value if is_method else None  # type: ignore[attr-defined]
         return isinstance(owner, ast.Name) and owner.id in self.reads and self.reads[owner.id].source == "frozen"
 
     def _parameter_phrase(self, name: str) -> str:
         read = self.reads.get(name)
         if read is None:
             return f"the {field_words(name.lower())}"
+        if read.recent is not None:
+            return f"the number of {kind_words(read.recent.kind)}s within {read.recent.within}"
         if read.total is not None:
             total = read.total.sum
             location = f" {_describe_place(total.subsystem)}" if total.subsystem == "venue" else ""
-            return f"the total {field_words(total.of)} of its {kind_words(total.kind)}s{location}"
+            owner = "its parent order's" if read.total.key == "cl_ord_link_id" else "its"
+            return f"the total {field_words(total.of)} of {owner} {kind_words(total.kind)}s{location}"
         return f"the {kind_words(read.kind)}" if read.kind is not None else f"the {field_words(name)}"
 
     def _owner(self, node: ast.expr) -> str:
@@ -330,7 +477,7 @@ class _PredicateReader:
 
 
 def _describe_place(subsystem: str | None) -> str:
-    return _PLACES.get(subsystem or "", f"in {subsystem}")
+    return _PLACES.get(subsystem or "", f"in the {subsystem} subsystem")
 
 
 def _field_names(node: ast.expr) -> str:

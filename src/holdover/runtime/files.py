@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file atomically: after a crash it has either its new or its old content."""
-    part = path.with_suffix(".part")
-    with open(part, "wb") as file:
+    with open_whole(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+
+
+@contextmanager
+def open_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to write it atomically in pieces: its new content is there, and on disk, when the context ends.
+
+    When the context raises, the old content stays. Raises `OSError`.
+    """
+    part = path.with_suffix(".part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     os.replace(part, path)
     sync_directory(path.parent)
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import msgspec
 
-from holdover.model import SYSTEM, MsgType, Request, enclosing_scopes
+from holdover.model import SYSTEM, Request
+from holdover.runtime.freeze_scope import find_forbidding_scope
 from holdover.runtime.freeze_store import Freeze, FreezeIdentity, FreezeStore
 from holdover.state import Stateful
 
@@ -42,23 +43,7 @@ class FreezeCache(Stateful[FreezeCacheState]):
 
     def forbids(self, request: Request) -> str:
         """Return the widest frozen scope that forbids the request, or an empty string."""
-        frozen = self.by_scope
-        if not frozen:
-            return ""
-        for scope in enclosing_scopes(request):
-            for freeze in frozen.get(scope, ()):
-                if not self._is_allowed(freeze, request):
-                    return scope
-        for scope, freezes in frozen.items():
-            # Every message depends on every subsystem, so a frozen subsystem holds up all messages.
-            if scope.startswith("subsystem:") and not all(self._is_allowed(freeze, request) for freeze in freezes):
-                return scope
-        return ""
-
-    def _is_allowed(self, freeze: Freeze, request: Request) -> bool:
-        if request.msg_type == MsgType.ORDER_CANCEL_REQUEST:
-            return "cancel" in freeze.allows
-        return "reduce" in freeze.allows and self._reduces(request)
+        return find_forbidding_scope(self.by_scope, request, self._reduces)
 
     def scopes(self) -> list[str]:
         """Return the frozen scopes, oldest freeze first. Takes no lock."""
@@ -83,6 +68,16 @@ class FreezeCache(Stateful[FreezeCacheState]):
         self.by_scope = {**self.by_scope, freeze.scope: [*self.freezes_of(freeze.scope), freeze]}
         self.by_identity = {**self.by_identity, freeze.identity: freeze}
 
+    def replace(self, freeze: Freeze, written: Freeze | None) -> None:
+        """Replace a freeze in memory by the one that was written, or remove it."""
+        by_identity = {mark: known for mark, known in self.by_identity.items() if mark != freeze.identity}
+        if written is not None:
+            by_identity[written.identity] = written
+        by_scope: dict[str, list[Freeze]] = {}
+        for known in sorted(by_identity.values(), key=_freeze_order):
+            by_scope.setdefault(known.scope, []).append(known)
+        self.by_identity, self.by_scope = by_identity, by_scope
+
     def reload(self, stored_freezes: Sequence[Freeze] | None = None, thawed: Sequence[FreezeIdentity] = ()) -> None:
         """Merge the store's freezes into the known ones, without the `thawed` ones."""
         by_identity = {mark: freeze for mark, freeze in self.by_identity.items() if mark not in thawed}
@@ -94,9 +89,7 @@ class FreezeCache(Stateful[FreezeCacheState]):
         if self.memory_freeze is not None:
             by_identity[self.memory_freeze.identity] = self.memory_freeze
         frozen: dict[str, list[Freeze]] = {}
-        for freeze in sorted(
-            by_identity.values(), key=lambda freeze: (freeze.number < 0, abs(freeze.number), freeze.time_ns)
-        ):
+        for freeze in sorted(by_identity.values(), key=_freeze_order):
             frozen.setdefault(freeze.scope, []).append(freeze)
         self.by_identity, self.by_scope = by_identity, frozen
 
@@ -121,6 +114,10 @@ class FreezeCache(Stateful[FreezeCacheState]):
     def is_system_frozen_durably(self) -> bool:
         """Whether the store has a freeze of the whole system."""
         return any(freeze.number > 0 for freeze in self.freezes_of(SYSTEM))
+
+
+def _freeze_order(freeze: Freeze) -> tuple[bool, int, int]:
+    return freeze.number < 0, abs(freeze.number), freeze.time_ns
 
 
 def make_memory_freeze(invariant: str, allows: list[str], breach: int, time_ns: int, holder: str) -> Freeze:

@@ -2,7 +2,8 @@
 
 A breach, its freeze, its pages and the audit rows are one transaction: after a kill either all of them exist
 or none. `outbox` holds the pages, `audit_log` the audit; both are part of this store. Several processes may
-share the store, which assigns all numbers.
+share the store, which assigns all numbers. `observed_freezes` holds the freezes that were only observed.
+share the store, which assigns all numbers. Only a cause has an alert; its consequences are lines of that alert.
 """
 
 from __future__ import annotations
@@ -16,14 +17,21 @@ import msgspec
 from holdover.catalogue.entry import ALLOWS
 from holdover.runtime.breach import Breach, Page
 from holdover.runtime.database import Database, RunStatement, SqliteDatabase, StoreError, next_number
-from holdover.runtime.outbox import Outbox
+from holdover.runtime.observed_freezes import ObservationLog
+from holdover.runtime.persons import check_person
 
 _META_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS breach (number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS breach (
+    number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL, mode TEXT NOT NULL DEFAULT 'enforce',
+    cause INTEGER NOT NULL, scope TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS "freeze" (
     number INTEGER PRIMARY KEY, scope TEXT NOT NULL, allows TEXT NOT NULL, invariant TEXT NOT NULL,
     breach INTEGER, time_ns INTEGER NOT NULL, thawed_ns INTEGER, holder TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS observed (
+    number INTEGER PRIMARY KEY, scope TEXT NOT NULL, invariant TEXT NOT NULL, time_ns INTEGER NOT NULL,
+    holder TEXT NOT NULL, body BLOB NOT NULL, breaches INTEGER NOT NULL DEFAULT 1, refused INTEGER NOT NULL DEFAULT 0,
+    seen_ns INTEGER NOT NULL DEFAULT 0, ended_ns INTEGER, ended_by TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS outbox (
     number INTEGER PRIMARY KEY, dedup_key TEXT NOT NULL, body BLOB NOT NULL, time_ns INTEGER NOT NULL,
     channel TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, next_ns INTEGER NOT NULL DEFAULT 0,
@@ -31,7 +39,7 @@ CREATE TABLE IF NOT EXISTS outbox (
 CREATE TABLE IF NOT EXISTS alert (
     dedup_key TEXT PRIMARY KEY, body BLOB NOT NULL, opened_ns INTEGER NOT NULL, level INTEGER NOT NULL DEFAULT 0,
     escalated_ns INTEGER NOT NULL DEFAULT 0, acknowledged_ns INTEGER, acknowledged_by TEXT NOT NULL DEFAULT '',
-    resolved_ns INTEGER);
+    resolved_ns INTEGER, breach INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS request (
     number INTEGER PRIMARY KEY, scope TEXT NOT NULL, holder TEXT NOT NULL, body BLOB NOT NULL, time_ns INTEGER NOT NULL,
     answer TEXT, answered_ns INTEGER);
@@ -41,11 +49,13 @@ CREATE TABLE IF NOT EXISTS tick (
 CREATE TABLE IF NOT EXISTS beat (name TEXT PRIMARY KEY, time_ns INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS audit (
     number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, act TEXT NOT NULL, detail TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS breach_cause ON breach (cause);
+CREATE INDEX IF NOT EXISTS alert_cause ON alert (breach);
 CREATE INDEX IF NOT EXISTS in_force ON "freeze" (number) WHERE thawed_ns IS NULL;
 CREATE INDEX IF NOT EXISTS due ON outbox (number) WHERE delivered_ns IS NULL;
 """
-_TABLES: Final = ("breach", "freeze", "outbox", "alert", "request", "tick", "beat", "audit")
-_VERSION: Final = "3"
+_TABLES: Final = ("breach", "freeze", "observed", "outbox", "alert", "request", "tick", "beat", "audit")
+_VERSION: Final = "4"
 
 
 FreezeIdentity = tuple[int, str, str, int]
@@ -92,7 +102,7 @@ def _check_time(action: str, time_ns: int) -> None:
         raise ValueError(f"{action} at {time_ns} ns, should be ns since the epoch")
 
 
-class FreezeStore(Outbox):
+class FreezeStore(ObservationLog):
     """What is frozen, in one file or on a server. Safe against a kill at any moment and between threads.
 
     `name` is the guard's; it distinguishes the guard's freezes from those of others. Every method raises
@@ -130,7 +140,7 @@ class FreezeStore(Outbox):
         """Write breach, freeze, page (once per channel) and audit in one transaction, on disk on return.
 
         Returns the freeze; its `breach` is the number that the store assigned. A breach that the store already has,
-        after an answer that was lost, is not written again.
+        after an answer that was lost, is not written again. The breach is a cause: its page opens an alert.
         """
 
         _check_breach(breach)
@@ -139,24 +149,93 @@ class FreezeStore(Outbox):
             existing = self._find_freeze(run, breach)
             if existing is not None:
                 return existing
-            number = self._insert_breach(run, breach)
+            number = self._insert_breach(run, msgspec.structs.replace(breach, consequence_of=0))
             freeze = self._insert_freeze(run, breach.scope, allows, breach.invariant, number, breach.time_ns)
             numbered_page = msgspec.structs.replace(page, number=number)
-            self._open_alert(run, numbered_page, channels)
+            self._open_alert(run, self._free_key(run, numbered_page, breach.key), channels)
             return freeze
 
         return self.database.write(work)
 
-    def record_repeated_breach(self, breach: Breach) -> int:
+    def record_repeated_breach(self, breach: Breach, *, durable: bool = True) -> int:
         """Write a breach whose scope is already frozen for the same invariant. Returns its number."""
         _check_breach(breach)
-        return self.database.write(lambda run: self._insert_breach(run, breach))
+        return self.database.write(lambda run: self._insert_breach(run, breach), durable=durable)
+
+    def record_consequence(self, breach: Breach, allows: list[str] | None) -> tuple[int, Freeze | None]:
+        """Write a breach that another one caused, with its freeze, and add it to the alert of its cause.
+
+        Args:
+            breach: the breach; `consequence_of` is the number of its cause.
+            allows: what the freeze still allows; None when its scope is frozen already and needs no second freeze.
+
+        Returns its number and the freeze; the number is 0 when the store does not have the cause, and then nothing is
+        written. Raises `ValueError` for a breach without a cause.
+        """
+        _check_breach(breach)
+        if not breach.consequence_of:
+            raise ValueError(f"{breach!r} is a cause; `record_breach` writes it")
+
+        def work(run: RunStatement) -> tuple[int, Freeze | None]:
+            if not run("SELECT number FROM breach WHERE number=?", breach.consequence_of):
+                return 0, None
+            existing = self._find_freeze(run, breach) if allows is not None else None
+            if existing is not None:
+                return existing.breach, existing
+            number, freeze = self._insert_breach(run, breach), None
+            if allows is not None:
+                freeze = self._insert_freeze(run, breach.scope, allows, breach.invariant, number, breach.time_ns)
+            self._add_consequence(run, breach.consequence_of, breach.consequence_line, breach.time_ns)
+            return number, freeze
+
+        return self.database.write(work)
+
+    def regroup(self, breaches: Sequence[Breach], pages: Sequence[Page], channels: Sequence[str]) -> bool:
+        """Write the causes of the breaches of one settle anew, with one alert for each cause.
+
+        Args:
+            breaches: the breaches with their final `consequence_of`.
+            pages: the page of each cause; `number` is the cause's.
+            channels: where new pages go.
+
+        Returns False, and changes nothing, when a page of them has been delivered, because on-call has read which is
+        the cause, or when the store does not have all of them.
+        The write is not synced: what it replaces is complete, too. Raises `ValueError` when the pages are not those of
+        the causes.
+        """
+        causes = {breach.number for breach in breaches if not breach.consequence_of}
+        if {page.number for page in pages} != causes:
+            raise ValueError(f"pages of {sorted(page.number for page in pages)} for the causes {sorted(causes)}")
+
+        def work(run: RunStatement) -> bool:
+            numbers = [breach.number for breach in breaches]
+            if not all(run("SELECT number FROM breach WHERE number=?", number) for number in numbers):
+                return False  # they exist only in memory so far
+            if not self._withdraw_alerts(run, numbers):
+                return False
+            for breach in breaches:
+                body = msgspec.json.encode(breach)
+                run("UPDATE breach SET body=?, cause=? WHERE number=?", body, breach.cause_number, breach.number)
+            keys = {breach.number: breach.key for breach in breaches}
+            for page in pages:
+                self._open_alert(run, self._free_key(run, page, keys[page.number]), channels)
+            detail = ", ".join(
+                f"breach {breach.number} follows from {breach.consequence_of}"
+                if breach.consequence_of
+                else f"breach {breach.number} is a cause"
+                for breach in breaches
+            )
+            self._append_audit_row(run, max(breach.time_ns for breach in breaches), "cause", detail)
+            return True
+
+        return self.database.write(work, durable=False)
 
     def freeze(self, scope: str, allows: list[str], by: str, reason: str, time_ns: int) -> Freeze:
         """Write an operator's freeze. Raises `ValueError` without a scope, an operator, or a time from 0 on."""
 
         if not scope.strip() or not by.strip():
             raise ValueError(f"a freeze of {scope!r} by {by!r} needs a scope and an operator")
+        check_person(by)
         _check_time("a freeze", time_ns)
         if unknown := [permission for permission in allows if permission not in ALLOWS]:
             raise ValueError(f"a freeze of {scope} cannot allow {', '.join(unknown)}; it can allow {', '.join(ALLOWS)}")
@@ -176,23 +255,37 @@ class FreezeStore(Outbox):
             raise ValueError(f"a thaw of {scope} needs operator, reason and evidence")
         if not scope.strip():
             raise ValueError(f"a thaw by {operator} needs a scope")
+        check_person(operator)
+        check_person(forced_by or operator, "second person")
         _check_time("a thaw", time_ns)
 
         def work(run: RunStatement) -> int:
             ended = run(
-                'UPDATE "freeze" SET thawed_ns=? WHERE scope=? AND thawed_ns IS NULL RETURNING invariant',
-                time_ns,
-                scope,
+                'UPDATE "freeze" SET thawed_ns=? WHERE scope=? AND thawed_ns IS NULL RETURNING number', time_ns, scope
             )
             detail = {"scope": scope, "operator": operator, "reason": reason, "evidence": evidence}
             if forced_by:
                 detail["forced_by"] = forced_by
             self._append_audit_row(run, time_ns, "thaw", msgspec.json.encode(detail).decode())
-            for invariant in sorted({str(name) for (name,) in ended}):
-                self._resolve(run, f"{invariant}/{scope}", operator, time_ns)
+            self._resolve_finished_alerts(run, scope, operator, time_ns)
             return len(ended)
 
         return self.database.write(work)
+
+    def _resolve_finished_alerts(self, run: RunStatement, scope: str, operator: str, time_ns: int) -> None:
+        """Resolve the alerts with a breach in a thawed scope whose other scopes are thawed, too."""
+        for key, cause in run(
+            "SELECT dedup_key, breach FROM alert WHERE resolved_ns IS NULL AND breach IN "
+            "(SELECT cause FROM breach WHERE scope=?) ORDER BY dedup_key",
+            scope,
+        ):
+            frozen = run(
+                'SELECT COUNT(*) FROM "freeze" WHERE thawed_ns IS NULL AND breach <> 0 AND scope IN '
+                "(SELECT scope FROM breach WHERE cause=?)",
+                cause,
+            )
+            if not frozen[0][0]:
+                self._resolve(run, str(key), operator, time_ns)
 
     def active_freezes(self) -> list[Freeze]:
         """Return the freezes that no thaw has ended, oldest first."""
@@ -219,6 +312,12 @@ class FreezeStore(Outbox):
         rows = self.database.read("SELECT body FROM breach WHERE number=?", number)
         return msgspec.json.decode(rows[0][0], type=Breach) if rows else None
 
+    def breaches_by_cause(self, cause: int) -> list[Breach]:
+        """Return a cause and its consequences, the cause first and then the oldest first."""
+        rows = self.database.read("SELECT body FROM breach WHERE cause=? ORDER BY number", cause)
+        breaches = [msgspec.json.decode(body, type=Breach) for (body,) in rows]
+        return sorted(breaches, key=lambda breach: breach.number != cause)
+
     def last_breach_number(self) -> int:
         """Return the number of the last breach; 0 when there is none."""
         return int(self.database.read("SELECT COALESCE(MAX(number), 0) FROM breach")[0][0])
@@ -230,6 +329,8 @@ class FreezeStore(Outbox):
 
         if not (request.scope and request.operator.strip()):
             raise ValueError("a request for a thaw needs a scope and an operator")
+        check_person(request.operator)
+        check_person(request.forced_by or request.operator, "second person")
         if request.answer is not None:
             raise ValueError(f"a request to thaw {request.scope} cannot be made with its answer: {request.answer!r}")
         _check_time("a request for a thaw", time_ns)
@@ -294,6 +395,7 @@ class FreezeStore(Outbox):
 
         if step < 1 or not operator.strip():
             raise ValueError(f"step {step} by {operator!r}: steps count from 1, and an operator does them")
+        check_person(operator)
 
         def work(run: RunStatement) -> bool:
             rows = run(
@@ -385,13 +487,6 @@ class FreezeStore(Outbox):
             if msgspec.json.decode(body, type=Breach).identity == breach.identity:
                 return _freeze_from_row(row)
         return None
-
-    def _insert_breach(self, run: RunStatement, breach: Breach) -> int:
-        number = next_number(run, "breach")
-        body = msgspec.json.encode(msgspec.structs.replace(breach, number=number))
-        run("INSERT INTO breach VALUES (?,?,?)", number, breach.time_ns, body)
-        self._append_audit_row(run, breach.time_ns, "breach", f"{breach.invariant} {breach.scope} breach {number}")
-        return number
 
     def _insert_freeze(
         self,

@@ -26,15 +26,17 @@ class FreezeWatcher:
     """Calls `read_freezes` in a thread between `start` and `stop`, and from `ensure_fresh` when necessary.
 
     `read_freezes` raises `StoreError` when the store cannot be read. With a bound of 0 every message causes its
-    own read.
+    own read. `timeout_s` bounds how long a message waits for a read of another thread.
     """
 
-    def __init__(self, read_freezes: Callable[[], None], obey_within_ns: int) -> None:
+    def __init__(self, read_freezes: Callable[[], None], obey_within_ns: int, timeout_s: float = 5.0) -> None:
         if obey_within_ns < 0:
             raise ValueError(f"freezes should be at most {obey_within_ns} ns old: the bound is 0 or above")
         self.obey_within_ns = obey_within_ns
         self.problem = ""
         self._read_freezes = read_freezes
+        self._timeout_s = timeout_s
+        self._failed_ns = 0  # monotonic: the end of the last read that failed
         self._read_ns = 0  # monotonic: the start of the read that gave the current freezes
         self._stop = threading.Event()
         self._read_lock = threading.Lock()
@@ -49,8 +51,16 @@ class FreezeWatcher:
         return self.refresh()
 
     def refresh(self) -> bool:
-        """Read the freezes now. Returns False when the store cannot be read."""
-        with self._read_lock:
+        """Read the freezes now. Returns False when the store cannot be read.
+
+        While another thread reads, it waits for `timeout_s` at most; a read that fails meanwhile is its own result.
+        """
+        began_ns = time.monotonic_ns()
+        if not self._read_lock.acquire(timeout=self._timeout_s):
+            return False
+        try:
+            if self._failed_ns > began_ns:
+                return False
             started_ns = time.monotonic_ns()
             try:
                 self._read_freezes()
@@ -58,12 +68,15 @@ class FreezeWatcher:
                 if not self.problem:
                     log.critical("%s; nothing is let out until the freezes can be read again", problem)
                 self.problem = str(problem)
+                self._failed_ns = time.monotonic_ns()
                 return False
             if self.problem:
                 log.warning("the freezes can be read again")
             self.problem = ""
             self._read_ns = started_ns
             return True
+        finally:
+            self._read_lock.release()
 
     def start(self) -> None:
         """Read the freezes now, and then periodically in a daemon thread."""

@@ -19,27 +19,35 @@ A guard is composed of its steps (`step`), its freezes and thaws (`freeze_contro
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import date
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import msgspec
 
 from holdover.catalogue import Boundary, Catalogue, Frozen
+from holdover.catalogue.policy import OBSERVE, date_of
 from holdover.model import Instrument, Query, Record, Request
 from holdover.runtime.axes import Axis, import_axes
 from holdover.runtime.cells import GUARD_CREATED_HOOKS, CellCounter
 from holdover.runtime.channels import Channel, FileChannel, LogChannel
 from holdover.runtime.config import GuardConfig, read_config
+from holdover.runtime.database import StoreError
 from holdover.runtime.evidence import BreachEvidence
-from holdover.runtime.files import write_whole
 from holdover.runtime.freeze_control import FreezeControl, ThawRefusedError
 from holdover.runtime.freeze_store import Freeze, FreezeStore
+from holdover.runtime.guard_folder import FolderLock, GuardFolder
+from holdover.runtime.guard_memory import NOTHING_MARK
 from holdover.runtime.guard_services import GuardServices
 from holdover.runtime.journal import FlightRecorder, Journal
+from holdover.runtime.journal_replay import replay_journal
+from holdover.runtime.memory_file import read_memory_file
 from holdover.runtime.monitor import Monitor
+from holdover.runtime.observed_freezes import ObservedFreeze
 from holdover.runtime.pager import EscalationLevel, Pager
 from holdover.runtime.reach import Reach, list_reach, summarize_reach
 from holdover.runtime.redaction import RedactionRules
@@ -49,8 +57,6 @@ from holdover.state import StateError, Stateful
 __all__ = ["Guard", "GuardSettings", "Step", "ThawRefusedError"]
 
 log = logging.getLogger("holdover.guard")
-
-MEMORY_FILE: Final = "monitor.memory"
 
 
 class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +68,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     `axes` are those of the cell counter; None means the
     built-in and registered axes. With `bundles`, a folder, each breach leaves a bundle, redacted by `rules`. `levels`
     and `repeat_s` configure the pager. `recorder_size` is the number of mutations that the flight recorder keeps.
+    `location` is the configuration file that names the guard in printed commands; None means its directory.
     """
 
     name: str = "guard"
@@ -73,6 +80,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
     rules: RedactionRules | None = None
     levels: Sequence[EscalationLevel] = ()
     repeat_s: float = 0.0
+    location: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -82,17 +90,21 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_saved_monitor(config: GuardConfig, catalogue: Catalogue) -> Monitor:
-    """Return a monitor with the memory that the guard of a configuration saved last; an empty one without a memory.
+    """Return a monitor with what the guard of a configuration has recorded: its saved memory, then its journal.
 
-    It opens neither the store nor the journal. Raises `StateError`, which names the file, for a damaged memory.
+    It does not open the store. Raises `StateError`, which names the file, for a damaged memory.
     """
     monitor = Monitor(catalogue, lambda breach, check: None, Frozen(), subsystems=config.guard.subsystems)
-    path = config.directory / MEMORY_FILE
-    if path.exists():
+    folder = GuardFolder(config.directory, config.name)
+    mark = NOTHING_MARK
+    if folder.memory.exists():
+        header, data = read_memory_file(folder.memory)
         try:
-            monitor.restore_bytes(path.read_bytes())
+            monitor.restore_bytes(data)
         except StateError as problem:
-            raise StateError(f"{path}: {problem}") from problem
+            raise StateError(f"{folder.memory}: {problem}") from problem
+        mark = header.mark
+    replay_journal(monitor, folder.journal, mark)
     return monitor
 
 
@@ -136,6 +148,7 @@ class Guard(Stateful[GuardState]):
     DERIVED: ClassVar = {
         "directory": "where the guard was opened",
         "name": "a setting of the guard",
+        "location": "where the guard was opened",
         "catalogue": "given when the guard is made",
         "clock": "a function of the guard's owner",
         "journal": "a file, which is only appended to",
@@ -159,11 +172,12 @@ class Guard(Stateful[GuardState]):
     ) -> None:
         settings = settings if settings is not None else GuardSettings()
         self.directory, self.name = directory, settings.name
+        self.location = settings.location or directory.absolute()
         self.catalogue = catalogue if catalogue is not None else Catalogue.load()
         self.clock, self.journal = clock, journal
         self.recorder = FlightRecorder(settings.recorder_size)
         self.cells = CellCounter(settings.axes)
-        self.services = GuardServices()
+        self.services = GuardServices(self)
         self.store = store or FreezeStore(directory / "guard.db", settings.name)
         if channels is None:
             channels = [FileChannel(directory / "pages.jsonl"), LogChannel()]
@@ -181,6 +195,8 @@ class Guard(Stateful[GuardState]):
         )
         self.steps = StepRunner(self)
         self.freezes.load()
+        if self.catalogue.mode == OBSERVE or self.catalogue.policies:
+            self.freezes.observation.load()
         if self.freezes.cache.by_identity or self.evidence.last_number:
             self.freezes.image.mark_changed()
         for opened in list(GUARD_CREATED_HOOKS):
@@ -190,13 +206,26 @@ class Guard(Stateful[GuardState]):
     def open(cls, config: str | Path | GuardConfig) -> Guard:
         """Open the guard that a TOML file describes.
 
-        Loads a saved memory, so that the records of the previous process are still known. Raises `GuardConfigError`
-        with every problem in the configuration, and `StoreError` when the store cannot be used.
+        Loads a saved memory and continues it by the journal, so that the records of the previous process are still
+        known, also after a kill. Raises `GuardConfigError` with every problem in the configuration, `StoreError` when
+        the store cannot be used or another process has opened this guard, and `StateError` for a damaged memory. An
+        expired policy is a problem of the configuration.
         """
-        guard_config = config if isinstance(config, GuardConfig) else read_config(Path(config))
+        today = date_of(time.time_ns())
+        guard_config = config if isinstance(config, GuardConfig) else read_config(Path(config), today)
         directory = guard_config.directory
         directory.mkdir(parents=True, exist_ok=True)
         import_axes(guard_config.guard.axes)
+        lock = FolderLock(directory, guard_config.name)
+        try:
+            return cls._open_locked(guard_config, lock, today)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _open_locked(cls, guard_config: GuardConfig, lock: FolderLock, today: date) -> Guard:
+        directory = guard_config.directory
         guard = cls(
             directory,
             GuardSettings(
@@ -208,15 +237,21 @@ class Guard(Stateful[GuardState]):
                 rules=RedactionRules.with_defaults(guard_config.redact.fields, guard_config.redact.patterns),
                 levels=guard_config.pages.level,
                 repeat_s=guard_config.pages.repeat_s,
+                location=guard_config.location,
             ),
-            catalogue=Catalogue.load(*guard_config.catalogue),
+            catalogue=guard_config.load_catalogue(today),
             channels=guard_config.make_channels(),
-            journal=guard_config.open_journal(),
+            journal=guard_config.open_journal(lock.folder.journal),
             store=guard_config.open_store(),
         )
+        guard.services.memory.lock = lock
         guard.load_memory()
         guard.log_reach()
+        guard.freezes.observation.begin()
+        if guard.monitor.mutations:
+            guard.steps.mark_subject_down()  # deadlines do not run while nothing is guarded
         guard.services.start(guard, guard_config)
+        guard.services.memory.begin()
         return guard
 
     def log_reach(self) -> None:
@@ -251,13 +286,16 @@ class Guard(Stateful[GuardState]):
     def tick(self) -> None:
         """Evaluate the invariants whose time has run out. Call it when nothing else happens."""
         self.steps.tick()
+        self._review_observation()
 
     def quiescent(self) -> None:
         """Report that nothing is in flight: all that changed since the last time must now agree with the venue."""
         with self.steps.lock:
             self.monitor.cause = "quiescent"
             self.monitor.settle_reconciled(self.clock())
+            self.evidence.close_settle()
             self.evidence.write_bundles()
+        self._review_observation()
 
     def boundary(self, name: str, trade_date: str, *, recovered: Iterable[str] = ()) -> None:
         """Report a lifecycle boundary. `recovered` names the subsystems whose recovery it completes."""
@@ -266,11 +304,16 @@ class Guard(Stateful[GuardState]):
             if not self.cells.has_explicit_transitions:
                 self.count_transition(name, self.services.restart_kind if name == "restart" else trade_date)
             self.steps.record_boundary_time(now_ns)
+            self.freezes.observation.apply_expiry(name)
             self.monitor.boundary(Boundary(name, trade_date, now_ns), recovered=recovered)
             self.freezes.check_store(name)
+            self.freezes.observation.review()
             if self.journal is not None:
                 self.journal.write_event(self.monitor.mutations, now_ns, name, trade_date)
                 self.journal.flush()
+            self.evidence.close_settle()
+            if name == "reconciled":
+                self.services.memory.reconciled()
             self.evidence.write_bundles()
 
     def count_transition(self, transition: str, detail: str = "") -> None:
@@ -292,6 +335,8 @@ class Guard(Stateful[GuardState]):
     def permits(self, message: Request | Query) -> bool:
         """Whether a message may leave. A query always may; a request may when no frozen scope forbids it.
 
+        A scope whose freeze is only observed forbids nothing; see `would_refuse`.
+
         With a shared store, no request may leave while the freezes cannot be read; see `FreezeWatcher`.
         """
         return self.freezes.permits(message)
@@ -299,6 +344,22 @@ class Guard(Stateful[GuardState]):
     def forbids(self, request: Request) -> str:
         """Return the widest frozen scope that forbids the request, or an empty string."""
         return self.freezes.cache.forbids(request)
+
+    def would_refuse(self, request: Request) -> str:
+        """Return the widest scope that forbids the request, or would if every entry were enforced; empty for none.
+
+        `permits` counts such a request, lets it pass, and records it in the journal.
+        """
+        return self.forbids(request) or self.freezes.observation.freezes.forbids(request)
+
+    def observed_freezes(self) -> list[ObservedFreeze]:
+        """Return the freezes that would be in force if every entry were enforced, oldest first."""
+        return self.freezes.observation.freezes.freezes()
+
+    def _review_observation(self) -> None:
+        if self.freezes.observation.freezes.by_scope:
+            with self.steps.lock:
+                self.freezes.observation.review()
 
     @property
     def active_freezes(self) -> list[Freeze]:
@@ -312,7 +373,8 @@ class Guard(Stateful[GuardState]):
     def freeze(self, scope: str, *, operator: str, reason: str, allows: Sequence[str] = ("cancel", "query")) -> None:
         """Freeze a scope on an operator's request.
 
-        Raises `StoreError` when the freeze cannot be written.
+        Raises `StoreError` when the freeze cannot be written. It holds nevertheless, in memory, and is written as soon
+        as the store accepts it. Raises `ValueError` for an invalid scope or name.
         """
         self.freezes.freeze(scope, operator, reason, allows)
 
@@ -322,7 +384,8 @@ class Guard(Stateful[GuardState]):
         Returns how many freezes it ended. The audit log records the thaw; nothing else ends a freeze.
 
         Raises `ThawRefusedError` when operator, reason or evidence is missing, when the scope is not frozen, or when
-        the invariant still does not hold and no second person forces the thaw by name.
+        the invariant still does not hold, or nobody can tell whether it does, and no second person forces the thaw by
+        name. The audit log records the refusal.
         """
         return self.freezes.thaw(scope, operator, reason, evidence, forced_by)
 
@@ -338,25 +401,29 @@ class Guard(Stateful[GuardState]):
 
     def save_memory(self) -> None:
         """Save the monitor's memory atomically and synced in the directory, for the next process."""
-        with self.steps.lock:
-            data = self.monitor.to_bytes()
-            self.services.write_cell_counts(running=True)
-        write_whole(self.directory / MEMORY_FILE, data)
+        self.services.memory.save()
 
     def load_memory(self) -> bool:
-        """Load a memory that `save_memory` wrote. Returns False when there is none.
+        """Load a memory that `save_memory` wrote, and what the journal has after it. Returns False when there is none.
 
-        Raises `StateError`, which names the file, when it is damaged or of another version.
+        Reports no breach: the process that recorded has done so. `memory_problem` then says whether the memory is
+        current. Raises `StateError`, which names the file, when it is damaged or of another version.
         """
-        path = self.directory / MEMORY_FILE
-        if not path.exists():
-            return False
-        with self.steps.lock:
-            try:
-                self.monitor.restore_bytes(path.read_bytes())
-            except StateError as problem:
-                raise StateError(f"{path}: {problem}") from problem
-        return True
+        return self.services.memory.load()
+
+    @property
+    def memory_is_current(self) -> bool:
+        """Whether the guard knows everything that was recorded before it was opened; see `memory_problem`."""
+        return not self.services.memory.problem
+
+    @property
+    def memory_problem(self) -> str:
+        """Why the guard does not know everything that was recorded; empty when it does.
+
+        Until the next `reconciled`, a thaw then needs a second person, because nobody can tell whether the invariant
+        holds again.
+        """
+        return self.services.memory.problem
 
     def restore_state(self, store: bytes, memory: bytes) -> None:
         """Restore a state of store and memory that came from elsewhere, for a restored snapshot.
@@ -368,13 +435,20 @@ class Guard(Stateful[GuardState]):
             self.freezes.image.mark_changed()
             self.store.restore_bytes(store)
             self.monitor.restore_bytes(memory)
+            self.services.memory.reconciled()
             self.evidence.load()
             self.steps.continue_from(self.monitor.now_ns)
             self.freezes.load()
+            self.freezes.observation.load()
 
     def close(self) -> None:
-        """Deliver due pages, write the counts and the final heartbeat, and close all files."""
+        """Deliver due pages, save the memory, write the counts and the final heartbeat, and close all files.
+
+        Only a guard of `Guard.open` saves its memory here.
+        """
         self.services.stop(self.pager)
+        with contextlib.suppress(StoreError):
+            self.freezes.observation.write_counts()
         if self.journal is not None:
             self.journal.close()
         self.store.close()

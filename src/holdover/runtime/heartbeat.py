@@ -18,14 +18,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from holdover.catalogue.policy import OBSERVE
 from holdover.runtime.breach import Page
 from holdover.runtime.config_file import NonNegativeFloat, PositiveFloat
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import FreezeStore
+from holdover.runtime.observation import describe_policy
+from holdover.runtime.pasted_commands import guard_command
 from holdover.runtime.reach import list_reach, summarize_reach
 
 if TYPE_CHECKING:
@@ -67,6 +71,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """The report of a process about itself; times in ns of its own clock.
 
     `open_ns` is when its oldest open step began. `reach` says how many invariants are active, waiting and inapplicable.
+    `open_ns` is when its oldest open step began. `policy` describes the policy in lines, `exceptions` of which are
+    about what is not enforced; `observed` are the scopes that would be frozen.
     """
 
     pid: int
@@ -83,6 +89,9 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     limits: HeartbeatLimits
     stopped: bool = False
     reach: str = ""
+    policy: list[str] = []
+    exceptions: int = 0
+    observed: list[str] = []
 
 
 class ProcessHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +112,8 @@ def judge_health(beat: Beat, now_ns: int) -> tuple[Health, str]:
         return Health.STOPPED, "it was stopped in good order"
     if age_s > limits.silent_after_s:
         return Health.SILENT, f"no sign of life for {age_s:.0f} s; {limits.silent_after_s:g} s is the limit"
+    if age_s < -limits.silent_after_s:
+        return Health.SILENT, f"no sign of life since the clock was set back by {-age_s:.0f} s or more"
     open_s = (now_ns - beat.open_ns) / 1e9 if beat.open_ns else 0.0
     if open_s > limits.wedged_after_s:
         return Health.WEDGED, f"a step has been open for {open_s:.0f} s; {limits.wedged_after_s:g} s is the limit"
@@ -114,7 +125,14 @@ def judge_health(beat: Beat, now_ns: int) -> tuple[Health, str]:
     if beat.frozen:
         return Health.FROZEN, "frozen: " + ", ".join(beat.frozen)
     reach = f"; invariants: {beat.reach}" if beat.reach else ""
-    return Health.HEALTHY, f"{beat.mutations} mutations, nothing frozen{reach}"
+    return Health.HEALTHY, f"{beat.mutations} mutations, nothing frozen{reach}{_describe_observation(beat)}"
+
+
+def _describe_observation(beat: Beat) -> str:
+    if not beat.exceptions:
+        return ""
+    would_be = f"; it would have frozen {', '.join(beat.observed)}" if beat.observed else ""
+    return f"; not everything is enforced ({beat.policy[0]}{', ...' if beat.exceptions > 1 else ''}){would_be}"
 
 
 def read_health(store: FreezeStore, now_ns: int) -> list[ProcessHealth]:
@@ -133,10 +151,13 @@ def read_health(store: FreezeStore, now_ns: int) -> list[ProcessHealth]:
     return sorted(processes, key=lambda process: (-worst.index(process.health), process.name))
 
 
-def page_unhealthy_process(store: FreezeStore, process: ProcessHealth, channels: Sequence[str], now_ns: int) -> bool:
+def page_unhealthy_process(
+    store: FreezeStore, process: ProcessHealth, channels: Sequence[str], now_ns: int, guard: Path | None = None
+) -> bool:
     """Page on-call about a wedged or silent process; resolve the alert when the process recovers.
 
-    Returns whether a page went into the outbox. One alert is open per outage, however often the health is read.
+    Returns whether a page went into the outbox. One alert is open per outage, however often the health is read. `guard`
+    is the configuration file or directory that the page's command names.
     """
     key = f"heartbeat/{process.name}"
     if process.health.is_known:
@@ -159,7 +180,7 @@ def page_unhealthy_process(store: FreezeStore, process: ProcessHealth, channels:
             "Restart it; what was frozen stays frozen. Done when: it says HEALTHY or FROZEN.",
         ],
         allows=[],
-        next_command="holdover health",
+        next_command=guard_command("health", guard),
         digest=process.beat.digest,
     )
     return store.send_page(page, channels)
@@ -196,6 +217,9 @@ class Heartbeat:
             last_ns=guard.steps.newest_ns,
             open_ns=min((step.began_ns for step in steps), default=0),
             frozen=list(guard.frozen_scopes()),
+            policy=describe_policy(guard.catalogue),
+            exceptions=len(guard.catalogue.exceptions()) + (guard.catalogue.mode == OBSERVE),
+            observed=list(guard.freezes.observation.freezes.by_scope),
             problem=guard.freezes.problem or store_problem,
             reach=summarize_reach(list_reach(guard.monitor)),
             stopped=stopped,
@@ -230,6 +254,7 @@ class Heartbeat:
                 log.warning("no sign of life could be written: %s", problem)
             except Exception:
                 log.exception("the sign of life failed")
+            self._guard.services.memory.save_if_due()
             self._ping()
             if self._stop.wait(self.limits.every_s):
                 return

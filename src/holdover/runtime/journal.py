@@ -10,11 +10,11 @@ The first line of each file is its header: the name and version of the format.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final, NamedTuple
 
@@ -23,8 +23,13 @@ import msgspec
 from holdover.model import Record
 from holdover.state import StateError, Stateful
 
+log = logging.getLogger("holdover.guard")
+
 JOURNAL_FORMAT: Final = "holdover-journal"
 JOURNAL_VERSION: Final = 2
+MEMORY_EVENT: Final = "memory"
+LOST_EVENT: Final = "lost"
+_NEWLINE: Final = ord("\n")
 _HEADER: Final = msgspec.json.encode({"format": JOURNAL_FORMAT, "version": JOURNAL_VERSION}) + b"\n"
 
 
@@ -32,6 +37,9 @@ class Journal:
     """A journal open for writing.
 
     Raises `StateError` when the file is a journal of another version or none at all, `OSError` when a write fails.
+
+    With `on_failure`, which receives the reason, a write that fails loses its lines and raises nothing; `lost_count`
+    counts them. A line that a full disk or a kill cut off costs only itself: the next one begins on a line of its own.
 
     At `max_bytes` (0 is never) the journal rotates between two steps: the file becomes `NAME.000001` and so on,
     and the last `rotated_max` such files stay. A reader reads them in the order of their names.
@@ -46,8 +54,13 @@ class Journal:
             _truncate_torn_header(path)
         self.path = path
         self.max_bytes, self.rotated_max = max_bytes, max(rotated_max, 1)
-        self._file: IO[bytes] = open(path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the journal
+        self.lost_count = 0
+        self._unreported_count = 0
+        self.on_failure: Callable[[str], None] | None = None
+        self._is_torn = _ends_inside_a_line(path)
+        self._file: IO[bytes] = _open_new(path)
         self._size = self._file.tell() or self._file.write(_HEADER)
+        self._rotated: list[tuple[IO[bytes], list[Path]]] = []
         self._encoder = msgspec.json.Encoder()
         self._buffer: list[bytes] = []
         self._last_mutation_index = -1
@@ -65,10 +78,17 @@ class Journal:
             synced = -1
             while not self._stop.wait(every_s):
                 size = self._size
-                if size != synced:
-                    with contextlib.suppress(OSError, ValueError):  # rotated or closed just now: the rotation syncs it
-                        os.fsync(self._file.fileno())
-                        synced = size
+                if size == synced and not self._rotated:
+                    continue
+                try:
+                    self._finish_rotations()
+                    os.fsync(self._file.fileno())
+                    synced = size
+                except ValueError:  # rotated or closed just now: the next round syncs it
+                    continue
+                except OSError as problem:
+                    if self.on_failure is not None:
+                        self.on_failure(str(problem))
 
         self._sync_thread = threading.Thread(target=sync, name="holdover-journal", daemon=True)
         self._sync_thread.start()
@@ -104,22 +124,49 @@ class Journal:
 
     def write_event(self, seq: int, time_ns: int, event: str, detail: str = "") -> None:
         """Add a boundary, a transition or a breach."""
-        self._buffer.append(self._encoder.encode({"seq": seq, "time_ns": time_ns, "what": event, "detail": detail}))
+        self._buffer.append(self._encode_event(seq, time_ns, event, detail))
+
+    def _encode_event(self, seq: int, time_ns: int, event: str, detail: str) -> bytes:
+        return self._encoder.encode({"seq": seq, "time_ns": time_ns, "what": event, "detail": detail})
 
     def flush(self) -> None:
-        """Write the buffer to the operating system, whole lines in one write."""
-        if self._buffer:
+        """Write the buffer to the operating system, whole lines in one write.
+
+        Raises `OSError`, unless `on_failure` takes it: then the lines are lost, `lost_count` counts them, and the next
+        flush tries again.
+        """
+        if not self._buffer:
+            return
+        line_count = len(self._buffer)
+        if self._unreported_count:
+            self._buffer.insert(0, self._encode_event(0, 0, LOST_EVENT, str(self._unreported_count)))
+        self._buffer.append(b"")
+        data = b"\n".join(self._buffer)
+        self._buffer.clear()
+        self._last_mutation_index = -1
+        try:
             if self.max_bytes and self._size >= self.max_bytes:
                 self._rotate()
-            self._buffer.append(b"")
-            data = b"\n".join(self._buffer)
-            self._buffer.clear()
-            self._last_mutation_index = -1
-            self._size += len(data)
-            written_count = self._file.write(data)
-            while written_count < len(data):
-                data = data[written_count:]
-                written_count = self._file.write(data)
+            self._write(data)
+            self._unreported_count = 0
+        except (OSError, ValueError) as problem:  # ValueError: the file was closed
+            if self.on_failure is None:
+                raise
+            self.lost_count += line_count
+            self._unreported_count += line_count
+            self.on_failure(str(problem))
+
+    def _write(self, data: bytes) -> None:
+        if self._is_torn:
+            data = b"\n" + data  # a line that was cut off must not swallow the next one
+        total, written_count = len(data), 0
+        try:
+            while written_count < total:
+                written_count += self._file.write(data[written_count:] if written_count else data)
+        finally:
+            self._size += written_count
+            if written_count:
+                self._is_torn = data[written_count - 1] != _NEWLINE
 
     def _rotate(self) -> None:
         rotated = rotated_files(self.path)
@@ -127,27 +174,50 @@ class Journal:
         target = self.path.with_name(f"{self.path.name}.{number:06d}")
         if target.exists():
             raise FileExistsError(f"{target}: a journal that was rotated before would be overwritten")
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.replace(self.path, self.path.with_name(f"{self.path.name}.{number:06d}"))
-        for rotated_file in rotated[: max(len(rotated) + 1 - self.rotated_max, 0)]:
-            rotated_file.unlink(missing_ok=True)
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the journal
-        self._size = self._file.write(_HEADER)
+        # The old file is not synced and closed here: that would take as long as the disk needs.
+        os.replace(self.path, target)
+        former, self._file = self._file, _open_new(self.path)
+        self._size, self._is_torn = self._file.write(_HEADER), False
+        removed = rotated[: max(len(rotated) + 1 - self.rotated_max, 0)]
+        self._rotated.append((former, removed))
+        if self._sync_thread is None:
+            self._finish_rotations()
+
+    def _finish_rotations(self) -> None:
+        """Sync and close the files that were rotated, and remove the oldest."""
+        while self._rotated:
+            former, removed = self._rotated[0]
+            with former:
+                os.fsync(former.fileno())
+            for path in removed:
+                path.unlink(missing_ok=True)
+            del self._rotated[0]
 
     def sync(self) -> None:
         """Flush, and wait until the data is on disk."""
         self.flush()
+        self._finish_rotations()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Flush and close; sync first if the journal is synced periodically."""
         self._stop.set()
-        if self._sync_thread is not None:
-            self._sync_thread.join()
-            self.sync()
-        self.flush()
-        self._file.close()
+        try:
+            if self._sync_thread is not None:
+                self._sync_thread.join()
+                self.sync()
+            self.flush()
+            self._finish_rotations()
+        except (OSError, ValueError) as problem:
+            if self.on_failure is None:
+                raise
+            self.on_failure(str(problem))
+        finally:
+            self._file.close()
+
+
+def _open_new(path: Path) -> IO[bytes]:
+    return open(path, "ab", buffering=0)
 
 
 def rotated_files(path: Path) -> list[Path]:
@@ -159,23 +229,30 @@ def rotated_files(path: Path) -> list[Path]:
     )
 
 
-def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+def read_journal(path: Path, on_damaged: Callable[[int, str], None] | None = None) -> Iterator[dict[str, Any]]:
     """Yield the lines of a journal as dictionaries, without the header and a last line that a kill cut off.
 
-    Raises `ValueError` with the number of an unreadable line in the middle, and `StateError` when the file is a
-    journal of another version or none at all.
+    A line that a full disk or a power failure damaged is left out: `on_damaged` receives its number and what is wrong
+    with it, or else the log does. Raises `StateError` when the file is a journal of another version or none at all.
     """
     _check_version(path)
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            if number == 1 and line == _HEADER:
+            if line == _HEADER:
                 continue
             try:
-                yield msgspec.json.decode(line)
-            except msgspec.MsgspecError as problem:
+                entry = msgspec.json.decode(line)
+                if not isinstance(entry, dict):
+                    raise ValueError("an object was expected")
+            except (ValueError, RecursionError) as problem:
                 if not line.endswith(b"\n"):
                     return
-                raise ValueError(f"{path.name}: line {number} is no journal line: {problem}") from problem
+                if on_damaged is not None:
+                    on_damaged(number, str(problem))
+                else:
+                    log.warning("%s: line %d is damaged and left out: %s", path.name, number, problem)
+                continue
+            yield entry
 
 
 def parse_header(line: bytes) -> Mapping[str, Any] | None:
@@ -214,6 +291,15 @@ def _check_version(path: Path) -> None:
         raise StateError(f"{path}: {problem}; move it to another name, and a new journal begins")
 
 
+def _ends_inside_a_line(path: Path) -> bool:
+    """Whether the last line of a file has no end."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
 def _truncate_torn_header(path: Path) -> None:
     """Empty a journal whose writer was killed inside its header."""
     if path.stat().st_size < len(_HEADER):
@@ -232,13 +318,13 @@ class RecordedMutation(NamedTuple):
     step: int
 
 
-_MutationEntry = tuple[int, int, str, Record, str, "Record | None", int]
+MutationEntry = tuple[int, int, str, Record, str, "Record | None", int]
 
 
 class FlightRecorderState(msgspec.Struct):
     """The state of a flight recorder."""
 
-    mutations: deque[_MutationEntry]
+    mutations: deque[MutationEntry]
 
 
 class FlightRecorder(Stateful[FlightRecorderState]):
@@ -250,7 +336,7 @@ class FlightRecorder(Stateful[FlightRecorderState]):
     def __init__(self, size: int = 256) -> None:
         if size < 0:
             raise ValueError(f"a flight recorder of {size} mutations, should be 0 or above")
-        self._mutations: deque[_MutationEntry] = deque(maxlen=size)
+        self._mutations: deque[MutationEntry] = deque(maxlen=size)
         self.add = self._mutations.append
 
     def mutations(self) -> list[RecordedMutation]:

@@ -6,7 +6,7 @@ totals are not stored: they follow from the records, except for those of retired
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
@@ -18,7 +18,8 @@ from holdover.runtime.check import Touched
 from holdover.runtime.deadlines import NEVER_NS, DeadlineKey
 from holdover.runtime.effort import LinkEffort
 from holdover.runtime.tables import Table, TableKey
-from holdover.state import StateError, StoredFormat, decode_stored, encode_stored
+from holdover.state import StateError, StoredFormat, decode_stored, encode_msgpack, encode_stored
+from holdover.state.encoding import encode_header, encode_in_pieces
 
 if TYPE_CHECKING:
     from holdover.runtime.monitor import Monitor
@@ -107,12 +108,61 @@ class MonitorMemory(msgspec.Struct, kw_only=True):
 def encode_memory(monitor: Monitor) -> bytes:
     """Encode a monitor's memory. Raises `StateError` when it is in a state that cannot be."""
     memory = _store_memory(monitor)
+    memory.by_table = _store_tables(monitor.tables.by_table)
+    memory.due_by_key = _store_deadlines(_name_checks(monitor), monitor.deadlines.running())
+    groups = monitor.compiler.groups
+    memory.uncompared = [(*groups[number].table_name, key) for number, key in monitor.comparison.uncompared]
     _check_memory(memory)
     return encode_stored(MEMORY_FORMAT, memory)
 
 
+class MemorySnapshot:
+    """A monitor's memory at one moment, which another thread may encode while the monitor goes on.
+
+    Make it under the guard's lock. It holds references only, because records never change. `tables` are the records,
+    when another thread has copied them in slices; see `table_copy`.
+    """
+
+    def __init__(self, monitor: Monitor, tables: dict[TableKey, Table] | None = None) -> None:
+        by_table = monitor.tables.by_table
+        self._tables = {table: records.copy() for table, records in by_table.items()} if tables is None else tables
+        self._memory = _store_memory(monitor)
+        self._memory.retired = [
+            msgspec.structs.replace(entry, amounts=entry.amounts.copy()) for entry in self._memory.retired
+        ]
+        self._memory.retired_orders = self._memory.retired_orders.copy()
+        self._memory.restored_counts = self._memory.restored_counts.copy()
+        self._deadlines = monitor.deadlines.running()
+        self._uncompared = tuple(monitor.comparison.uncompared)
+        self._check_names = _name_checks(monitor)
+        self._table_names = [group.table_name for group in monitor.compiler.groups]
+        self.mutations = monitor.mutations
+
+    def encode(
+        self, convert: Callable[[Any], Any] | None = None, give_way: Callable[[], None] = lambda: None
+    ) -> Iterator[bytes]:
+        """Yield the memory encoded in pieces, as `encode_memory` encodes it; see `encode_in_pieces`.
+
+        Raises `StateError` when the memory is in a state that cannot be.
+        """
+        memory = self._memory
+        memory.by_table = _store_tables(self._tables, lambda records: records)
+        memory.due_by_key = _store_deadlines(self._check_names, self._deadlines)
+        memory.uncompared = [(*self._table_names[number], key) for number, key in self._uncompared]
+        _check_memory(memory)
+        fields = {"format": MEMORY_FORMAT.name, "version": MEMORY_FORMAT.version}
+        fields |= {name: getattr(memory, name) for name in memory.__struct_fields__}
+        yield encode_header(len(fields), dict)
+        for name, value in fields.items():
+            yield encode_msgpack(name)
+            if convert is not None and not isinstance(value, list | tuple | dict):
+                yield encode_msgpack(convert({name: value})[name])
+            else:
+                yield from encode_in_pieces(value, convert, give_way)
+
+
 def _store_memory(monitor: Monitor) -> MonitorMemory:
-    tables, groups = monitor.tables, monitor.compiler.groups
+    tables = monitor.tables
     return MonitorMemory(
         digest=monitor.catalogue.digest,
         trade_date=monitor.trade_date,
@@ -120,24 +170,24 @@ def _store_memory(monitor: Monitor) -> MonitorMemory:
         breaches=monitor.breaches,
         now_ns=monitor.now_ns,
         evaluated=monitor.check_count,
-        by_table=_store_tables(tables.by_table),
+        by_table=[],
         retired=[
             StoredRetired(summed.subsystem, summed.kind.__name__, summed.of, summed.by, amounts)
             for summed, amounts in tables.retired.items()
             if amounts
         ],
         retired_orders=tables.retired_orders,
-        due_by_key=_store_deadlines(monitor),
+        due_by_key=[],
         is_paused=monitor.deadlines.is_paused,
         unrestored=_store_tables(monitor.recovery.unrestored),
         restored_counts=monitor.recovery.restored_counts,
-        uncompared=[(*groups[number].table_name, key) for number, key in monitor.comparison.uncompared],
+        uncompared=[],
         cells=monitor.cells.export_state(),
         present=sorted(monitor.compiler.presence.present),
         adopted=[(*mark, adoption) for mark, adoption in sorted(tables.adopted.items(), key=lambda item: item[0])],
         unconfirmed=sorted(tables.unconfirmed),
         exercised=sorted({name for name, count in monitor.evaluation_counts().items() if count} | monitor.exercised),
-        efforts=monitor.efforts.by_link,
+        efforts={name: msgspec.structs.replace(effort) for name, effort in monitor.efforts.by_link.items()},
         restored_kinds=sorted(monitor.recovery.restored_kinds),
     )
 
@@ -228,11 +278,10 @@ def restore_deadlines(stored: list[StoredDeadline], monitor: Monitor) -> dict[De
     }
 
 
-def _store_deadlines(monitor: Monitor) -> list[StoredDeadline]:
-    names = _name_checks(monitor)
+def _store_deadlines(names: list[tuple[str, int]], due_by_key: Mapping[DeadlineKey, int]) -> list[StoredDeadline]:
     return [
         StoredDeadline(*names[number], subsystem, key, due_ns)
-        for (number, subsystem, key), due_ns in monitor.deadlines.running().items()
+        for (number, subsystem, key), due_ns in due_by_key.items()
     ]
 
 
@@ -257,10 +306,12 @@ def restore_marks(names: list[tuple[str, str, str]], monitor: Monitor) -> Touche
     }
 
 
-def _store_tables(tables: Mapping[TableKey, Mapping[str, Record]]) -> list[StoredTable]:
+def _store_tables(
+    tables: Mapping[TableKey, Mapping[str, Record]], copy: Callable[[Iterable[Record]], Any] = list
+) -> list[StoredTable]:
     """Return the tables that hold records, sorted: which empty tables exist depends on what was generated when."""
     return [
-        StoredTable(table[0], table[1].__name__, list(records.values()))  # type: ignore[arg-type]
+        StoredTable(table[0], table[1].__name__, copy(records.values()))
         for table, records in sorted(tables.items(), key=lambda item: (item[0][0], item[0][1].__name__))
         if records
     ]

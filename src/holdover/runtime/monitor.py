@@ -12,7 +12,8 @@ not grow with the number of records; see `check_compiler`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
@@ -25,7 +26,7 @@ from holdover.runtime.check import Check, Touched
 from holdover.runtime.check_compiler import CheckCompiler, list_needed_sums
 from holdover.runtime.deadlines import Deadlines
 from holdover.runtime.effort import EffortTracker
-from holdover.runtime.explain import explain
+from holdover.runtime.explain import explain, explain_error
 from holdover.runtime.memory import (
     decode_memory,
     encode_memory,
@@ -37,6 +38,7 @@ from holdover.runtime.memory import (
 from holdover.runtime.presence import Presence
 from holdover.runtime.reconciliation import VenueComparison
 from holdover.runtime.recovery import RecoveryTracker
+from holdover.runtime.table_copy import KeyLog, MutationCapture
 from holdover.runtime.tables import RecordTables, TableKey
 from holdover.state import Stateful
 
@@ -74,6 +76,8 @@ class Monitor(Stateful[MonitorState]):
         "recomputes_totals": "a setting of the harness",
         "_on_breach": "a function of the monitor's owner",
         "exercised": "the names of the invariants that earlier processes have exercised, from their memory",
+        "key_log": "follows from the tables; only a guard with a background thread has one",
+        "captures": "collect mutations for a copy that is being made in this process",
     }
 
     def __init__(
@@ -113,6 +117,8 @@ class Monitor(Stateful[MonitorState]):
         self.exercised: frozenset[str] = frozenset()
         self._boundary = ""
         self._on_breach = on_breach
+        self.key_log: KeyLog | None = None
+        self.captures: list[MutationCapture] = []
 
     # -- records ------------------------------------------------------------------------------------------------
 
@@ -142,6 +148,11 @@ class Monitor(Stateful[MonitorState]):
         compiler = self.compiler
         mutate = compiler._mutate_functions.get(table) or compiler.mutate_function(table)
         before: Record | None = mutate(record, record.key, now_ns, touched)
+        if before is None and self.key_log is not None:
+            self.key_log.add(table, record.key)
+        if self.captures:
+            for capture in self.captures:
+                capture.add(table, record)
         undo_log = self.recovery.undo_log
         if undo_log is not None and (record.durable or record.derived or record.__class__ is Request):
             undo_log.append((table, record.key, before))
@@ -239,6 +250,24 @@ class Monitor(Stateful[MonitorState]):
                     answers.append(bool(result))
         return all(answers) if answers else None
 
+    def lacks_records(self, invariant: str, subsystem: str, kind: str, key: str) -> bool:
+        """Whether an invariant cannot be evaluated for one key now because records that it compares are missing.
+
+        False for a predicate over a change or a boundary: what it judged is over.
+        """
+        checks = [
+            (check, table)
+            for check in self.compiler.checks
+            if check.entry.name == invariant
+            for table in self.tables.by_table
+            if table[0] == subsystem and table[1].__name__ == kind and check.bound.anchor.kind is table[1]
+        ]
+        return all(
+            self.compiler.arguments(check, table, key, None) is None
+            and not any(read.source in ("before", "boundary") for read in check.bound.reads)
+            for check, table in checks
+        )
+
     def _recompute_totals(self, boundary: str) -> None:
         count, differences = self.tables.find_total_differences()
         self._record_and_settle(
@@ -302,6 +331,8 @@ class Monitor(Stateful[MonitorState]):
         """Retire closed orders last touched before a trading day; see `RecordTables.retire_orders`."""
         retired_count = self.tables.retire_orders(before_date)
         self.comparison.forget_removed_keys()
+        if self.key_log is not None:
+            self.key_log.reset(self.tables.by_table)
         return retired_count
 
     # -- time ---------------------------------------------------------------------------------------------------
@@ -327,6 +358,15 @@ class Monitor(Stateful[MonitorState]):
                 self._set_deadline(check, subsystem, key, now_ns, None)
             elif not result:
                 self._report_breach(check, subsystem, key, arguments, None)
+
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        """Report no breach while records are restored: the process that recorded them has reported its breaches."""
+        on_breach, self._on_breach = self._on_breach, _ignore_breach
+        try:
+            yield
+        finally:
+            self._on_breach = on_breach
 
     def mark_subject_up(self, now_ns: int) -> None:
         """Mark the guarded process as up again: every running deadline starts over."""
@@ -378,10 +418,7 @@ class Monitor(Stateful[MonitorState]):
         if raised is None:
             explanation = explain(check.bound, arguments, self.instruments)
         else:
-            error_text = f"{type(raised).__name__}: {raised}"
-            explanation = (
-                f"{check.entry.name}: {anchor!r}: the predicate raised {error_text}, which is a breach, not a pass"
-            )
+            explanation = explain_error(check.bound, arguments, raised, self.instruments)
         breach = Breach(
             number=self.breaches,
             invariant=check.entry.name,
@@ -433,12 +470,10 @@ class Monitor(Stateful[MonitorState]):
         tables = restore_tables(memory.by_table)
         unrestored = restore_tables(memory.unrestored)
         deadlines = restore_deadlines(memory.due_by_key, self)
-        on_breach = self._on_breach
         scratch: Touched = {}
-        with self.cells.suspend_counting():
+        with self.cells.suspend_counting(), self.silence():
             self.tables.clear()
             self.tables.restore_retired(restore_retired(memory.retired, list(self.tables.totals)))
-            self._on_breach = _ignore_breach
             self.tables.is_restoring = True
             try:
                 self.compiler.presence.restore(memory.present)
@@ -446,7 +481,6 @@ class Monitor(Stateful[MonitorState]):
                     for record in records.values():
                         self.mutate(subsystem, record, memory.now_ns, scratch)
             finally:
-                self._on_breach = on_breach
                 self.tables.is_restoring = False
             self.compiler.recent.clear()
             self.tables.adopted.update({(subsystem, key): adoption for subsystem, key, adoption in memory.adopted})
@@ -461,6 +495,7 @@ class Monitor(Stateful[MonitorState]):
         self.efforts.by_link.clear()
         self.efforts.by_link.update(memory.efforts)
         self.exercised = frozenset(memory.exercised)
+        self.compiler.tally[:] = [0] * len(self.compiler.tally)
         self.comparison.uncompared = restore_marks(memory.uncompared, self)
         self.trade_date = memory.trade_date
         self.mutations, self.breaches, self.now_ns = memory.mutations, memory.breaches, memory.now_ns
@@ -472,4 +507,4 @@ class Monitor(Stateful[MonitorState]):
 
 
 def _ignore_breach(breach: Breach, check: Check) -> None:
-    """Ignore a breach while records are restored: the process that recorded them has reported it."""
+    """Ignore a breach."""

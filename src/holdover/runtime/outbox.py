@@ -11,10 +11,13 @@ from typing import Final
 import msgspec
 
 from holdover.runtime.audit_log import AuditLog
-from holdover.runtime.breach import ACKNOWLEDGE, RESOLVE, TRIGGER, Page
+from holdover.runtime.breach import ACKNOWLEDGE, RESOLVE, TRIGGER, UPDATE, Page
 from holdover.runtime.database import RunStatement, next_number
+from holdover.runtime.persons import check_person
 
 _LEASE_NS: Final = 15_000_000_000
+RETRY_NS_MAX: Final = 300_000_000_000
+"""The longest delay between two attempts to deliver a page."""
 
 
 class PendingPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,17 +65,19 @@ class Outbox(AuditLog):
         for pending in self.backlog():
             if channels is None or pending.channel in channels:
                 pending_by_key.setdefault((pending.channel, pending.page.dedup_key), pending)
-        return [pending for pending in pending_by_key.values() if pending.next_ns <= now_ns]
+        # A time beyond any delay was written before the clock was set back.
+        latest_ns = now_ns + RETRY_NS_MAX
+        return [p for p in pending_by_key.values() if not now_ns < p.next_ns <= latest_ns]
 
     def backlog(self) -> list[PendingPage]:
         """Return every undelivered page, oldest first."""
         rows = self.database.read(
-            "SELECT number, channel, body, attempts, next_ns, problem FROM outbox "
+            "SELECT number, channel, dedup_key, body, attempts, next_ns, problem FROM outbox "
             "WHERE delivered_ns IS NULL ORDER BY number"
         )
         return [
-            PendingPage(number=n, channel=c, page=msgspec.json.decode(b, type=Page), attempts=a, next_ns=at, problem=p)
-            for n, c, b, a, at, p in rows
+            PendingPage(number=n, channel=c, page=_read_page(key, b), attempts=a, next_ns=at, problem=p)
+            for n, c, key, b, a, at, p in rows
         ]
 
     def claim(self, number: int, now_ns: int) -> bool:
@@ -81,11 +86,12 @@ class Outbox(AuditLog):
         def work(run: RunStatement) -> bool:
             return bool(
                 run(
-                    "UPDATE outbox SET next_ns=? WHERE number=? AND delivered_ns IS NULL AND next_ns<=? "
-                    "RETURNING number",
+                    "UPDATE outbox SET next_ns=? WHERE number=? AND delivered_ns IS NULL AND "
+                    "(next_ns<=? OR next_ns>?) RETURNING number",
                     now_ns + _LEASE_NS,
                     number,
                     now_ns,
+                    now_ns + RETRY_NS_MAX,
                 )
             )
 
@@ -93,8 +99,8 @@ class Outbox(AuditLog):
 
     def all_pages(self) -> list[Page]:
         """Return every page ever sent, oldest first, once regardless of channels and repeats."""
-        rows = self.database.read("SELECT body FROM outbox WHERE event='trigger' ORDER BY number")
-        pages = [msgspec.json.decode(body, type=Page) for (body,) in rows]
+        rows = self.database.read("SELECT dedup_key, body FROM outbox WHERE event='trigger' ORDER BY number")
+        pages = [_read_page(key, body) for key, body in rows]
         return list({(page.number, page.dedup_key): page for page in pages}.values())
 
     def deliveries_before(self, number: int, limit: int) -> list[Delivery]:
@@ -102,7 +108,7 @@ class Outbox(AuditLog):
         if number < 0 or limit < 1:
             raise ValueError(f"{limit} deliveries before number {number}: at least 1, and 0 for the end")
         rows = self.database.read(
-            "SELECT number, body, time_ns, channel, attempts, next_ns, delivered_ns, problem FROM outbox "
+            "SELECT number, dedup_key, body, time_ns, channel, attempts, next_ns, delivered_ns, problem FROM outbox "
             "WHERE number<? ORDER BY number DESC LIMIT ?",
             number or 2**62,
             limit,
@@ -110,7 +116,7 @@ class Outbox(AuditLog):
         return [
             Delivery(
                 number=n,
-                page=msgspec.json.decode(body, type=Page),
+                page=_read_page(key, body),
                 time_ns=at,
                 channel=channel,
                 attempts=attempts,
@@ -118,7 +124,7 @@ class Outbox(AuditLog):
                 delivered_ns=delivered,
                 problem=problem,
             )
-            for n, body, at, channel, attempts, next_ns, delivered, problem in rows
+            for n, key, body, at, channel, attempts, next_ns, delivered, problem in rows
         ]
 
     def mark_delivered(self, number: int, time_ns: int) -> None:
@@ -170,13 +176,12 @@ class Outbox(AuditLog):
     def alerts(self, *, resolved: bool = False) -> list[Alert]:
         """Return the open alerts, oldest first; with `resolved`, all alerts in their last state."""
         rows = self.database.read(
-            "SELECT body, opened_ns, level, escalated_ns, acknowledged_ns, acknowledged_by, resolved_ns FROM alert "
-            + ("" if resolved else "WHERE resolved_ns IS NULL ")
-            + "ORDER BY opened_ns, dedup_key"
+            "SELECT dedup_key, body, opened_ns, level, escalated_ns, acknowledged_ns, acknowledged_by, resolved_ns "
+            "FROM alert " + ("" if resolved else "WHERE resolved_ns IS NULL ") + "ORDER BY opened_ns, dedup_key"
         )
         return [
             Alert(
-                page=msgspec.json.decode(body, type=Page),
+                page=_read_page(key, body),
                 opened_ns=opened,
                 level=level,
                 escalated_ns=escalated,
@@ -184,7 +189,7 @@ class Outbox(AuditLog):
                 acknowledged_by=by,
                 resolved_ns=resolved_ns,
             )
-            for body, opened, level, escalated, acknowledged, by, resolved_ns in rows
+            for key, body, opened, level, escalated, acknowledged, by, resolved_ns in rows
         ]
 
     def acknowledge(self, dedup_key: str, operator: str, time_ns: int) -> bool:
@@ -194,6 +199,7 @@ class Outbox(AuditLog):
         """
         if not operator.strip():
             raise ValueError(f"alert {dedup_key} needs an operator who acknowledges it")
+        check_person(operator)
 
         def work(run: RunStatement) -> bool:
             rows = run(
@@ -205,7 +211,7 @@ class Outbox(AuditLog):
             )
             if rows:
                 self._append_audit_row(run, time_ns, "acknowledge", f"{dedup_key} by {operator}")
-                self._enqueue_follow_up(run, msgspec.json.decode(rows[0][0], type=Page), ACKNOWLEDGE, operator, time_ns)
+                self._enqueue_follow_up(run, _read_page(dedup_key, rows[0][0]), ACKNOWLEDGE, operator, time_ns)
             return bool(rows)
 
         return self.database.write(work)
@@ -238,14 +244,68 @@ class Outbox(AuditLog):
         if not page.dedup_key or page.event != TRIGGER:
             raise ValueError(f"an alert opens with a page that has a key, not with {page.event} of {page.dedup_key!r}")
         run(
-            "INSERT INTO alert (dedup_key, body, opened_ns) VALUES (?,?,?) ON CONFLICT (dedup_key) DO UPDATE SET "
-            "body=excluded.body, opened_ns=excluded.opened_ns, level=0, escalated_ns=0, acknowledged_ns=NULL, "
-            "acknowledged_by='', resolved_ns=NULL",
+            "INSERT INTO alert (dedup_key, body, opened_ns, breach) VALUES (?,?,?,?) ON CONFLICT (dedup_key) DO UPDATE "
+            "SET body=excluded.body, opened_ns=excluded.opened_ns, breach=excluded.breach, level=0, escalated_ns=0, "
+            "acknowledged_ns=NULL, acknowledged_by='', resolved_ns=NULL",
             page.dedup_key,
             msgspec.json.encode(page),
             page.time_ns,
+            page.number,
         )
         self._enqueue(run, page, channels, page.time_ns)
+
+    def _free_key(self, run: RunStatement, page: Page, subject: str) -> Page:
+        """Return the page with a key that no open alert about another breach has."""
+        if not page.dedup_key:
+            raise ValueError(f"the page about {page.invariant} in {page.scope} has no key")
+        for key in (page.dedup_key, f"{page.dedup_key}/{subject}", f"{page.dedup_key}/{subject}/{page.number}"):
+            rows = run("SELECT breach FROM alert WHERE dedup_key=? AND resolved_ns IS NULL", key)
+            if not rows or rows[0][0] == page.number:
+                break
+        return msgspec.structs.replace(page, dedup_key=key)
+
+    def _add_consequence(self, run: RunStatement, cause: int, line: str, time_ns: int) -> None:
+        """Add a line to the alert of a cause.
+
+        Pages that still wait get the line, too. When the first page has been delivered, one update follows it.
+        """
+        if cause < 1:
+            raise ValueError(f"{line!r} follows from breach {cause}: breaches count from 1")
+        rows = run("SELECT dedup_key, body, opened_ns FROM alert WHERE breach=? AND resolved_ns IS NULL", cause)
+        for key, body, opened_ns in rows:
+            page = msgspec.json.decode(body, type=Page).with_consequences([line])
+            run("UPDATE alert SET body=? WHERE dedup_key=?", msgspec.json.encode(page), key)
+            for event in (TRIGGER, UPDATE):
+                run(
+                    "UPDATE outbox SET body=? WHERE dedup_key=? AND event=? AND time_ns>=? AND delivered_ns IS NULL",
+                    msgspec.json.encode(msgspec.structs.replace(page, event=event)),
+                    key,
+                    event,
+                    opened_ns,
+                )
+            sent = "SELECT COUNT(*) FROM outbox WHERE dedup_key=? AND event=? AND time_ns>=?"
+            has_delivered = run(f"{sent} AND delivered_ns IS NOT NULL", key, TRIGGER, opened_ns)[0][0]
+            if has_delivered and not run(sent, key, UPDATE, opened_ns)[0][0]:
+                self._enqueue_follow_up(run, page, UPDATE, "", time_ns)
+
+    def _withdraw_alerts(self, run: RunStatement, breaches: Sequence[int]) -> bool:
+        """Remove the open alerts of breaches, if no channel has delivered any of them. Returns whether it did."""
+        if not breaches or min(breaches) < 1:
+            raise ValueError(f"alerts of the breaches {list(breaches)}: at least one, and they count from 1")
+        keys = [
+            (str(key), int(opened_ns))
+            for number in breaches
+            for key, opened_ns in run(
+                "SELECT dedup_key, opened_ns FROM alert WHERE breach=? AND resolved_ns IS NULL", number
+            )
+        ]
+        pages = "FROM outbox WHERE dedup_key=? AND time_ns>=?"
+        if any(run(f"SELECT COUNT(*) {pages} AND (delivered_ns IS NOT NULL OR next_ns>0)", *key)[0][0] for key in keys):
+            return False
+        for key in keys:
+            run(f"DELETE {pages}", *key)
+            run("DELETE FROM alert WHERE dedup_key=?", key[0])
+        return True
 
     def _enqueue(self, run: RunStatement, page: Page, channels: Sequence[str], time_ns: int) -> None:
         body = msgspec.json.encode(page)
@@ -269,7 +329,7 @@ class Outbox(AuditLog):
             dedup_key,
         )
         if rows:
-            self._enqueue_follow_up(run, msgspec.json.decode(rows[0][0], type=Page), RESOLVE, by, time_ns)
+            self._enqueue_follow_up(run, _read_page(dedup_key, rows[0][0]), RESOLVE, by, time_ns)
         return bool(rows)
 
     def _enqueue_follow_up(self, run: RunStatement, page: Page, event: str, by: str, time_ns: int) -> None:
@@ -282,3 +342,26 @@ class Outbox(AuditLog):
         )
         follow_up = msgspec.structs.replace(page, event=event, by=by, time_ns=time_ns)
         self._enqueue(run, follow_up, [str(channel) for (channel,) in rows], time_ns)
+
+
+def _read_page(dedup_key: str, body: bytes) -> Page:
+    """Return the page of a row; for one that cannot be read, a page that says so, because it was to alert somebody."""
+    try:
+        return msgspec.json.decode(body, type=Page)
+    except (msgspec.MsgspecError, TypeError) as problem:
+        return Page(
+            number=0,
+            dedup_key=str(dedup_key),
+            time_ns=0,
+            severity="critical",
+            invariant="alert",
+            scope="",
+            title=f"A damaged alert: {dedup_key}",
+            explanation=f"The alert {dedup_key} cannot be read: {problem}.",
+            statement="Every alert can be read.",
+            implication="The store of the guard was damaged, and what the alert said is in the audit log.",
+            steps=["Read the audit log and the frozen scopes. Done when: you know what was reported."],
+            allows=[],
+            next_command="holdover audit-log",
+            digest="",
+        )

@@ -2,14 +2,14 @@
 
 The outbox is in the freeze store, written in the breach's own transaction. Delivery runs in its own thread:
 the guard never waits for a network. A failed delivery is retried with growing delays until it succeeds. An
-unacknowledged alert escalates level by level and then repeats the last level.
+unacknowledged alert escalates level by level and then repeats the last level, unless its urgency is low.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -18,11 +18,11 @@ from holdover.runtime.breach import Page
 from holdover.runtime.channels import Channel
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import FreezeStore
+from holdover.runtime.outbox import RETRY_NS_MAX
 
 log = logging.getLogger("holdover.pager")
 
 _FIRST_RETRY_NS = 1_000_000_000
-_RETRY_NS_MAX = 300_000_000_000
 
 
 class EscalationLevel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,6 +30,15 @@ class EscalationLevel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     after_s: float = 0.0
     channels: list[str]
+
+
+class _DirectPage:
+    """A page that is in no outbox, and the channels that have not accepted it. Times are monotonic."""
+
+    def __init__(self, page: Page, channels: list[str]) -> None:
+        self.page, self.channels = page, channels
+        self.attempts = 0
+        self.next_ns = 0
 
 
 class Pager:
@@ -61,7 +70,8 @@ class Pager:
         self._wake = threading.Event()
         self._stop = False
         self._thread: threading.Thread | None = None
-        self._direct_pages: list[Page] = []
+        self._direct_pages: list[_DirectPage] = []
+        self._first_seen_s: dict[tuple[str, int], float] = {}
 
     def channel_names(self) -> list[str]:
         """Return the channels of a new page, in the configured order."""
@@ -70,8 +80,9 @@ class Pager:
     def deliver_due(self) -> int:
         """Try every due page once. Returns how many were delivered. Never raises for a channel's failure."""
         delivered_count = 0
-        while self._direct_pages:
-            delivered_count += self._deliver_directly(self._direct_pages.pop(0))
+        for direct_page in list(self._direct_pages):
+            delivered_count += self._deliver_directly(direct_page)
+        self._direct_pages[:] = [direct_page for direct_page in self._direct_pages if direct_page.channels]
         self._escalate()
         # Other processes deliver the pages of channels that this process does not have.
         for pending in self.store.due_pages(self._clock(), list(self.channels)):
@@ -80,7 +91,7 @@ class Pager:
             try:
                 self.channels[pending.channel].deliver(pending.page)
             except Exception as problem:
-                wait = min(_FIRST_RETRY_NS << min(pending.attempts, 12), _RETRY_NS_MAX)
+                wait = min(_FIRST_RETRY_NS << min(pending.attempts, 12), RETRY_NS_MAX)
                 self.store.mark_failed(pending.number, self._clock() + wait, f"{type(problem).__name__}: {problem}")
                 log.warning("page %s not delivered by %s: %s", pending.number, pending.channel, problem)
             else:
@@ -92,33 +103,51 @@ class Pager:
         if len(self.levels) == 1 and not self.repeat_s:
             return
         now_ns = self._clock()
-        for alert in self.store.alerts():
-            if alert.acknowledged_ns is not None:
-                continue
+        alerts = [
+            alert for alert in self.store.alerts() if alert.acknowledged_ns is None and alert.page.urgency != "low"
+        ]
+        first_seen_s = {
+            mark: self._first_seen_s.get(mark, time.monotonic())
+            for mark in [(alert.page.dedup_key, max(alert.escalated_ns, alert.opened_ns)) for alert in alerts]
+        }
+        self._first_seen_s = first_seen_s
+        for alert in alerts:
             level = alert.level
+            since_ns = max(alert.escalated_ns, alert.opened_ns)
+            seen_s = time.monotonic() - first_seen_s[alert.page.dedup_key, since_ns]
             if level + 1 < len(self.levels):
                 level += 1
                 due_ns = alert.opened_ns + round(self.levels[level].after_s * 1e9)
+                wait_s = self.levels[level].after_s - self.levels[level - 1].after_s
             elif self.repeat_s:
-                due_ns = max(alert.escalated_ns, alert.opened_ns) + round(self.repeat_s * 1e9)
+                due_ns, wait_s = since_ns + round(self.repeat_s * 1e9), self.repeat_s
             else:
                 continue
-            if now_ns >= due_ns:
+            # A clock that was set back delays nothing: the time since this process has seen the alert counts too.
+            if now_ns >= due_ns or seen_s >= wait_s:
                 self.store.escalate(alert, level, self.levels[level].channels, now_ns)
 
     def send_directly(self, page: Page) -> None:
         """Deliver a page that could not be written to the outbox as soon as possible, from memory."""
-        self._direct_pages.append(page)
+        self._direct_pages.append(_DirectPage(page, list(self.channels)))
         self._wake.set()
 
-    def _deliver_directly(self, page: Page) -> int:
+    def _deliver_directly(self, direct_page: _DirectPage) -> int:
+        """Try the channels that have not accepted a page yet, with growing delays."""
+        if time.monotonic_ns() < direct_page.next_ns:
+            return 0
         delivered_count = 0
-        for channel in self.channels.values():
+        for name in list(direct_page.channels):
             try:
-                channel.deliver(page)
-                delivered_count += 1
+                self.channels[name].deliver(direct_page.page)
             except Exception as problem:
-                log.error("page not delivered by %s: %s", channel.name, problem)
+                log.error("page not delivered by %s: %s", name, problem)
+            else:
+                direct_page.channels.remove(name)
+                delivered_count += 1
+        wait_ns = min(_FIRST_RETRY_NS << min(direct_page.attempts, 12), RETRY_NS_MAX)
+        direct_page.attempts += 1
+        direct_page.next_ns = time.monotonic_ns() + wait_ns
         return delivered_count
 
     def wake(self) -> None:
@@ -144,5 +173,9 @@ class Pager:
         while not self._stop:
             self._wake.wait(1.0)
             self._wake.clear()
-            with contextlib.suppress(StoreError):  # the guard reports it; the next round retries
+            try:
                 self.deliver_due()
+            except StoreError as problem:  # the guard reports it; the next round retries
+                log.warning("the outbox cannot be read: %s", problem)
+            except Exception:  # the thread goes on after any error: without it nobody is alerted
+                log.exception("a round of alerts failed")

@@ -29,7 +29,7 @@ class Reach(StrEnum):
 
 REACH_WORDS: Final = {
     Reach.ACTIVE: "evaluated at least once",
-    Reach.WAITING: "everything that it reads exists; it waits for its first occasion",
+    Reach.WAITING: "everything that it reads exists; it waits for its first evaluation",
     Reach.INAPPLICABLE: "it cannot fire, because the system does not record what it reads",
 }
 """What each reach means."""

@@ -14,15 +14,29 @@ from typing import Any, Final
 from holdover.model import (
     CASH_UNIT,
     Balance,
+    Book,
+    CashMovement,
+    ClockReading,
     Execution,
     Exposure,
+    FreezeSet,
     Instrument,
+    Limit,
     Link,
+    Margin,
     Order,
     ParentOrder,
     Position,
+    PositionAdjustment,
+    RealizedPnl,
+    Recompute,
+    Reconciliation,
     Record,
+    Recovery,
+    Repetition,
     Request,
+    Restored,
+    Side,
 )
 
 FIELD_WORDS: Final[dict[str, str]] = {
@@ -58,6 +72,24 @@ FIELD_WORDS: Final[dict[str, str]] = {
     "reference_version": "reference data version",
     "in_seq": "inbound sequence number",
     "out_seq": "outbound sequence number",
+    "msg_type": "message type",
+    "expire_date": "expiry date",
+    "exec_restatement_reason": "reason of the restatement",
+    "exec_ref_date": "date of the ExecRefID",
+    "ord_rej_reason": "reason of the rejection",
+    "cxl_rej_reason": "reason of the cancel rejection",
+    "cxl_rej_response_to": "rejected request",
+    "last_rpt_requested": "last report requested",
+    "tot_num_reports": "number of reports",
+    "avg_px": "average price",
+    "transact_time_ns": "transaction time",
+    "status_by_quantities": "status that the quantities imply",
+    "stored": "number of stored records",
+    "restored": "number of restored records",
+    "compared": "number of compared records",
+    "totals": "number of totals",
+    "in_force": "number of freezes in force",
+    "adopted": "number of adopted records",
     "missing": "number of missing records",
     "regressed": "number of records that came back older",
     "differences": "number of differing totals",
@@ -72,14 +104,38 @@ FIELD_WORDS: Final[dict[str, str]] = {
     "open_qty_max": "open quantity limit",
     "unacknowledged": "unacknowledged count",
     "closing_uncancelled_qty": "closing quantity",
+    "closing_alone_qty": "closing quantity",
+    "closing_claimed_qty": "claimed closing quantity",
+    "closing_filled_qty": "filled closing quantity",
+    "triggering_qty": "unfilled entry quantity",
+    "alternatives_filled_qty": "filled quantity",
+    "alternatives_working_qty": "working quantity",
+    "filled_alternative_count": "number of filled alternatives",
+    "stop_buy_qty": "stop quantity to buy",
+    "stop_sell_qty": "stop quantity to sell",
+    "claimed_qty": "claimed quantity",
+    "target_qty": "target quantity",
+    "maintenance": "maintenance margin",
+    "leverage_max": "maximum leverage",
+    "realized": "realized profit",
+    "carried_realized": "carried realized profit",
+    "open_cost": "cost of the open quantity",
+    "signed_notional": "signed notional",
+    "book_key": "position",
     "time_ns": "time",
     "previous_ns": "time read before",
 }
 """The words for the fields of the built-in records. Other fields are described by their names."""
 
 _ABBREVIATIONS: Final = {"qty": "quantity", "px": "price", "id": "ID", "ord": "order", "seq": "sequence number"}
-_CASH_FIELDS: Final = ("cash", "fee", "transfers")
+PLURALS: Final = frozenset({"fees", "transfers"})
+"""The fields whose words are plural."""
+
+_RAW_RECORD: Final = re.compile(r"<([A-Z]\w*) ?([^<>]*)>")
+_CASH_FIELDS: Final = ("cash", "fee", "transfers", "amount", "equity", "maintenance")
 """Fields in the cash unit, whatever the instrument."""
+_NOTIONAL_FIELDS: Final = ("notional", "realized", "_cost")
+"""Fields in lots times ticks."""
 
 _DAYTIME_NS: Final = 10**17
 """A value of a `_ns` field above this is a time since the epoch, below it a duration."""
@@ -95,7 +151,7 @@ def field_words(name: str) -> str:
 
 def kind_words(kind: type[Record]) -> str:
     """Return a record kind's name in lower-case words: `parent order` for `ParentOrder`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
+    return _spaced(kind.__name__)
 
 
 def describe_record(record: Record, instrument: Instrument | None = None) -> str:
@@ -116,17 +172,65 @@ def describe_record(record: Record, instrument: Instrument | None = None) -> str
             price = format_price(record.last_px, instrument)
             return (
                 f"Execution {record.exec_id} of order {record.root_cl_ord_id} "
-                f"({record.side.name} {quantity} {record.symbol} at {price})"
+                f"({_side(record.side)} {quantity} {record.symbol} at {price})"
             )
-        case Position() | Exposure():
-            holder = f" of account {record.account}" if record.account else ""
-            return f"{'Position' if isinstance(record, Position) else 'Exposure'}{holder} in {record.symbol}"
-        case Balance():
-            return f"Balance of account {record.account} in {record.currency}"
+        case Position() | Exposure() | Limit():
+            return f"{type(record).__name__}{_account(record.account)} in {record.symbol}"
+        case Balance() | Margin():
+            return f"{type(record).__name__} of account {record.account} in {record.currency}"
+    return _describe_account_record(record, instrument)
+
+
+def _describe_account_record(record: Record, instrument: Instrument | None) -> str:
+    """Return what identifies a record about an account's movements and results."""
+    match record:
+        case PositionAdjustment():
+            change = f"{record.reason.value} {format_quantity(record.qty_delta, instrument)} {record.symbol}"
+            return f"Adjustment {record.adjustment_id} ({change}){_account(record.account)}"
+        case CashMovement():
+            amount = _with_separators(f"{(record.amount * CASH_UNIT).normalize():f}")
+            change = f"{record.reason.value} {amount} {record.currency}"
+            return f"Cash movement {record.movement_id} ({change}){_account(record.account)}"
+        case RealizedPnl():
+            return f"Realized profit of account {record.account} in {record.symbol}"
+    return _describe_system_record(record)
+
+
+def _describe_system_record(record: Record) -> str:
+    """Return what identifies a record about the system itself, or one of a kind that this module does not know."""
+    match record:
         case Link():
             return f"Link {record.name}"
+        case Reconciliation():
+            return f"Reconciliation of link {record.link}"
+        case Book():
+            return f"Book of {record.symbol}"
+        case Recompute():
+            return f"Recomputation of the totals at the boundary {record.boundary}"
+        case FreezeSet():
+            return f"Freezes in force at the boundary {record.boundary}"
+        case Recovery():
+            return f"Recovery of the {record.subsystem} subsystem"
+        case Restored():
+            return f"Records restored from {record.store}"
+        case Repetition():
+            return f"Repeated reconciliation of {record.trade_date}"
+        case ClockReading():
+            return "Clock reading"
     text = f"{kind_words(type(record))} {record.key}".strip()
     return text[:1].upper() + text[1:]
+
+
+def describe_example(example: str) -> str:
+    """Return the example of a self-check without the brackets of the records in it, and without `None`."""
+    count = 1
+    while count:  # a record may contain another
+        example, count = _RAW_RECORD.subn(lambda match: f"{_spaced(match[1])} {match[2]}".rstrip(), example)
+    return re.sub(r"\bNone\b", "nothing", example).replace("<", "").replace(">", "").replace("_", " ")
+
+
+def _spaced(class_name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", class_name).lower()
 
 
 def _account(account: str) -> str:
@@ -134,7 +238,11 @@ def _account(account: str) -> str:
 
 
 def _side_and_quantity(record: Order | Request | ParentOrder, instrument: Instrument | None) -> str:
-    return f"{record.side.name} {format_quantity(record.order_qty, instrument)} {record.symbol}"
+    return f"{_side(record.side)} {format_quantity(record.order_qty, instrument)} {record.symbol}"
+
+
+def _side(side: Side) -> str:
+    return side.name.replace("_", " ")
 
 
 def format_quantity(lots: int, instrument: Instrument | None) -> str:
@@ -144,7 +252,9 @@ def format_quantity(lots: int, instrument: Instrument | None) -> str:
 
 def format_price(ticks: int, instrument: Instrument | None) -> str:
     """Return a price in the instrument's decimals, in ticks without an instrument."""
-    return _with_separators(instrument.price_text(ticks)) if instrument is not None else f"{ticks:,} ticks"
+    if instrument is not None:
+        return _with_separators(instrument.price_text(ticks))
+    return f"{ticks:,} tick" + ("" if abs(ticks) == 1 else "s")
 
 
 def format_value(value: Any, name: str, instrument: Instrument | None) -> str:
@@ -162,7 +272,7 @@ def format_value(value: Any, name: str, instrument: Instrument | None) -> str:
     if isinstance(value, Enum):
         return value.name.replace("_", " ").lower()
     if isinstance(value, frozenset | set | tuple | list):
-        return ", ".join(sorted(format_value(item, name, instrument) for item in value)) or "nothing"
+        return ", ".join(sorted({format_value(item, name, instrument) for item in value})) or "nothing"
     if isinstance(value, Record):
         return describe_record(value, instrument)
     if isinstance(value, int):
@@ -172,10 +282,10 @@ def format_value(value: Any, name: str, instrument: Instrument | None) -> str:
 
 def _format_integer(value: int, name: str, instrument: Instrument | None) -> str:
     if name.endswith("_ns"):
-        return format_time(value) if abs(value) >= _DAYTIME_NS else format_duration(value)
+        return format_time(value) if is_daytime(value) else format_duration(value)
     if any(word in name for word in _CASH_FIELDS):
         return _with_separators(f"{(value * CASH_UNIT).normalize():f}")
-    if instrument is not None and "notional" in name:
+    if instrument is not None and any(word in name for word in _NOTIONAL_FIELDS):
         return _with_separators(instrument.notional_text(value))
     if instrument is not None and ("price" in name or "_px" in name):
         return _with_separators(instrument.price_text(value))
@@ -184,10 +294,16 @@ def _format_integer(value: int, name: str, instrument: Instrument | None) -> str
     return f"{value:,}"
 
 
-def format_time(time_ns: int) -> str:
-    """Return a time in UTC to the millisecond: `2024-11-27 14:31:05.250 UTC`."""
+def is_daytime(value_ns: int) -> bool:
+    """Whether a value in ns is a time since the epoch; a smaller one is a duration."""
+    return abs(value_ns) >= _DAYTIME_NS
+
+
+def format_time(time_ns: int, *, exact: bool = False) -> str:
+    """Return a time in UTC to the millisecond, or exactly to the nanosecond: `2024-11-27 14:31:05.250 UTC`."""
     moment = datetime.fromtimestamp(time_ns // 1_000_000_000, tz=UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{time_ns // 1_000_000 % 1000:03d} UTC"
+    fraction = f"{time_ns % 1_000_000_000:09d}" if exact else f"{time_ns // 1_000_000 % 1000:03d}"
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{fraction} UTC"
 
 
 def format_duration(duration_ns: int) -> str:

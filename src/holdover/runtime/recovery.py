@@ -46,6 +46,7 @@ _NOT_COMPARED: Final = frozenset({"root_cl_ord_id", "ord_status", "leaves_qty", 
 _RESTORED_FIELDS: Final = tuple(
     name for name in Order.__struct_fields__ if name not in _NOT_COMPARED | Order.provenance_fields
 )
+_DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(Order)}
 
 
 class RecoveryTrackerState(msgspec.Struct):
@@ -262,12 +263,19 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
             before, now = getattr(previous, name), getattr(current, name)
             if now == before or now != getattr(restored, name):
                 continue
-            if isinstance(venue_order, Order) and getattr(venue_order, name) == now:
+            if isinstance(venue_order, Order) and self._states(venue_order, name, now):
                 continue
             instrument = self._monitor.instruments.get(current.symbol)
             sides = [format_value(value, name, instrument) for value in (before, now)]
             texts.append(f"order {current.key}: the {field_words(name)} was {sides[0]} and came back as {sides[1]}")
         return texts
+
+    def _states(self, venue_order: Order, name: str, value: object) -> bool:
+        """Whether the venue states a value; a default does not count in a field that the venue never sets."""
+        if getattr(venue_order, name) != value:
+            return False
+        is_default = value == _DEFAULTS.get(name, msgspec.NODEFAULT)
+        return not is_default or bool(self._monitor.compiler.presence.used_fields("venue", "Order", (name,)))
 
     # -- what the tables show -----------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ settles it, because only then is everything that touches it done.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
@@ -40,9 +42,13 @@ class Step(Stateful[StepState]):
 
     State = StepState
     IN_PROCESS: ClassVar = {"_token": "a token of this process's context variable"}
-    DERIVED: ClassVar = {"_steps": "the guard's steps", "cause": "given when the step is made"}
+    DERIVED: ClassVar = {
+        "_steps": "the guard's steps",
+        "cause": "given when the step is made",
+        "_task": "the asyncio task of this process in which the step began",
+    }
 
-    __slots__ = ("_steps", "_token", "began_ns", "cause", "is_open", "outer", "touched")
+    __slots__ = ("_steps", "_task", "_token", "began_ns", "cause", "is_open", "outer", "touched")
 
     def __init__(self, steps: StepRunner, cause: str) -> None:
         self._steps = steps
@@ -52,13 +58,22 @@ class Step(Stateful[StepState]):
         self.is_open = False
         self.outer: Step | None = None
         self._token: Token[Step | None] | None = None
+        self._task: object = None
 
     def __enter__(self) -> Step:
         outer = _STEP.get()
-        # A task started inside a step inherits it and may outlive it: ignore a closed step.
-        if outer is not None and outer.is_open and outer._steps is self._steps:
+        task = _running_task()
+        # A task started inside a step inherits it and may outlive it: its own step must not end with the other one.
+        # A worker thread that the step's task waits for (asyncio.to_thread) has no task of its own.
+        if (
+            outer is not None
+            and outer.is_open
+            and outer._steps is self._steps
+            and (task is None or task is outer._task)
+        ):
             self.outer = outer
             return outer
+        self._task = task
         self.is_open = True
         self._token = _STEP.set(self)
         self._steps.begin(self)
@@ -71,10 +86,20 @@ class Step(Stateful[StepState]):
             self.outer = None
             return
         if self._token is not None:
-            _STEP.reset(self._token)
+            with contextlib.suppress(ValueError):  # left in another context, as by an async generator that is closed
+                _STEP.reset(self._token)
             self._token = None
         self.is_open = False
         self._steps.settle(self)
+
+
+def _running_task() -> object:
+    """Return the asyncio task that runs in this thread; None when there is none."""
+    asyncio = sys.modules.get("asyncio")  # not imported here: a program without it needs none of it
+    if asyncio is None:
+        return None
+    loop = asyncio._get_running_loop()
+    return None if loop is None else asyncio.current_task(loop)
 
 
 _STEP: ContextVar[Step | None] = ContextVar("holdover_step", default=None)
@@ -135,7 +160,11 @@ class StepRunner(Stateful[StepRunnerState]):
             now_ns = guard.clock()
             monitor.cause = step.cause
             before = monitor.mutate(subsystem, record, now_ns, step.touched)
-            self._add_to_recorder((monitor.mutations, now_ns, subsystem, record, step.cause, before, self.count))
+            entry = (monitor.mutations, now_ns, subsystem, record, step.cause, before, self.count)
+            self._add_to_recorder(entry)
+            for capture in monitor.captures:
+                if capture.is_complete:
+                    capture.recorded.append(entry)
             if journal is not None:
                 journal.write_mutation(monitor.mutations, now_ns, subsystem, record, step.cause)
             if self.on_mutation is not None:
@@ -205,6 +234,7 @@ class StepRunner(Stateful[StepRunnerState]):
                     self._last_settled_mutation = monitor.mutations
                     journal.write_settled(self._last_settled_mutation, monitor.now_ns)
                 journal.flush()
+            guard.evidence.close_settle()
             guard.evidence.write_bundles()
 
     def abandon(self, has_left: Callable[[Record], bool] = lambda record: True, *, discard_steps: bool = False) -> None:
@@ -230,6 +260,7 @@ class StepRunner(Stateful[StepRunnerState]):
             if now_ns >= monitor.deadlines.next_ns:
                 monitor.cause = "tick"
                 monitor.tick(now_ns)
+            self._guard.evidence.close_settle()
             self._guard.evidence.write_bundles()
 
     def mark_subject_down(self) -> None:

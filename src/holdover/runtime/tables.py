@@ -55,6 +55,7 @@ class RecordTables(Stateful[RecordTablesState]):
     DERIVED: ClassVar = {
         "_cells": "the counter, which is part of the monitor's state itself",
         "_sums_by_table": "the sums of the catalogue, by their table",
+        "change_count": "tells a copier of this process that records were removed or reset",
     }
 
     def __init__(self, sums: Iterable[Sum], cells: CellCounter) -> None:
@@ -68,6 +69,7 @@ class RecordTables(Stateful[RecordTablesState]):
         self.unconfirmed: set[tuple[str, str]] = set()
         self.is_restoring = False
         self._removal_count = 0
+        self.change_count = 0
         self._cells = cells
         self._sums_by_table: dict[TableKey, list[Sum]] = {}
         for summed in self.totals:
@@ -78,6 +80,10 @@ class RecordTables(Stateful[RecordTablesState]):
     def records_of(self, table: TableKey) -> Table:
         """Return the last record of each key of one subsystem and kind; the dict stays the same object."""
         return self.by_table.setdefault(table, {})
+
+    def record_count(self) -> int:
+        """Return the number of records in all tables."""
+        return sum(len(records) for records in self.by_table.values())
 
     def find(self, table: TableKey, key: str) -> Record | None:
         """Return one record, or None."""
@@ -153,6 +159,7 @@ class RecordTables(Stateful[RecordTablesState]):
         """Reset one record and the totals, or remove the record when it is None. Evaluates no predicate."""
         if record is not None and record.key != key:
             raise TotalsError(f"{table[0]}.{table[1].__name__}: a record of {record.key} cannot be reset as {key}")
+        self.change_count += 1
         if key in self.by_table.get(table, {}):
             self.forget_record(table, key)
         if record is None:
@@ -205,6 +212,7 @@ class RecordTables(Stateful[RecordTablesState]):
         self._removal_count += 1
         self.adopted.pop((table[0], key), None)
         self.unconfirmed.discard((table[0], key))
+        self.change_count += 1
         record = self.by_table.get(table, {}).pop(key, None)
         if record is not None:
             self._observe(table, record, None)

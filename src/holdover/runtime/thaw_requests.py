@@ -7,6 +7,7 @@ a second person forces it.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,11 @@ from typing import Final
 
 import msgspec
 
-from holdover.catalogue import Catalogue
-from holdover.runtime.config import GuardConfig, read_config
+from holdover.runtime.config import GuardConfig, GuardTable, read_config
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import Freeze, FreezeStore, ThawRequest
 from holdover.runtime.guard import Guard, GuardSettings, ThawRefusedError
+from holdover.runtime.guard_folder import FolderLock, GuardFolder, GuardInUseError, read_lock, read_owner
 from holdover.runtime.heartbeat import Health, ProcessHealth, read_health
 
 _PAUSE_S: Final = 0.05
@@ -36,7 +37,12 @@ def find_guard_config(path: Path, *, must_exist: bool = True) -> GuardConfig:
 
     Raises `GuardConfigError`, and `StoreError` when `must_exist` is true and no guard has ever run there.
     """
-    config = read_config(path) if path.is_file() else GuardConfig.for_directory(path)
+    if path.is_file():
+        config = read_config(path)
+    else:
+        config = GuardConfig.for_directory(path)
+        if name := read_owner(path):
+            config = msgspec.structs.replace(config, guard=GuardTable(directory=".", name=name))
     in_file = not (config.store.url_env or config.store.url_file)
     if must_exist and in_file and not (config.directory / "guard.db").exists():
         raise StoreError(f"{path}: no guard has ever run here (guard.db is missing)")
@@ -112,7 +118,7 @@ def _find_judge(
             f"a second person has to force the thaw"
         )
     for name in [*holders, config.name]:
-        if name in running:
+        if name in running and not (name == config.name and is_dead(config, running[name])):
             return running[name]
         if name in processes and name != config.name and not forced:
             raise ThawRefusedError(
@@ -122,11 +128,40 @@ def _find_judge(
     return None
 
 
+def is_dead(config: GuardConfig, process: ProcessHealth) -> bool:
+    """Whether the process of a guard on this host has ended: its lock is free, however recent its last heartbeat is."""
+    record = read_lock(GuardFolder(config.directory, config.name).lock)
+    if record is None or record.pid != process.beat.pid or process.beat.host != socket.gethostname():
+        return False
+    try:
+        FolderLock(config.directory, config.name, owns=False).release()
+    except GuardInUseError:
+        return False
+    return True
+
+
 def _thaw_by_saved_state(config: GuardConfig, request: ThawRequest) -> int:
+    try:
+        lock = FolderLock(config.directory, config.name, owns=False)
+    except GuardInUseError as problem:
+        if not request.forced_by:
+            raise ThawRefusedError(
+                f"{problem}; it reports nothing, so nobody can tell whether the invariant holds again: restart it, or "
+                f"have a second person force the thaw"
+            ) from None
+        lock = None
+    try:
+        return _thaw_by_opened_guard(config, request)
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _thaw_by_opened_guard(config: GuardConfig, request: ThawRequest) -> int:
     guard = Guard(
         config.directory,
         GuardSettings(name=config.name),
-        catalogue=Catalogue.load(*config.catalogue),
+        catalogue=config.load_catalogue(),
         clock=time.time_ns,
         channels=[],
         store=config.open_store(),
@@ -140,12 +175,8 @@ def _thaw_by_saved_state(config: GuardConfig, request: ThawRequest) -> int:
                     f"the memory of the guard {config.name} cannot be read ({problem}): whether the invariant holds "
                     f"again cannot be told, and a second person has to force the thaw"
                 ) from None
-        return guard.thaw(
-            request.scope,
-            operator=request.operator,
-            reason=request.reason,
-            evidence=request.evidence,
-            forced_by=request.forced_by,
+        return guard.freezes.end_freezes(
+            request.scope, request.operator, request.reason, request.evidence, request.forced_by
         )
     finally:
         guard.close()

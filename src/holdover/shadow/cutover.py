@@ -208,4 +208,6 @@ def _catalogue_condition(config: ShadowConfig, state: ShadowState | None) -> Cut
     if state is None or not state.digest:
         return _unknown_condition(name, "the candidate has not said by which catalogue it was judged")
     detail = f"{state.digest[:12]} in the shadow, {digest[:12]} in the gate"
+    if state.digest != digest and state.policy:
+        detail += f"; the policy of the candidate's guard, which the gate does not have: {'; '.join(state.policy)}"
     return CutoverCondition(name=name, met=state.digest == digest, detail=detail)

@@ -23,6 +23,7 @@ from holdover.audit import tags
 from holdover.audit.framing import FixFramer
 from holdover.shadow.config import Explanation
 from holdover.shadow.state import OrderComparison, OrderDifference
+from holdover.state import decode_msgpack, encode_msgpack
 
 FIELDS: Final = (
     "account",
@@ -165,7 +166,7 @@ class _OrderTables:
         self._connection.execute(f"CREATE TABLE {name} (key TEXT PRIMARY KEY, id TEXT, body BLOB) WITHOUT ROWID")
         if match == "sequence":
             self._connection.execute(f"CREATE TABLE {name}_key (id TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID")
-        encode = msgspec.msgpack.Encoder().encode
+        encode = encode_msgpack
         waiting: dict[str, tuple[str, bytes]] = {}
         counts: Counter[str] = Counter()
         fresh: dict[str, str] = {}
@@ -263,7 +264,7 @@ def compare_orders(
 
 
 def _decode_fields(body: bytes | None) -> list[Value] | None:
-    return None if body is None else msgspec.msgpack.decode(body, type=list[Value])
+    return None if body is None else decode_msgpack(body, list[Value])
 
 
 def _differing_fields(left: list[Value] | None, right: list[Value] | None, tolerance: Mapping[str, int]) -> list[str]:

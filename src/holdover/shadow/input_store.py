@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from holdover.runtime.database import RunStatement, SqliteDatabase, StoreError, next_number
+from holdover.state import decode_msgpack, encode_msgpack
 
 VERSION: Final = 2
 _SCHEMA: Final = """
@@ -87,13 +88,13 @@ class InputStore:
         """Returns the running day and its start state; None before the first day."""
         rows = self._database.read("SELECT trade_date, began FROM day ORDER BY trade_date DESC LIMIT 1")
         with self._decoding():
-            return (str(rows[0][0]), msgspec.msgpack.decode(rows[0][1], type=ShadowDayStart)) if rows else None
+            return (str(rows[0][0]), decode_msgpack(rows[0][1], ShadowDayStart)) if rows else None
 
     def begin_day(self, trade_date: str, day_start: ShadowDayStart, days_max: int) -> None:
         """Start a day; at most `days_max` earlier days are kept."""
 
         def work(run: RunStatement) -> None:
-            run("INSERT OR REPLACE INTO day VALUES (?, ?)", trade_date, msgspec.msgpack.encode(day_start))
+            run("INSERT OR REPLACE INTO day VALUES (?, ?)", trade_date, encode_msgpack(day_start))
             dates = [
                 str(row[0]) for row in run("SELECT trade_date FROM day ORDER BY trade_date DESC LIMIT ?", days_max + 1)
             ]
@@ -117,9 +118,9 @@ class InputStore:
 
         def work(run: RunStatement) -> int:
             number = next_number(run, "batch")
-            run("INSERT INTO batch VALUES (?, ?, ?, ?)", number, trade_date, now_ns, msgspec.msgpack.encode(items))
+            run("INSERT INTO batch VALUES (?, ?, ?, ?)", number, trade_date, now_ns, encode_msgpack(items))
             if self._has_waiting or waiting:
-                run("INSERT OR REPLACE INTO waiting VALUES (0, ?)", msgspec.msgpack.encode(list(waiting)))
+                run("INSERT OR REPLACE INTO waiting VALUES (0, ?)", encode_msgpack(list(waiting)))
             for source, offset in offsets.items():
                 run("INSERT OR REPLACE INTO feed_offset VALUES (?, ?)", source, offset)
             return number
@@ -132,7 +133,7 @@ class InputStore:
         """Returns the items that were read from the sources and not applied yet."""
         rows = self._database.read("SELECT body FROM waiting")
         with self._decoding():
-            return msgspec.msgpack.decode(rows[0][0], type=list[TimedItem]) if rows else []
+            return decode_msgpack(rows[0][0], list[TimedItem]) if rows else []
 
     def read_batches(self, trade_date: str) -> Iterator[InputBatch]:
         """Yield every batch of a day, in order."""
@@ -148,7 +149,7 @@ class InputStore:
             for number, now_ns, body in rows:
                 last = int(number)
                 with self._decoding():
-                    items = msgspec.msgpack.decode(body, type=list[InputItem])
+                    items = decode_msgpack(body, list[InputItem])
                 yield InputBatch(last, int(now_ns), items)
 
     def offsets(self) -> dict[str, bytes]:

@@ -276,7 +276,7 @@ class FollowedShadow:
         for status in statuses:
             if status.health in (Health.HEALTHY, Health.FROZEN):
                 run.components.mark_alive("candidate", run.monotonic())
-                run.state.digest = status.beat.digest
+                run.state.digest, run.state.policy = status.beat.digest, status.beat.policy
 
     def compare(self) -> None:
         """Compare all orders up to now. When they cannot be compared, the last comparison is discarded."""

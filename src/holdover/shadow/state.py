@@ -100,6 +100,7 @@ class ShadowState(msgspec.Struct, kw_only=True):
     nights: list[dict[str, Any]] = []
     sessions: int = 0
     digest: str = ""
+    policy: list[str] = []
     subject: str = ""
     guard: str = ""
     orders: int = 0

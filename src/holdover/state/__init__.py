@@ -1,6 +1,7 @@
 """State as a value: one declaration for each stateful class, one checkpoint, one rollback, one encoding."""
 
 from holdover.state.composite import Composite, split_parts
+from holdover.state.encoding import decode_msgpack, encode_msgpack
 from holdover.state.stateful import (
     InPlace,
     Owned,
@@ -19,7 +20,9 @@ __all__ = [
     "StateError",
     "Stateful",
     "StoredFormat",
+    "decode_msgpack",
     "decode_stored",
+    "encode_msgpack",
     "encode_stored",
     "split_parts",
     "undeclared_attributes",

@@ -51,6 +51,8 @@ from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar, Union, get
 
 import msgspec
 
+from holdover.state.encoding import decode_msgpack, encode_msgpack
+
 StateT = TypeVar("StateT", bound=msgspec.Struct)
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -99,7 +101,7 @@ class _StoredHeader(msgspec.Struct):
 def encode_stored(stored_format: StoredFormat, state: msgspec.Struct) -> bytes:
     """Encode a state struct as MessagePack, with the name and version of its format."""
     header = {"format": stored_format.name, "version": stored_format.version}
-    return msgspec.msgpack.encode({**header, **_fields_of(state)})
+    return encode_msgpack({**header, **_fields_of(state)})
 
 
 def decode_stored(stored_format: StoredFormat, state: type[StructT], data: bytes) -> StructT:
@@ -109,7 +111,7 @@ def decode_stored(stored_format: StoredFormat, state: type[StructT], data: bytes
     """
     damaged = f"the {stored_format.name} is damaged"
     try:
-        header = msgspec.msgpack.decode(data, type=_StoredHeader)
+        header = decode_msgpack(data, _StoredHeader)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise StateError(f"{damaged}: {error}; {stored_format.next_step}") from error
     if header.format != stored_format.name or header.version != stored_format.version:
@@ -119,7 +121,7 @@ def decode_stored(stored_format: StoredFormat, state: type[StructT], data: bytes
             f"this build reads version {stored_format.version} of it; {stored_format.next_step}"
         )
     try:
-        return msgspec.msgpack.decode(data, type=state, dec_hook=_decode_deque)
+        return decode_msgpack(data, state, _decode_deque)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise StateError(f"{damaged}: {error}; {stored_format.next_step}") from error
 
@@ -180,7 +182,7 @@ class Stateful(Generic[StateT]):
 
 def encode_state(state: msgspec.Struct) -> bytes:
     """Encode a state struct. Sets are written sorted, so that equal states have equal bytes in every process."""
-    return msgspec.msgpack.encode(_fields_of(state))
+    return encode_msgpack(_fields_of(state))
 
 
 def _fields_of(state: msgspec.Struct) -> dict[str, Any]:
@@ -194,7 +196,7 @@ def _encodable(value: Any) -> Any:
 def decode_state(state: type[msgspec.Struct], data: bytes, owner: str) -> msgspec.Struct:
     """Decode a state struct. Raises `StateError`, which names `owner`, when the bytes are none."""
     try:
-        return msgspec.msgpack.decode(data, type=state, dec_hook=_decode_deque)
+        return decode_msgpack(data, state, _decode_deque)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise StateError(f"the stored state of {owner} is damaged: {error}") from error
 

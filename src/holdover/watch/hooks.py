@@ -16,8 +16,10 @@ from typing import Protocol
 import msgspec
 
 from holdover.catalogue import Catalogue
+from holdover.catalogue.policy import OBSERVE, SWITCHED_OFF
 from holdover.runtime import Breach, FreezeStore, read_config
 from holdover.runtime.breach import make_page
+from holdover.runtime.observation import make_observed_page
 
 _TIMEOUT_S = 30.0
 
@@ -49,12 +51,22 @@ class FreezeHook:
         names = [channel.name for channel in config.make_channels()] if config is not None else ["file:pages.jsonl"]
         self._channels = config.pages.level[0].channels if config is not None and config.pages.level else names
         self._catalogue = catalogue
+        self._policy = config.load_catalogue() if config is not None else catalogue
+        self._location = guard.resolve()
 
     def run(self, breach: Breach, key: str) -> None:
         """Write breach, freeze, page and audit in one synced transaction, unless the store already has the breach.
 
+        An invariant that the guard's policy observes freezes nothing, and one that is off is ignored.
+
         Raises `StoreError`.
         """
+        mode = self._policy.mode_of(breach.invariant)
+        if mode == SWITCHED_OFF:
+            return
+        if mode == OBSERVE:
+            self._record_observed(msgspec.structs.replace(breach, mode=OBSERVE))
+            return
         if any(stored.identity == breach.identity for stored in self.store.breaches()):
             return
         entry = self._catalogue.invariants[breach.invariant].entry
@@ -65,7 +77,15 @@ class FreezeHook:
         if frozen:
             self.store.record_repeated_breach(breach)
         else:
-            self.store.record_breach(breach, list(entry.allows), make_page(breach, entry, 0), self._channels)
+            page = make_page(breach, entry, 0, self._location)
+            self.store.record_breach(breach, list(entry.allows), page, self._channels)
+
+    def _record_observed(self, breach: Breach) -> None:
+        entry = self._catalogue.invariants[breach.invariant].entry
+        page = make_observed_page(breach, entry)
+        open_marks = {freeze.mark for freeze in self.store.observed_freezes(open_only=True)}
+        if (breach.scope, breach.invariant) not in open_marks:
+            self.store.record_observed_breach(breach, entry.allows, page, self._channels)
 
 
 class UrlHook:

@@ -32,6 +32,8 @@ def answer_query(venue: Venue, query: Query) -> list[Inbound]:
         return mass_status(venue, query)
     if query.msg_type == MsgType.TRADE_CAPTURE_REPORT_REQUEST:
         return executions_since(venue, query)
+    if query.msg_type == MsgType.COLLATERAL_INQUIRY:
+        return [*venue.accounts.answer(query)]
     if query.msg_type != MsgType.REQUEST_FOR_POSITIONS:
         raise ImpossibleStateError(f"query {query.req_id} is a {query.msg_type.name}, which is no query")
     return positions(venue, query)
@@ -92,7 +94,7 @@ def executions_since(venue: Venue, query: Query) -> list[Inbound]:
 
 
 def positions(venue: Venue, query: Query) -> list[Inbound]:
-    """Return the net position of the account in each instrument, or one report without a symbol when there is none."""
+    """Return the account's position in each instrument and leg; one report without a symbol when there is none."""
     account_positions = [position for position in venue.positions.values() if position.account == query.account]
     if not account_positions:
         return [
@@ -106,6 +108,8 @@ def positions(venue: Venue, query: Query) -> list[Inbound]:
             net_qty=position.net_qty,
             reference_version=position.reference_version,
             last_rpt_requested=position is account_positions[-1],
+            position_side=position.position_side,
+            position_id=position.position_id,
         )
         for position in account_positions
     ]

@@ -4,7 +4,8 @@ Orders match against the recorded market and nothing else. A resting order waits
 displayed at its price when that price became the best. A recorded trade at its price consumes that queue
 first and then fills the order, up to the size of the trade. A trade through its price fills it up to the size
 of the trade. A recorded quote that crosses it fills it up to the displayed size; each displayed size fills
-once. Partial fills therefore come from the data.
+once. Partial fills therefore come from the data. A stop order waits for a recorded trade at its stop price or beyond;
+then a stop becomes a market order and a stop limit a limit order. `contingency` describes orders that depend on others.
 """
 
 from __future__ import annotations
@@ -15,27 +16,37 @@ from typing import Any, ClassVar
 import msgspec
 
 from holdover.model import (
+    ContingencyType,
     ExecRestatementReason,
     ExecType,
     ExecutionReport,
     ImpossibleStateError,
     Instrument,
     Order,
+    OrderOrigin,
     OrdStatus,
     OrdType,
     PositionEffect,
+    PositionSide,
     Request,
     Side,
     TimeInForce,
+    position_key,
     status_from_quantities,
 )
 from holdover.state import StateError, Stateful
 
 UNDEF_PRICE = 2**63 - 1
 
+_STOPS = (OrdType.STOP, OrdType.STOP_LIMIT)
+
 
 class WorkingOrder(msgspec.Struct, kw_only=True):
-    """An order at the venue. `queue_ahead` is None until the price of the order has been the best price."""
+    """An order at the venue. `queue_ahead` is None until the price of the order has been the best price.
+
+    `requested_qty` is the OrderQty that the client asked for, of which the other orders of the list may take a part.
+    `held_qty` is the part of LeavesQty that waits for the primary order of the list; it cannot fill.
+    """
 
     root_cl_ord_id: str
     cl_ord_id: str
@@ -63,6 +74,13 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
     reference_version: str = ""
     queue_ahead: int | None = None
     is_triggered: bool = True
+    position_side: PositionSide | None = None
+    position_id: str = ""
+    list_id: str = ""
+    contingency_type: ContingencyType | None = None
+    requested_qty: int = 0
+    held_qty: int = 0
+    origin: OrderOrigin | None = None
 
     @classmethod
     def from_request(
@@ -91,7 +109,12 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
             position_effect=request.position_effect,
             trade_date=trade_date,
             reference_version=reference_version,
-            is_triggered=request.ord_type not in (OrdType.STOP, OrdType.STOP_LIMIT),
+            is_triggered=request.ord_type not in _STOPS,
+            position_side=request.position_side,
+            position_id=request.position_id,
+            list_id=request.list_id,
+            contingency_type=request.contingency_type,
+            requested_qty=request.order_qty,
         )
 
     @property
@@ -103,6 +126,22 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
     def leaves_qty(self) -> int:
         """The quantity that may still fill."""
         return self.order_qty - self.cum_qty if self.is_open else 0
+
+    @property
+    def fillable_qty(self) -> int:
+        """The quantity that may fill now: LeavesQty without what waits for the primary order."""
+        return max(self.leaves_qty - self.held_qty, 0)
+
+    @property
+    def list_key(self) -> str:
+        """The key of the list of contingent orders, ListID or ClOrdLinkID by account; empty for any other order."""
+        list_id = self.list_id or self.cl_ord_link_id
+        return f"{self.account}/{list_id}" if self.contingency_type is not None and list_id else ""
+
+    @property
+    def position_key(self) -> str:
+        """The key of the position that the order moves: account, instrument and leg."""
+        return position_key(self.account, self.symbol, self.position_id or self.position_side or "")
 
     @property
     def is_open(self) -> bool:
@@ -138,6 +177,12 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
             exec_id=self.exec_id,
             exec_ref_id=self.exec_ref_id,
             reference_version=self.reference_version,
+            position_side=self.position_side,
+            position_id=self.position_id,
+            list_id=self.list_id,
+            contingency_type=self.contingency_type,
+            foreign=self.origin is not None,
+            origin=self.origin,
         )
 
     def to_report(
@@ -196,6 +241,11 @@ class WorkingOrder(msgspec.Struct, kw_only=True):
             last_rpt_requested=last_rpt_requested,
             tot_num_reports=tot_num_reports,
             transact_time_ns=transact_time_ns,
+            position_side=self.position_side,
+            position_id=self.position_id,
+            list_id=self.list_id,
+            contingency_type=self.contingency_type,
+            origin=self.origin,
         )
 
 
@@ -231,6 +281,8 @@ class TopOfBook(Stateful[TopOfBookState]):
         "best_buy": "the best price of the resting buy orders",
         "best_sell": "the best price of the resting sell orders",
         "unqueued_count": "counts the resting orders without a queue position",
+        "lowest_buy_stop": "the lowest stop price of the waiting buy orders",
+        "highest_sell_stop": "the highest stop price of the waiting sell orders",
     }
 
     __slots__ = (
@@ -243,8 +295,10 @@ class TopOfBook(Stateful[TopOfBookState]):
         "bid_px",
         "bid_sz",
         "buys",
+        "highest_sell_stop",
         "instrument",
         "last_px",
+        "lowest_buy_stop",
         "reason",
         "reference_version",
         "sells",
@@ -275,6 +329,24 @@ class TopOfBook(Stateful[TopOfBookState]):
         self.best_buy = -1
         self.best_sell = UNDEF_PRICE
         self.unqueued_count = 0
+        self.lowest_buy_stop = UNDEF_PRICE
+        self.highest_sell_stop = -1
+
+    def add_stop(self, order: WorkingOrder) -> None:
+        """Add a stop order, which waits for its trigger."""
+        if order.symbol != self.instrument.symbol or order.stop_px is None:
+            raise ImpossibleStateError(
+                f"order {order.cl_ord_id} in {order.symbol} with stop price {order.stop_px} cannot wait in the book of "
+                f"{self.instrument.symbol}"
+            )
+        if any(waiting is order for waiting in self.stops):
+            raise ImpossibleStateError(f"order {order.cl_ord_id} waits in the book of {order.symbol} already")
+        self.stops.append(order)
+        self.refresh_best_prices()
+
+    def holds(self, order: WorkingOrder) -> bool:
+        """Return whether an order rests or waits for its trigger here."""
+        return any(resting is order for side in (self.buys, self.sells, self.stops) for resting in side)
 
     def add_order(self, order: WorkingOrder) -> None:
         """Add an order in price and time priority, behind the size displayed at its price."""
@@ -311,10 +383,16 @@ class TopOfBook(Stateful[TopOfBookState]):
             order.queue_ahead = None
 
     def refresh_best_prices(self) -> None:
-        """Recompute the best prices of the resting orders, and the number of orders without a known queue position."""
+        """Recompute the best prices of the resting and the stop orders, and the number of unknown queue positions."""
         self.best_buy = max((_limit_price(order) for order in self.buys), default=-1)
         self.best_sell = min((_limit_price(order) for order in self.sells), default=UNDEF_PRICE)
         self.unqueued_count = sum(1 for order in (*self.buys, *self.sells) if order.queue_ahead is None)
+        self.lowest_buy_stop, self.highest_sell_stop = UNDEF_PRICE, -1
+        for order in self.stops:
+            if order.stop_px is not None and order.side == Side.BUY:
+                self.lowest_buy_stop = min(self.lowest_buy_stop, order.stop_px)
+            elif order.stop_px is not None:
+                self.highest_sell_stop = max(self.highest_sell_stop, order.stop_px)
 
     def clear_quotes(self) -> None:
         """Remove the quotes of the day that has ended."""
@@ -345,6 +423,8 @@ class TopOfBook(Stateful[TopOfBookState]):
         symbol = self.instrument.symbol
         if any(order.side != Side.BUY for order in self.buys) or any(order.side == Side.BUY for order in self.sells):
             raise StateError(f"the book of {symbol} holds an order on the wrong side")
+        if any(not order.fillable_qty for order in (*self.buys, *self.sells, *self.stops)):
+            raise StateError(f"the book of {symbol} holds an order of which nothing can fill")
         if any(order.is_triggered for order in self.stops):
             raise StateError(f"the book of {symbol} holds a stop order that was triggered, among those that wait")
         roots = [order.root_cl_ord_id for order in (*self.buys, *self.sells, *self.stops)]

@@ -28,9 +28,25 @@ class MarketMatching:
         self.is_excluded: Callable[[WorkingOrder], bool] = lambda order: False
 
     def rest_order(self, order: WorkingOrder) -> None:
-        """Put an order into its book."""
-        if not self.is_excluded(order):
+        """Put an order into its book if it is not there, among the stop orders while it waits for its trigger.
+
+        An order that waits for its primary order is in no book.
+        """
+        if self.is_excluded(order) or not order.fillable_qty or self.books[order.symbol].holds(order):
+            return
+        if order.is_triggered:
             self.books[order.symbol].add_order(order)
+        else:
+            self.books[order.symbol].add_stop(order)
+
+    def release_order(self, order: WorkingOrder) -> None:
+        """Let an order work: one that is in no book enters the market, another one stays where it is."""
+        if not order.fillable_qty or self.books[order.symbol].holds(order):
+            return
+        if order.is_triggered:
+            self.enter_order(order)
+        else:
+            self.rest_order(order)
 
     def on_market(self, event: tuple[int, ...]) -> None:
         """Apply one recorded event. Its second field is the index of the instrument."""
@@ -44,7 +60,12 @@ class MarketMatching:
         elif rtype == TRADE:
             book.last_px = price
             book.traded_qty += size
-            if book.best_buy >= price or book.best_sell <= price or book.stops:
+            if (
+                book.best_buy >= price
+                or book.best_sell <= price
+                or book.lowest_buy_stop <= price
+                or book.highest_sell_stop >= price
+            ):
                 self.match_trade(book, price, size)
         else:
             self.set_trading(book, STATUS_WORDS.get(flags, "halt"))
@@ -76,7 +97,7 @@ class MarketMatching:
             if remaining_qty <= 0:
                 break
             limit = order.price
-            if limit is None:
+            if limit is None or not order.fillable_qty:  # a fill before may have cancelled it
                 continue
             is_through = limit > price if order.side == Side.BUY else limit < price
             if not is_through:
@@ -85,15 +106,15 @@ class MarketMatching:
                 queue_filled = min(order.queue_ahead or 0, remaining_qty)
                 order.queue_ahead = (order.queue_ahead or 0) - queue_filled
                 remaining_qty -= queue_filled
-            quantity = min(order.leaves_qty, remaining_qty)
+            quantity = min(order.fillable_qty, remaining_qty)
             if quantity > 0:
                 remaining_qty -= quantity
                 self.lifecycle.fill(order, quantity, limit)
         for order in list(book.stops):
-            if order.stop_px is not None and (
-                price >= order.stop_px if order.side == Side.BUY else price <= order.stop_px
-            ):
-                book.stops.remove(order)
+            if order.stop_px is None or not order.fillable_qty:
+                continue
+            if price >= order.stop_px if order.side == Side.BUY else price <= order.stop_px:
+                book.remove_order(order)
                 order.is_triggered = True
                 self.enter_order(order)
 
@@ -102,7 +123,7 @@ class MarketMatching:
         buy = order.side == Side.BUY
         displayed_qty = book.ask_remaining_qty if buy else book.bid_remaining_qty
         displayed = book.ask_px if buy else book.bid_px
-        quantity = min(order.leaves_qty, displayed_qty)
+        quantity = min(order.fillable_qty, displayed_qty)
         if quantity <= 0 or displayed == UNDEF_PRICE:
             return
         if buy:
@@ -127,13 +148,14 @@ class MarketMatching:
             raise ImpossibleStateError(f"order {order.cl_ord_id} is {order.ord_status.name} and cannot be entered")
         book = self.books[order.symbol]
         displayed_qty = book.ask_remaining_qty if order.side == Side.BUY else book.bid_remaining_qty
+        # A fill may change the other orders of the list, which may put this order into its book.
         if self._is_marketable(book, order) and (
-            order.time_in_force != TimeInForce.FOK or displayed_qty >= order.leaves_qty
+            order.time_in_force != TimeInForce.FOK or displayed_qty >= order.fillable_qty
         ):
             self._fill_from_quote(book, order, resting=False)
-        if not order.leaves_qty:
+        if not order.fillable_qty:
             return
         if order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK):
             self.lifecycle.close_order(order, OrdStatus.CANCELED, ExecType.CANCELED)
         else:
-            book.add_order(order)
+            self.rest_order(order)

@@ -16,6 +16,7 @@ from holdover.model import (
     ExecType,
     ExecutionReport,
     ImpossibleStateError,
+    OrderOrigin,
     OrdStatus,
     OrdType,
     Position,
@@ -26,6 +27,14 @@ from holdover.model import (
 from holdover.state import Owned, StateError, Stateful
 from holdover.world.book import TopOfBook, WorkingOrder
 from holdover.world.venue_reports import VenueReports
+
+_FOREIGN_PREFIXES = {
+    OrderOrigin.MANUAL: "HAND",
+    OrderOrigin.LIQUIDATION: "LIQ",
+    OrderOrigin.AUTO_DELEVERAGING: "ADL",
+    OrderOrigin.VENUE: "VENUE",
+}
+"""How the ClOrdIDs of orders begin that no client requested."""
 
 CARRIED_TIFS = (TimeInForce.GTC, TimeInForce.GTD)
 """The times in force of orders that are carried overnight."""
@@ -45,7 +54,7 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
     """The orders, trades and positions of a venue.
 
     `orders` are keyed by the ClOrdID that began their chain, and `roots` maps each ClOrdID of a chain to it. `rest`
-    puts an order back into its book.
+    puts an order back into its book. `on_list_change` is called after a change of an order that belongs to a list.
     """
 
     State = OrderLifecycleState
@@ -53,12 +62,14 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
         "books": "the venue's books, which save themselves",
         "reports": "a part of the venue that saves itself",
         "rest": "a function of the venue",
+        "on_list_change": "a function of the venue",
     }
 
     def __init__(
         self, books: Mapping[str, TopOfBook], reports: VenueReports, rest: Callable[[WorkingOrder], None]
     ) -> None:
         self.books, self.reports, self.rest = books, reports, rest
+        self.on_list_change: Callable[[WorkingOrder], None] = lambda order: None
         self.orders: dict[str, WorkingOrder] = {}
         self.roots: dict[str, str] = {}
         self.trades: list[ExecutionReport] = []
@@ -87,6 +98,7 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
             reference_version=self.books[request.symbol].reference_version,
         )
         self._add_order(order)
+        self._notify_list(order)
         return order
 
     def _add_order(self, order: WorkingOrder) -> None:
@@ -100,12 +112,16 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
         self.roots[order.cl_ord_id] = order.root_cl_ord_id
         self.reports.send_change(order, ExecType.NEW)
 
+    def _notify_list(self, order: WorkingOrder) -> None:
+        if order.contingency_type is not None:
+            self.on_list_change(order)
+
     def _next_number(self) -> int:
         self.order_number += 1
         return self.order_number
 
     def replace_order(self, order: WorkingOrder, request: Request) -> None:
-        """Replace quantity and price of an order, which loses its place in the book, and report it."""
+        """Replace quantity, price and stop price of an order, which loses its place in the book, and report it."""
         if not order.is_open:
             raise ImpossibleStateError(f"order {order.cl_ord_id} is {order.ord_status.name} and cannot be replaced")
         if request.cl_ord_id in self.roots:
@@ -115,10 +131,24 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
         # A quantity below the filled quantity becomes the filled quantity: FIX 5.0 volume 4, C.3.c.
         order.order_qty = max(request.order_qty, order.cum_qty)
         order.price = request.price
+        if request.stop_px is not None and not order.is_triggered:
+            order.stop_px = request.stop_px
         order.ord_status = order.status_by_quantities
         self.books[order.symbol].remove_order(order)
         order.entered = self._next_number()
         self.reports.send_change(order, ExecType.REPLACED)
+
+    def restate_quantity(self, order: WorkingOrder, reason: ExecRestatementReason) -> None:
+        """Report an OrderQty that the venue has changed. The order keeps its place in the book."""
+        if not order.is_open:
+            raise ImpossibleStateError(f"order {order.cl_ord_id} is {order.ord_status.name} and cannot be restated")
+        if order.order_qty <= order.cum_qty:
+            raise ImpossibleStateError(
+                f"order {order.cl_ord_id} is restated to {order.order_qty} lots, and {order.cum_qty} are filled"
+            )
+        if order.ord_status != OrdStatus.DONE_FOR_DAY:
+            order.ord_status = order.status_by_quantities
+        self.reports.send_change(order, ExecType.RESTATED, exec_restatement_reason=reason)
 
     def close_order(self, order: WorkingOrder, status: OrdStatus, exec_type: ExecType) -> None:
         """End an open order, and report it. Raises `ImpossibleStateError` when the order has ended."""
@@ -129,12 +159,15 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
         self.books[order.symbol].remove_order(order)
         order.ord_status = status
         self.reports.send_change(order, exec_type)
+        self._notify_list(order)
 
     def restate_orders(self, trade_date: str, *, is_reported: bool) -> None:
         """Begin a day: expire GTD orders past their date, and restate the orders that are carried into it."""
         if not trade_date:
             raise ValueError("the orders of a day cannot be restated without its trade date")
         for order in self.open_orders():
+            if not order.is_open:
+                continue  # it has ended with another order of its list
             if order.time_in_force == TimeInForce.GTD and order.expire_date and order.expire_date < trade_date:
                 self.close_order(order, OrdStatus.EXPIRED, ExecType.EXPIRED)
                 continue
@@ -149,6 +182,8 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
     def end_orders(self, *, is_reported: bool) -> None:
         """End a day: expire DAY orders, and report carried orders done for the day."""
         for order in self.open_orders():
+            if not order.is_open:
+                continue  # it has ended with another order of its list
             if order.time_in_force not in CARRIED_TIFS:
                 self.close_order(order, OrdStatus.EXPIRED, ExecType.EXPIRED)
             elif is_reported:
@@ -165,8 +200,12 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
                 continue
             order.order_qty = divide_exactly(order.order_qty * new, old, f"OrderQty of {order.cl_ord_id}")
             order.cum_qty = divide_exactly(order.cum_qty * new, old, f"CumQty of {order.cl_ord_id}")
+            order.requested_qty = divide_exactly(order.requested_qty * new, old, f"quantity of {order.cl_ord_id}")
+            order.held_qty = divide_exactly(order.held_qty * new, old, f"held quantity of {order.cl_ord_id}")
             if order.price is not None:
                 order.price = divide_exactly(order.price * old, new, f"price of {order.cl_ord_id}")
+            if order.stop_px is not None:
+                order.stop_px = divide_exactly(order.stop_px * old, new, f"stop price of {order.cl_ord_id}")
             order.reference_version = version
             self.reports.send_change(
                 order, ExecType.RESTATED, exec_restatement_reason=ExecRestatementReason.GT_CORPORATE_ACTION
@@ -185,19 +224,28 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
         order.ord_status = order.status_by_quantities
         self._update_position(order, quantity)
         self.trades.append(self.reports.send_change(order, ExecType.TRADE, last_qty=quantity, last_px=price))
-        if order.cum_qty >= order.order_qty:
+        if not order.fillable_qty:
             self.books[order.symbol].remove_order(order)
+        self._notify_list(order)
 
-    def manual_trade(self, account: str, symbol: str, side: Side, quantity: int, price: int) -> str:
-        """Enter and fill an order manually at the venue; return its ClOrdID, which no client has assigned."""
+    def manual_trade(
+        self,
+        account: str,
+        symbol: str,
+        side: Side,
+        quantity: int,
+        price: int,
+        origin: OrderOrigin = OrderOrigin.MANUAL,
+    ) -> str:
+        """Enter and fill an order at the venue; return its ClOrdID, which no client has assigned."""
         if quantity <= 0 or symbol not in self.books:
             raise ImpossibleStateError(
                 f"a manual trade of {quantity} {symbol}, should be above 0 and one of {', '.join(self.books)}"
             )
         number = self._next_number()
         order = WorkingOrder(
-            root_cl_ord_id=f"HAND-{number}",
-            cl_ord_id=f"HAND-{number}",
+            root_cl_ord_id=f"{_FOREIGN_PREFIXES[origin]}-{number}",
+            cl_ord_id=f"{_FOREIGN_PREFIXES[origin]}-{number}",
             order_id=f"O{number}",
             account=account,
             symbol=symbol,
@@ -209,6 +257,7 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
             price=price,
             trade_date=self.reports.trade_date,
             reference_version=self.books[symbol].reference_version,
+            origin=origin,
         )
         self._add_order(order)
         self.fill(order, quantity, price)
@@ -226,6 +275,7 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
         self._add_fill(order, quantity, price)
         self._update_position(order, quantity)
         self.trades.append(self.reports.send_change(order, ExecType.TRADE, last_qty=quantity, last_px=price))
+        self._notify_list(order)
         return True
 
     def amend_trade(self, exec_id: str, trade_date: str, replacement: tuple[int, int] | None) -> bool:
@@ -242,11 +292,8 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
         order.cum_qty += quantity - trade.last_qty
         order.notional += quantity * price - trade.last_qty * trade.last_px
         if order.ord_status in (OrdStatus.NEW, OrdStatus.PARTIALLY_FILLED, OrdStatus.FILLED):
-            is_reopened = order.ord_status == OrdStatus.FILLED and order.cum_qty < order.order_qty
             order.ord_status = order.status_by_quantities
-            if is_reopened:
-                self.rest(order)
-            elif not order.is_open:
+            if not order.is_open:
                 self.books[order.symbol].remove_order(order)
         self._update_position(order, quantity - trade.last_qty)
         report = self.reports.send_change(
@@ -258,6 +305,9 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
             exec_ref_date=trade_date,
         )
         self.trades.append(report)
+        self._notify_list(order)
+        if order.is_open:
+            self.rest(order)
         return True
 
     def find_trade(self, exec_id: str, trade_date: str) -> ExecutionReport | None:
@@ -304,13 +354,15 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
                 self._set_position(msgspec.structs.replace(position, net_qty=net_qty, reference_version=version), key)
 
     def _update_position(self, order: WorkingOrder, quantity: int) -> None:
-        key = f"{order.account}/{order.symbol}"
+        key = order.position_key
         position = self.positions.get(key) or Position(
             account=order.account,
             symbol=order.symbol,
             net_qty=0,
             trade_date=self.reports.trade_date,
             reference_version=self.books[order.symbol].reference_version,
+            position_side=order.position_side,
+            position_id=order.position_id,
         )
         signed_qty = quantity if order.side == Side.BUY else -quantity
         self._set_position(msgspec.structs.replace(position, net_qty=position.net_qty + signed_qty), key)

@@ -171,9 +171,7 @@ class ReplicatingVenue(Venue):
             return
         book = self.books[order.symbol]
         book.remove_order(order)
-        if not order.is_triggered:
-            book.stops.append(order)
-        elif order.time_in_force in _NEVER_RESTS:
+        if order.is_triggered and order.fillable_qty and order.time_in_force in _NEVER_RESTS:
             self.matching.enter_order(order)
         else:
             self.matching.rest_order(order)

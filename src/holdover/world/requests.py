@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from holdover.model import ExecType, OrdStatus, OrdType, Request
 
 if TYPE_CHECKING:
@@ -21,10 +23,8 @@ def accept_order(venue: Venue, request: Request) -> None:
         venue.reports.send_rejection(request, *problem)
         return
     order = venue.lifecycle.enter_request(request)
-    if order.is_triggered:
-        venue.matching.enter_order(order)
-    else:
-        venue.books[order.symbol].stops.append(order)
+    if order.is_open:  # an order of a list may have ended with its list
+        venue.matching.release_order(order)
 
 
 def reject_reason(venue: Venue, request: Request) -> tuple[int, str] | None:
@@ -41,11 +41,16 @@ def reject_reason(venue: Venue, request: Request) -> tuple[int, str] | None:
         return 2, closed_reason
     if request.order_qty <= 0:
         return 13, f"incorrect quantity {request.order_qty}"
+    if request.list_id and request.contingency_type is None:
+        return 99, f"an order of list {request.list_id} needs a contingency type"
+    if request.ord_type in (OrdType.STOP, OrdType.STOP_LIMIT) and (request.stop_px is None or request.stop_px <= 0):
+        return 99, "a stop order needs a stop price"
     limited = request.ord_type in (OrdType.LIMIT, OrdType.STOP_LIMIT)
     if limited and (request.price is None or request.price <= 0):
         return 99, "a limit order needs a price"
-    if request.price is not None and request.price % book.instrument.price_increment:
-        return 99, f"price {request.price} is no multiple of {book.instrument.price_increment} ticks"
+    for price in (request.price, request.stop_px):
+        if price is not None and price % book.instrument.price_increment:
+            return 99, f"price {price} is no multiple of {book.instrument.price_increment} ticks"
     return None
 
 
@@ -65,15 +70,17 @@ def accept_replace(venue: Venue, request: Request) -> None:
     """Replace an order, or refuse the request."""
     order = venue.find_order(request.orig_cl_ord_id)
     book = venue.books.get(request.symbol)
-    bad_price = book is not None and request.price is not None and request.price % book.instrument.price_increment
+    bad_price = book is not None and any(
+        price is not None and price % book.instrument.price_increment for price in (request.price, request.stop_px)
+    )
     if order is None or not order.is_open or request.cl_ord_id in venue.roots or bad_price or venue.refuse_count:
         venue.refuse_count = max(0, venue.refuse_count - 1)
         venue.reports.send_cancel_reject(request, order, "2")
         return
     if venue.policy.send_pending:
         venue.reports.send_pending(order, request, ExecType.PENDING_REPLACE, OrdStatus.PENDING_REPLACE)
-    venue.lifecycle.replace_order(order, request)
-    if order.leaves_qty and order.is_triggered:
-        venue.matching.enter_order(order)
-    elif order.leaves_qty:
-        venue.books[order.symbol].stops.append(order)  # still waiting for its trigger
+    quantity = venue.contingencies.replace_qty(order, request.order_qty)
+    venue.lifecycle.replace_order(order, replace(request, order_qty=quantity))
+    if order.contingency_type is not None:
+        venue.contingencies.review_list(order)
+    venue.matching.release_order(order)

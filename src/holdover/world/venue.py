@@ -20,15 +20,18 @@ from holdover.model import (
     Instrument,
     MsgType,
     Order,
+    OrderOrigin,
     OrdStatus,
     Outbound,
     Query,
     Side,
 )
 from holdover.state import Composite, StateError, Stateful
+from holdover.world.accounts import VenueAccounts
 from holdover.world.answers import answer_query
 from holdover.world.book import TopOfBook, WorkingOrder
 from holdover.world.clock import VirtualClock
+from holdover.world.contingency import Contingencies
 from holdover.world.matching import MarketMatching
 from holdover.world.order_lifecycle import OrderLifecycle
 from holdover.world.policy import VenuePolicy
@@ -36,6 +39,7 @@ from holdover.world.requests import accept_cancel, accept_order, accept_replace
 from holdover.world.venue_reports import VenueReports
 
 _BOOK_PREFIX: Final = "book/"
+_ACCOUNTS: Final = "accounts"
 
 
 class VenueState(msgspec.Struct):
@@ -51,7 +55,8 @@ class VenueState(msgspec.Struct):
 class Venue(Composite[VenueState]):
     """One venue for several instruments and accounts.
 
-    It consists of the matching against the market, the lifecycle of the orders, and the reports to its clients.
+    It consists of the matching against the market, the lifecycle of the orders, the accounts, and the reports to its
+    clients.
     `attach` sets who receives the messages of an account. A trading day calls `begin`, `on_market` for each recorded
     event, `end` and `overnight`. An invalid request does not raise: the venue answers it as a real one would.
     """
@@ -62,7 +67,9 @@ class Venue(Composite[VenueState]):
         "books": "parts that save themselves",
         "reports": "a part that saves itself",
         "lifecycle": "a part that saves itself",
+        "accounts": "a part that saves itself",
         "matching": "has no state beside the books",
+        "contingencies": "has no state beside the orders",
         "orders": "the container of the lifecycle",
         "roots": "the container of the lifecycle",
         "trades": "the container of the lifecycle",
@@ -84,6 +91,8 @@ class Venue(Composite[VenueState]):
         self.matching = self.matching_type(self.books, self.set_trading)
         self.lifecycle = OrderLifecycle(self.books, self.reports, self.matching.rest_order)
         self.matching.lifecycle = self.lifecycle
+        self.contingencies = Contingencies(self.lifecycle, self.books, self.matching.release_order)
+        self.accounts = VenueAccounts(self.books, self.reports, self.lifecycle, self.policy)
         self.orders, self.roots = self.lifecycle.orders, self.lifecycle.roots
         self.trades, self.positions = self.lifecycle.trades, self.lifecycle.positions
         self.open_ns = self.close_ns = 0
@@ -119,6 +128,7 @@ class Venue(Composite[VenueState]):
         self.is_open = True
         self.reports.begin(trade_date, exec_ids_restart=self.policy.exec_ids_restart)
         self.lifecycle.begin_positions(trade_date)
+        self.accounts.begin(trade_date)
         self.lifecycle.restate_orders(trade_date, is_reported=self.policy.restate_gtc)
         for book in self.books.values():
             book.traded_qty = 0
@@ -216,6 +226,24 @@ class Venue(Composite[VenueState]):
         """Enter and fill an order manually at the venue; return its ClOrdID, which no client has assigned."""
         return self.lifecycle.manual_trade(account, symbol, side, quantity, price)
 
+    def liquidate(
+        self, account: str, symbol: str, origin: OrderOrigin = OrderOrigin.LIQUIDATION, lots: int | None = None
+    ) -> str:
+        """Close a position, or `lots` of it, at the last traded price with an order of the venue's own.
+
+        Returns the ClOrdID of that order, which no client has assigned; empty when there is no position to close or no
+        price.
+        """
+        position = self.positions.get(f"{account}/{symbol}")
+        price = self.books[symbol].last_px
+        if position is None or not position.net_qty or price <= 0:
+            return ""
+        side = Side.SELL if position.net_qty > 0 else Side.BUY
+        quantity = abs(position.net_qty) if lots is None else min(lots, abs(position.net_qty))
+        cl_ord_id = self.lifecycle.manual_trade(account, symbol, side, quantity, price, origin)
+        self.accounts.report_state(account, self.books[symbol].instrument.currency, f"S-{cl_ord_id}")
+        return cl_ord_id
+
     def late_fill(self, cl_ord_id: str, quantity: int, price: int | None = None) -> bool:
         """Report a fill after the cancel that it crossed. Returns False when the order is not a cancelled one.
 
@@ -252,6 +280,7 @@ class Venue(Composite[VenueState]):
     def parts(self) -> Mapping[str, Stateful[Any]]:
         """Return the parts of the venue that have state: the orders before the books that refer to them."""
         parts: dict[str, Stateful[Any]] = {"reports": self.reports, "lifecycle": self.lifecycle}
+        parts[_ACCOUNTS] = self.accounts
         return parts | {f"{_BOOK_PREFIX}{symbol}": book for symbol, book in self.books.items()}
 
     def _restore_parts(self, content: dict[str, bytes]) -> None:
@@ -266,9 +295,10 @@ class Venue(Composite[VenueState]):
                 raise StateError(
                     f"the stored state of {type(self).__name__} has a book, and no recording of {symbol} is here"
                 )
-        # An instrument that the state does not have is new, and its book stays as it is.
-        new_books = {f"{_BOOK_PREFIX}{symbol}": book.to_bytes() for symbol, book in self.books.items()}
-        super()._restore_parts(new_books | content)
+        # What the state does not have is new and stays as it is: an instrument's book, the accounts.
+        new_parts = {_ACCOUNTS: self.accounts.to_bytes()}
+        new_parts |= {f"{_BOOK_PREFIX}{symbol}": book.to_bytes() for symbol, book in self.books.items()}
+        super()._restore_parts(new_parts | content)
         for book in self.books.values():
             book.adopt_orders(self.orders)
         if self.is_open and not self.open_ns < self.close_ns:

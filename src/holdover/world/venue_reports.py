@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from holdover.model import Book as BookRecord
 from holdover.model import (
+    TRADES,
     CancelReject,
     ExecType,
     ExecutionReport,
@@ -19,6 +19,7 @@ from holdover.model import (
     Request,
     SecurityStatus,
 )
+from holdover.model import Book as BookRecord
 from holdover.state import StateError, Stateful
 from holdover.world.book import TopOfBook, WorkingOrder
 from holdover.world.clock import VirtualClock
@@ -35,19 +36,21 @@ class VenueReportsState(msgspec.Struct):
 class VenueReports(Stateful[VenueReportsState]):
     """Numbers the executions of a venue, and sends reports to the accounts that they belong to.
 
-    `observe` is called with each changed record.
+    `observe` is called with each changed record, `on_trade` after each report of a trade, bust or correction.
     """
 
     State = VenueReportsState
     DERIVED: ClassVar = {
         "clock": "a part of the world that saves itself",
         "observe": "a hook of whoever observes the venue, set again in each process",
+        "on_trade": "a function of the venue's accounts, set by them",
         "receivers": "the clients' callbacks, attached again in each process",
     }
 
     def __init__(self, clock: VirtualClock) -> None:
         self.clock = clock
         self.observe: Callable[[Record], None] = lambda record: None
+        self.on_trade: Callable[[ExecutionReport], None] = lambda report: None
         self.receivers: dict[str, Callable[[Inbound], None]] = {}
         self.trade_date = ""
         self.last_exec_id = ""
@@ -82,6 +85,8 @@ class VenueReports(Stateful[VenueReportsState]):
         order.exec_type, order.exec_id, order.exec_ref_id = exec_type, report.exec_id, report.exec_ref_id
         self.observe_order(order)
         self.send(order.account, report)
+        if exec_type in TRADES:
+            self.on_trade(report)
         return report
 
     def send_pending(self, order: WorkingOrder, request: Request, exec_type: ExecType, status: OrdStatus) -> None:

@@ -81,7 +81,7 @@ def test_fills_move_every_book(make_bench: Make) -> None:
     assert "NEW 0/100 leaves 100" in first_order_text(bench)
     bench.ports.fill(new_order, 30, 100, 30)
     assert "PARTIALLY_FILLED 30/100 leaves 70" in first_order_text(bench)
-    bench.ports.fill(new_order, 70, 101, 100)
+    bench.ports.fill(new_order, 70, 99, 100)
     assert "FILLED 100/100 leaves 0" in first_order_text(bench)
     position = bench.desk.positions.get("A/X")
     assert position is not None

@@ -55,7 +55,7 @@ import msgspec
 
 from holdover.adapters.fix.link import FixAddress
 from holdover.desk import DeskConfig, Strategy
-from holdover.model import Instrument, PositionEffect, Side, TimeInForce
+from holdover.model import Instrument, PositionEffect, PositionSide, Side, TimeInForce
 from holdover.model.spelling import suggest_spelling
 from holdover.runtime import GuardConfig, GuardConfigError, read_config
 from holdover.runtime.config_file import (
@@ -128,6 +128,9 @@ class StrategyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     late_s: NonNegativeFloat = 0.0
     late_ns: NonNegativeInt | None = None
     offset: int = 0
+    take_profit: NonNegativeInt = 0
+    stop_loss: NonNegativeInt = 0
+    position_side: PositionSide | None = None
 
     def to_strategy(self) -> Strategy:
         """Return the strategy with its times in nanoseconds."""

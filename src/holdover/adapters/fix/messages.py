@@ -3,7 +3,9 @@
 Source: FIX 4.4 with errata 20030618, volumes 3 to 6. Quantities and prices on the wire are decimals in the instrument's
 units; a value that is not a whole number of lots or ticks is rejected, never rounded. TransactTime (60) has
 nanoseconds, as FIX 5.0 SP2 allows. User-defined fields carry what FIX has no field for, and only where needed: 9001 is
-the trade date of the execution in ExecRefID (19), 9002 the reference data version in whose units a quantity is stated.
+the trade date of the execution in ExecRefID (19), 9002 the reference data version in whose units a quantity is stated,
+9010 and 9011 the side and the id of a leg in hedge mode. ContingencyType (1385) is from FIX 5.0 SP2; it and ListID (66)
+are fields of the order itself, because contingent orders are sent one by one and not as NewOrderList (E).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from holdover.adapters.fix.fix_message import (
 )
 from holdover.model import (
     CancelReject,
+    ContingencyType,
     ExecRestatementReason,
     ExecType,
     ExecutionReport,
@@ -34,6 +37,7 @@ from holdover.model import (
     Outbound,
     PositionEffect,
     PositionReport,
+    PositionSide,
     Query,
     Request,
     SecurityStatus,
@@ -66,6 +70,8 @@ _CAPTURE_TAGS: Final = frozenset(
         tags.TRANSACT_TIME,
         tags.EXEC_REF_DATE,
         tags.REFERENCE_VERSION,
+        tags.POSITION_SIDE,
+        tags.POSITION_ID,
     }
 )
 """The fields of a TradeCaptureReport (AE), and those of its one side."""
@@ -203,7 +209,7 @@ class FixCodec:
         entry: list[Field] = [(tags.POS_TYPE, "TQ"), (tags.LONG_QTY, instrument.quantity_text(max(report.net_qty, 0)))]
         entry.append((tags.SHORT_QTY, instrument.quantity_text(max(-report.net_qty, 0))))
         fields = non_empty(
-            (tags.POS_MAINT_RPT_ID, f"{report.req_id}/{report.symbol}"),
+            (tags.POS_MAINT_RPT_ID, f"{report.req_id}/{report.key.partition('/')[2]}"),
             (tags.POS_REQ_ID, report.req_id),
             (tags.POS_REQ_RESULT, "2" if empty else "0"),
             (tags.CLEARING_BUSINESS_DATE, _format_date(self.trade_date)),
@@ -215,6 +221,7 @@ class FixCodec:
             (tags.PRIOR_SETTL_PRICE, "0"),
             (tags.TOTAL_NUM_POS_REPORTS, str(total)),
             (tags.REFERENCE_VERSION, report.reference_version),
+            *_encode_leg(report),
         )
         return FixMessage(MsgType.POSITION_REPORT.value, fields if empty else [*fields, (tags.NO_POSITIONS, [entry])])
 
@@ -326,6 +333,7 @@ class FixCodec:
                 net_qty=net,
                 reference_version=parsed.get(tags.REFERENCE_VERSION),
                 last_rpt_requested=parsed.get(tags.TOTAL_NUM_POS_REPORTS, "1") in ("0", "1"),
+                **_decode_leg(parsed),
             )
         if kind == MsgType.SECURITY_STATUS:
             reason = _REASONS.get(parsed.get(tags.SECURITY_TRADING_STATUS), "halt")
@@ -515,11 +523,27 @@ def _encode_terms(message: Request | ExecutionReport, instrument: Instrument) ->
         fields.append((tags.STOP_PX, instrument.price_text(message.stop_px)))
     if message.expire_date:
         fields.append((tags.EXPIRE_DATE, _format_date(message.expire_date)))
-    return [*fields, (tags.POSITION_EFFECT, message.position_effect.value)]
+    if message.contingency_type is not None:
+        fields += non_empty((tags.LIST_ID, message.list_id), (tags.CONTINGENCY_TYPE, message.contingency_type.value))
+    return [*fields, (tags.POSITION_EFFECT, message.position_effect.value), *_encode_leg(message)]
+
+
+def _encode_leg(message: Request | ExecutionReport | PositionReport) -> list[Field]:
+    side = message.position_side.value if message.position_side is not None else ""
+    return non_empty((tags.POSITION_SIDE, side), (tags.POSITION_ID, message.position_id))
+
+
+def _decode_leg(parsed: ParsedMessage) -> dict[str, Any]:
+    side = parsed.get(tags.POSITION_SIDE)
+    return {
+        "position_side": _parse_member(PositionSide, side, tags.POSITION_SIDE) if side else None,
+        "position_id": parsed.get(tags.POSITION_ID),
+    }
 
 
 def _decode_terms(parsed: ParsedMessage, instrument: Instrument) -> dict[str, Any]:
     price, stop = parsed.get(tags.PRICE), parsed.get(tags.STOP_PX)
+    contingency = parsed.get(tags.CONTINGENCY_TYPE)
     return {
         "ord_type": _parse_member(OrdType, parsed.get(tags.ORD_TYPE, "2"), tags.ORD_TYPE),
         "time_in_force": _parse_member(TimeInForce, parsed.get(tags.TIME_IN_FORCE, "0"), tags.TIME_IN_FORCE),
@@ -527,6 +551,9 @@ def _decode_terms(parsed: ParsedMessage, instrument: Instrument) -> dict[str, An
         "stop_px": _parse_ticks(instrument, stop) if stop else None,
         "expire_date": _parse_date(parsed.get(tags.EXPIRE_DATE)),
         "position_effect": _parse_member(PositionEffect, parsed.get(tags.POSITION_EFFECT, "O"), tags.POSITION_EFFECT),
+        "list_id": parsed.get(tags.LIST_ID),
+        "contingency_type": _parse_member(ContingencyType, contingency, tags.CONTINGENCY_TYPE) if contingency else None,
+        **_decode_leg(parsed),
     }
 
 

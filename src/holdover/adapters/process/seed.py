@@ -125,6 +125,7 @@ class _NightSeeder:
             symbol=str(row["symbol"]),
             side=side,
             order_qty=order_qty,
+            requested_qty=order_qty,
             cum_qty=cum_qty,
             notional=self._parse_notional(label, row, instrument, cum_qty),
             ord_type=OrdType.LIMIT if terms.get("price") is not None else OrdType.MARKET,

@@ -1,10 +1,13 @@
 """The predicates of the built-in catalogue, one module per family. Importing this package declares all of them."""
 
 from holdover.catalogue.predicates import (
+    accounts,
     agreement,
+    contingency,
     exposure,
     freeze,
     identity,
+    intent,
     lifecycle,
     link,
     quantity,
@@ -15,10 +18,13 @@ from holdover.catalogue.predicates import (
 )
 
 __all__ = [
+    "accounts",
     "agreement",
+    "contingency",
     "exposure",
     "freeze",
     "identity",
+    "intent",
     "lifecycle",
     "link",
     "quantity",

@@ -11,6 +11,9 @@ from holdover.model import Book, Exposure, Order, Position, Recompute, Recovery,
 OPEN_BUY = Sum(Order, "orders", of="open_buy_qty", by="book_key")
 OPEN_SELL = Sum(Order, "orders", of="open_sell_qty", by="book_key")
 CLOSING = Sum(Order, "orders", of="closing_qty", by="book_key")
+OPEN_BUY_TOGETHER = Sum(Order, "orders", of="open_buy_qty", by="book_key", alternatives="alternatives_key")
+OPEN_SELL_TOGETHER = Sum(Order, "orders", of="open_sell_qty", by="book_key", alternatives="alternatives_key")
+CLOSING_TOGETHER = Sum(Order, "orders", of="closing_qty", by="book_key", alternatives="alternatives_key")
 
 
 @predicate("positions-agree")
@@ -29,26 +32,38 @@ def risk_only_position_is_flat(
 
 @predicate("open-quantity-agrees", needs=("open_buy_qty",))
 def open_buy_quantity_agrees(
-    risk: Annotated[Exposure, "risk"], buying: Annotated[int, OPEN_BUY.total_at("key")]
+    risk: Annotated[Exposure, "risk"],
+    buying: Annotated[int, OPEN_BUY.total_at("key")],
+    buying_together: Annotated[int, OPEN_BUY_TOGETHER.total_at("key")],
 ) -> bool:
-    """Compared by side: an order to buy does not offset a missing order to sell."""
-    return risk.open_buy_qty == buying
+    """Compared by side: an order to buy does not offset a missing order to sell.
+
+    Of the orders of which only one can fill whole, risk counts each or the largest.
+    """
+    return risk.open_buy_qty == buying or risk.open_buy_qty == buying_together
 
 
 @predicate("open-quantity-agrees", needs=("open_sell_qty",))
 def open_sell_quantity_agrees(
-    risk: Annotated[Exposure, "risk"], selling: Annotated[int, OPEN_SELL.total_at("key")]
+    risk: Annotated[Exposure, "risk"],
+    selling: Annotated[int, OPEN_SELL.total_at("key")],
+    selling_together: Annotated[int, OPEN_SELL_TOGETHER.total_at("key")],
 ) -> bool:
     """The same for orders to sell."""
-    return risk.open_sell_qty == selling
+    return risk.open_sell_qty == selling or risk.open_sell_qty == selling_together
 
 
 @predicate("reservations-follow-orders", needs=("reserved_qty",))
 def reservations_follow_orders(
-    position: Annotated[Position, "positions"], closing: Annotated[int, CLOSING.total_at("key")]
+    position: Annotated[Position, "positions"],
+    closing: Annotated[int, CLOSING.total_at("key")],
+    closing_together: Annotated[int, CLOSING_TOGETHER.total_at("key")],
 ) -> bool:
-    """The reserved quantity equals the quantity of the working orders that close the position."""
-    return position.reserved_qty == closing
+    """The reserved quantity equals the working quantity of the orders that close the position.
+
+    Of the orders of which only one can fill whole, the system may reserve for each or for the largest.
+    """
+    return position.reserved_qty == closing or position.reserved_qty == closing_together
 
 
 @predicate("reference-data-current", needs=("gateway.Book.reference_version",))

@@ -8,7 +8,10 @@ from holdover.catalogue.predicate import predicate
 from holdover.catalogue.reads import Sum, Via
 from holdover.model import Book, Exposure, Limit, MsgType, Order, ParentOrder, Position, Request, Side
 
-CLOSING_UNCANCELLED = Sum(Order, "orders", of="closing_uncancelled_qty", by="book_key")
+CLOSING_ALONE = Sum(Order, "orders", of="closing_alone_qty", by="book_key")
+CLOSING_CLAIMED = Sum(Order, "orders", of="closing_claimed_qty", by="book_key", alternatives="alternatives_key")
+CLOSING_FILLED = Sum(Order, "orders", of="closing_filled_qty", by="book_key")
+TRIGGERING = Sum(Order, "orders", of="triggering_qty", by="book_key")
 CHILDREN_CLAIMED = Sum(Order, "orders", of="claimed_qty", by="cl_ord_link_id")
 _NOTICE_NS: Final = 1_000_000_000
 VENUE_CLAIMED = Sum(Order, "venue", of="claimed_qty", by="cl_ord_link_id")
@@ -71,17 +74,33 @@ def no_order_against_venue_status(
 
 @predicate("closing-orders-covered")
 def closing_orders_covered(
-    position: Annotated[Position, "positions"], closing: Annotated[int, CLOSING_UNCANCELLED.total_at("key")]
+    position: Annotated[Position, "positions"], closing: Annotated[int, CLOSING_ALONE.total_at("key")]
 ) -> bool:
     """A bust may remove the position of a working closing order; the same step must then cancel that order."""
     return closing <= abs(position.net_qty)
+
+
+@predicate("closing-orders-covered", needs=("orders.Order.contingency_type",))
+def contingent_closing_orders_covered(
+    position: Annotated[Position, "positions"],
+    claimed: Annotated[int, CLOSING_CLAIMED.total_at("key")],
+    filled: Annotated[int, CLOSING_FILLED.total_at("key")],
+    triggering: Annotated[int, TRIGGERING.total_at("key")],
+) -> bool:
+    """Counts what can fill together: of alternatives the largest, less what they have filled already.
+
+    The exits of a bracket may work for what its entry has not filled yet. Alternatives of which several have filled a
+    part count for too little, never for too much.
+    """
+    closing = claimed - filled
+    return closing <= abs(position.net_qty) or closing <= abs(position.net_qty + triggering)
 
 
 @predicate("closing-orders-covered")
 def closing_order_has_its_position(
     order: Annotated[Order, "orders"], position: Annotated[Position | None, Via("positions", by="book_key")]
 ) -> bool | None:
-    """The reverse case: a closing order has a position on the opposite side."""
-    if not order.closing_uncancelled_qty:
+    """The reverse case: a closing order has a position on the opposite side, unless it depends on another order."""
+    if not order.closing_alone_qty:
         return None
     return position is not None and (position.net_qty < 0 if order.side == Side.BUY else position.net_qty > 0)

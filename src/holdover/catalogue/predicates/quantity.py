@@ -15,11 +15,13 @@ from holdover.model import (
     OrdStatus,
     ParentOrder,
     Position,
+    PositionAdjustment,
 )
 
 EXECUTED = Sum(Execution, "orders", of="qty_delta", by="root_cl_ord_id")
 NOTIONAL = Sum(Execution, "orders", of="notional_delta", by="root_cl_ord_id")
 TRADED = Sum(Execution, "orders", of="signed_qty", by="day_key")
+ADJUSTED = Sum(PositionAdjustment, "positions", of="qty_delta", by="day_key")
 CASH = Sum(Execution, "orders", of="cash_delta", by="cash_key")
 FEES = Sum(Execution, "orders", of="fee", by="cash_key")
 CHILDREN_FILLED = Sum(Order, "orders", of="cum_qty", by="cl_ord_link_id")
@@ -92,12 +94,13 @@ def notional_matches_executions(
 def position_equals_carried_plus_fills(
     position: Annotated[Position, "positions"],
     filled: Annotated[int, TRADED.total_at("day_key", touches="book_key")],
+    adjusted: Annotated[int, ADJUSTED.total_at("day_key", touches="book_key", required=False)],
     adopted: Adopted,
 ) -> bool | None:
-    """The fills are those booked on the position's own trade date. On the day of its adoption not all are known."""
+    """Fills and adjustments of the position's own trade date. On the day of its adoption not all are known."""
     if adopted is not None and adopted.trade_date == position.trade_date and not adopted.knows_executions:
         return None
-    return position.net_qty == position.carried_qty + filled
+    return position.net_qty == position.carried_qty + filled + adjusted
 
 
 @predicate("cash-equals-carried-plus-flows", needs=("trade_date", "orders.Execution.cash_delta"))

@@ -18,6 +18,7 @@ from holdover.runtime import Alert, Breach, Freeze, ThawRefusedError, ThawReques
 from holdover.runtime.axes import axes_in_use, describe_cell
 from holdover.runtime.bundle import SUFFIX, Bundle, BundledMutation, BundleError
 from holdover.runtime.cells import TRANSITIONS
+from holdover.runtime.pasted_commands import fill_commands, thaw_command
 from holdover.runtime.thaw_requests import thaw
 
 log = logging.getLogger("holdover.console")
@@ -36,13 +37,18 @@ class CardStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BreachCard(msgspec.Struct, frozen=True, kw_only=True):
-    """A breach, its freeze, its alert and its catalogue entry; each may be missing."""
+    """A breach, its freeze, the alert of its cause and its catalogue entry; each may be missing."""
 
     breach: Breach | None
     freeze: Freeze | None
     alert: Alert | None
     entry: Entry | None
     steps: list[CardStep]
+
+    @property
+    def cause_number(self) -> int:
+        """The number of the breach that caused this one; 0 for a freeze without a breach."""
+        return self.breach.cause_number if self.breach is not None else 0
 
     @property
     def path(self) -> str:
@@ -55,6 +61,42 @@ class BreachCard(msgspec.Struct, frozen=True, kw_only=True):
     def done_count(self) -> int:
         """The number of steps that are ticked off."""
         return sum(bool(step.by) for step in self.steps)
+
+
+class IncidentCard(msgspec.Struct, frozen=True, kw_only=True):
+    """What has one cause: the card of the cause, the frozen consequences, and the breaches that needed no freeze."""
+
+    head: BreachCard
+    frozen: list[BreachCard] = []
+    unfrozen: list[Breach] = []
+
+    @property
+    def consequence_count(self) -> int:
+        """How many breaches followed from the cause."""
+        return len(self.frozen) + len(self.unfrozen)
+
+    @property
+    def other_scopes(self) -> list[str]:
+        """The frozen scopes of the consequences, without the one of the head."""
+        head_scope = self.head.freeze.scope if self.head.freeze is not None else ""
+        scopes = dict.fromkeys(card.freeze.scope for card in self.frozen if card.freeze is not None)
+        return [scope for scope in scopes if scope != head_scope]
+
+
+def group_cards(console: Console, cards: list[BreachCard]) -> list[IncidentCard]:
+    """Returns one card for each cause of frozen breaches, and one for each freeze without a breach."""
+    by_cause: dict[int, list[BreachCard]] = {}
+    groups: list[IncidentCard] = []
+    for card in cards:
+        cause = card.cause_number or -(card.freeze.number if card.freeze is not None else 0)
+        by_cause.setdefault(cause, []).append(card)
+    for cause, frozen in by_cause.items():
+        frozen.sort(key=lambda card: card.breach is None or card.breach.number != cause)
+        frozen_numbers = {card.breach.number for card in frozen if card.breach is not None}
+        breaches = console.store.breaches_by_cause(cause) if cause > 0 else []
+        unfrozen = [breach for breach in breaches if breach.number not in frozen_numbers]
+        groups.append(IncidentCard(head=frozen[0], frozen=frozen[1:], unfrozen=unfrozen))
+    return groups
 
 
 class RecordChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,11 +121,13 @@ def make_card(console: Console, number: int, freeze: Freeze | None) -> BreachCar
     entry = definition.entry if definition is not None else None
     alert = None
     if breach is not None:
-        alert = find_alert(store, f"{breach.invariant}/{breach.scope}")
-        if alert is not None and alert.page.number != breach.number:
-            alert = None
+        alert = find_alert(store, breach.cause_number)
     ticks = store.done_steps(number) if number else {}
-    step_texts = [(step.step, step.done_when) for step in entry.response] if entry is not None else []
+    scope, location = breach.scope if breach is not None else "", console.config.location
+    step_texts = [
+        (fill_commands(step.step, scope, location), fill_commands(step.done_when, scope, location))
+        for step in (entry.response if entry is not None else [])
+    ]
     if entry is None and alert is not None:
         step_texts = [(step, "") for step in alert.page.steps]  # the invariant is not in this catalogue
     steps = [
@@ -253,10 +297,15 @@ def _card_page(request: PageRequest, card: BreachCard, *, status: int = 200, pro
         (shown.role, shown.state, console.rules.redact_value(dict(shown.fields)))
         for shown in (card.breach.records if card.breach is not None else [])
     ]
+    related = console.store.breaches_by_cause(card.cause_number) if card.breach is not None else []
     return request.render(
         "card.html",
         status=status,
         card=card,
+        cause=next((b for b in related if card.breach is not None and b.number == card.breach.consequence_of), None),
+        consequences=[b for b in related if card.breach is not None and b.consequence_of == card.breach.number],
+        frozen_scopes={freeze.scope for freeze in console.store.active_freezes()},
+        thaw_command=thaw_command(scope, console.config.location) if scope else "",
         other_freezes=other_freezes,
         freeze_numbers=",".join(
             str(freeze.number) for freeze in [*other_freezes, *([card.freeze] if card.freeze is not None else [])]

@@ -8,6 +8,7 @@ from typing import Final
 from starlette.responses import Response
 
 from holdover.console.console import PageRequest, PageRoute
+from holdover.runtime.observation import describe_policy
 
 
 def show(request: PageRequest) -> Response:
@@ -18,7 +19,13 @@ def show(request: PageRequest) -> Response:
         (family.replace("-", " ").capitalize(), list(members))
         for family, members in groupby(entries, key=lambda entry: entry.family)
     ]
-    return request.render("catalogue.html", families=families, count=len(entries), digest=catalogue.digest)
+    return request.render(
+        "catalogue.html",
+        families=families,
+        count=len(entries),
+        digest=catalogue.digest,
+        policy=describe_policy(catalogue),
+    )
 
 
 def show_invariant(request: PageRequest) -> Response:

@@ -7,8 +7,8 @@ from typing import Final
 from starlette.responses import Response
 
 from holdover.console.console import PageRequest, PageRoute
-from holdover.console.pages.breach import BreachCard, make_card
-from holdover.console.store_pages import read_freezes, read_open_alerts
+from holdover.console.pages.breach import BreachCard, group_cards, make_card
+from holdover.console.store_pages import count_causes, read_freezes, read_open_alerts
 
 
 def show(request: PageRequest) -> Response:
@@ -18,7 +18,12 @@ def show(request: PageRequest) -> Response:
     cards: list[BreachCard] = [make_card(request.console, freeze.breach, freeze) for freeze in freezes]
     other_alerts, alert_page = read_open_alerts(store, 0, without_freeze=True)
     return request.render(
-        "overview.html", cards=cards, freeze_page=freeze_page, other_alerts=other_alerts, alert_page=alert_page
+        "overview.html",
+        incidents=group_cards(request.console, cards),
+        freeze_page=freeze_page,
+        cause_count=count_causes(store),
+        other_alerts=other_alerts,
+        alert_page=alert_page,
     )
 
 

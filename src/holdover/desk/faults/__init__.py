@@ -8,9 +8,10 @@ systems and on published incidents.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from holdover.desk.desk import Parts
-from holdover.desk.faults import carried, partition, restarts
+from holdover.desk.faults import accounts, carried, contingency, partition, restarts, terms
 from holdover.desk.faults.fault import Fault
 
 
@@ -18,10 +19,19 @@ class UnknownFaultError(ValueError):
     """There is no seeded fault of that name."""
 
 
-FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*carried.FAULTS, *restarts.FAULTS, *partition.FAULTS)}
+_ALL: Final = (
+    *carried.FAULTS,
+    *restarts.FAULTS,
+    *partition.FAULTS,
+    *terms.FAULTS,
+    *contingency.FAULTS,
+    *accounts.FAULTS,
+)
+
+FAULTS: dict[str, Fault] = {fault.name: fault for fault in _ALL}
 """Every seeded fault by name."""
 
-if len(FAULTS) < len(carried.FAULTS) + len(restarts.FAULTS) + len(partition.FAULTS):
+if len(FAULTS) < len(_ALL):
     raise ValueError(f"two seeded faults have the same name, among {', '.join(FAULTS)}")
 
 

@@ -20,6 +20,7 @@ from holdover.model import (
     ParentOrder,
     Record,
     TimeInForce,
+    position_key,
 )
 
 _CARRIED: Final = "carried-partial-fill"
@@ -126,10 +127,10 @@ def _rolls_yesterdays_opening(self: Positions, trade_date: str) -> None:
             self._save(msgspec.structs.replace(position, net_qty=position.carried_qty, trade_date=trade_date))
 
 
-def _split_passes_by(self: Positions, account: str, symbol: str, net_qty: int, reference_version: str) -> None:
-    position = self.get(f"{account}/{symbol}")
+def _split_passes_by(self: Positions, key: str, net_qty: int, reference_version: str) -> None:
+    position = self.get(key)
     if position is None or not position.carried_qty:
-        Positions.restate(self, account, symbol, net_qty, reference_version)
+        Positions.restate(self, key, net_qty, reference_version)
 
 
 def _counts_the_day_in_place(self: Orders, order: Order, report: ExecutionReport) -> None:
@@ -149,14 +150,16 @@ def _left_without_carried_work(self: Parents, parent: ParentOrder) -> int:
     return Parents.remaining_qty(self, parent) + carried
 
 
-def _limits_the_day_only(self: Risk, account: str, symbol: str, buy: bool, quantity: int) -> bool:
+def _limits_the_day_only(self: Risk, account: str, symbol: str, buy: bool, quantity: int, leg: str = "") -> bool:
     opening_quantities: dict[str, int] = self.__dict__.setdefault("_begun", {})
-    key = f"{account}/{symbol}"
-    exposure = self._exposure_or_flat(account, symbol)
+    key = position_key(account, symbol, leg)
+    exposure = self._exposures.get(key)
+    if exposure is None:
+        return Risk.allows(self, account, symbol, buy, quantity, leg)
     carried = opening_quantities.setdefault(key, exposure.net_qty)
     self._exposures[key] = msgspec.structs.replace(exposure, net_qty=exposure.net_qty - carried)
     try:
-        return Risk.allows(self, account, symbol, buy, quantity)
+        return Risk.allows(self, account, symbol, buy, quantity, leg)
     finally:
         self._exposures[key] = exposure
 

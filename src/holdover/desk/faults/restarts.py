@@ -54,14 +54,14 @@ def _position_before_order(self: Orders, execution: Execution) -> None:
         self.on_execution = callback
 
 
-def _has_reconciled(self: Reconciler) -> bool:
+def has_reconciled(self: Reconciler) -> bool:
     """Return whether the store has been reconciled before, in this incarnation or an earlier one."""
     return bool(self._orders._store.get("reconciled"))
 
 
 def _trust_local_when_flat(self: Reconciler, *, is_gap: bool) -> list[Query]:
     queries = Reconciler.build_queries(self, is_gap=is_gap)
-    if is_gap or not _has_reconciled(self):
+    if is_gap or not has_reconciled(self):
         return queries
     trusted = set(self._config.accounts())
     trusted -= {position.account for position in self._positions.all_positions() if position.net_qty}
@@ -81,15 +81,22 @@ def _passes_over_where_it_trusts(self: Reconciler) -> None:
 
 def _positions_first(self: Reconciler, *, is_gap: bool) -> list[Query]:
     queries = Reconciler.build_queries(self, is_gap=is_gap)
-    if not _has_reconciled(self):
+    if not has_reconciled(self):
         return queries
     return sorted(queries, key=lambda query: query.msg_type != MsgType.REQUEST_FOR_POSITIONS)
 
 
 def _adopt_the_venues_position(self: Reconciler, report: ExecutionReport | PositionReport) -> bool:
     is_current = self._current_query is not None and report.req_id == self._current_query.req_id
-    if is_current and _has_reconciled(self) and isinstance(report, PositionReport) and report.symbol:
-        position = self._positions._position_or_flat(report.account, report.symbol, self._orders.trade_date)
+    if is_current and has_reconciled(self) and isinstance(report, PositionReport) and report.symbol:
+        position = self._positions.get(report.key) or Position(
+            account=report.account,
+            symbol=report.symbol,
+            net_qty=0,
+            trade_date=self._orders.trade_date,
+            position_side=report.position_side,
+            position_id=report.position_id,
+        )
         if position.net_qty != report.net_qty:
             self._positions._save(msgspec.structs.replace(position, net_qty=report.net_qty))
     return Reconciler.take_answer(self, report)
@@ -187,6 +194,7 @@ def _claims_foreign_orders(self: Orders, order: Order) -> Order:
 def _open_orders_only(self: Orders, since_date: str) -> list[Record]:
     records = Orders.load(self, since_date)
     self._orders = {order.key: order for order in self.open_orders()}
+    self._roots = {cl_ord_id: root for cl_ord_id, root in self._roots.items() if root in self._orders}
     return [record for record in records if not isinstance(record, Order) or record.key in self._orders]
 
 
