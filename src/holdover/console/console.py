@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from holdover.catalogue import Catalogue
 from holdover.catalogue.words import describe_allowed, describe_assertion, describe_freeze
+from holdover.console.audit_check import AuditVerifier
 from holdover.console.gate import LoginGate
 from holdover.console.live_updates import LiveUpdates, PictureCache, StatusPicture
 from holdover.console.sessions import ConsoleSession, ConsoleSessions
@@ -74,6 +75,7 @@ class Console:
         self.hosts = frozenset(f"[{name.lower()}]" if ":" in name else name.lower() for name in host_names) | hosts
         self.clock = clock
         self.wait_s = wait_s
+        self.audit_verifier = AuditVerifier(self.store, config.directory)
         self._pictures = PictureCache(self.store)
         self.live = LiveUpdates(self.take_picture, stream_s)
         self.cookie = "__Host-holdover" if secure else "holdover"

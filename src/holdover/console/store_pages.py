@@ -7,12 +7,12 @@ from typing import Final
 import msgspec
 
 from holdover.runtime import Alert, Freeze, FreezeStore
-from holdover.runtime.breach import Page
 from holdover.runtime.database import Row
+from holdover.runtime.outbox import read_page
 
 FREEZES_PER_PAGE: Final = 50
 ALERTS_PER_PAGE: Final = 50
-_ALERT_COLUMNS: Final = "body, opened_ns, level, escalated_ns, acknowledged_ns, acknowledged_by, resolved_ns"
+_ALERT_COLUMNS: Final = "dedup_key, body, opened_ns, level, escalated_ns, acknowledged_ns, acknowledged_by, resolved_ns"
 
 
 class ListPage(msgspec.Struct, frozen=True):
@@ -69,6 +69,6 @@ def find_alert(store: FreezeStore, cause_number: int) -> Alert | None:
 
 
 def _alert_of_row(row: Row) -> Alert:
-    body, *values = row
+    key, body, *values = row
     names = ("opened_ns", "level", "escalated_ns", "acknowledged_ns", "acknowledged_by", "resolved_ns")
-    return Alert(page=msgspec.json.decode(body, type=Page), **dict(zip(names, values, strict=True)))
+    return Alert(page=read_page(key, body), **dict(zip(names, values, strict=True)))
