@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import socket
 import ssl
-import stat
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -21,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from holdover.console.application import make_application
 from holdover.console.connections import Acceptor, ConnectionKey, ConnectionTable
 from holdover.console.console import Console
+from holdover.runtime.secrets import SecretError, check_private_key
 
 _HEAD_MAX: Final = 16 * 1024
 _BACKLOG: Final = 1024
@@ -130,28 +129,16 @@ def check_address(host: str, *, tls: bool, insecure: bool) -> None:
         )
 
 
-def check_key_file(key: Path) -> None:
-    """Require that only its owner can read a private key. Raises `ListenAddressError`."""
-    try:
-        status = key.stat()
-    except OSError as problem:
-        raise ListenAddressError(f"{key} cannot be used for TLS: {problem.strerror}") from problem
-    if status.st_mode & 0o077:
-        raise ListenAddressError(
-            f"{key}: others may read this private key, its mode is {stat.S_IMODE(status.st_mode):04o}; "
-            f"it should be 0600: chmod 600 {key}"
-        )
-    if status.st_uid not in (os.geteuid(), 0):
-        raise ListenAddressError(f"{key}: this private key belongs to another user; it should belong to this one")
-
-
 def make_server(console: Console, cert: Path | None = None, key: Path | None = None) -> ConsoleServer:
     """Returns the server, to be run on a bound socket.
 
     Raises `ListenAddressError` when the TLS files cannot be used, or others can read the key.
     """
     if key is not None:
-        check_key_file(key)
+        try:
+            check_private_key(key)
+        except SecretError as problem:
+            raise ListenAddressError(f"{problem}; {key} cannot be used for TLS") from None
     config = uvicorn.Config(
         make_application(console),
         loop="asyncio",

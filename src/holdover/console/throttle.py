@@ -150,8 +150,7 @@ class LoginThrottle:
             return wait_ns
 
         wait_ns = self._database.write(work, durable=False)
-        if wait_ns:
-            self._remember_refusal((name, origin.key), now_ns, now_ns + wait_ns)
+        self._remember_refusal((name, origin.key), now_ns, now_ns + wait_ns)
         return _whole_seconds(wait_ns)
 
     def record_success(self, name: str, origin: LoginOrigin) -> None:
@@ -191,6 +190,9 @@ class LoginThrottle:
 
     def _remember_refusal(self, mark: tuple[str, str], now_ns: int, until_ns: int) -> None:
         with self._lock:
+            if until_ns <= now_ns:  # admitted: an earlier refusal is over, however the clock was set since
+                self._refusals.pop(mark, None)
+                return
             self._refusals[mark] = (now_ns, until_ns)
             self._refusals.move_to_end(mark)
             while len(self._refusals) > _REFUSALS_MAX:
