@@ -786,7 +786,7 @@ def a_stranger_learnt_by_a_query(session: Session) -> None:
     run_minutes(session, 1)
 
 
-@register_story("hand-trade-joins-parent")
+@register_story("manual-trade-joins-parent")
 def a_trade_against_the_parent_while_cut_off(session: Session) -> None:
     """Somebody trades by hand, on each side, while the link is cut, and the venue does not replay."""
     session.begin()

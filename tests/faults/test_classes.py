@@ -23,7 +23,10 @@ DAYS = ("2024-11-27", "2024-11-29")
 def make_session(directory: Path, catalogue: Catalogue, symbol: str, fault: str) -> Session:
     """A session of the desk with a fault on one instrument: other prices, other quantities, another day's tape."""
     desk = resolve_factory("desk")
-    options = {"days": DAYS, "faults": (fault,), "catalogue": catalogue, "settings": STORIES[fault].settings}
+    settings = dict(STORIES[fault].settings)
+    if "strategies" in settings:
+        settings["strategies"] = [name.replace("ACME", symbol) for name in settings["strategies"]]
+    options = {"days": DAYS, "faults": (fault,), "catalogue": catalogue, "settings": settings}
     return Session(desk, bundled_store(), [symbol], directory / symbol, SessionConfig(journal=False, **options))  # type: ignore[arg-type]
 
 
@@ -73,7 +76,7 @@ ACME_ALONE = {
     "replace-applied-on-send",
     "old-price-after-replace",
     "stranger-taken-for-own",
-    "hand-trade-joins-parent",
+    "manual-trade-joins-parent",
     "chases-its-own-quote",
 }
 """Faults whose story is made for one instrument: it names it, or the other's market does not bring it about."""

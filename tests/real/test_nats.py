@@ -197,7 +197,9 @@ def test_what_is_published_twice_is_judged_once(
     judge = MutationJudge(catalogue, skip_repeats=True)
     watch_to_end(server.url(), tmp_path / "state", judge, catalogue.digest)
     assert judge.mutations == journal[0].read_bytes().count(b'"record"')
-    assert [breach.mutation for breach in read_breaches(tmp_path / "state")] == [one.mutation for one in journal[1]]
+    assert [breach.mutation for breach in read_breaches(tmp_path / "state")] == [
+        breach.mutation for breach in journal[1]
+    ]
 
 
 def test_a_guard_that_begins_its_numbers_anew_is_still_judged(catalogue: Catalogue) -> None:
@@ -274,8 +276,8 @@ def test_followed_through_kills_and_a_server_that_restarts(
     finally:
         second.kill()
         second.wait()
-    assert [breach.mutation for breach in read_breaches(state)] == [one.mutation for one in journal[1]]
-    assert {breach.scope for breach in store.active_freezes()} == {one.scope for one in journal[1]}
+    assert [breach.mutation for breach in read_breaches(state)] == [breach.mutation for breach in journal[1]]
+    assert {breach.scope for breach in store.active_freezes()} == {breach.scope for breach in journal[1]}
     store.close()
     assert len(errors.read_bytes().splitlines()) == 2, errors.read_bytes()
     assert b"Traceback" not in errors.read_bytes()

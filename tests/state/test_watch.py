@@ -259,7 +259,7 @@ def test_it_follows_what_is_written(journal: tuple[Path, list[Breach]], tmp_path
     finally:
         second.kill()
         second.wait()
-    assert [breach.invariant for breach in read_breaches(state)] == [one.invariant for one in journal[1]]
+    assert [breach.invariant for breach in read_breaches(state)] == [breach.invariant for breach in journal[1]]
 
 
 class HookReceiver(http.server.BaseHTTPRequestHandler):
@@ -293,9 +293,9 @@ def test_it_acts(journal: tuple[Path, list[Breach]], tmp_path: Path, capsys: pyt
     server.server_close()
     breaches = journal[1]
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [breach["invariant"] for breach in lines] == [one.invariant for one in breaches]
+    assert [breach["invariant"] for breach in lines] == [breach.invariant for breach in breaches]
     store = FreezeStore(guard / "guard.db")
-    assert {breach.scope for breach in store.active_freezes()} == {one.scope for one in breaches}
+    assert {breach.scope for breach in store.active_freezes()} == {breach.scope for breach in breaches}
     assert len(store.breaches()) == len(breaches)
     store.close()
     assert len(set(HookReceiver.requests)) == len(breaches)

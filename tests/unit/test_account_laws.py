@@ -18,10 +18,12 @@ from holdover.model import (
     CashReason,
     ExecType,
     Execution,
+    ImpossibleStateError,
     Instrument,
     MsgType,
     OrderOrigin,
     Position,
+    PositionSide,
     Query,
     RealizedPnl,
     Record,
@@ -80,7 +82,7 @@ class ProfitBench:
         self.store: Any = MemoryStore()
         self.executions: list[Execution] = []
         self.position = Position(account="A", symbol="X", net_qty=0)
-        self.day = ""
+        self.day = DAYS[0]
         self.restart()
 
     def restart(self) -> None:
@@ -376,3 +378,28 @@ def test_a_policy_has_no_negative_rates(name: str) -> None:
     """The message names the field."""
     with pytest.raises(ValueError, match=name):
         VenuePolicy(**{name: -1})
+
+
+def test_impossible_acts_are_refused() -> None:
+    """Each with a sentence that names what is missing."""
+    bench = VenueBench()
+    bench.venue.begin("2024-01-02", 10, 20)
+    venue, accounts = bench.venue, bench.venue.accounts
+    with pytest.raises(ImpossibleStateError, match="of no currency"):
+        accounts.move_cash("A", "", 5, CashReason.FEE)
+    with pytest.raises(ImpossibleStateError, match="of no instrument"):
+        accounts.adjust_position("A", "", 5, AdjustmentReason.FEE)
+    with pytest.raises(ImpossibleStateError, match="names the legs"):
+        accounts.adjust_position("A", "X", 5, AdjustmentReason.FEE, position_side=PositionSide.LONG, position_id="7")
+    with pytest.raises(ValueError, match="the new ticker is empty"):
+        accounts.rename_position("A", "X", "")
+    with pytest.raises(ValueError, match="without a name"):
+        accounts.open([""])
+    with pytest.raises(ValueError, match="a liquidation of Z"):
+        venue.liquidate("A", "Z")
+    with pytest.raises(ValueError, match="should be from 1 on"):
+        venue.liquidate("A", "X", lots=0)
+    with pytest.raises(ImpossibleStateError, match="no account query"):
+        accounts.answer(Query(msg_type=MsgType.REQUEST_FOR_POSITIONS, req_id="Q", account="A"))
+    with pytest.raises(ImpossibleStateError, match="which is no trade"):
+        SessionFlow().add(execution(1, 5, 100, DAYS[0], exec_type=ExecType.NEW))

@@ -100,20 +100,20 @@ def test_without_threads_a_bundle_is_there_at_once(make_guard: Callable[..., Gua
 
 def test_a_full_queue_refuses_and_says_so() -> None:
     """The caller never waits, and what was accepted is done."""
-    writer, gate, done = BackgroundWriter(2), Gate(), []
+    writer, gate, finished = BackgroundWriter(2), Gate(), []
     writer.start()
     assert writer.submit("first", gate)
     assert gate.reached.wait(WAIT_S)
-    assert [writer.submit(name, lambda pace: done.append(pace)) for name in "abc"] == [True, True, False]
+    assert [writer.submit(name, lambda pace: finished.append(pace)) for name in "abc"] == [True, True, False]
     assert (writer.refused_count, writer.problem) == (1, "c was not written: 2 others are waiting for the disk")
     gate.opened.set()
     writer.stop()
-    assert len(done) == 2
+    assert len(finished) == 2
 
 
 def test_failing_work_ends_no_thread() -> None:
     """It is reported; the next work is done. Newer work replaces queued work of the same name."""
-    writer, done = BackgroundWriter(), []
+    writer, finished = BackgroundWriter(), []
     writer.start()
 
     def fail(pace: Pace) -> None:
@@ -126,12 +126,12 @@ def test_failing_work_ends_no_thread() -> None:
     writer.submit("gate", gate)
     assert gate.reached.wait(WAIT_S)
     for number in range(5):
-        writer.submit("counts", lambda pace, number=number: done.append(number), replaces=True)
+        writer.submit("counts", lambda pace, number=number: finished.append(number), replaces=True)
     gate.opened.set()
     writer.stop()
-    assert done == [4]
-    writer.submit("late", lambda pace: done.append(9))
-    assert done == [4, 9]
+    assert finished == [4]
+    writer.submit("late", lambda pace: finished.append(9))
+    assert finished == [4, 9]
 
 
 def test_a_copy_in_slices_is_the_memory(guard: Guard) -> None:

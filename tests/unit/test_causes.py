@@ -62,8 +62,8 @@ def position(account: str = "A1", symbol: str = "IBM", net_qty: int = 40) -> Pos
     return Position(account=account, symbol=symbol, net_qty=net_qty, trade_date="2024-01-02")
 
 
-def record_fill(guard: Guard, root: str, account: str = "A1", symbol: str = "IBM", **lost: Any) -> None:
-    """Record a fill of a child order of P; `lost` are fields of the order that come out otherwise."""
+def record_fill(guard: Guard, root: str, account: str = "A1", symbol: str = "IBM", **lost_fields: Any) -> None:
+    """Record a fill of a child order of P; `lost_fields` are fields of the order that come out otherwise."""
     link = f"P-{account}-{symbol}"
     with guard.step("execution-report"):
         guard.record("positions", position(account, symbol))
@@ -76,10 +76,10 @@ def record_fill(guard: Guard, root: str, account: str = "A1", symbol: str = "IBM
             ),
         )  # fmt: skip
         guard.record("orders", execution(root, account, symbol))
-        guard.record("orders", order(root, account, symbol, cl_ord_link_id=link, **lost))
+        guard.record("orders", order(root, account, symbol, cl_ord_link_id=link, **lost_fields))
 
 
-LOST = {"cum_qty": 10, "leaves_qty": 90}
+LOST_FIELDS = {"cum_qty": 10, "leaves_qty": 90}
 """A fill of 40 of which the order has 10."""
 
 
@@ -99,7 +99,7 @@ def causes_of(guard: Guard) -> dict[str, int]:
 def test_a_lost_quantity_is_one_incident(make_guard: MakeGuard) -> None:
     """Order, notional, parent: one alert, one incident, the order first; every scope is frozen."""
     guard = make_guard()
-    record_fill(guard, "O1", **LOST)
+    record_fill(guard, "O1", **LOST_FIELDS)
     causes = causes_of(guard)
     assert {"cumulative-equals-executions", "children-sum-to-parent"} <= set(causes)
     assert len(set(causes.values())) == 1
@@ -123,7 +123,7 @@ def test_a_lost_quantity_is_one_incident(make_guard: MakeGuard) -> None:
 def test_a_venue_comparison_later_follows_from_it(make_guard: MakeGuard) -> None:
     """While the cause is frozen, what the venue says of the order and its position joins the incident."""
     guard = make_guard()
-    record_fill(guard, "O1", **LOST)
+    record_fill(guard, "O1", **LOST_FIELDS)
     before = len(guard.breaches)
     guard.record("venue", order("O1"))
     guard.record("venue", position(net_qty=10))
@@ -158,11 +158,11 @@ def test_two_faults_are_two_incidents(make_guard: MakeGuard, one_step: bool) -> 
     guard = make_guard()
     if one_step:
         with guard.step("batch"):
-            record_fill(guard, "O1", "A1", "IBM", **LOST)
-            record_fill(guard, "O2", "A2", "MSFT", **LOST)
+            record_fill(guard, "O1", "A1", "IBM", **LOST_FIELDS)
+            record_fill(guard, "O2", "A2", "MSFT", **LOST_FIELDS)
     else:
-        record_fill(guard, "O1", "A1", "IBM", **LOST)
-        record_fill(guard, "O2", "A2", "MSFT", **LOST)
+        record_fill(guard, "O1", "A1", "IBM", **LOST_FIELDS)
+        record_fill(guard, "O2", "A2", "MSFT", **LOST_FIELDS)
     causes = [breach for breach in guard.breaches if not breach.consequence_of]
     assert [breach.key for breach in causes] == ["O1", "O2"]
     for breach in guard.breaches:
@@ -174,7 +174,7 @@ def test_two_faults_are_two_incidents(make_guard: MakeGuard, one_step: bool) -> 
 def test_another_order_of_the_position_later_is_another_cause(make_guard: MakeGuard) -> None:
     """Two orders share a position; a wrong status of the second does not follow from a quantity of the first."""
     guard = make_guard()
-    record_fill(guard, "O1", **LOST)
+    record_fill(guard, "O1", **LOST_FIELDS)
     cause_count = len({breach.cause_number for breach in guard.breaches})
     guard.record("orders", order("O2", cum_qty=0, leaves_qty=100, notional=0, ord_status=OrdStatus.NEW))
     guard.record("orders", order("O2", cum_qty=0, leaves_qty=0, notional=0, ord_status=OrdStatus.REJECTED))
@@ -188,8 +188,8 @@ def test_another_order_of_the_position_later_is_another_cause(make_guard: MakeGu
 def test_the_same_invariant_in_one_scope_and_two_accounts(make_guard: MakeGuard) -> None:
     """Both freeze the instrument; each has its own alert under its own key."""
     guard = make_guard()
-    record_fill(guard, "O1", "A1", "IBM", **LOST)
-    record_fill(guard, "O2", "A2", "IBM", **LOST)
+    record_fill(guard, "O1", "A1", "IBM", **LOST_FIELDS)
+    record_fill(guard, "O2", "A2", "IBM", **LOST_FIELDS)
     alerts = guard.store.alerts()
     assert len(alerts) == 2
     assert len({alert.page.dedup_key for alert in alerts}) == 2
@@ -199,7 +199,7 @@ def test_the_same_invariant_in_one_scope_and_two_accounts(make_guard: MakeGuard)
 def test_a_message_that_leaves_a_frozen_scope_is_never_a_consequence(make_guard: MakeGuard) -> None:
     """It says that the freeze did not work: on-call gets a page of its own."""
     guard = make_guard()
-    record_fill(guard, "O1", **LOST)
+    record_fill(guard, "O1", **LOST_FIELDS)
     message = Request(
         cl_ord_id="O3", msg_type=MsgType.NEW_ORDER_SINGLE, root_cl_ord_id="O1", symbol="IBM", side=Side.BUY,
         order_qty=1, account="A1", strategy="S", trade_date="2024-01-02",
@@ -213,7 +213,7 @@ def test_a_message_that_leaves_a_frozen_scope_is_never_a_consequence(make_guard:
 def test_after_the_thaw_it_is_another_incident(make_guard: MakeGuard) -> None:
     """What fails when the cause is thawed has another cause."""
     guard = make_guard()
-    record_fill(guard, "O1", **LOST)
+    record_fill(guard, "O1", **LOST_FIELDS)
     with guard.step("corrected"):
         guard.record("orders", order("O1", cl_ord_link_id="P-A1-IBM"))
     for scope in list(guard.frozen_scopes()):
@@ -252,7 +252,7 @@ def test_a_covered_scope_gets_no_second_freeze_and_no_weaker_thaw(make_guard: Ma
 def test_the_alert_is_over_with_the_last_scope(make_guard: MakeGuard) -> None:
     """Thawing the cause leaves the consequences frozen, and the alert open."""
     guard = make_guard()
-    record_fill(guard, "O1", **LOST)
+    record_fill(guard, "O1", **LOST_FIELDS)
     scopes = list(guard.frozen_scopes())
     assert len(scopes) > 1
     with guard.step("corrected"):
@@ -267,7 +267,7 @@ def test_consequences_after_the_page_are_one_update(make_guard: MakeGuard, tmp_p
     """A page that was delivered is followed by one update of low urgency, whatever else follows."""
     path = tmp_path / "pages.jsonl"
     guard = make_guard(channels=[FileChannel(path)])
-    record_fill(guard, "O1", **LOST)
+    record_fill(guard, "O1", **LOST_FIELDS)
     guard.pager.deliver_due()
     for number in range(3):
         guard.record("venue", order("O1", cum_qty=40 + number, leaves_qty=60 - number))
@@ -287,7 +287,7 @@ def test_consequences_after_the_page_are_one_update(make_guard: MakeGuard, tmp_p
 def test_a_page_lists_so_many_consequences_and_counts_the_rest(catalogue: Catalogue, make_guard: MakeGuard) -> None:
     """A flood does not make an endless page."""
     guard = make_guard()
-    record_fill(guard, "O1", **LOST)
+    record_fill(guard, "O1", **LOST_FIELDS)
     breach = guard.breaches[0]
     page = make_page(breach, catalogue[breach.invariant].entry, 1)
     page = page.with_consequences(f"line {number}" for number in range(CONSEQUENCES_MAX + 5))
@@ -298,22 +298,22 @@ def test_a_page_lists_so_many_consequences_and_counts_the_rest(catalogue: Catalo
 def test_a_restarted_guard_goes_on_with_the_incident(make_guard: MakeGuard) -> None:
     """What follows after a restart of the guard's process joins the cause from before it."""
     guard = make_guard()
-    record_fill(guard, "O1", **LOST)
+    record_fill(guard, "O1", **LOST_FIELDS)
     guard.save_memory()
     cause = next(breach for breach in guard.breaches if not breach.consequence_of)
-    again = Guard(guard.directory, clock=guard.clock, channels=[])
-    again.load_memory()
-    again.record("venue", order("O1"))
-    again.quiescent()
-    assert again.breaches
-    assert {breach.cause_number for breach in again.breaches} == {cause.number}
-    again.close()
+    restarted = Guard(guard.directory, clock=guard.clock, channels=[])
+    restarted.load_memory()
+    restarted.record("venue", order("O1"))
+    restarted.quiescent()
+    assert restarted.breaches
+    assert {breach.cause_number for breach in restarted.breaches} == {cause.number}
+    restarted.close()
 
 
 def test_a_consequence_without_its_cause_is_a_cause(make_guard: MakeGuard) -> None:
     """A store that lost the cause, or never got it, pages the consequence."""
     guard = make_guard()
-    record_fill(guard, "O1", **LOST)
+    record_fill(guard, "O1", **LOST_FIELDS)
     orphan = replace(guard.breaches[0], number=0, consequence_of=99)
     assert guard.store.record_consequence(orphan, []) == (0, None)
     assert len(guard.store.breaches()) == len(guard.breaches)
@@ -327,7 +327,7 @@ def test_a_store_that_fails_freezes_everything_and_pages_causes(make_guard: Make
         raise StoreError("no disk")
 
     guard.store.record_breach = guard.store.record_consequence = fail  # type: ignore[method-assign, assignment]
-    record_fill(guard, "O1", **LOST)
+    record_fill(guard, "O1", **LOST_FIELDS)
     assert guard.frozen_scopes() == ["system"]
     assert len(guard.pager._direct_pages) == len([breach for breach in guard.breaches if not breach.consequence_of])
     assert len(guard.pager._direct_pages) < len(guard.breaches)
@@ -453,7 +453,7 @@ def test_no_placeholder_of_scope_or_directory_is_left_in_any_step(catalogue: Cat
 def test_status_prints_the_incident_and_a_command(make_guard: MakeGuard, capsys: pytest.CaptureFixture[str]) -> None:
     """The cause first, what followed indented, and a thaw that can be pasted for each scope."""
     guard = make_guard()
-    record_fill(guard, "O1", **LOST)
+    record_fill(guard, "O1", **LOST_FIELDS)
     FreezeStore(guard.directory / "guard.db").close()
     assert main(["status", "--guard", str(guard.directory)]) == 1
     output = capsys.readouterr().out

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 import holdover
+from holdover.catalogue import Boundary
 from holdover.desk.config import DeskConfig
 from holdover.desk.faults.fault import replace_methods
 from holdover.desk.parents import _base36
@@ -39,13 +40,21 @@ from holdover.model import (
     TimeInForce,
 )
 from holdover.runtime.axes import FreezeLevelAxis
+from holdover.runtime.background import BackgroundWriter
 from holdover.runtime.cells import CellCounter
 from holdover.runtime.deadlines import Deadlines
+from holdover.runtime.effort import EffortTracker, LinkEffort
 from holdover.runtime.freeze_cache import make_memory_freeze
 from holdover.runtime.freeze_store import FreezeStore, ThawRequest
 from holdover.runtime.freeze_watcher import FreezeWatcher
+from holdover.runtime.guard import Guard
 from holdover.runtime.journal import FlightRecorder, Journal
+from holdover.runtime.journal_replay import replay_journal
 from holdover.runtime.metrics import Backlog, GuardCost
+from holdover.runtime.reach import describe_missing
+from holdover.runtime.recent import WindowCounter
+from holdover.runtime.record_text import format_window
+from holdover.runtime.table_copy import KeyLog, MutationCapture, TableCopier
 from holdover.state import StateError
 from holdover.world import SimulatedLink, TopOfBook, Venue, VenuePolicy, VirtualClock, WorkingOrder
 from holdover.world.counterparts import Counterparts
@@ -281,6 +290,13 @@ RUNTIME_CHECKS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: CellCounter().encode_cell(-1), ValueError, "no cell has the number -1"),
     (lambda: CellCounter([]).encode_cell(1), ValueError, "the axes have fewer"),
     (lambda: FreezeLevelAxis().on_event("freeze", "half"), ValueError, "no freeze level is called 'half'"),
+    (lambda: BackgroundWriter(0), ValueError, "room for at least 1"),
+    (lambda: BackgroundWriter().submit("", lambda pace: None), ValueError, "work needs a name"),
+    (lambda: BackgroundWriter().drain(-1), ValueError, "for -1 s"),
+    (lambda: WindowCounter(0), ValueError, "needs a time"),
+    (lambda: format_window(0), ValueError, "within 0 ns"),
+    (lambda: describe_missing("orders"), ValueError, "'orders' names no table or field"),
+    (lambda: describe_missing("orders.Order.price.x"), ValueError, "names no table or field"),
 ]
 
 
@@ -320,6 +336,12 @@ def test_a_state_that_contradicts_itself_is_not_restored(tmp_path: Path) -> None
         (link, msgspec.structs.replace(link.to_state(), is_up=True), "up for the subject"),
         (link, msgspec.structs.replace(link.to_state(), received_seq=-1), "is negative"),
     ]
+    window, efforts = WindowCounter(10), EffortTracker()
+    window.add("A1", 1)
+    damaged += [
+        (window, msgspec.structs.replace(window.to_state(), counts={"A1": 2}), "1 records, but its counts add up to 2"),
+        (efforts, msgspec.structs.replace(efforts.to_state(), by_link={"L": LinkEffort(attempts=-1)}), "-1 attempts"),
+    ]
     counterparts = Counterparts("id")
     damaged += [
         (counterparts, msgspec.structs.replace(counterparts.to_state(), keys_by_root={"a": "k", "b": "k"}), "one key"),
@@ -343,6 +365,21 @@ def test_a_book_refuses_an_order_that_cannot_be_there(side: str, fields: dict[st
     getattr(book, side).append(order)
     with pytest.raises(StateError, match=sentence):
         book.adopt_orders({"C1": order})
+
+
+def test_a_guard_refuses_what_its_parts_cannot_have_made(tmp_path: Path) -> None:
+    guard, capture = Guard(tmp_path, channels=[]), MutationCapture()
+    capture.is_complete = False
+    attempts: list[tuple[Callable[[], object], type[Exception], str]] = [
+        (lambda: TableCopier(guard.monitor.tables, KeyLog(), capture), ValueError, "one that begins now"),
+        (lambda: replay_journal(guard.monitor, tmp_path / "x.jsonl", ""), StateError, "no mark by which x.jsonl"),
+        (lambda: guard.monitor.boundary(Boundary("", DAY, 1)), ValueError, "a boundary needs a name"),
+        (lambda: guard.services.memory.lose_journal(""), ValueError, "needs its reason"),
+    ]
+    for attempt, error, sentence in attempts:
+        with pytest.raises(error, match=sentence):
+            attempt()
+    guard.close()
 
 
 def test_a_piece_is_logged_once(tmp_path: Path) -> None:

@@ -94,14 +94,6 @@ def test_the_smallest_adapter_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert session.breaches == []
 
 
-def test_the_production_file_is_read(tmp_path: Path) -> None:
-    """The configuration of docs/production.md is one that loads."""
-    from holdover.runtime import read_config
-
-    (tmp_path / "desk.toml").write_text(code_blocks("docs/production.md", "toml")[0])
-    assert read_config(tmp_path / "desk.toml").instruments[0].symbol == "IBM"
-
-
 def _without_times(text: str) -> str:
     """A text with marks instead of times, durations and days."""
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} UTC", "TIME", text)

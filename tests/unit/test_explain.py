@@ -17,7 +17,14 @@ from holdover.catalogue.predicate import BoundPredicate, parse_reads
 from holdover.catalogue.reads import Before, Sum, Via
 from holdover.model import ExecType, Execution, Instrument, Order, OrdStatus, Position, Side
 from holdover.runtime.explain import explain
-from holdover.runtime.record_text import describe_record, field_words, format_duration, format_time, format_value
+from holdover.runtime.record_text import (
+    describe_example,
+    describe_record,
+    field_words,
+    format_duration,
+    format_time,
+    format_value,
+)
 
 IBM = Instrument(symbol="IBM", lot_size="0.1", tick_size="0.01")
 INSTRUMENTS = {"IBM": IBM}
@@ -182,3 +189,27 @@ def test_a_formatted_amount_is_exact(value: int, name: str) -> None:
     text = format_value(value, name, IBM).replace(",", "")
     with localcontext(prec=60):
         assert Decimal(text) == value * Decimal(unit)
+
+
+@pytest.mark.parametrize(
+    ("example", "words"),
+    [
+        ("<Order R1 DONE_FOR_DAY 700/1909 leaves 1209>", "order R1 (done for day, 700 of 1,909 filled, 1,209 open)"),
+        ("<ParentOrder P_1 0/90900 working 209>", "parent order P_1 (0 of 90,900 filled, 209 working)"),
+        (
+            "<Balance A1 USD 995684572700000000 carried 0 2024-11-27> became <Balance A1 USD 0 carried 5 2024>",
+            "balance of account A1 in USD (99,568,457.27, carried 0) "
+            "became balance of account A1 in USD (0, carried 0.0000000005)",
+        ),
+        (
+            "orders.Order.cum_qty[P-1] kept 5245 recomputed 4545",
+            "the total filled quantity of the orders of P-1 is 5,245, computed again 4,545",
+        ),
+        ("<Freeze 1 account:A1 by by hand: kay>", "freeze 1 of account:A1, by hand: kay"),
+        ("<Freeze 2 system by clock-monotone>", "freeze 2 of system, by clock-monotone"),
+        ("a <Position A1 IBM +40> came back as None", "a position A1 IBM +40 came back as nothing"),
+    ],
+)
+def test_the_example_of_a_self_check_is_in_words(example: str, words: str) -> None:
+    """Cash in the currency, quantities with separators, statuses in words; the raw text stays in the record."""
+    assert describe_example(example) == words

@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdover.catalogue import Boundary, BoundPredicate, Catalogue, Frozen
-from holdover.catalogue.predicate import parse_reads
+from holdover.catalogue import Boundary, BoundPredicate, Catalogue, Frozen, Threshold
+from holdover.catalogue.predicate import Read, parse_reads
+from holdover.catalogue.reads import Adoption
 from holdover.model import Instrument, Order, Record, Request, Side
 from holdover.runtime.explain import explain
 
@@ -30,6 +31,7 @@ TEXTS = {
     "first": ["", "<Order R1 NEW 0/100 leaves 100>", "a <Position A1 IBM +40> came back as None"],
     "change": ["message", "gap-fill"],
 }
+RECORD_SOURCES = {"anchor", "held", "via", "before"}
 TRIES, FAILURES = 3_000, 60
 NUMBER = r"-?[\d,]+(?:\.\d+)?"
 BOUND = re.compile(
@@ -80,18 +82,38 @@ def make_record(kind: type[Record], random: Random) -> Record:
     return kind(**{name: make_value(name, hints_of(kind)[name], random) for name in kind.__struct_fields__})
 
 
+def make_argument(read: Read, random: Random) -> Any:
+    """What a parameter reads that is no record."""
+    match read.source:
+        case "total":
+            return random.choice([random.randint(-3, 12), random.randint(-30_000, 30_000)])
+        case "recent":
+            return random.choice([random.randint(1, 12), random.randint(1, 30_000)])
+        case "threshold":
+            tolerances = {"USD": random.randint(0, 12)} if random.random() < 0.5 else {}
+            return Threshold(random.choice([0, 1, 5, 100]), tolerances)
+        case "adopted":
+            return Adoption(random.choice(DATES), random.random() < 0.5)
+        case "used":
+            assert read.used is not None
+            return frozenset(field for field in read.used.fields if random.random() < 0.7)
+        case "reference":
+            return IBM
+        case "boundary":
+            return BOUNDARY
+        case "frozen":
+            return AnyFreeze()
+    raise AssertionError(f"{read.parameter} reads {read.source}, of which this test can make no value")
+
+
 def make_arguments(bound: BoundPredicate, random: Random) -> tuple[Any, ...]:
     """Arguments of a predicate; a second record of a kind often equals the first in all but some fields."""
     arguments: list[Any] = []
     for read in bound.reads:
-        if read.source == "total":
-            arguments.append(random.choice([random.randint(-3, 12), random.randint(-30_000, 30_000)]))
-        elif read.source == "boundary":
-            arguments.append(BOUNDARY)
-        elif read.source == "frozen":
-            arguments.append(AnyFreeze())
-        elif read.optional and random.random() < 0.3:
+        if read.optional and random.random() < 0.3:
             arguments.append(None)
+        elif read.source not in RECORD_SOURCES:
+            arguments.append(make_argument(read, random))
         else:
             assert read.kind is not None
             record = make_record(read.kind, random)
@@ -126,13 +148,13 @@ def failing_arguments(bound: BoundPredicate) -> Iterator[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("bound", PREDICATES, ids=[f"{bound.name}:{bound.function.__name__}" for bound in PREDICATES])
-@pytest.mark.parametrize("known", [True, False], ids=["instrument", "no-instrument"])
-def test_an_explanation_is_in_words_and_true(bound: BoundPredicate, known: bool) -> None:
+@pytest.mark.parametrize("is_known", [True, False], ids=["instrument", "no-instrument"])
+def test_an_explanation_is_in_words_and_true(bound: BoundPredicate, is_known: bool) -> None:
     """No name of a variable, no `repr`, no None, each number on its side, one unit, no two sides that read alike."""
     problems: dict[str, str] = {}
     count = 0
     for arguments in failing_arguments(bound):
-        text = explain(bound, arguments, {"IBM": IBM} if known else {})
+        text = explain(bound, arguments, {"IBM": IBM} if is_known else {})
         count += 1
         for problem in find_problems(text.removeprefix(f"{bound.name}: ")):
             problems.setdefault(problem, text)
@@ -155,8 +177,8 @@ def find_problems(reason: str) -> Iterator[str]:
     if re.search(r"\bticks?\b", reason) and re.search(r"\d\.\d", re.sub(f"{money}|{time}", "", reason)):
         yield "two units"
     for value, relation, limit in BOUND.findall(reason):
-        left, right = (Decimal(number.replace(",", "")) for number in (value, limit))
-        if HOLDS[relation](left, right):
+        value_number, right = (Decimal(number.replace(",", "")) for number in (value, limit))
+        if HOLDS[relation](value_number, right):
             yield "a bound that holds"
     for clause in re.split(r"; |, and | while ", reason):
         bound_alike = re.fullmatch(r".* is (.+), but must (?:not )?be [a-z ]+, (.+)", clause)

@@ -211,7 +211,7 @@ def test_a_silent_owner_is_not_talked_over(desk: Path) -> None:
 
 
 def test_a_guard_left_without_close_gives_way(desk: Path) -> None:
-    """In one process, as in a test of a restart: the new guard knows what the former one recorded, and its files."""
+    """In one process, as after a kill: the new guard knows what the former one recorded, and has the files."""
     former = Guard.open(desk)
     former.record("orders", BAD)
     guard = Guard.open(desk)

@@ -52,33 +52,35 @@ def wrong(invariant: str) -> Callable[[Case], Case]:
 
 def enter(bench: GuardBench, **fields: object) -> Order:
     """Send a new order, let the venue acknowledge it, and return it as the system holds it."""
-    sent = {name: value for name, value in fields.items() if name not in ("order_id", "cl_ord_link_id", "link")}
+    requested_terms = {
+        name: value for name, value in fields.items() if name not in ("order_id", "cl_ord_link_id", "link")
+    }
     acknowledged = order("o1", 10, **fields)
-    bench.orders(replace(acknowledged, ord_status=S.PENDING_NEW, order_id=""), request("o1", 10, **sent))
+    bench.orders(replace(acknowledged, ord_status=S.PENDING_NEW, order_id=""), request("o1", 10, **requested_terms))
     bench.orders(acknowledged)
     return acknowledged
 
 
-def ask_replace(bench: GuardBench, held: Order, cl_ord_id: str = "o2", **terms: object) -> Order:
+def ask_replace(bench: GuardBench, current: Order, cl_ord_id: str = "o2", **terms: object) -> Order:
     """Send a replace and return the order while it waits for the answer."""
-    pending = replace(held, ord_status=S.PENDING_REPLACE, exec_type=None)
-    fields = {"price": held.price, "qty": held.order_qty, **terms}
-    bench.orders(pending, replace_request(cl_ord_id, held.cl_ord_id, **fields))  # type: ignore[arg-type]
+    pending = replace(current, ord_status=S.PENDING_REPLACE, exec_type=None)
+    fields = {"price": current.price, "qty": current.order_qty, **terms}
+    bench.orders(pending, replace_request(cl_ord_id, current.cl_ord_id, **fields))  # type: ignore[arg-type]
     return pending
 
 
-def accept_replace(held: Order, cl_ord_id: str = "o2", qty: int = 10, **terms: object) -> Order:
+def accept_replace(current: Order, cl_ord_id: str = "o2", qty: int = 10, **terms: object) -> Order:
     """Return the order as the venue replaced it."""
     fields = {
         "cl_ord_id": cl_ord_id,
-        "orig_cl_ord_id": held.cl_ord_id,
+        "orig_cl_ord_id": current.cl_ord_id,
         "order_qty": qty,
-        "leaves_qty": qty - held.cum_qty,
-        "ord_status": S.PARTIALLY_FILLED if held.cum_qty else S.NEW,
+        "leaves_qty": qty - current.cum_qty,
+        "ord_status": S.PARTIALLY_FILLED if current.cum_qty else S.NEW,
         "exec_type": ExecType.REPLACED,
         **terms,
     }
-    return replace(held, **fields)
+    return replace(current, **fields)
 
 
 # -- an order has the terms of its request ------------------------------------------------------------------------
@@ -86,12 +88,12 @@ def accept_replace(held: Order, cl_ord_id: str = "o2", qty: int = 10, **terms: o
 
 @legal
 def a_new_order_a_replace_and_its_fills(bench: GuardBench) -> None:
-    held = enter(bench, order_id="V1")
-    held = accept_replace(ask_replace(bench, held, qty=12, price=101), qty=12, price=101, order_id="V2")
-    bench.orders(held)
+    current = enter(bench, order_id="V1")
+    current = accept_replace(ask_replace(bench, current, qty=12, price=101), qty=12, price=101, order_id="V2")
+    bench.orders(current)
     bench.orders(
         fill(qty=12, px=101, cl_ord_id="o2"),
-        replace(held, cum_qty=12, leaves_qty=0, notional=1212, ord_status=S.FILLED),
+        replace(current, cum_qty=12, leaves_qty=0, notional=1212, ord_status=S.FILLED),
     )
 
 
@@ -129,19 +131,19 @@ def the_venue_protects_a_market_order_by_a_price(bench: GuardBench) -> None:
 
 @legal
 def the_venue_restates_price_and_quantity(bench: GuardBench) -> None:
-    held = enter(bench)
+    current = enter(bench)
     restated = {"exec_type": ExecType.RESTATED, "price": 101}
-    bench.orders(replace(held, exec_restatement_reason=ExecRestatementReason.REPRICING, **restated))
+    bench.orders(replace(current, exec_restatement_reason=ExecRestatementReason.REPRICING, **restated))
     declined = {"exec_type": ExecType.RESTATED, "order_qty": 8, "leaves_qty": 8}
-    bench.orders(replace(held, price=101, exec_restatement_reason=ExecRestatementReason.PARTIAL_DECLINE, **declined))
+    bench.orders(replace(current, price=101, exec_restatement_reason=ExecRestatementReason.PARTIAL_DECLINE, **declined))
 
 
 @legal
 def a_corporate_action_changes_everything(bench: GuardBench) -> None:
-    held = enter(bench, time_in_force=TimeInForce.GTC)
+    current = enter(bench, time_in_force=TimeInForce.GTC)
     bench.orders(
         replace(
-            held,
+            current,
             symbol="BTC2",
             order_qty=20,
             leaves_qty=20,
@@ -155,11 +157,13 @@ def a_corporate_action_changes_everything(bench: GuardBench) -> None:
 @legal
 def a_replace_keeps_the_cl_ord_id(bench: GuardBench) -> None:
     pending = ask_replace(bench, enter(bench), price=105, qty=20)
-    held = accept_replace(pending, "o1", qty=20, price=105, orig_cl_ord_id="")
-    bench.orders(held)
+    current = accept_replace(pending, "o1", qty=20, price=105, orig_cl_ord_id="")
+    bench.orders(current)
     bench.orders(
         fill(qty=5, px=104, cl_ord_id="o1"),
-        replace(held, cum_qty=5, leaves_qty=15, notional=520, ord_status=S.PARTIALLY_FILLED, exec_type=ExecType.TRADE),
+        replace(
+            current, cum_qty=5, leaves_qty=15, notional=520, ord_status=S.PARTIALLY_FILLED, exec_type=ExecType.TRADE
+        ),
     )
 
 
@@ -176,25 +180,25 @@ def somebody_replaces_the_order_at_the_venue(bench: GuardBench) -> None:
 
 @legal
 def an_optimistic_system_goes_back_on_refusal(bench: GuardBench) -> None:
-    held = enter(bench)
+    current = enter(bench)
     bench.orders(
-        replace(held, cl_ord_id="o2", orig_cl_ord_id="o1", price=104, ord_status=S.PENDING_REPLACE),
+        replace(current, cl_ord_id="o2", orig_cl_ord_id="o1", price=104, ord_status=S.PENDING_REPLACE),
         replace_request("o2", "o1", price=104),
     )
-    bench.orders(held)
+    bench.orders(current)
     bench.orders(
-        replace(held, cl_ord_id="o3", orig_cl_ord_id="o1", ord_status=S.PENDING_REPLACE),
+        replace(current, cl_ord_id="o3", orig_cl_ord_id="o1", ord_status=S.PENDING_REPLACE),
         replace_request("o3", "o1", price=105),
     )
-    bench.orders(replace(held, cl_ord_id="o3", orig_cl_ord_id="o1", price=105, exec_type=ExecType.REPLACED))
+    bench.orders(replace(current, cl_ord_id="o3", orig_cl_ord_id="o1", price=105, exec_type=ExecType.REPLACED))
 
 
 @legal
 def a_replace_of_a_restated_version_is_refused(bench: GuardBench) -> None:
-    held = accept_replace(ask_replace(bench, enter(bench), price=101), price=101)
-    bench.orders(held)
+    current = accept_replace(ask_replace(bench, enter(bench), price=101), price=101)
+    bench.orders(current)
     reason = ExecRestatementReason.REPRICING
-    restated = replace(held, price=103, exec_type=ExecType.RESTATED, exec_restatement_reason=reason)
+    restated = replace(current, price=103, exec_type=ExecType.RESTATED, exec_restatement_reason=reason)
     bench.orders(restated)
     plain = replace(restated, exec_type=None, exec_restatement_reason=None)
     ask_replace(bench, plain, "o3", price=104)
@@ -203,21 +207,21 @@ def a_replace_of_a_restated_version_is_refused(bench: GuardBench) -> None:
 
 @legal
 def a_cancel_request_has_no_quantity(bench: GuardBench) -> None:
-    held = enter(bench)
+    current = enter(bench)
     cancel = replace(replace_request("o2", "o1", 0, price=None), msg_type=MsgType.ORDER_CANCEL_REQUEST)
-    bench.orders(replace(held, ord_status=S.PENDING_CANCEL), cancel)
-    bench.orders(replace(held, cl_ord_id="o2", orig_cl_ord_id="o1", ord_status=S.CANCELED, leaves_qty=0))
+    bench.orders(replace(current, ord_status=S.PENDING_CANCEL), cancel)
+    bench.orders(replace(current, cl_ord_id="o2", orig_cl_ord_id="o1", ord_status=S.CANCELED, leaves_qty=0))
 
 
 @legal
 def a_trailing_stop_is_moved_by_the_venue(bench: GuardBench) -> None:
     stop = {"ord_type": OrdType.STOP, "price": None, "side": Side.SELL}
     bench.orders(order(ord_status=S.PENDING_NEW, **stop), request(**stop))
-    held = order(stop_px=95, order_id="V1", **stop)
-    bench.orders(held)
-    bench.record(("venue", held))
+    current = order(stop_px=95, order_id="V1", **stop)
+    bench.orders(current)
+    bench.record(("venue", current))
     for stop_px in (97, 99):
-        moved = replace(held, stop_px=stop_px, exec_type=ExecType.REPLACED)
+        moved = replace(current, stop_px=stop_px, exec_type=ExecType.REPLACED)
         bench.orders(moved)
         bench.record(("venue", moved))
     bench.guard.reconciled(DAY)
@@ -226,8 +230,8 @@ def a_trailing_stop_is_moved_by_the_venue(bench: GuardBench) -> None:
 @legal
 def a_short_sale_is_reported_as_a_sale(bench: GuardBench) -> None:
     bench.orders(order(side=Side.SELL_SHORT, ord_status=S.PENDING_NEW), request(side=Side.SELL_SHORT))
-    held = order(side=Side.SELL)
-    bench.orders(held)
+    current = order(side=Side.SELL)
+    bench.orders(current)
     bench.record(("venue", order(side=Side.SELL_SHORT)))
     bench.orders(fill(side=Side.SELL_SHORT, cl_ord_id="o1"), order(cum=10, side=Side.SELL))
 
@@ -243,7 +247,7 @@ def the_system_never_states_the_time_in_force_of_a_request(bench: GuardBench) ->
 @legal
 def the_venue_view_is_almost_empty(bench: GuardBench) -> None:
     terms = {"ord_type": OrdType.STOP_LIMIT, "stop_px": 95, "time_in_force": TimeInForce.GTC, "order_id": "V1"}
-    held = enter(bench, **terms)
+    current = enter(bench, **terms)
     bench.record(
         (
             "venue",
@@ -259,7 +263,7 @@ def the_venue_view_is_almost_empty(bench: GuardBench) -> None:
             ),
         ),
     )
-    bench.orders(replace(held, exec_type=ExecType.ORDER_STATUS))
+    bench.orders(replace(current, exec_type=ExecType.ORDER_STATUS))
     bench.guard.reconciled(DAY)
 
 
@@ -302,8 +306,8 @@ def the_replaced_order_keeps_its_price(bench: GuardBench) -> None:
 
 @wrong("order-matches-request")
 def the_replaced_order_keeps_its_quantity_in_an_optimistic_system(bench: GuardBench) -> None:
-    held = enter(bench)
-    pending = replace(held, cl_ord_id="o2", orig_cl_ord_id="o1", ord_status=S.PENDING_REPLACE)
+    current = enter(bench)
+    pending = replace(current, cl_ord_id="o2", orig_cl_ord_id="o1", ord_status=S.PENDING_REPLACE)
     bench.orders(pending, replace_request("o2", "o1", qty=20))
     bench.orders(replace(pending, ord_status=S.NEW, exec_type=ExecType.REPLACED))
 
@@ -329,31 +333,33 @@ def the_order_lives_for_longer_than_requested(bench: GuardBench) -> None:
 
 @legal
 def a_late_fill_of_a_replaced_version_at_its_price(bench: GuardBench) -> None:
-    held = accept_replace(ask_replace(bench, enter(bench), price=95), price=95)
-    bench.orders(held)
+    current = accept_replace(ask_replace(bench, enter(bench), price=95), price=95)
+    bench.orders(current)
     bench.orders(
         fill(qty=3, px=100, cl_ord_id="o1"),
-        replace(held, cum_qty=3, leaves_qty=7, notional=300, ord_status=S.PARTIALLY_FILLED, exec_type=ExecType.TRADE),
+        replace(
+            current, cum_qty=3, leaves_qty=7, notional=300, ord_status=S.PARTIALLY_FILLED, exec_type=ExecType.TRADE
+        ),
     )
 
 
 @legal
 def a_late_fill_without_its_cl_ord_id(bench: GuardBench) -> None:
-    held = accept_replace(ask_replace(bench, enter(bench), price=95), price=95)
-    bench.orders(held)
+    current = accept_replace(ask_replace(bench, enter(bench), price=95), price=95)
+    bench.orders(current)
     bench.orders(
-        fill(qty=3, px=100), replace(held, cum_qty=3, leaves_qty=7, notional=300, ord_status=S.PARTIALLY_FILLED)
+        fill(qty=3, px=100), replace(current, cum_qty=3, leaves_qty=7, notional=300, ord_status=S.PARTIALLY_FILLED)
     )
 
 
 @legal
 def a_late_fill_after_a_replace_that_keeps_the_cl_ord_id_without_requests(bench: GuardBench) -> None:
-    held = replace(order(price=95), exec_type=ExecType.REPLACED)
+    current = replace(order(price=95), exec_type=ExecType.REPLACED)
     bench.orders(order())
-    bench.orders(held)
+    bench.orders(current)
     bench.orders(
         fill(qty=3, px=100, cl_ord_id="o1"),
-        replace(held, cum_qty=3, leaves_qty=7, notional=300, ord_status=S.PARTIALLY_FILLED),
+        replace(current, cum_qty=3, leaves_qty=7, notional=300, ord_status=S.PARTIALLY_FILLED),
     )
 
 
@@ -365,9 +371,9 @@ def a_fill_is_better_than_its_limit(bench: GuardBench) -> None:
 
 @legal
 def a_fill_after_the_venue_repriced_the_order(bench: GuardBench) -> None:
-    held = enter(bench)
+    current = enter(bench)
     reason = ExecRestatementReason.REPRICING
-    repriced = replace(held, price=103, exec_type=ExecType.RESTATED, exec_restatement_reason=reason)
+    repriced = replace(current, price=103, exec_type=ExecType.RESTATED, exec_restatement_reason=reason)
     bench.orders(repriced)
     bench.orders(
         fill(qty=10, px=102, cl_ord_id="o1"),
@@ -389,11 +395,11 @@ def a_sale_below_its_limit(bench: GuardBench) -> None:
 
 @wrong("execution-within-limit")
 def a_fill_beyond_the_version_that_it_names(bench: GuardBench) -> None:
-    held = accept_replace(ask_replace(bench, enter(bench), price=105), price=105)
-    bench.orders(held)
+    current = accept_replace(ask_replace(bench, enter(bench), price=105), price=105)
+    bench.orders(current)
     bench.orders(
         fill(qty=3, px=104, cl_ord_id="o1"),
-        replace(held, cum_qty=3, leaves_qty=7, notional=312, ord_status=S.PARTIALLY_FILLED),
+        replace(current, cum_qty=3, leaves_qty=7, notional=312, ord_status=S.PARTIALLY_FILLED),
     )
 
 
@@ -449,10 +455,10 @@ def a_triggered_stop_gets_another_order_id(bench: GuardBench) -> None:
 
 @legal
 def a_cancel_leaves_on_the_other_link(bench: GuardBench) -> None:
-    held = order(link="FIX1")
-    bench.orders(held)
-    bench.orders(replace(held, ord_status=S.PENDING_CANCEL, link="FIX2"))
-    bench.orders(replace(held, ord_status=S.NEW, link="FIX1"))
+    current = order(link="FIX1")
+    bench.orders(current)
+    bench.orders(replace(current, ord_status=S.PENDING_CANCEL, link="FIX2"))
+    bench.orders(replace(current, ord_status=S.NEW, link="FIX1"))
 
 
 @legal
@@ -500,6 +506,12 @@ def the_link_is_lost(bench: GuardBench) -> None:
 
 
 @wrong("order-identity-fixed")
+def the_link_changes_at_the_venue(bench: GuardBench) -> None:
+    bench.record(("venue", order(link="FIX1")))
+    bench.record(("venue", order(link="FIX2")))
+
+
+@wrong("order-identity-fixed")
 def the_position_of_the_leg_changes_at_the_venue(bench: GuardBench) -> None:
     bench.record(("venue", order(position_id="77")))
     bench.record(("venue", order(position_id="78")))
@@ -542,14 +554,14 @@ TERMS = {
 def test_a_term_that_differs_at_the_venue_is_a_breach(tmp_path: Path, field: str, value: object) -> None:
     """Each term of a working order alone; with the same terms the reconciliation is silent."""
     bench = GuardBench(tmp_path)
-    held = order(**TERMS)
-    bench.orders(held)
-    bench.record(("venue", held))
+    current = order(**TERMS)
+    bench.orders(current)
+    bench.record(("venue", current))
     bench.guard.reconciled(DAY)
     assert bench.explanations == []
     different = GuardBench(tmp_path / "different")
-    different.orders(held)
-    different.record(("venue", order("o0", **TERMS)), ("venue", replace(held, **{field: value})))
+    different.orders(current)
+    different.record(("venue", order("o0", **TERMS)), ("venue", replace(current, **{field: value})))
     different.orders(order("o0", **TERMS))
     different.guard.reconciled(DAY)
     assert "order-terms-agree-with-venue" in different.breached
@@ -557,9 +569,9 @@ def test_a_term_that_differs_at_the_venue_is_a_breach(tmp_path: Path, field: str
 
 @legal
 def an_order_in_change_is_not_compared_with_the_venue(bench: GuardBench) -> None:
-    held = order(**TERMS)
-    bench.orders(replace(held, ord_status=S.PENDING_REPLACE))
-    bench.record(("venue", replace(held, stop_px=97)))
+    current = order(**TERMS)
+    bench.orders(replace(current, ord_status=S.PENDING_REPLACE))
+    bench.record(("venue", replace(current, stop_px=97)))
     bench.guard.reconciled(DAY)
 
 
@@ -653,10 +665,12 @@ def a_hand_trade_joins_a_parent_of_the_other_side(bench: GuardBench) -> None:
 # -- rates --------------------------------------------------------------------------------------------------------
 
 
-def send(bench: GuardBench, count: int, *, account: str = "A1", same: bool = False, start: int = 0) -> None:
+def send(bench: GuardBench, count: int, *, account: str = "A1", is_repeated: bool = False, start: int = 0) -> None:
     """Record requests that the gateway sends at the present time."""
     for number in range(start, start + count):
-        bench.record(("gateway", request(f"{account}-{number}", account=account, price=100 if same else 100 + number)))
+        bench.record(
+            ("gateway", request(f"{account}-{number}", account=account, price=100 if is_repeated else 100 + number))
+        )
 
 
 @legal
@@ -675,11 +689,11 @@ def more_requests_than_the_limit_in_a_second(bench: GuardBench) -> None:
 
 
 @legal
-def the_same_request_a_hundred_times_in_ten_seconds(bench: GuardBench) -> None:
-    send(bench, 100, same=True)
-    send(bench, 100, same=True, account="A2")
+def the_same_request_at_the_limit_in_ten_seconds(bench: GuardBench) -> None:
+    send(bench, 500, is_repeated=True)
+    send(bench, 500, is_repeated=True, account="A2")
     bench.pass_time(10.001)
-    send(bench, 100, same=True, start=100)
+    send(bench, 500, is_repeated=True, start=500)
 
 
 @legal
@@ -692,9 +706,9 @@ def a_market_maker_replaces_each_version_at_the_same_price(bench: GuardBench) ->
 
 @wrong("repeated-requests-bounded")
 def the_same_request_without_end(bench: GuardBench) -> None:
-    send(bench, 60, same=True)
+    send(bench, 300, is_repeated=True)
     bench.pass_time(5)
-    send(bench, 41, same=True, start=60)
+    send(bench, 201, is_repeated=True, start=300)
 
 
 def reject(bench: GuardBench, count: int, *, start: int = 0, symbol: str = "BTC") -> None:
@@ -845,3 +859,15 @@ def test_a_wrong_situation_breaches_its_invariant(tmp_path: Path, invariant: str
     bench = GuardBench(tmp_path)
     case(bench)
     assert invariant in bench.breached, bench.explanations
+
+
+def test_time_in_which_the_process_is_down_is_no_effort(tmp_path: Path) -> None:
+    """A long downtime between two logons is not time on a link that is up and not reconciled."""
+    bench = GuardBench(tmp_path)
+    for epoch in range(1, 8):
+        bench.record(("gateway", Link(name="V", is_up=True, epoch=epoch)))
+        bench.guard.steps.mark_subject_down()
+        bench.pass_time(900)
+        bench.record(("gateway", Link(name="V", is_up=True, epoch=epoch + 100)))
+        bench.record(("reconciler", Reconciliation(link="V", epoch=epoch + 100, is_complete=True)))
+    assert bench.breached == set()

@@ -33,7 +33,7 @@ class WorldBench:
         self.link = SimulatedLink(self.clock, self.venue, ["A"])
         self.link.attach().listen(self)
         self.received: list[int] = []
-        self.sent = 0
+        self.sent_count = 0
 
     def on_up(self, epoch: int, out_seq: int) -> None:
         """Ignore the event."""
@@ -53,8 +53,8 @@ class WorldBench:
 
     def send(self, side: Side = Side.BUY, *, stop: bool = False, price: int = 100) -> str:
         """Send a new order; return its ClOrdID."""
-        self.sent += 1
-        cl_ord_id = f"N{self.link.out_seq}-{self.sent}"
+        self.sent_count += 1
+        cl_ord_id = f"N{self.link.out_seq}-{self.sent_count}"
         self.link.end.send(
             Request(
                 msg_type=MsgType.NEW_ORDER_SINGLE,
@@ -71,7 +71,7 @@ class WorldBench:
         )
         return cl_ord_id
 
-    def act(self, step: int) -> None:
+    def play_step(self, step: int) -> None:
         """Do one thing to the world, by a number."""
         clock, now_ns = self.clock, self.clock.now_ns
         match step % 8:
@@ -106,18 +106,18 @@ def test_rollback_undoes_every_step_of_the_world(before: list[int], after: list[
     """A rollback gives the bytes of the checkpoint, and the same steps then lead to the same bytes again."""
     world = WorldBench().begin()
     for step in before:
-        world.act(step)
+        world.play_step(step)
     parts = (world.clock, world.venue, world.link)
-    checkpoints, expected, sent = [part.checkpoint() for part in parts], world.to_bytes(), world.sent
+    checkpoints, expected, sent_count = [part.checkpoint() for part in parts], world.to_bytes(), world.sent_count
     for step in after:
-        world.act(step)
+        world.play_step(step)
     later = world.to_bytes()
     for part, checkpoint in zip(parts, checkpoints, strict=True):
         part.rollback(checkpoint)
     assert world.to_bytes() == expected
-    world.sent = sent
+    world.sent_count = sent_count
     for step in after:
-        world.act(step)
+        world.play_step(step)
     assert world.to_bytes() == later
 
 
@@ -127,14 +127,14 @@ def test_a_world_restored_elsewhere_goes_on_alike(before: list[int], after: list
     """A new world that takes up the bytes has the same bytes, and the same steps keep the two equal."""
     world, restored = WorldBench().begin(), WorldBench()
     for step in before:
-        world.act(step)
+        world.play_step(step)
     for part, content in zip((restored.clock, restored.venue, restored.link), world.to_bytes(), strict=True):
         part.restore_bytes(content)
-    restored.sent = world.sent
+    restored.sent_count = world.sent_count
     assert restored.to_bytes() == world.to_bytes()
     for step in after:
-        world.act(step)
-        restored.act(step)
+        world.play_step(step)
+        restored.play_step(step)
     assert restored.to_bytes() == world.to_bytes()
 
 

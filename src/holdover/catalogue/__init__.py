@@ -6,6 +6,7 @@ from holdover.catalogue.policy import Policy
 from holdover.catalogue.predicate import BoundPredicate, PredicateError, Read, predicate
 from holdover.catalogue.reads import (
     Adopted,
+    AdoptedBy,
     Adoption,
     Before,
     Boundary,
@@ -25,6 +26,7 @@ __all__ = [
     "PredicateError",
     "Before",
     "Adopted",
+    "AdoptedBy",
     "Adoption",
     "BoundPredicate",
     "Boundary",

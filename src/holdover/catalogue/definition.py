@@ -102,7 +102,7 @@ class _DefinitionWalk:
             parts.append(f"sum of {summed.of} by {summed.by} at {read.total.key} touches {read.total.touches}")
             self._attributes |= {read.total.key, read.total.touches, summed.of, summed.by}
             if summed.alternatives:
-                parts.append(f"alternatives {summed.alternatives}")
+                parts.append(f"alternatives {summed.alternatives} by {summed.alternatives_field}")
                 self._attributes.add(summed.alternatives)
         if read.recent is not None:
             parts.append(f"by {read.recent.by} within {read.recent.within} where {read.recent.where}")

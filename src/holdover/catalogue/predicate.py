@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from holdover.catalogue.reads import (
     ADOPTED,
     BEFORE,
+    AdoptedBy,
     Boundary,
     Frozen,
     Predicate,
@@ -72,6 +73,11 @@ class BoundPredicate:
     def anchor(self) -> Read:
         """The record that the invariant is about."""
         return self.reads[0]
+
+    @property
+    def anchor_table(self) -> str:
+        """The anchor's table, as `subsystem.Kind`; empty when it may be in any subsystem."""
+        return self.anchor.table
 
     def requirements(self, subsystem: str) -> tuple[str, ...]:
         """Return what must exist for the predicate to apply, for an anchor of one subsystem.
@@ -177,6 +183,8 @@ def _parse_read(function: Predicate, parameter: str, hint: object) -> Read:
             return Read(parameter, "before", kind, optional=True)
         if note is ADOPTED:
             return Read(parameter, "adopted", optional=True)
+        if isinstance(note, AdoptedBy):
+            return Read(parameter, "adopted", optional=True, via=Via(note.subsystem, note.by))
         if isinstance(note, Total):
             return Read(parameter, "total", note.sum.kind, note.sum.subsystem, total=note, required=note.required)
         if isinstance(note, Via):

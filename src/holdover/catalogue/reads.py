@@ -69,6 +69,16 @@ class Sum:
     by: str
     alternatives: str = ""
 
+    @property
+    def alternatives_field(self) -> str:
+        """The field of the record without which it has no alternatives; empty when the kind does not declare one."""
+        return self.kind.alternatives_field if self.alternatives else ""
+
+    @property
+    def plain(self) -> Sum:
+        """The same sum without alternatives: equal to it while no record has any."""
+        return Sum(self.kind, self.subsystem, self.of, self.by) if self.alternatives else self
+
     def total_at(self, key: str, touches: str | None = None, *, required: bool = True) -> Total:
         """Return the total at the anchor's attribute `key`.
 
@@ -149,6 +159,14 @@ Adopted = Annotated[Adoption | None, ADOPTED]
 
 
 @dataclass(frozen=True)
+class AdoptedBy:
+    """The same of another record: the one whose key is the anchor's attribute `by`, in `subsystem`."""
+
+    subsystem: str
+    by: str
+
+
+@dataclass(frozen=True)
 class Threshold:
     """The numbers of one entry that an operator may set: a `limit` for what is counted, tolerances by currency."""
 
@@ -194,6 +212,7 @@ __all__ = [
     "ADOPTED",
     "BEFORE",
     "Adopted",
+    "AdoptedBy",
     "Adoption",
     "Before",
     "Boundary",

@@ -84,6 +84,8 @@ class Positions:
 
     def adjust(self, adjustment: PositionAdjustment, trade_date: str) -> Position | None:
         """Apply an adjustment of the venue in this session; return the position, or None when it was applied before."""
+        if not adjustment.adjustment_id or not adjustment.qty_delta:
+            raise ImpossibleStateError(f"an adjustment needs an id and a quantity: {adjustment!r}")
         if self.is_adjusted(adjustment):
             return None
         adjustment = replace(adjustment, trade_date=trade_date)
@@ -169,6 +171,8 @@ class Ledger:
 
     def move(self, movement: CashMovement, trade_date: str) -> bool:
         """Book a movement of the venue in this session; return False when it was booked before."""
+        if not movement.movement_id or not movement.amount:
+            raise ImpossibleStateError(f"a cash movement needs an id and an amount: {movement!r}")
         if self.is_moved(movement):
             return False
         movement = replace(movement, trade_date=trade_date)
@@ -280,6 +284,8 @@ class Risk:
 
     def adjust(self, adjustment: PositionAdjustment) -> None:
         """Add an adjustment of a position."""
+        if not adjustment.symbol:
+            raise ImpossibleStateError(f"an adjustment without an instrument has no exposure: {adjustment!r}")
         exposure = self._exposures.get(adjustment.book_key) or Exposure(
             account=adjustment.account,
             symbol=adjustment.symbol,

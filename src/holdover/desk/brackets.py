@@ -60,6 +60,7 @@ class Brackets:
             strategy.book_key: strategy for strategy in config.strategies if strategy.algorithm == "bracket"
         }
         self.unfinished: set[str] = set()
+        self._new_roots: set[str] = set()
         self.is_ready: Callable[[], bool] = lambda: False
 
     def load(self) -> None:
@@ -87,7 +88,11 @@ class Brackets:
             raise ImpossibleStateError(f"position {book_key} is not bracketed; {', '.join(self._strategies)} are")
         orders = self._orders.contingent_orders(book_key)
         self.unfinished.discard(book_key)
-        if self.is_ready() and self._parents.may_trade(strategy.symbol, self._market.top(strategy.symbol)):
+        self._new_roots.clear()
+        net_qty = self.net_qty(book_key)
+        if net_qty < 0 if strategy.side == Side.BUY else net_qty > 0:
+            self.unfinished.add(book_key)  # a bust took back what was closed since: no order can mend that
+        elif self.is_ready() and self._parents.may_trade(strategy.symbol, self._market.top(strategy.symbol)):
             self._send_missing_exits(strategy, orders)
             self._protect(strategy, orders)
         else:
@@ -132,7 +137,16 @@ class Brackets:
             filled_qty = sum(order.alternatives_filled_qty for order in orders if order.list_id == list_id)
             self._send_stop(strategy, entry_side, uncovered + filled_qty, list_id, price)
         else:
+            self._make_room(strategy.book_key, uncovered, exits)
             self._send_pair(strategy, entry_side, uncovered, "", price)
+
+    def _make_room(self, book_key: str, quantity: int, exits: list[Order]) -> None:
+        """Cancel take-profits, the newest first, until further closing orders of this quantity fit the position."""
+        targets = [order for order in exits if order.ord_type == OrdType.LIMIT]
+        room = self._closable_qty(book_key) - quantity
+        while targets and closing_qty_together(self._orders.contingent_orders(book_key)) > room:
+            self._parents.reset_tick()
+            self._parents.send_cancel(targets.pop())
 
     def _is_recently_refused(self, orders: Iterable[Order]) -> bool:
         """Return whether the venue has refused an exit so recently that the next one would repeat it."""
@@ -197,6 +211,7 @@ class Brackets:
         if not is_allowed or not self._gateway.permits(request):
             self.unfinished.add(strategy.book_key)
             return ""
+        self._new_roots.add(cl_ord_id)
         self._orders.create(request)
         self._gateway.queue(request)
         return request.list_id
@@ -205,7 +220,7 @@ class Brackets:
 
     def _cancel_surplus(self, book_key: str) -> None:
         """Cancel closing orders beyond the position: take-profits before stops, the newest first."""
-        exits = self._orders.closing_orders(book_key)
+        exits = [order for order in self._orders.closing_orders(book_key) if order.key not in self._new_roots]
         exits.sort(key=lambda order: order.ord_type == OrdType.STOP, reverse=True)
         while exits and closing_qty_together(self._orders.contingent_orders(book_key)) > self._closable_qty(book_key):
             self._parents.reset_tick()

@@ -114,7 +114,7 @@ class Desk:
         self.trade_date = ""
         self._hours = (0, 0)
         self._pending_since_ns: dict[str, int] = {}
-        self._early_reports: list[ExecutionReport] = []
+        self._early_reports: list[ExecutionReport | AccountReport] = []
         self._changed_books: dict[str, None] = {}
         self._retries = 0
 
@@ -328,9 +328,6 @@ class Desk:
             self.orders.apply_cancel_reject(message)
         elif isinstance(message, PositionReport):
             self.reconciler.take_answer(message)
-        elif isinstance(message, AccountReport):
-            if not self.reconciler.take_answer(message):
-                self._apply_account_report(message)
         elif not self.reconciler.take_answer(message):
             if self.reconciler.is_behind:
                 self._early_reports.append(message)
@@ -342,7 +339,10 @@ class Desk:
         for report in reports:
             self._apply_report(report)
 
-    def _apply_report(self, report: ExecutionReport) -> None:
+    def _apply_report(self, report: ExecutionReport | AccountReport) -> None:
+        if isinstance(report, AccountReport):
+            self._apply_account_report(report)
+            return
         if report.exec_type == ExecType.ORDER_STATUS:
             self.orders.apply_status(report)
             return

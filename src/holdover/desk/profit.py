@@ -34,6 +34,10 @@ class SessionFlow(msgspec.Struct):
 
     def add(self, execution: Execution) -> None:
         """Add one execution; a bust or a correction counts with its sign."""
+        if execution.exec_type not in TRADES:
+            raise ImpossibleStateError(
+                f"execution {execution.exec_id} is a {execution.exec_type.name}, which is no trade"
+            )
         if execution.side == Side.BUY:
             self.bought_qty += execution.qty_delta
             self.bought_notional += execution.notional_delta
@@ -90,6 +94,8 @@ class ProfitAndLoss:
 
     def load(self, executions: Iterable[Execution], trade_date: str) -> list[Record]:
         """Read the records from the store and add up the session's executions; return the records."""
+        if not trade_date:
+            raise ImpossibleStateError("profit and loss is read back without a trade date")
         self._records = {record.key: record for record in self._store.load_all(RealizedPnl)}
         self._flows, self.trade_date = {}, trade_date
         for execution in executions:
@@ -121,6 +127,8 @@ class ProfitAndLoss:
 
     def update(self, position: Position) -> None:
         """Compute cost and profit of a position after its quantity has changed."""
+        if not position.key:
+            raise ImpossibleStateError("a position without a key has no profit")
         before = self._records.get(position.key)
         record = before or RealizedPnl(
             account=position.account,

@@ -15,8 +15,8 @@ from holdover.harness.condition import KINDS as CONDITIONS
 from holdover.harness.schedule import COUNTED_POINT_KINDS, MESSAGE_OPERATIONS, Operation, PointKind
 from holdover.harness.session import Session
 from holdover.harness.subject import SubjectKilledError
-from holdover.model import AdjustmentReason, CashReason, Order, Record, Side
-from holdover.world import WorkingOrder
+from holdover.model import AdjustmentReason, CashReason, Order, Position, PositionSide, Record, Side
+from holdover.world import Venue, WorkingOrder
 
 _OWNER: Final = "operations"
 _SECOND_NS: Final = 1_000_000_000
@@ -169,6 +169,13 @@ def _by_hand(runner: OperationRunner, numbers: Parameters) -> None:
         venue.manual_trade(account, book.instrument.symbol, side, numbers["lots"], price)
 
 
+def _leg_of(venue: Venue, account: str, symbol: str) -> PositionSide | None:
+    """Return the leg that an account has of an instrument in hedge mode; None for a net position."""
+    holders: list[Position | WorkingOrder] = [*venue.positions.values(), *venue.orders.values()]
+    legs = (holder.position_side for holder in holders if (holder.account, holder.symbol) == (account, symbol))
+    return next((leg for leg in legs if leg is not None), None)
+
+
 def _move_cash(runner: OperationRunner, numbers: Parameters) -> None:
     accounts = runner.session.venue.accounts
     account = _item_at(runner.session.link.accounts, numbers["account"])
@@ -183,8 +190,15 @@ def _adjust_position(runner: OperationRunner, numbers: Parameters) -> None:
     account = _item_at(runner.session.link.accounts, numbers["account"])
     book = _item_at(list(runner.session.venue.books.values()), numbers["symbol"])
     if account is not None and book is not None:
-        reason = _item_at(list(AdjustmentReason), numbers["reason"])
-        runner.session.venue.accounts.adjust_position(account, book.instrument.symbol, numbers["lots"], reason)
+        venue, symbol, lots = runner.session.venue, book.instrument.symbol, numbers["lots"]
+        reason, leg = _item_at(list(AdjustmentReason), numbers["reason"]), _leg_of(venue, account, symbol)
+        position = venue.positions.get(f"{account}/{symbol}/{leg}") if leg else None
+        net_qty = position.net_qty if position is not None else 0
+        if leg == PositionSide.LONG:
+            lots = max(lots, -net_qty)  # a leg does not change its side
+        elif leg == PositionSide.SHORT:
+            lots = min(lots, -net_qty)
+        venue.accounts.adjust_position(account, symbol, lots, reason, position_side=leg)
 
 
 def _liquidate(runner: OperationRunner, numbers: Parameters) -> None:
@@ -192,7 +206,10 @@ def _liquidate(runner: OperationRunner, numbers: Parameters) -> None:
     book = _item_at(list(runner.session.venue.books.values()), numbers["symbol"])
     if account is not None and book is not None:
         lots = numbers["lots"] if numbers["lots"] > 0 else None
-        runner.session.venue.liquidate(account, book.instrument.symbol, lots=lots)
+        venue, symbol = runner.session.venue, book.instrument.symbol
+        leg = _leg_of(venue, account, symbol)
+        # A leg is closed as a whole: what is left of it would have closing orders for more than it is.
+        venue.liquidate(account, symbol, lots=None if leg else lots, position_side=leg)
 
 
 def _bust(runner: OperationRunner, numbers: Parameters) -> None:

@@ -149,6 +149,8 @@ class Session(Stateful[SessionState]):
         subject = factory(plan)
         self.link = SimulatedLink(self.clock, self.venue, subject.accounts)
         if getattr(subject, "takes_account_reports", False):
+            if not subject.accounts:
+                raise ValueError("a subject that takes account reports should name its accounts")
             self.venue.accounts.open(subject.accounts)
         self.disk = SubjectDisk(directory / "subject")
         self.guard = _open_guard(directory, config, plan, self.clock)

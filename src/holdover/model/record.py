@@ -62,13 +62,15 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=
     A system must read back a `durable` kind after a restart; the guard reports what does not come back. A system
     computes a `derived` kind again at every start, so its absence after a restart is no loss. `provenance_fields`
     are the fields that state how the system learnt a state; two records that differ only in these fields are
-    equivalent. `per_connection` marks a kind that describes one connection and restarts with the next.
+    equivalent. `alternatives_field` is the field without which a record has no alternatives. `per_connection` marks a
+    kind that describes one connection and restarts with the next.
     """
 
     durable: ClassVar[bool] = False
     derived: ClassVar[bool] = False
     per_connection: ClassVar[bool] = False
     provenance_fields: ClassVar[frozenset[str]] = frozenset()
+    alternatives_field: ClassVar[str] = ""
 
     @property
     def key(self) -> str:
@@ -91,6 +93,7 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
     """
 
     durable: ClassVar[bool] = True
+    alternatives_field: ClassVar[str] = "contingency_type"
     provenance_fields: ClassVar[frozenset[str]] = frozenset(
         {"exec_type", "exec_id", "exec_ref_id", "exec_restatement_reason", "transact_time_ns"}
     )

@@ -64,7 +64,11 @@ def find_archived(
         archived |= {
             (orders, key)
             for key, order in tables.by_table.get(orders, {}).items()
-            if isinstance(order, Order) and not order.is_open and key not in restored_orders and key not in traded
+            if isinstance(order, Order)
+            and not order.is_open
+            and order.cum_qty
+            and key not in restored_orders
+            and key not in traded
         }
     for root, booked in _executions_by_order(tables, subsystem).items():
         restored_order = restored_orders.get(root)
@@ -147,14 +151,14 @@ def _find_contained_facts(
 def adopt_order(tables: RecordTables, subsystem: str, order: Order, *, is_known: bool, stores_executions: bool) -> None:
     """Mark a restored order as adopted, unless the guard has seen its requests and knows its executions.
 
-    A system that stores its executions brings them back with the order; then they are known.
+    A system that stores its executions brings those of a known order back with it; what is missing is lost.
     """
     executed_qty = sum(
         execution.qty_delta
         for execution in tables.records_of((subsystem, Execution)).values()
         if isinstance(execution, Execution) and execution.root_cl_ord_id == order.key
     )
-    knows_executions = stores_executions or order.cum_qty == executed_qty
+    knows_executions = order.cum_qty == executed_qty or (stores_executions and is_known)
     if not is_known or not knows_executions:
         tables.adopted[subsystem, order.key] = Adoption(order.trade_date, knows_executions)
 
@@ -195,16 +199,16 @@ def _executions_by_order(tables: RecordTables, subsystem: str) -> dict[str, list
 
 
 def _executions_within(executions: list[Execution], cum_qty: int) -> Iterable[Execution]:
-    """Return the first executions of an order that add up to its quantity; all when they are no more than that.
+    """Return the longest beginning of an order's executions that adds up to its quantity.
 
-    Returns none when no number of them adds up to it.
+    Returns all when they are no more than that, and none when no number of them adds up to it. A bust makes the sum
+    fall, so several beginnings may add up to the same.
     """
-    booked_qty = 0
-    for number, execution in enumerate(executions):
-        if booked_qty == cum_qty:
-            return executions[:number]
+    booked_qty, count = 0, 0
+    for number, execution in enumerate(executions, 1):
         booked_qty += execution.qty_delta
-    return executions if booked_qty <= cum_qty else []
+        count = number if booked_qty == cum_qty else count
+    return executions if booked_qty <= cum_qty else executions[:count]
 
 
 def _moved_by_day(tables: RecordTables) -> dict[str, int]:

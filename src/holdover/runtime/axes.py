@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeGuard
 
 from holdover.model import SYSTEM, Link, Order, OrdStatus, Position, Reconciliation, Record, TimeInForce
 from holdover.state import StateError
@@ -111,8 +111,11 @@ class CountingAxis(Axis):
         """Move the record from its old class to its new class."""
         old_class = self.of(before) if before is not None else 0
         new_class = self.of(after) if after is not None else 0
-        if old_class == new_class:
-            return
+        if old_class != new_class:
+            self.move(old_class, new_class)
+
+    def move(self, old_class: int, new_class: int) -> None:
+        """Take one record from a class to another one."""
         if old_class:
             self._counts[old_class] -= 1
             if not self._counts[old_class]:
@@ -120,6 +123,15 @@ class CountingAxis(Axis):
         if new_class:
             self._counts[new_class] += 1
             self.value |= 1 << (new_class - 1)
+
+
+def is_classified_by_depends(axis: Axis) -> TypeGuard[CountingAxis]:
+    """Whether the class of a record on the axis follows from the axis's `depends` alone."""
+    return (
+        isinstance(axis, CountingAxis)
+        and bool(axis.depends)
+        and type(axis).on_record_change is CountingAxis.on_record_change
+    )
 
 
 class OpenOrdersAxis(CountingAxis):

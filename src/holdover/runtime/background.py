@@ -51,6 +51,8 @@ class BackgroundWriter:
     """
 
     def __init__(self, queue_max: int = QUEUE_MAX) -> None:
+        if queue_max < 1:
+            raise ValueError(f"a queue of {queue_max} works would refuse all work; it needs room for at least 1")
         self.problem = ""
         self._queue_max = queue_max
         self.refused_count = 0
@@ -86,6 +88,8 @@ class BackgroundWriter:
             work: receives the pace at which it must give way.
             replaces: whether queued work of the same name is dropped, because this makes it unnecessary.
         """
+        if not name:
+            raise ValueError("work needs a name: the report of its failure states it")
         if not self._is_started:
             self._do(name, work, Pace(active=False))
             return True
@@ -106,6 +110,8 @@ class BackgroundWriter:
 
     def drain(self, timeout_s: float = 30.0) -> bool:
         """Wait until all queued work is done. Returns False when that takes longer than `timeout_s`."""
+        if timeout_s < 0:
+            raise ValueError(f"the queue cannot be awaited for {timeout_s:g} s; the time is 0 or above")
         with self._changed:
             return self._changed.wait_for(lambda: not self._queue and not self._is_busy, timeout_s)
 

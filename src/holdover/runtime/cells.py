@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Final
 import msgspec
 
 from holdover.model import Record
-from holdover.runtime.axes import DIGITS, Axis, axes_in_use
+from holdover.runtime.axes import DIGITS, Axis, CountingAxis, axes_in_use, is_classified_by_depends
 from holdover.runtime.files import write_whole
 from holdover.state import Owned, Stateful
 
@@ -67,6 +67,38 @@ class CellCounterState(msgspec.Struct):
     transition_count: int
     observed_axes: frozenset[str]
     axes: Annotated[list[Axis], Owned]
+
+
+def _make_classifier(
+    axes: Sequence[CountingAxis], disable: Callable[[Axis, Exception], None]
+) -> Callable[[Record | None], tuple[int, ...]]:
+    """Return a function that gives the class of a record on each axis.
+
+    The classes follow from the expressions in `depends`, so they are computed once for each combination of values.
+    """
+    expressions = list(dict.fromkeys(expression for axis in axes for expression in axis.depends))
+    signature = eval(f"lambda r: ({', '.join(expressions)},)") if expressions else lambda record: ()
+    known: dict[tuple[object, ...], tuple[int, ...]] = {}
+    nothing = (0,) * len(axes)
+
+    def classify(record: Record | None) -> tuple[int, ...]:
+        if record is None:
+            return nothing
+        mark = signature(record)
+        classes = known.get(mark)
+        if classes is None:
+            classes = known[mark] = tuple(_class_on(axis, record, disable) for axis in axes)
+        return classes
+
+    return classify
+
+
+def _class_on(axis: CountingAxis, record: Record, disable: Callable[[Axis, Exception], None]) -> int:
+    try:
+        return axis.of(record)
+    except Exception as problem:
+        disable(axis, problem)
+        return 0
 
 
 class CellCounter(Stateful[CellCounterState]):
@@ -144,6 +176,9 @@ class CellCounter(Stateful[CellCounterState]):
             return None, ()
         names = frozenset(axis.name for axis, _ in table_axes)
         observed_axes: frozenset[str] | None = None
+        counting = [(axis, stride) for axis, stride in table_axes if is_classified_by_depends(axis)]
+        other_axes = [(axis, stride) for axis, stride in table_axes if not is_classified_by_depends(axis)]
+        classify = _make_classifier([axis for axis, _ in counting], self._disable_axis)
 
         def changed(before: Record | None, after: Record | None) -> None:
             nonlocal observed_axes
@@ -152,14 +187,22 @@ class CellCounter(Stateful[CellCounterState]):
                     self._observed_axes |= names
                 observed_axes = self._observed_axes
             cell_delta = 0
-            for axis, stride in table_axes:
-                old_value = axis.value
+            if counting:
+                old_classes, new_classes = classify(before), classify(after)
+                if old_classes != new_classes:
+                    for (axis, stride), old_class, new_class in zip(counting, old_classes, new_classes, strict=True):
+                        if old_class != new_class:
+                            old_value = axis.value
+                            axis.move(old_class, new_class)
+                            cell_delta += (axis.value - old_value) * stride
+            for other_axis, stride in other_axes:
+                old_value = other_axis.value
                 try:
-                    axis.on_record_change(before, after)
+                    other_axis.on_record_change(before, after)
                 except Exception as problem:
-                    self._disable_axis(axis, problem)
-                if axis.value != old_value:
-                    cell_delta += (axis.value - old_value) * stride
+                    self._disable_axis(other_axis, problem)
+                if other_axis.value != old_value:
+                    cell_delta += (other_axis.value - old_value) * stride
             if cell_delta:
                 self._enter_cell(self.cell + cell_delta)
 

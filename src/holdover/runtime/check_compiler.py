@@ -108,7 +108,7 @@ class CheckCompiler(Stateful[CheckCountsState]):
         self._instruments = instruments
         self._functions: dict[frozenset[str], _FunctionCache] = {}
         self._requirements: dict[tuple[int, str], frozenset[str]] = {}
-        presence.on_change = self._select_functions
+        presence.on_extension, presence.on_return = self._extend_functions, self._return_to_functions
         self._group_of: dict[tuple[TableKey, bool], CheckGroup] = {}
         self._observers: list[Observer] = []
         self._sources: dict[str, str] = {}
@@ -117,7 +117,7 @@ class CheckCompiler(Stateful[CheckCountsState]):
             if anchor.subsystem is not None and anchor.kind is not None:
                 self._assign_group(check, (anchor.subsystem, anchor.kind))
         self._mutate_functions: dict[TableKey, Mutate] = {}
-        self._select_functions()
+        self._extend_functions()
 
     # -- what the monitor calls ---------------------------------------------------------------------------------
 
@@ -197,6 +197,8 @@ class CheckCompiler(Stateful[CheckCountsState]):
         if read.source == "threshold":
             return check.threshold
         if read.source == "adopted":
+            if read.via is not None:
+                return self._tables.adopted.get((read.via.subsystem, getattr(anchor, read.via.by, "")))
             return self._tables.adopted.get((table[0], key))
         if read.used is not None:
             return self.presence.used_fields(read.subsystem or "", read.used.kind.__name__, read.used.fields)
@@ -228,6 +230,34 @@ class CheckCompiler(Stateful[CheckCountsState]):
         """Discard the generated functions: they will be generated again."""
         self._functions.clear()
         self._select_functions()
+
+    def _extend_functions(self) -> None:
+        """Select the functions after something has appeared, and compute the totals that it needs."""
+        self._tables.rebuild_totals(self._tables.select_sums(self._list_maintained_sums()))
+        self._select_functions()
+
+    def _return_to_functions(self) -> None:
+        """Select the functions after a rollback, whose totals are those of what existed then."""
+        self._tables.select_sums(self._list_maintained_sums())
+        self._select_functions()
+
+    def _list_maintained_sums(self) -> dict[Sum, Sum]:
+        """Return the sums that applicable predicates read, each with the sum that is computed for it."""
+        present = self.presence.present
+        maintained: dict[Sum, Sum] = {}
+        for check in self.checks:
+            anchor = check.bound.anchor
+            totals = [read.total for read in check.bound.reads if read.total is not None]
+            if not totals or (check.bound.anchor_table and check.bound.anchor_table not in present):
+                continue
+            if anchor.subsystem is not None and not self.is_applicable(check, anchor.subsystem):
+                continue
+            for total in totals:
+                summed = total.sum
+                field = f"{summed.subsystem}.{summed.kind.__name__}.{summed.alternatives_field}"
+                has_alternatives = bool(summed.alternatives) and (not summed.alternatives_field or field in present)
+                maintained[summed] = summed if has_alternatives else summed.plain
+        return maintained
 
     def _select_functions(self) -> None:
         """Select the functions for what exists now."""
@@ -340,13 +370,15 @@ class CheckCompiler(Stateful[CheckCountsState]):
         if not sums:
             return []
         attributes = contribution_attributes(sums)
-        names["C"] = self._tables.contributions.setdefault(table, {})
+        names["C"] = self._tables.contributions_of(table)
         lines = [
             "    was = C.get(key)",
             f"    now_adds = ({', '.join(f'after.{name}' for name in attributes)},)",
             "    if was != now_adds:",
             "        C[key] = now_adds",
         ]
+        first: list[str] = []
+        later: list[str] = []
         for number, summed in enumerate(sums):
             names[f"S{number}"] = self._tables.totals[summed]
             by, of = attributes.index(summed.by), attributes.index(summed.of)
@@ -360,13 +392,15 @@ class CheckCompiler(Stateful[CheckCountsState]):
                     f"            ALT{number}(key, None if was is None else {sides[0]}, {sides[1]})",
                 ]
                 continue
-            lines += [
-                "        if was is None:",
-                f"            S{number}[now_adds[{by}]] = S{number}.get(now_adds[{by}], 0) + now_adds[{of}]",
-                f"        elif was[{by}] != now_adds[{by}] or was[{of}] != now_adds[{of}]:",
-                f"            S{number}[was[{by}]] -= was[{of}]",
-                f"            S{number}[now_adds[{by}]] = S{number}.get(now_adds[{by}], 0) + now_adds[{of}]",
+            added = f"S{number}[now_adds[{by}]] = S{number}.get(now_adds[{by}], 0) + now_adds[{of}]"
+            first.append(f"            {added}")
+            later += [
+                f"            if was[{by}] != now_adds[{by}] or was[{of}] != now_adds[{of}]:",
+                f"                S{number}[was[{by}]] -= was[{of}]",
+                f"                {added}",
             ]
+        if first:
+            lines += ["        if was is None:", *first, "        else:", *later]
         return lines
 
     def _write_settle(self, group: CheckGroup) -> Settle:
@@ -442,10 +476,12 @@ class CheckCompiler(Stateful[CheckCountsState]):
                 arguments.append("before" if read.source == "before" else "FROZEN")
                 continue
             if read.source == "total" and read.total is not None:
-                names[f"Z{name}"] = self._tables.totals[read.total.sum]
+                names[f"Z{name}"] = self._tables.totals_of(read.total.sum)
                 key = "key" if read.total.key == "key" else f"after.{read.total.key}"
                 arguments.append(f"Z{name}.get({key}, 0)")
                 continue
+            if read.recent is not None and read.recent.where:
+                conditions.append(f"after.{read.recent.where}")
             if read.source in ("threshold", "used", "reference", "recent", "adopted"):
                 arguments.append(self._write_value(check, read, table, names, f"{name}"))
                 continue
@@ -468,7 +504,8 @@ class CheckCompiler(Stateful[CheckCountsState]):
             return f"B{check.number}"
         if read.source == "adopted":
             names["ADOPTED"] = self._tables.adopted
-            return f"ADOPTED.get(({table[0]!r}, key))"
+            subsystem, key = (read.via.subsystem, f"after.{read.via.by}") if read.via else (table[0], "key")
+            return f"ADOPTED.get(({subsystem!r}, {key}))"
         if read.used is not None:
             names[f"U{name}"] = self._value_of(check, read, table, "", None)
             return f"U{name}"

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from holdover.model import Link, Reconciliation, ReconciliationEffort
-from holdover.state import Owned, Stateful
+from holdover.state import Owned, StateError, Stateful
 
 
 class LinkEffort(msgspec.Struct):
@@ -62,6 +62,20 @@ class EffortTracker(Stateful[EffortTrackerState]):
             effort.attempts += 1
             effort.since_ns = now_ns if effort.is_up else 0
         return self._state_of(reconciliation.link, effort)
+
+    def _after_restore(self) -> None:
+        for link, effort in self.by_link.items():
+            if min(effort.attempts, effort.unreconciled_ns, effort.since_ns) < 0:
+                raise StateError(
+                    f"link {link}: {effort.attempts} attempts to reconcile in {effort.unreconciled_ns} ns since "
+                    f"{effort.since_ns}; none of these can be negative"
+                )
+
+    def pause(self, now_ns: int) -> None:
+        """Stop counting while the guarded process is down; its next link comes up anew."""
+        for effort in self.by_link.values():
+            self._stop(effort, now_ns)
+            effort.is_up = False
 
     def _stop(self, effort: LinkEffort, now_ns: int) -> None:
         if effort.since_ns:

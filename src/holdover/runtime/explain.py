@@ -24,6 +24,7 @@ from typing import Any, Final
 from holdover.catalogue import BoundPredicate
 from holdover.catalogue.predicate import Read
 from holdover.model import Instrument, Record
+from holdover.runtime.read_words import LARGEST_ONLY, describe_place, describe_recent, describe_total
 from holdover.runtime.record_text import (
     PLURALS,
     describe_example,
@@ -42,17 +43,6 @@ _OWNERS: Final = {
     "gateway": "the gateway's",
     "positions": "the position keeper's",
     "orders": "the order manager's",
-}
-_PLACES: Final = {
-    "venue": "at the venue",
-    "risk": "in the risk check",
-    "ledger": "in the ledger",
-    "gateway": "at the gateway",
-    "reconciler": "in the reconciler",
-    "store": "in the store",
-    "guard": "in the guard",
-    "positions": "in the position keeper",
-    "orders": "in the order manager",
 }
 _UNEXPLAINED: Final = "the rule does not hold"
 
@@ -74,6 +64,8 @@ _MUST_IN_TIME: Final[dict[type[ast.cmpop], str]] = {
 }
 """The same for dates and times."""
 
+_JOINTS: Final[dict[type[ast.operator], str]] = {ast.Add: "plus", ast.Sub: "less", ast.Mult: "times"}
+
 _MIRRORED: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Lt: ast.Gt,
     ast.LtE: ast.GtE,
@@ -88,7 +80,7 @@ def explain(bound: BoundPredicate, arguments: tuple[Any, ...], instruments: Mapp
     """Return one line: `NAME: RECORD: LEFT is X, but RIGHT is Y`. Never raises."""
     records = [value for value in arguments if isinstance(value, Record)]
     instrument = instruments.get(getattr(records[0], "symbol", "")) if records else None
-    subject = _describe_subject(records[0], instrument) if records else "Nothing is recorded"
+    subject = _describe_subject(bound, records[0], instrument) if records else "Nothing is recorded"
     try:
         reason = _find_reason(bound, arguments, instrument, instruments)
     except Exception as error:
@@ -103,17 +95,19 @@ def explain_error(
     records = [value for value in arguments if isinstance(value, Record)]
     try:
         instrument = instruments.get(getattr(records[0], "symbol", "")) if records else None
-        subject = _describe_subject(records[0], instrument) if records else "Nothing is recorded"
+        subject = _describe_subject(bound, records[0], instrument) if records else "Nothing is recorded"
     except Exception:
         subject = f"{type(records[0]).__name__}"
     error_text = f"{type(error).__name__}: {error}"
     return f"{bound.name}: {subject}: the predicate raised {error_text}, which is a breach, not a pass"
 
 
-def _describe_subject(record: Record, instrument: Instrument | None) -> str:
+def _describe_subject(bound: BoundPredicate, record: Record, instrument: Instrument | None) -> str:
     text = describe_record(record, instrument)
+    if bound.anchor.subsystem == "venue":
+        text = f"{text} {describe_place('venue')}"
     example = getattr(record, "first", "")
-    return f"{text} ({describe_example(example)})" if isinstance(example, str) and example else text
+    return f"{text} (the first: {describe_example(example)})" if isinstance(example, str) and example else text
 
 
 def _find_reason(
@@ -205,7 +199,7 @@ class _PredicateReader:
         node = self._resolve(node)
         if isinstance(node, ast.BoolOp):
             if isinstance(node.op, ast.Or):
-                return ", and ".join(self.reason_of(part) for part in self._alternatives(node.values))
+                return _join_alternatives([self.reason_of(part) for part in self._alternatives(node.values)])
             return next((self.reason_of(part) for part in node.values if not self.value(part)), _UNEXPLAINED)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return self._statement(node.operand)
@@ -220,24 +214,31 @@ class _PredicateReader:
 
         The others say where the comparison does not apply, which is no reason.
         """
-        compared: list[ast.expr] = [
-            part
-            for part in map(self._resolve, parts)
-            if isinstance(part, ast.Compare)
-            and not isinstance(part.ops[0], ast.Is | ast.IsNot | ast.In | ast.NotIn)
-            and not any(self._is_literal(side) for side in (part.left, *part.comparators))
-        ]
+        compared: list[ast.expr] = [part for part in map(self._resolve, parts) if self._is_reason(part)]
         return compared or parts
 
+    def _is_reason(self, part: ast.expr) -> bool:
+        """Whether a part of an `or` compares two values, or says that the record is not the first of its key."""
+        if not isinstance(part, ast.Compare):
+            return False
+        if isinstance(part.ops[0], ast.Is) and isinstance(part.left, ast.Name) and part.left.id in self.reads:
+            return self.reads[part.left.id].source == "before"
+        is_literal = any(self._is_literal(side) for side in (part.left, *part.comparators))
+        return not is_literal and not isinstance(part.ops[0], ast.In | ast.NotIn)
+
     def _resolve(self, node: ast.expr) -> ast.expr:
-        """Follow a conditional expression and an assigned name to the expression that decided."""
+        """Follow a conditional expression and an assigned name to the expression that decided.
+
+        A name for the result of a call stays: it says more than the call.
+        """
+        name: ast.Name | None = None
         while True:
             if isinstance(node, ast.IfExp):
                 node = node.body if self.value(node.test) else node.orelse
             elif isinstance(node, ast.Name) and node.id in self.assigned:
-                node = self.assigned[node.id]
+                name, node = node, self.assigned[node.id]
             else:
-                return node
+                return name if name is not None and isinstance(node, ast.Call) and not _is_size(node) else node
 
     def _statement(self, node: ast.expr) -> str:
         """Say what the value of an expression is."""
@@ -281,6 +282,8 @@ class _PredicateReader:
             return f"it leaves the frozen scope {left_value}"
         left_text, right_text = self._format_pair(left, right)
         statement = f"{self._phrase_is(left)} {left_text}"
+        if isinstance(left, ast.BinOp) and self._is_literal(right):
+            statement = f"{self._phrase_with_value(left)} is {left_text}"
         if isinstance(operator, ast.In | ast.NotIn):
             must = "must be" if isinstance(operator, ast.In) else "must not be"
             of = "one of: " if ", " in right_text else ""
@@ -299,7 +302,7 @@ class _PredicateReader:
     def _format_pair(self, left: ast.expr, right: ast.expr) -> tuple[str, str]:
         """Return both sides of a comparison in one unit, and so exactly that unequal sides do not read alike."""
         values = [self.value(left), self.value(right)]
-        unit = f"{_field_names(left)} {_field_names(right)}"
+        unit = f"{self._unit(left)} {self._unit(right)}".strip()
         if unit.endswith("_ns") and all(isinstance(value, int) for value in values) and any(map(is_daytime, values)):
             texts = [format_time(value) for value in values]
             if texts[0] == texts[1]:
@@ -312,7 +315,7 @@ class _PredicateReader:
 
     def _must(self, operator: ast.cmpop, left: ast.expr, value: Any) -> str:
         """Return what an inequality demands of its left side."""
-        is_time = isinstance(value, str) or (_field_names(left).endswith("_ns") and is_daytime(value))
+        is_time = isinstance(value, str) or (self._unit(left).endswith("_ns") and is_daytime(value))
         if is_time and type(operator) in _MUST_IN_TIME:
             return f"must {_MUST_IN_TIME[type(operator)]}"
         return f"must be {_MUST.get(type(operator), 'otherwise')}"
@@ -401,12 +404,17 @@ class _PredicateReader:
         if isinstance(node, ast.Name):
             return self._parameter_phrase(node.id)
         if isinstance(node, ast.BinOp):
-            joint = {ast.Add: "plus", ast.Sub: "less", ast.Mult: "times"}.get(type(node.op), "and")
-            return f"{self.phrase(node.left)} {joint} {self.phrase(node.right)}"
+            if isinstance(node.left, ast.BinOp) or isinstance(node.right, ast.BinOp):
+                return self._phrase_with_value(node)
+            return f"{self.phrase(node.left)} {_JOINTS.get(type(node.op), 'and')} {self.phrase(node.right)}"
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             return f"the reverse of {self.phrase(node.operand)}"
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "abs" and node.args:
-            return f"the size of {self.phrase(node.args[0])}"
+        if isinstance(node, ast.Call) and _is_size(node):
+            operand = node.args[0]
+            if isinstance(operand, ast.BinOp) and isinstance(operand.op, ast.Sub):
+                sides = [self._phrase_with_value(side) for side in (operand.left, operand.right)]
+                return f"the difference between {sides[0]} and {sides[1]}"
+            return f"the size of {self.phrase(operand)}"
         if self._is_literal(node):
             return self._format(self.value(node), node)
         if isinstance(node, ast.Call) and self._reads_freezes(node):
@@ -414,6 +422,17 @@ class _PredicateReader:
         if isinstance(node, ast.Call):
             return "the value of " + field_words(ast.unparse(node.func).rpartition(".")[2])
         return "the condition " + ast.unparse(node).replace("_", " ")
+
+    def _phrase_with_value(self, node: ast.expr) -> str:
+        """Return a term of a sum in words, with its value."""
+        node = self._resolve(node)
+        if isinstance(node, ast.BinOp):
+            joint = _JOINTS.get(type(node.op), "and")
+            return f"{self._phrase_with_value(node.left)} {joint} {self._phrase_with_value(node.right)}"
+        if self._is_literal(node):
+            return self.phrase(node)
+        phrase, value = self.phrase(node), self._format(self.value(node), node)
+        return f"{phrase[:-1]}: {value})" if phrase.endswith(")") else f"{phrase} ({value})"
 
     def _reads_freezes(self, node: ast.expr) -> bool:
         is_method = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
@@ -425,12 +444,9 @@ class _PredicateReader:
         if read is None:
             return f"the {field_words(name.lower())}"
         if read.recent is not None:
-            return f"the number of {kind_words(read.recent.kind)}s within {read.recent.within}"
+            return describe_recent(read.recent)
         if read.total is not None:
-            total = read.total.sum
-            location = f" {_describe_place(total.subsystem)}" if total.subsystem == "venue" else ""
-            owner = "its parent order's" if read.total.key == "cl_ord_link_id" else "its"
-            return f"the total {field_words(total.of)} of {owner} {kind_words(total.kind)}s{location}"
+            return describe_total(read.total)
         return f"the {kind_words(read.kind)}" if read.kind is not None else f"the {field_words(name)}"
 
     def _owner(self, node: ast.expr) -> str:
@@ -462,26 +478,53 @@ class _PredicateReader:
         if isinstance(node, ast.Name) and node.id in self.reads:
             read = self.reads[node.id]
             kind = kind_words(read.kind) if read.kind is not None else field_words(node.id)
-            return f"{kind} {_describe_place(read.subsystem)}" if read.subsystem and node.id != self.anchor else kind
+            return f"{kind} {describe_place(read.subsystem)}" if read.subsystem and node.id != self.anchor else kind
         return field_words(ast.unparse(node))
 
     def _is_literal(self, node: ast.expr) -> bool:
         """Whether an expression is a constant of the rule: it reads no argument and no assigned name."""
         return not any(
-            isinstance(part, ast.Name) and (part.id in self.reads or part.id in self.assigned)
+            isinstance(part, ast.Name) and (self._reads_record(part.id) or part.id in self.assigned)
             for part in ast.walk(node)
         ) and not isinstance(node, ast.Call)
 
+    def _reads_record(self, name: str) -> bool:
+        """Whether a parameter reads what the system has recorded; a threshold is a constant of the rule."""
+        return name in self.reads and self.reads[name].source != "threshold"
+
+    def _unit(self, node: ast.expr) -> str:
+        """Return the names that decide the unit of an expression: its fields, and what its totals add up."""
+        names: list[str] = []
+        for part in ast.walk(node):
+            if isinstance(part, ast.Attribute):
+                names.append("" if self._is_literal(part) else part.attr)
+            elif isinstance(part, ast.Name) and part.id in self.assigned:
+                names.append(part.id)
+            elif isinstance(part, ast.Name) and part.id in self.reads:
+                total = self.reads[part.id].total
+                names.append(total.sum.of if total is not None else "")
+        return " ".join(filter(None, names))
+
     def _format(self, value: Any, node: ast.expr) -> str:
-        return format_value(value, _field_names(node), self.instrument)
+        return format_value(value, self._unit(node), self.instrument)
 
 
-def _describe_place(subsystem: str | None) -> str:
-    return _PLACES.get(subsystem or "", f"in the {subsystem} subsystem")
+def _join_alternatives(reasons: list[str]) -> str:
+    """Join the reasons of the parts of an `or`, without what an earlier part has said already."""
+    texts: list[str] = []
+    for reason in dict.fromkeys(reasons):
+        if any(reason.replace(f" {LARGEST_ONLY}", "") == text for text in texts):
+            continue
+        statement, but, demand = reason.partition(", but ")
+        repeats = bool(but) and any(text.startswith(f"{statement}{but}") for text in texts)
+        texts.append(demand if repeats else reason)
+    connective = ", or " if any(text.startswith("must ") for text in texts) else ", and "
+    return connective.join(texts)
 
 
-def _field_names(node: ast.expr) -> str:
-    return " ".join(part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute))
+def _is_size(node: ast.Call) -> bool:
+    """Whether a call is `abs(...)`."""
+    return isinstance(node.func, ast.Name) and node.func.id == "abs" and bool(node.args)
 
 
 def _compile_expression(node: ast.expr) -> CodeType:

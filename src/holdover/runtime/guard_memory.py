@@ -158,7 +158,9 @@ class GuardMemory:
             self.save_if_due()
 
     def lose_journal(self, reason: str) -> None:
-        """Take note that the journal could not be written."""
+        """Take note that the journal could not be written. Raises `ValueError` without the reason."""
+        if not reason:
+            raise ValueError("a lost journal needs its reason: the operator who thaws reads it")
         self.problem = f"the journal could not be written ({reason}): a restart does not know what was recorded"
         self._write_lock(is_closed=False)
 

@@ -54,7 +54,9 @@ class ReconciliationIdempotence(Stateful[ReconciliationIdempotenceState]):
         }
         self.last_tables = (trade_date, current_tables)
         input_tables = [table for table in current_tables if table[0] == "venue" or table[1] is Request]
-        if before_date != trade_date or not any(table[0] == "venue" for table in input_tables):
+        if before_date != trade_date or not any(
+            table[0] == "venue" and current_tables[table] for table in input_tables
+        ):
             return None
         if (
             any(before.get(table) != current_tables[table] for table in input_tables)

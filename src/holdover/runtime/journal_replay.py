@@ -19,6 +19,7 @@ from holdover.runtime.check import Touched
 from holdover.runtime.journal import LOST_EVENT, MEMORY_EVENT, rotated_files
 from holdover.runtime.memory import kinds_by_name
 from holdover.runtime.monitor import Monitor
+from holdover.state import StateError
 
 _BOUNDARIES: Final = frozenset(("begin", "end", "overnight", "restart", "disconnect", "reconnect", "reconciled"))
 _RECOVERED: Final = ("orders", "positions", "ledger")
@@ -33,7 +34,12 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def replay_journal(monitor: Monitor, path: Path, mark: str) -> ReplayResult:
-    """Apply the lines of a journal, over its rotated files, that follow the last line with a mark."""
+    """Apply the lines of a journal, over its rotated files, that follow the last line with a mark.
+
+    Raises `StateError` for an empty mark, which every line would follow.
+    """
+    if not mark:
+        raise StateError(f"the saved memory has no mark by which {path.name} continues it")
     files = [*rotated_files(path), *([path] if path.exists() else [])]
     for index in range(len(files) - 1, -1, -1):
         offset = _find_mark(files[index], mark)
@@ -112,7 +118,10 @@ class _Replay:
             monitor.cause = event
             monitor.restore(detail, records, time_ns, self._touched)
         elif event == LOST_EVENT:
-            self.lost_count += int(detail)
+            lost_count = int(detail)
+            if lost_count < 1:
+                raise ValueError(f"a journal cannot have lost {lost_count} lines")
+            self.lost_count += lost_count
         elif event in _BOUNDARIES:
             self._settle(time_ns)
             monitor.cause = event

@@ -14,12 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 import msgspec
 
 from holdover.catalogue import Boundary, Catalogue
-from holdover.model import FreezeSet, Link, Recompute, Reconciliation, Record, Request
+from holdover.model import (
+    CashMovement,
+    Execution,
+    FreezeSet,
+    Link,
+    Position,
+    PositionAdjustment,
+    Recompute,
+    Reconciliation,
+    Record,
+    Request,
+)
 from holdover.runtime.breach import Breach, BreachRecord
 from holdover.runtime.cells import CellCounter
 from holdover.runtime.check import Check, Touched
@@ -43,6 +54,9 @@ from holdover.runtime.tables import RecordTables, TableKey
 from holdover.state import Stateful
 
 KindT = TypeVar("KindT", bound=Record)
+
+_FACTS: Final = frozenset({Execution, PositionAdjustment, CashMovement})
+"""The kinds of record that never change, and that a restarted system may record once more."""
 
 
 class MonitorState(msgspec.Struct):
@@ -143,8 +157,8 @@ class Monitor(Stateful[MonitorState]):
         self.mutations += 1
         self.now_ns = now_ns
         table = (subsystem, record.__class__)
-        if self.tables.unconfirmed and (subsystem, record.key) in self.tables.unconfirmed:
-            self.tables.confirm_record(table, record.key)
+        if table[1] in _FACTS:
+            record = self._prepare_fact(table, record)
         compiler = self.compiler
         mutate = compiler._mutate_functions.get(table) or compiler.mutate_function(table)
         before: Record | None = mutate(record, record.key, now_ns, touched)
@@ -157,6 +171,31 @@ class Monitor(Stateful[MonitorState]):
         if undo_log is not None and (record.durable or record.derived or record.__class__ is Request):
             undo_log.append((table, record.key, before))
         return before
+
+    def _prepare_fact(self, table: TableKey, record: Record) -> Record:
+        """Return the record of a fact as it is stored.
+
+        A fact that a restarted system has not brought back, and records once more, counts as new. A late execution that
+        does not state its session gets the one that books it.
+        """
+        if self.tables.unconfirmed and (table[0], record.key) in self.tables.unconfirmed:
+            self.tables.confirm_record(table, record.key)
+        if isinstance(record, Execution) and table[0] == "orders" and not self.tables.is_restoring:
+            return self._book_execution(record)
+        return record
+
+    def _book_execution(self, execution: Execution) -> Execution:
+        """Return an execution with the session that books it, when it is late and does not state one.
+
+        A fill of yesterday that the system learns of today moves today's position. The session is that of the position
+        or of the last boundary, whichever is later.
+        """
+        if execution.book_date or not execution.trade_date:
+            return execution
+        position = self.tables.find(("positions", Position), execution.book_key)
+        position_date = position.trade_date if isinstance(position, Position) else ""
+        session = max(self.trade_date, position_date)
+        return execution if session <= execution.trade_date else msgspec.structs.replace(execution, book_date=session)
 
     def settle(self, touched: Iterable[tuple[int, str]], now_ns: int) -> None:
         """Evaluate the settled invariants of the keys that a finished step touched."""
@@ -185,6 +224,8 @@ class Monitor(Stateful[MonitorState]):
 
         `recovered` names the subsystems whose recovery this boundary completes.
         """
+        if not boundary.name:
+            raise ValueError("a boundary needs a name, such as restart: the entries state theirs")
         if self._boundary:
             raise RuntimeError(f"the boundary {boundary.name} was reported inside {self._boundary}")
         self.now_ns, self._boundary = boundary.time_ns, boundary.name

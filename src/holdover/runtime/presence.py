@@ -31,7 +31,8 @@ class PresenceState(msgspec.Struct):
 class Presence(Stateful[PresenceState]):
     """The names of the tables (`risk.Exposure`) and fields (`positions.Position.reserved_qty`) that exist.
 
-    Only names on which an invariant of the catalogue depends are counted. `on_change` is called after each change.
+    Only names on which an invariant of the catalogue depends are counted. `on_extension` is called after something has
+    appeared, `on_return` after a rollback.
     """
 
     State = PresenceState
@@ -39,7 +40,8 @@ class Presence(Stateful[PresenceState]):
         "_tables": "the tables that invariants read, from the catalogue",
         "_fields": "the fields that invariants need, from the catalogue",
         "_declared": "a setting of the guard",
-        "on_change": "a function of the check compiler",
+        "on_extension": "a function of the check compiler",
+        "on_return": "a function of the check compiler",
     }
 
     def __init__(self, catalogue: Catalogue, declared: Iterable[str] = ()) -> None:
@@ -48,13 +50,19 @@ class Presence(Stateful[PresenceState]):
         for invariant in catalogue:
             for bound in invariant.predicates:
                 self._tables |= {read.table for read in bound.reads[1:] if read.required and read.table}
+                if bound.anchor_table and any(read.total is not None for read in bound.reads):
+                    self._tables.add(bound.anchor_table)
                 for read in bound.reads:
                     if read.used is not None:
                         self._need_fields(read.subsystem or "", read.used.kind.__name__, read.used.fields)
+                    if read.total is not None and read.total.sum.alternatives_field:
+                        summed = read.total.sum
+                        self._need_fields(summed.subsystem, summed.kind.__name__, (summed.alternatives_field,))
                 for need in bound.needs:
                     self._need(bound.anchor.subsystem or "", bound.anchor.kind, need)
         self._declared = tuple(declared)
-        self.on_change: Callable[[], None] = lambda: None
+        self.on_extension: Callable[[], None] = lambda: None
+        self.on_return: Callable[[], None] = lambda: None
         self.present: frozenset[str] = frozenset()
         self.present = self._principal_tables(self._declared)
 
@@ -114,13 +122,13 @@ class Presence(Stateful[PresenceState]):
         if wrong:
             raise StateError(f"the stored presence is damaged: {wrong[0]!r} is neither a table nor a field")
         self.present = names | self._principal_tables(self._declared)
-        self.on_change()
+        self.on_extension()
 
     def _add(self, names: Iterable[str], *, known: bool = False) -> None:
         added = {name for name in names if known or name in self._tables} - self.present
         if added:
             self.present |= added
-            self.on_change()
+            self.on_extension()
 
     def _after_restore(self) -> None:
-        self.on_change()
+        self.on_return()

@@ -104,7 +104,14 @@ def _missing_requirements(monitor: Monitor, bound: BoundPredicate) -> list[str]:
 
 
 def describe_missing(requirement: str) -> str:
-    """Say in words that a table or field was never recorded."""
+    """Say in words that a table or field was never recorded.
+
+    Raises `ValueError` for a requirement that is neither `subsystem.Kind` nor `subsystem.Kind.field`.
+    """
+    if requirement.count(".") not in (FIELD_PARTS - 1, FIELD_PARTS):
+        raise ValueError(
+            f"{requirement!r} names no table or field; it should be subsystem.Kind or subsystem.Kind.field"
+        )
     subsystem, kind, *fields = requirement.split(".")
     if fields:
         return f"no {kind} in `{subsystem}` states its {field_words(fields[0])} (`{fields[0]}`)"
@@ -143,8 +150,3 @@ def summarize_reach(reaches: Iterable[EntryReach]) -> str:
     for entry in reaches:
         counts[entry.reach] += 1
     return ", ".join(f"{count} {reach}" for reach, count in counts.items())
-
-
-def is_field(requirement: str) -> bool:
-    """Whether a requirement names a field, not a table."""
-    return requirement.count(".") == FIELD_PARTS

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from holdover.catalogue import Recent
-from holdover.state import Owned, Stateful
+from holdover.state import Owned, StateError, Stateful
 
 
 class WindowCounterState(msgspec.Struct):
@@ -48,6 +48,11 @@ class WindowCounter(Stateful[WindowCounterState]):
             else:
                 counts[old_key] -= 1
         return counts.get(key, 0)
+
+    def _after_restore(self) -> None:
+        count = sum(self.counts.values())
+        if count != len(self.events):
+            raise StateError(f"the window has {len(self.events)} records, but its counts add up to {count}")
 
 
 class RecentRecordsState(msgspec.Struct):

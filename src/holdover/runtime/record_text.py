@@ -7,6 +7,7 @@ A record kind or field that this module does not know is described by its own na
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final
@@ -21,6 +22,7 @@ from holdover.model import (
     Exposure,
     FreezeSet,
     Instrument,
+    Intent,
     Limit,
     Link,
     Margin,
@@ -28,14 +30,17 @@ from holdover.model import (
     ParentOrder,
     Position,
     PositionAdjustment,
+    Protection,
     RealizedPnl,
     Recompute,
     Reconciliation,
+    ReconciliationEffort,
     Record,
     Recovery,
     Repetition,
     Request,
     Restored,
+    RestoredOrders,
     Side,
 )
 
@@ -122,6 +127,11 @@ FIELD_WORDS: Final[dict[str, str]] = {
     "open_cost": "cost of the open quantity",
     "signed_notional": "signed notional",
     "book_key": "position",
+    "attempts": "number of attempts to reconcile",
+    "unreconciled_ns": "time without a complete reconciliation",
+    "epoch": "connection number",
+    "link_epoch": "connection number",
+    "is_pending": "waiting for the venue's answer",
     "time_ns": "time",
     "previous_ns": "time read before",
 }
@@ -132,6 +142,7 @@ PLURALS: Final = frozenset({"fees", "transfers"})
 """The fields whose words are plural."""
 
 _RAW_RECORD: Final = re.compile(r"<([A-Z]\w*) ?([^<>]*)>")
+_STATUS_NAME: Final = re.compile(r"(?<![\w.-])[A-Z]+(?:_[A-Z]+)+(?![\w.-])")
 _CASH_FIELDS: Final = ("cash", "fee", "transfers", "amount", "equity", "maintenance")
 """Fields in the cash unit, whatever the instrument."""
 _NOTIONAL_FIELDS: Final = ("notional", "realized", "_cost")
@@ -174,8 +185,12 @@ def describe_record(record: Record, instrument: Instrument | None = None) -> str
                 f"Execution {record.exec_id} of order {record.root_cl_ord_id} "
                 f"({_side(record.side)} {quantity} {record.symbol} at {price})"
             )
-        case Position() | Exposure() | Limit():
-            return f"{type(record).__name__}{_account(record.account)} in {record.symbol}"
+        case Intent():
+            return f"Intent {record.intent_id} ({_side_and_quantity(record, instrument)}){_account(record.account)}"
+        case Limit():
+            return f"Limit{_account(record.account)} in {record.symbol}"
+        case Position() | Exposure():
+            return f"{type(record).__name__}{_account(record.account)} in {record.symbol}{_leg(record)}"
         case Balance() | Margin():
             return f"{type(record).__name__} of account {record.account} in {record.currency}"
     return _describe_account_record(record, instrument)
@@ -185,14 +200,17 @@ def _describe_account_record(record: Record, instrument: Instrument | None) -> s
     """Return what identifies a record about an account's movements and results."""
     match record:
         case PositionAdjustment():
-            change = f"{record.reason.value} {format_quantity(record.qty_delta, instrument)} {record.symbol}"
+            quantity = format_quantity(record.qty_delta, instrument)
+            change = f"{record.reason.value} {quantity} {record.symbol}{_leg(record)}"
             return f"Adjustment {record.adjustment_id} ({change}){_account(record.account)}"
         case CashMovement():
             amount = _with_separators(f"{(record.amount * CASH_UNIT).normalize():f}")
             change = f"{record.reason.value} {amount} {record.currency}"
             return f"Cash movement {record.movement_id} ({change}){_account(record.account)}"
         case RealizedPnl():
-            return f"Realized profit of account {record.account} in {record.symbol}"
+            return f"Realized profit{_account(record.account)} in {record.symbol}{_leg(record)}"
+        case Protection():
+            return f"Stop protection{_account(record.account)} in {record.symbol}{_leg(record)}"
     return _describe_system_record(record)
 
 
@@ -201,7 +219,7 @@ def _describe_system_record(record: Record) -> str:
     match record:
         case Link():
             return f"Link {record.name}"
-        case Reconciliation():
+        case Reconciliation() | ReconciliationEffort():
             return f"Reconciliation of link {record.link}"
         case Book():
             return f"Book of {record.symbol}"
@@ -211,6 +229,8 @@ def _describe_system_record(record: Record) -> str:
             return f"Freezes in force at the boundary {record.boundary}"
         case Recovery():
             return f"Recovery of the {record.subsystem} subsystem"
+        case RestoredOrders():
+            return "Working orders after the restart"
         case Restored():
             return f"Records restored from {record.store}"
         case Repetition():
@@ -223,10 +243,46 @@ def _describe_system_record(record: Record) -> str:
 
 def describe_example(example: str) -> str:
     """Return the example of a self-check without the brackets of the records in it, and without `None`."""
+    for pattern, describe in _RAW_EXAMPLES:
+        example = pattern.sub(describe, example)
     count = 1
     while count:  # a record may contain another
         example, count = _RAW_RECORD.subn(lambda match: f"{_spaced(match[1])} {match[2]}".rstrip(), example)
-    return re.sub(r"\bNone\b", "nothing", example).replace("<", "").replace(">", "").replace("_", " ")
+    example = _STATUS_NAME.sub(lambda match: match[0].replace("_", " "), example)
+    return re.sub(r"\bNone\b", "nothing", example).replace("<", "").replace(">", "")
+
+
+def _raw_order(match: re.Match[str]) -> str:
+    state = match[2].replace("_", " ").lower()
+    return f"order {match[1]} ({state}, {int(match[3]):,} of {int(match[4]):,} filled, {int(match[5]):,} open)"
+
+
+def _raw_parent(match: re.Match[str]) -> str:
+    return f"parent order {match[1]} ({int(match[2]):,} of {int(match[3]):,} filled, {int(match[4]):,} working)"
+
+
+def _raw_balance(match: re.Match[str]) -> str:
+    cash, carried = (format_value(int(amount), "cash", None) for amount in (match[3], match[4]))
+    return f"balance of account {match[1]} in {match[2]} ({cash}, carried {carried})"
+
+
+def _raw_total(match: re.Match[str]) -> str:
+    kind, of = _spaced(match[1]), field_words(match[2])
+    return f"the total {of} of the {kind}s of {match[3]} is {int(match[4]):,}, computed again {int(match[5]):,}"
+
+
+def _raw_freeze(match: re.Match[str]) -> str:
+    return f"freeze {match[1]} of {match[2]}, {match[3].replace('by by', 'by')}"
+
+
+_RAW_EXAMPLES: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...]] = (
+    (re.compile(r"<Order (\S+) ([A-Z_]+) (-?\d+)/(-?\d+) leaves (-?\d+)>"), _raw_order),
+    (re.compile(r"<ParentOrder (\S+) (-?\d+)/(-?\d+) working (-?\d+)>"), _raw_parent),
+    (re.compile(r"<Balance (\S+) (\S+) (-?\d+) carried (-?\d+) *([\d-]*)>"), _raw_balance),
+    (re.compile(r"\w+\.(\w+)\.(\w+)\[([^\]]*)\] kept (-?\d+) recomputed (-?\d+)"), _raw_total),
+    (re.compile(r"<Freeze (\d+) (\S+) (by .+)>"), _raw_freeze),
+)
+"""The raw texts of self-checks that have words of their own; the incident ledger reads the raw ones."""
 
 
 def _spaced(class_name: str) -> str:
@@ -237,8 +293,16 @@ def _account(account: str) -> str:
     return f" of account {account}" if account else ""
 
 
-def _side_and_quantity(record: Order | Request | ParentOrder, instrument: Instrument | None) -> str:
-    return f"{_side(record.side)} {format_quantity(record.order_qty, instrument)} {record.symbol}"
+def _leg(record: Position | Exposure | Protection | RealizedPnl | PositionAdjustment) -> str:
+    """Return the leg of hedge mode, in words; empty for a net position."""
+    if record.position_id:
+        return f", leg {record.position_id}"
+    return f", {record.position_side.value.lower()} leg" if record.position_side is not None else ""
+
+
+def _side_and_quantity(record: Order | Request | ParentOrder | Intent, instrument: Instrument | None) -> str:
+    lots = record.target_qty if isinstance(record, Intent) else record.order_qty
+    return f"{_side(record.side)} {format_quantity(lots, instrument)} {record.symbol}"
 
 
 def _side(side: Side) -> str:
@@ -319,6 +383,13 @@ def format_duration(duration_ns: int) -> str:
     if hours:
         return f"{sign}{hours:,} h" + (f" {rest_min} min" if rest_min else "")
     return f"{sign}{minutes} min" + (f" {rest_s} s" if rest_s else "")
+
+
+def format_window(duration_ns: int) -> str:
+    """Return a duration after `the last`: `second` for one second, `10 s` for ten. Raises `ValueError` for none."""
+    if duration_ns <= 0:
+        raise ValueError(f"nothing can be counted within {duration_ns} ns; the time is above 0")
+    return "second" if duration_ns == 1_000_000_000 else format_duration(duration_ns)
 
 
 def _with_separators(decimal_text: str) -> str:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import msgspec
 from msgspec.structs import replace
 
+from holdover.catalogue import Adoption
 from holdover.model import (
+    Balance,
     ExecType,
     Execution,
     Order,
@@ -95,8 +97,9 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
         """Take the records that a restarted subsystem read back; see `Monitor.restore`."""
         tables = self._tables
         restored_tables: dict[TableKey, dict[str, Record]] = {}
-        for record in records:
-            restored_tables.setdefault((subsystem, type(record)), {})[record.key] = record
+        for record in self._without_retired(subsystem, list(records)):
+            table = (subsystem, type(record))
+            restored_tables.setdefault(table, {})[record.key] = self._with_known_session(table, record)
         self._note_restored(subsystem, restored_tables)
         archived = find_archived(tables, subsystem, restored_tables, self.restored_kinds)
         adopted = {key for owner, key in tables.adopted if owner == subsystem}
@@ -137,6 +140,29 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
             self._forget_lost_orders(touched)
             self._forget_lost_parents("orders", touched)
         self._adopt_restored(subsystem, restored_tables, known, touched)
+
+    def _without_retired(self, subsystem: str, records: list[Record]) -> list[Record]:
+        """Return the restored records without closed orders that the guard has retired, and their executions.
+
+        Their totals are kept, so that they would count twice.
+        """
+        retired = {key for _, owner, key in self._tables.retired_orders if owner == subsystem}
+        if not retired:
+            return records
+        retired -= {record.key for record in records if isinstance(record, Order) and record.is_open}
+        return [
+            record
+            for record in records
+            if not isinstance(record, Order | Execution) or record.root_cl_ord_id not in retired
+        ]
+
+    def _with_known_session(self, table: TableKey, record: Record) -> Record:
+        """Return a restored execution with the session that booked it, when only the guard remembers which it was."""
+        if isinstance(record, Execution) and not record.book_date:
+            known = self._tables.find(table, record.key)
+            if isinstance(known, Execution) and known.book_date:
+                return replace(record, book_date=known.book_date)
+        return record
 
     def _note_restored(self, subsystem: str, restored_tables: RestoredTables) -> None:
         """Note what came back, for the end of the recovery."""
@@ -193,6 +219,10 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
                     )
                 elif isinstance(record, Position) and subsystem == "positions" and not stores_executions:
                     self.restored_positions[record.key] = record.key in known
+                elif record.key not in known and (
+                    isinstance(record, ParentOrder) or (isinstance(record, Balance) and not stores_executions)
+                ):
+                    self._tables.adopted[subsystem, record.key] = Adoption(record.trade_date, False)
         if self.restored_positions and subsystem in ("orders", "positions"):
             are_orders_restored = "orders" in self.restored_counts
             unexplained = adopt_positions(

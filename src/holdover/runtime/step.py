@@ -266,7 +266,9 @@ class StepRunner(Stateful[StepRunnerState]):
     def mark_subject_down(self) -> None:
         """Mark the guarded process as down: no deadline expires until its first step after the restart."""
         with self.lock:
-            self._guard.monitor.deadlines.is_paused = True
+            monitor = self._guard.monitor
+            monitor.deadlines.is_paused = True
+            monitor.efforts.pause(monitor.now_ns)
 
     def declare_clock_jump(self) -> None:
         """Announce that the next backward jump of the clock is intended (a manually set clock, a replayed day)."""

@@ -79,6 +79,10 @@ class TableCopier:
     """
 
     def __init__(self, tables: RecordTables, key_log: KeyLog, capture: MutationCapture) -> None:
+        if capture.entries or not capture.is_complete:
+            raise ValueError(
+                f"the capture has {len(capture.entries)} older mutations; a copy needs one that begins now"
+            )
         self._tables, self._key_log, self._capture = tables, key_log, capture
         self._change_count = tables.change_count
         self._copied: dict[TableKey, Table] = {}

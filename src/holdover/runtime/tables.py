@@ -41,6 +41,17 @@ class RecordTablesState(msgspec.Struct):
     is_restoring: bool
 
 
+class Contributions(dict[str, tuple[Any, ...]]):
+    """The contributions of one table.
+
+    A full garbage collection stops tracking a plain dict whose values are tuples of numbers, and the next insertion
+    tracks it again as a young object: the next two collections then look through all of it, 30 ms for a million
+    records each. It never stops tracking an instance of a subclass.
+    """
+
+    __slots__ = ()
+
+
 class RecordTables(Stateful[RecordTablesState]):
     """The last record of each key by (subsystem, kind), and the totals of the given sums.
 
@@ -54,14 +65,17 @@ class RecordTables(Stateful[RecordTablesState]):
     State = RecordTablesState
     DERIVED: ClassVar = {
         "_cells": "the counter, which is part of the monitor's state itself",
-        "_sums_by_table": "the sums of the catalogue, by their table",
+        "_sums_by_table": "the sums that are maintained now, by their table; from the catalogue and what exists",
+        "_maintained": "the maintained sum for each sum of the catalogue",
         "change_count": "tells a copier of this process that records were removed or reset",
     }
 
     def __init__(self, sums: Iterable[Sum], cells: CellCounter) -> None:
         self.by_table: dict[TableKey, Table] = {}
         self.contributions: dict[TableKey, dict[str, tuple[Any, ...]]] = {}
-        self.totals: dict[Sum, dict[str, int]] = {summed: {} for summed in sums}
+        declared = list(sums)
+        names = dict.fromkeys([*declared, *(summed.plain for summed in declared)])
+        self.totals: dict[Sum, dict[str, int]] = {summed: {} for summed in names}
         self.retired: dict[Sum, dict[str, int]] = {}
         self.retired_orders: list[tuple[str, str, str]] = []
         self.alternatives: dict[tuple[Sum, str, str], dict[str, int]] = {}
@@ -71,9 +85,9 @@ class RecordTables(Stateful[RecordTablesState]):
         self._removal_count = 0
         self.change_count = 0
         self._cells = cells
+        self._maintained: dict[Sum, Sum] = {}
         self._sums_by_table: dict[TableKey, list[Sum]] = {}
-        for summed in self.totals:
-            self._sums_by_table.setdefault((summed.subsystem, summed.kind), []).append(summed)
+        self.select_sums({summed: summed for summed in declared})
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -89,18 +103,56 @@ class RecordTables(Stateful[RecordTablesState]):
         """Return one record, or None."""
         return self.by_table.get(table, {}).get(key)
 
+    def contributions_of(self, table: TableKey) -> dict[str, tuple[Any, ...]]:
+        """Return what each record of a table adds to the totals; the dict stays the same object."""
+        return self.contributions.setdefault(table, Contributions())
+
     def sums_of(self, table: TableKey) -> list[Sum]:
-        """Return the sums over the records of a table, in the order of the catalogue."""
+        """Return the maintained sums over the records of a table, in the order of the catalogue."""
         return self._sums_by_table.get(table, [])
+
+    def totals_of(self, summed: Sum) -> dict[str, int]:
+        """Return the totals of a sum by key; the dict stays the same object while the same sums are maintained."""
+        return self.totals[self._maintained.get(summed, summed)]
 
     def total_of(self, summed: Sum, key: str) -> int:
         """Return one total; 0 when nothing contributes to it."""
-        return self.totals[summed].get(key, 0)
+        return self.totals_of(summed).get(key, 0)
+
+    def select_sums(self, maintained: Mapping[Sum, Sum]) -> list[TableKey]:
+        """Maintain these sums only; the values are the sums that are computed, the keys those that are read.
+
+        Returns the tables whose sums changed. Their contributions fit only the former sums: see `rebuild_totals`.
+        """
+        sums_by_table: dict[TableKey, list[Sum]] = {}
+        for summed in dict.fromkeys(maintained.values()):
+            sums_by_table.setdefault((summed.subsystem, summed.kind), []).append(summed)
+        tables = dict.fromkeys([*self._sums_by_table, *sums_by_table])
+        changed = [table for table in tables if self._sums_by_table.get(table) != sums_by_table.get(table)]
+        self._maintained, self._sums_by_table = dict(maintained), sums_by_table
+        return changed
+
+    def rebuild_totals(self, tables: Iterable[TableKey]) -> None:
+        """Compute the contributions and totals of tables again, after their sums changed."""
+        for table in tables:
+            self.contributions_of(table).clear()
+            for mark in [mark for mark in self.alternatives if (mark[0].subsystem, mark[0].kind) == table]:
+                del self.alternatives[mark]
+            sums = self.sums_of(table)
+            for summed in sums:
+                totals = self.totals[summed]
+                totals.clear()
+                totals.update(self.retired.get(summed, {}) or self.retired.get(summed.plain, {}))
+            attributes = contribution_attributes(sums)
+            for key, record in self.by_table.get(table, {}).items():
+                contribution = tuple(getattr(record, name) for name in attributes)
+                self.contributions_of(table)[key] = contribution
+                self._add_contribution(table, key, contribution, 1)
 
     def recompute_totals(self) -> dict[Sum, dict[str, int]]:
         """Return every total, recomputed from the attributes of the current records."""
         totals: dict[Sum, dict[str, int]] = {summed: dict(base) for summed, base in self.retired.items()}
-        for summed in self.totals:
+        for summed in dict.fromkeys(self._maintained.values()):
             by_key = totals.setdefault(summed, {})
             largest: dict[tuple[str, str], int] = {}
             for record in self.by_table.get((summed.subsystem, summed.kind), {}).values():
@@ -119,7 +171,8 @@ class RecordTables(Stateful[RecordTablesState]):
         recomputed = self.recompute_totals()
         differences: list[str] = []
         count = 0
-        for summed, totals in self.totals.items():
+        for summed in dict.fromkeys(self._maintained.values()):
+            totals = self.totals[summed]
             expected = recomputed.get(summed, {})
             for key in dict.fromkeys([*totals, *expected]):
                 count += 1
@@ -169,7 +222,7 @@ class RecordTables(Stateful[RecordTablesState]):
         sums = self.sums_of(table)
         if sums:
             contribution = tuple(getattr(record, name) for name in contribution_attributes(sums))
-            self.contributions.setdefault(table, {})[key] = contribution
+            self.contributions_of(table)[key] = contribution
             self._add_contribution(table, key, contribution, 1)
 
     def clear(self) -> None:

@@ -26,6 +26,7 @@ from holdover.model import (
     ExecutionReport,
     ImpossibleStateError,
     Margin,
+    MsgType,
     Position,
     PositionAdjustment,
     PositionSide,
@@ -78,7 +79,10 @@ class VenueAccounts(Stateful[VenueAccountsState]):
 
     def open(self, accounts: Iterable[str]) -> None:
         """Open accounts: from the next day on the venue keeps and reports their cash."""
-        self.open_accounts += [account for account in dict.fromkeys(accounts) if account not in self.open_accounts]
+        new_accounts = [account for account in dict.fromkeys(accounts) if account not in self.open_accounts]
+        if not all(new_accounts):
+            raise ValueError("an account without a name cannot be opened")
+        self.open_accounts += new_accounts
 
     def is_open(self, account: str) -> bool:
         """Return whether the venue keeps this account."""
@@ -158,6 +162,8 @@ class VenueAccounts(Stateful[VenueAccountsState]):
             reason: why.
             symbol: the instrument that the movement is about, if there is one.
         """
+        if not currency:
+            raise ImpossibleStateError(f"{amount} of no currency move in account {account}: {reason.value}")
         if account not in self.open_accounts or not amount:
             return None
         movement = CashMovement(
@@ -192,6 +198,10 @@ class VenueAccounts(Stateful[VenueAccountsState]):
 
         Nothing happens for 0 lots, or when the account is not open.
         """
+        if not symbol:
+            raise ImpossibleStateError(f"{quantity} lots of no instrument change in account {account}: {reason.value}")
+        if position_side is not None and position_id:
+            raise ImpossibleStateError(f"an adjustment of {symbol} names the legs {position_side} and {position_id}")
         if account not in self.open_accounts or not quantity:
             return None
         adjustment = PositionAdjustment(
@@ -227,6 +237,8 @@ class VenueAccounts(Stateful[VenueAccountsState]):
 
     def rename_position(self, account: str, old_symbol: str, new_symbol: str) -> None:
         """Move the whole position of an instrument to its new ticker: two adjustments that cancel each other."""
+        if not new_symbol:
+            raise ValueError(f"{old_symbol} is renamed, and the new ticker is empty")
         position = self.lifecycle.positions.get(f"{account}/{old_symbol}")
         if position is not None and position.net_qty and old_symbol != new_symbol:
             self.adjust_position(account, old_symbol, -position.net_qty, AdjustmentReason.SYMBOL_CHANGE)
@@ -236,6 +248,8 @@ class VenueAccounts(Stateful[VenueAccountsState]):
 
     def answer(self, query: Query) -> list[AccountReport]:
         """Return every movement and adjustment since a date, then the state in each currency; at least one report."""
+        if query.msg_type != MsgType.COLLATERAL_INQUIRY:
+            raise ImpossibleStateError(f"query {query.req_id} is a {query.msg_type.name}, which is no account query")
         facts = [
             AccountReport(report_id=movement.movement_id, account=query.account, movement=movement)
             for movement in self.movements
@@ -317,6 +331,8 @@ class VenueAccounts(Stateful[VenueAccountsState]):
         return balance or Balance(account=account, currency=currency, cash=0, trade_date=self.reports.trade_date)
 
     def _set_balance(self, balance: Balance) -> None:
+        if not balance.trade_date:
+            raise ImpossibleStateError(f"the balance {balance.key} belongs to no trading day")
         self.balances[balance.key] = balance
         self.reports.observe(balance)
 

@@ -20,6 +20,7 @@ from holdover.model import (
     OrdStatus,
     OrdType,
     Position,
+    PositionSide,
     Request,
     Side,
     TimeInForce,
@@ -236,8 +237,12 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
         quantity: int,
         price: int,
         origin: OrderOrigin = OrderOrigin.MANUAL,
+        position_side: PositionSide | None = None,
     ) -> str:
-        """Enter and fill an order at the venue; return its ClOrdID, which no client has assigned."""
+        """Enter and fill an order at the venue; return its ClOrdID, which no client has assigned.
+
+        `position_side` names the leg that it moves in an account in hedge mode.
+        """
         if quantity <= 0 or symbol not in self.books:
             raise ImpossibleStateError(
                 f"a manual trade of {quantity} {symbol}, should be above 0 and one of {', '.join(self.books)}"
@@ -258,6 +263,7 @@ class OrderLifecycle(Stateful[OrderLifecycleState]):
             trade_date=self.reports.trade_date,
             reference_version=self.books[symbol].reference_version,
             origin=origin,
+            position_side=position_side,
         )
         self._add_order(order)
         self.fill(order, quantity, price)

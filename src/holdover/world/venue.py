@@ -23,9 +23,13 @@ from holdover.model import (
     OrderOrigin,
     OrdStatus,
     Outbound,
+    Position,
+    PositionEffect,
+    PositionSide,
     Query,
     Side,
 )
+from holdover.model.record import position_key
 from holdover.state import Composite, StateError, Stateful
 from holdover.world.accounts import VenueAccounts
 from holdover.world.answers import answer_query
@@ -222,25 +226,46 @@ class Venue(Composite[VenueState]):
         self.lifecycle.close_order(order, OrdStatus.CANCELED, ExecType.CANCELED)
         return True
 
-    def manual_trade(self, account: str, symbol: str, side: Side, quantity: int, price: int) -> str:
+    def manual_trade(
+        self,
+        account: str,
+        symbol: str,
+        side: Side,
+        quantity: int,
+        price: int,
+        position_side: PositionSide | None = None,
+    ) -> str:
         """Enter and fill an order manually at the venue; return its ClOrdID, which no client has assigned."""
-        return self.lifecycle.manual_trade(account, symbol, side, quantity, price)
+        return self.lifecycle.manual_trade(account, symbol, side, quantity, price, OrderOrigin.MANUAL, position_side)
 
     def liquidate(
-        self, account: str, symbol: str, origin: OrderOrigin = OrderOrigin.LIQUIDATION, lots: int | None = None
+        self,
+        account: str,
+        symbol: str,
+        origin: OrderOrigin = OrderOrigin.LIQUIDATION,
+        lots: int | None = None,
+        position_side: PositionSide | None = None,
     ) -> str:
         """Close a position, or `lots` of it, at the last traded price with an order of the venue's own.
 
+        In an account in hedge mode `position_side` names the leg. With the whole position its closing orders end.
+
         Returns the ClOrdID of that order, which no client has assigned; empty when there is no position to close or no
-        price.
+        price. Raises `ValueError` for an unknown instrument, and for less than one lot.
         """
-        position = self.positions.get(f"{account}/{symbol}")
+        if symbol not in self.books:
+            raise ValueError(f"a liquidation of {symbol}; the venue has {', '.join(self.books)}")
+        if lots is not None and lots < 1:
+            raise ValueError(f"a liquidation of {lots} lots of {symbol}, should be from 1 on")
+        position = self.positions.get(position_key(account, symbol, position_side or ""))
         price = self.books[symbol].last_px
         if position is None or not position.net_qty or price <= 0:
             return ""
         side = Side.SELL if position.net_qty > 0 else Side.BUY
         quantity = abs(position.net_qty) if lots is None else min(lots, abs(position.net_qty))
-        cl_ord_id = self.lifecycle.manual_trade(account, symbol, side, quantity, price, origin)
+        if quantity == abs(position.net_qty):
+            _cancel_closing_orders(self.lifecycle, position)
+        cl_ord_id = self.lifecycle.manual_trade(account, symbol, side, quantity, price, origin, position_side)
         self.accounts.report_state(account, self.books[symbol].instrument.currency, f"S-{cl_ord_id}")
         return cl_ord_id
 
@@ -303,3 +328,11 @@ class Venue(Composite[VenueState]):
             book.adopt_orders(self.orders)
         if self.is_open and not self.open_ns < self.close_ns:
             raise StateError(f"the stored state of Venue is damaged: open from {self.open_ns} to {self.close_ns} ns")
+
+
+def _cancel_closing_orders(lifecycle: OrderLifecycle, position: Position) -> None:
+    """Cancel the orders that would close a position which the venue closes itself."""
+    for order in lifecycle.open_orders():
+        closes = order.position_effect == PositionEffect.CLOSE and order.position_key == position.key
+        if closes and order.is_open:
+            lifecycle.close_order(order, OrdStatus.CANCELED, ExecType.CANCELED)

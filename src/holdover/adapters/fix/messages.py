@@ -24,11 +24,13 @@ from holdover.adapters.fix.fix_message import (
     parse_utc_timestamp,
 )
 from holdover.model import (
+    AccountReport,
     CancelReject,
     ContingencyType,
     ExecRestatementReason,
     ExecType,
     ExecutionReport,
+    ImpossibleStateError,
     Inbound,
     Instrument,
     MsgType,
@@ -199,6 +201,10 @@ class FixCodec:
             )
         if isinstance(message, PositionReport):
             return self._encode_position(message, total)
+        if isinstance(message, AccountReport):
+            raise ImpossibleStateError(
+                f"account report {message.report_id} has no message in FIX 4.4: a venue over FIX opens no accounts"
+            )
         if query is not None and query.msg_type == MsgType.TRADE_CAPTURE_REPORT_REQUEST:
             return self._encode_capture(message, query)
         return FixMessage(MsgType.EXECUTION_REPORT.value, self._encode_report(message, query))

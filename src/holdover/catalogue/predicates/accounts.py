@@ -138,8 +138,8 @@ def equity_agrees_with_venue(
     margin: Annotated[Margin, "risk"], venue: Annotated[Margin, "venue"], threshold: Threshold
 ) -> bool:
     """Both sides value positions at their own prices, so a share of the venue's equity may differ."""
-    tolerated = max(threshold.tolerance(margin.currency), abs(venue.equity) * threshold.limit // 100)
-    return venue.equity - tolerated <= margin.equity <= venue.equity + tolerated
+    tolerance = max(threshold.tolerance(margin.currency), abs(venue.equity) * threshold.limit // 100)
+    return abs(margin.equity - venue.equity) <= tolerance
 
 
 @predicate("margin-agrees-with-venue", needs=("maintenance", "venue.Margin.maintenance"))
@@ -147,8 +147,8 @@ def maintenance_agrees_with_venue(
     margin: Annotated[Margin, "risk"], venue: Annotated[Margin, "venue"], threshold: Threshold
 ) -> bool:
     """The same share, of the venue's equity again: near no position a share of the maintenance would be nothing."""
-    tolerated = max(threshold.tolerance(margin.currency), abs(venue.equity) * threshold.limit // 100)
-    return venue.maintenance - tolerated <= margin.maintenance <= venue.maintenance + tolerated
+    tolerance = max(threshold.tolerance(margin.currency), abs(venue.equity) * threshold.limit // 100)
+    return abs(margin.maintenance - venue.maintenance) <= tolerance
 
 
 # -- realized profit --------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from holdover.catalogue.reads import Before, Sum, Via
 from holdover.model import (
     Book,
     ContingencyType,
+    ExecType,
+    Execution,
     Link,
     Order,
     Position,
@@ -64,9 +66,11 @@ def alternative_ends_with_its_group(
     reconciliation: Annotated[Reconciliation | None, Via("reconciler", by="link", required=False)],
 ) -> bool | None:
     """Judged on the filled order. While the link is down the cancel of the others cannot arrive."""
-    if not order.filled_alternative_count or working == 0:
+    if not order.filled_alternative_count:
         return True
-    return None if _is_out_of_contact(link, reconciliation) else False
+    if working and _is_out_of_contact(link, reconciliation):
+        return None
+    return working == 0
 
 
 @predicate("alternative-ends-with-its-group", needs=("contingency_type", "list_id"))
@@ -78,9 +82,11 @@ def exits_end_with_their_entry(
 ) -> bool | None:
     """An entry that has ended leaves exits for what it has filled."""
     is_entry = order.contingency_type == ContingencyType.ONE_TRIGGERS_THE_OTHER and order.list_id != ""
-    if not is_entry or order.is_open or closing <= order.cum_qty:
+    if not is_entry or order.is_open:
         return True
-    return None if _is_out_of_contact(link, reconciliation) else False
+    if closing > order.cum_qty and _is_out_of_contact(link, reconciliation):
+        return None
+    return closing <= order.cum_qty
 
 
 def _is_out_of_contact(link: Link | None, reconciliation: Reconciliation | None) -> bool:
@@ -100,16 +106,33 @@ def position_protected(
     reconciliation: Annotated[Reconciliation | None, Via("reconciler", by="link", required=False)],
 ) -> bool | None:
     """No stop can be sent while the instrument takes no orders or the link is down."""
-    is_protected = position is None or (position.net_qty <= selling and -position.net_qty <= buying)
-    if is_protected or not protection.is_required:
+    if position is None or not protection.is_required or _is_on_wrong_side(position):
         return True
+    protecting = selling if position.net_qty > 0 else buying
     is_halted = book is not None and not book.trading
-    return None if is_halted or _is_out_of_contact(link, reconciliation) else False
-
-
-@predicate("leg-keeps-its-side", needs=("position_side",))
-def leg_keeps_its_side(position: Position) -> bool | None:
-    """Source: FIX 4.4, PositionQty (702): LongQty (704) and ShortQty (705) are separate in hedge mode."""
-    if position.position_side is None:
+    if protecting < abs(position.net_qty) and (is_halted or _is_out_of_contact(link, reconciliation)):
         return None
-    return position.net_qty >= 0 if position.position_side == PositionSide.LONG else position.net_qty <= 0
+    return protecting >= abs(position.net_qty)
+
+
+def _is_on_wrong_side(position: Position) -> bool:
+    """Whether a bust has left a leg on the side that it does not hold; no stop protects that."""
+    if position.position_side is None:
+        return False
+    return position.net_qty < 0 if position.position_side == PositionSide.LONG else position.net_qty > 0
+
+
+@predicate("leg-keeps-its-side", needs=("position_side",), at_restore=False)
+def leg_keeps_its_side(
+    execution: Annotated[Execution, "orders"],
+    position: Annotated[Position | None, Via("positions", by="book_key")],
+) -> bool | None:
+    """Source: FIX 4.4, PositionQty (702): LongQty (704) and ShortQty (705) are separate in hedge mode.
+
+    Only a fill is judged: a bust may take back an opening trade whose quantity was closed since.
+    """
+    if execution.position_side is None or execution.exec_type != ExecType.TRADE or position is None:
+        return None
+    if execution.position_side == PositionSide.LONG:
+        return execution.signed_qty >= 0 or position.net_qty >= 0
+    return execution.signed_qty <= 0 or position.net_qty <= 0

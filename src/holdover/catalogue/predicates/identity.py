@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from holdover.catalogue.predicate import predicate
-from holdover.catalogue.reads import Before, Boundary, Sum, Via
+from holdover.catalogue.reads import AdoptedBy, Adoption, Before, Boundary, Sum, Via
 from holdover.model import ExecType, Execution, MsgType, Order, Request
 
 UNACKNOWLEDGED = Sum(Order, "orders", of="unacknowledged", by="cl_ord_link_id")
@@ -54,9 +54,16 @@ def order_intent_conserved(
 
 @predicate("correction-names-its-execution")
 def correction_names_its_execution(
-    execution: Annotated[Execution, "orders"], named: Annotated[Execution | None, Via("orders", by="ref_key")]
+    execution: Annotated[Execution, "orders"],
+    named: Annotated[Execution | None, Via("orders", by="ref_key")],
+    adopted: Annotated[Adoption | None, AdoptedBy("orders", by="root_cl_ord_id")],
 ) -> bool | None:
-    """Source: FIX 4.4, ExecRefID (19): a bust or correction reverses exactly what was booked."""
+    """Source: FIX 4.4, ExecRefID (19): a bust or correction reverses exactly what was booked.
+
+    The guard may not have seen what was booked of an adopted order.
+    """
+    if named is None and adopted is not None and not adopted.knows_executions:
+        return None
     if execution.exec_type == ExecType.TRADE_CANCEL:
         return (
             named is not None

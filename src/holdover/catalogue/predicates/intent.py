@@ -29,6 +29,10 @@ def intent_not_shrunk(
     parent: Annotated[ParentOrder | None, Via("orders", by="intent_id", required=False)],
 ) -> bool:
     """A parent order of the same id holds what is not sent yet; without one, the orders claim the whole target."""
-    if not intent.is_working:
-        return True
-    return parent.order_qty == intent.target_qty if parent is not None else claimed >= intent.target_qty
+    return not intent.is_working or parent is not None or claimed >= intent.target_qty
+
+
+@predicate("intent-not-shrunk")
+def parent_has_the_whole_intent(parent: Annotated[ParentOrder, "orders"], intent: Annotated[Intent, "orders"]) -> bool:
+    """Of a parent order and an intent with the same id; both are records of `orders` then."""
+    return not intent.is_working or parent.order_qty == intent.target_qty

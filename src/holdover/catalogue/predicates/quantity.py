@@ -105,17 +105,25 @@ def position_equals_carried_plus_fills(
 
 @predicate("cash-equals-carried-plus-flows", needs=("trade_date", "orders.Execution.cash_delta"))
 def cash_equals_carried_plus_flows(
-    balance: Annotated[Balance, "ledger"], flows: Annotated[int, CASH.total_at("cash_key", touches="balance_key")]
-) -> bool:
-    """Cash moves by trades, their fees and transfers."""
+    balance: Annotated[Balance, "ledger"],
+    flows: Annotated[int, CASH.total_at("cash_key", touches="balance_key")],
+    adopted: Adopted,
+) -> bool | None:
+    """Cash moves by trades, their fees and transfers. On the day of its adoption not all are known."""
+    if adopted is not None and adopted.trade_date == balance.trade_date:
+        return None
     return balance.cash == balance.carried_cash + flows - balance.fees + balance.transfers
 
 
 @predicate("cash-equals-carried-plus-flows", needs=("fees", "orders.Execution.fee"))
 def fees_equal_executions(
-    balance: Annotated[Balance, "ledger"], fees: Annotated[int, FEES.total_at("cash_key", touches="balance_key")]
-) -> bool:
+    balance: Annotated[Balance, "ledger"],
+    fees: Annotated[int, FEES.total_at("cash_key", touches="balance_key")],
+    adopted: Adopted,
+) -> bool | None:
     """Fees are those that the executions charged; a balance lists any other fee under its transfers."""
+    if adopted is not None and adopted.trade_date == balance.trade_date:
+        return None
     return balance.fees == fees
 
 
@@ -139,11 +147,14 @@ def balance_carried_in(balance: Annotated[Balance, "ledger"], before: Before[Bal
     return balance.carried_cash == before.cash
 
 
-@predicate("children-sum-to-parent")
+@predicate("children-sum-to-parent", needs=("orders.Order.cl_ord_link_id",))
 def children_sum_to_parent(
     parent: Annotated[ParentOrder, "orders"],
     filled: Annotated[int, CHILDREN_FILLED.total_at("parent_id")],
     working: Annotated[int, CHILDREN_WORKING.total_at("parent_id")],
+    adopted: Adopted,
 ) -> bool:
-    """Sums over all days on which the parent was worked."""
+    """Sums over all days on which the parent was worked. The guard may not know all orders of an adopted parent."""
+    if adopted is not None:
+        return parent.working_qty == working and parent.filled_qty >= filled
     return parent.filled_qty == filled and parent.working_qty == working

@@ -181,20 +181,38 @@ def order_identity_fixed(order: Order, before: Before[Order]) -> bool | None:
     """Source: FIX 4.4, OrderCancelReplaceRequest (G): symbol and side cannot be replaced.
 
     A view that leaves a field empty has not changed it. A venue may give an order a new OrderID when it accepts a
-    request for it and when a stop order is triggered.
+    request for it and when a stop order is triggered. A report that arrives late or again must not bring back a version
+    that the venue has replaced.
     """
     if before is None or order.exec_restatement_reason == ExecRestatementReason.GT_CORPORATE_ACTION:
         return None
-    is_new = order.cl_ord_id != before.cl_ord_id or order.exec_type == ExecType.REPLACED or before.is_pending
-    may_renumber = is_new or before.ord_type in _STOPS
     return (
         order.symbol == before.symbol
-        and (order.side == Side.BUY) == (before.side == Side.BUY)
-        and (order.account == before.account or not order.account or not before.account or is_new)
-        and (order.position_id == before.position_id or not order.position_id or not before.position_id or is_new)
-        and (order.leg == before.leg or not order.leg or not before.leg or is_new)
-        and (order.order_id == before.order_id or not order.order_id or not before.order_id or may_renumber)
+        and (order.side == before.side or (order.side == Side.BUY) == (before.side == Side.BUY))
+        and (order.account == before.account or not order.account or not before.account or _is_new(order, before))
+        and (order.position_id == before.position_id or not order.leg or not before.leg or _is_new(order, before))
+        and (order.position_side == before.position_side or not order.leg or not before.leg or _is_new(order, before))
+        and (order.link == before.link or not order.link or not before.link or _may_change_link(order, before))
+        and (order.order_id == before.order_id or not order.order_id or _may_renumber(order, before))
     )
+
+
+def _is_new(order: Order, before: Order) -> bool:
+    """Whether the change is to a new version of the order, or answers a request."""
+    return order.cl_ord_id != before.cl_ord_id or order.exec_type == ExecType.REPLACED or before.is_pending
+
+
+def _may_change_link(order: Order, before: Order) -> bool:
+    """Whether the order may move to another link: with a new version, or with a request that is sent there."""
+    return _is_new(order, before) or order.is_pending
+
+
+def _may_renumber(order: Order, before: Order) -> bool:
+    """Whether the venue may have given the order another OrderID."""
+    if not before.order_id:
+        return True
+    is_back = order.cl_ord_id == before.orig_cl_ord_id and bool(before.orig_cl_ord_id) and not before.is_pending
+    return not is_back and (_is_new(order, before) or before.ord_type in _STOPS)
 
 
 @predicate("order-identity-fixed", at_restore=False)
@@ -202,22 +220,17 @@ def own_order_keeps_its_place(order: Annotated[Order, "orders"], before: Before[
     """The system itself must not lose the parent, the leg or the link of an order; a request may use another link."""
     if before is None or order.exec_restatement_reason == ExecRestatementReason.GT_CORPORATE_ACTION:
         return None
-    is_new = order.cl_ord_id != before.cl_ord_id or order.exec_type == ExecType.REPLACED
     return (
-        (order.cl_ord_link_id == before.cl_ord_link_id or not before.cl_ord_link_id or is_new)
-        and (order.leg == before.leg or not before.leg or is_new)
-        and (order.link == before.link or not before.link or is_new or order.is_pending or before.is_pending)
+        (order.cl_ord_link_id == before.cl_ord_link_id or not before.cl_ord_link_id or _is_replaced(order, before))
+        and (order.position_id == before.position_id or not before.leg or _is_replaced(order, before))
+        and (order.position_side == before.position_side or not before.leg or _is_replaced(order, before))
+        and (order.link == before.link or not before.link or _may_change_link(order, before))
     )
 
 
-@predicate("order-identity-fixed", at_restore=False)
-def replaced_version_stays_replaced(order: Order, before: Before[Order]) -> bool | None:
-    """A report that arrives late or again must not bring back a version that the venue has replaced."""
-    if before is None or before.is_pending or not before.orig_cl_ord_id or not before.order_id:
-        return None
-    if order.cl_ord_id != before.orig_cl_ord_id:
-        return None
-    return order.order_id == before.order_id
+def _is_replaced(order: Order, before: Order) -> bool:
+    """Whether the change is to a new version of the order."""
+    return order.cl_ord_id != before.cl_ord_id or order.exec_type == ExecType.REPLACED
 
 
 @predicate("order-terms-agree-with-venue")

@@ -233,7 +233,7 @@ FAULTS: Final = (
         replace_methods("orders", adopt_order=_adopt_as_own),
     ),
     Fault(
-        "hand-trade-joins-parent",
+        "manual-trade-joins-parent",
         _PARTITION,
         "counts a trade by hand that a query returns for the first parent of its account, whatever its side",
         "a trade by hand on the other side while the link is cut, not replayed",
