@@ -338,7 +338,7 @@ class _SnapshotShortener:
             player.close()
         self._counts_before = self._count_points(reached)
 
-    def _make_player(self, schedule: Schedule, snapshot: Snapshot | None = None) -> Player:
+    def _make_player(self, schedule: Schedule, snapshot: Snapshot | None = None, *, to_breach: bool = True) -> Player:
         return Player(
             schedule,
             self.store,
@@ -347,7 +347,7 @@ class _SnapshotShortener:
             snapshot=snapshot,
             journal=False,
             scratch=True,
-            to_breach=True,
+            to_breach=to_breach,
         )
 
     def _count_points(self, reached: list[tuple[int, str]]) -> Counter[str]:
@@ -363,7 +363,7 @@ class _SnapshotShortener:
             return None
         # Points of that day count from the snapshot, and the start of the subject passes some of them.
         bare = self.schedule.replace(start=f"{snapshot.name}.hsnap", operations=[])
-        player = self._make_player(bare, snapshot)
+        player = self._make_player(bare, snapshot, to_breach=False)
         reached: list[tuple[int, str]] = []
         player.on_point = lambda at: reached.append((player.session.clock.now_ns, at))
         player.end_at = day, (self.first_fault or (0, 0))[1] + 1

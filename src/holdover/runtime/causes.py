@@ -30,13 +30,18 @@ import msgspec
 from holdover.model import (
     SYSTEM,
     Balance,
+    CashMovement,
     Execution,
     Exposure,
     Limit,
     Link,
+    Margin,
     Order,
     ParentOrder,
     Position,
+    PositionAdjustment,
+    Protection,
+    RealizedPnl,
     Record,
     Request,
 )
@@ -155,8 +160,12 @@ def find_subjects(
     account, symbol = getattr(record, "account", ""), getattr(record, "symbol", "")
     currency = getattr(record, "currency", "") or (currency_of(account, symbol) if symbol else "")
     cash = [f"cash:{account}/{currency}"] if currency else []
-    if isinstance(record, Balance):
+    if isinstance(record, Balance | Margin):
         return [f"cash:{record.key}"], []
+    if isinstance(record, CashMovement):
+        return [f"cash:{record.balance_key}"], []
+    if isinstance(record, PositionAdjustment):
+        return [f"position:{record.book_key}"], []
     if isinstance(record, ParentOrder):
         return [f"parent:{record.parent_id}"], []
     if isinstance(record, Execution | Order | Request):
@@ -164,7 +173,7 @@ def find_subjects(
         feeds = [f"position:{record.book_key}", *cash, *([f"parent:{parent}"] if parent else [])]
         subjects = [f"order:{record.root_cl_ord_id}"]
         return ([f"execution:{record.key}", *subjects] if isinstance(record, Execution) else subjects), feeds
-    if isinstance(record, Position | Exposure | Limit):
+    if isinstance(record, Position | Exposure | Limit | RealizedPnl | Protection):
         return [f"position:{record.key}"], cash
     return ([f"position:{account}/{symbol}"], cash) if account and symbol else ([], [])
 
