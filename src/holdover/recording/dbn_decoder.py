@@ -7,7 +7,7 @@ cannot be decoded.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import resource
 import subprocess
 import sys
@@ -43,8 +43,7 @@ def decode_dbn(path: Path) -> list[DbnRecord]:
 
     Raises `DbnDecodingError` for a file that cannot be decoded, and `ImportError` when the decoder is not installed.
     """
-    if not _has_decoder():
-        raise ImportError("databento_dbn is not installed", name="databento_dbn")
+    importlib.import_module("databento_dbn")  # the child could not say that it is not installed
     try:
         child = subprocess.run(
             [sys.executable, "-m", "holdover.recording.dbn_decoder", str(path.resolve())],
@@ -62,13 +61,6 @@ def decode_dbn(path: Path) -> list[DbnRecord]:
     if child.returncode:
         raise DbnDecodingError(f"the decoder ended with {child.returncode}")
     return msgspec.msgpack.decode(child.stdout, type=list[DbnRecord])
-
-
-def _has_decoder() -> bool:
-    try:
-        return importlib.util.find_spec("databento_dbn") is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def _take_record(record: Any) -> DbnRecord:
