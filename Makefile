@@ -4,16 +4,43 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test test-slow check gate argument casestudy bench findings book clean
+.PHONY: demo test test-slow test-lowest check gate lock sbom argument casestudy bench findings book clean
+
+# What CI and a container install is pinned with hashes: requirements/README.md.
+TEST_EXTRAS := calendars,dbn,paging,postgresql,console,dask,nats,fix,redis,metrics,otel,statistics,nautilus,freqtrade,test,check
+RUN_EXTRAS := paging,postgresql,console,nats,fix,redis,metrics,otel,statistics,shadow,speed
+PIP := -m pip install -q --disable-pip-version-check
+comma := ,
 
 $(BIN)/holdover: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/.test: pyproject.toml $(BIN)/holdover
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[calendars,dbn,paging,postgresql,console,dask,nats,fix,redis,metrics,otel,statistics,nautilus,freqtrade,test,check]'
+$(VENV)/.test: pyproject.toml requirements/test.lock $(BIN)/holdover
+	$(BIN)/python $(PIP) --require-hashes -r requirements/test.lock
+	$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
 	touch $@
+
+TOOLS := out/tools
+$(TOOLS)/.tools: requirements/tools.lock
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python $(PIP) --require-hashes -r requirements/tools.lock
+	touch $@
+
+# Pins everything again; UPGRADE=--upgrade takes the newest versions.
+UPGRADE :=
+COMPILE = $(TOOLS)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+  --no-emit-index-url --no-emit-find-links $(UPGRADE)
+lock: $(TOOLS)/.tools
+	$(COMPILE) pyproject.toml requirements/build.in $(addprefix --extra ,$(subst $(comma), ,$(TEST_EXTRAS))) -o requirements/test.lock
+	$(COMPILE) pyproject.toml requirements/build.in $(addprefix --extra ,$(subst $(comma), ,$(RUN_EXTRAS))) -c requirements/test.lock -o requirements/run.lock
+	$(COMPILE) requirements/tools.in -o requirements/tools.lock
+
+# A CycloneDX bill of materials of what the tests run with.
+sbom: $(TOOLS)/.tools $(VENV)/.test
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o out/sbom.json $(BIN)/python
+	@echo "wrote out/sbom.json"
 
 demo: $(BIN)/holdover
 	@echo "== Two simulated sessions, yesterday carried along, and the same days from a fresh state"
@@ -30,6 +57,14 @@ test: $(VENV)/.test
 # What takes many trials, beside it.
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow
+
+# The unit tests with the oldest versions that pyproject.toml allows. httpx is what an old Starlette's test client uses.
+LOWEST := out/lowest
+test-lowest: $(TOOLS)/.tools
+	$(TOOLS)/bin/uv venv -q --clear --python $(PYTHON) $(LOWEST)
+	VIRTUAL_ENV=$(LOWEST) $(TOOLS)/bin/uv pip install -q --resolution lowest-direct 'httpx>=0.27' \
+	  -e '.[calendars,dbn,paging,postgresql,console,dask,nats,fix,redis,metrics,otel,statistics,shadow,speed,hypothesis,test]'
+	$(LOWEST)/bin/python -m pytest -n $(JOBS) --dist worksteal tests/unit
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

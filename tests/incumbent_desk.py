@@ -71,6 +71,7 @@ class IncumbentDesk:
         *,
         candidate: str = "",
         extra_config: str = "",
+        shadow: str = "",
         days: int = 2,
         symbols: Sequence[str] = (SYMBOL,),
         tap: bool = False,
@@ -83,7 +84,9 @@ class IncumbentDesk:
             (directory / name).write_text(instrument_toml(instrument))
         candidate = f"recordings = {json.dumps(str(self.store.directory))}\n{candidate}"
         market = json.dumps("tap" if tap else "feed.jsonl")
-        text = CONFIG.format(candidate=candidate, more=extra_config, market=market, instruments=json.dumps(names))
+        text = (f"[shadow]\n{shadow}\n" if shadow else "") + CONFIG.format(
+            candidate=candidate, more=extra_config, market=market, instruments=json.dumps(names)
+        )
         (directory / "shadow.toml").write_text(text)
         self.session = Session(
             resolve_factory("desk"), self.store, self.symbols, directory / "incumbent", SessionConfig(days=self.days)

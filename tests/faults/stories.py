@@ -830,7 +830,7 @@ def replaces_refused_after_a_cut(session: Session) -> None:
     run_minutes(session, 1)
     session.reconnect()
     assert session.run(until=mutation_condition(matches_request("ORDER_CANCEL_REPLACE_REQUEST")))
-    session.venue.refuse_count = 150
+    session.venue.refuse_count = 600
     run_minutes(session, 5)
 
 

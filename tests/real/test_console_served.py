@@ -45,6 +45,7 @@ def console(tmp_path: Path, postgres: PostgresServer, schema: str) -> Iterator[t
     ConsoleUsers(guard.store, FAST_HASHER).add_user("olga", "operator", PASSWORD, by="test", time_ns=time.time_ns())
     authority = trustme.CA()
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    (tmp_path / "both.pem").chmod(0o600)
     port = free_port()
     command = [sys.executable, "-m", "holdover", "serve", "--config", str(path), "--port", str(port)]
     tls = ["--tls-cert", str(tmp_path / "both.pem"), "--tls-key", str(tmp_path / "both.pem")]

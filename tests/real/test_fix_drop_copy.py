@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +22,11 @@ import pytest
 from holdover.audit import Audit
 from holdover.catalogue import Catalogue
 from holdover.cli import main
+from holdover.fix.engine import FixEngineError
+from holdover.fix.listener import listen, own_sockets
+from holdover.fix.tls_relay import TlsConfig, TlsRelay
 from holdover.runtime import FreezeStore
-from holdover.watch import FixConfig, FixJudge, Offset, SourceError, Spool
+from holdover.watch import DropCopy, FixConfig, FixJudge, Offset, SourceError, Spool
 from holdover.watch import watch as watching
 
 from ..servers import free_port
@@ -334,7 +341,9 @@ def test_problems_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["fix://127.0.0.1:1", *session_options, *state, "--once"], "has no end"),
         (["fix://127.0.0.1:1", *state], "needs SenderCompID and TargetCompID"),
         (["fix://127.0.0.1", *session_options, *state], "it should be fix://HOST:PORT"),
-        (["fix-listen://127.0.0.1:1", *session_options, *state], "listens on every interface"),
+        (["fix-listen://[::1]:1", *session_options, *state], "listens at IPv4 addresses only"),
+        (["fix-listen://192.0.2.1:9999", *session_options, *state], "port 9999 at 192.0.2.1 cannot be had"),
+        (["fixs-listen://127.0.0.1:9999", *session_options, *state], "a listener over TLS needs both"),
         (["fix://127.0.0.1:1", *session_options, *state, "--fix-version", "3.9"], "is none of 4.2, 4.4, 5.0"),
         (["fix://127.0.0.1:1", *session_options, *state, "--fix-config", str(config)], "did you mean sender?"),
         (["fix://127.0.0.1:1", *session_options, *state, "--fix-config", str(tmp_path / "no")], "No such file"),
@@ -378,3 +387,174 @@ def test_a_spool_keeps_what_it_took(tmp_path: Path) -> None:
     offset.byte_offset = 10_000
     with pytest.raises(SourceError, match="is shorter than what was judged of it"):
         Spool(tmp_path, offset)
+
+
+def test_a_spool_is_trimmed_of_what_is_judged(tmp_path: Path) -> None:
+    """Whole files before the saved offset, the oldest first, by age or by size; nothing that is needed."""
+    spool = Spool(tmp_path, size_max=40)
+    for number in range(12):
+        spool.append(b"8=FIX %d of the messages" % number)
+    now_ns = time.time_ns()
+    day_ns = 86_400 * 10**9
+    count = len(list(tmp_path.iterdir()))
+    assert spool.trim(spool.offset, now_ns + 400 * day_ns, 30, 0) == 0  # nothing was judged
+    spool.read_lines(7)
+    saved = msgspec.structs.replace(spool.offset)
+    rest = spool.read_lines(2)
+    assert spool.trim(saved, now_ns, 30, 10_000) == 0  # neither old nor large
+    assert spool.trim(saved, now_ns, 30, 350) == 1
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 350
+    assert spool.trim(saved, now_ns + 31 * day_ns, 30, 10_000) > 0
+    assert min(int(path.stem) for path in tmp_path.iterdir()) == saved.sequence
+    assert len(list(tmp_path.iterdir())) < count
+    rest += spool.read_lines()
+    spool.close()
+    assert Spool(tmp_path, saved).read_lines() == rest  # a kill after the state was saved loses nothing
+    assert len(rest) == 5
+
+
+# -- addresses and TLS ---------------------------------------------------------------------------------------------
+
+
+def frame_fix(body: str) -> bytes:
+    """A FIX 4.4 message of fields separated by bars."""
+    text = body.replace("|", "\x01")
+    head = f"8=FIX.4.4\x019={len(text)}\x01{text}"
+    return f"{head}10={sum(head.encode()) % 256:03d}\x01".encode()
+
+
+def log_on(connection: socket.socket) -> bytes:
+    """Send the venue's Logon. Returns what is answered."""
+    now = datetime.now(UTC).strftime("%Y%m%d-%H:%M:%S.000")
+    connection.settimeout(20)
+    connection.sendall(frame_fix(f"35=A|34=1|49=VENUE|52={now}|56=WATCH|98=0|108=30|141=Y|"))
+    return connection.recv(1000)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Any:
+    """An authority, and the files of its certificates for localhost and for another host."""
+    trustme = pytest.importorskip("trustme")
+    made = trustme.CA()
+    made.cert_pem.write_to_path(tmp_path / "ca.pem")
+    for name in ("localhost", "elsewhere.example"):
+        path = tmp_path / f"{name}.pem"
+        made.issue_cert(name).private_key_and_cert_chain_pem.write_to_path(path)
+        path.chmod(0o600)
+    return made
+
+
+def test_the_engine_listens_at_its_address_only(tmp_path: Path) -> None:
+    """At 127.0.0.2 and not at 127.0.0.1, nor at any other port of this process."""
+    port = free_port()
+    drop_copy = DropCopy(f"fix-listen://127.0.0.2:{port}", FixConfig(sender="WATCH", target="VENUE"), tmp_path)
+    try:
+        with socket.create_connection(("127.0.0.2", port)) as connection:
+            assert b"35=A" in log_on(connection)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        listening = [own.getsockname() for _, own in own_sockets() if is_listening(own)]
+        assert listening
+        assert {address[0] for address in listening} == {"127.0.0.2"}
+    finally:
+        drop_copy.close()
+
+
+def is_listening(own: socket.socket) -> bool:
+    """Whether a socket listens for TCP connections."""
+    return own.family == socket.AF_INET and bool(own.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def test_the_watch_listens_over_tls(tmp_path: Path, authority: Any) -> None:
+    """A Logon over TLS with a certificate of the authority; without TLS or certificate there is none."""
+    port = free_port()
+    own = str(tmp_path / "localhost.pem")
+    tls = TlsConfig(ca=str(tmp_path / "ca.pem"), cert=own, key=own)
+    config = FixConfig(sender="WATCH", target="VENUE", tls=tls)
+    drop_copy = DropCopy(f"fixs-listen://127.0.0.1:{port}", config, tmp_path / "state")
+    trust = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    try:
+        with socket.create_connection(("127.0.0.1", port)) as plain, pytest.raises((OSError, AssertionError)):
+            assert log_on(plain)
+        with (
+            socket.create_connection(("127.0.0.1", port)) as stranger,
+            pytest.raises((ssl.SSLError, OSError, AssertionError)),
+            trust.wrap_socket(stranger, server_hostname="localhost") as wrapped,
+        ):
+            assert log_on(wrapped)
+        trust.load_cert_chain(own)
+        with (
+            socket.create_connection(("127.0.0.1", port)) as venue,
+            trust.wrap_socket(venue, server_hostname="localhost") as wrapped,
+        ):
+            assert b"35=A" in log_on(wrapped)
+        for _, own_socket in own_sockets():
+            if is_listening(own_socket):
+                assert own_socket.getsockname()[0] == "127.0.0.1"
+    finally:
+        drop_copy.close()
+
+
+def tls_venue(tmp_path: Path, name: str, venue_port: int) -> TlsRelay:
+    """A TLS server with the certificate of a name, in front of a venue without TLS."""
+    path = str(tmp_path / f"{name}.pem")
+    context = TlsConfig(cert=path, key=path).server_context()
+    return TlsRelay(listen("127.0.0.1", 0), ("127.0.0.1", venue_port), server=context)
+
+
+def test_the_watch_calls_over_tls(start: Start, tmp_path: Path, authority: Any) -> None:
+    """The whole day of a venue over TLS; a certificate of the same authority for another host is refused."""
+    messages = venue_messages()
+    port = free_port()
+    venue = start(Venue, port, tmp_path / "venue")
+    right, wrong = (tls_venue(tmp_path, name, port) for name in ("localhost", "elsewhere.example"))
+    config = tmp_path / "drop.toml"
+    config.write_text(f"[fix.tls]\nca = '{tmp_path / 'ca.pem'}'\n")
+    options = ["--sender", "WATCH", "--target", "VENUE", "--fix-config", str(config)]
+    command = ["-m", "holdover", "watch"]
+    try:
+        refused = start(
+            Process, *command, f"fixs://localhost:{wrong.port}", "--state", str(tmp_path / "refused"), *options
+        )
+        wait_until(lambda: any("the certificate of localhost is refused" in line for line in refused.errors))
+        assert "Hostname mismatch" in "".join(refused.errors)
+        assert "logon\n" not in venue.out
+        refused.kill()
+        state = tmp_path / "state"
+        start(Process, *command, f"fixs://localhost:{right.port}", "--state", str(state), *options)
+        wait_until(lambda: "logon\n" in venue.out)
+        venue.send(messages)
+        wait_until(lambda: is_finished(state, messages))
+    finally:
+        right.close()
+        wrong.close()
+
+
+def test_another_process_cannot_use_the_relay(start: Start, tmp_path: Path, authority: Any) -> None:
+    """The relay's loopback port, with our certificate behind it, is for this process only."""
+    received: list[bytes] = []
+    with listen("127.0.0.1", 0) as target:
+        relay = TlsRelay(
+            listen("127.0.0.1", 0),
+            ("127.0.0.1", target.getsockname()[1]),
+            client=TlsConfig(ca=str(tmp_path / "ca.pem")).client_context(),
+        )
+        code = (
+            f"import socket; c = socket.create_connection(('127.0.0.1', {relay.port})); c.sendall(b'x'); "
+            "print(len(c.recv(10)))"
+        )
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        assert other.stdout.strip() in ("0", "")
+        target.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            received.append(target.accept()[0].recv(1))
+        relay.close()
+    assert not received
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path, authority: Any) -> None:
+    """With the command that mends it."""
+    path = tmp_path / "localhost.pem"
+    path.chmod(0o644)
+    with pytest.raises(FixEngineError, match=r"others may read this private key.*chmod 600"):
+        TlsConfig(cert=str(path), key=str(path)).server_context()

@@ -511,4 +511,4 @@ def test_bad_input_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureF
     with socket.create_server(("", 0)) as listener:
         port = listener.getsockname()[1]
         assert main(["venue", "serve", "--instrument", SYMBOL, "--day", DAY, "--port", str(port)]) == 2
-    assert f"port {port} cannot be had" in capsys.readouterr().err
+    assert f"port {port} at 127.0.0.1 cannot be had" in capsys.readouterr().err

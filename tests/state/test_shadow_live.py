@@ -230,6 +230,62 @@ def test_what_an_operator_does_to_a_freeze_is_an_input_like_any_other(make_shado
     assert host.live.shadow_run.state.breach_count == breaches
 
 
+def test_what_a_person_does_survives_a_replay(make_shadow: MakeShadow) -> None:
+    """Acknowledged and ticked off, without any change of a freeze: the same after a kill, with who did it."""
+    incumbent, host = make_shadow(candidate='faults = ["forget-carried-partial"]')
+    play_day(incumbent, host, incumbent.days[0])
+    incumbent.pass_night()
+    for _ in range(20):
+        host.advance(S)
+    for passed in islice(incumbent.steps(incumbent.days[1]), 60):
+        host.advance(passed)
+    session = host.live.arms[0].session
+    assert session is not None
+    store = session.guard.store
+    number = store.active_freezes()[0].breach
+    key = store.alerts()[0].page.dedup_key
+    assert store.acknowledge(key, "olga", host.wall)
+    assert store.mark_step_done(number, 1, "vera", host.wall)
+    frozen = session.guard.frozen_scopes()
+    host.advance(2 * S)
+    for _ in range(2):  # also after a second kill, which replays what the first one replayed
+        host.kill()
+        host.advance(2 * S)
+        session = host.live.arms[0].session
+        assert session is not None
+        store = session.guard.store
+        assert [alert.acknowledged_by for alert in store.alerts() if alert.page.dedup_key == key] == ["olga"]
+        assert {step: name for step, (name, _) in store.done_steps(number).items()} == {1: "vera"}
+        assert session.guard.frozen_scopes() == frozen
+        assert store.verify_audit() == ""
+    batches = list(host.live.inputs.read_batches(incumbent.days[1]))
+    assert sum(item.kind == "g" for batch in batches for item in batch.items) == 1  # stored once, not at every check
+
+
+def test_days_are_trimmed_and_what_is_left_is_compared(make_shadow: MakeShadow) -> None:
+    """With one day to keep the first one is deleted when the second begins; a kill still replays, nothing differs."""
+    incumbent, host = make_shadow(shadow="keep_days = 1")
+    play_day(incumbent, host, incumbent.days[0])
+    incumbent.pass_night()
+    for _ in range(20):
+        host.advance(S)
+    root = host.live.arms[0].root
+    for passed in islice(incumbent.steps(incumbent.days[1]), 60):
+        host.advance(passed)
+    host.kill()
+    host.advance(S)
+    host.live.inputs.begin_day(host.live.day.trade_date, host.live.day.start, 0)
+    host.live.pipeline.trim_days()
+    assert [path.name for path in root.glob("????-??-??")] == [incumbent.days[1]]
+    names = set(host.live.inputs.needed_snapshots())
+    assert names <= {path.stem for path in (root / "snapshots").glob("*.hsnap")}
+    host.live.compare()
+    compared = host.live.shadow_run.state.compared
+    assert compared is not None
+    assert compared.orders > 0
+    assert (compared.differing, compared.only_candidate, compared.only_incumbent) == (0, 0, 0)
+
+
 def test_a_jump_of_the_host_s_clock_is_a_fault_and_moves_nothing(make_shadow: MakeShadow) -> None:
     """The candidate's time is the feed's."""
     incumbent, host = make_shadow(days=1)

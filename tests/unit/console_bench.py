@@ -31,7 +31,7 @@ class ConsoleBench:
         self.users = ConsoleUsers(self.store, FAST_HASHER)
         for name, role in (("vera", "viewer"), ("olga", "operator"), ("amir", "approver"), ("anna", "approver")):
             self.users.add_user(name, role, PASSWORD, by="test", time_ns=clock())
-        self.throttle = LoginThrottle()
+        self.throttle = LoginThrottle(self.store)
         console_options = {"stream_s": 0.0, "wait_s": 0.2, "throttle": self.throttle, "clock": clock, **options}
         self.console = Console(config, store=self.store, users=self.users, **console_options)
         self.app = make_application(self.console)

@@ -19,12 +19,10 @@ from msgspec.structs import replace
 from starlette.routing import Route
 
 from holdover.cli import main
-from holdover.console import UserError
 from holdover.console.application import routes
 from holdover.console.live_updates import LiveUpdates, describe_changes
 from holdover.console.request_filter import BODY_MAX
 from holdover.console.server import DeadlineProtocol, ListenAddressError, check_address, make_server
-from holdover.console.throttle import LoginThrottle
 from holdover.incidents import IncidentLedger
 from holdover.pages import format_duration
 from holdover.runtime import Breach, Guard, StoreError
@@ -270,7 +268,7 @@ def test_the_audit_log_is_verified_and_comes_in_parts(bench: ConsoleBench) -> No
     assert older
     assert "act 100<" in browser.get(older[1]).text
     bench.store.database.write(lambda run: run("UPDATE audit SET detail='no' WHERE number=3"))
-    assert "audit row 3 was changed" in browser.get("/audit").text
+    assert "audit row 3 was changed" in browser.get("/audit?verify=all").text
 
 
 def test_the_catalogue_is_the_book(bench: ConsoleBench) -> None:
@@ -449,7 +447,7 @@ def test_sessions_end(bench: ConsoleBench, time_ns: Any, ending: str) -> None:
             assert browser.get("/").status_code == 200
             time_ns.now_ns += 1_500_000_000_000
     elif ending == "password":
-        bench.users.set_password("olga", "another password", by="test", time_ns=5)
+        bench.users.set_password("olga", "quiet otters paint seven lamps", by="test", time_ns=5)
     else:
         bench.users.remove_user("olga", by="test", time_ns=5)
     assert browser.get("/").status_code == 303
@@ -506,18 +504,6 @@ def test_tries_are_counted_by_name_and_by_address(bench: ConsoleBench, time_ns: 
     for number in range(30):
         bench.browser().log_in(f"name{number}", "wrong password")
     assert bench.browser().log_in("vera").status_code == 429
-
-
-def test_the_throttle_forgets_no_more_than_it_must() -> None:
-    """A window that slides; a success clears the name and not the address."""
-    throttle = LoginThrottle(name_tries=2, address_tries=3, window_s=10)
-    throttle.record_failure("a", "1", 0)
-    throttle.record_failure("a", "1", 5_000_000_000)
-    assert throttle.wait_s("a", "2", 5_000_000_000) == 5
-    assert throttle.wait_s("a", "2", 10_100_000_000) == 0
-    throttle.record_success("a")
-    throttle.record_failure("b", "1", 6_000_000_000)
-    assert throttle.wait_s("a", "1", 6_000_000_000) == 4
 
 
 def test_after_login_the_page_that_was_asked_for(bench: ConsoleBench) -> None:
@@ -779,13 +765,6 @@ def test_users_by_the_command_line(
     assert "should be 0600" in capsys.readouterr().err
     with pytest.raises(SystemExit):  # not as short for --password-file either: it would be in the process list
         main(["users", "add", "yan", "--role", "viewer", "--password", "x", *place])
-
-
-def test_a_short_password_is_none(bench: ConsoleBench) -> None:
-    """Twelve characters at least; the message does not hold it."""
-    with pytest.raises(UserError, match="this one has 7"):
-        bench.users.add_user("zoe", "viewer", "shorter", by="test", time_ns=1)
-    assert bench.users.find("zoe") is None
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.com"])

@@ -425,10 +425,11 @@ def test_totals_agree_with_a_recompute(make_guard: MakeGuard) -> None:
         GOOD, ord_status=OrdStatus.FILLED, cum_qty=60, leaves_qty=0, trade_date="2024-01-01", foreign=False
     )
     guard.record("orders", replace(filled_order, root_cl_ord_id="Z", cl_ord_id="Z", foreign=True, strategy=""))
+    guard.record("positions", Position(account="A", symbol="IBM", net_qty=0, reserved_qty=0))
     guard.monitor.retire_orders("2024-01-02")
     guard.boundary("end", "2024-01-02")
     assert breached_invariants(guard) == []
-    totals = next(iter(guard.monitor.tables.totals.values()))
+    totals = guard.monitor.tables.totals_of(guard.monitor.tables.sums_of(("orders", Order))[0])
     totals["nonsense"] = 5
     guard.boundary("end", "2024-01-02")
     assert breached_invariants(guard) == ["recompute-agrees"]

@@ -89,7 +89,15 @@ def _add_users(verbs: Any) -> None:
         run=run_password,
         allow_abbrev=False,
     )
-    for parser in (adding, removing, changing):
+    linking = add_command(
+        commands,
+        "device",
+        "Print a link that lets a new browser log in while others try the user's password.",
+        "holdover users device ann --config guard.toml",
+        done,
+        run=run_device,
+    )
+    for parser in (adding, removing, changing, linking):
         parser.add_argument("name", metavar="NAME", help="the name of the user")
     for parser in (adding, changing):
         parser.add_argument(
@@ -98,7 +106,7 @@ def _add_users(verbs: Any) -> None:
             metavar="FILE",
             help="read the password from this file, which only its owner may read",
         )
-    for parser in (adding, listing, removing, changing):
+    for parser in (adding, listing, removing, changing, linking):
         _add_config_option(parser)
         add_json_option(parser)
 
@@ -210,3 +218,21 @@ def run_password(arguments: argparse.Namespace) -> int:
     return _print_result(
         arguments, f"changed the password of {arguments.name}; the user's sessions have ended", name=arguments.name
     )
+
+
+def run_device(arguments: argparse.Namespace) -> int:
+    """Print the link for a new browser of a user; returns 0. Raises `UserError` when there is no such user."""
+    from holdover.console import LoginThrottle
+
+    config = find_guard_config(arguments.config, must_exist=False)
+    store = config.open_store()
+    now_ns = time.time_ns()
+    _open_users(arguments).require_user(arguments.name)
+    store.log_action("device", f"{arguments.name} gets a link for a browser by {_actor()}", now_ns)
+    token = LoginThrottle(store).remember_device(arguments.name, "", "", now_ns)
+    path = f"/login?device={token}"
+    message = (
+        f"{arguments.name} opens this page of the console once in the new browser, then logs in as usual: {path}\n"
+        "The link replaces no password. It only counts attempts from that browser apart from those of others."
+    )
+    return _print_result(arguments, message, name=arguments.name, path=path)

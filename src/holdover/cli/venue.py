@@ -27,7 +27,7 @@ def add_parser(verbs: Any) -> None:
         example,
         exits,
         details="A FIX 4.4 acceptor that fills orders from a recorded day. Its clock begins half a minute before the "
-        "open. It listens at every network interface: use a firewall to restrict who can connect.",
+        "open. It listens at loopback; --host opens it to a network.",
         run=run,
     )
     serve.add_argument(
@@ -37,6 +37,12 @@ def add_parser(verbs: Any) -> None:
         "--instrument", action="append", required=True, metavar="SYM", help="an instrument to trade; may be repeated"
     )
     serve.add_argument("--day", required=True, metavar="DAY", help="the recorded day, YYYY-MM-DD")
+    serve.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="the IPv4 address to listen at (default 127.0.0.1); 0.0.0.0 is every network interface",
+    )
     serve.add_argument("--port", type=_parse_port, default=9880, metavar="PORT", help="the port (default 9880)")
     serve.add_argument(
         "--accelerate",
@@ -113,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
             VenueConfig(
                 directory=directory,
                 port=arguments.port,
+                host=arguments.host,
                 name=arguments.name,
                 clients=arguments.client or ["DESK"],
                 users=_parse_users(arguments.user),

@@ -21,6 +21,7 @@ from holdover.runtime import Breach, read_config
 from holdover.runtime.metrics import MetricsEndpoint
 from holdover.runtime.size_limits import open_bounded
 from holdover.watch import (
+    URL_SCHEMES,
     CommandHook,
     DropCopy,
     FixConfig,
@@ -61,7 +62,8 @@ def add_parser(verbs: Any) -> None:
         "source",
         metavar="SOURCE",
         help="a journal or a FIX log; - for JSON lines on standard input; nats://HOST:PORT/STREAM[/SUBJECT] for "
-        "journal lines in a JetStream stream; fix://HOST:PORT or fix-listen://0.0.0.0:PORT for a FIX drop copy",
+        "journal lines in a JetStream stream; fix://HOST:PORT or "
+        "fix-listen://ADDRESS:PORT for a FIX drop copy, fixs:// and fixs-listen:// over TLS",
     )
     parser.add_argument(
         "--format", choices=("journal", "fix"), help="the format of a file; default: the first line decides"
@@ -144,7 +146,7 @@ def _open_watch(arguments: argparse.Namespace, catalogue: Catalogue) -> tuple[Wa
         address = StreamAddress.parse(source_text)
         name, judge = address.name, MutationJudge(catalogue, skip_repeats=True)
         opening = partial(Stream, address, single_pass=arguments.once)
-    elif source_text.startswith(("fix://", "fix-listen://")):
+    elif source_text.startswith(URL_SCHEMES):
         config = _fix_config(arguments)
         name = f"{source_text} {config.sender}->{config.target}"
         judge = FixJudge(catalogue, name)
@@ -217,13 +219,13 @@ def _follow(watch: Watch, source: Source, *, stops_at_end: bool, ends: bool) -> 
             while lines:
                 _print_messages(source)
                 watch.judge_lines(lines, source.offset.line - len(lines) + 1)
-                watch.save(source.offset)
+                _save(watch, source)
                 lines = source.read_lines(1 if not watch.is_settled else 5000)
             _print_messages(source)
             if stops_at_end and source.is_exhausted:
                 break
             watch.run_pending()
-            watch.save(source.offset)
+            _save(watch, source)
             source.wait(_POLL_S)
         if ends:
             watch.end()
@@ -231,6 +233,12 @@ def _follow(watch: Watch, source: Source, *, stops_at_end: bool, ends: bool) -> 
     except KeyboardInterrupt:
         watch.save(source.offset, force=True)
         raise
+
+
+def _save(watch: Watch, source: Source) -> None:
+    """Save the state, and let the source delete what the saved state no longer needs."""
+    if watch.save(source.offset):
+        source.forget(source.offset)
 
 
 def _print_messages(source: Source) -> None:

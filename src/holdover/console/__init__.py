@@ -7,6 +7,7 @@
 from holdover.console.application import make_application
 from holdover.console.console import Console
 from holdover.console.sessions import ConsoleSession, ConsoleSessions
+from holdover.console.throttle import LoginThrottle
 from holdover.console.users import ROLES, ConsoleUser, ConsoleUsers, UserError
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "ConsoleSessions",
     "ConsoleUser",
     "ConsoleUsers",
+    "LoginThrottle",
     "make_application",
 ]

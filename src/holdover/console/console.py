@@ -16,7 +16,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from holdover.catalogue import Catalogue
 from holdover.catalogue.words import describe_allowed, describe_assertion, describe_freeze
-from holdover.console.live_updates import LiveUpdates, StatusPicture, take_picture
+from holdover.console.audit_check import AuditVerifier
+from holdover.console.gate import LoginGate
+from holdover.console.live_updates import LiveUpdates, PictureCache, StatusPicture
 from holdover.console.sessions import ConsoleSession, ConsoleSessions
 from holdover.console.throttle import LoginThrottle
 from holdover.console.users import ConsoleUsers
@@ -63,7 +65,8 @@ class Console:
         self.store = store or config.open_store()
         self.users = users or ConsoleUsers(self.store)
         self.sessions = ConsoleSessions(self.store, config.console.idle_s, config.console.day_s)
-        self.throttle = throttle or LoginThrottle()
+        self.throttle = throttle or LoginThrottle(self.store)
+        self.gate = LoginGate()
         self.catalogue = config.load_catalogue()
         self.rules = config.redaction_rules()
         self.is_secure = secure
@@ -71,8 +74,11 @@ class Console:
         self.hosts = frozenset(f"[{name.lower()}]" if ":" in name else name.lower() for name in host_names) | hosts
         self.clock = clock
         self.wait_s = wait_s
+        self.audit_verifier = AuditVerifier(self.store, config.directory)
+        self._pictures = PictureCache(self.store)
         self.live = LiveUpdates(self.take_picture, stream_s)
         self.cookie = "__Host-holdover" if secure else "holdover"
+        self.device_cookie = f"{self.cookie}-device"
         self.nav: list[tuple[str, str]] = []
         self.static = _read_static_files()
         self._templates = _make_templates(self.catalogue)
@@ -81,7 +87,7 @@ class Console:
 
     def take_picture(self) -> StatusPicture:
         """Returns the current state of everything that pages show. Raises `StoreError`."""
-        return take_picture(self.store, self.clock())
+        return self._pictures.take_picture(self.clock())
 
     def render(self, template: str, request: PageRequest | None, *, status: int = 200, **context: Any) -> HTMLResponse:
         """Render a page. `request` is None when no user is logged in."""
@@ -125,9 +131,9 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
         number = int(self.params.get(name, 0))
         return number if 0 < number < NUMBER_MAX else 0
 
-    def page_start(self) -> int:
-        """Returns the number from which a list continues; 0 for its start."""
-        value = self.query.get("before", "")
+    def page_start(self, name: str = "before") -> int:
+        """Returns the number from which a list continues, a parameter of the address; 0 for its start."""
+        value = self.query.get(name, "")
         return int(value) if re.fullmatch(r"[0-9]{1,15}", value, re.ASCII) else 0
 
     def render(self, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
@@ -18,6 +19,7 @@ from holdover.runtime.heartbeat import ProcessHealth, read_health
 
 _POLL_INTERVAL_S: Final = 0.3
 _KEEPALIVE_S: Final = 10.0  # a comment at least this often, so that both ends notice a dead connection
+_DELIVERIES_SHOWN: Final = 20
 STREAMS_MAX: Final = 64
 STREAMS_PER_USER_MAX: Final = 8
 
@@ -32,25 +34,53 @@ class StatusPicture(msgspec.Struct, frozen=True, kw_only=True):
     statuses: list[ProcessHealth] = []
 
 
-def take_picture(store: FreezeStore, now_ns: int) -> StatusPicture:
-    """Returns the state at `now_ns`. Raises `StoreError`."""
-    freezes = store.active_freezes()
-    alerts = store.alerts()
-    statuses = read_health(store, now_ns)
-    frozen = {
-        f"{freeze.number}": f"{freeze.scope} {'by ' if freeze.breach else ''}{freeze.invariant}" for freeze in freezes
-    }
-    open_alerts = {alert.page.dedup_key: alert.acknowledged_by for alert in alerts}
-    health = {status.name: str(status.health) for status in statuses}
-    ticks = [store.done_steps(freeze.breach) for freeze in freezes if freeze.breach]
-    deliveries = [
-        (delivery.number, delivery.attempts, delivery.delivered_ns) for delivery in store.deliveries_before(0, 20)
-    ]
-    text = repr(
-        (frozen, open_alerts, [alert.level for alert in alerts], health, ticks, deliveries, store.last_breach_number())
-    )
-    version = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return StatusPicture(version=version, frozen=frozen, open_alerts=open_alerts, health=health, statuses=statuses)
+class PictureCache:
+    """Takes pictures of a store. Freezes and alerts are read again only when the store says that they changed.
+
+    Every freeze, thaw, breach, step and acknowledgement writes an audit row, so the head of the audit log changes
+    with each. Counts are compared as well, because an alert can be resolved without an audit row.
+    """
+
+    def __init__(self, store: FreezeStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._mark: tuple[object, ...] = ()
+        self._frozen: dict[str, str] = {}
+        self._open_alerts: dict[str, str] = {}
+
+    def take_picture(self, now_ns: int) -> StatusPicture:
+        """Returns the state at `now_ns`. Raises `StoreError`."""
+        store = self._store
+        mark = _change_mark(store)
+        with self._lock:
+            if mark != self._mark:
+                self._frozen = {
+                    f"{freeze.number}": f"{freeze.scope} {'by ' if freeze.breach else ''}{freeze.invariant}"
+                    for freeze in store.active_freezes()
+                }
+                self._open_alerts = {alert.page.dedup_key: alert.acknowledged_by for alert in store.alerts()}
+                self._mark = mark
+            frozen, open_alerts = self._frozen, self._open_alerts
+        statuses = read_health(store, now_ns)
+        health = {status.name: str(status.health) for status in statuses}
+        deliveries = store.database.read(
+            "SELECT number, attempts, delivered_ns FROM outbox ORDER BY number DESC LIMIT ?", _DELIVERIES_SHOWN
+        )
+        text = repr((mark, health, deliveries))
+        version = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return StatusPicture(version=version, frozen=frozen, open_alerts=open_alerts, health=health, statuses=statuses)
+
+
+def _change_mark(store: FreezeStore) -> tuple[object, ...]:
+    """What differs whenever freezes, alerts or ticked steps differ; read from indices, not from the rows."""
+    read = store.database.read
+    freezes = read('SELECT COUNT(*), MAX(number) FROM "freeze" WHERE thawed_ns IS NULL')[0]
+    alerts = read(
+        "SELECT COUNT(*), SUM(level), MAX(opened_ns), MAX(acknowledged_ns), COUNT(acknowledged_ns) FROM alert "
+        "WHERE resolved_ns IS NULL"
+    )[0]
+    ticks = read("SELECT COUNT(*) FROM tick")[0]
+    return (store.audit_head(), store.last_breach_number(), *freezes, *alerts, *ticks)
 
 
 def describe_changes(before: StatusPicture, after: StatusPicture) -> str:

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import re
 import threading
-import unicodedata
 from typing import Final
 
 import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from holdover.console.password import PASSWORD_MAX, PasswordQualityError, check_quality, normalize_password
+from holdover.console.throttle import SCHEMA as THROTTLE_SCHEMA
 from holdover.runtime import FreezeStore
 from holdover.runtime.database import RunStatement
 
 ROLES: Final = ("viewer", "operator", "approver")
 """The roles, each with all permissions of the one before."""
 
-PASSWORD_MIN: Final = 12
-_PASSWORD_MAX: Final = 1024
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS console_user (
@@ -30,7 +29,9 @@ CREATE TABLE IF NOT EXISTS console_user (
 CREATE TABLE IF NOT EXISTS console_session (
     hash TEXT PRIMARY KEY, name TEXT NOT NULL, began_ns INTEGER NOT NULL, seen_ns INTEGER NOT NULL);
 """
-_HASHES_AT_ONCE: Final = threading.BoundedSemaphore(2)  # hashing a password takes 64 MiB
+HASHES_MAX: Final = 3
+"""How many passwords one process hashes at the same time; each takes 64 MiB."""
+_HASHES_AT_ONCE: Final = threading.BoundedSemaphore(HASHES_MAX)
 
 
 class UserError(ValueError):
@@ -57,11 +58,12 @@ class ConsoleUsers:
         self._hasher = hasher or PasswordHasher()
         self._dummy_hash = ""
         store.database.create(_SCHEMA)
+        store.database.create(THROTTLE_SCHEMA)
 
     def add_user(self, name: str, role: str, password: str, *, by: str, time_ns: int) -> None:
         """Add a user.
 
-        Raises `UserError` for a taken or invalid name, an unknown role or a password of the wrong length.
+        Raises `UserError` for a taken or invalid name, an unknown role or a weak password.
         """
         if not _NAME.fullmatch(name):
             raise UserError(f"{name!r} is no name for a user; it should be letters, digits, and . _ @ - between them")
@@ -69,7 +71,7 @@ class ConsoleUsers:
             raise UserError(f"{role!r} is no role; there are {', '.join(ROLES)}")
         if self.find(name) is not None:
             raise UserError(f"there is a user called {name} already")
-        hashed = self._hash(password)
+        hashed = self._hash(name, password)
         self._store.log_action("user", f"{name} added as {role} by {by}", time_ns)
 
         def work(run: RunStatement) -> bool:
@@ -81,19 +83,20 @@ class ConsoleUsers:
 
     def remove_user(self, name: str, *, by: str, time_ns: int) -> None:
         """Remove a user and end the user's sessions. Raises `UserError` when there is none."""
-        self._require_user(name)
+        self.require_user(name)
         self._store.log_action("user", f"{name} removed by {by}", time_ns)
 
         def work(run: RunStatement) -> None:
             run("DELETE FROM console_user WHERE name=?", name)
             run("DELETE FROM console_session WHERE name=?", name)
+            run("DELETE FROM console_device WHERE name=?", name)
 
         self._store.database.write(work)
 
     def set_password(self, name: str, password: str, *, by: str, time_ns: int) -> None:
         """Set another password and end the user's sessions. Raises `UserError`."""
-        self._require_user(name)
-        hashed = self._hash(password)
+        self.require_user(name)
+        hashed = self._hash(name, password)
         self._store.log_action("user", f"{name} has another password by {by}", time_ns)
 
         def work(run: RunStatement) -> None:
@@ -119,24 +122,24 @@ class ConsoleUsers:
             if not self._dummy_hash:
                 self._dummy_hash = self._hasher.hash("nobody's password")
             try:
-                self._hasher.verify(rows[0][0] if rows else self._dummy_hash, _normalize(password)[:_PASSWORD_MAX])
+                self._hasher.verify(
+                    rows[0][0] if rows else self._dummy_hash, normalize_password(password)[:PASSWORD_MAX]
+                )
             except (VerificationError, InvalidHashError):
                 return None
         return ConsoleUser(name=name, role=rows[0][1], time_ns=rows[0][2]) if rows else None
 
-    def _require_user(self, name: str) -> None:
+    def require_user(self, name: str) -> None:
+        """Raises `UserError`, with the names that exist, when no user has this name."""
         if self.find(name) is None:
             names = ", ".join(user.name for user in self.list_users()) or "nobody"
             raise UserError(f"no user is called {name!r}; there is: {names}")
 
-    def _hash(self, password: str) -> str:
-        normalized = _normalize(password)
-        if not PASSWORD_MIN <= len(normalized) <= _PASSWORD_MAX:
-            raise UserError(
-                f"a password should have {PASSWORD_MIN} to {_PASSWORD_MAX} characters, this one has {len(normalized)}"
-            )
-        return self._hasher.hash(normalized)
-
-
-def _normalize(password: str) -> str:
-    return unicodedata.normalize("NFC", password)
+    def _hash(self, name: str, password: str) -> str:
+        normalized = normalize_password(password)
+        try:
+            check_quality(name, normalized)
+        except PasswordQualityError as problem:
+            raise UserError(str(problem)) from None
+        with _HASHES_AT_ONCE:
+            return self._hasher.hash(normalized)

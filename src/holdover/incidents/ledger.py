@@ -31,6 +31,12 @@ CREATE TABLE IF NOT EXISTS incident (
 CREATE TABLE IF NOT EXISTS incident_breach (
     breach INTEGER PRIMARY KEY, incident INTEGER NOT NULL, dedup_key TEXT NOT NULL, time_ns INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS incident_place (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS incident_open ON incident (opened_ns, number) WHERE resolved_ns IS NULL;
+CREATE INDEX IF NOT EXISTS incident_resolved ON incident (opened_ns, number) WHERE resolved_ns IS NOT NULL;
+CREATE INDEX IF NOT EXISTS incident_class ON incident (invariant, cell_class, resolved_ns, opened_ns, number);
+CREATE INDEX IF NOT EXISTS incident_breaches ON incident_breach (incident, breach);
+CREATE INDEX IF NOT EXISTS incident_action ON audit (number) WHERE act='incident';
+CREATE INDEX IF NOT EXISTS incident_acknowledgement ON audit (number) WHERE act='acknowledge';
 """
 _COLUMNS: Final = (
     "number, name, invariant, cell_class, scope, severity, explanation, opened_ns, acknowledged_ns, acknowledged_by, "
@@ -280,6 +286,31 @@ class IncidentLedger:
         """Returns every incident, the oldest first."""
         return self._read_incidents(self.store.database.read)
 
+    def incident_page(self, *, resolved: bool, offset: int, limit: int) -> list[Incident]:
+        """Returns a part of the open incidents, oldest first, or of the resolved ones, latest first.
+
+        Reads only these incidents, however many there are.
+
+        Args:
+            resolved: which of the two lists.
+            offset: how many incidents of the list to skip, from 0.
+            limit: how many to return at most, from 1.
+        """
+        if offset < 0 or limit < 1:
+            raise ValueError(f"{limit} incidents from {offset}: at least 1, from 0 on")
+        condition, order = ("IS NOT NULL", " DESC") if resolved else ("IS NULL", "")
+        return self._select_incidents(
+            self.store.database.read,
+            f"resolved_ns {condition} ORDER BY opened_ns{order}, number{order} LIMIT ? OFFSET ?",
+            limit,
+            offset,
+        )
+
+    def count_incidents(self, *, resolved: bool) -> int:
+        """Returns the number of open or of resolved incidents."""
+        condition = "IS NOT NULL" if resolved else "IS NULL"
+        return int(self.store.database.read(f"SELECT COUNT(*) FROM incident WHERE resolved_ns {condition}")[0][0])
+
     def get_incident(self, number: int) -> Incident:
         """Returns the incident with that number. Raises `IncidentError` when there is none."""
         return self._require(self.store.database.read, number)
@@ -301,10 +332,29 @@ class IncidentLedger:
     # -- internals ----------------------------------------------------------------------------------------------
 
     def _require(self, run: RunStatement, number: int) -> Incident:
-        incident = next((candidate for candidate in self._read_incidents(run) if candidate.number == number), None)
-        if incident is None:
+        incidents = self._select_incidents(run, "number=?", number)
+        if not incidents:
             raise IncidentError(f"there is no incident {number}; see holdover incidents list")
-        return incident
+        return incidents[0]
+
+    def _select_incidents(self, run: RunStatement, condition: str, *values: object) -> list[Incident]:
+        """The incidents that a condition selects, each with its breaches, first state and recurrence."""
+        rows = run(f"SELECT {_COLUMNS} FROM incident WHERE {condition}", *values)
+        incidents = []
+        for row in rows:
+            breaches = [
+                (int(breach), cause not in (None, breach))
+                for breach, cause in run(
+                    "SELECT t.breach, b.cause FROM incident_breach t LEFT JOIN breach b ON b.number = t.breach "
+                    "WHERE t.incident=? ORDER BY t.breach",
+                    row[0],
+                )
+            ]
+            body = run("SELECT body FROM breach WHERE number=?", breaches[0][0]) if breaches else []
+            state = msgspec.json.decode(body[0][0], type=_BreachState) if body else _BreachState()
+            incident = _incident_of_row(row, {int(row[0]): breaches}, {int(row[0]): state})
+            incidents.append(msgspec.structs.replace(incident, recurs=_find_recurrence(run, incident)))
+        return incidents
 
     def _read_incidents(self, run: RunStatement) -> list[Incident]:
         breaches_of: dict[int, list[tuple[int, bool]]] = {}
@@ -332,6 +382,26 @@ class IncidentLedger:
 
 _NEW_BREACHES: Final = "b.mode = 'enforce' AND NOT EXISTS (SELECT 1 FROM incident_breach t WHERE t.breach = b.number)"
 _LAST_AUDIT_NUMBER: Final = "COALESCE((SELECT value FROM incident_place WHERE name='audit'), 0)"
+
+
+def _find_recurrence(run: RunStatement, incident: Incident) -> int:
+    """The number of the incident that this one repeats, as `_link_recurrences` finds it; 0 when it is novel."""
+    earlier = (
+        "FROM incident WHERE invariant=? AND resolved_ns IS NOT NULL AND resolved_ns<=? "
+        "AND (opened_ns<? OR (opened_ns=? AND number<?))"
+    )
+    opened_ns = incident.opened_ns
+    values = (incident.invariant, opened_ns, opened_ns, opened_ns, incident.number)
+    latest: tuple[int, int] = (-1, 0)
+    for class_text, resolved_ns in run(f"SELECT cell_class, MAX(resolved_ns) {earlier} GROUP BY cell_class", *values):
+        if class_text and incident.cell_class and not is_same_class(str(class_text), incident.cell_class):
+            continue
+        if int(resolved_ns) >= latest[0]:
+            number = run(
+                f"SELECT MAX(number) {earlier} AND cell_class=? AND resolved_ns=?", *values, class_text, resolved_ns
+            )[0][0]
+            latest = max(latest, (int(resolved_ns), int(number)))
+    return latest[1]
 
 
 def _link_recurrences(incidents: Iterable[Incident]) -> list[Incident]:
@@ -375,7 +445,9 @@ def _incidents_of_cause(run: RunStatement, breach: Breach) -> list[int]:
 def _incidents_of_class(run: RunStatement, invariant: str, class_text: str) -> list[int]:
     """Return the open incidents of an invariant in a cell class, those of exactly the same class first."""
     rows = run(
-        "SELECT number, cell_class FROM incident WHERE invariant=? AND resolved_ns IS NULL ORDER BY number", invariant
+        "SELECT MIN(number), cell_class FROM incident WHERE invariant=? AND resolved_ns IS NULL "
+        "GROUP BY cell_class ORDER BY MIN(number)",
+        invariant,
     )
     exact = [int(number) for number, open_class in rows if open_class == class_text]
     return exact + [

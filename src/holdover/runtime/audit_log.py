@@ -7,8 +7,11 @@ copy of the head may be kept elsewhere.
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 from holdover.runtime.database import Database, RunStatement
+
+_ROWS_AT_ONCE: Final = 10_000
 
 
 class AuditLog:
@@ -48,19 +51,54 @@ class AuditLog:
         rows = self.database.read("SELECT value FROM meta WHERE name='audit'")
         return str(rows[0][0]) if rows else "0 "
 
-    def verify_audit(self) -> str:
-        """Return what is wrong with the hash chain, in a sentence; empty when it is intact."""
-        rows = self.database.read("SELECT number, time_ns, act, detail, hash FROM audit ORDER BY number")
-        before = ""
-        for expected, (number, time_ns, action, detail, stored_hash) in enumerate(rows, 1):
-            if number != expected:
-                return f"audit row {expected} is missing"
-            before = _chain_hash(before, number, time_ns, action, detail)
-            if before != stored_hash:
-                return f"audit row {number} was changed: its hash does not follow from the row before"
-        last, _, digest = self.audit_head().partition(" ")
-        if (int(last), digest) != (len(rows), before):
-            return f"the audit log ends with row {len(rows)}, but row {last} was written: rows are missing at its end"
+    def verify_audit(self, verified_head: str = "0 ") -> str:
+        """Return what is wrong with the hash chain, in a sentence; empty when it is intact.
+
+        Args:
+            verified_head: a head that `audit_head` returned and up to which the log has been verified before. Earlier
+                rows must still be there and end with that hash; only later rows are hashed again.
+        """
+        text, _, before = verified_head.partition(" ")
+        expected = int(text)
+        if problem := self._find_missing_start(expected, before):
+            return problem
+        head, newest = self.database.read(
+            "SELECT (SELECT value FROM meta WHERE name='audit'), (SELECT COALESCE(MAX(number), 0) FROM audit)"
+        )[0]
+        last_text, _, digest = str(head or "0 ").partition(" ")
+        while rows := self.database.read(
+            "SELECT number, time_ns, act, detail, hash FROM audit WHERE number>? AND number<=? ORDER BY number LIMIT ?",
+            expected,
+            newest,
+            _ROWS_AT_ONCE,
+        ):
+            for number, time_ns, action, detail, stored_hash in rows:
+                expected += 1
+                if number != expected:
+                    return f"audit row {expected} is missing"
+                before = _chain_hash(before, number, time_ns, action, detail)
+                if before != stored_hash:
+                    return f"audit row {number} was changed: its hash does not follow from the row before"
+        if (int(last_text), digest) != (expected, before):
+            return (
+                f"the audit log ends with row {expected}, but row {last_text} was written: rows are missing at its end"
+            )
+        return ""
+
+    def _find_missing_start(self, number: int, digest: str) -> str:
+        """Return whether rows up to a verified one are missing or end with another hash, in a sentence."""
+        if not number:
+            return ""
+        count = int(self.database.read("SELECT COUNT(*) FROM audit WHERE number<=?", number)[0][0])
+        rows = self.database.read("SELECT hash FROM audit WHERE number=?", number)
+        if not rows:
+            return (
+                f"audit row {number} is missing, which was there before: the store was set back, or rows were deleted"
+            )
+        if count != number:
+            return f"{number - count} of the audit rows up to {number} are missing"
+        if rows[0][0] != digest:
+            return f"audit row {number} has another hash than before: the log was rewritten"
         return ""
 
     def _append_audit_row(self, run: RunStatement, time_ns: int, action: str, detail: str) -> None:

@@ -50,6 +50,7 @@ CREATE TABLE IF NOT EXISTS beat (name TEXT PRIMARY KEY, time_ns INTEGER NOT NULL
 CREATE TABLE IF NOT EXISTS audit (
     number INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, act TEXT NOT NULL, detail TEXT NOT NULL, hash TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS breach_cause ON breach (cause);
+CREATE INDEX IF NOT EXISTS alert_cause ON alert (breach);
 CREATE INDEX IF NOT EXISTS in_force ON "freeze" (number) WHERE thawed_ns IS NULL;
 CREATE INDEX IF NOT EXISTS due ON outbox (number) WHERE delivered_ns IS NULL;
 """

@@ -76,7 +76,7 @@ class Outbox(AuditLog):
             "WHERE delivered_ns IS NULL ORDER BY number"
         )
         return [
-            PendingPage(number=n, channel=c, page=_read_page(key, b), attempts=a, next_ns=at, problem=p)
+            PendingPage(number=n, channel=c, page=read_page(key, b), attempts=a, next_ns=at, problem=p)
             for n, c, key, b, a, at, p in rows
         ]
 
@@ -100,7 +100,7 @@ class Outbox(AuditLog):
     def all_pages(self) -> list[Page]:
         """Return every page ever sent, oldest first, once regardless of channels and repeats."""
         rows = self.database.read("SELECT dedup_key, body FROM outbox WHERE event='trigger' ORDER BY number")
-        pages = [_read_page(key, body) for key, body in rows]
+        pages = [read_page(key, body) for key, body in rows]
         return list({(page.number, page.dedup_key): page for page in pages}.values())
 
     def deliveries_before(self, number: int, limit: int) -> list[Delivery]:
@@ -116,7 +116,7 @@ class Outbox(AuditLog):
         return [
             Delivery(
                 number=n,
-                page=_read_page(key, body),
+                page=read_page(key, body),
                 time_ns=at,
                 channel=channel,
                 attempts=attempts,
@@ -181,7 +181,7 @@ class Outbox(AuditLog):
         )
         return [
             Alert(
-                page=_read_page(key, body),
+                page=read_page(key, body),
                 opened_ns=opened,
                 level=level,
                 escalated_ns=escalated,
@@ -211,7 +211,7 @@ class Outbox(AuditLog):
             )
             if rows:
                 self._append_audit_row(run, time_ns, "acknowledge", f"{dedup_key} by {operator}")
-                self._enqueue_follow_up(run, _read_page(dedup_key, rows[0][0]), ACKNOWLEDGE, operator, time_ns)
+                self._enqueue_follow_up(run, read_page(dedup_key, rows[0][0]), ACKNOWLEDGE, operator, time_ns)
             return bool(rows)
 
         return self.database.write(work)
@@ -329,7 +329,7 @@ class Outbox(AuditLog):
             dedup_key,
         )
         if rows:
-            self._enqueue_follow_up(run, _read_page(dedup_key, rows[0][0]), RESOLVE, by, time_ns)
+            self._enqueue_follow_up(run, read_page(dedup_key, rows[0][0]), RESOLVE, by, time_ns)
         return bool(rows)
 
     def _enqueue_follow_up(self, run: RunStatement, page: Page, event: str, by: str, time_ns: int) -> None:
@@ -344,7 +344,7 @@ class Outbox(AuditLog):
         self._enqueue(run, follow_up, [str(channel) for (channel,) in rows], time_ns)
 
 
-def _read_page(dedup_key: str, body: bytes) -> Page:
+def read_page(dedup_key: str, body: bytes) -> Page:
     """Return the page of a row; for one that cannot be read, a page that says so, because it was to alert somebody."""
     try:
         return msgspec.json.decode(body, type=Page)

@@ -44,6 +44,21 @@ def secret_from_file(path: Path) -> str:
     return value
 
 
+def check_private_key(path: Path) -> None:
+    """Require that only its owner, this process's user or root, can read a private key. Raises `SecretError`."""
+    try:
+        status = path.stat()
+    except OSError as problem:
+        raise SecretError(f"{path}: the private key cannot be read: {problem.strerror}") from None
+    if status.st_mode & 0o077:
+        raise SecretError(
+            f"{path}: others may read this private key, its mode is {stat.S_IMODE(status.st_mode):04o}; "
+            f"it should be 0600: chmod 600 {path}"
+        )
+    if status.st_uid not in (os.geteuid(), 0):
+        raise SecretError(f"{path}: this private key belongs to another user; it should belong to this process's user")
+
+
 def read_secret(variable: str, file: str, base_directory: Path) -> str:
     """Return the secret that a configuration names by `..._env` or `..._file`; empty when it names none.
 

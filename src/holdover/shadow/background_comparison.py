@@ -60,7 +60,7 @@ class BackgroundComparison:
 
     def _window(self) -> ComparisonWindow:
         """Leave out orders from before the candidate began, and orders that changed only now: the other log may lag."""
-        day = self.day
+        day, state = self.day, self.shadow_run.state
         settled_ns = round(self.config.input.patience_ms * 1e6) + _SETTLED_NS
         played_ns = day.now_ns if day.session is None else min(day.now_ns, day.close_ns)
-        return ComparisonWindow(since_ns=self.shadow_run.state.since_ns, until_ns=played_ns - settled_ns)
+        return ComparisonWindow(since_ns=max(state.since_ns, state.compared_since_ns), until_ns=played_ns - settled_ns)

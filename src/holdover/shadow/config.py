@@ -2,6 +2,7 @@
 
 [shadow]
 directory = "shadow"               # state of the run; relative to the file
+keep_days = 60                     # days of the candidate's files; orders from before are compared no more
 
 [candidate]
 subject = "desk"                   # run here, over recordings, on the virtual clock; or MODULE:NAME
@@ -99,9 +100,10 @@ class ShadowConfigError(ValueError):
 
 
 class ShadowTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The table [shadow]: the directory of the run."""
+    """The table [shadow]: the directory of the run, and how many days of the candidate's files it keeps."""
 
     directory: str = "shadow"
+    keep_days: Annotated[int, msgspec.Meta(ge=1)] = 60
 
 
 class CandidateTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

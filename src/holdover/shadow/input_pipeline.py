@@ -188,6 +188,12 @@ class InputPipeline:
 
     def _begin_stored_day(self) -> None:
         self.inputs.begin_day(self.day.trade_date, self.day.start, self.day.config.input.keep_days)
+        self.trim_days()
+
+    def trim_days(self) -> None:
+        """Delete the files of days that are older than the configuration keeps."""
+        state = self.shadow_run.state
+        state.compared_since_ns = max(state.compared_since_ns, self.day.trim(self.inputs.needed_snapshots()))
 
     def _split(self, items: list[InputItem]) -> list[InputItem]:
         """Return the items before the first event after the end of the running day.

@@ -91,6 +91,12 @@ class InputStore:
         with self._decoding():
             return (str(rows[0][0]), decode_msgpack(rows[0][1], ShadowDayStart)) if rows else None
 
+    def needed_snapshots(self) -> list[str]:
+        """Returns the names of the snapshots with which the stored days begin."""
+        rows = self._database.read("SELECT began FROM day")
+        with self._decoding():
+            return [name for (began,) in rows for name in decode_msgpack(began, ShadowDayStart).snapshots]
+
     def begin_day(self, trade_date: str, day_start: ShadowDayStart, days_max: int) -> None:
         """Start a day; at most `days_max` earlier days are kept."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,26 @@ class CandidateArm:
         """Return the journal of the last run of a day; None when the day has not begun."""
         runs = list((self.root / trade_date).glob("[0-9]*"))
         return max(runs) / "journal.jsonl" if runs else None
+
+    def trim(self, days_max: int, needed: Sequence[str]) -> str:
+        """Delete the files of the earliest days but the last `days_max`, and snapshots that no stored day begins with.
+
+        Args:
+            days_max: how many days to keep, from 1; the running day is one of them.
+            needed: the names of the snapshots with which a stored day begins.
+
+        Returns the earliest day that is left when one was deleted; empty when none was.
+        """
+        days = sorted(path.name for path in self.root.glob("????-??-??"))
+        deleted, kept = days[:-days_max], days[-days_max:]
+        if not deleted:
+            return ""
+        for path in (self.root / "snapshots").glob("*.hsnap"):
+            if path.stem not in needed and Snapshot.open(path).info.trade_date < kept[0]:
+                path.unlink()
+        for day in deleted:
+            shutil.rmtree(self.root / day)
+        return kept[0]
 
     @property
     def journals(self) -> list[Path]:
@@ -185,6 +206,15 @@ class LiveDay:
         self.early_quotes.clear()
         if names:
             self.start = ShadowDayStart(snapshots=names)
+
+    def trim(self, needed: Sequence[str]) -> int:
+        """Delete what is older than [shadow] keep_days. Returns when the earliest day that is left began (ns), or 0."""
+        days = [arm.trim(self.config.shadow.keep_days, needed) for arm in self.arms]
+        earliest = max(days)
+        if not earliest:
+            return 0
+        metas = [self.days.get(instrument.symbol, earliest).meta for instrument in self.instruments]
+        return min(meta.open_ns for meta in metas) - _LEAD_NS
 
     def close(self) -> None:
         """Close the sessions. The next run continues the day."""

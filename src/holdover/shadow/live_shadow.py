@@ -49,6 +49,7 @@ from holdover.state import DECODE_ERRORS, StateError
 from holdover.watch.tail import Tail
 from holdover.world import ReplicatingVenue
 
+_ACTIONS_OF_PERSONS: Final = ("acknowledge", "approval failed", "incident", "step", "thaw", "thaw refused")
 _COMPARED_AT_ONCE: Final = 1 << 20
 
 
@@ -87,6 +88,7 @@ class LiveShadow:
         self._probes = ProbeThreads(config.components)
         self._notes = Tail(config.directory / NOTES_FILE, self.shadow_run.state.offsets.get("notes"))
         self._checked_ns: int | None = None
+        self._stored_actions: dict[Path, int] = {}
         merge = InputMerge(self._open_feeds(instruments), instruments, self.inputs.waiting_items())
         applier = InputApplier(self.day, merge, self.shadow_run, self.journal)
         self.pipeline = InputPipeline(merge, self.inputs, applier, self.shadow_run)
@@ -162,6 +164,9 @@ class LiveShadow:
             applier.counts = DiscardedCounts() if batch.number <= counted_batch else run
             self.pipeline.apply(batch.number, batch.now_ns, batch.items)
         applier.counts, applier.is_replaying = run, False
+        self._stored_actions = {
+            arm.session.directory: _last_action_number(arm.session) for arm in self.arms if arm.session is not None
+        }
         if day.session is None or day.trade_date != trade_date:
             return
         self.journal.read(trade_date)
@@ -177,7 +182,7 @@ class LiveShadow:
         run, day = self.shadow_run, self.day
         for number, arm in enumerate(self.arms):
             if arm.session is not None:
-                self._store_freeze_changes(number, arm.session)
+                self._store_outside_changes(number, arm.session)
         self._mark_components()
         while lines := self._notes.read_lines():
             for line in lines:
@@ -203,10 +208,16 @@ class LiveShadow:
             for name in {"market data", "incumbent"} & set(components.names):
                 components.mark_alive(name, now_ns)
 
-    def _store_freeze_changes(self, number: int, session: LiveSession) -> None:
-        """Store outside changes of the candidate's freezes as inputs."""
+    def _store_outside_changes(self, number: int, session: LiveSession) -> None:
+        """Store outside changes of the candidate's freezes, and what persons did, as inputs.
+
+        An acknowledgement or a ticked step changes no freeze. It is found by its row in the audit log.
+        """
         marks = {freeze.identity for freeze in session.guard.store.active_freezes()}
-        if marks != {freeze.identity for freeze in session.guard.active_freezes}:
+        action_number = _last_action_number(session)
+        is_changed = marks != {freeze.identity for freeze in session.guard.active_freezes}
+        if is_changed or action_number > self._stored_actions.get(session.directory, 0):
+            self._stored_actions[session.directory] = action_number
             self.pipeline.store([InputItem("g", number, session.guard.store.to_bytes())], {})
 
     def compare(self) -> None:
@@ -251,6 +262,15 @@ def run_live(
         finally:
             shadow.close()
         return shadow.shadow_run
+
+
+def _last_action_number(session: LiveSession) -> int:
+    """The number of the last audit row about what a person did to the candidate's freeze store; 0 without one."""
+    marks = ",".join("?" * len(_ACTIONS_OF_PERSONS))
+    rows = session.guard.store.database.read(
+        f"SELECT COALESCE(MAX(number), 0) FROM audit WHERE act IN ({marks})", *_ACTIONS_OF_PERSONS
+    )
+    return int(rows[0][0])
 
 
 def _is_prefix(left_path: Path, right_path: Path) -> bool:

@@ -80,8 +80,10 @@ class ShadowState(msgspec.Struct, kw_only=True):
     """The state of a shadow run. Times in ns; `checked_ns` is the last check by the host's clock.
 
     `virtual` says which clock counts. `kind` says how the candidate runs: over recordings, live, or followed. For a
-    live candidate, `instruments` are its instruments, `since_ns` is its start by the feed's time, `batch` is the
-    last applied batch of inputs, and `counted_lines` are the counted journal lines of the day `counted_lines_date`.
+    live candidate, `instruments` are its instruments, `since_ns` is its start by the feed's time,
+    `compared_since_ns` is when the earliest day began whose orders are still there to compare (0: all are), `batch`
+    is the last applied batch of inputs, and `counted_lines` are the counted journal lines of the day
+    `counted_lines_date`.
     """
 
     magic: str = _MAGIC
@@ -111,6 +113,7 @@ class ShadowState(msgspec.Struct, kw_only=True):
     market_events: int = 0
     followed: ReplicationStats | None = None
     since_ns: int = 0
+    compared_since_ns: int = 0
     batch: int = 0
     counted_lines: int = 0
     counted_lines_date: str = ""

@@ -14,6 +14,7 @@ import faulthandler
 import os
 import queue
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from holdover.fix.engine import (
     make_engine_application,
     make_settings,
 )
+from holdover.fix.listener import EngineListeners, listen
+from holdover.fix.tls_relay import LOOPBACK, TlsConfig, TlsRelay
 from holdover.model import fix_tags as tags
 from holdover.runtime.config_file import read_config_file
 from holdover.runtime.files import make_private_directory
@@ -41,7 +44,15 @@ from holdover.watch.tail import Tail
 
 _VERSIONS: Final = {"4.2": "FIX.4.2", "4.4": "FIX.4.4", "5.0": "FIXT.1.1"}
 _ANSWER_TIMEOUT_S: Final = 10.0
-_ALL_INTERFACES: Final = ("0.0.0.0", "::", "")
+_SCHEMES: Final = {
+    "fix": (False, False),
+    "fixs": (False, True),
+    "fix-listen": (True, False),
+    "fixs-listen": (True, True),
+}
+URL_SCHEMES: Final = tuple(f"{scheme}://" for scheme in _SCHEMES)
+"""The beginnings of a drop copy's URL; those with an s are over TLS."""
+
 _REFUSED_EVENT: Final = b"Session not found for incoming message: "
 _RESERVED_SETTINGS: Final = frozenset(
     ("BeginString", "SenderCompID", "TargetCompID", "HeartBtInt", "StartTime", "EndTime")
@@ -53,7 +64,8 @@ class FixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The table [fix]: the FIX version, both parties, and further session settings.
 
     `start` and `end` are the session's hours, UTC; if they are equal, the sequence numbers restart daily at that
-    time. `settings` are additional QuickFIX settings by their QuickFIX names.
+    time. `settings` are additional QuickFIX settings by their QuickFIX names. `tls` is for the URLs with TLS. Messages
+    that have been judged are kept for `spool_days`, and as long as all take less than `spool_mb`.
     """
 
     version: str = "4.4"
@@ -65,6 +77,9 @@ class FixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     username: str = ""
     password_env: str = ""
     settings: dict[str, str] = {}
+    tls: TlsConfig = TlsConfig()
+    spool_days: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    spool_mb: Annotated[int, msgspec.Meta(ge=0)] = 1024
 
     @classmethod
     def load(cls, path: Path | None, **overrides: str | None) -> FixConfig:
@@ -101,34 +116,74 @@ class DropCopy:
             raise SourceError(str(problem)) from problem
         self.notices: list[str] = []
         self.url, self.config = url, config
-        host, port = _parse_address(url)
-        listens = not host
+        address = _parse_address(url)
+        self._listeners: EngineListeners | None = None
+        self._relay: TlsRelay | None = None
         self._spool = Spool(directory / "spool", offset)
         self._engine_notices: queue.SimpleQueue[str] = queue.SimpleQueue()
-        settings = _engine_settings(config, host, port, directory)
         self._refusals: Tail | None = None
         self._refused_parties: set[str] = set()
-        store = quickfix.FileStoreFactory(settings)
-        self._handler = _SpoolingApplication(self._spool, config, self._engine_notices.put)
-        self._application = make_engine_application(self._handler)
         if config.settings.get("ResetOnLogon") == "Y":
             self.notices.append(f"{url}: with ResetOnLogon what is sent while nobody watches cannot be had again")
+        self._handler = _SpoolingApplication(self._spool, config, self._engine_notices.put)
+        try:
+            self._start_engine(quickfix, address, directory)
+        except (FixEngineError, quickfix.ConfigError, quickfix.RuntimeError) as problem:
+            self._close_parts()
+            raise SourceError(f"{url}: the FIX engine does not start: {problem}") from problem
+        self._silent_since_s = float("inf") if address.listens else time.monotonic()
+
+    def _start_engine(self, quickfix: Any, address: _Address, directory: Path) -> None:
+        """Start the engine, bound to its address, and the relay when the session is over TLS."""
+        config = self.config
+        host, port = ("", 0) if address.listens else (address.host, address.port)
+        context = config.tls.server_context() if address.listens and address.is_tls else None
+        client_context = config.tls.client_context() if address.is_tls and not address.listens else None
+        bound = (LOOPBACK, 0) if address.is_tls else (address.host, address.port)
+        if address.listens:
+            self._listeners = EngineListeners(bound[0], [bound[1]])
+            port = self._listeners.engine_port(bound[1])
+        relay_listener = _listen_for_relay(address) if address.is_tls else None
+        if client_context is not None and relay_listener is not None:
+            host, port = LOOPBACK, int(relay_listener.getsockname()[1])
+        settings = _engine_settings(config, host, port, directory)
+        store = quickfix.FileStoreFactory(settings)
+        self._application = make_engine_application(self._handler)
         engine_arguments: tuple[Any, ...] = (self._application, store, settings)
-        if listens:
+        if address.listens:
             self._refusals = _prepare_event_log(directory / "events", config)
             engine_arguments += (quickfix.FileLogFactory(settings),)
-        engine = quickfix.SocketAcceptor if listens else quickfix.SocketInitiator
-        reason = _check_engine_settings(engine, engine_arguments)
+        engine = quickfix.SocketAcceptor if address.listens else quickfix.SocketInitiator
+        if reason := _check_engine_settings(engine, engine_arguments):
+            raise FixEngineError(reason)
+        self._engine: Any = engine(*engine_arguments)
+        if relay_listener is not None and self._listeners is None:
+            target = (address.host, address.port)
+            self._relay = TlsRelay(
+                relay_listener,
+                target,
+                client=client_context,
+                server_name=config.tls.name,
+                notify=self._engine_notices.put,
+            )
+        self._engine.start()
+        if self._listeners is None:
+            return
         try:
-            if not reason:
-                self._engine: Any = engine(*engine_arguments)
-                self._engine.start()
-        except (quickfix.ConfigError, quickfix.RuntimeError) as problem:
-            reason = str(problem)
-        if reason:
-            self._spool.close()
-            raise SourceError(f"{url}: the FIX engine does not start: {reason}")
-        self._silent_since_s = float("inf") if listens else time.monotonic()
+            self._listeners.attach()
+        except FixEngineError:
+            self._engine.stop(True)
+            raise
+        if relay_listener is not None:
+            target = (LOOPBACK, self._listeners.bound_port(0))
+            self._relay = TlsRelay(relay_listener, target, server=context, notify=self._engine_notices.put)
+
+    def _close_parts(self) -> None:
+        """Close everything but the engine."""
+        self._spool.close()
+        for part in (self._refusals, self._listeners, self._relay):
+            if part is not None:
+                part.close()
 
     @property
     def offset(self) -> Offset:
@@ -163,9 +218,11 @@ class DropCopy:
     def close(self) -> None:
         """Log out and close the engine."""
         self._engine.stop()
-        self._spool.close()
-        if self._refusals is not None:
-            self._refusals.close()
+        self._close_parts()
+
+    def forget(self, saved: Offset) -> None:
+        """Delete the oldest messages that a saved state no longer needs, as the configuration says."""
+        self._spool.trim(saved, time.time_ns(), self.config.spool_days, self.config.spool_mb << 20)
 
     def _report_refusals(self, events: Tail) -> None:
         for line in events.read_lines():
@@ -181,20 +238,38 @@ class DropCopy:
                 self.notices.append(f"{self.url}: a Logon from {parties} was refused; expected is one from {right}")
 
 
-def _parse_address(url: str) -> tuple[str, int]:
-    """Return host and port of a URL; the host is empty when it listens. Raises `SourceError`."""
+class _Address(msgspec.Struct, frozen=True):
+    """The address in a URL, whether we listen there, and whether the session is over TLS."""
+
+    host: str
+    port: int
+    listens: bool
+    is_tls: bool
+
+
+def _parse_address(url: str) -> _Address:
+    """Return the address in a URL. Raises `SourceError`."""
     parts = urlsplit(url)
-    listens = parts.scheme == "fix-listen"
+    listens, is_tls = _SCHEMES[parts.scheme]
     try:
         port = parts.port
     except ValueError:
         port = None
     host = parts.hostname or ""
-    if not port or parts.path.strip("/") or (not host and not listens):
-        raise SourceError(f"{url}: it should be fix://HOST:PORT or fix-listen://0.0.0.0:PORT")
-    if listens and host not in _ALL_INTERFACES:
-        raise SourceError(f"{url}: QuickFIX listens on every interface; say fix-listen://0.0.0.0:{port} to allow that")
-    return "" if listens else host, port
+    if not port or parts.path.strip("/") or not host:
+        secure = "s" if is_tls else ""
+        raise SourceError(
+            f"{url}: it should be fix{secure}://HOST:PORT or fix{secure}-listen://ADDRESS:PORT, with the address "
+            f"0.0.0.0 for every interface"
+        )
+    return _Address(host, port, listens, is_tls)
+
+
+def _listen_for_relay(address: _Address) -> socket.socket:
+    """Return the socket at which the relay listens: for the counterparty, or for our engine over loopback."""
+    if address.listens:
+        return listen(address.host, address.port)
+    return listen(LOOPBACK, 0)
 
 
 def _engine_settings(config: FixConfig, host: str, port: int, directory: Path) -> Any:

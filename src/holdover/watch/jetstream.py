@@ -120,6 +120,9 @@ class Stream:
         if self._pull is None:
             threading.Event().wait(seconds)
 
+    def forget(self, saved: Offset) -> None:
+        """Nothing: the file and the stream belong to others."""
+
     def close(self) -> None:
         """Close the connection."""
         self._runner.run(self._disconnect())

@@ -55,5 +55,8 @@ class Source(Protocol):
     def wait(self, seconds: float) -> None:
         """Wait up to `seconds` for more lines."""
 
+    def forget(self, saved: Offset) -> None:
+        """Delete what only the source itself stores and a reader that continues at `saved` no longer needs."""
+
     def close(self) -> None:
         """Close the source."""

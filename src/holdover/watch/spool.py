@@ -89,6 +89,30 @@ class Spool:
             offset.line += 1
         return messages
 
+    def trim(self, saved: Offset, now_ns: int, days: float, size_max: int) -> int:
+        """Delete the oldest files that a reader which continues at `saved` no longer needs. Returns their count.
+
+        Args:
+            saved: an offset that is on disk; the file in which it is, and every later one, stays.
+            now_ns: the current time.
+            days: a file is deleted when its last message is older than this.
+            size_max: the oldest files are deleted, however new, until the folder has at most this many bytes.
+        """
+        paths = sorted(path for path in self._directory.glob(f"*{_SUFFIX}") if path.stem.isdigit())
+        statuses = [(path, path.stat()) for path in paths]
+        size = sum(status.st_size for _, status in statuses)
+        deleted = 0
+        for path, status in statuses:
+            is_old = now_ns - status.st_mtime_ns > days * 86_400e9
+            if int(path.stem) >= saved.sequence or not (is_old or size > size_max):
+                break
+            path.unlink()
+            size -= status.st_size
+            deleted += 1
+        if deleted:
+            sync_directory(self._directory)
+        return deleted
+
     def close(self) -> None:
         """Close the files."""
         self._write_file.close()

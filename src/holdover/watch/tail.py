@@ -54,6 +54,9 @@ class Tail:
         """Wait for `seconds`; nothing signals a write."""
         threading.Event().wait(seconds)
 
+    def forget(self, saved: Offset) -> None:
+        """Nothing: the file and the stream belong to others."""
+
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:

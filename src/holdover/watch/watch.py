@@ -217,18 +217,21 @@ class Watch:
 
     # -- keeping ------------------------------------------------------------------------------------------------
 
-    def save(self, offset: Offset, *, force: bool = False) -> None:
-        """Save the state if enough has changed, or always with `force`. Does nothing inside a step."""
+    def save(self, offset: Offset, *, force: bool = False) -> bool:
+        """Save the state if enough has changed, or always with `force`. Does nothing inside a step.
+
+        Returns whether it was saved: after that nothing before `offset` is needed again.
+        """
         self.offset = offset
         if self._directory is None or not self._judge.is_settled or not (self._unsaved_lines or force):
-            return
+            return False
         began = time.monotonic()
         if (
             not force
             and self._unsaved_lines < _SAVE_EVERY_LINES
             and began - self._saved_at_s < max(1.0, 10 * self._save_cost_s)
         ):
-            return
+            return False
         state = WatchState(
             source=self._source,
             digest=self._digest,
@@ -243,6 +246,7 @@ class Watch:
         self._unsaved_lines = 0
         self._saved_at_s = time.monotonic()
         self._save_cost_s = self._saved_at_s - began
+        return True
 
     def save_pending(self) -> None:
         """Save the state again after pending hooks have run."""

@@ -8,7 +8,6 @@ passes the engine only the messages that the engine's own store does not have.
 from __future__ import annotations
 
 import queue
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -52,6 +51,7 @@ from holdover.fix.engine import (
     make_engine_application,
     make_settings,
 )
+from holdover.fix.listener import EngineListeners
 from holdover.model import SecurityStatus
 from holdover.model import fix_tags as tags
 from holdover.recording import Recording
@@ -67,14 +67,16 @@ _BEAT_S: Final = 0.25
 class VenueConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration of a served venue.
 
-    `clients` are CompIDs; each has a second session for market data, CLIENT.FEED. `users` maps a client to the
-    required user and password. `accelerate` is how many seconds of the recorded day pass per second. With
-    `uses_real_time` the venue uses the host's time, for a day with today's date. With `waits_for_logon` the clock
-    starts at the first logon. `end_of_day` is the encoded state that the day starts from.
+    `host` is the IPv4 address to listen at. `clients` are CompIDs; each has a second session for market data,
+    CLIENT.FEED. `users` maps a client to the required user and password. `accelerate` is how many seconds of the
+    recorded day pass per second. With `uses_real_time` the venue uses the host's time, for a day with today's date.
+    With `waits_for_logon` the clock starts at the first logon. `end_of_day` is the encoded state that the day
+    starts from.
     """
 
     directory: Path
     port: int
+    host: str = "127.0.0.1"
     name: str = "VENUE"
     clients: Sequence[str] = ("DESK",)
     users: Mapping[str, tuple[str, str]] = {}
@@ -97,8 +99,7 @@ class VenueServer(FixApplication):
         self.config = config
         self._lock_file = lock_directory(config.directory, "venue")
         quickfix = import_quickfix()
-        for port in {config.port, config.drop_copy_port} - {0}:
-            _check_port(port)
+        self._listeners = EngineListeners(config.host, {config.port, config.drop_copy_port} - {0})
         identity = " ".join(
             f"{recording.meta.instrument.symbol}/{recording.meta.trade_date}/{recording.digest[:12]}"
             for recording in recordings
@@ -156,12 +157,16 @@ class VenueServer(FixApplication):
     def _session_settings(self, copies: Sequence[str]) -> list[SessionSetting]:
         config = self.config
         sessions = []
+        port = self._listeners.engine_port(config.port)
         for client in config.clients:
-            sessions.append(SessionSetting(sender=config.name, target=client, port=config.port))
+            sessions.append(SessionSetting(sender=config.name, target=client, port=port))
             options = {"PersistMessages": "N"}  # old prices are never resent
-            sessions.append(SessionSetting(sender=config.name, target=client + FEED, port=config.port, options=options))
+            sessions.append(SessionSetting(sender=config.name, target=client + FEED, port=port, options=options))
         sessions += [
-            SessionSetting(sender=config.name, target=copy_client, port=config.drop_copy_port) for copy_client in copies
+            SessionSetting(
+                sender=config.name, target=copy_client, port=self._listeners.engine_port(config.drop_copy_port)
+            )
+            for copy_client in copies
         ]
         return sessions
 
@@ -191,6 +196,7 @@ class VenueServer(FixApplication):
         quickfix = import_quickfix()
         try:
             self._engine.start()
+            self._listeners.attach()
         except (quickfix.ConfigError, quickfix.RuntimeError) as problem:
             raise FixEngineError(f"port {self.config.port}: the FIX engine does not start: {problem}") from problem
         if not self.config.waits_for_logon:
@@ -208,6 +214,7 @@ class VenueServer(FixApplication):
         if self._thread.is_alive():
             self._thread.join(10)
         self._engine.stop()
+        self._listeners.close()
         self.inbound_log.close()
         self._lock_file.close()
 
@@ -340,17 +347,6 @@ class VenueServer(FixApplication):
             if feed.is_snapshot:
                 with self._feed_lock:
                     self._subscriptions.pop(client, None)
-
-
-def _check_port(port: int) -> None:
-    """Check that the port is free, because the engine ends the process otherwise. Raises `FixEngineError`."""
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind(("", port))
-            trial.listen()
-        except OSError as problem:
-            raise FixEngineError(f"port {port} cannot be had: {problem.strerror}; give another --port") from None
 
 
 class _Subscription:

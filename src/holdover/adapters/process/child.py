@@ -1,4 +1,7 @@
-"""The process under test: a command line in its own process group, stopped in good order or by SIGKILL."""
+"""The process under test: a command line in its own process group, stopped in good order or by SIGKILL.
+
+It never outlives this process: `watchdog.py` ends its group when this process is killed.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
+
+from holdover.adapters.process.watchdog import GroupWatchdog
 
 _OUTPUT_BYTES_MAX: Final = 2000
 
@@ -31,6 +36,7 @@ class ChildProcess:
         self.stop_s = stop_s
         self.incarnations = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: GroupWatchdog | None = None
         self._log_file: IO[bytes] | None = None
 
     def start(self) -> None:
@@ -38,6 +44,8 @@ class ChildProcess:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._log_file = open(self.log, "ab")  # noqa: SIM115 - held as long as the process lives
+        self._close_watchdog()
+        self._watchdog = GroupWatchdog()
         try:
             self._process = subprocess.Popen(
                 self.command,
@@ -50,7 +58,9 @@ class ChildProcess:
             )
         except OSError as error:
             self._close_log()
+            self._close_watchdog()
             raise ProcessStartError(f"{self.command[0]}: cannot be started: {error.strerror}") from error
+        self._watchdog.watch(self._process.pid)
         self.incarnations += 1
 
     @property
@@ -70,6 +80,7 @@ class ChildProcess:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._close_log()
+        self._close_watchdog()
 
     def stop(self) -> int | None:
         """Send SIGTERM, then SIGKILL after a timeout; return the exit code, or None when it was killed."""
@@ -93,6 +104,11 @@ class ChildProcess:
             return self.log.read_bytes()[-_OUTPUT_BYTES_MAX:].decode("utf-8", "replace").strip()
         except OSError:
             return ""
+
+    def _close_watchdog(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.close()
+            self._watchdog = None
 
     def _close_log(self) -> None:
         if self._log_file is not None:

@@ -1,4 +1,7 @@
-"""The audit log: who did what, verified when shown, with its head for comparison with a copy elsewhere."""
+"""The audit log: who did what, verified when shown from the last verified head.
+
+Its head is shown as well, for comparison with a copy elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,17 @@ def show(request: PageRequest) -> Response:
     store = request.console.store
     rows = store.audit_rows_before(request.page_start(), _ROWS_PER_PAGE + 1)
     next_number = rows[_ROWS_PER_PAGE - 1][0] if len(rows) > _ROWS_PER_PAGE else 0
-    number, _, digest = store.audit_head().partition(" ")
+    verdict = request.console.audit_verifier.verify(
+        request.console.clock(), whole=request.query.get("verify", "") == "all"
+    )
+    number, _, digest = verdict.head.partition(" ")
     return request.render(
         "audit.html",
         rows=rows[:_ROWS_PER_PAGE],
         next_number=next_number,
         is_first=not request.page_start(),
-        problem=store.verify_audit(),
+        problem=verdict.problem,
+        whole_ns=verdict.whole_ns,
         head=number,
         digest=digest,
     )

@@ -12,6 +12,8 @@ from starlette.responses import Response
 from holdover.catalogue import Entry
 from holdover.console.console import Console, PageRequest, PageRoute
 from holdover.console.login import check_password
+from holdover.console.store_pages import find_alert
+from holdover.console.throttle import operator_origin
 from holdover.runtime import Alert, Breach, Freeze, ThawRefusedError, ThawRequest
 from holdover.runtime.axes import axes_in_use, describe_cell
 from holdover.runtime.bundle import SUFFIX, Bundle, BundledMutation, BundleError
@@ -120,8 +122,7 @@ def make_card(console: Console, number: int, freeze: Freeze | None) -> BreachCar
     entry = definition.entry if definition is not None else None
     alert = None
     if breach is not None:
-        alerts = store.alerts(resolved=True)
-        alert = next((candidate for candidate in alerts if candidate.page.number == breach.cause_number), None)
+        alert = find_alert(store, breach.cause_number)
     ticks = store.done_steps(number) if number else {}
     scope, location = breach.scope if breach is not None else "", console.config.location
     step_texts = [
@@ -261,7 +262,9 @@ def _check_approver(request: PageRequest, operator: str) -> tuple[str, str, int]
         return "", "", 200
     if name == operator:
         return "", "Not thawed: the second person must be another one than you.", 422
-    user, problem, status = check_password(request.console, name, password, request.address, "approval")
+    user, problem, status = check_password(
+        request.console, name, password, request.address, "approval", operator_origin(operator)
+    )
     if user is None:
         return "", f"Not thawed: the second person's word was not taken. {problem}", 403 if status == 401 else status
     if not user.has_role("approver"):

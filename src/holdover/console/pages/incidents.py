@@ -9,7 +9,7 @@ from starlette.responses import Response
 from holdover.console.console import PageRequest, PageRoute
 from holdover.incidents import IncidentError, IncidentLedger
 
-_RESOLVED_MAX: Final = 100
+_ROWS_PER_PAGE: Final = 50
 
 
 def _open_ledger(request: PageRequest) -> IncidentLedger:
@@ -19,16 +19,18 @@ def _open_ledger(request: PageRequest) -> IncidentLedger:
 
 
 def show(request: PageRequest) -> Response:
-    """Show the open incidents, then the latest resolved ones."""
-    incidents = _open_ledger(request).list_incidents()
-    open_incidents = [incident for incident in incidents if incident.resolved_ns is None]
-    resolved_incidents = [incident for incident in reversed(incidents) if incident.resolved_ns is not None]
-    return request.render(
-        "incidents.html",
-        open_incidents=open_incidents,
-        resolved_incidents=resolved_incidents[:_RESOLVED_MAX],
-        hidden_count=max(0, len(resolved_incidents) - _RESOLVED_MAX),
-    )
+    """Show the open incidents, then the latest resolved ones, each a page at a time."""
+    ledger = _open_ledger(request)
+    starts = {name: request.page_start(name) for name in ("open", "resolved")}
+    lists = {
+        name: ledger.incident_page(resolved=name == "resolved", offset=start, limit=_ROWS_PER_PAGE)
+        for name, start in starts.items()
+    }
+    counts = {name: ledger.count_incidents(resolved=name == "resolved") for name in starts}
+    following = {
+        name: start + _ROWS_PER_PAGE if start + _ROWS_PER_PAGE < counts[name] else 0 for name, start in starts.items()
+    }
+    return request.render("incidents.html", lists=lists, counts=counts, starts=starts, following=following)
 
 
 def show_incident(request: PageRequest) -> Response:

@@ -8,17 +8,23 @@ from starlette.responses import Response
 
 from holdover.console.console import PageRequest, PageRoute
 from holdover.console.pages.breach import BreachCard, group_cards, make_card
+from holdover.console.store_pages import count_causes, read_freezes, read_open_alerts
 
 
 def show(request: PageRequest) -> Response:
     """Show the overview."""
     store = request.console.store
-    freezes = sorted(store.active_freezes(), key=lambda freeze: (freeze.scope != "system", -freeze.number))
+    freezes, freeze_page = read_freezes(store, request.page_start())
     cards: list[BreachCard] = [make_card(request.console, freeze.breach, freeze) for freeze in freezes]
-    shown_keys = {card.alert.page.dedup_key for card in cards if card.alert is not None}
-    remaining_alerts = [alert for alert in store.alerts() if alert.page.dedup_key not in shown_keys]
-    incidents = group_cards(request.console, cards)
-    return request.render("overview.html", cards=cards, incidents=incidents, other_alerts=remaining_alerts)
+    other_alerts, alert_page = read_open_alerts(store, 0, without_freeze=True)
+    return request.render(
+        "overview.html",
+        incidents=group_cards(request.console, cards),
+        freeze_page=freeze_page,
+        cause_count=count_causes(store),
+        other_alerts=other_alerts,
+        alert_page=alert_page,
+    )
 
 
 def acknowledge(request: PageRequest) -> Response:
