@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import holdover
 from holdover.catalogue import Catalogue
 from holdover.cli import main
 from holdover.explore.corpus import Corpus, CorpusError
@@ -200,6 +201,21 @@ def test_the_test_of_a_hostile_bundle_is_data(working_directory: Path, catalogue
     assert main(["reproduce", "b.hbundle", "--out", "out"]) in (0, 1, 3)
     exec(compile(next(Path("out").glob("test_*.py")).read_text(), "generated", "exec"), {})
     assert not Path("owned").exists()
+
+
+def test_nothing_decodes_data_as_code() -> None:
+    """No module loads pickles; `eval` and `exec` run only source that Holdover itself writes."""
+    allowed = {"runtime/explain.py", "runtime/cells.py", "runtime/check_compiler.py", "state/stateful.py"}
+    package = Path(holdover.__file__).parent
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = {
+                alias.name.partition(".")[0] for alias in getattr(node, "names", []) if isinstance(node, ast.Import)
+            }
+            names |= {str(node.module).partition(".")[0]} if isinstance(node, ast.ImportFrom) else set()
+            assert not names & {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle"}, path
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec"):
+                assert path.relative_to(package).as_posix() in allowed
 
 
 # -- names ------------------------------------------------------------------------------------------------------------

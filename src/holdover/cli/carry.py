@@ -21,7 +21,7 @@ from holdover.harness.snapshot import Snapshot, SnapshotInfo, SnapshotStore
 from holdover.model.spelling import suggest_spelling
 from holdover.recording import Recording, RecordingError, RecordingStore, bundled_store
 from holdover.report import carry_text
-from holdover.runtime.files import claim_output_directory, write_report
+from holdover.runtime.files import check_output_directory, claim_output_directory, write_report
 
 if TYPE_CHECKING:
     from holdover.adapters.process.carry import CarryRunner
@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
     if before and before[0].meta.trade_date >= recordings[0].meta.trade_date:
         raise ValueError(f"--day {arguments.day} should come after --from {arguments.first}")
     operations = parse_operations(arguments)
-    claim_output_directory(arguments.out)
+    check_output_directory(arguments.out)
     arms = [CARRIED, CONTROL] if arguments.arm == "both" else [arguments.arm]
     arms += [REPEAT] if arguments.twice and CONTROL in arms else []
     total = (1 if before else 0) + len(arms)
@@ -137,8 +137,11 @@ def run(arguments: argparse.Namespace) -> int:
             config, arguments.out, Catalogue.load(*arguments.catalogue), operations=operations, progress=progress
         )
         try:
+            if before:
+                claim_output_directory(arguments.out)
             snapshot = run_first_day(carrier, config, before) if before else load_snapshot(arguments)
             begin = begin_from_snapshot(snapshot, config, arguments, recordings)
+            claim_output_directory(arguments.out)
         except UnknownStateError as problem:
             print(f"holdover: {problem}", file=sys.stderr)
             return 3

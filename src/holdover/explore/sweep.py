@@ -40,6 +40,7 @@ from holdover.explore.walk import (
 )
 from holdover.harness.schedule import Schedule, make_schedule
 from holdover.harness.snapshot import Snapshot
+from holdover.runtime.files import make_private_directory
 from holdover.state import DECODE_ERRORS
 
 _PIECES_MIN: Final = 8
@@ -178,7 +179,7 @@ def run_piece(encoded_spec: bytes, day_map: bytes, snapshot: bytes, low: int, hi
         return process.stdout
     earlier_deaths = _remove_leftovers(Path(directory))
     work_directory = Path(directory) / str(os.getpid())
-    work_directory.mkdir(parents=True)
+    make_private_directory(work_directory)
     night = work_directory / "night.hsnap"
     night.write_bytes(snapshot)
     try:
@@ -327,6 +328,9 @@ def sweep(
             raise SweepError(f"{output_directory}: another process sweeps in it; name another --out") from problem
         base = Path(scratch_directory(output_directory, 0)).parent
         shutil.rmtree(base, ignore_errors=True)  # leftovers of a run that was killed
+        make_private_directory(base)
+        if base.is_symlink() or base.stat().st_uid != os.geteuid():
+            raise SweepError(f"{base}: belongs to another user; name another --out")
         try:
             run = _SweepRun(spec, output_directory, executor, workers, progress)
             run.began, run.budget_s, run.to_breach = began, budget_s, to_breach

@@ -7,6 +7,7 @@ cannot be decoded.
 
 from __future__ import annotations
 
+import importlib
 import resource
 import subprocess
 import sys
@@ -42,6 +43,7 @@ def decode_dbn(path: Path) -> list[DbnRecord]:
 
     Raises `DbnDecodingError` for a file that cannot be decoded, and `ImportError` when the decoder is not installed.
     """
+    importlib.import_module("databento_dbn")  # the child could not say that it is not installed
     try:
         child = subprocess.run(
             [sys.executable, "-m", "holdover.recording.dbn_decoder", str(path.resolve())],
