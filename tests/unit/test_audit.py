@@ -368,6 +368,10 @@ def test_rubbish_is_named_and_not_held_against_anybody(
     assert [skip.line for skip in audit.skipped] == [3]
     assert reason in audit.skipped[0].reason
     assert audit.breaches == []
+    is_text = "session created" in reason
+    assert audit.verdict == ("holds" if is_text else "unknown")
+    assert audit.first_unusable == ("" if is_text else "line 3")
+    audit.unusable_max = 0.5
     assert audit.verdict == "holds"
 
 

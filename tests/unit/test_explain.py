@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from decimal import Decimal, localcontext
+from enum import StrEnum
 from typing import Annotated, Any
 
 import pytest
@@ -14,9 +15,24 @@ from msgspec.structs import replace
 
 from holdover.catalogue import Catalogue
 from holdover.catalogue.predicate import BoundPredicate, parse_reads
-from holdover.catalogue.reads import Before, Sum, Via
-from holdover.model import ExecType, Execution, Instrument, Order, OrdStatus, Position, Side
+from holdover.catalogue.reads import Before, Recent, Sum, Via
+from holdover.model import (
+    ContingencyType,
+    ExecRestatementReason,
+    ExecType,
+    Execution,
+    Exposure,
+    Instrument,
+    Order,
+    OrdStatus,
+    Position,
+    PositionSide,
+    Request,
+    Side,
+    TimeInForce,
+)
 from holdover.runtime.explain import explain
+from holdover.runtime.read_words import describe_recent
 from holdover.runtime.record_text import (
     describe_example,
     describe_record,
@@ -192,6 +208,21 @@ def test_a_formatted_amount_is_exact(value: int, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (TimeInForce.GTC, "GTC"),
+        (TimeInForce.DAY, "day"),
+        (ExecRestatementReason.GT_CORPORATE_ACTION, "corporate action"),
+        (ContingencyType.ONE_CANCELS_THE_OTHER, "one cancels the other"),
+        (OrdStatus.PENDING_NEW, "pending new"),
+    ],
+)
+def test_a_code_of_fix_is_in_words_or_in_the_letters_that_people_write(value: StrEnum, words: str) -> None:
+    """An abbreviation stays in capitals, everything else is in words."""
+    assert format_value(value, "", None) == words
+
+
+@pytest.mark.parametrize(
     ("example", "words"),
     [
         ("<Order R1 DONE_FOR_DAY 700/1909 leaves 1209>", "order R1 (done for day, 700 of 1,909 filled, 1,209 open)"),
@@ -213,3 +244,57 @@ def test_a_formatted_amount_is_exact(value: int, name: str) -> None:
 def test_the_example_of_a_self_check_is_in_words(example: str, words: str) -> None:
     """Cash in the currency, quantities with separators, statuses in words; the raw text stays in the record."""
     assert describe_example(example) == words
+
+
+@pytest.mark.parametrize(
+    ("recent", "words"),
+    [
+        (Recent(Request, "gateway", "account", "1s"), "the number of requests of its account in the last second"),
+        (Recent(Request, "gateway", "terms_key", "10s"), "the number of requests with the same terms in the last 10 s"),
+        (
+            Recent(Order, "orders", "strategy", "2m", where="is_rejected"),
+            "the number of rejected orders with the same strategy in the last 2 min",
+        ),
+    ],
+)
+def test_a_count_within_a_time_is_in_words(recent: Recent, words: str) -> None:
+    """What is counted, of what it is counted, and the time as people say it."""
+    assert describe_recent(recent) == words
+
+
+def test_the_terms_of_a_long_sum_show_their_values() -> None:
+    """A sum of three terms that is wrong by one of them shows which."""
+    bound = find_predicate("position_equals_carried_plus_fills")
+    position = Position(account="A1", symbol="IBM", net_qty=12, carried_qty=5, trade_date="2024-01-02")
+    assert explain(bound, (position, 4, 2, None), {}) == (
+        "position-equals-carried-plus-fills: Position of account A1 in IBM: the net position is 12, but the carried "
+        "position (5) plus the total signed quantity of the day's executions (4) plus the total booked quantity of "
+        "the day's position adjustments (2) is 11"
+    )
+
+
+@pytest.mark.parametrize(
+    ("together", "words"),
+    [
+        (7, "the total open buy quantity of its orders is 7"),
+        (
+            5,
+            "the total open buy quantity of its orders is 7, and the total open buy quantity of its orders "
+            "(of alternatives only the largest) is 5",
+        ),
+    ],
+)
+def test_two_ways_to_hold_are_one_sentence(together: int, words: str) -> None:
+    """The statement stands once; a second way that demands the same is left out."""
+    bound = find_predicate("open_buy_quantity_agrees")
+    exposure = Exposure(account="A1", symbol="IBM", net_qty=0, open_buy_qty=3, position_side=PositionSide.LONG)
+    assert explain(bound, (exposure, 7, together), {}) == (
+        f"open-quantity-agrees: Exposure of account A1 in IBM, long leg: the open buy quantity is 3, but {words}"
+    )
+
+
+def find_predicate(name: str) -> BoundPredicate:
+    """Return a predicate of the catalogue by the name of its function."""
+    return next(
+        bound for invariant in Catalogue.load() for bound in invariant.predicates if bound.function.__name__ == name
+    )

@@ -265,7 +265,7 @@ def test_a_memory_of_another_version_is_refused(tmp_path: Path) -> None:
 def test_an_audit_memory_of_another_version_is_refused() -> None:
     """The audit's memory holds no code and no former version is read."""
     audit = Audit(CATALOGUE)
-    with pytest.raises(StateError, match="audit memory, version 1"):
+    with pytest.raises(StateError, match="audit memory, version 2"):
         audit.restore_bytes(older(AUDIT_FORMAT, audit.to_bytes()))
     with pytest.raises(StateError, match="the audit memory is damaged"):
         audit.restore_bytes(b"\x80\x04cos\nsystem\n")

@@ -86,6 +86,12 @@ def accept_replace(current: Order, cl_ord_id: str = "o2", qty: int = 10, **terms
 # -- an order has the terms of its request ------------------------------------------------------------------------
 
 
+@wrong("order-identity-fixed")
+def an_acknowledgement_for_another_account(bench: GuardBench) -> None:
+    bench.orders(order(ord_status=S.PENDING_NEW), request())
+    bench.orders(order(account="B9"))
+
+
 @legal
 def a_new_order_a_replace_and_its_fills(bench: GuardBench) -> None:
     current = enter(bench, order_id="V1")

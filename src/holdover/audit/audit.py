@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import io
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,22 +10,30 @@ from typing import IO, Any, ClassVar, Final
 
 import msgspec
 
+from holdover.audit.closed_orders import CLOSED_MAX
 from holdover.audit.fields import ReportError
 from holdover.audit.fix_sessions import FixSessions, FixSessionsState, LogMessage
-from holdover.audit.framing import FieldMap, FixFramer, FixFramerState
+from holdover.audit.framing import PLAIN_TEXT, FieldMap, FixFramer, FixFramerState
 from holdover.audit.log_catalogue import AUDIT_SUBSYSTEMS, select_log_invariants
+from holdover.audit.log_lines import OverlongLine, read_log_lines, unpack_log
 from holdover.audit.reported_orders import ReportedOrders, ReportedOrdersState
 from holdover.audit.units import NumberError
 from holdover.catalogue import Catalogue, Frozen
 from holdover.model import Link, LinkState, Request
 from holdover.runtime import Breach, CellCounter, Monitor
 from holdover.runtime.check import Check
+from holdover.runtime.size_limits import SizeLimitError
 from holdover.state import Stateful, StoredFormat, decode_stored, encode_stored
 
 AUDIT_FORMAT: Final = StoredFormat(
-    name="audit memory", version=2, next_step="remove it and audit the logs again from their beginning"
+    name="audit memory", version=3, next_step="remove it and audit the logs again from their beginning"
 )
-_GZIP: Final = b"\x1f\x8b"
+UNUSABLE_MAX: Final = 0.01
+"""The share of messages that may be unusable before an audit without a breach is undecided."""
+_ORDER_MESSAGE: Final = re.compile(rb"(?:^|[^0-9])35=[89DFG](?:[^0-9A-Za-z]|$)")
+"""What looks like an order message without a BeginString (8)."""
+LISTED_MAX: Final = 10_000
+"""Breaches and unusable lines that an audit lists; it counts all of them."""
 
 
 class FixLogError(ValueError):
@@ -64,6 +71,10 @@ class AuditState(msgspec.Struct):
 
     files: list[str]
     messages: int
+    unusable: int
+    first_unusable: str
+    skipped_count: int
+    breach_count: int
     reported: list[tuple[str, str, int]]
     framing: FixFramerState
     sessions: FixSessionsState
@@ -74,7 +85,10 @@ class AuditState(msgspec.Struct):
 class Audit(Stateful[AuditState]):
     """Reads logs and collects the results. `breaches` and `skipped` are in the order of discovery.
 
-    A breach of one invariant by one order is reported once, where it first appears.
+    A breach of one invariant by one order is reported once, where it first appears. The lists end at `LISTED_MAX`
+    entries; `breach_count` and `skipped_count` count all. `unusable` counts the messages that could not be judged and
+    may be about orders; when their share is above `unusable_max`, the verdict is never `holds`. Memory is bounded: the
+    audit remembers open orders and the last `closed_max` closed ones.
     """
 
     State = AuditState
@@ -84,10 +98,17 @@ class Audit(Stateful[AuditState]):
         "breaches": "results of this process, which its owner takes away",
         "skipped": "results of this process, which its owner takes away",
         "on_breach": "a function of the audit's owner",
+        "unusable_max": "given when the audit is made",
         "_line": "the line being read, for messages",
     }
 
-    def __init__(self, catalogue: Catalogue | None = None) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue | None = None,
+        *,
+        unusable_max: float = UNUSABLE_MAX,
+        closed_max: int = CLOSED_MAX,
+    ) -> None:
         self.catalogue = catalogue if catalogue is not None else Catalogue.load()
         self.judged_catalogue = select_log_invariants(self.catalogue)
         self.monitor = Monitor(
@@ -99,9 +120,12 @@ class Audit(Stateful[AuditState]):
         )
         self.framing = FixFramer()
         self.sessions = FixSessions(self._report_missing_number)
-        self.orders = ReportedOrders(self.monitor)
+        self.orders = ReportedOrders(self.monitor, closed_max)
+        self.unusable_max = unusable_max
         self.files: list[str] = []
         self.messages = 0
+        self.unusable = self.skipped_count = self.breach_count = 0
+        self.first_unusable = ""
         self.breaches: list[AuditBreach] = []
         self.skipped: list[SkippedLine] = []
         self.on_breach: Callable[[Breach], None] | None = None
@@ -114,7 +138,16 @@ class Audit(Stateful[AuditState]):
         """Read one log to its end; gzip is recognised by its content. Raises `FixLogError`."""
         self.begin_log(name)
         try:
-            self.read_lines(_unpack(stream))
+            for number, line in read_log_lines(unpack_log(stream)):
+                if isinstance(line, OverlongLine):
+                    self._skip_line(
+                        (len(self.files) - 1, number), f"a line or message of {line.size:,} bytes is not judged"
+                    )
+                    self._count_unusable((len(self.files) - 1, number))
+                else:
+                    self.read_lines((line,), number)
+        except SizeLimitError as problem:
+            raise FixLogError(f"{name}: {problem}") from problem
         except (OSError, EOFError, zlib.error) as problem:
             reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
             raise FixLogError(f"{name}: cannot be read after line {self._line}: {reason}") from problem
@@ -143,6 +176,8 @@ class Audit(Stateful[AuditState]):
                     handle(message, (file, number))
                 else:
                     self._skip_line((file, number), str(message))
+                    if not str(message).startswith(PLAIN_TEXT) or _ORDER_MESSAGE.search(line):
+                        self._count_unusable((file, number))
 
     def end(self) -> None:
         """Finish the logs: evaluate the messages that waited for missing numbers."""
@@ -185,13 +220,24 @@ class Audit(Stateful[AuditState]):
     @property
     def verdict(self) -> str:
         """`breach`, `holds`, or `unknown` when the logs hold no execution report that could be evaluated."""
-        if self.breaches:
+        if self.breach_count:
             return "breach"
-        return "holds" if self.orders.executions else "unknown"
+        return "holds" if self.orders.executions and not self.is_undecided else "unknown"
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether too large a share of the messages could not be used to say that every invariant holds."""
+        return self.unusable > self.unusable_max * max(self.messages, self.unusable)
 
     def list_notes(self) -> list[str]:
         """Return the limits of the verdict that follow from the logs, in sentences."""
         notes = []
+        if self.unusable:
+            share = 100 * self.unusable / max(self.messages, self.unusable)
+            notes.append(
+                f"{self.unusable:,} messages could not be used ({share:.3g} % of them), the first at "
+                f"{self.first_unusable}"
+            )
         if self.framing.unverified:
             notes.append(
                 f"{self.framing.unverified} messages came without CheckSum (10) or BodyLength (9): taken as they are"
@@ -214,10 +260,13 @@ class Audit(Stateful[AuditState]):
             "files": self.files,
             "messages": self.messages,
             "executions": self.orders.executions,
-            "orders": len(self.orders.order_states),
+            "orders": self.orders.order_count,
             "sessions": len(self.sessions.by_name),
             "breaches": [_to_dict(breach) for breach in self.breaches],
             "skipped": [_to_dict(skipped) for skipped in self.skipped],
+            "breach_count": self.breach_count,
+            "skipped_count": self.skipped_count,
+            "unusable": self.unusable,
             "notes": self.list_notes(),
             "catalogue": {
                 "digest": self.catalogue.digest,
@@ -234,6 +283,7 @@ class Audit(Stateful[AuditState]):
             ready = self.sessions.take_message(fields, line)  # type: ignore[arg-type]
         except ValueError as problem:
             self._skip_line(line, str(problem))
+            self._count_unusable(line)
             return
         for message in ready:
             self._judge_message(message)
@@ -243,10 +293,20 @@ class Audit(Stateful[AuditState]):
             self.orders.read(message)
         except (ReportError, NumberError) as problem:
             self._skip_line(message.line, f"{_NAMES.get(message.kind, 'message')}: {problem}")
+            self._count_unusable(message.line)
 
     def _skip_line(self, line: tuple[int, int], reason: str) -> None:
         self.sessions.mark_break()
-        self.skipped.append(SkippedLine(line=line[1], reason=reason, file=self._file_of(line)))
+        self.skipped_count += 1
+        if len(self.skipped) < LISTED_MAX:
+            self.skipped.append(SkippedLine(line=line[1], reason=reason, file=self._file_of(line)))
+
+    def _count_unusable(self, line: tuple[int, int]) -> None:
+        """Count a message that may be about an order and that nothing could be learned from."""
+        self.unusable += 1
+        if not self.first_unusable:
+            file = self._file_of(line)
+            self.first_unusable = f"{file}:{line[1]}" if file else f"line {line[1]}"
 
     def _file_of(self, line: tuple[int, int]) -> str:
         return self.files[line[0]] if len(self.files) > 1 else ""
@@ -257,15 +317,17 @@ class Audit(Stateful[AuditState]):
         if mark in self._reported:
             return
         self._reported.add(mark)
-        self.breaches.append(
-            AuditBreach(
-                invariant=breach.invariant,
-                key=breach.key,
-                line=line[1],
-                explanation=breach.explanation,
-                file=self._file_of(line),
+        self.breach_count += 1
+        if len(self.breaches) < LISTED_MAX:
+            self.breaches.append(
+                AuditBreach(
+                    invariant=breach.invariant,
+                    key=breach.key,
+                    line=line[1],
+                    explanation=breach.explanation,
+                    file=self._file_of(line),
+                )
             )
-        )
         if self.on_breach is not None:
             self.on_breach(breach)
 
@@ -294,10 +356,3 @@ _NAMES: Final = {
 def _to_dict(finding: AuditBreach | SkippedLine) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(finding)
     return fields
-
-
-def _unpack(stream: IO[bytes]) -> IO[bytes]:
-    buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)  # type: ignore[type-var]
-    if buffered.peek(2)[:2] == _GZIP:
-        return io.BufferedReader(gzip.GzipFile(fileobj=buffered), 1 << 20)
-    return buffered

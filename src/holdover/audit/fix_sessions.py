@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from holdover.audit.framing import FieldMap
+from holdover.audit.seen_messages import SeenMessages
 from holdover.audit.tags import (
     CL_ORD_ID,
     CUM_QTY,
@@ -40,6 +41,8 @@ _ADMIN: Final = frozenset((b"0", b"1", b"2", b"3", b"4", b"5", b"A"))
 _HELD_MAX: Final = 50
 """How many messages are held behind a gap without a ResendRequest, which normally follows immediately."""
 _HELD_REQUESTED_MAX: Final = 5_000
+_SEQ_DIGITS_MAX: Final = 12
+"""Digits of a MsgSeqNum (34): more messages than a session has in a thousand years."""
 _OVERNIGHT_SILENCE_MIN_S: Final = 600
 """A session that restarts its numbers after so long a silence may be in its next trading day."""
 
@@ -210,13 +213,16 @@ class SessionDirection(Stateful[SessionDirectionState]):
 
 
 class FixSessionsState(msgspec.Struct):
-    """The state of all sessions. A direction is stored as (sender, target, session, whether it is the forward one)."""
+    """The state of all sessions. A direction is stored as (sender, target, session, whether it is the forward one).
+
+    `message_digests` has those of the last messages only: a copy that another process read earlier is not recognised.
+    """
 
     by_name: dict[str, FixSessionState]
     copy_count: int
     break_count: int
     directions: list[tuple[bytes | None, bytes | None, str, bool]]
-    message_digests: list[bytes]
+    message_digests: list[int]
 
 
 class FixSessions(Stateful[FixSessionsState]):
@@ -235,7 +241,7 @@ class FixSessions(Stateful[FixSessionsState]):
         self.break_count = 0
         self.on_missing_number = on_missing_number
         self._directions: dict[tuple[bytes | None, bytes | None], SessionDirection] = {}
-        self._message_digests: set[bytes] = set()
+        self._message_digests = SeenMessages()
 
     def _encode_field(self, name: str, value: Any) -> Any:
         if name == "by_name":
@@ -245,10 +251,13 @@ class FixSessions(Stateful[FixSessionsState]):
                 (*key, direction.session.name, direction is direction.session.forward)
                 for key, direction in value.items()
             ]
-        return sorted(value) if name == "message_digests" else value
+        return sorted(value.recent) if name == "message_digests" else value
 
     def _decode_field(self, name: str, value: Any) -> Any:
         if name == "by_name":
+            misnamed = [key for key, state in value.items() if key != state.name]
+            if misnamed:
+                raise StateError(f"the audit memory is damaged: session {misnamed[0][:40]!r} has another name")
             sessions = {state.name: FixSession(state.name, state.number) for state in value.values()}
             for session_name, session in sessions.items():
                 session.take_state(value[session_name])
@@ -261,7 +270,7 @@ class FixSessions(Stateful[FixSessionsState]):
                 (sender, target): self.by_name[session].forward if is_forward else self.by_name[session].reverse
                 for sender, target, session, is_forward in value
             }
-        return set(value) if name == "message_digests" else value
+        return SeenMessages(value) if name == "message_digests" else value
 
     def mark_break(self) -> None:
         """Mark an unreadable line or a new file: a number missing here may be the log's own gap."""
@@ -275,8 +284,11 @@ class FixSessions(Stateful[FixSessionsState]):
         key = (fields.get(SENDER_COMP_ID), fields.get(TARGET_COMP_ID))
         direction = self._directions.get(key) or self._new_direction(key)
         number = fields.get(MSG_SEQ_NUM)
-        if number is not None and not number.isdigit():
-            raise ValueError(f"MsgSeqNum (34) is {number[:20].decode('utf-8', 'replace')!r}, it should be a number")
+        if number is not None and not (number.isdigit() and len(number) <= _SEQ_DIGITS_MAX):
+            raise ValueError(
+                f"MsgSeqNum (34) is {number[:20].decode('utf-8', 'replace')!r}, it should be a number of at most "
+                f"{_SEQ_DIGITS_MAX} digits"
+            )
         seq = int(number) if number is not None else None
         sending_time = fields.get(SENDING_TIME)
         get = fields.get
@@ -289,11 +301,10 @@ class FixSessions(Stateful[FixSessionsState]):
                 get(POSS_DUP_FLAG, b""),
                 get(POSS_RESEND, b""),
             ]
-            mark = blake2b(b"\x01".join(ids), digest_size=8).digest()
-            if mark in self._message_digests:
+            mark = int.from_bytes(blake2b(b"\x01".join(ids), digest_size=8).digest(), "big")
+            if self._message_digests.add(mark):
                 self.copy_count += 1
                 return []
-            self._message_digests.add(mark)
         message = LogMessage(fields, direction, line, seq)
         direction.count += 1
         if direction.first is None:
@@ -478,7 +489,7 @@ def _has_flag(message: LogMessage, tag: bytes) -> bool:
 
 def _next_seq(message: LogMessage) -> int:
     number = message.fields.get(NEW_SEQ_NO, b"")
-    return int(number) if number.isdigit() and len(number) < 19 else (message.seq or 0) + 1
+    return int(number) if number.isdigit() and len(number) <= _SEQ_DIGITS_MAX else (message.seq or 0) + 1
 
 
 def _iso_date(date: bytes) -> str:

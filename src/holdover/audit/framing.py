@@ -38,6 +38,8 @@ _SOH: Final = b"\x01"
 _BEGIN: Final = b"8=FIX"
 _USUAL_BEGINNINGS: Final = (b"8=FIX.4.4\x019=", b"8=FIX.4.2\x019=", b"8=FIXT.1.1\x019=")
 _SEPARATORS: Final = (_SOH, b"|", b"^A", b"<SOH>", b"\\x01", b"\xe2\x90\x81", b";")
+PLAIN_TEXT: Final = "no FIX message"
+"""Begins the reason for a line of plain text, which an engine writes between its messages."""
 _LENGTHS: Final = (
     SECURE_DATA_LEN,
     RAW_DATA_LENGTH,
@@ -81,18 +83,24 @@ class FixFramer(Stateful[FixFramerState]):
         if separator != _SOH:
             text = text.replace(separator, _SOH)
         messages: list[FieldMap | str] = []
+        position = end = 0
         while True:
-            end = text.find(b"\x0110=")
-            begin = text.find(b"\x018=FIX", 5)
-            if begin >= 0 and (end < 0 or begin < end):
-                messages.append(self._parse_message(text[: begin + 1], -1))
-                text = text[begin + 1 :]
+            # Each search ends at the next message, so that a line of many messages is read in linear time.
+            if end >= 0:
+                end = text.find(b"\x0110=", position)
+            begin = text.find(b"\x018=FIX", position + 5, end if end >= 0 else len(text))
+            if begin >= 0:
+                messages.append(self._parse_message(text[position : begin + 1], -1))
+                position = begin + 1
                 continue
-            messages.append(self._parse_message(text, end))
-            next_begin = text.find(_BEGIN, end + 5) if end >= 0 else -1
-            if next_begin < 0:
+            if end < 0:
+                messages.append(self._parse_message(text[position:] if position else text, -1))
                 return messages
-            text = text[next_begin:]
+            whole = text if not position and len(text) < end + 16 else text[position : end + 16]
+            messages.append(self._parse_message(whole, end - position))
+            position = text.find(_BEGIN, end + 5)
+            if position < 0:
+                return messages
 
     def _parse_message(self, text: bytes, end: int) -> FieldMap | str:
         if end < 0:
@@ -161,8 +169,10 @@ def _describe_non_message(line: bytes) -> str:
     try:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError:
-        return f"no FIX message, and not UTF-8: {_excerpt(text)}"
-    return f"no FIX message: {_excerpt(text)}" if decoded.isprintable() else f"no FIX message, binary: {_excerpt(text)}"
+        return f"not UTF-8, and no FIX message: {_excerpt(text)}"
+    return (
+        f"{PLAIN_TEXT}: {_excerpt(text)}" if decoded.isprintable() else f"binary, and no FIX message: {_excerpt(text)}"
+    )
 
 
 def _excerpt(text: bytes, size_max: int = 40) -> str:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from holdover.audit.closed_orders import CLOSED_MAX, ClosedOrders, forget_records
 from holdover.audit.fields import ParsedReport, ReportError, field_text, parse_side, parse_time_in_force, read_report
 from holdover.audit.fix_sessions import FixSessions, LogMessage
 from holdover.audit.tags import (
@@ -84,13 +85,16 @@ class StoredOrderState(msgspec.Struct):
     notional: int
     position: int
     day: str
+    order_ids: list[str]
+    other_executions: list[str]
 
 
 class OrderState(Stateful[StoredOrderState]):
     """One order from its first message on: its last record, its names, its executions.
 
     `whole` means that the log holds the order from its beginning, `priced` that every trade has a LastPx (31).
-    `corrected_by` maps a corrected execution to the one that replaces it.
+    `corrected_by` maps a corrected execution to the one that replaces it. `other_executions` has the keys of the
+    executions that `executions` does not name: those without an ExecID (17), and earlier ones of a reused ExecID.
     """
 
     State = StoredOrderState
@@ -103,6 +107,8 @@ class OrderState(Stateful[StoredOrderState]):
         "names",
         "notional",
         "order",
+        "order_ids",
+        "other_executions",
         "position",
         "priced",
         "requested",
@@ -131,16 +137,18 @@ class OrderState(Stateful[StoredOrderState]):
         self.notional = 0
         self.position = -1
         self.day = ""
+        self.order_ids: set[str] = set()
+        self.other_executions: list[str] = []
 
     def _encode_field(self, name: str, value: Any) -> Any:
         if name == "units":
             return self.units.symbol
-        return sorted(value) if name == "names" else value
+        return sorted(value) if name in ("names", "order_ids") else value
 
     def _decode_field(self, name: str, value: Any) -> Any:
         if name == "units":
             return self.units
-        return set(value) if name == "names" else value
+        return set(value) if name in ("names", "order_ids") else value
 
 
 class ReportedOrdersState(msgspec.Struct):
@@ -156,6 +164,8 @@ class ReportedOrdersState(msgspec.Struct):
     waiting_requests: list[tuple[str, str, Request, tuple[int, int]]]
     sessions_with_adopted_orders: list[str]
     unnamed_count: int
+    order_count: int
+    closed_orders: list[str]
 
 
 class ReportedOrders(Stateful[ReportedOrdersState]):
@@ -167,8 +177,9 @@ class ReportedOrders(Stateful[ReportedOrdersState]):
     State = ReportedOrdersState
     DERIVED: ClassVar = {"monitor": "the audit's monitor, which the audit stores itself"}
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: Monitor, closed_max: int = CLOSED_MAX) -> None:
         self.executions = 0
+        self.order_count = 0
         self.current_line = (0, 0)
         self.order_states: dict[str, OrderState] = {}
         self.monitor = monitor
@@ -179,6 +190,7 @@ class ReportedOrders(Stateful[ReportedOrdersState]):
         self._waiting_requests: dict[tuple[str, str], tuple[Request, tuple[int, int]]] = {}
         self._sessions_with_adopted_orders: set[str] = set()
         self._unnamed_count = 0
+        self._closed_orders = ClosedOrders(closed_max)
 
     def _encode_field(self, name: str, value: Any) -> Any:
         if name in ("units", "order_states"):
@@ -189,6 +201,8 @@ class ReportedOrders(Stateful[ReportedOrdersState]):
             return [(*mark, day) for mark, day in value.items()]
         if name == "waiting_requests":
             return [(*mark, request, line) for mark, (request, line) in value.items()]
+        if name == "closed_orders":
+            return list(value.keys)
         return sorted(value) if name == "sessions_with_adopted_orders" else value
 
     def _decode_field(self, name: str, value: Any) -> Any:
@@ -208,6 +222,9 @@ class ReportedOrders(Stateful[ReportedOrdersState]):
             return {(session, cl_ord_id): day for session, cl_ord_id, day in value}
         if name == "waiting_requests":
             return {(session, cl_ord_id): (request, line) for session, cl_ord_id, request, line in value}
+        if name == "closed_orders":
+            self._closed_orders.keys = dict.fromkeys(value)
+            return self._closed_orders
         return set(value) if name == "sessions_with_adopted_orders" else value
 
     def _restore_order_state(self, state: StoredOrderState) -> OrderState:
@@ -293,12 +310,38 @@ class ReportedOrders(Stateful[ReportedOrdersState]):
             state.names.add(cl_ord_id)
             self._states_by_name[mark] = state
         if kind != MsgType.NEW_ORDER_SINGLE and original_state is None:
-            self._waiting_requests[mark] = (
-                request,
-                message.line,
-            )  # it may name an order from before the log: the answer will show it
+            # It may name an order from before the log: the answer will show it.
+            self._waiting_requests[mark] = (request, message.line)
+            self._forget_oldest_waiting()
             return
         self._record("request", request)
+        if state is not None:
+            self._forget_closed(state)
+
+    def _forget_oldest_waiting(self) -> None:
+        """Bound the requests that wait for an answer: one that never comes leaves nothing to judge."""
+        if len(self._waiting_requests) > CLOSED_MAX:
+            mark = next(iter(self._waiting_requests))
+            del self._waiting_requests[mark]
+            self._request_days.pop(mark, None)
+            self._sessions_with_adopted_orders.add(mark[0])
+
+    def _forget_closed(self, state: OrderState) -> None:
+        """Forget the order that closed longest ago, when there are too many; see `ClosedOrders`."""
+        key = self._closed_orders.note(state)
+        forgotten = self.order_states.pop(key, None) if key else None
+        if forgotten is None:
+            return
+        forget_records(self.monitor, forgotten)
+        self._sessions_with_adopted_orders.add(forgotten.session)
+        for name in forgotten.names:
+            mark = (forgotten.session, name)
+            if self._states_by_name.get(mark) is forgotten:
+                del self._states_by_name[mark]
+                self._request_days.pop(mark, None)
+        for order_id in forgotten.order_ids:
+            if self._states_by_order_id.get((forgotten.session, order_id)) is forgotten:
+                del self._states_by_order_id[forgotten.session, order_id]
 
     def _forget_request_name(self, session: str, cl_ord_id: str) -> None:
         table = ("gateway", Request)
@@ -355,7 +398,7 @@ class ReportedOrders(Stateful[ReportedOrdersState]):
             return  # an answer about no order, or the rejection of a reused ClOrdID
         if state is None or self._is_new_order(state, report, order_id, message):
             name = cl_ord_id if not orig or report.exec_type in _BEGINS else orig
-            state = self._begin_state(message, session, name or order_id or f"order {len(self.order_states) + 1}")
+            state = self._begin_state(message, session, name or order_id or f"order {self.order_count + 1}")
         self._record_answered_request(session, cl_ord_id, orig)
         previous = state.executions.get(report.exec_id) if report.exec_id not in _UNNAMED else None
         if previous is not None and previous.trade_date and report.trade_date not in ("", previous.trade_date):
@@ -400,7 +443,12 @@ class ReportedOrders(Stateful[ReportedOrdersState]):
                 monitor.tables.forget_record(("orders", Order), before.key)
             self._book_unlogged_fill(state, report, cum_qty - delta - before.cum_qty, touched)
         if report.exec_type != ExecType.ORDER_STATUS:
-            if report.exec_id not in _UNNAMED:
+            if report.exec_id in _UNNAMED:
+                state.other_executions.append(execution.key)
+            else:
+                earlier = state.executions.get(report.exec_id)
+                if earlier is not None and earlier.key != execution.key:
+                    state.other_executions.append(earlier.key)
                 state.executions[report.exec_id] = execution
                 state.corrected_by.pop(report.exec_id, None)
                 self._record_correction(state, report, execution)
@@ -419,8 +467,10 @@ class ReportedOrders(Stateful[ReportedOrdersState]):
             self._states_by_name[session, orig] = state
         if order_id not in _UNNAMED and (session, order_id) not in self._states_by_order_id:
             self._states_by_order_id[session, order_id] = state
+            state.order_ids.add(order_id)
         monitor.mutate("orders", order, 0, touched)
         monitor.settle(touched, 0)
+        self._forget_closed(state)
 
     def _find_state(self, session: str, cl_ord_id: str, orig: str, order_id: str) -> OrderState | None:
         state = self._states_by_name.get((session, cl_ord_id)) if cl_ord_id else None
@@ -447,6 +497,7 @@ class ReportedOrders(Stateful[ReportedOrdersState]):
             number += 1
             key = f"{name} ({session})" if number == 2 else f"{name} ({session} {number - 1})"
         state = self.order_states[key] = OrderState(key, session, self._units_for(message))
+        self.order_count += 1
         state.names.add(name)
         state.gaps, state.day = message.gaps, message.day
         self._states_by_name[session, name] = state
@@ -469,6 +520,7 @@ class ReportedOrders(Stateful[ReportedOrdersState]):
             venue=state.session,
             qty_delta=filled,
         )
+        state.other_executions.append(before.key)
         self.monitor.mutate("orders", before, 0, touched)
 
     def _can_follow(self, before: Order, report: ParsedReport, delta: int) -> bool:

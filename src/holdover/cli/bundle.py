@@ -10,13 +10,23 @@ from typing import Any
 
 from holdover.catalogue import Catalogue
 from holdover.cli.commands import add_verb
-from holdover.cli.options import add_catalogue_option, add_json_option, add_out_option, add_recordings_option
+from holdover.cli.options import (
+    add_catalogue_option,
+    add_json_option,
+    add_out_option,
+    add_recordings_option,
+    add_size_option,
+    add_trust_option,
+)
 from holdover.explore.reproduction import make_bundle, reproduce
+from holdover.explore.shrink import name_test
 from holdover.harness.schedule import load_schedule
 from holdover.harness.snapshot import Snapshot
+from holdover.harness.trust import check_trust
 from holdover.runtime.breach import describe_carried_state
 from holdover.runtime.bundle import Bundle
-from holdover.runtime.redaction import RedactionRules
+from holdover.runtime.files import write_report
+from holdover.runtime.redaction import RedactionRules, load_user_salt
 
 
 def add_parser(verbs: Any) -> None:
@@ -52,7 +62,9 @@ def add_parser(verbs: Any) -> None:
     )
     reproduce_parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle to reproduce")
     add_out_option(reproduce_parser, "out/reproduce", "the journal and the regression test")
+    add_size_option(reproduce_parser)
     for parser in (bundle_parser, reproduce_parser):
+        add_trust_option(parser)
         add_catalogue_option(parser)
         add_json_option(parser)
 
@@ -60,15 +72,15 @@ def add_parser(verbs: Any) -> None:
 def run_bundle(arguments: argparse.Namespace) -> int:
     """Return 0 when the bundle is written, 3 when the schedule has no breach."""
     schedule, store = load_schedule(arguments.schedule, arguments.recordings)
+    check_trust(schedule, arguments.schedule.name, is_trusted=arguments.trust)
     snapshot = None if schedule.start == "fresh" else Snapshot.open(arguments.schedule.parent / schedule.start)
     path = arguments.out or arguments.schedule.with_suffix(".hbundle")
     bundle = make_bundle(
         schedule,
         store,
-        path.with_suffix(".work"),
         catalogue=Catalogue.load(*arguments.catalogue),
         snapshot=snapshot,
-        rules=RedactionRules.with_defaults(arguments.redact, arguments.pattern),
+        rules=RedactionRules.with_defaults(arguments.redact, arguments.pattern, load_user_salt()),
     )
     if bundle is None:
         print(json.dumps({"verdict": "holds"}) if arguments.json else "HOLDS   no breach to bundle")
@@ -85,13 +97,18 @@ def run_bundle(arguments: argparse.Namespace) -> int:
 
 def run_reproduce(arguments: argparse.Namespace) -> int:
     """Return 1 for the same breach, 0 for none, 3 for another one or for none under another catalogue."""
-    bundle = Bundle.open(arguments.bundle)
-    result = reproduce(bundle, arguments.out, catalogue=Catalogue.load(*arguments.catalogue))
+    bundle = Bundle.open(arguments.bundle, arguments.max_size)
+    result = reproduce(
+        bundle,
+        arguments.out,
+        catalogue=Catalogue.load(*arguments.catalogue),
+        is_trusted=arguments.trust,
+        origin=arguments.bundle.name,
+    )
     test = ""
     if result.test:
-        invariant = bundle.info.mark.rpartition("/")[2].replace("-", "_")
-        path = arguments.out / f"test_{invariant}.py"
-        path.write_text(result.test, encoding="utf-8")
+        path = arguments.out / f"{name_test(bundle.info.mark)}.py"
+        write_report(path, result.test)
         test = str(path)
     summary = {
         "verdict": result.verdict,

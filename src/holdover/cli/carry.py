@@ -21,6 +21,7 @@ from holdover.harness.snapshot import Snapshot, SnapshotInfo, SnapshotStore
 from holdover.model.spelling import suggest_spelling
 from holdover.recording import Recording, RecordingError, RecordingStore, bundled_store
 from holdover.report import carry_text
+from holdover.runtime.files import claim_output_directory, write_report
 
 if TYPE_CHECKING:
     from holdover.adapters.process.carry import CarryRunner
@@ -122,6 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
     if before and before[0].meta.trade_date >= recordings[0].meta.trade_date:
         raise ValueError(f"--day {arguments.day} should come after --from {arguments.first}")
     operations = parse_operations(arguments)
+    claim_output_directory(arguments.out)
     arms = [CARRIED, CONTROL] if arguments.arm == "both" else [arguments.arm]
     arms += [REPEAT] if arguments.twice and CONTROL in arms else []
     total = (1 if before else 0) + len(arms)
@@ -144,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
         for arm in arms:
             runs[arm], _ = carrier.run(arm, recordings, begin if arm == CARRIED else DayStart())
     result = to_json(carrier.result(recordings, snapshot.name, runs))
-    (arguments.out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_report(arguments.out / "result.json", json.dumps(result, indent=1))
     print(json.dumps(result) if arguments.json else carry_text(result))
     return {"holds": 0, "breach": 1}.get(result["verdict"], 3)
 

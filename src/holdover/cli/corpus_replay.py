@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Collection, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,9 @@ def replay_with_progress(
     *,
     witnesses: bool = True,
     time_limit_s: float = 0.0,
+    trusted_subjects: Collection[str] | None = (),
 ) -> CorpusReplay:
-    """Play a corpus, with a progress line on a terminal."""
+    """Play a corpus, with a progress line on a terminal; `trusted_subjects` as for `replay_corpus`."""
     directory = make_scratch_directory()
     try:
         with tqdm(unit="schedule", disable=None, file=sys.stderr, leave=False) as bar:
@@ -49,6 +50,7 @@ def replay_with_progress(
                 recordings=store,
                 witnesses=witnesses,
                 time_limit_s=time_limit_s,
+                trusted_subjects=trusted_subjects,
                 progress=progress,
             )
     finally:
@@ -56,12 +58,20 @@ def replay_with_progress(
 
 
 def replay_corpus_first(
-    corpus: Corpus, store: RecordingStore | None, catalogue: Catalogue, *, witnesses: bool = True
+    corpus: Corpus,
+    store: RecordingStore | None,
+    catalogue: Catalogue,
+    *,
+    witnesses: bool = True,
+    trusted_subjects: Collection[str] | None = (),
 ) -> bool:
-    """Check and play a corpus and print its problems on standard error; returns whether it has none."""
+    """Check and play a corpus and print its problems on standard error; returns whether it has none.
+
+    Raises `UntrustedCodeError` as `replay_corpus` does.
+    """
     problems = corpus.check()
     if not problems:
-        result = replay_with_progress(corpus, store, catalogue, witnesses=witnesses)
+        result = replay_with_progress(corpus, store, catalogue, witnesses=witnesses, trusted_subjects=trusted_subjects)
         problems = result.failures
         for message in result.lost_cells:
             print(f"holdover: {message}", file=sys.stderr)

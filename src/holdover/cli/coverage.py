@@ -31,6 +31,7 @@ from holdover.coverage.lock import CORPUS_THRESHOLDS, LOCK_NAME, THRESHOLDS
 from holdover.explore.corpus import Corpus
 from holdover.report import coverage_page, coverage_text, occasions_text
 from holdover.runtime.axes import axes_in_use
+from holdover.runtime.files import write_report
 
 DATA_FILE = Path(".state-coverage.json")
 
@@ -296,8 +297,7 @@ def run_report(arguments: argparse.Namespace) -> int:
 def run_html(arguments: argparse.Namespace) -> int:
     """Write the state map."""
     path = arguments.out or Path("out/state-coverage.html")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(coverage_page(_load_numbers(arguments), _today(arguments)), encoding="utf-8")
+    write_report(path, coverage_page(_load_numbers(arguments), _today(arguments)))
     print(f"wrote {path}")
     return 0
 
@@ -308,8 +308,7 @@ def run_json(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         print(text)
     else:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+        write_report(arguments.out, text + "\n")
         print(f"wrote {arguments.out}")
     return 0
 

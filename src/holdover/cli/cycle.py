@@ -25,14 +25,17 @@ from holdover.cli.options import (
     add_recordings_option,
     add_seed_option,
     add_subject_option,
+    add_trust_option,
 )
 from holdover.coverage import CoverageCollector
 from holdover.harness.cycle import CycleResult, run_cycle
 from holdover.harness.schedule import DEFAULT_SCHEDULE, Schedule, open_store_for, read_schedule
 from holdover.harness.subject import Plan, resolve_factory
+from holdover.harness.trust import check_trust
 from holdover.model.spelling import suggest_spelling
 from holdover.recording import RecordingError, RecordingStore, bundled_store
 from holdover.report import cycle_json, cycle_page, cycle_text
+from holdover.runtime.files import claim_output_directory, write_report
 
 
 def add_parser(verbs: Any) -> None:
@@ -65,6 +68,7 @@ def add_parser(verbs: Any) -> None:
         "--arm", choices=("both", "carried", "fresh"), default="both", help="which runs to make (default both)"
     )
     add_catalogue_option(parser)
+    add_trust_option(parser)
     add_out_option(parser, "out/cycle", "journals, snapshots and the report")
     parser.add_argument("--state-cov", type=Path, metavar="FILE", help="write the state coverage of the runs to FILE")
     add_json_option(parser)
@@ -76,6 +80,14 @@ def run(arguments: argparse.Namespace) -> int:
     schedule = read_schedule(arguments.schedule) if arguments.schedule else DEFAULT_SCHEDULE
     store, symbols, days = select_recordings(arguments, schedule)
     subject = arguments.subject or schedule.subject
+    if arguments.schedule:
+        trusted_subjects = [arguments.subject] if arguments.subject else []
+        check_trust(
+            schedule.replace(subject=subject),
+            arguments.schedule.name,
+            is_trusted=arguments.trust,
+            trusted_subjects=trusted_subjects,
+        )
     seed = schedule.seed if arguments.seed is None else arguments.seed
     faults = list(dict.fromkeys([*schedule.faults, *arguments.fault]))
     factory = resolve_factory(subject)
@@ -85,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         Plan(days=metas, seed=seed, faults=tuple(faults), settings=dict(schedule.settings))
     )  # reports unknown faults before the run
     arms = ("carried", "fresh") if arguments.arm == "both" else (arguments.arm,)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    claim_output_directory(arguments.out)
     began = time.perf_counter()
     collector = CoverageCollector(catalogue).open() if arguments.state_cov else None
     with tqdm(total=len(arms) * len(days), unit="day", disable=None, file=sys.stderr, leave=False) as bar:
@@ -115,8 +127,8 @@ def run(arguments: argparse.Namespace) -> int:
         collector.data.write(arguments.state_cov)
     report = arguments.out / "report.html"
     instruments = {meta.instrument.symbol: meta.instrument for meta in metas}
-    report.write_text(cycle_page(result, catalogue, instruments), encoding="utf-8")
-    (arguments.out / "result.json").write_text(json.dumps(cycle_json(result, str(report)), indent=1), encoding="utf-8")
+    write_report(report, cycle_page(result, catalogue, instruments))
+    write_report(arguments.out / "result.json", json.dumps(cycle_json(result, str(report)), indent=1))
     if arguments.json:
         print(json.dumps(cycle_json(result, str(report))))
     else:

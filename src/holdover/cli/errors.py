@@ -74,6 +74,8 @@ _LIBRARY_DIRS: Final = tuple(
         )
     }
 )
+_OWN_RECURSION_MIN: Final = 100
+"""Frames of ours in the traceback of a RecursionError that our own code caused."""
 _PLAIN_TYPES: Final = (ValueError, LookupError, RuntimeError, KeyError, TypeError)
 _INPUT_TYPES: Final = (
     OSError,
@@ -144,6 +146,8 @@ def is_bad_input(problem: BaseException) -> bool:
         return isinstance(problem, Exception)
     if type(problem) in _PLAIN_TYPES:
         return bool(frames) and _raises_on_purpose(problem.__traceback__)
+    if isinstance(problem, RecursionError):
+        return len(frames) < _OWN_RECURSION_MIN  # raised inside a decoder, by a document that is nested too deeply
     return isinstance(problem, _INPUT_TYPES)
 
 

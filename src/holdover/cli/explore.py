@@ -27,6 +27,7 @@ from holdover.cli.options import (
     add_recordings_option,
     add_seed_option,
     add_subject_option,
+    add_trust_option,
 )
 from holdover.explore.corpus import Corpus
 from holdover.explore.pairs import SECOND_KINDS
@@ -37,9 +38,11 @@ from holdover.harness.player import PlayResult, play
 from holdover.harness.schedule import read_schedule
 from holdover.harness.snapshot import Snapshot
 from holdover.harness.subject import Plan, SubjectError, resolve_factory
+from holdover.harness.trust import check_trust
 from holdover.model.spelling import suggest_spelling
 from holdover.recording import RecordingStore, bundled_store
 from holdover.report import pairs_json, pairs_text, play_text, sweep_json, sweep_text
+from holdover.runtime.files import check_output_directory, claim_output_directory, write_report
 
 
 def add_parser(verbs: Any) -> None:
@@ -57,6 +60,7 @@ def add_parser(verbs: Any) -> None:
     _add_sweep_options(parser)
     _add_pool_options(parser)
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="play this corpus first")
+    add_trust_option(parser)
     parser.add_argument("--fresh", action="store_true", help="start over instead of continuing an earlier sweep")
     add_out_option(parser, "out/sweep", "the log, the summary and failing schedules")
     add_json_option(parser)
@@ -70,6 +74,7 @@ def add_parser(verbs: Any) -> None:
     replay_parser.add_argument("schedule", type=Path, metavar="SCHEDULE", help="the schedule to play, JSON")
     add_recordings_option(replay_parser)
     add_catalogue_option(replay_parser)
+    add_trust_option(replay_parser)
     add_out_option(replay_parser, "out/replay", "the journal")
     replay_parser.add_argument("--to-breach", action="store_true", help="stop at the first breach")
     add_json_option(replay_parser)
@@ -243,8 +248,12 @@ class SweepProgress:
 def run_sweep(arguments: argparse.Namespace) -> int:
     """Return 0 when every trial holds, 1 for a breach, 3 when undecided."""
     spec = sweep_spec_from_options(arguments)
+    claim_output_directory(arguments.out)
     if arguments.corpus is not None and not replay_corpus_first(
-        Corpus(arguments.corpus), open_recordings(spec), Catalogue.load(*arguments.catalogue)
+        Corpus(arguments.corpus),
+        open_recordings(spec),
+        Catalogue.load(*arguments.catalogue),
+        trusted_subjects=None if arguments.trust else [arguments.subject],
     ):
         return 1
     if arguments.fresh:
@@ -273,7 +282,7 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     summary = (
         pairs_json(result, spec, output_directory) if isinstance(result, list) else sweep_json(result, output_directory)
     )
-    (arguments.out / "sweep.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    write_report(arguments.out / "sweep.json", json.dumps(summary, indent=1))
     text = (
         pairs_text(result, spec, output_directory) if isinstance(result, list) else sweep_text(result, output_directory)
     )
@@ -327,6 +336,8 @@ def list_first_trials(sweep_result: SweepResult) -> list[Any]:
 def run_replay(arguments: argparse.Namespace) -> int:
     """Play a schedule; returns 0 holds, 1 breach, 3 undecided."""
     schedule = read_schedule(arguments.schedule)
+    check_trust(schedule, arguments.schedule.name, is_trusted=arguments.trust)
+    check_output_directory(arguments.out)
     try:
         resolve_factory(schedule.subject)
     except SubjectError as problem:

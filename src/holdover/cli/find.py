@@ -24,6 +24,7 @@ from holdover.cli.options import (
     add_json_option,
     add_out_option,
     add_recordings_option,
+    add_trust_option,
 )
 from holdover.coverage.lock import LOCK_NAME
 from holdover.desk.faults import FAULTS
@@ -35,6 +36,7 @@ from holdover.explore.walk import make_scratch_directory
 from holdover.explore.witness import Witnesses
 from holdover.harness.schedule import KINDS, Schedule, load_schedule, read_schedule
 from holdover.harness.subject import Plan, resolve_factory
+from holdover.harness.trust import check_trust
 from holdover.model.spelling import suggest_spelling
 from holdover.recording import RecordingStore, bundled_store
 from holdover.report import (
@@ -46,7 +48,7 @@ from holdover.report import (
     search_text,
     timeline_page,
 )
-from holdover.runtime.files import write_whole
+from holdover.runtime.files import check_output_directory, claim_output_directory, write_report
 
 
 def add_parser(verbs: Any) -> None:
@@ -60,6 +62,7 @@ def add_parser(verbs: Any) -> None:
         run=run_shrink,
     )
     shrink.add_argument("schedule", type=Path, metavar="SCHEDULE", help="the failing schedule, JSON")
+    add_trust_option(shrink)
     add_recordings_option(shrink)
     add_catalogue_option(shrink)
     shrink.add_argument(
@@ -107,6 +110,7 @@ def _add_search(verbs: Any) -> None:
     search.add_argument(
         "--corpus", type=Path, metavar="DIR", help="play this corpus first, and add a witness for each new cell"
     )
+    add_trust_option(search)
     add_out_option(search, "out/search", "failing schedules")
     add_json_option(search)
 
@@ -179,6 +183,7 @@ def _add_corpus(parser: CommandParser) -> None:
         run=run_corpus,
     )
     add_recordings_option(replay)
+    add_trust_option(replay)
     _add_corpus_changes(commands)
     for subparser in commands.choices.values():
         subparser.add_argument(
@@ -209,6 +214,7 @@ def _add_corpus_changes(commands: Any) -> None:
     kind.add_argument("--witness", action="store_true", help="add it as the witness of the cells that have none")
     add.add_argument("--why", default="", metavar="REASON", help="why it is added; a witness needs no reason")
     add_recordings_option(add)
+    add_trust_option(add)
     retire = add_command(
         commands,
         "retire",
@@ -224,6 +230,7 @@ def _add_corpus_changes(commands: Any) -> None:
 
 def run_search(arguments: argparse.Namespace) -> int:
     """Return 0 when nothing was found, 1 for a confirmed failure, 3 for an unconfirmed one."""
+    claim_output_directory(arguments.out)
     store = RecordingStore(arguments.recordings) if arguments.recordings else bundled_store()
     symbols = select_symbols(store, arguments.instrument)
     days = select_days(store, symbols, None, None)[:2]
@@ -236,7 +243,10 @@ def run_search(arguments: argparse.Namespace) -> int:
     corpus = None
     if arguments.corpus is not None:
         corpus = Corpus(arguments.corpus)
-        if arguments.corpus.exists() and not replay_corpus_first(corpus, store, catalogue, witnesses=False):
+        trusted_subjects = None if arguments.trust else [arguments.subject]
+        if arguments.corpus.exists() and not replay_corpus_first(
+            corpus, store, catalogue, witnesses=False, trusted_subjects=trusted_subjects
+        ):
             return 1
     searcher = Search(
         store,
@@ -256,6 +266,13 @@ def run_search(arguments: argparse.Namespace) -> int:
     try:
         if corpus is not None:
             witnesses = corpus.witnesses()
+            for witness in witnesses.lines:
+                check_trust(
+                    witnesses.schedule(witness),
+                    f"{corpus.directory}: witness {witness.name}",
+                    is_trusted=arguments.trust,
+                    trusted_subjects=[arguments.subject],
+                )
             searcher.replay_schedules([witnesses.schedule(witness) for witness in witnesses.lines], line.on_replay)
             doubtful = witnesses.cells.keys() - searcher.reached_cells
         result = searcher.run(
@@ -267,7 +284,6 @@ def run_search(arguments: argparse.Namespace) -> int:
     finally:
         line.close()
         searcher.close()
-    arguments.out.mkdir(parents=True, exist_ok=True)
     for number, finding in enumerate(result.findings):
         finding.schedule.save(arguments.out / f"found-{number}.json")
     summary = search_json(result, str(arguments.out))
@@ -334,6 +350,8 @@ def run_shrink(arguments: argparse.Namespace) -> int:
     Raises `NotFailingError` (exit code 2) when it does not fail.
     """
     schedule, store = load_schedule(arguments.schedule, arguments.recordings)
+    check_trust(schedule, arguments.schedule.name, is_trusted=arguments.trust)
+    check_output_directory(arguments.out)
     catalogue = Catalogue.load(*arguments.catalogue)
     with tqdm(total=arguments.plays, unit="play", disable=None, file=sys.stderr, leave=False) as bar:
 
@@ -350,7 +368,7 @@ def run_shrink(arguments: argparse.Namespace) -> int:
             plays_max=arguments.plays,
             progress=progress,
         ).shrink()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    claim_output_directory(arguments.out)
     path = shrunk.schedule.save(arguments.out / "shrunk.json")
     later = shorten_from_snapshot(
         shrunk.schedule, store, make_scratch_directory(), arguments.out, catalogue, shrunk.mark
@@ -358,9 +376,9 @@ def run_shrink(arguments: argparse.Namespace) -> int:
     if later is not None:
         later.save(arguments.out / "shrunk-from-a-snapshot.json")
     test = render_pytest(shrunk.schedule, shrunk.explanation)
-    (arguments.out / "test_shrunk.py").write_text(test, encoding="utf-8")
+    write_report(arguments.out / "test_shrunk.py", test)
     page = timeline_page(shrunk.schedule, store, arguments.out / "timeline", catalogue)
-    (arguments.out / "timeline.html").write_text(page, encoding="utf-8")
+    write_report(arguments.out / "timeline.html", page)
     if arguments.json:
         summary = {
             "mark": shrunk.mark,
@@ -409,6 +427,7 @@ def run_corpus(arguments: argparse.Namespace) -> int:
     not_at_hand: list[str] = []
     if arguments.what == "add" and arguments.witness:
         schedule, schedule_store = load_schedule(arguments.schedule, arguments.recordings)
+        check_trust(schedule, arguments.schedule.name, is_trusted=arguments.trust)
         counts = save_new_witnesses(corpus, [schedule], schedule_store, catalogue, lock=arguments.lock)
         if not counts["new"]:
             raise ValueError(f"{arguments.schedule.name}: every cell that it reaches has a witness already")
@@ -419,7 +438,7 @@ def run_corpus(arguments: argparse.Namespace) -> int:
     else:
         problems = corpus.check()
     if arguments.what == "play" and not problems:
-        result = replay_with_progress(corpus, store, catalogue)
+        result = replay_with_progress(corpus, store, catalogue, trusted_subjects=None if arguments.trust else ())
         problems, not_at_hand = result.problems, result.without_recordings
     witnesses = corpus.witnesses() if not problems else Witnesses()
     if arguments.json:
@@ -485,7 +504,7 @@ def run_faults(arguments: argparse.Namespace) -> int:
         command = f"holdover faults --ways {arguments.ways}"
         command += f" --instrument {arguments.instrument}" if arguments.instrument else ""
         page = faults_page(rows, ways, command, symbols, days)
-        write_whole(arguments.markdown, page.encode())
+        write_report(arguments.markdown, page)
     print(msgspec.json.encode(rows).decode() if arguments.json else faults_text(rows, ways))
     deep = [method for method in ways if method in ("sweep", "search", "cycle")]
     missed = [

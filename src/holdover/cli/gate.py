@@ -16,7 +16,10 @@ from holdover.catalogue import Catalogue
 from holdover.cli.commands import add_verb
 from holdover.cli.corpus_replay import replay_with_progress
 from holdover.cli.coverage import DATA_FILE
-from holdover.cli.options import add_json_option
+from holdover.cli.options import (
+    add_json_option,
+    add_trust_option,
+)
 from holdover.coverage import CoverageData, CoverageError, CoverageNumbers, find_lock, read_coverage, read_lock
 from holdover.coverage.gate import CorpusStatus, Gate, judge_gate
 from holdover.coverage.lock import LOCK_NAME
@@ -25,6 +28,7 @@ from holdover.explore.corpus import WITNESSES_FILE, Corpus
 from holdover.recording import RecordingStore
 from holdover.report import gate_junit, gate_markdown, gate_text
 from holdover.runtime.axes import axes_in_use
+from holdover.runtime.files import write_report
 
 
 def add_parser(verbs: Any) -> None:
@@ -54,6 +58,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--base", type=Path, metavar="FILE", help="a coverage file; none of its cells may be lost")
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="a corpus that must be intact and hold")
+    add_trust_option(parser)
     parser.add_argument(
         "--corpus-seconds",
         type=float,
@@ -148,7 +153,13 @@ def _corpus_status(
             f"delete it, then run: holdover search --corpus {shlex.quote(str(arguments.corpus))}"
         )
     store = RecordingStore(arguments.recordings) if arguments.recordings else None
-    result = replay_with_progress(corpus, store, catalogue, time_limit_s=arguments.corpus_seconds)
+    result = replay_with_progress(
+        corpus,
+        store,
+        catalogue,
+        time_limit_s=arguments.corpus_seconds,
+        trusted_subjects=None if arguments.trust else (),
+    )
     status.problems += result.problems
     status.notes.append(
         f"{result.schedules} schedules, {result.witnesses} witnesses of {len(witnesses.cells)} cells played in "
@@ -164,5 +175,4 @@ def _corpus_status(
 def _write_reports(arguments: argparse.Namespace, gate: Gate) -> None:
     for path, render in ((arguments.junit, gate_junit), (arguments.summary, gate_markdown)):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(render(gate), encoding="utf-8")
+            write_report(path, render(gate))

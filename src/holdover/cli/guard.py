@@ -23,6 +23,7 @@ from holdover.cli.options import add_guard_option, add_json_option, add_operator
 from holdover.model import SYSTEM
 from holdover.model.spelling import suggest_spelling
 from holdover.runtime import Breach, Freeze, FreezeStore, Pager, StoreError, ThawRefusedError, ThawRequest
+from holdover.runtime.config import GuardConfig
 from holdover.runtime.heartbeat import Health, ProcessHealth, page_unhealthy_process, read_health
 from holdover.runtime.pasted_commands import thaw_command
 from holdover.runtime.persons import check_person, escape_unprintable
@@ -217,6 +218,7 @@ def run_thaw(arguments: argparse.Namespace) -> int:
     config = find_guard_config(arguments.guard)
     store = config.open_store()
     check_person(arguments.operator)
+    arguments.scope = find_marked_scope(config, arguments.scope, [freeze.scope for freeze in store.active_freezes()])
     try:
         if arguments.force_by:
             check_approver(store, arguments)
@@ -238,6 +240,14 @@ def run_thaw(arguments: argparse.Namespace) -> int:
         judged = f", judged by the running guard {result.judged_by}" if result.judged_by else ""
         print(f"thawed {arguments.scope}: {result.ended_count} freezes ended{judged}")
     return 0
+
+
+def find_marked_scope(config: GuardConfig, scope: str, frozen_scopes: Sequence[str]) -> str:
+    """Return the frozen scope that an alert shows as `scope`; alerts show a mark instead of a redacted name."""
+    if "redacted-" not in scope:
+        return scope
+    rules = config.redaction_rules()
+    return next((frozen for frozen in frozen_scopes if rules.redact_scope(frozen) == scope), scope)
 
 
 def check_scope(scope: str) -> str:
@@ -340,6 +350,7 @@ def run_health(arguments: argparse.Namespace) -> int:
     pager = None
     if arguments.page:
         pager = Pager(store, config.make_channels(), time.time_ns, config.pages.level, config.pages.repeat_s)
+        pager.redact = config.redaction_rules().redact_struct
     last_states: list[tuple[str, str]] | None = None
     while True:
         try:

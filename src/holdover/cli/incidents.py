@@ -26,6 +26,7 @@ from holdover.incidents import (
     to_json,
 )
 from holdover.incidents.interchange import format_time, parse_time
+from holdover.runtime.files import write_report
 from holdover.runtime.thaw_requests import find_guard_config
 
 
@@ -123,7 +124,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     ledger.import_breaches()
     incidents = ledger.list_incidents()
     if arguments.csv is not None:
-        arguments.csv.write_text(to_csv(incidents), encoding="utf-8")
+        write_report(arguments.csv, to_csv(incidents))
     shown = [incident for incident in incidents if arguments.all or incident.resolved_ns is None]
     if arguments.json:
         print(to_json(shown))
@@ -223,9 +224,9 @@ def run_report(arguments: argparse.Namespace) -> int:
     split_ns = parse_date_or_time(arguments.before) if arguments.before else None
     incident_figures = compute_figures(incidents, begin_ns, end_ns, split_ns)
     if arguments.html is not None:
-        arguments.html.write_text(figures_page(incident_figures), encoding="utf-8")
+        write_report(arguments.html, figures_page(incident_figures))
     if arguments.csv is not None:
-        arguments.csv.write_text(to_csv(incident_figures.incidents), encoding="utf-8")
+        write_report(arguments.csv, to_csv(incident_figures.incidents))
     print(json.dumps(figures_json(incident_figures)) if arguments.json else figures_text(incident_figures))
     return 0
 

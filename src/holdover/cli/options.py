@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from holdover.runtime.size_limits import parse_size
+
 
 def add_json_option(parser: argparse.ArgumentParser, text: str = "print one JSON object on standard output") -> None:
     """Add `--json`."""
@@ -27,6 +29,30 @@ def add_recordings_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recordings", type=Path, metavar="DIR", help="a folder of recordings; default: the bundled simulated ones"
     )
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--trust`."""
+    parser.add_argument(
+        "--trust", action="store_true", help="run the code that the file names; without it only built-in subjects run"
+    )
+
+
+def add_size_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--max-size`."""
+    parser.add_argument(
+        "--max-size",
+        type=_parse_size_option,
+        metavar="SIZE",
+        help="the most that the file may expand to, such as 500M or 4G; default: 200 times its size, at most 1G",
+    )
+
+
+def _parse_size_option(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
 
 
 def add_instrument_option(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from holdover.cli.cycle import select_days, select_symbols
 from holdover.cli.options import add_json_option
 from holdover.harness.subject import Plan, resolve_factory
 from holdover.recording import RecordingStore, bundled_store
+from holdover.runtime.files import write_report
 from holdover.shadow import (
     ComponentNote,
     ShadowConfig,
@@ -195,9 +196,9 @@ def run_report(arguments: argparse.Namespace) -> int:
     config = read_shadow_config(arguments.config)
     state, answer = read_state(config.state_path), check_cutover(config, time.time_ns())
     if arguments.html is not None:
-        arguments.html.write_text(shadow_page(answer, state, config), encoding="utf-8")
+        write_report(arguments.html, shadow_page(answer, state, config))
     if arguments.markdown is not None:
-        arguments.markdown.write_text(shadow_markdown(answer, state), encoding="utf-8")
+        write_report(arguments.markdown, shadow_markdown(answer, state))
     print(json.dumps(shadow_json(answer, state)) if arguments.json else cutover_text(answer))
     return answer.exit_code
 
@@ -207,7 +208,7 @@ def run_note(arguments: argparse.Namespace) -> int:
     config = read_shadow_config(arguments.config)
     config.directory.mkdir(parents=True, exist_ok=True)
     note = ComponentNote(component=arguments.component, fault=arguments.fault, detail=arguments.detail)
-    handle = os.open(config.directory / NOTES_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    handle = os.open(config.directory / NOTES_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(handle, msgspec.json.encode(note) + b"\n")
         os.fsync(handle)

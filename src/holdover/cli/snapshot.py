@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
+import tempfile
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +14,20 @@ from typing import TYPE_CHECKING, Any
 from holdover.catalogue import Catalogue
 from holdover.cli.commands import add_command, add_subcommands, add_verb
 from holdover.cli.cycle import select_symbols
-from holdover.cli.options import add_json_option, add_recordings_option, add_subject_option
+from holdover.cli.options import (
+    add_json_option,
+    add_recordings_option,
+    add_size_option,
+    add_subject_option,
+)
 from holdover.harness.player import Player
 from holdover.harness.schedule import DEFAULT_SCHEDULE, bind_schedule
 from holdover.harness.session import Session, SessionConfig
 from holdover.harness.snapshot import Snapshot, SnapshotInfo, SnapshotStore, compare_snapshots, take_snapshot
 from holdover.harness.subject import resolve_factory
 from holdover.recording import RecordingStore, bundled_store
+from holdover.runtime.files import sync_directory
+from holdover.runtime.size_limits import write_parts
 
 if TYPE_CHECKING:
     from holdover.adapters.process.config import ProcessConfig
@@ -58,6 +68,8 @@ def add_parser(verbs: Any) -> None:
         help="the working directory of the run (default out/snapshot)",
     )
     _add_readers(commands, done)
+    for name in ("show", "diff", "restore"):
+        add_size_option(commands.choices[name])
     for subparser in commands.choices.values():
         subparser.add_argument(
             "--store",
@@ -192,7 +204,7 @@ def _list(arguments: argparse.Namespace, store: SnapshotStore) -> int:
 
 
 def _show(arguments: argparse.Namespace, store: SnapshotStore) -> int:
-    snapshot = store.find(arguments.name)
+    snapshot = store.find(arguments.name, arguments.max_size)
     parts = {name: len(content) for name, content in sorted(snapshot.parts.items())}
     if arguments.json:
         print(
@@ -210,7 +222,9 @@ def _show(arguments: argparse.Namespace, store: SnapshotStore) -> int:
 
 
 def _diff(arguments: argparse.Namespace, store: SnapshotStore) -> int:
-    differences = compare_snapshots(store.find(arguments.left), store.find(arguments.right))
+    differences = compare_snapshots(
+        store.find(arguments.left, arguments.max_size), store.find(arguments.right, arguments.max_size)
+    )
     if arguments.json:
         print(json.dumps({"same": not differences, "differences": differences}))
     else:
@@ -221,22 +235,34 @@ def _diff(arguments: argparse.Namespace, store: SnapshotStore) -> int:
 
 
 def _restore(arguments: argparse.Namespace, store: SnapshotStore) -> int:
-    snapshot = store.find(arguments.name)
+    snapshot = store.find(arguments.name, arguments.max_size)
     if (arguments.into is None) == (arguments.process is None):
         raise ValueError("give either --into DIR or --process FILE, whose state stores are then replaced")
     if arguments.process is not None:
         return _restore_process(snapshot, arguments)
-    if arguments.into.exists() and any(arguments.into.iterdir()):
-        raise ValueError(f"{arguments.into} is not empty; restore into a new folder")
-    file_count = 0
-    for name, content in snapshot.parts.items():
-        if name.startswith("subject/"):
-            path = arguments.into / name.removeprefix("subject/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-            file_count += 1
-    print(json.dumps({"files": file_count}) if arguments.json else f"{file_count} files written into {arguments.into}")
+    if arguments.into.is_symlink() or (arguments.into.exists() and any(arguments.into.iterdir())):
+        raise ValueError(f"{arguments.into} is not empty, or is a link; restore into a new folder")
+    parts = {
+        name.removeprefix("subject/"): content
+        for name, content in snapshot.parts.items()
+        if name.startswith("subject/")
+    }
+    _write_directory(parts, arguments.into)
+    print(json.dumps({"files": len(parts)}) if arguments.json else f"{len(parts)} files written into {arguments.into}")
     return 0
+
+
+def _write_directory(parts: dict[str, bytes], directory: Path) -> None:
+    """Write files into a new or empty directory, whole or not at all."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        write_parts(parts, part)
+        os.replace(part, directory)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    sync_directory(directory.parent)
 
 
 def _restore_process(snapshot: Snapshot, arguments: argparse.Namespace) -> int:

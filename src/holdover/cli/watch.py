@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 
+from holdover.audit.log_lines import LINE_MAX, read_log_lines
 from holdover.catalogue import Catalogue
 from holdover.cli.commands import add_verb
 from holdover.cli.options import add_catalogue_option, add_json_option
 from holdover.runtime import Breach, read_config
 from holdover.runtime.metrics import MetricsEndpoint
+from holdover.runtime.size_limits import open_bounded
 from holdover.watch import (
     URL_SCHEMES,
     CommandHook,
@@ -50,7 +52,7 @@ def add_parser(verbs: Any) -> None:
         {
             0: "every invariant holds",
             1: "an invariant is breached",
-            3: "nothing could be judged, or messages were lost",
+            3: "nothing could be judged, too much could not be used, or messages were lost",
         },
         details="Follows SOURCE, judges it by the catalogue and acts on breaches until it is stopped; with --once up "
         "to the current end of SOURCE.",
@@ -179,11 +181,11 @@ def _make_judge(arguments: argparse.Namespace, path: Path, catalogue: Catalogue)
     """Return the judge for a file by its first line; without `--once` wait for that line."""
     log_format = arguments.format
     while log_format is None:
-        with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-            for line in file:
-                if line.strip() and line.endswith(b"\n"):
-                    log_format = "journal" if line.lstrip()[:1] == b"{" and b"8=FIX" not in line else "fix"
-                    break
+        with contextlib.suppress(FileNotFoundError), open_bounded(path) as file:
+            head = file.read(LINE_MAX).lstrip()
+            line, line_end, _ = head.partition(b"\n")
+            if line_end or b"8=FIX" in line:
+                log_format = "journal" if line[:1] == b"{" and b"8=FIX" not in line else "fix"
         if log_format is None:
             if arguments.once:
                 return None
@@ -247,9 +249,10 @@ def _print_messages(source: Source) -> None:
 
 def _watch_stdin(watch: Watch) -> None:
     offset = watch.offset or Offset()
-    for line in sys.stdin.buffer:
-        offset.line += 1
-        watch.judge_lines((line,), offset.line)
+    for number, line in read_log_lines(sys.stdin.buffer, offset.line + 1, piece_min=LINE_MAX):
+        offset.line = number
+        content = line if isinstance(line, bytes) else f"a line of {line.size:,} bytes".encode()
+        watch.judge_lines((content,), offset.line)
         watch.save(offset)
     watch.end()
     watch.save(offset, force=True)

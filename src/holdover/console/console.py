@@ -24,7 +24,6 @@ from holdover.console.throttle import LoginThrottle
 from holdover.console.users import ConsoleUsers
 from holdover.pages import make_environment, read_base_style
 from holdover.runtime import FreezeStore, GuardConfig
-from holdover.runtime.redaction import RedactionRules
 
 PACKAGE_DIRECTORY: Final = Path(__file__).parent
 NUMBER_MAX: Final = 2**53
@@ -69,7 +68,7 @@ class Console:
         self.throttle = throttle or LoginThrottle(self.store)
         self.gate = LoginGate()
         self.catalogue = config.load_catalogue()
-        self.rules = RedactionRules.with_defaults(config.redact.fields, config.redact.patterns)
+        self.rules = config.redaction_rules()
         self.is_secure = secure
         host_names = {config.console.host, *config.console.names, "localhost", "127.0.0.1", "::1"} - {"0.0.0.0", "::"}
         self.hosts = frozenset(f"[{name.lower()}]" if ":" in name else name.lower() for name in host_names) | hosts

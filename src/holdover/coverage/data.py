@@ -28,6 +28,7 @@ import msgspec
 
 from holdover.runtime.axes import Axis
 from holdover.runtime.cells import CellCounter
+from holdover.state import DECODE_ERRORS
 
 MAGIC: Final = "holdover-state-coverage"
 VERSION: Final = 2
@@ -132,7 +133,7 @@ def decode_coverage(content: bytes, name: str) -> CoverageData:
         raise CoverageError(f"{name}: is empty; a coverage file was expected, as `pytest --state-cov` writes it")
     try:
         document = msgspec.json.decode(content)
-    except msgspec.MsgspecError as problem:
+    except DECODE_ERRORS as problem:
         cut = MAGIC.encode() in content[:200]
         reason = "is cut off or damaged" if cut else "is no coverage file"
         raise CoverageError(f"{name}: {reason}: {problem}") from problem
@@ -150,7 +151,7 @@ def decode_coverage(content: bytes, name: str) -> CoverageData:
         raise CoverageError(f"{name}: is damaged: its contents do not match their checksum; measure again")
     try:
         return msgspec.convert(body, CoverageData)
-    except msgspec.ValidationError as problem:
+    except DECODE_ERRORS as problem:
         raise CoverageError(f"{name}: is damaged: {problem}") from problem
 
 

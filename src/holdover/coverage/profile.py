@@ -30,6 +30,7 @@ from holdover.runtime.axes import Axis, axes_in_use
 from holdover.runtime.cells import TRANSITIONS, CellCounter, CellCountFile
 from holdover.runtime.journal import read_journal
 from holdover.runtime.memory import kinds_by_name
+from holdover.state import DECODE_ERRORS
 
 log = logging.getLogger("holdover.coverage")
 
@@ -84,7 +85,7 @@ def _read_counter(path: Path, axes: list[type[Axis]]) -> CoverageData:
         counter.visits.clear()
         counter.add_counts(counts)
         data = CoverageData.empty(str(counts["catalogue"]), axes)
-    except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as problem:
+    except (*DECODE_ERRORS, KeyError, TypeError, AttributeError) as problem:
         raise CoverageError(f"{path.name}: the counter is cut off or damaged: {problem}") from problem
     except ValueError as problem:
         raise CoverageError(f"{path.name}: {problem}") from problem
@@ -159,7 +160,7 @@ class _JournalReplay:
             return
         try:
             after = msgspec.convert(line["record"], kind)
-        except msgspec.ValidationError as problem:
+        except DECODE_ERRORS as problem:
             raise ValueError(f"line {number}: {kind.__name__}: {problem}") from problem
         records = self._tables.setdefault(table, {})
         watch(records.get(after.key), after)

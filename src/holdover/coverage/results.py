@@ -10,6 +10,8 @@ from typing import Final
 
 import msgspec
 
+from holdover.state import DECODE_ERRORS
+
 MAGIC: Final = "holdover-state-results"
 VERSION: Final = 2
 
@@ -86,7 +88,7 @@ def read_results(path: Path) -> StateTestResults | None:
                 "run `pytest --state-cov` again"
             )
         return msgspec.json.decode(content, type=StateTestResults)
-    except msgspec.MsgspecError as problem:
+    except DECODE_ERRORS as problem:
         raise ResultsError(
             f"{path.name}: is no results file, as `pytest --state-cov` writes it: {problem}"
         ) from problem

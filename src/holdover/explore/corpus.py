@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +24,11 @@ from holdover.catalogue import Catalogue
 from holdover.explore.witness import Witnesses, measure_reach
 from holdover.harness.player import failure_marks, play
 from holdover.harness.schedule import Schedule, ScheduleError, read_schedule
+from holdover.harness.trust import check_trust
 from holdover.recording import RecordingError, RecordingStore, bundled_store
-from holdover.runtime.files import write_whole
+from holdover.runtime.files import PUBLIC_FILE, write_whole
+from holdover.runtime.size_limits import DOCUMENT_MAX, SizeLimitError, find_name_problem, read_bounded
+from holdover.state import DECODE_ERRORS
 
 _INDEX_FILE: Final = "corpus.json"
 VERSION: Final = 2
@@ -84,9 +87,12 @@ class Corpus:
         self._index = _CorpusIndex(corpus=VERSION)
         if path.exists():
             try:
-                self._index = msgspec.json.decode(path.read_bytes(), type=_CorpusIndex)
-            except (msgspec.MsgspecError, OSError) as problem:
+                self._index = msgspec.json.decode(read_bounded(path, DOCUMENT_MAX), type=_CorpusIndex)
+            except (*DECODE_ERRORS, OSError, SizeLimitError) as problem:
                 raise CorpusError(f"{path}: not the list of a corpus: {problem}") from problem
+            for name in self._index.schedules:
+                if find_name_problem(name):
+                    raise CorpusError(f"{path}: the schedule {name[:80]!r} {find_name_problem(name)}")
             if self._index.corpus != VERSION:
                 raise CorpusError(
                     f"{path}: written in version {self._index.corpus}, this Holdover reads version {VERSION}"
@@ -168,7 +174,7 @@ class Corpus:
             return [f"{WITNESSES_FILE}: is not on the list; only holdover corpus and search write it"] * path.exists()
         if not path.exists():
             return [f"{WITNESSES_FILE}: is gone, with the witnesses of {listed.cells} cells"]
-        if hashlib.sha256(path.read_bytes()).hexdigest() == listed.sha256:
+        if hashlib.sha256(read_bounded(path, DOCUMENT_MAX)).hexdigest() == listed.sha256:
             return []
         try:
             witnesses = self.witnesses()
@@ -184,7 +190,7 @@ class Corpus:
 
         Raises `CorpusError` without a reason, and when another listed schedule has the same digest.
         """
-        if name.startswith("/") or ".." in name.split("/") or not name.endswith(".json"):
+        if find_name_problem(name) or not name.endswith(".json"):
             raise CorpusError(f"{name}: should be a .json file inside {self.directory}")
         if not reason.strip():
             raise CorpusError(f"{name}: say why it is there")
@@ -249,7 +255,9 @@ class Corpus:
         self._index.schedules = dict(sorted(self._index.schedules.items()))
         self.directory.mkdir(parents=True, exist_ok=True)
         write_whole(
-            self.directory / _INDEX_FILE, msgspec.json.format(msgspec.json.encode(self._index), indent=1) + b"\n"
+            self.directory / _INDEX_FILE,
+            msgspec.json.format(msgspec.json.encode(self._index), indent=1) + b"\n",
+            PUBLIC_FILE,
         )
 
 
@@ -286,13 +294,19 @@ def replay_corpus(
     recordings: RecordingStore | None = None,
     witnesses: bool = True,
     time_limit_s: float = 0.0,
+    trusted_subjects: Collection[str] | None = (),
     progress: Callable[[str], None] = lambda name: None,
 ) -> CorpusReplay:
     """Play the regressions of a corpus, then its other schedules, then (with `witnesses`) its witnesses.
 
     A schedule runs on `recordings`, or on the bundled recordings when its days are not there. `time_limit_s` is
     in processor time, so that other processes on the machine do not count; 0 means no limit. A schedule that has
-    not started by then is counted and not played. Raises `ScheduleError` when a schedule cannot be read.
+    not started by then is counted and not played. Besides the built-in subjects only `trusted_subjects` run; None
+    trusts every subject.
+
+    Raises:
+        ScheduleError: a schedule cannot be read.
+        UntrustedCodeError: a schedule names code that is not trusted; nothing was played.
     """
     result = CorpusReplay()
     began = time.process_time()
@@ -301,6 +315,12 @@ def replay_corpus(
     corpus_witnesses = corpus.witnesses() if witnesses else Witnesses()
     named_schedules.sort(key=lambda pair: (not pair[0].startswith("regressions/"), pair[0]))
     items = [(name, schedule, None) for name, schedule in named_schedules]
+    if trusted_subjects is not None:
+        for name, schedule in [
+            *named_schedules,
+            *((f"witness {line.name}", corpus_witnesses.schedule(line)) for line in corpus_witnesses.lines),
+        ]:
+            check_trust(schedule, f"{corpus.directory}: {name}", trusted_subjects=trusted_subjects)
     for name, schedule, line in [
         *items,
         *((witness.name, corpus_witnesses.schedule(witness), witness) for witness in corpus_witnesses.lines),

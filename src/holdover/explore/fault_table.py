@@ -35,7 +35,8 @@ from holdover.harness.cycle import run_cycle
 from holdover.harness.player import play
 from holdover.harness.schedule import Operation, Schedule, make_schedule
 from holdover.recording import RecordingStore
-from holdover.runtime.files import write_whole
+from holdover.runtime.files import PUBLIC_FILE, write_whole
+from holdover.state import DECODE_ERRORS
 
 DETECTION_METHODS: Final = ("fresh", "stateful", "cycle", "sweep", "search")
 """In the order of the table."""
@@ -157,14 +158,18 @@ class FaultRowStore:
         """Return the row of a fault; None when there is none, it is out of date or it is damaged."""
         try:
             row = msgspec.json.decode((self.directory / f"{name}.row.json").read_bytes(), type=FaultRow)
-        except (OSError, msgspec.MsgspecError):
+        except (*DECODE_ERRORS, OSError):
             return None
         return row if row.key == self.key else None
 
     def write(self, row: FaultRow) -> None:
         """Write a row durably."""
         row.key = self.key
-        write_whole(self.directory / f"{row.fault}.row.json", msgspec.json.format(msgspec.json.encode(row), indent=1))
+        write_whole(
+            self.directory / f"{row.fault}.row.json",
+            msgspec.json.format(msgspec.json.encode(row), indent=1),
+            PUBLIC_FILE,
+        )
 
     def delete(self, name: str) -> None:
         """Delete the row of a fault."""

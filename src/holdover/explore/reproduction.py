@@ -5,8 +5,8 @@ A bundle of a guard in production has no schedule; it is reproduced from its las
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+import tempfile
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import msgspec
@@ -17,6 +17,7 @@ from holdover.explore.shrink import render_pytest
 from holdover.harness.player import Player, play
 from holdover.harness.schedule import Schedule, ScheduleError, bind_schedule, decode_schedule
 from holdover.harness.snapshot import Snapshot
+from holdover.harness.trust import check_trust
 from holdover.recording import RecordingStore
 from holdover.runtime.bundle import (
     Bundle,
@@ -26,10 +27,13 @@ from holdover.runtime.bundle import (
     make_bundle_info,
     replay,
 )
+from holdover.runtime.files import renew_output_directory
 from holdover.runtime.redaction import RedactionRules
+from holdover.runtime.size_limits import find_name_problem, write_parts
 
 _SCHEDULE: Final = "schedule.json"
 _RECORDINGS: Final = "recordings/"
+_START: Final = "start.hsnap"
 
 
 class Reproduction(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,14 +59,36 @@ class Reproduction(msgspec.Struct, frozen=True, kw_only=True):
 def make_bundle(
     schedule: Schedule,
     store: RecordingStore,
-    directory: Path,
     *,
     catalogue: Catalogue,
     snapshot: Snapshot | None = None,
     rules: RedactionRules | None = None,
 ) -> Bundle | None:
-    """Play a schedule to its first breach and return a bundle of it; None when nothing is breached."""
-    rules = rules or RedactionRules.with_defaults()
+    """Play a schedule to its first breach and return a bundle of it; None when nothing is breached.
+
+    It plays in a temporary directory that only its owner may enter and that is gone afterwards, because the files of
+    the run are not redacted.
+    """
+    with tempfile.TemporaryDirectory(prefix="holdover-bundle-") as directory:
+        return _play_bundle(
+            schedule,
+            store,
+            Path(directory) / "work",
+            catalogue=catalogue,
+            snapshot=snapshot,
+            rules=rules or RedactionRules.with_defaults(),
+        )
+
+
+def _play_bundle(
+    schedule: Schedule,
+    store: RecordingStore,
+    directory: Path,
+    *,
+    catalogue: Catalogue,
+    snapshot: Snapshot | None,
+    rules: RedactionRules,
+) -> Bundle | None:
     schedule = bind_schedule(schedule, store)
     player = Player(
         schedule, store, directory, catalogue=catalogue, snapshot=snapshot, journal=False, scratch=True, to_breach=True
@@ -99,13 +125,24 @@ def _apply_bundled_policy(bundle: Bundle, catalogue: Catalogue) -> Catalogue:
         raise BundleError(f"the policy of the guard that found the breach does not fit: {problem}") from problem
 
 
-def reproduce(bundle: Bundle, directory: Path, *, catalogue: Catalogue) -> Reproduction:
-    """Reproduce the breach of a bundle in an empty directory.
+def reproduce(
+    bundle: Bundle, directory: Path, *, catalogue: Catalogue, is_trusted: bool = False, origin: str = "the bundle"
+) -> Reproduction:
+    """Reproduce the breach of a bundle; the files of the run are written to a directory.
 
     The policy of the guard that found the breach is applied to a catalogue without a policy.
 
-    Raises `BundleError` when its schedule cannot be read, it names a recording outside its folder, or its policy does
-    not fit the catalogue.
+    Args:
+        bundle: the bundle.
+        directory: a new or empty directory, or one of an earlier reproduction, which is emptied.
+        catalogue: the catalogue to judge by.
+        is_trusted: whether code that the bundle's schedule names may run.
+        origin: the name of the bundle's file, for messages.
+
+    Raises:
+        BundleError: its schedule cannot be read, it names a file outside its folder, or its policy does not fit.
+        OutputDirectoryError: the directory has other content; nothing of it was changed.
+        UntrustedCodeError: the schedule names code, and `is_trusted` is false.
     """
     catalogue = _apply_bundled_policy(bundle, catalogue)
     same_catalogue = catalogue.digest == bundle.info.catalogue
@@ -124,20 +161,13 @@ def reproduce(bundle: Bundle, directory: Path, *, catalogue: Catalogue) -> Repro
         schedule = decode_schedule(bundle.parts[_SCHEDULE], _SCHEDULE)
     except ScheduleError as problem:
         raise BundleError(f"the bundle's schedule cannot be read: {problem}") from problem
-    if directory.exists():
-        shutil.rmtree(directory)
-    for name, content in bundle.parts.items():
-        if name.startswith(_RECORDINGS):
-            path = directory / name
-            if not path.resolve().is_relative_to((directory / _RECORDINGS).resolve()):
-                raise BundleError(f"the bundle names a recording outside its folder: {name}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+    check_trust(schedule, origin, is_trusted=is_trusted)
+    files = _select_files(bundle, schedule)
+    renew_output_directory(directory)
+    write_parts(files, directory)
+    (directory / _RECORDINGS).mkdir(exist_ok=True)
     store = RecordingStore(directory / _RECORDINGS)
-    snapshot = None
-    if schedule.start != "fresh":
-        (directory / "start.hsnap").write_bytes(bundle.parts[schedule.start])
-        snapshot = Snapshot.open(directory / "start.hsnap")
+    snapshot = Snapshot.open(directory / _START) if _START in files else None
     play_result = play(
         schedule, directory / "played", store=store, catalogue=catalogue, snapshot=snapshot, to_breach=True
     )
@@ -150,3 +180,20 @@ def reproduce(bundle: Bundle, directory: Path, *, catalogue: Catalogue) -> Repro
         same_catalogue=same_catalogue,
         test=render_pytest(schedule, bundle.info.explanation) if schedule.start == "fresh" else "",
     )
+
+
+def _select_files(bundle: Bundle, schedule: Schedule) -> dict[str, bytes]:
+    """Return the files that playing the bundle needs, by their path in the output directory. Raises `BundleError`."""
+    files: dict[str, bytes] = {}
+    for name, content in bundle.parts.items():
+        if problem := find_name_problem(name):
+            raise BundleError(f"the name of a part, {name[:80]!r}, {problem}")
+        if name.startswith(_RECORDINGS):
+            if PurePosixPath(name).suffix != ".hrec" or len(PurePosixPath(name).parts) != 3:
+                raise BundleError(f"{name[:80]!r} should be recordings/SYMBOL/DAY.hrec")
+            files[name] = content
+    if schedule.start != "fresh":
+        if schedule.start not in bundle.parts:
+            raise BundleError(f"the schedule starts from {schedule.start[:80]!r}, which the bundle does not hold")
+        files[_START] = bundle.parts[schedule.start]
+    return files

@@ -12,8 +12,9 @@ Source of the first pass: Zeller and Hildebrandt, Simplifying and Isolating Fail
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -448,14 +449,24 @@ def _smaller_values(value: int) -> list[int]:
 
 def render_pytest(schedule: Schedule, explanation: str) -> str:
     """Return the source of a test that fails as long as the schedule does."""
-    name = "".join(part if part.isalnum() else "_" for part in schedule.expect.rpartition("/")[2] or "schedule")
-    body = schedule.encode().decode()
-    story = "\n".join(f"    {line}" for line in schedule.describe())
+    story = [explanation.splitlines()[0] if explanation.splitlines() else schedule.name, *schedule.describe()]
     return (
-        f"from pathlib import Path\n\nfrom holdover.explore import decode_schedule, play\n\n"
-        f'SCHEDULE = r"""{body}"""\n\n\n'
-        f"def test_{name}(tmp_path: Path) -> None:\n"
-        f'    """{explanation.splitlines()[0] if explanation else schedule.name}\n\n{story}\n    """\n'
-        f"    schedule = decode_schedule(SCHEDULE.encode())\n"
-        f"    assert play(schedule, tmp_path / 'run').mark == ''\n"
+        "from pathlib import Path\n\nfrom holdover.explore import decode_schedule, play\n\n"
+        f"STORY = {_render_literal(story)}\n\n"
+        f"SCHEDULE = {_render_literal(schedule.encode().decode().splitlines(keepends=True))}\n\n\n"
+        f"def {name_test(schedule.expect)}(tmp_path: Path) -> None:\n"
+        '    schedule = decode_schedule("".join(SCHEDULE).encode())\n'
+        "    played = play(schedule, tmp_path / 'run')\n"
+        "    assert played.mark == '', '\\n'.join(STORY)\n"
     )
+
+
+def name_test(mark: str) -> str:
+    """Return the name of the test of a breach: a Python identifier of ASCII letters."""
+    words = re.sub(r"[^a-z0-9]+", "_", mark.rpartition("/")[2].lower()).strip("_")[:80]
+    return f"test_{words or 'schedule'}"
+
+
+def _render_literal(lines: Sequence[str]) -> str:
+    """Return the source of a tuple of strings: ASCII, one literal a line, so that no text in it can become code."""
+    return "(\n" + "".join(f"    {line!a},\n" for line in lines) + ")"

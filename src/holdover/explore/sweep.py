@@ -40,6 +40,7 @@ from holdover.explore.walk import (
 )
 from holdover.harness.schedule import Schedule, make_schedule
 from holdover.harness.snapshot import Snapshot
+from holdover.state import DECODE_ERRORS
 
 _PIECES_MIN: Final = 8
 _PIECES_MAX: Final = 240
@@ -271,7 +272,7 @@ class PieceLog:
                     f"name another --out, or take it away with --fresh"
                 )
             head = msgspec.convert(content, _PieceLogHead)
-        except (msgspec.MsgspecError, KeyError, TypeError) as problem:
+        except (*DECODE_ERRORS, KeyError, TypeError) as problem:
             raise SweepError(f"{self.path}: not the log of a sweep; name another --out") from problem
         if head.key != key:
             raise SweepError(
@@ -282,7 +283,7 @@ class PieceLog:
         for line in lines[1:-1]:
             try:
                 piece = msgspec.json.decode(line, type=PieceResult)
-            except msgspec.MsgspecError:
+            except DECODE_ERRORS:
                 break  # cut off by a kill during the write
             self.pieces[piece.low, piece.high] = piece
             whole += len(line) + 1

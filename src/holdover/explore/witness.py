@@ -24,7 +24,9 @@ from holdover.harness.player import Player, failure_marks
 from holdover.harness.schedule import Operation, RecordedDay, Schedule, ScheduleError, check_schedule
 from holdover.recording import RecordingStore
 from holdover.runtime.cells import CellCounter
-from holdover.runtime.files import write_whole
+from holdover.runtime.files import PUBLIC_FILE, write_whole
+from holdover.runtime.size_limits import DOCUMENT_MAX, SizeLimitError, read_bounded
+from holdover.state import DECODE_ERRORS
 
 VERSION: Final = 2
 NO_TRANSITION: Final = "being"
@@ -65,7 +67,7 @@ class Witnesses:
         """Read and check a file. Raises `ScheduleError` with every problem of it."""
         witnesses = cls()
         try:
-            first, *rest = path.read_bytes().splitlines() or [b""]
+            first, *rest = read_bounded(path, DOCUMENT_MAX).splitlines() or [b""]
             witnesses.head = msgspec.json.decode(first, type=_WitnessesHead)
             if witnesses.head.version != VERSION:
                 raise ScheduleError(
@@ -76,7 +78,9 @@ class Witnesses:
                 witnesses.lines.append(msgspec.json.decode(line, type=Witness))
         except OSError as problem:
             raise ScheduleError(f"{path}: cannot be read: {problem.strerror}") from problem
-        except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        except SizeLimitError as problem:
+            raise ScheduleError(str(problem)) from problem
+        except DECODE_ERRORS as problem:
             location = f"{path.name}, line {len(witnesses.lines) + 2}" if witnesses.head.axes else path.name
             raise ScheduleError(f"{location}: no witness: {problem}") from problem
         problems = witnesses.problems()
@@ -167,7 +171,7 @@ class Witnesses:
     def save(self, path: Path) -> None:
         """Write the file atomically and durably."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, self.encode())
+        write_whole(path, self.encode(), PUBLIC_FILE)
 
 
 class ReachResult(msgspec.Struct, kw_only=True):

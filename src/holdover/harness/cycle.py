@@ -8,7 +8,6 @@ difference between the two journals of a day points to the bug.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from holdover.model import Execution, ImpossibleStateError, Order
 from holdover.recording import RecordingStore
 from holdover.runtime import Breach, Page, read_journal
 from holdover.runtime.breach import TRIGGER
+from holdover.runtime.files import claim_output_directory, renew_output_directory
 
 Progress = Callable[[str], None]
 
@@ -197,7 +197,7 @@ def run_cycle(
         )
     spec = {"subject": subject, "seed": seed, "faults": list(faults), "catalogue": catalogue.digest}
     played_schedule = bind_schedule(schedule, recordings, symbols, days).replace(**spec)
-    output_directory.mkdir(parents=True, exist_ok=True)
+    claim_output_directory(output_directory)
     played_schedule.save(output_directory / "schedule.json")
     fresh_schedule = bind_schedule(FRESH_SCHEDULE, recordings, symbols, days).replace(**spec)
     settings = schedule.settings
@@ -205,7 +205,8 @@ def run_cycle(
     arm_results: list[Arm] = []
     for name in arms:
         run, arm_schedule = (_carried_arm, played_schedule) if name == "carried" else (_fresh_arm, fresh_schedule)
-        arm_results.append(run(sessions, _empty_directory(output_directory / name), arm_schedule, progress))
+        renew_output_directory(output_directory / name)
+        arm_results.append(run(sessions, output_directory / name, arm_schedule, progress))
     metas = [recordings.get(symbol, day).meta for day in days for symbol in symbols]
     return CycleResult(
         verdict=_verdict_of(arm_results),
@@ -227,13 +228,6 @@ def _verdict_of(arms: Sequence[Arm]) -> str:
     if any(arm.breaches for arm in arms):
         return "breach"
     return "holds" if any(day.mutations for arm in arms for day in arm.days) else "unknown"
-
-
-def _empty_directory(directory: Path) -> Path:
-    if directory.exists():
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True)
-    return directory
 
 
 class _SessionFactory:

@@ -7,7 +7,6 @@ numbers.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from holdover.harness.subject import SubjectKilledError, resolve_factory
 from holdover.model import Outbound, Record
 from holdover.recording import RecordingStore
 from holdover.runtime import Breach
+from holdover.runtime.files import renew_output_directory
 
 _SECOND_NS: Final = 1_000_000_000
 
@@ -318,9 +318,11 @@ def make_session(
     scratch: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> Session:
-    """Make a session for a specification in an emptied directory; `settings` go to the subject."""
-    if directory.exists():
-        shutil.rmtree(directory)
+    """Make a session for a specification in an emptied directory; `settings` go to the subject.
+
+    Raises `OutputDirectoryError` when the directory has content that Holdover did not write.
+    """
+    renew_output_directory(directory)
     return Session(
         resolve_factory(spec.subject),
         store,

@@ -39,6 +39,8 @@ from holdover.catalogue import Catalogue
 from holdover.harness.condition import KINDS as CONDITIONS
 from holdover.model import TimeInForce
 from holdover.recording import RecordingStore, bundled_store
+from holdover.runtime.size_limits import DOCUMENT_MAX, SizeLimitError, find_name_problem, read_bounded
+from holdover.state import DECODE_ERRORS
 
 VERSION: Final = 2
 
@@ -466,9 +468,11 @@ def load_schedule(path: Path, recordings: Path | None = None) -> tuple[Schedule,
 def read_schedule(path: Path) -> Schedule:
     """Read and check a schedule. Raises `ScheduleError` with every problem of the file."""
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, DOCUMENT_MAX)
     except OSError as problem:
         raise ScheduleError(f"{path}: cannot be read: {problem.strerror}") from problem
+    except SizeLimitError as problem:
+        raise ScheduleError(str(problem)) from problem
     return decode_schedule(content, path.name)
 
 
@@ -491,7 +495,7 @@ def decode_schedule(content: bytes, name: str = "schedule") -> Schedule:
                 f"docs/exploration.md shows its form"
             )
         schedule = msgspec.json.decode(content, type=Schedule)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+    except DECODE_ERRORS as problem:
         raise ScheduleError(f"{name}: not a schedule: {problem}") from problem
     problems = check_schedule(schedule)
     if problems:
@@ -506,6 +510,8 @@ def check_schedule(schedule: Schedule) -> list[str]:
     problems: list[str] = []
     if not schedule.recordings and schedule.start != "fresh":
         problems.append(f"starts from {schedule.start} and names no recorded day; name at least one in recordings")
+    if find_name_problem(schedule.start) or "/" in schedule.start:
+        problems.append(f"starts from {schedule.start[:80]!r}; should be fresh, or a file name without a folder")
     days, symbols = schedule.days, schedule.symbols
     named = {(recording.symbol, recording.trade_date) for recording in schedule.recordings}
     problems += [

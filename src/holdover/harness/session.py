@@ -32,7 +32,7 @@ from holdover.harness.trials import SessionTrials
 from holdover.model import SYSTEM, Instrument, Order, Position
 from holdover.recording import RecordingError, RecordingStore
 from holdover.runtime import Breach, Channel, FileChannel, FreezeStore, Guard, GuardSettings, Journal
-from holdover.state import StateError, Stateful
+from holdover.state import DECODE_ERRORS, StateError, Stateful
 from holdover.world import SimulatedLink, Venue, VenuePolicy, VirtualClock
 
 RESTARTS: Final = ("clean", "kill", "kill-unsynced", "torn", "stale", "kill-during-recovery", "upgrade")
@@ -405,7 +405,7 @@ class Session(Stateful[SessionState]):
             for name, part in _stateful_parts(self).items():
                 part.restore_bytes(parts[name])
             self.guard.restore_state(parts["guard/store"], parts["guard/memory"])
-        except (KeyError, msgspec.MsgspecError) as error:
+        except (*DECODE_ERRORS, KeyError) as error:
             raise ValueError(f"the state is damaged: {type(error).__name__} {error}") from error
         next_event = self.player.next_event
         self.player.load_day([self.recordings.get(symbol, self.trade_date) for symbol in self.symbols])

@@ -6,14 +6,13 @@
 
 The name of a snapshot is the first twelve hex digits of its digest, so equal states have equal names
 everywhere. Redaction happens when a snapshot is taken. It replaces the named fields, in database columns and
-in encoded records, with a mark derived from their content: equal values stay equal, and no value can be
-recovered.
+in encoded records, with a mark derived from their content and a salt of this user: equal values stay equal, and
+nobody without the salt can find a value by trying.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import struct
 import tempfile
@@ -24,8 +23,18 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.runtime.files import sync_directory
-from holdover.runtime.redaction import RedactionRules, is_database
+from holdover.runtime.files import PUBLIC_FILE, write_whole
+from holdover.runtime.redaction import RedactionRules, is_database, load_user_salt, quote_name
+from holdover.runtime.size_limits import (
+    FILE_MAX,
+    SNAPSHOT_EXPANDED_MAX,
+    PartNameError,
+    SizeLimitError,
+    check_part_names,
+    decompress_bounded,
+    read_bounded,
+)
+from holdover.state import DECODE_ERRORS, decode_msgpack
 
 try:  # isal compresses the same format several times faster; zlib and isal read each other's output
     from isal.isal_zlib import compress as _fast
@@ -79,38 +88,43 @@ class Snapshot:
         """Write the snapshot into a directory, synced and renamed into place; return the path."""
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{self.name}.hsnap"
-        part = path.with_suffix(".writing")
-        with open(part, "wb") as file:
-            file.write(_MAGIC + struct.pack("<I", VERSION) + bytes.fromhex(self.digest))
-            file.write(_compress(self._body))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        sync_directory(directory)
+        head = _MAGIC + struct.pack("<I", VERSION) + bytes.fromhex(self.digest)
+        write_whole(path, head + _compress(self._body), PUBLIC_FILE)
         return path
 
     @classmethod
-    def open(cls, path: Path) -> Snapshot:
-        """Read a snapshot. Raises `SnapshotError` when it is missing, damaged or of another version."""
+    def open(cls, path: Path, size_max: int | None = None) -> Snapshot:
+        """Read a snapshot; `size_max` replaces the bound on what it expands to, in bytes.
+
+        Raises `SnapshotError` when it is missing, damaged, of another version, larger than its bound, or has a part
+        whose name leads outside its folder.
+        """
         try:
-            data = path.read_bytes()
+            data = read_bounded(path, size_max or FILE_MAX)
         except OSError as error:
             raise SnapshotError(f"{path}: cannot be read: {error.strerror}") from error
+        except SizeLimitError as error:
+            raise SnapshotError(str(error)) from error
         if data[:4] != _MAGIC:
             raise SnapshotError(f"{path.name}: not a Holdover snapshot")
         version = struct.unpack("<I", data[4:8])[0] if len(data) >= 8 else 0
         if version != VERSION:
             raise SnapshotError(f"{path.name}: written in version {version}, this Holdover reads version {VERSION}")
         try:
-            body = zlib.decompress(data[40:])
+            body = decompress_bounded(data[40:], SNAPSHOT_EXPANDED_MAX, size_max)
         except zlib.error as error:
             raise SnapshotError(f"{path.name}: damaged: {error}") from error
+        except SizeLimitError as error:
+            raise SnapshotError(f"{path.name}: {error}") from error
         if hashlib.sha256(body).digest() != data[8:40]:
             raise SnapshotError(f"{path.name}: damaged: its content does not match its digest")
         try:
             content = msgspec.msgpack.decode(body, type=_SnapshotBody)
-        except msgspec.MsgspecError as error:
+            check_part_names(list(content.parts))
+        except DECODE_ERRORS as error:
             raise SnapshotError(f"{path.name}: damaged: its body is none of a snapshot: {error}") from error
+        except PartNameError as error:
+            raise SnapshotError(f"{path.name}: {error}") from error
         return cls(content.about, content.parts)
 
     def __repr__(self) -> str:
@@ -127,7 +141,7 @@ def take_snapshot(session: Any, *, redact: Iterable[str] = (), subject: str = ""
     names = sorted(set(redact))
     parts = session.to_parts()
     if names:
-        rules = RedactionRules(fields=names)
+        rules = RedactionRules(fields=names, salt=load_user_salt())
         parts = {name: rules.redact_content(content) for name, content in _checkpoint_databases(parts).items()}
     return Snapshot(
         SnapshotInfo(
@@ -154,14 +168,17 @@ class SnapshotStore:
         """Return every snapshot file, sorted by name."""
         return sorted(self.directory.glob("*.hsnap"))
 
-    def find(self, name: str) -> Snapshot:
-        """Open the snapshot with that name or name prefix. Raises `SnapshotError` when none or several match."""
+    def find(self, name: str, size_max: int | None = None) -> Snapshot:
+        """Open the snapshot with that name or name prefix; `size_max` as for `Snapshot.open`.
+
+        Raises `SnapshotError` when none or several match.
+        """
         matches = [path for path in self.list_paths() if path.stem.startswith(name)]
         if len(matches) != 1:
             at_hand = ", ".join(path.stem for path in self.list_paths()) or "nothing"
             description = "no snapshot is" if not matches else "several snapshots are"
             raise SnapshotError(f"{description} called {name} in {self.directory}; at hand: {at_hand}")
-        return Snapshot.open(matches[0])
+        return Snapshot.open(matches[0], size_max)
 
 
 # -- comparing --------------------------------------------------------------------------------------------------------
@@ -181,10 +198,13 @@ def compare_snapshots(first: Snapshot, second: Snapshot) -> list[str]:
 
 def _decode_part(content: bytes) -> Any:
     if is_database(content):
-        return _read_rows(content)
+        try:
+            return _read_rows(content)
+        except (sqlite3.Error, ValueError, OverflowError):  # a damaged database is compared as bytes
+            return content
     try:
-        return msgspec.msgpack.decode(content)
-    except msgspec.MsgspecError:
+        return decode_msgpack(content)
+    except (*DECODE_ERRORS, ValueError):
         return content
 
 
@@ -213,9 +233,12 @@ def _read_rows(content: bytes) -> dict[str, Any]:
     memory = sqlite3.connect(":memory:")
     try:
         memory.deserialize(content[:18] + b"\x01\x01" + content[20:])
+        memory.execute("PRAGMA trusted_schema=OFF")
         tables = [row[0] for row in memory.execute("SELECT name FROM sqlite_master WHERE type='table' ORDER BY name")]
         return {
-            table: {str(row[:2]): list(row) for row in memory.execute(f'SELECT * FROM "{table}" ORDER BY 1, 2')}
+            table: {
+                str(row[:2]): list(row) for row in memory.execute(f"SELECT * FROM {quote_name(table)} ORDER BY 1, 2")
+            }
             for table in tables
         }
     finally:

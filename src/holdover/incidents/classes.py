@@ -33,6 +33,7 @@ from holdover.model import Order, OrdStatus, Restored
 from holdover.runtime import Breach
 from holdover.runtime.axes import CarriedPartialAxis, LinkUpAxis, ReconciliationAxis
 from holdover.runtime.breach import CARRIED
+from holdover.state import DECODE_ERRORS
 
 AFTER: Final = "after"
 """The name of the last transition in a class, next to the names of the axes."""
@@ -94,7 +95,7 @@ def _carried_partial(fields: dict[str, Any]) -> str:
     """The axis value of one order alone; empty for a record that is not an order of this version."""
     try:
         return CarriedPartialAxis.values[CarriedPartialAxis().of(msgspec.convert(fields, Order))]
-    except msgspec.ValidationError:
+    except DECODE_ERRORS:
         return ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow
 from functools import lru_cache
 from typing import Final
 
@@ -10,6 +10,12 @@ import msgspec
 
 CASH_UNIT: Final = Decimal("0.0000000001")
 """The unit in which cash is counted, of the account's currency: fine enough for a satoshi at a cent."""
+
+
+_DIGITS_MAX: Final = 60
+"""The order of magnitude up to which an amount is one: `1e999999999` would fill the memory."""
+_EXACT: Final = Context(prec=200, traps=[InvalidOperation, DivisionByZero, Overflow])
+"""Decimal arithmetic that is exact for every amount; the default rounds at 28 digits."""
 
 
 class InstrumentUnitError(ValueError):
@@ -69,15 +75,16 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
 
     def quantity_text(self, lots: int) -> str:
         """Format a quantity in lots as a decimal."""
-        return f"{lots * Decimal(self.lot_size):f}"
+        return f"{_EXACT.multiply(Decimal(lots), Decimal(self.lot_size)):f}"
 
     def price_text(self, ticks: int) -> str:
         """Format a price in ticks as a decimal."""
-        return f"{ticks * Decimal(self.tick_size):f}"
+        return f"{_EXACT.multiply(Decimal(ticks), Decimal(self.tick_size)):f}"
 
     def notional_text(self, notional: int) -> str:
         """Format a notional (lots x ticks) as a decimal in the instrument's currency."""
-        return f"{notional * Decimal(self.lot_size) * Decimal(self.tick_size):f}"
+        unit = _EXACT.multiply(Decimal(self.lot_size), Decimal(self.tick_size))
+        return f"{_EXACT.multiply(Decimal(notional), unit):f}"
 
 
 @lru_cache(maxsize=1024)
@@ -87,9 +94,13 @@ def _cash_scale(lot_size: str, tick_size: str, symbol: str) -> int:
 
 def _to_whole_units(value: str | Decimal | int, unit: str, symbol: str, value_name: str, unit_name: str) -> int:
     try:
-        ratio = Decimal(value) / Decimal(unit)
-    except (InvalidOperation, ZeroDivisionError) as problem:
-        raise InstrumentUnitError(f"{symbol}: {value_name} {value!r} is no decimal number") from problem
+        amount = Decimal(value)
+        if amount.is_finite() and amount and abs(amount.adjusted()) > _DIGITS_MAX:
+            raise InvalidOperation
+        ratio = _EXACT.divide(amount, Decimal(unit))
+    except (ArithmeticError, ValueError) as problem:
+        shown = repr(str(value)[:_DIGITS_MAX])
+        raise InstrumentUnitError(f"{symbol}: {value_name} {shown} is no decimal number") from problem
     whole = int(ratio) if ratio.is_finite() else None
     if whole is None or whole != ratio:
         raise InstrumentUnitError(f"{symbol}: {value_name} {value} is no whole number of its {unit_name} {unit}")

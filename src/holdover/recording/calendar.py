@@ -6,6 +6,7 @@ own hours.
 
 from __future__ import annotations
 
+from datetime import date
 from functools import lru_cache
 from typing import Any
 
@@ -58,6 +59,8 @@ def _calendar(name: str, year: int) -> Any:
         import exchange_calendars
     except ImportError as problem:
         raise RecordingError("exchange calendars are not installed: pip install 'holdover[calendars]'") from problem
+    if not 1971 <= year <= 2260:
+        raise RecordingError(f"the calendar {name} has no year {year}")
     try:
         return exchange_calendars.get_calendar(name, start=f"{year - 1}-12-01", end=f"{year + 1}-02-01")
     except exchange_calendars.errors.InvalidCalendarName as problem:
@@ -70,8 +73,12 @@ def hours(calendar: str, trade_date: str) -> SessionHours:
     """Return the hours of a session. Raises `RecordingError` when the day is not a session of the calendar."""
     import pandas as pd
 
-    session_calendar = _calendar(calendar, int(trade_date[:4]))
-    day = pd.Timestamp(trade_date)
+    try:
+        session_calendar, day = _calendar(calendar, date.fromisoformat(trade_date).year), pd.Timestamp(trade_date)
+    except ValueError as problem:
+        if isinstance(problem, RecordingError):
+            raise
+        raise RecordingError(f"the day {trade_date[:20]!r} should be a date, YYYY-MM-DD") from problem
     if not session_calendar.is_session(day):
         nearest = session_calendar.date_to_session(day, direction="next").strftime("%Y-%m-%d")
         raise RecordingError(f"{trade_date} is no session of {calendar}; the next one is {nearest}")

@@ -16,8 +16,6 @@ ask_sz = "ask_size"
 from __future__ import annotations
 
 import csv
-import hashlib
-import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -37,7 +35,8 @@ from holdover.recording.format import (
     RecordingError,
     RecordingWriter,
 )
-from holdover.recording.store import recording_path
+from holdover.recording.store import digest_file, recording_path
+from holdover.runtime.config_file import read_toml
 
 _UNITS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _MAPPING_KEYS: Final = {"time", "time_unit", "trade", "quote"}
@@ -54,17 +53,17 @@ def import_csv(source: Path, mapping: Path, directory: Path, *, quiet: bool = Fa
     writer: RecordingWriter | None = None
     shown = tqdm(unit="row", disable=True if quiet else None, leave=False)
     for number, ts_ns, row in _read_rows(source, column_map):
-        day = datetime.fromtimestamp(ts_ns // 1_000_000_000, UTC).date().isoformat()
-        if writer is None or writer.meta.trade_date != day:
-            if writer is not None:
-                recordings.append(writer.close())
-            writer = RecordingWriter(
-                recording_path(directory, instrument.venue, instrument.symbol, day),
-                _build_meta(source, instrument, day, ts_ns),
-            )
         try:
+            day = datetime.fromtimestamp(ts_ns // 1_000_000_000, UTC).date().isoformat()
+            if writer is None or writer.meta.trade_date != day:
+                if writer is not None:
+                    recordings.append(writer.close())
+                writer = RecordingWriter(
+                    recording_path(directory, instrument.venue, instrument.symbol, day),
+                    _build_meta(source, instrument, day, ts_ns),
+                )
             _write_row(writer, instrument, column_map, ts_ns, row)
-        except (ValueError, KeyError, ArithmeticError) as error:
+        except (ValueError, KeyError, ArithmeticError, TypeError) as error:
             raise RecordingError(f"{source.name}: line {number}: {error}") from error
         shown.update(1)
     shown.close()
@@ -75,15 +74,16 @@ def import_csv(source: Path, mapping: Path, directory: Path, *, quiet: bool = Fa
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        column_map = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecordingError(f"{path}: cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecordingError(f"{path.name}: not a TOML file: {error}") from error
+    column_map = read_toml(path, RecordingError)
     missing = [name for name in ("symbol", "time", "time_unit") if name not in column_map]
     if missing or not (column_map.get("trade") or column_map.get("quote")):
         raise RecordingError(f"{path.name}: must say {', '.join(missing) or '[trade] or [quote]'}")
+    for name, columns in (("trade", ("price", "size")), ("quote", ("bid_px", "bid_sz", "ask_px", "ask_sz"))):
+        table = column_map.get(name)
+        if table is None:
+            continue
+        if not isinstance(table, dict) or any(not isinstance(table.get(column), str) for column in columns):
+            raise RecordingError(f"{path.name}: [{name}] must name the columns {', '.join(columns)}")
     if column_map["time_unit"] not in (*_UNITS, "iso"):
         raise RecordingError(f"{path.name}: time_unit is {column_map['time_unit']!r}, should be s, ms, us, ns or iso")
     return column_map
@@ -104,7 +104,7 @@ def _read_rows(source: Path, column_map: dict[str, Any]) -> Iterator[tuple[int, 
             for number, row in enumerate(csv.DictReader(file), 2):
                 try:
                     yield number, _parse_time(row[column_map["time"]], column_map["time_unit"]), row
-                except (KeyError, ValueError, TypeError) as error:
+                except (KeyError, ValueError, TypeError, ArithmeticError) as error:
                     raise RecordingError(f"{source.name}: line {number}: no time in it: {error}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RecordingError(f"{source}: cannot be read: {error}") from error
@@ -112,16 +112,17 @@ def _read_rows(source: Path, column_map: dict[str, Any]) -> Iterator[tuple[int, 
 
 def _parse_time(text: str, unit: str) -> int:
     if unit != "iso":
-        return int(Decimal(text) * _UNITS[unit])
+        number = Decimal(text) * _UNITS[unit]
+        if not number.is_finite() or not 0 <= number < 2**63:
+            raise ValueError(f"the time {text[:40]} is none of a recording")
+        return int(number)
     at = datetime.fromisoformat(text)
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return int(at.timestamp()) * 1_000_000_000 + at.microsecond * 1_000
 
 
 def _build_meta(source: Path, instrument: Instrument, day: str, first_ns: int) -> Meta:
-    provenance = Provenance(
-        source=source.name, importer="csv", inputs={source.name: hashlib.sha256(source.read_bytes()).hexdigest()}
-    )
+    provenance = Provenance(source=source.name, importer="csv", inputs={source.name: digest_file(source)})
     session_hours = hours_or_span(instrument.calendar, day, first_ns, first_ns + 86_400_000_000_000)
     return session_hours.to_meta(instrument, day, provenance)
 

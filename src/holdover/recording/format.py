@@ -29,6 +29,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from holdover.model import Instrument
+from holdover.runtime.size_limits import RECORDING_EXPANDED_MAX, SizeLimitError, decompress_bounded, open_bounded
+from holdover.state import DECODE_ERRORS
 
 MarketEvent = tuple[int, int, int, int, int, int, int, int, int, int, int]
 """(ts_event, instrument_id, rtype, flags, sequence, price, size, bid_px, ask_px, bid_sz, ask_sz); ns, ticks, lots."""
@@ -140,7 +142,7 @@ class Recording:
         """Open a file. Raises `RecordingError` when it is missing, damaged, truncated or of another version."""
         path = Path(path)
         try:
-            with open(path, "rb") as file:
+            with open_bounded(path) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size < 64:
                     raise RecordingError(f"{path.name}: {size} bytes are too few for a recording; it was cut off")
@@ -149,6 +151,8 @@ class Recording:
             raise RecordingError(f"{path}: there is no such recording") from None
         except OSError as error:
             raise RecordingError(f"{path.name}: cannot be read: {error.strerror}") from error
+        except SizeLimitError as error:
+            raise RecordingError(str(error)) from error
         return cls(path, *_read_frame(path, data))
 
     def __len__(self) -> int:
@@ -242,7 +246,7 @@ def _read_frame(path: Path, data: mmap.mmap) -> tuple[Meta, str, Buffer, int, tu
         raise RecordingError(f"{name}: the header does not match its checksum; the file is damaged")
     try:
         meta = msgspec.json.decode(header, type=Meta)
-    except msgspec.MsgspecError as error:
+    except (*DECODE_ERRORS, ValueError) as error:
         raise RecordingError(f"{name}: the header cannot be read: {error}") from error
     if problem := _check_meta(meta):
         raise RecordingError(f"{name}: the header contradicts itself: {problem}")
@@ -255,9 +259,11 @@ def _read_frame(path: Path, data: mmap.mmap) -> tuple[Meta, str, Buffer, int, tu
     sums = struct.unpack_from(f"<{blocks}I", data, 12 + length + meta.body_bytes)
     if meta.encoding == "zlib":
         try:
-            buffer = zlib.decompress(data[offset : offset + size])
+            buffer = decompress_bounded(data[offset : offset + size], RECORDING_EXPANDED_MAX)
         except zlib.error as error:
             raise RecordingError(f"{name}: the body cannot be decompressed: {error}") from error
+        except SizeLimitError as error:
+            raise RecordingError(f"{name}: the body {error}") from error
         offset, size = 0, len(buffer)
     if size != meta.records * WIDTH:
         raise RecordingError(f"{name}: the body holds {size // WIDTH} records, should be {meta.records}")
@@ -348,6 +354,7 @@ class RecordingWriter:
             raise RecordingError(
                 f"{self.path.name}: record {len(self)} goes back in time by {self._last_ns - ts_ns} ns"
             )
+        check_event_range(ts_ns, price, size, *self._top_of_book)
         self._last_ns = ts_ns
         self._body += RECORD.pack(ts_ns, 0, rtype, flags, len(self) & 0xFFFFFFFF, price, size, *self._top_of_book)
         self._counts[rtype] += 1
@@ -389,6 +396,15 @@ class RecordingWriter:
         if recording.meta != meta:
             raise RecordingError(f"{self.path.name}: the file has another header than the one that was written")
         return recording
+
+
+def check_event_range(ts_ns: int, *values: int) -> None:
+    """Raise `RecordingError` when a time, price or size of an event does not fit into its 64 bits."""
+    if ts_ns < 0:
+        raise RecordingError(f"the time {ts_ns} ns is before 1970")
+    for value in (ts_ns, *values):
+        if not -(2**63) <= value < 2**63:
+            raise RecordingError(f"{str(value)[:40]} is too large for a recording, whose numbers have 64 bits")
 
 
 def _encode_meta(meta: Meta) -> bytes:

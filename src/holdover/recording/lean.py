@@ -12,7 +12,6 @@ size, and the quote shows what remained.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 from collections.abc import Iterator
@@ -32,7 +31,8 @@ from holdover.recording.format import (
     RecordingError,
     RecordingWriter,
 )
-from holdover.recording.store import recording_path
+from holdover.recording.store import digest_file, recording_path
+from holdover.runtime.size_limits import ARCHIVE_ERRORS, RECORDING_EXPANDED_MAX, expansion_bound, format_size
 
 MS = 1_000_000
 _LICENCE = "Apache-2.0 (QuantConnect/Lean sample data)"
@@ -88,18 +88,23 @@ def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, fields) of the one CSV file in a zip."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if len(names) != 1:
-                raise RecordingError(f"{path.name}: {len(names)} files inside, should be one")
-            with io.TextIOWrapper(archive.open(names[0]), encoding="ascii") as text:
+            members = archive.infolist()
+            if len(members) != 1:
+                raise RecordingError(f"{path.name}: {len(members)} files inside, should be one")
+            bound = expansion_bound(path.stat().st_size, RECORDING_EXPANDED_MAX)
+            if members[0].file_size > bound:
+                raise RecordingError(f"{path.name}: expands to more than {format_size(bound)}")
+            with io.TextIOWrapper(archive.open(members[0]), encoding="ascii") as text:
                 for number, line in enumerate(text, 1):
                     yield number, line.rstrip("\n").split(",")
-    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
+    except RecordingError:
+        raise
+    except (*ARCHIVE_ERRORS, OSError) as error:
         raise RecordingError(f"{path.name}: cannot be read: {error}") from error
 
 
 def _build_provenance(files: dict[str, Path], notes: list[str]) -> Provenance:
-    inputs = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()}
+    inputs = {path.name: digest_file(path) for path in files.values()}
     return Provenance(
         source="QuantConnect/Lean sample data", licence=_LICENCE, importer="lean", inputs=inputs, notes=notes
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from holdover.model.spelling import suggest_spelling
 from holdover.recording.format import Recording, RecordingError
+from holdover.runtime.size_limits import find_name_problem
 
 
 class RecordingStore:
@@ -59,6 +61,15 @@ def bundled_store() -> RecordingStore:
     return RecordingStore(Path(__file__).parent / "bundled")
 
 
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def recording_path(directory: Path, venue: str, symbol: str, trade_date: str) -> Path:
-    """Return the path of a recording below a directory."""
-    return directory / venue.lower() / symbol / f"{trade_date}.hrec"
+    """Return the path of a recording below a directory. Raises `RecordingError` when a name leads outside it."""
+    name = f"{venue.lower()}/{symbol}/{trade_date}.hrec"
+    if find_name_problem(name) or "/" in symbol or "/" in venue or "/" in trade_date:
+        raise RecordingError(f"the recording of {symbol[:80]!r} on {trade_date[:20]!r} cannot be a file of {directory}")
+    return directory / name

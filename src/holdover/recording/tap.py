@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import tomllib
 import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -43,8 +42,11 @@ from holdover.recording.format import (
     Recording,
     RecordingError,
     RecordingWriter,
+    check_event_range,
 )
 from holdover.recording.store import recording_path
+from holdover.runtime.config_file import read_toml
+from holdover.state import DECODE_ERRORS
 
 _FRAME: Final = struct.Struct("<II")
 STATUSES: Final = {"open": TRADING, "halt": HALT, "disabled": DISABLED, "closed": CLOSED}
@@ -81,10 +83,8 @@ def parse_market_event(fields: dict[str, Any], instrument: Instrument) -> Market
 def read_instrument(path: Path) -> Instrument:
     """Read an instrument from a TOML file. Raises `RecordingError` when the file is not an instrument."""
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Instrument)
-    except OSError as error:
-        raise RecordingError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, InstrumentUnitError) as error:
+        return msgspec.convert(read_toml(path, RecordingError), Instrument)
+    except (*DECODE_ERRORS, InstrumentUnitError) as error:
         raise RecordingError(f"{path.name}: not an instrument: {error}") from error
 
 
@@ -153,6 +153,7 @@ class Recorder:
     def _add(self, ts_ns: int, rtype: int, flags: int, price: int, size: int) -> None:
         if ts_ns < self._last_ns:
             raise RecordingError(f"time goes back by {self._last_ns - ts_ns} ns at {ts_ns}")
+        check_event_range(ts_ns, price, size, *self._top_of_book)
         day = datetime.fromtimestamp(ts_ns // 1_000_000_000, UTC).date().isoformat()
         if day != self._day:
             self.close()
@@ -330,7 +331,7 @@ def record_lines(lines: Iterable[bytes], recorder: Recorder) -> int:
             continue
         try:
             recorder.record_event(msgspec.json.decode(line))
-        except (msgspec.MsgspecError, RecordingError) as error:
+        except (*DECODE_ERRORS, RecordingError) as error:
             recorder.flush()
             raise RecordingError(f"line {number}: {error}") from error
         count += 1

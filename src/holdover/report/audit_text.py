@@ -20,24 +20,29 @@ def audit_text(summary: Mapping[str, Any]) -> str:
         f"of which a log shows {len(catalogue['judged'])}",
     ]
     if summary["verdict"] == "unknown":
-        lines.append("        no execution report that could be judged")
+        lines.append(
+            "        too many messages could not be used to say that the rest holds"
+            if summary["executions"]
+            else "        no execution report that could be judged"
+        )
     lines += [f"        {note}" for note in summary["notes"]]
-    lines += _entry_lines(summary["breaches"], "breaches")
+    lines += _entry_lines(summary["breaches"], "breaches", summary["breach_count"])
     for name in dict.fromkeys(breach["invariant"] for breach in summary["breaches"][:_SHOWN_MAX]):
         lines.append(f"  what it means: holdover catalogue show {name}")
-    lines += _entry_lines(summary["skipped"], "lines that could not be used")
+    lines += _entry_lines(summary["skipped"], "lines that could not be used", summary["skipped_count"])
     return "\n".join(lines)
 
 
-def _entry_lines(entries: list[Mapping[str, Any]], title: str) -> list[str]:
+def _entry_lines(entries: list[Mapping[str, Any]], title: str, count: int) -> list[str]:
     if not entries:
         return []
-    lines = ["", f"  {len(entries):,} {title}"]
+    lines = ["", f"  {count:,} {title}"]
     for entry in entries[:_SHOWN_MAX]:
         location = f"{entry['file']}:{entry['line']}" if entry.get("file") else f"line {entry['line']}"
         lines.append(f"  {location}  {entry.get('invariant') or entry['reason']}")
         explanation = entry.get("explanation", "").partition(": ")[2]
         lines += [f"    {line}" for line in textwrap.wrap(explanation, _WIDTH - 4)]
-    if len(entries) > _SHOWN_MAX:
-        lines.append(f"  and {len(entries) - _SHOWN_MAX:,} more: --json has all of them")
+    if count > _SHOWN_MAX:
+        listed = "all of them" if count == len(entries) else f"the first {len(entries):,}"
+        lines.append(f"  and {count - _SHOWN_MAX:,} more: --json has {listed}")
     return lines

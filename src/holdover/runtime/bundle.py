@@ -28,11 +28,20 @@ from holdover.catalogue import Catalogue, Policy
 from holdover.catalogue.policy import ENFORCE, GuardMode
 from holdover.model import Record
 from holdover.runtime.breach import Breach
-from holdover.runtime.files import open_whole, write_whole
+from holdover.runtime.files import make_private_directory, open_whole, write_whole
 from holdover.runtime.journal import RecordedMutation
 from holdover.runtime.memory import MemorySnapshot
 from holdover.runtime.redaction import RedactionRules
+from holdover.runtime.size_limits import (
+    ARCHIVE_ERRORS,
+    FILE_MAX,
+    PartNameError,
+    SizeLimitError,
+    read_archive,
+    read_bounded,
+)
 from holdover.runtime.table_copy import MutationCapture, TableCopier
+from holdover.state import DECODE_ERRORS, StateError
 
 if TYPE_CHECKING:
     from holdover.runtime.guard import Guard
@@ -110,29 +119,34 @@ class Bundle:
 
     def save(self, path: Path) -> Path:
         """Write the bundle atomically and synced. Returns the path."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_directory(path.parent)
         write_whole(path, self.encode())
         return path
 
     @classmethod
-    def open(cls, path: Path) -> Bundle:
-        """Read a bundle. Raises `BundleError` when it is missing, damaged or of another version."""
+    def open(cls, path: Path, size_max: int | None = None) -> Bundle:
+        """Read a bundle; `size_max` replaces the bound on what it expands to, in bytes.
+
+        Raises `BundleError` when it is missing, damaged, of another version, larger than its bound, or has a part
+        whose name leads outside its folder.
+        """
         try:
-            with zipfile.ZipFile(path) as archive:
-                parts = {name: archive.read(name) for name in archive.namelist()}
+            content = read_bounded(path, size_max or FILE_MAX)
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                parts = read_archive(archive, len(content), size_max)
         except OSError as problem:
             raise BundleError(f"{path}: cannot be read: {problem.strerror or problem}") from problem
-        except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, EOFError) as problem:
+        except (SizeLimitError, PartNameError) as problem:
+            raise BundleError(f"{path.name}: {problem}") from problem
+        except ARCHIVE_ERRORS as problem:
             raise BundleError(f"{path.name}: not a bundle, or damaged: {problem}") from problem
-        except Exception as problem:  # zlib.error and struct.error, by a damaged archive
-            raise BundleError(f"{path.name}: damaged: {problem}") from problem
         try:
             content = parts.pop(_INFO_PART)
             version = msgspec.json.decode(content, type=_BundleHeader).version
             if version != VERSION:
                 raise BundleError(f"{path.name}: written in version {version}, this Holdover reads version {VERSION}")
             info = msgspec.json.decode(content, type=BundleInfo)
-        except (KeyError, msgspec.MsgspecError) as problem:
+        except (*DECODE_ERRORS, KeyError) as problem:
             raise BundleError(
                 f"{path.name}: not a bundle: its {_INFO_PART} is missing or wrong ({problem})"
             ) from problem
@@ -156,7 +170,7 @@ def save_in_pieces(
             digest.update(piece)
             give_way()
         digests[name] = digest.hexdigest()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_directory(path.parent)
     with open_whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         info_part = _encode_info(msgspec.structs.replace(info, parts=digests))
         for name, pieces in {_INFO_PART: (info_part,), **dict(sorted(parts.items()))}.items():
@@ -257,6 +271,8 @@ class GuardSnapshot:
     ) -> dict[str, list[bytes]]:
         """Return the parts that describe the guard's state, redacted, in pieces: its memory and last mutations."""
 
+        rules.learn_records()
+
         def redact(value: Any) -> Any:
             return rules.redact_value(msgspec.to_builtins(value))
 
@@ -317,7 +333,7 @@ def replay(bundle: Bundle, catalogue: Catalogue) -> list[Breach]:
         raise BundleError(
             f"the bundle of {bundle.info.mark} holds no {problem}: nothing can be done again"
         ) from problem
-    mutations = [msgspec.json.decode(line, type=BundledMutation) for line in lines]
+    mutations = _decode_mutations(lines)
     kinds = kinds_by_name()
     unknown_kinds = ", ".join(sorted({mutation.kind for mutation in mutations} - set(kinds)))
     if unknown_kinds:
@@ -328,7 +344,7 @@ def replay(bundle: Bundle, catalogue: Catalogue) -> list[Breach]:
     guard = Guard(Path("."), catalogue=catalogue, clock=lambda: clock_ns[0], channels=[], store=FreezeStore.in_memory())
     guard.evidence.is_quiet = True
     try:
-        guard.monitor.restore_bytes(memory)
+        _restore_memory(guard, memory)
         for mutation in reversed(mutations):
             kind = kinds[mutation.kind]
             guard.monitor.tables.reset_record(
@@ -350,9 +366,30 @@ def replay(bundle: Bundle, catalogue: Catalogue) -> list[Breach]:
         guard.close()
 
 
+def _decode_mutations(lines: list[bytes]) -> list[BundledMutation]:
+    """Decode the lines of `mutations.jsonl`. Raises `BundleError`, which names the line."""
+    mutations: list[BundledMutation] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            mutations.append(msgspec.json.decode(line, type=BundledMutation))
+        except DECODE_ERRORS as problem:
+            raise BundleError(f"mutations.jsonl: line {number} is no mutation: {problem}") from problem
+    return mutations
+
+
+def _restore_memory(guard: Guard, memory: bytes) -> None:
+    try:
+        guard.monitor.restore_bytes(memory)
+    except StateError as problem:
+        raise BundleError(f"memory.msgpack: {problem}") from problem
+
+
 def _decode_record(kind: type[Record], fields: dict[str, Any]) -> Record:
-    return msgspec.convert(fields, kind)
+    try:
+        return msgspec.convert(fields, kind)
+    except DECODE_ERRORS as problem:
+        raise BundleError(f"mutations.jsonl: a record is no {kind.__name__}: {problem}") from problem
 
 
 def _decode_previous(mutation: BundledMutation, kind: type[Record]) -> Record | None:
-    return None if mutation.before is None else msgspec.convert(mutation.before, kind)
+    return None if mutation.before is None else _decode_record(kind, mutation.before)

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from holdover.runtime.breach import ACKNOWLEDGE, RESOLVE, TRIGGER, UPDATE, Page
+from holdover.runtime.files import open_private
 
 log = logging.getLogger("holdover.pager")
 
@@ -41,7 +42,7 @@ class FileChannel:
     def deliver(self, page: Page) -> None:
         """Append and sync. Raises `OSError` when the write fails."""
         line = msgspec.json.encode(page) + b"\n"
-        with open(self.path, "ab") as file:
+        with open_private(self.path) as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())

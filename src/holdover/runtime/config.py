@@ -118,7 +118,7 @@ from holdover.runtime.heartbeat import HeartbeatLimits
 from holdover.runtime.journal import Journal
 from holdover.runtime.metrics import MetricsConfig, MetricsError, parse_address
 from holdover.runtime.pager import EscalationLevel
-from holdover.runtime.redaction import RedactionRuleError, RedactionRules
+from holdover.runtime.redaction import RedactionRuleError, RedactionRules, load_salt
 from holdover.runtime.secrets import SecretError, read_secret, secret_from_environment
 
 T = TypeVar("T")
@@ -156,7 +156,7 @@ class StoreTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RedactTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The table [redact]: what is removed from bundles and snapshots, in addition to the usual secrets."""
+    """The table [redact]: what is removed from all that leaves the process, in addition to the usual secrets."""
 
     fields: list[str] = []
     patterns: list[str] = []
@@ -270,6 +270,10 @@ class GuardConfig(GuardTables, frozen=True, kw_only=True):
         if not url:
             return FreezeStore(self.directory / "guard.db", self.name)
         return FreezeStore(PostgresDatabase(url, self.store.schema, self.store.timeout_s), self.name)
+
+    def redaction_rules(self) -> RedactionRules:
+        """Return the rules for everything that leaves a process of this guard, with the salt of its directory."""
+        return RedactionRules.with_defaults(self.redact.fields, self.redact.patterns, load_salt(self.directory))
 
     def open_journal(self, path: Path | None = None) -> Journal | None:
         """Open the journal at a path, or in the directory; None when the configuration disables it."""

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get
 import msgspec
 
 from holdover.model.spelling import suggest_spelling
+from holdover.runtime.size_limits import DOCUMENT_MAX, SizeLimitError, read_bounded
 
 T = TypeVar("T", bound=msgspec.Struct)
 V = TypeVar("V")
@@ -230,11 +231,13 @@ def read_toml(path: Path, error_type: type[Exception]) -> dict[str, Any]:
 
 def _read_document(path: Path, error_type: type[Exception]) -> tuple[str, dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path, DOCUMENT_MAX).decode("utf-8").replace("\r\n", "\n")
         return text, tomllib.loads(text)
     except OSError as problem:
         raise error_type(f"{path.name}: cannot be read: {problem.strerror}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except SizeLimitError as problem:
+        raise error_type(str(problem)) from problem
+    except (ValueError, RecursionError) as problem:  # also for a number of more digits than Python converts
         raise error_type(f"{path.name}: not a TOML file: {problem}") from problem
 
 

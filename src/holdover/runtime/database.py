@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+from holdover.runtime.files import make_private, make_private_directory
+
 T = TypeVar("T")
 Row = tuple[Any, ...]
 RunStatement = Callable[..., list[Row]]
@@ -72,7 +74,8 @@ class SqliteDatabase:
         self._relaxed_connection: sqlite3.Connection | None = None
         with self._translate_errors():
             if not self.in_memory:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_private_directory(path.parent)
+                make_private(path)  # SQLite gives its log the permissions of the database
             self.connection = self._connect("FULL")
 
     def _connect(self, synchronous: str) -> sqlite3.Connection:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("holdover.guard")
 
+_LEARNED_MUTATIONS: Final = 32
 _EXAMPLE_TABLES: Final[tuple[tuple[str, type[Record]], ...]] = (
     ("orders", Order),
     ("venue", Order),
@@ -70,6 +71,7 @@ class BreachEvidence(Stateful[BreachEvidenceState]):
         self.repeat_counts: dict[tuple[str, str], int] = {}
         self.bundles, self.rules = bundles, rules
         self.on_breach: Callable[[Breach], None] | None = None
+        rules.list_records = self._list_records
         self.is_quiet = False
         self.last_number = guard.store.last_breach_number()
         self.causes = CauseTracker()
@@ -106,7 +108,7 @@ class BreachEvidence(Stateful[BreachEvidenceState]):
         self.last_number = max(self.last_number, breach.number)
         self.breaches.append(breach)
         if not self.is_quiet:
-            _log_breach(breach)
+            _log_breach(self._redact_for_log(breach, anchor))
         if guard.journal is not None:
             event = "observed" if is_observed else "breach"
             guard.journal.write_event(guard.monitor.mutations, breach.time_ns, event, breach.explanation)
@@ -115,6 +117,22 @@ class BreachEvidence(Stateful[BreachEvidenceState]):
             self._unbundled_breaches.append(breach)  # written when the step ends: then the recorder has its mutation
         if self.on_breach is not None:
             self.on_breach(breach)
+
+    def _list_records(self) -> list[Record]:
+        """Return the records of every table, for the redaction of alerts and bundles."""
+        return [record for table in self._guard.monitor.all_records().values() for record in list(table.values())]
+
+    def _redact_for_log(self, breach: Breach, anchor: Record | None) -> Breach:
+        """Return a breach without what the rules remove. Under the lock, it learns from the last mutations only."""
+        mutations = self._guard.recorder.mutations()[-_LEARNED_MUTATIONS:]
+        for record in [anchor, *(mutation.record for mutation in mutations)]:
+            self.rules.learn(record)
+        self.rules.learn_scope(breach.scope)
+        return msgspec.structs.replace(
+            breach,
+            explanation=self.rules.redact_text(breach.explanation),
+            scope=self.rules.redact_text(breach.scope),
+        )
 
     def _freeze_with_cause(self, breach: Breach, check: Check) -> Breach:
         """Freeze the breach under its cause, and remember it for the causes of later breaches."""

@@ -38,6 +38,7 @@ from holdover.runtime.channels import Channel, FileChannel, LogChannel
 from holdover.runtime.config import GuardConfig, read_config
 from holdover.runtime.database import StoreError
 from holdover.runtime.evidence import BreachEvidence
+from holdover.runtime.files import make_private_directory
 from holdover.runtime.freeze_control import FreezeControl, ThawRefusedError
 from holdover.runtime.freeze_store import Freeze, FreezeStore
 from holdover.runtime.guard_folder import FolderLock, GuardFolder
@@ -184,6 +185,7 @@ class Guard(Stateful[GuardState]):
         self.pager = Pager(self.store, channels, clock, settings.levels, settings.repeat_s)
         self.freezes = FreezeControl(self)
         self.evidence = BreachEvidence(self, settings.bundles, settings.rules or RedactionRules.with_defaults())
+        self.pager.redact = self.evidence.rules.redact_struct
         self.breaches = self.evidence.breaches
         self.monitor = Monitor(
             self.catalogue,
@@ -214,7 +216,7 @@ class Guard(Stateful[GuardState]):
         today = date_of(time.time_ns())
         guard_config = config if isinstance(config, GuardConfig) else read_config(Path(config), today)
         directory = guard_config.directory
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private_directory(directory)
         import_axes(guard_config.guard.axes)
         lock = FolderLock(directory, guard_config.name)
         try:
@@ -234,7 +236,7 @@ class Guard(Stateful[GuardState]):
                 subsystems=guard_config.guard.subsystems,
                 recorder_size=guard_config.guard.recorder_size,
                 bundles=directory / "bundles" if guard_config.guard.bundles else None,
-                rules=RedactionRules.with_defaults(guard_config.redact.fields, guard_config.redact.patterns),
+                rules=guard_config.redaction_rules(),
                 levels=guard_config.pages.level,
                 repeat_s=guard_config.pages.repeat_s,
                 location=guard_config.location,

@@ -21,7 +21,7 @@ from typing import IO, Final
 import msgspec
 
 from holdover.runtime.database import StoreError
-from holdover.runtime.files import lock_file, write_whole
+from holdover.runtime.files import lock_file, make_private_directory, write_whole
 
 OWNER_FILE: Final = "guard.owner"
 
@@ -69,7 +69,7 @@ class FolderLock:
     """
 
     def __init__(self, directory: Path, name: str, *, owns: bool = True) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private_directory(directory)
         with contextlib.suppress(OSError):
             if owns and not read_owner(directory):
                 write_whole(directory / OWNER_FILE, name.encode())

@@ -31,6 +31,7 @@ from holdover.runtime.freeze_store import FreezeStore
 from holdover.runtime.observation import describe_policy
 from holdover.runtime.pasted_commands import guard_command
 from holdover.runtime.reach import list_reach, summarize_reach
+from holdover.state import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from holdover.runtime.guard import Guard
@@ -141,7 +142,7 @@ def read_health(store: FreezeStore, now_ns: int) -> list[ProcessHealth]:
     for name, _, body in store.heartbeats():
         try:
             beat = msgspec.json.decode(body, type=Beat)
-        except msgspec.MsgspecError as problem:
+        except DECODE_ERRORS as problem:
             raise StoreError(f"{store.database.name}: the sign of life of {name} cannot be read: {problem}") from None
         health, reason = judge_health(beat, now_ns)
         processes.append(

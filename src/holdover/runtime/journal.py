@@ -21,7 +21,8 @@ from typing import IO, Any, ClassVar, Final, NamedTuple
 import msgspec
 
 from holdover.model import Record
-from holdover.state import StateError, Stateful
+from holdover.runtime.files import make_private_directory, open_private
+from holdover.state import DECODE_ERRORS, StateError, Stateful
 
 log = logging.getLogger("holdover.guard")
 
@@ -48,7 +49,7 @@ class Journal:
     def __init__(self, path: Path, max_bytes: int = 0, rotated_max: int = 7) -> None:
         if max_bytes < 0:
             raise ValueError(f"{path}: the journal rotates at {max_bytes} bytes, should be 0 (never) or above")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_directory(path.parent)
         if path.exists():
             _check_version(path)
             _truncate_torn_header(path)
@@ -217,7 +218,7 @@ class Journal:
 
 
 def _open_new(path: Path) -> IO[bytes]:
-    return open(path, "ab", buffering=0)
+    return open_private(path, "ab", buffering=0)
 
 
 def rotated_files(path: Path) -> list[Path]:
@@ -244,7 +245,7 @@ def read_journal(path: Path, on_damaged: Callable[[int, str], None] | None = Non
                 entry = msgspec.json.decode(line)
                 if not isinstance(entry, dict):
                     raise ValueError("an object was expected")
-            except (ValueError, RecursionError) as problem:
+            except (*DECODE_ERRORS, ValueError) as problem:
                 if not line.endswith(b"\n"):
                     return
                 if on_damaged is not None:
@@ -261,7 +262,7 @@ def parse_header(line: bytes) -> Mapping[str, Any] | None:
         return None
     try:
         header = msgspec.json.decode(line)
-    except msgspec.MsgspecError:
+    except DECODE_ERRORS:
         return None
     return header if isinstance(header, dict) else None
 
@@ -284,7 +285,7 @@ def _check_version(path: Path) -> None:
         return
     try:
         header = msgspec.json.decode(line)
-    except msgspec.MsgspecError:
+    except DECODE_ERRORS:
         header = {}
     problem = find_version_problem(header if isinstance(header, dict) else {})
     if problem:

@@ -124,7 +124,7 @@ def make_guard_reader(guard: Guard, cost: GuardCost | None = None) -> MetricsRea
     """Return a reader of a guard's metrics. It holds the guard's lock only while it lists the freezes."""
 
     def read() -> GuardMetrics:
-        monitor = guard.monitor
+        monitor, rules = guard.monitor, guard.evidence.rules
         problems = 1 if guard.freezes.problem else 0
         backlog = None
         with guard.steps.lock:
@@ -139,7 +139,7 @@ def make_guard_reader(guard: Guard, cost: GuardCost | None = None) -> MetricsRea
             mutations=monitor.mutations,
             checks=monitor.check_count,
             breaches=count_by_invariant(list(guard.breaches)),
-            freezes=count_by_scope(frozen),
+            freezes={rules.redact_scope(scope): count for scope, count in count_by_scope(frozen).items()},
             backlog=backlog,
             cost=None if cost is None else (cost.entries, cost.spent_ns),
             now_ns=guard.clock(),

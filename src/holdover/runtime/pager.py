@@ -45,7 +45,7 @@ class Pager:
     """Delivers the outbox. `deliver_due` is one round; `start` runs rounds in a thread.
 
     Without `levels`, every channel is paged at once and there is no escalation. The last level is paged again
-    every `repeat_s` seconds until somebody acknowledges; 0 is never.
+    every `repeat_s` seconds until somebody acknowledges; 0 is never. `redact` is applied to each page on its way out.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Pager:
             raise ValueError(f"a level pages after {min(level.after_s for level in levels)} s, should be 0 or above")
         self.levels = list(levels) or [EscalationLevel(channels=list(self.channels))]
         self.repeat_s = repeat_s
+        self.redact: Callable[[Page], Page] = lambda page: page
         self._clock = clock
         self._wake = threading.Event()
         self._stop = False
@@ -89,7 +90,7 @@ class Pager:
             if not self.store.claim(pending.number, self._clock()):
                 continue
             try:
-                self.channels[pending.channel].deliver(pending.page)
+                self.channels[pending.channel].deliver(self.redact(pending.page))
             except Exception as problem:
                 wait = min(_FIRST_RETRY_NS << min(pending.attempts, 12), RETRY_NS_MAX)
                 self.store.mark_failed(pending.number, self._clock() + wait, f"{type(problem).__name__}: {problem}")
@@ -139,7 +140,7 @@ class Pager:
         delivered_count = 0
         for name in list(direct_page.channels):
             try:
-                self.channels[name].deliver(direct_page.page)
+                self.channels[name].deliver(self.redact(direct_page.page))
             except Exception as problem:
                 log.error("page not delivered by %s: %s", name, problem)
             else:

@@ -142,6 +142,16 @@ PLURALS: Final = frozenset({"fees", "transfers"})
 """The fields whose words are plural."""
 
 _RAW_RECORD: Final = re.compile(r"<([A-Z]\w*) ?([^<>]*)>")
+_ENUM_WORDS: Final = {
+    "GTC": "GTC",
+    "GTD": "GTD",
+    "IOC": "IOC",
+    "FOK": "FOK",
+    "GT_CORPORATE_ACTION": "corporate action",
+    "GT_RENEWAL": "renewal",
+}
+"""Values of FIX enumerations whose names in lower case are no words."""
+
 _STATUS_NAME: Final = re.compile(r"(?<![\w.-])[A-Z]+(?:_[A-Z]+)+(?![\w.-])")
 _CASH_FIELDS: Final = ("cash", "fee", "transfers", "amount", "equity", "maintenance")
 """Fields in the cash unit, whatever the instrument."""
@@ -334,7 +344,7 @@ def format_value(value: Any, name: str, instrument: Instrument | None) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Enum):
-        return value.name.replace("_", " ").lower()
+        return _ENUM_WORDS.get(value.name) or value.name.replace("_", " ").lower()
     if isinstance(value, frozenset | set | tuple | list):
         return ", ".join(sorted({format_value(item, name, instrument) for item in value})) or "nothing"
     if isinstance(value, Record):

@@ -297,7 +297,8 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
                 continue
             instrument = self._monitor.instruments.get(current.symbol)
             sides = [format_value(value, name, instrument) for value in (before, now)]
-            texts.append(f"order {current.key}: the {field_words(name)} was {sides[0]} and came back as {sides[1]}")
+            return_text = sides[1] if now in ("", None) else f"as {sides[1]}"
+            texts.append(f"order {current.key}: the {field_words(name)} was {sides[0]} and came back {return_text}")
         return texts
 
     def _states(self, venue_order: Order, name: str, value: object) -> bool:

@@ -1,21 +1,28 @@
 """Redaction: removes sensitive data before anything is written for others to read.
 
 There are two kinds of rule. A *field* rule replaces a named field, in database columns and in encoded
-records, with a pseudonym derived from its value: equal values stay equal, so the data can still be replayed,
-but nothing is readable. A *pattern* rule is a regular expression; it blanks every match in any text, or only
-the match's group `secret` if the pattern has one. The built-in patterns cover the usual forms of credentials;
-a deployment adds its own.
+records, with a mark derived from its value and the installation's secret salt: equal values have equal marks, so
+the data can still be replayed, but nobody without the salt can find a value by trying. The values that field rules
+have replaced, or that were learned from records, are replaced in texts, too. A *pattern* rule is a regular
+expression; it blanks every match in any text, or only the match's group `secret` if the pattern has one. The built-in
+patterns cover the usual forms of credentials; a deployment adds its own.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import secrets
 import sqlite3
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import msgspec
+
+from holdover.runtime.files import make_private_directory, write_whole
+from holdover.state import DECODE_ERRORS, decode_msgpack, encode_msgpack
 
 BLANK: Final = "[redacted]"
 """The text that replaces a match of a pattern."""
@@ -41,6 +48,44 @@ FIELDS: Final[tuple[str, ...]] = ("password", "passwd", "secret", "token", "api_
 """Names of fields that always hold secrets."""
 
 
+SALT_FILE: Final = "redaction.salt"
+"""The file in a guard's directory, and in the user's state directory, that holds the salt of the marks."""
+_SALT_BYTES: Final = 32
+_MARK: Final = re.compile(r"redacted-[0-9a-f]{16}")
+_WORD: Final = re.compile(r"[A-Za-z0-9]+(?:[-_.][A-Za-z0-9]+)*")
+_LEARNED_MIN: Final = 4
+"""Characters of the shortest value that is replaced in texts: a shorter one is part of many words."""
+_LEARNED_MAX: Final = 10_000
+_PROCESS_SALT: Final = secrets.token_bytes(_SALT_BYTES)
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+
+def load_salt(directory: Path) -> bytes:
+    """Return the salt of an installation, which is created at the first use, for its owner only.
+
+    Where the file cannot be read or written, the marks are those of this process: equal only within it.
+    """
+    path = directory / SALT_FILE
+    try:
+        if not path.exists():
+            write_whole(path, secrets.token_bytes(_SALT_BYTES))
+        salt = path.read_bytes()
+    except OSError:
+        return _PROCESS_SALT
+    return salt if len(salt) == _SALT_BYTES else _PROCESS_SALT
+
+
+def load_user_salt() -> bytes:
+    """Return the salt of this user, for files that belong to no guard: bundles and snapshots of the command line."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    directory = Path(base) / "holdover"
+    try:
+        make_private_directory(directory)
+    except OSError:
+        return _PROCESS_SALT
+    return load_salt(directory)
+
+
 class RedactionRuleError(ValueError):
     """A pattern is not a valid regular expression; the message names it."""
 
@@ -48,11 +93,16 @@ class RedactionRuleError(ValueError):
 class RedactionRules:
     """The redaction rules: fields by name and patterns in any text.
 
-    Raises `RedactionRuleError` for a pattern that does not compile.
+    `salt` makes the marks those of one installation; without it they are those of this process. `list_records`
+    yields the records whose values are learned before the first text is redacted. Raises `RedactionRuleError` for a
+    pattern that does not compile.
     """
 
-    def __init__(self, fields: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
+    def __init__(self, fields: Iterable[str] = (), patterns: Iterable[str] = (), salt: bytes = b"") -> None:
         self.fields = frozenset(fields)
+        self.list_records: Callable[[], Iterable[object]] | None = None
+        self._salt = salt or _PROCESS_SALT
+        self._marks: dict[str, str] = {}
         self.patterns: list[re.Pattern[str]] = []
         for pattern in patterns:
             try:
@@ -61,21 +111,83 @@ class RedactionRules:
                 raise RedactionRuleError(f"redaction pattern {pattern!r}: {problem}") from problem
 
     @classmethod
-    def with_defaults(cls, fields: Iterable[str] = (), patterns: Iterable[str] = ()) -> RedactionRules:
+    def with_defaults(
+        cls, fields: Iterable[str] = (), patterns: Iterable[str] = (), salt: bytes = b""
+    ) -> RedactionRules:
         """Return Holdover's built-in rules plus these. Raises `RedactionRuleError`."""
-        return cls((*FIELDS, *fields), (*PATTERNS, *patterns))
+        return cls((*FIELDS, *fields), (*PATTERNS, *patterns), salt)
+
+    def learn(self, record: object) -> None:
+        """Remember the values of a record's redacted fields, so that texts about it are redacted, too."""
+        for name in self.fields.intersection(getattr(record, "__struct_fields__", ())):
+            value = getattr(record, name)
+            if value not in (None, ""):
+                self.pseudonymize(value)
+
+    def learn_scope(self, scope: str) -> None:
+        """Remember the names in a scope whose kind is a redacted field, such as `account:12345678`."""
+        for part in scope.split("/"):
+            kind, _, name = part.partition(":")
+            if name and kind in self.fields:
+                self.pseudonymize(name)
+
+    def redact_scope(self, scope: str) -> str:
+        """Return a scope as alerts show it."""
+        self.learn_scope(scope)
+        return self.redact_text(scope)
+
+    def learn_records(self) -> None:
+        """Learn from every record of `list_records`, once."""
+        list_records, self.list_records = self.list_records, None
+        if list_records is not None and self.fields - set(FIELDS):
+            for record in list_records():
+                self.learn(record)
+
+    def pseudonymize(self, value: Any) -> str:
+        """Return the mark of a value; equal values get equal marks within one installation."""
+        if isinstance(value, str) and _MARK.fullmatch(value):
+            return value
+        text = value if isinstance(value, str) else repr(value)
+        mark = self._marks.get(text)
+        if mark is None:
+            digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=self._salt, digest_size=8).hexdigest()
+            mark = f"redacted-{digest}"
+            if len(self._marks) >= _LEARNED_MAX:
+                self._marks.pop(next(iter(self._marks)))
+            self._marks[text] = mark
+        return mark
 
     def redact_text(self, text: str) -> str:
-        """Blank every match of the patterns in a text."""
+        """Blank every match of the patterns in a text, and replace the values that are known of redacted fields."""
         for pattern in self.patterns:
             text = pattern.sub(_blank_match, text)
+        if self._marks:
+            text = _WORD.sub(self._replace_word, text)
+            for value, mark in list(self._marks.items()):
+                if len(value) >= _LEARNED_MIN and not _WORD.fullmatch(value) and value in text:
+                    text = text.replace(value, mark)
         return text
+
+    def _replace_word(self, match: re.Match[str]) -> str:
+        word = match.group(0)
+        return self._marks.get(word, word) if len(word) >= _LEARNED_MIN else word
+
+    def redact_struct(self, struct: StructT) -> StructT:
+        """Return a struct for others, such as a breach or a page, with its texts redacted."""
+        self.learn_records()
+        self.learn_scope(str(getattr(struct, "scope", "")))
+        changes = {
+            name: self.redact_value(value)
+            for name in struct.__struct_fields__
+            if isinstance(value := getattr(struct, name), (str, list, dict))
+        }
+        return msgspec.structs.replace(struct, **changes)
 
     def redact_value(self, value: Any) -> Any:
         """Apply the rules to plain data of any depth."""
         if isinstance(value, dict):
             return {
-                self._redact_key(key): pseudonymize(item)
+                self._redact_key(key): self.pseudonymize(item)
                 if key in self.fields and item is not None
                 else self.redact_value(item)
                 for key, item in value.items()
@@ -111,7 +223,7 @@ class RedactionRules:
             if value[:1] in ("{", "["):
                 try:
                     decoded = msgspec.json.decode(value)
-                except msgspec.MsgspecError:
+                except DECODE_ERRORS:
                     return self.redact_text(value)
                 redacted = self.redact_value(decoded)
                 return value if redacted == decoded else msgspec.json.encode(redacted).decode()
@@ -121,12 +233,12 @@ class RedactionRules:
     def _redact_encoded(self, content: bytes) -> bytes | None:
         """Decode, redact and encode the content; None when it is not encoded data or nothing changes."""
         for decode, encode in (
-            (msgspec.msgpack.decode, msgspec.msgpack.encode),
+            (decode_msgpack, encode_msgpack),
             (msgspec.json.decode, msgspec.json.encode),
         ):
             try:
                 decoded: Any = decode(content)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except DECODE_ERRORS:
                 continue
             redacted = self.redact_value(decoded)
             return None if redacted == decoded else encode(redacted)
@@ -136,17 +248,21 @@ class RedactionRules:
         memory = sqlite3.connect(":memory:")
         try:
             memory.deserialize(content[:18] + b"\x01\x01" + content[20:])
+            memory.execute("PRAGMA trusted_schema=OFF")
             tables = [row[0] for row in memory.execute("SELECT name FROM sqlite_master WHERE type='table'")]
             for table in tables:
-                columns = [row[1] for row in memory.execute(f'PRAGMA table_info("{table}")')]
+                quoted_table = quote_name(table)
+                columns = [row[1] for row in memory.execute(f"PRAGMA table_info({quoted_table})")]
                 for column in columns:
-                    values = [row[0] for row in memory.execute(f'SELECT DISTINCT "{column}" FROM "{table}"')]
+                    quoted = quote_name(column)
+                    values = [row[0] for row in memory.execute(f"SELECT DISTINCT {quoted} FROM {quoted_table}")]
                     for value in values:
                         is_named_field = column in self.fields and value is not None
-                        redacted = pseudonymize(value) if is_named_field else self._redact_single(value)
+                        redacted = self.pseudonymize(value) if is_named_field else self._redact_single(value)
                         if redacted is not value and redacted != value:
                             memory.execute(
-                                f'UPDATE "{table}" SET "{column}"=? WHERE "{column}" IS ?', (redacted, value)
+                                f"UPDATE {quoted_table} SET {quoted}=? WHERE {quoted} IS ?",
+                                (redacted, value),
                             )
             memory.commit()
             memory.execute("VACUUM")  # free pages must not keep what was replaced
@@ -167,6 +283,7 @@ def is_database(content: bytes) -> bool:
     return content[:16] == b"SQLite format 3\0"
 
 
-def pseudonymize(value: Any) -> str:
-    """Return the pseudonym of a value; equal values get equal pseudonyms."""
-    return f"redacted-{hashlib.sha256(repr(value).encode()).hexdigest()[:10]}"
+def quote_name(name: str) -> str:
+    """Return the name of a table or column as SQL takes it, whatever is in it."""
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'

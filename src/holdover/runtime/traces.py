@@ -25,7 +25,12 @@ def trace_guard(guard: Guard, provider: Any = None) -> None:
         raise MetricsError("traces need opentelemetry-api: pip install 'holdover[otel]'") from problem
     tracer = (provider or otel.get_tracer_provider()).get_tracer("holdover")
 
+    rules = guard.evidence.rules
+
     def emit(name: str, attributes: dict[str, Any]) -> None:
+        attributes = {
+            key: rules.redact_text(value) if isinstance(value, str) else value for key, value in attributes.items()
+        }
         span = otel.get_current_span()
         if span.is_recording():
             span.add_event(name, attributes)

@@ -24,6 +24,7 @@ from holdover.recording.format import RECORD
 from holdover.recording.tap import TapReader, parse_market_event
 from holdover.runtime.journal import find_version_problem, parse_header
 from holdover.shadow.input_store import InputItem
+from holdover.state import DECODE_ERRORS
 from holdover.watch.jetstream import Stream, StreamAddress
 from holdover.watch.source import Offset, Source
 from holdover.watch.tail import Tail
@@ -213,7 +214,7 @@ class MarketReader:
                 return MarketReading(0)
             event = parse_market_event(fields, self._instruments[number])
             return _check_range(MarketReading(event[0], (event[0], number, *event[2:]), int(fields.get("seq") or 0)))
-        except (msgspec.MsgspecError, RecordingError, ValueError, TypeError, ArithmeticError) as problem:
+        except (*DECODE_ERRORS, RecordingError, ValueError, TypeError, ArithmeticError) as problem:
             return MarketReading(0, problem=f"a line of market data cannot be read: {problem}"[:300])
 
     def _instrument_number(self, fields: dict[str, Any]) -> int | None:

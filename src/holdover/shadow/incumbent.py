@@ -17,7 +17,7 @@ import msgspec
 from holdover.audit import tags
 from holdover.audit.framing import FieldMap, FixFramer
 from holdover.model import TRADES, ExecType, Execution, Instrument, Order, OrdStatus
-from holdover.state import Stateful
+from holdover.state import DECODE_ERRORS, Stateful
 from holdover.world import IncumbentReport
 from holdover.world.counterparts import ReportKind
 
@@ -148,7 +148,7 @@ class IncumbentReader(Stateful[IncumbentReaderState]):
                     problems.append(fields)
                 else:
                     reports += self._reports_of_message(fields, time_of_line(line))
-        except (msgspec.MsgspecError, ValueError, ArithmeticError) as problem:
+        except (*DECODE_ERRORS, ValueError, ArithmeticError) as problem:
             raise IncumbentReportError(f"{_excerpt(line)}: {problem}", reports) from problem
         if problems and b"8=FIX" in line:  # other lines of such a log are not messages
             raise IncumbentReportError(f"{_excerpt(line)}: {problems[0]}", reports)

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from holdover.runtime.database import RunStatement, SqliteDatabase, StoreError, next_number
-from holdover.state import decode_msgpack, encode_msgpack
+from holdover.runtime.files import make_private_directory
+from holdover.state import DECODE_ERRORS, decode_msgpack, encode_msgpack
 
 VERSION: Final = 2
 _SCHEMA: Final = """
@@ -66,7 +67,7 @@ class InputStore:
     """The store of inputs. Raises `StoreError` when it cannot be read or written."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_directory(path.parent)
         self._database = SqliteDatabase(path, "what has come in")
         self._check_version()
         self._database.create(_SCHEMA)
@@ -168,7 +169,7 @@ class InputStore:
     def _decoding(self) -> Iterator[None]:
         try:
             yield
-        except (msgspec.MsgspecError, TypeError) as problem:
+        except (*DECODE_ERRORS, TypeError) as problem:
             raise StoreError(f"{self._database.name}: what has come in is damaged: {problem}") from problem
 
     def close(self) -> None:

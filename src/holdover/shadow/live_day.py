@@ -16,6 +16,7 @@ from holdover.harness.subject import Factory
 from holdover.model import Instrument
 from holdover.recording import MarketEvent
 from holdover.recording.calendar import session_at
+from holdover.runtime.files import make_private_directory
 from holdover.shadow.config import ShadowConfig, ShadowConfigError
 from holdover.shadow.input_store import ShadowDayStart
 from holdover.shadow.setup import load_start_snapshot, make_venue
@@ -37,7 +38,7 @@ class CandidateArm:
         """Create the directory for another run of a day. Earlier ones stay, because they hold the guard's audit log."""
         day = self.root / trade_date
         directory = day / f"{len(list(day.glob('[0-9]*'))) + 1:03d}"
-        directory.mkdir(parents=True)
+        make_private_directory(directory)
         return directory
 
     def journal_of(self, trade_date: str) -> Path | None:

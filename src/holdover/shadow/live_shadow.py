@@ -20,8 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from holdover.catalogue import Catalogue
 from holdover.harness.live_session import FutureDayStore, LiveSession
 from holdover.harness.subject import Factory
@@ -47,7 +45,7 @@ from holdover.shadow.setup import (
 )
 from holdover.shadow.shadow_run import DiscardedCounts, ShadowRun, lock_directory
 from holdover.shadow.state import ShadowStateError
-from holdover.state import StateError
+from holdover.state import DECODE_ERRORS, StateError
 from holdover.watch.tail import Tail
 from holdover.world import ReplicatingVenue
 
@@ -101,7 +99,7 @@ class LiveShadow:
         config, offsets = self.config, self.inputs.offsets()
         try:
             feeds = open_feeds(config, instruments, offsets)
-        except msgspec.MsgspecError as problem:
+        except DECODE_ERRORS as problem:
             raise ShadowStateError(
                 f"{config.directory / INPUTS}: where a source of [input] stood cannot be read ({problem}): it was "
                 f"another kind of source, or the file is damaged"

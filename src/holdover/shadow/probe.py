@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 
 from holdover.shadow.components import ComponentTable
+from holdover.state import DECODE_ERRORS
 
 _REFUSAL_STATUSES: Final = frozenset({401, 403})
 _TIMEOUT_S: Final = 5.0
@@ -76,7 +77,7 @@ class Probe:
         self._add_finding("", "")
         try:
             message = msgspec.json.decode(text)
-        except msgspec.MsgspecError:
+        except DECODE_ERRORS:
             return
         for item in _items_at(message, self.table.items):
             self._check_sequence(item)

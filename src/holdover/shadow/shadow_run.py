@@ -12,7 +12,7 @@ import msgspec
 
 from holdover.model import OrdStatus
 from holdover.recording.calendar import is_session
-from holdover.runtime.files import lock_file
+from holdover.runtime.files import lock_file, make_private_directory
 from holdover.shadow.clock import HealthyClock
 from holdover.shadow.components import (
     FAULTS,
@@ -34,6 +34,7 @@ from holdover.shadow.state import (
     ShadowStateError,
     read_state,
 )
+from holdover.state import DECODE_ERRORS
 
 _CLOSED: Final = frozenset({"2", "4", "8", "C"})
 
@@ -41,7 +42,7 @@ _CLOSED: Final = frozenset({"2", "4", "8", "C"})
 @contextlib.contextmanager
 def lock_directory(directory: Path) -> Iterator[None]:
     """Lock the directory of a shadow for one process. Raises `ShadowStateError` when another process has it."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_private_directory(directory)
     file = lock_file(directory / "shadow.lock")
     if file is None:
         raise ShadowStateError(f"{directory}: another shadow runs on this directory; stop it first, or take another")
@@ -186,7 +187,7 @@ class ShadowRun:
         """
         try:
             note = msgspec.json.decode(line, type=ComponentNote)
-        except msgspec.MsgspecError:
+        except DECODE_ERRORS:
             return
         if note.component in self._tables and not note.fault:
             self.components.mark_alive(note.component, self.monotonic())
@@ -260,7 +261,7 @@ class CandidateJournalReader:
             return
         try:
             entry = self._decode(line)
-        except msgspec.MsgspecError:
+        except DECODE_ERRORS:
             text = line.decode("utf-8", "replace").strip()
             if (name := classify_fault(text)) != "":
                 self.counts.record_fault(name, text[:200], "candidate")

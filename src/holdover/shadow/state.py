@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
-from holdover.runtime.files import write_whole
+from holdover.runtime.files import make_private_directory, write_whole
 from holdover.shadow.clock import ClockTotals
 from holdover.shadow.components import FaultHistory
+from holdover.state import DECODE_ERRORS
 from holdover.watch.source import Offset
 from holdover.world import ReplicationStats
 
@@ -120,7 +121,7 @@ class ShadowState(msgspec.Struct, kw_only=True):
 
     def save(self, path: Path) -> None:
         """Write the state: whole and synced. Raises `OSError`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_directory(path.parent)
         write_whole(path, msgspec.json.encode(self))
 
 
@@ -145,5 +146,5 @@ def read_state(path: Path) -> ShadowState:
         return msgspec.json.decode(content, type=ShadowState)
     except FileNotFoundError:
         raise ShadowStateError(f"{path}: no shadow has run here; see holdover shadow run") from None
-    except (OSError, msgspec.MsgspecError) as problem:
+    except (*DECODE_ERRORS, OSError) as problem:
         raise ShadowStateError(f"{path.name}: cannot be read: {problem}") from problem

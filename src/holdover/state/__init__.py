@@ -1,6 +1,7 @@
 """State as a value: one declaration for each stateful class, one checkpoint, one rollback, one encoding."""
 
 from holdover.state.composite import Composite, split_parts
+from holdover.state.decoding import DECODE_ERRORS
 from holdover.state.encoding import decode_msgpack, encode_msgpack
 from holdover.state.stateful import (
     InPlace,
@@ -14,6 +15,7 @@ from holdover.state.stateful import (
 )
 
 __all__ = [
+    "DECODE_ERRORS",
     "Composite",
     "InPlace",
     "Owned",

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from holdover.state.decoding import DECODE_ERRORS
 from holdover.state.stateful import StateError, Stateful, StateT
 
 OWN_PART = "own"
@@ -68,5 +69,5 @@ def split_parts(data: bytes, owner: str) -> dict[str, bytes]:
     """
     try:
         return {name: bytes(part) for name, part in msgspec.msgpack.decode(data, type=dict[str, msgspec.Raw]).items()}
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise StateError(f"the stored state of {owner} is damaged: {error}") from error

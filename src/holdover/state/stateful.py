@@ -51,6 +51,7 @@ from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar, Union, get
 
 import msgspec
 
+from holdover.state.decoding import DECODE_ERRORS
 from holdover.state.encoding import decode_msgpack, encode_msgpack
 
 StateT = TypeVar("StateT", bound=msgspec.Struct)
@@ -112,7 +113,7 @@ def decode_stored(stored_format: StoredFormat, state: type[StructT], data: bytes
     damaged = f"the {stored_format.name} is damaged"
     try:
         header = decode_msgpack(data, _StoredHeader)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise StateError(f"{damaged}: {error}; {stored_format.next_step}") from error
     if header.format != stored_format.name or header.version != stored_format.version:
         written = f"{header.format or 'no format name'}, version {header.version or 'none'}"
@@ -122,7 +123,7 @@ def decode_stored(stored_format: StoredFormat, state: type[StructT], data: bytes
         )
     try:
         return decode_msgpack(data, state, _decode_deque)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise StateError(f"{damaged}: {error}; {stored_format.next_step}") from error
 
 
@@ -197,7 +198,7 @@ def decode_state(state: type[msgspec.Struct], data: bytes, owner: str) -> msgspe
     """Decode a state struct. Raises `StateError`, which names `owner`, when the bytes are none."""
     try:
         return decode_msgpack(data, state, _decode_deque)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise StateError(f"the stored state of {owner} is damaged: {error}") from error
 
 

@@ -37,6 +37,7 @@ from holdover.fix.listener import EngineListeners, listen
 from holdover.fix.tls_relay import LOOPBACK, TlsConfig, TlsRelay
 from holdover.model import fix_tags as tags
 from holdover.runtime.config_file import read_config_file
+from holdover.runtime.files import make_private_directory
 from holdover.watch.source import Offset, SourceError
 from holdover.watch.spool import Spool
 from holdover.watch.tail import Tail
@@ -319,7 +320,7 @@ def _check_engine_settings(engine: Any, arguments: tuple[Any, ...]) -> str:
 
 def _prepare_event_log(directory: Path, config: FixConfig) -> Tail:
     """Prepare the engine's log folder so that it keeps only events: the spool already has the messages."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_private_directory(directory)
     for prefix in ("GLOBAL", f"{_VERSIONS[config.version]}-{config.sender}-{config.target}"):
         unused = directory / f"{prefix}.messages.current.log"
         if not unused.is_symlink():

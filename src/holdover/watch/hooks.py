@@ -11,7 +11,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -20,6 +20,7 @@ from holdover.catalogue.policy import OBSERVE, SWITCHED_OFF
 from holdover.runtime import Breach, FreezeStore, read_config
 from holdover.runtime.breach import make_page
 from holdover.runtime.observation import make_observed_page
+from holdover.runtime.redaction import RedactionRules
 
 _TIMEOUT_S = 30.0
 
@@ -88,6 +89,9 @@ class FreezeHook:
             self.store.record_observed_breach(breach, entry.allows, page, self._channels)
 
 
+_RULES: Final = RedactionRules.with_defaults()
+
+
 class UrlHook:
     """Posts the breach as JSON; the header Idempotency-Key holds the key."""
 
@@ -100,12 +104,14 @@ class UrlHook:
     def run(self, breach: Breach, key: str) -> None:
         """Post the breach. Raises `HookError` for any answer but 2xx."""
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-        request = urllib.request.Request(self._url, data=msgspec.json.encode(breach), headers=headers, method="POST")
+        request = urllib.request.Request(
+            self._url, data=msgspec.json.encode(_RULES.redact_struct(breach)), headers=headers, method="POST"
+        )
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
                 return
         except (urllib.error.URLError, OSError) as problem:
-            raise HookError(f"the hook at {self._url} did not take the breach: {problem}") from problem
+            raise HookError(_RULES.redact_text(f"the hook at {self._url} did not take the breach: {problem}")) from None
 
 
 class CommandHook:

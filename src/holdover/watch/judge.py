@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Protocol
 import msgspec
 
 from holdover.audit import Audit
+from holdover.audit.audit import UNUSABLE_MAX
 from holdover.catalogue import Boundary, Catalogue, Frozen
 from holdover.model import Record, Request, scope_of
 from holdover.runtime import Breach, CellCounter, Monitor
@@ -16,11 +17,12 @@ from holdover.runtime.axes import FreezeLevelAxis, axes_in_use
 from holdover.runtime.check import Check, Touched
 from holdover.runtime.journal import find_version_problem
 from holdover.runtime.memory import kinds_by_name
-from holdover.state import StateError, Stateful, StoredFormat, decode_stored, encode_stored
+from holdover.state import DECODE_ERRORS, StateError, Stateful, StoredFormat, decode_stored, encode_stored
 
 _BOUNDARIES: Final = frozenset(("begin", "end", "overnight", "restart", "disconnect", "reconnect", "reconciled"))
 _JUDGED: Final = _BOUNDARIES | {"settled", "restore"}
 _TRANSITION: Final = "transition:"
+_PROBLEM_MAX: Final = 300
 _RECOVERED: Final = ("orders", "positions", "ledger")
 
 
@@ -45,6 +47,10 @@ class Judge(Protocol):
     @property
     def mutations(self) -> int:
         """The number of mutations evaluated."""
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether too large a share of the lines could not be used to say that every invariant holds."""
 
     @property
     def monitor(self) -> Monitor:
@@ -98,6 +104,8 @@ class MutationJudge(Stateful[MutationJudgeState]):
         "on_breach": "a function of the watch",
         "_kinds": "the kinds of records defined here",
         "_line_is_step": "given when the judge is made",
+        "_line_count": "a count of this process, for its verdict",
+        "_unusable_count": "a count of this process, for its verdict",
         "_skip_repeats": "given when the judge is made",
         "_touched": "empty between two steps, and nothing is stored inside one",
     }
@@ -114,6 +122,7 @@ class MutationJudge(Stateful[MutationJudgeState]):
         self._seq, self._time_ns = -1, 0
         self._event_digests: list[bytes] = []
         self._refusal = ""
+        self._line_count = self._unusable_count = 0
 
     @property
     def is_settled(self) -> bool:
@@ -125,10 +134,16 @@ class MutationJudge(Stateful[MutationJudgeState]):
         """The number of mutations evaluated."""
         return self.monitor.mutations
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether too large a share of the lines could not be used to say that every invariant holds."""
+        return self._unusable_count > UNUSABLE_MAX * self._line_count
+
     def judge_line(self, line: bytes, number: int) -> None:
         """Evaluate one line."""
         if not line.strip():
             return
+        self._line_count += 1
         try:
             entry = msgspec.json.decode(line)
             if not isinstance(entry, dict):
@@ -138,14 +153,16 @@ class MutationJudge(Stateful[MutationJudgeState]):
                 if self._refusal:
                     self.skipped.append(f"line {number} and all that follow: {self._refusal}")
             if self._refusal:
+                self._unusable_count += 1
                 return
             time_ns, seq = int(entry.get("time_ns", 0)), entry.get("seq")
             if "record" in entry:
                 self._judge_mutation(entry, time_ns, seq)
             elif _is_judged_event(entry.get("what")) and not self._is_repeat(seq, time_ns, line):
                 self._judge_event(entry, time_ns)
-        except (msgspec.MsgspecError, ValueError, TypeError, KeyError) as problem:
-            self.skipped.append(f"line {number} is no mutation: {problem}")
+        except (*DECODE_ERRORS, ValueError, TypeError, KeyError) as problem:
+            self._unusable_count += 1
+            self.skipped.append(f"line {number} is no mutation: {str(problem)[:_PROBLEM_MAX]}")
 
     def _judge_mutation(self, entry: dict[str, Any], time_ns: int, seq: int | None) -> None:
         record = self._decode_record(entry)
@@ -260,6 +277,11 @@ class FixJudge:
         return self.audit.monitor.mutations
 
     @property
+    def is_undecided(self) -> bool:
+        """Whether too large a share of the messages could not be used to say that every invariant holds."""
+        return self.audit.is_undecided
+
+    @property
     def monitor(self) -> Monitor:
         """The monitor that evaluates the mutations."""
         return self.audit.monitor
@@ -270,6 +292,7 @@ class FixJudge:
         if self.audit.skipped:
             self.skipped += [f"line {skipped.line}: {skipped.reason}" for skipped in self.audit.skipped]
             self.audit.skipped.clear()
+        self.audit.breaches.clear()  # they were reported
 
     def _report_breach(self, breach: Breach) -> None:
         scope = self._catalogue.invariants[breach.invariant].entry.scope

@@ -14,7 +14,7 @@ from typing import IO, Final
 
 import msgspec
 
-from holdover.runtime.files import sync_directory
+from holdover.runtime.files import make_private_directory, open_private, sync_directory
 from holdover.watch.source import Offset, SourceError
 
 _HEAD: Final = 9
@@ -31,11 +31,11 @@ class Spool:
         self.offset = msgspec.structs.replace(offset) if offset is not None else Offset()
         self._directory, self._size_max = directory, size_max
         self._lock = threading.Lock()
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private_directory(directory)
         numbers = sorted(int(path.stem) for path in directory.glob(f"*{_SUFFIX}") if path.stem.isdigit())
         last = numbers[-1] if numbers else 1
         path = self._path(last)
-        self._write_file: IO[bytes] = open(path, "ab")  # noqa: SIM115 - lives until `close`
+        self._write_file: IO[bytes] = open_private(path)
         sync_directory(directory)
         whole_size = _whole_size(path)
         self._write_file.truncate(whole_size)  # what a kill left of a message that nobody was told is stored
@@ -60,7 +60,7 @@ class Spool:
         if size >= self._size_max:
             self._write_file.close()
             number, size = number + 1, 0
-            self._write_file = open(self._path(number), "ab")  # noqa: SIM115 - lives until `close`
+            self._write_file = open_private(self._path(number))
             sync_directory(self._directory)
         with self._lock:
             self._end = (number, size)

@@ -12,14 +12,19 @@ from typing import IO
 
 import msgspec
 
+from holdover.audit.log_lines import LINE_MAX
 from holdover.watch.source import Offset
 
 _HEAD = 1024
+_BEGIN = b"8=FIX"
 _ROTATION_SUFFIX = re.compile(r"[.-][0-9][0-9T_:.-]*")  # what rotation adds to a name: a number, a date, a time
 
 
 class Tail:
-    """Follows one path. `offset` is after the last line returned; `notices` lists what was lost."""
+    """Follows one path. `offset` is after the last line returned; `notices` lists what was lost.
+
+    A line without an end is returned in pieces when it is long, each of which counts as a line.
+    """
 
     def __init__(self, path: Path, offset: Offset | None = None) -> None:
         self.path = path
@@ -71,9 +76,12 @@ class Tail:
         self._file.seek(offset.byte_offset)
         lines: list[bytes] = []
         while len(lines) < count_max:
-            line = self._file.readline()
+            line = self._file.readline(LINE_MAX)
             if not line.endswith(b"\n"):
-                break
+                line = _whole_messages(line)
+                if not line:
+                    break
+                self._file.seek(offset.byte_offset + len(line))
             lines.append(line)
             offset.byte_offset += len(line)
             offset.line += 1
@@ -140,10 +148,22 @@ class Tail:
                 return
             file.close()
         self.notices.append(f"{self.path}: the file that was being read is gone; what it held after that is not known")
-        self.offset = Offset()
+        self.offset = Offset(break_count=offset.break_count + 1)
 
     def _head_matches(self, file: IO[bytes], offset: Offset) -> bool:
         return not offset.head_size or _digest(file, offset.head_size) == offset.head_digest
+
+
+def _whole_messages(line: bytes) -> bytes:
+    """Return the part of a line without an end that can be judged now; empty when there is none.
+
+    In a FIX log without line ends this is everything before the last message. A line longer than `LINE_MAX` is judged
+    in pieces, which are then no messages.
+    """
+    end = line.rfind(_BEGIN, 1) if not line.startswith(b"{") else 0
+    if end > 0:
+        return line[:end]
+    return line if len(line) >= LINE_MAX else b""
 
 
 def _digest(file: IO[bytes], size: int) -> str:

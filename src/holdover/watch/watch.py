@@ -19,7 +19,7 @@ import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.runtime import Breach, StoreError
-from holdover.runtime.files import lock_file, write_whole
+from holdover.runtime.files import lock_file, make_private_directory, open_private, write_whole
 from holdover.runtime.metrics import GuardMetrics, count_by_scope, read_backlog
 from holdover.state import StateError, StoredFormat, decode_stored, encode_stored
 from holdover.watch.hooks import FreezeHook, Hook, HookError
@@ -93,7 +93,7 @@ class Watch:
         self._lock: IO[bytes] | None = None
         judge.on_breach = self._handle_breach
         if directory is not None:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_private_directory(directory)
             self._lock = _lock_directory(directory)
             try:
                 self._resume(directory)
@@ -131,8 +131,10 @@ class Watch:
 
     @property
     def verdict(self) -> str:
-        """`breach`, `holds`, or `unknown` when nothing was evaluated."""
-        return "breach" if self.breaches else "holds" if self._judge.mutations else "unknown"
+        """`breach`, `holds`, or `unknown` when nothing, or too small a share of the lines, was evaluated."""
+        if self.breaches:
+            return "breach"
+        return "holds" if self._judge.mutations and not self._judge.is_undecided else "unknown"
 
     def metrics(self, catalogue: Catalogue) -> GuardMetrics:
         """Return the current metrics; callable from any thread. Breaches are those of all processes of this state."""
@@ -206,7 +208,7 @@ class Watch:
         self.pending += [PendingAction(hook=name, breach=breach, key=key) for name in self._hooks]
         self._next_try = 0.0
         if self._directory is not None:
-            with open(self._directory / BREACHES, "ab") as file:
+            with open_private(self._directory / BREACHES) as file:
                 file.write(msgspec.json.encode(breach) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())

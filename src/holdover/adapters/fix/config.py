@@ -181,6 +181,15 @@ def read_live_config(path: Path) -> LiveDeskConfig:
         problems += str(problem).splitlines()
     if guard is None or tables is None:
         raise GuardConfigError("\n".join(dict.fromkeys(problems)))  # both readers see the instruments
+    try:
+        return _make_live_config(path, guard, tables)
+    except (ValueError, OverflowError) as problem:
+        if isinstance(problem, GuardConfigError):
+            raise
+        raise GuardConfigError(f"{path.name}: {problem}") from problem
+
+
+def _make_live_config(path: Path, guard: GuardConfig, tables: DeskTables) -> LiveDeskConfig:
     desk, fix = tables.desk, tables.fix
     strategies = [table.to_strategy() for table in tables.strategy]
     store_url = _read_store_url(desk, path)

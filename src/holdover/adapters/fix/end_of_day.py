@@ -16,6 +16,7 @@ import msgspec
 from holdover.adapters.fix.venue_engine import InboundLog, VenueEngine, VenueStateError, replay_log
 from holdover.fix.engine import BEGIN
 from holdover.recording import RecordingStore
+from holdover.state import DECODE_ERRORS
 
 APPLICATION_MESSAGE: Final = re.compile(rb"\x0135=(?![0-5A]\x01)")
 """Matches an application message in the engine's store."""
@@ -43,7 +44,7 @@ def read_end_of_day(content: bytes) -> EndOfDayState:
     """Decode an end-of-day state. Raises `VenueStateError` when the bytes are damaged."""
     try:
         return msgspec.msgpack.decode(content, type=EndOfDayState)
-    except msgspec.MsgspecError as problem:
+    except DECODE_ERRORS as problem:
         raise VenueStateError(f"what the venue should carry over the night is damaged: {problem}") from problem
 
 

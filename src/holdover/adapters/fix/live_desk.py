@@ -30,6 +30,7 @@ from holdover.desk import Desk, Parts
 from holdover.desk.tables import PostgresTables
 from holdover.model import Record, SecurityStatus
 from holdover.runtime import Guard
+from holdover.runtime.files import make_private_directory
 
 SOCKET: Final = "desk.sock"
 _POLL_S: Final = 0.25
@@ -101,7 +102,7 @@ class LiveDesk:
 
     def __init__(self, config: LiveDeskConfig, *, parts: Parts | None = None) -> None:
         self.config = config
-        config.directory.mkdir(parents=True, exist_ok=True)
+        make_private_directory(config.directory)
         self._lock_file = lock_directory(config.directory, "desk")
         self.on_begun: Callable[[], None] = lambda: None
         self._calls: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()

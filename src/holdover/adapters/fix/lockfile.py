@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from holdover.runtime.files import lock_file
+from holdover.runtime.files import lock_file, make_private_directory
 
 
 class AlreadyRunningError(RuntimeError):
@@ -17,7 +17,7 @@ class AlreadyRunningError(RuntimeError):
 
 def lock_directory(directory: Path, program: str) -> Any:
     """Lock the directory for one `program`, until the returned file is closed. Raises `AlreadyRunningError`."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_private_directory(directory)
     file = lock_file(directory / f"{program}.lock")
     if file is None:
         raise AlreadyRunningError(f"{directory}: another {program} runs there")

@@ -75,7 +75,7 @@ from holdover.model.spelling import suggest_spelling
 from holdover.runtime import GuardConfigError
 from holdover.runtime.config import RedactTable, check_redaction
 from holdover.runtime.config_file import ConfigFile, NonNegativeFloat, PositiveFloat, PositiveInt, read_config_file
-from holdover.runtime.redaction import RedactionRules
+from holdover.runtime.redaction import RedactionRules, load_user_salt
 from holdover.runtime.secrets import SecretError, read_secret
 
 TEMPLATE_NAMES: Final = ("port", "host", "day", "open", "close", "accelerate", "arm", "directory", "here")
@@ -150,7 +150,7 @@ class ProcessConfig(ProcessTables, frozen=True, kw_only=True):
 
     def redaction_rules(self, fields: list[str]) -> RedactionRules:
         """Return the redaction rules of a snapshot: the usual secrets, those of this file, and these fields."""
-        return RedactionRules.with_defaults([*self.redact.fields, *fields], self.redact.patterns)
+        return RedactionRules.with_defaults([*self.redact.fields, *fields], self.redact.patterns, load_user_salt())
 
 
 def fill_template(text: str, values: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from holdover.adapters.process.state_store import StateStoreError, require_parts
-from holdover.runtime.redaction import RedactionRules, pseudonymize
+from holdover.runtime.redaction import RedactionRules
 
 _PART: Final = "keys"
 _READABLE: Final = ("string", "hash", "list", "set", "zset")
@@ -130,7 +130,7 @@ class RedisStore:
         value = self._read_value(entry["key"], kind)
         new = rules.redact_value(value)
         if isinstance(name, str) and name.rpartition(":")[2] in rules.fields and kind == "string":
-            new = pseudonymize(value)
+            new = rules.pseudonymize(value)
         redacted_name = rules.redact_text(name) if isinstance(name, str) else name
         if redacted_name != name:
             entry["key"] = redacted_name.encode()

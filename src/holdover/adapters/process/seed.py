@@ -68,7 +68,7 @@ def _read_export(path: Path) -> tuple[list[Any], list[Any], dict[str, Any]]:
         return [row for row in rows if "cl_ord_id" in row], [row for row in rows if "cl_ord_id" not in row], {}
     try:
         content = json.loads(text)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise VenueStateError(f"{path.name}: is no JSON: {problem}") from problem
     unknown = sorted(set(content) - {"orders", "positions", "numbers"}) if isinstance(content, dict) else ["no object"]
     if unknown:

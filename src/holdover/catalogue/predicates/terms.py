@@ -189,7 +189,7 @@ def order_identity_fixed(order: Order, before: Before[Order]) -> bool | None:
     return (
         order.symbol == before.symbol
         and (order.side == before.side or (order.side == Side.BUY) == (before.side == Side.BUY))
-        and (order.account == before.account or not order.account or not before.account or _is_new(order, before))
+        and (order.account == before.account or not order.account or not before.account or _is_replaced(order, before))
         and (order.position_id == before.position_id or not order.leg or not before.leg or _is_new(order, before))
         and (order.position_side == before.position_side or not order.leg or not before.leg or _is_new(order, before))
         and (order.link == before.link or not order.link or not before.link or _may_change_link(order, before))

@@ -20,6 +20,7 @@ from holdover.runtime.bundle import SUFFIX, Bundle, BundledMutation, BundleError
 from holdover.runtime.cells import TRANSITIONS
 from holdover.runtime.pasted_commands import fill_commands, thaw_command
 from holdover.runtime.thaw_requests import thaw
+from holdover.state import DECODE_ERRORS
 
 log = logging.getLogger("holdover.console")
 
@@ -149,7 +150,7 @@ def read_last_changes(console: Console, number: int) -> tuple[list[RecordChange]
     try:
         lines = Bundle.open(path).parts.get("mutations.jsonl", b"").splitlines()
         mutations = [msgspec.json.decode(line, type=BundledMutation) for line in lines[-_MUTATIONS_MAX:]]
-    except (BundleError, msgspec.MsgspecError) as problem:
+    except (*DECODE_ERRORS, BundleError) as problem:
         return [], f"The bundle cannot be read: {problem}"
     return [_change_of(mutation) for mutation in reversed(mutations)], ""
 
