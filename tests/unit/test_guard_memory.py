@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdover.cli import main
+from holdover.console import LoginThrottle
 from holdover.runtime import Guard, StoreError, ThawRefusedError, ThawRequest
 from holdover.runtime.guard_folder import read_lock
 from holdover.runtime.memory_file import read_memory_file
@@ -279,7 +280,7 @@ def test_a_refused_thaw_is_in_the_audit_log(desk: Path, capsys: pytest.CaptureFi
     """From the command line, also for a wrong approver; the second person is authenticated and has the role."""
     run_killed(desk, "bad")
     verb = ["thaw", "instrument:IBM", "--guard", str(desk), "--operator", "op", "--reason", "r", "--evidence", "e"]
-    passwords = {"ann": "correct horse battery", "bob": "another long password"}
+    passwords = {"ann": "correct horse battery", "bob": "quiet otters paint seven lamps"}
     for name, role in (("ann", "approver"), ("bob", "operator")):
         path = desk.parent / name
         path.write_text(passwords[name])
@@ -300,15 +301,22 @@ def test_a_refused_thaw_is_in_the_audit_log(desk: Path, capsys: pytest.CaptureFi
 
 
 def test_an_approver_is_locked_out_after_ten_tries(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Over processes: the audit log counts."""
+    """Over processes: the store counts. Wrong passwords at a console count apart."""
     run_killed(desk, "bad")
     verb = ["thaw", "instrument:IBM", "--guard", str(desk), "--operator", "op", "--reason", "r", "--evidence", "e"]
     path = desk.parent / "ann"
     path.write_text("correct horse battery")
     path.chmod(0o600)
     assert main(["users", "add", "ann", "--role", "approver", "--config", str(desk), "--password-file", str(path)]) == 0
+    wrong = desk.parent / "wrong"
+    wrong.write_text("not the password")
+    wrong.chmod(0o600)
     store = find_guard_config(desk).open_store()
+    throttle = LoginThrottle(store)
+    for number in range(40):
+        throttle.admit("ann", throttle.find_origin("ann", f"10.0.0.{number % 4}", "", time.time_ns()), time.time_ns())
     for _ in range(10):
-        store.log_action("approval failed", "'ann' for op on the command line", time.time_ns())
+        assert main([*verb, "--force-by", "ann", "--password-file", str(wrong)]) == 2
+        assert "do not go together" in capsys.readouterr().err
     assert main([*verb, "--force-by", "ann", "--password-file", str(path)]) == 2
     assert "too many wrong passwords of ann" in capsys.readouterr().err

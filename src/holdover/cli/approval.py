@@ -14,17 +14,15 @@ from holdover.runtime.persons import check_person
 from holdover.runtime.secrets import secret_from_environment, secret_from_file
 
 _FAILED: Final = "approval failed"
-_TRIES_MAX: Final = 10
-_WINDOW_NS: Final = 300_000_000_000
-_ROWS_MAX: Final = 1_000
 
 
 def check_approver(store: FreezeStore, arguments: argparse.Namespace) -> None:
     """Check the password and the role of the approver that `--force-by` names.
 
-    The audit log records each failure and counts the attempts, also those on the console. Raises `ThawRefusedError`.
+    The audit log records each failure; the store counts the attempts. Raises `ThawRefusedError`.
     """
-    from holdover.console import ConsoleUsers
+    from holdover.console import ConsoleUsers, LoginThrottle
+    from holdover.console.throttle import operator_origin
 
     name, operator = arguments.force_by, arguments.operator
     check_person(name, "second person")
@@ -38,23 +36,18 @@ def check_approver(store: FreezeStore, arguments: argparse.Namespace) -> None:
             f"`holdover users add {shlex.quote(name)} --role approver --config {config}`"
         )
     now_ns = time.time_ns()
-    if count_failures(store, name, now_ns) >= _TRIES_MAX:
-        raise ThawRefusedError(f"too many wrong passwords of {name}: wait {_WINDOW_NS // 60_000_000_000} minutes")
+    # Counted apart from the console: who guesses a name there must not close the command line.
+    throttle, origin = LoginThrottle(store), operator_origin("the command line")
+    if wait_s := throttle.admit(name, origin, now_ns):
+        raise ThawRefusedError(f"too many wrong passwords of {name}: wait {-(-wait_s // 60)} minutes")
     user = users.check_password(name, _read_password(arguments))
     if user is None:
         store.log_action(_FAILED, f"{name!r} for {operator} on the command line", now_ns)
         raise ThawRefusedError(f"the name {name} and the password do not go together")
+    throttle.record_success(name, origin)
     if not user.has_role("approver"):
         store.log_action(_FAILED, f"{name!r} for {operator}: has the role {user.role}", now_ns)
         raise ThawRefusedError(f"{name} has the role {user.role}; only an approver can force a thaw")
-
-
-def count_failures(store: FreezeStore, name: str, now_ns: int) -> int:
-    """Return how many wrong passwords the audit log has for a name within the last minutes."""
-    return sum(
-        action in (_FAILED, "login failed") and detail.startswith(f"{name!r} ") and 0 <= now_ns - time_ns < _WINDOW_NS
-        for _, time_ns, action, detail in store.audit_rows_before(0, _ROWS_MAX)
-    )
 
 
 def _read_password(arguments: argparse.Namespace) -> str:

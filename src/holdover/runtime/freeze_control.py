@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -22,7 +22,7 @@ from holdover.runtime.check import Check
 from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_cache import FreezeCache, make_memory_freeze
 from holdover.runtime.freeze_scope import reduces_position
-from holdover.runtime.freeze_store import Freeze, FreezeIdentity, FreezeStore
+from holdover.runtime.freeze_store import AGREES, Freeze, FreezeIdentity, FreezeStore, ThawRequest
 from holdover.runtime.observation import Observation
 from holdover.runtime.persons import check_person, escape_unprintable
 from holdover.state import Stateful
@@ -179,8 +179,19 @@ class FreezeControl(Stateful[FreezeControlState]):
                 self._guard.store.log_action("thaw refused", detail, self._guard.clock())
             raise
 
-    def end_freezes(self, scope: str, operator: str, reason: str, evidence: str, forced_by: str) -> int:
-        """End the freezes of a scope, as `thaw` does; whoever requests it writes a refusal to the audit log."""
+    def end_freezes(
+        self,
+        scope: str,
+        operator: str,
+        reason: str,
+        evidence: str,
+        forced_by: str,
+        agreed: Collection[int] = (),
+    ) -> int:
+        """End the freezes of a scope, as `thaw` does; whoever requests it writes a refusal to the audit log.
+
+        `agreed` are the numbers of the breaches of which another guard knows that they hold again.
+        """
         for field_name, value in (("operator", operator), ("reason", reason), ("evidence", evidence)):
             if not value.strip():
                 raise ThawRefusedError(f"a thaw needs {field_name}: say who, why and on what evidence")
@@ -198,7 +209,12 @@ class FreezeControl(Stateful[FreezeControlState]):
             if forced_by and forced_by.strip() == operator.strip():
                 raise ThawRefusedError("a forced thaw needs the name of a second person")
             if not forced_by:
-                self._refuse_while_failing(freezes)
+                frozen_numbers = {freeze.breach for freeze in freezes}
+                for breach in self._breaches_to_judge(freezes):
+                    # Which guard recorded a breach without a freeze is not known, so it may fail at none of them.
+                    is_agreed = breach.number in agreed
+                    if not is_agreed or (breach.number not in frozen_numbers and self._fails(breach)):
+                        self._refuse_unless_known(breach)
             self.image.mark_changed()
             ended_count = guard.store.thaw(scope, operator, reason, evidence, forced_by, guard.clock())
             if self.cache.memory_freeze is not None and scope == SYSTEM:
@@ -212,7 +228,34 @@ class FreezeControl(Stateful[FreezeControlState]):
         log.warning("thawed %s by %s: %s", scope, operator, reason)
         return ended_count
 
-    def _refuse_while_failing(self, freezes: Sequence[Freeze]) -> None:
+    def judge_own_breaches(self, scope: str) -> list[int]:
+        """Return the numbers of the breaches in a frozen scope that this guard knows to hold again.
+
+        Raises `ThawRefusedError` when one of its own freezes may not be ended, or a breach of any guard fails here. A
+        breach for which another guard froze is that guard's to judge; one that it cannot judge is left out.
+        """
+        with self._guard.steps.lock:
+            freezes = self.cache.freezes_of(scope)
+            holders = {freeze.breach: freeze.holder for freeze in freezes}
+            agreed = []
+            for breach in self._breaches_to_judge(freezes):
+                holder = holders.get(breach.number, "")
+                if holder not in ("", self._guard.name):
+                    continue
+                try:
+                    self._refuse_unless_known(breach)
+                except ThawRefusedError:
+                    if holder or self._fails(breach):
+                        raise
+                else:
+                    agreed.append(breach.number)
+            return agreed
+
+    def _fails(self, breach: Breach) -> bool:
+        holds = self._guard.monitor.holds(breach.invariant, breach.subsystem, breach.kind, breach.key)
+        return holds is False
+
+    def _breaches_to_judge(self, freezes: Sequence[Freeze]) -> list[Breach]:
         stored_breaches = {breach.number: breach for breach in self._guard.store.breaches()}
         breaches: list[Breach] = []
         for freeze in freezes:
@@ -225,9 +268,7 @@ class FreezeControl(Stateful[FreezeControlState]):
                     f"the store has no breach {freeze.breach}, for which {freeze.scope} is frozen: nobody can tell "
                     f"what has to hold again, and a second person has to force the thaw"
                 )
-        breaches += self._covered_breaches(freezes, stored_breaches.values())
-        for breach in breaches:
-            self._refuse_unless_known(breach)
+        return breaches + self._covered_breaches(freezes, stored_breaches.values())
 
     def _covered_breaches(self, freezes: Sequence[Freeze], stored_breaches: Iterable[Breach]) -> list[Breach]:
         """Return the breaches that needed no freeze of their own, because their scope was frozen already."""
@@ -391,12 +432,19 @@ class FreezeControl(Stateful[FreezeControlState]):
                 self._write_pending_freezes()
         since_ns = guard.clock() - _REQUEST_AGE_MAX_NS
         for request in guard.store.open_thaw_requests(guard.name, since_ns):
-            refusal = ""
-            try:
-                self.end_freezes(request.scope, request.operator, request.reason, request.evidence, request.forced_by)
-            except ThawRefusedError as problem:
-                refusal = str(problem)
-            guard.store.answer_request(request.number, refusal, guard.clock())
+            guard.store.answer_request(request.number, self._answer(request), guard.clock())
+
+    def _answer(self, request: ThawRequest) -> str:
+        """Do what a request asks for. Returns the answer: empty after a thaw, otherwise the refusal or an agreement."""
+        try:
+            if request.judges_only:
+                return AGREES + ",".join(str(number) for number in self.judge_own_breaches(request.scope))
+            self.end_freezes(
+                request.scope, request.operator, request.reason, request.evidence, request.forced_by, request.agreed
+            )
+        except ThawRefusedError as problem:
+            return str(problem)
+        return ""
 
     def check_store(self, boundary: str) -> None:
         """Compare the freezes in the store with the known ones, for `freeze-survives`."""

@@ -58,6 +58,9 @@ _TABLES: Final = ("breach", "freeze", "observed", "outbox", "alert", "request", 
 _VERSION: Final = "4"
 
 
+AGREES: Final = "holds again: breaches "
+"""The beginning of a guard's answer when it was only to judge; the numbers of the breaches follow."""
+
 FreezeIdentity = tuple[int, str, str, int]
 
 
@@ -85,7 +88,11 @@ class Freeze(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ThawRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A thaw requested from outside the process that froze; that process decides on it."""
+    """A thaw requested from outside the process that froze; that process decides on it.
+
+    With `judges_only` a guard judges its own breaches and thaws nothing; its answer is then `AGREES` with the numbers
+    of the breaches that it knows to hold again. `agreed` are the breaches of which other guards said so.
+    """
 
     number: int
     scope: str
@@ -94,6 +101,8 @@ class ThawRequest(msgspec.Struct, frozen=True, kw_only=True):
     evidence: str
     forced_by: str = ""
     answer: str | None = None
+    judges_only: bool = False
+    agreed: list[int] = []
 
 
 def _check_time(action: str, time_ns: int) -> None:

@@ -280,8 +280,10 @@ class Monitor(Stateful[MonitorState]):
             if check.entry.name != invariant:
                 continue
             for table in [t for t in self.tables.by_table if t[0] == subsystem and t[1].__name__ == kind]:
+                if check.bound.anchor.kind is not table[1]:
+                    continue  # another predicate of the invariant judges records of this kind
                 arguments = self.compiler.arguments(check, table, key, None)
-                if check.bound.anchor.kind is not table[1] or arguments is None:
+                if arguments is None:
                     continue
                 try:
                     result = check.bound.function(*arguments)

@@ -1,6 +1,7 @@
 """Thaw requests from outside the process that froze, for the command line and the console.
 
-The guard that froze decides, because its monitor can evaluate the invariant. If it is not running, its saved
+The guard that froze decides, because its monitor can evaluate the invariant; when several froze a scope, all of them
+have to agree. If it is not running, its saved
 state decides: this module opens a guard on its directory. If neither is available, the thaw is refused unless
 a second person forces it.
 """
@@ -17,7 +18,7 @@ import msgspec
 
 from holdover.runtime.config import GuardConfig, GuardTable, read_config
 from holdover.runtime.database import StoreError
-from holdover.runtime.freeze_store import Freeze, FreezeStore, ThawRequest
+from holdover.runtime.freeze_store import AGREES, Freeze, FreezeStore, ThawRequest
 from holdover.runtime.guard import Guard, GuardSettings, ThawRefusedError
 from holdover.runtime.guard_folder import FolderLock, GuardFolder, GuardInUseError, read_lock, read_owner
 from holdover.runtime.heartbeat import Health, ProcessHealth, read_health
@@ -64,25 +65,50 @@ def thaw(
     """
     freezes = [freeze for freeze in store.active_freezes() if freeze.scope == request.scope]
     _check_request(request, freezes, store)
-    judge = _find_judge(config, store, freezes, clock(), forced=bool(request.forced_by))
+    judges = _find_judges(config, store, freezes, clock(), forced=bool(request.forced_by))
+    for judge in judges[:-1]:
+        if judge is None:
+            raise AssertionError("only the last judge is a saved state")
+        question = msgspec.structs.replace(request, judges_only=True)
+        answer = _ask(store, judge, question, wait_s, clock, pause)
+        if answer is None or not answer.startswith(AGREES):
+            raise ThawRefusedError(answer or _no_answer(judge, wait_s))
+        numbers = [int(number) for number in answer.removeprefix(AGREES).split(",") if number]
+        request = msgspec.structs.replace(request, agreed=[*request.agreed, *numbers])
+    judge = judges[-1]
     if judge is None:
         return ThawResult(ended_count=_thaw_by_saved_state(config, request))
+    answer = _ask(store, judge, request, wait_s, clock, pause)
+    if answer is None and any(not store.is_thawed(freeze) for freeze in freezes):
+        raise ThawRefusedError(_no_answer(judge, wait_s))
+    if answer:
+        raise ThawRefusedError(answer)
+    return ThawResult(ended_count=len(freezes), judged_by=" and ".join(judge.name for judge in judges if judge))
+
+
+def _ask(
+    store: FreezeStore,
+    judge: ProcessHealth,
+    request: ThawRequest,
+    wait_s: float,
+    clock: Callable[[], int],
+    pause: Callable[[float], None],
+) -> str | None:
+    """Return a guard's answer to a request; None when it gave none, and the request is withdrawn."""
     number = store.request_thaw(request, judge.name, clock())
     deadline_s = time.monotonic() + wait_s
     answer = store.find_answer(number)
     while answer is None and time.monotonic() < deadline_s:
         pause(_PAUSE_S)
         answer = store.find_answer(number)
-    if answer is None:
-        answer = store.withdraw_request(number, clock())
-    if answer is None and any(not store.is_thawed(freeze) for freeze in freezes):
-        raise ThawRefusedError(
-            f"the guard {judge.name} has not answered within {wait_s:g} s ({judge.health}: {judge.reason}), and "
-            f"nothing was thawed: restart it, then thaw again"
-        )
-    if answer:
-        raise ThawRefusedError(answer)
-    return ThawResult(ended_count=len(freezes), judged_by=judge.name)
+    return answer if answer is not None else store.withdraw_request(number, clock())
+
+
+def _no_answer(judge: ProcessHealth, wait_s: float) -> str:
+    return (
+        f"the guard {judge.name} has not answered within {wait_s:g} s ({judge.health}: {judge.reason}), and "
+        f"nothing was thawed: restart it, then thaw again"
+    )
 
 
 def _check_request(request: ThawRequest, freezes: list[Freeze], store: FreezeStore) -> None:
@@ -100,32 +126,47 @@ def _check_request(request: ThawRequest, freezes: list[Freeze], store: FreezeSto
         raise ThawRefusedError("a forced thaw needs the name of a second person")
 
 
-def _find_judge(
+def _find_judges(
     config: GuardConfig, store: FreezeStore, freezes: list[Freeze], now_ns: int, *, forced: bool
-) -> ProcessHealth | None:
-    """Return the running guard that decides; None when the saved state in the directory decides.
+) -> list[ProcessHealth | None]:
+    """Return the running guards that decide, the one that thaws last; None is the saved state in the directory.
 
-    Raises `ThawRefusedError`.
+    Every guard that froze the scope judges its own breaches, because none can judge for another. With `forced` the
+    first one that is found thaws. Raises `ThawRefusedError`.
     """
     processes = {process.name: process for process in read_health(store, now_ns)}
     running = {
         name: process for name, process in processes.items() if process.health not in (Health.SILENT, Health.STOPPED)
     }
     holders = list(dict.fromkeys(freeze.holder for freeze in freezes if freeze.breach))
-    if len(holders) > 1 and not forced:
-        raise ThawRefusedError(
-            f"{freezes[0].scope} was frozen by the guards {' and '.join(holders)}, and none can judge for another: "
-            f"a second person has to force the thaw"
-        )
-    for name in [*holders, config.name]:
+    holders.sort(key=lambda name: name == config.name)  # its saved state can thaw, but not only judge
+    judges: list[ProcessHealth | None] = []
+    for name in holders or [config.name]:
         if name in running and not (name == config.name and is_dead(config, running[name])):
-            return running[name]
-        if name in processes and name != config.name and not forced:
+            judges.append(running[name])
+        elif name in processes and name != config.name and not forced:
             raise ThawRefusedError(
                 f"the guard {name} that froze {freezes[0].scope} does not run ({processes[name].reason}) and its "
                 f"memory is not here: start it, thaw beside its directory, or have a second person force the thaw"
             )
-    return None
+        else:
+            judges.append(None)
+    if forced:
+        return [next((judge for judge in judges if judge is not None), _running_config(config, running))]
+    if None in judges[:-1]:
+        unknown = " and ".join(name for name, judge in zip(holders, judges, strict=False) if judge is None)
+        raise ThawRefusedError(
+            f"{freezes[0].scope} was frozen by the guards {' and '.join(holders)}, and {unknown} does not run: start "
+            f"it, or have a second person force the thaw"
+        )
+    if judges == [None]:
+        return [_running_config(config, running)]
+    return judges
+
+
+def _running_config(config: GuardConfig, running: dict[str, ProcessHealth]) -> ProcessHealth | None:
+    process = running.get(config.name)
+    return process if process is not None and not is_dead(config, process) else None
 
 
 def is_dead(config: GuardConfig, process: ProcessHealth) -> bool:
@@ -176,7 +217,7 @@ def _thaw_by_opened_guard(config: GuardConfig, request: ThawRequest) -> int:
                     f"again cannot be told, and a second person has to force the thaw"
                 ) from None
         return guard.freezes.end_freezes(
-            request.scope, request.operator, request.reason, request.evidence, request.forced_by
+            request.scope, request.operator, request.reason, request.evidence, request.forced_by, request.agreed
         )
     finally:
         guard.close()
