@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdover.cli.approval import check_approver
+from holdover.cli.catalogue import reach_lines
 from holdover.cli.commands import CommandParser, Run, add_verb
 from holdover.cli.options import add_guard_option, add_json_option, add_operator_option
 from holdover.model import SYSTEM
@@ -128,6 +129,11 @@ def _add_alerts(verb: Callable[..., CommandParser]) -> None:
     )
     health.add_argument(
         "--page", action="store_true", help="alert on-call about wedged and silent processes, and deliver alerts"
+    )
+    health.add_argument(
+        "--invariants",
+        action="store_true",
+        help="list the invariants that can fire, and why others cannot",
     )
     health.add_argument("--follow", action="store_true", help="run until stopped, and print each change")
     health.add_argument(
@@ -363,7 +369,7 @@ def run_health(arguments: argparse.Namespace) -> int:
         else:
             states = [(process.name, str(process.health)) for process in processes]
             if states != last_states:
-                _print_health(processes, as_json=arguments.json)
+                _print_health(processes, as_json=arguments.json, with_invariants=arguments.invariants)
             last_states = states
             if not arguments.follow:
                 worst = {process.health for process in processes}
@@ -383,9 +389,17 @@ def _check_processes(store: FreezeStore, pager: Pager | None, guard: Path) -> li
     return processes
 
 
-def _print_health(processes: list[ProcessHealth], *, as_json: bool) -> None:
+def _print_health(processes: list[ProcessHealth], *, as_json: bool, with_invariants: bool = False) -> None:
     if as_json:
-        rows = [{"name": s.name, "health": s.health, "why": s.reason, "age_s": round(s.age_s, 1)} for s in processes]
+        rows: list[dict[str, Any]] = [
+            {"name": s.name, "health": s.health, "why": s.reason, "age_s": round(s.age_s, 1)} for s in processes
+        ]
+        if with_invariants:
+            for row, process in zip(rows, processes, strict=True):
+                row["invariants"] = [
+                    {"name": entry.name, "reach": entry.reach, "reason": entry.reason}
+                    for entry in process.beat.invariants
+                ]
         print(json.dumps(rows), flush=True)
         return
     for process in processes:
@@ -393,6 +407,8 @@ def _print_health(processes: list[ProcessHealth], *, as_json: bool) -> None:
             f"{process.health:8} {process.name}: {process.reason} (process {process.beat.pid} on {process.beat.host})",
             flush=True,
         )
+        if with_invariants:
+            print("\n".join(reach_lines(process.beat.invariants)), flush=True)
     if not processes:
         print("no guarded process has reported yet", flush=True)
 

@@ -30,7 +30,7 @@ from holdover.runtime.database import StoreError
 from holdover.runtime.freeze_store import FreezeStore
 from holdover.runtime.observation import describe_policy
 from holdover.runtime.pasted_commands import guard_command
-from holdover.runtime.reach import list_reach, summarize_reach
+from holdover.runtime.reach import EntryReach, list_reach, summarize_reach
 from holdover.state import DECODE_ERRORS
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class HeartbeatLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """The report of a process about itself; times in ns of its own clock.
 
-    `open_ns` is when its oldest open step began. `reach` says how many invariants are active, waiting and inapplicable.
-    `open_ns` is when its oldest open step began. `policy` describes the policy in lines, `exceptions` of which are
+    `open_ns` is when its oldest open step began. `reach` says how many invariants are active, waiting and inapplicable,
+    `invariants` lists them. `policy` describes the policy in lines, `exceptions` of which are
     about what is not enforced; `observed` are the scopes that would be frozen.
     """
 
@@ -90,6 +90,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     limits: HeartbeatLimits
     stopped: bool = False
     reach: str = ""
+    invariants: list[EntryReach] = []
     policy: list[str] = []
     exceptions: int = 0
     observed: list[str] = []
@@ -210,6 +211,7 @@ class Heartbeat:
         steps = list(guard.steps.open_steps)
         following = guard.services.freeze_watcher
         store_problem = following.problem if following is not None else ""
+        reaches = list_reach(guard.monitor)
         return Beat(
             time_ns=guard.clock(),
             digest=guard.catalogue.digest,
@@ -222,7 +224,8 @@ class Heartbeat:
             exceptions=len(guard.catalogue.exceptions()) + (guard.catalogue.mode == OBSERVE),
             observed=list(guard.freezes.observation.freezes.by_scope),
             problem=guard.freezes.problem or store_problem,
-            reach=summarize_reach(list_reach(guard.monitor)),
+            reach=summarize_reach(reaches),
+            invariants=reaches,
             stopped=stopped,
             **self._static_fields,
         )
