@@ -319,7 +319,7 @@ def test_one_subject_of_a_stream(server: Server, tmp_path: Path, capsys: pytest.
     options = ["--once", "--state", str(tmp_path / "state")]
     assert main(["watch", server.url("JOURNAL/journal.desk"), *options]) == 0
     assert capsys.readouterr().err == ""
-    assert main(["watch", server.url("JOURNAL/journal.*"), "--once"]) == 0
+    assert main(["watch", server.url("JOURNAL/journal.*"), "--once"]) == 3  # a third of it could not be used
     assert capsys.readouterr().err.count("is no mutation") == 3
     server.publish([b"again"], "journal.other")
     server.publish(lines[6:8])

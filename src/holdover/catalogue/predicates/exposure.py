@@ -63,9 +63,10 @@ def no_order_against_venue_status(
 ) -> bool | None:
     """Uses the status that the venue itself stated, whatever the system believes.
 
-    A statement that carries its own time may still be on its way: the system has a second to learn of it.
+    A statement that carries its own time may still be on its way: the system has a second to learn of it. A book that
+    is closed for the night is not disabled: many venues take orders before the open.
     """
-    if book is None or request.msg_type != MsgType.NEW_ORDER_SINGLE:
+    if book is None or request.msg_type != MsgType.NEW_ORDER_SINGLE or book.reason == "closed":
         return None
     if book.transact_time_ns and request.transact_time_ns < book.transact_time_ns + _NOTICE_NS:
         return None

@@ -31,6 +31,7 @@ _REQUEST_FIELDS: Final = ("time_in_force",)
 _VENUE_FIELDS: Final = (
     "account",
     "cl_ord_id",
+    "orig_cl_ord_id",
     "order_id",
     "time_in_force",
     "ord_type",
@@ -242,7 +243,8 @@ def order_terms_agree_with_venue(
 ) -> bool | None:
     """A field that the venue or the system never states is not compared: silence is not the default.
 
-    A venue may show a triggered stop order as the order that it has become.
+    A venue may show a triggered stop order as the order that it has become. A system that never states an OrigClOrdID
+    names an order by its first ClOrdID for good.
     """
     if order.is_pending or not order.is_open or not venue.is_open:
         return None
@@ -252,7 +254,7 @@ def order_terms_agree_with_venue(
         order.symbol == venue.symbol
         and (order.side == Side.BUY) == (venue.side == Side.BUY)
         and (order.account == venue.account or "account" not in compared or not venue.account)
-        and (order.cl_ord_id == venue.cl_ord_id or not venue.cl_ord_id)
+        and (order.cl_ord_id == venue.cl_ord_id or not venue.cl_ord_id or "orig_cl_ord_id" not in recorded)
         and (order.order_id == venue.order_id or not order.order_id or not venue.order_id)
         and (order.time_in_force == venue.time_in_force or "time_in_force" not in compared)
         and (order.ord_type == venue.ord_type or "ord_type" not in compared or is_triggered)
