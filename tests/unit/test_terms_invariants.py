@@ -558,9 +558,12 @@ TERMS = {
     ],
 )
 def test_a_term_that_differs_at_the_venue_is_a_breach(tmp_path: Path, field: str, value: object) -> None:
-    """Each term of a working order alone; with the same terms the reconciliation is silent."""
+    """Each term of a working order alone; with the same terms the reconciliation is silent.
+
+    The order states the ClOrdID that it replaced: only then does the system follow the chain that the venue follows.
+    """
     bench = GuardBench(tmp_path)
-    current = order(**TERMS)
+    current = order(**TERMS, orig_cl_ord_id="o00")
     bench.orders(current)
     bench.record(("venue", current))
     bench.guard.reconciled(DAY)
