@@ -205,6 +205,7 @@ def test_cash_agrees_after_any_schedule(tmp_path: Path, catalogue: Catalogue, da
     assert (played.mark, [breach.explanation for breach in played.breaches]) == ("", [])
 
 
+@pytest.mark.state(logic=True)
 def test_operations_of_accounts_read_as_sentences() -> None:
     """Each kind says what it does, with its numbers."""
     sentences = [

@@ -60,19 +60,17 @@ def find_archived(
     restored_executions = restored_tables.get(executions, {}).values()
     traded = {record.root_cl_ord_id for record in restored_executions if isinstance(record, Execution)}
     archived: set[tuple[TableKey, str]] = set()
+    closed: dict[str, Order] = {}
     if f"{subsystem}.{CLOSED_ORDERS}" not in restored_kinds:
-        archived |= {
-            (orders, key)
+        closed = {
+            key: order
             for key, order in tables.by_table.get(orders, {}).items()
-            if isinstance(order, Order)
-            and not order.is_open
-            and order.cum_qty
-            and key not in restored_orders
-            and key not in traded
+            if isinstance(order, Order) and not order.is_open and key not in restored_orders and key not in traded
         }
+        archived |= {(orders, key) for key, order in closed.items() if order.cum_qty}
     for root, booked in _executions_by_order(tables, subsystem).items():
         restored_order = restored_orders.get(root)
-        if (orders, root) in archived:
+        if root in closed:  # an order whose fills were all taken back ended unfilled, and has executions
             archived |= {(executions, execution.key) for execution in booked}
         elif f"{subsystem}.Execution" not in restored_kinds and isinstance(restored_order, Order):
             contained = _executions_within(booked, restored_order.cum_qty)

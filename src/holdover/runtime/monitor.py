@@ -159,6 +159,8 @@ class Monitor(Stateful[MonitorState]):
         table = (subsystem, record.__class__)
         if table[1] in _FACTS:
             record = self._prepare_fact(table, record)
+        if self.recovery.archived and not self.tables.is_restoring:
+            self.recovery.find_relearned(table, record, touched)
         compiler = self.compiler
         mutate = compiler._mutate_functions.get(table) or compiler.mutate_function(table)
         before: Record | None = mutate(record, record.key, now_ns, touched)

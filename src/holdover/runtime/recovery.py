@@ -139,6 +139,8 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
         if subsystem in ("orders", "positions") and "orders" in self.restored_counts:
             self._forget_lost_orders(touched)
             self._forget_lost_parents("orders", touched)
+        if subsystem == "ledger":
+            self._forget_orders_of_lost_balances(touched)
         self._adopt_restored(subsystem, restored_tables, known, touched)
 
     def _without_retired(self, subsystem: str, records: list[Record]) -> list[Record]:
@@ -180,6 +182,32 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
         """Forget the orders that were taken for archived and whose fills the restored position does not contain."""
         are_positions_restored = "positions" in self.restored_counts
         lost = find_lost_orders(self._tables, self.archived, are_positions_restored=are_positions_restored)
+        self._forget_archived(lost, touched)
+
+    def _forget_orders_of_lost_balances(self, touched: Touched) -> None:
+        """Forget the archived orders of the accounts whose balance did not come back: the store is older than both."""
+        lost_balances = self.unrestored.get(("ledger", Balance), {}).values()
+        accounts = {balance.account for balance in lost_balances if isinstance(balance, Balance)}
+        orders = (self._tables.find(table, key) for table, key in self.archived)
+        lost = {order.key for order in orders if isinstance(order, Order) and order.account in accounts}
+        self._forget_archived(lost, touched)
+
+    def _forget_archived_since(self, relearned: set[str], touched: Touched) -> None:
+        """Forget archived orders of which the store knows nothing, and those that traded after the first of them.
+
+        The store is older than these orders, so that what traded later is not in it either.
+        """
+        table: TableKey = ("orders", Execution)
+        traded = [
+            execution.root_cl_ord_id
+            for execution in self._executions_of("orders")
+            if (table, execution.key) in self.archived
+        ]
+        first = next((place for place, key in enumerate(traded) if key in relearned), len(traded))
+        self._forget_archived(relearned | set(traded[first:]), touched)
+
+    def _forget_archived(self, lost: set[str], touched: Touched) -> None:
+        """Forget the archived orders of these root ClOrdIDs, and their executions, because they are lost."""
         for table, key in sorted(self.archived, key=lambda mark: (mark[0][1].__name__, mark[1])):
             record = self._tables.find(table, key)
             if isinstance(record, Order | Execution) and record.root_cl_ord_id in lost:
@@ -187,11 +215,38 @@ class RecoveryTracker(Stateful[RecoveryTrackerState]):
                 self._forget_unrestored(table, key, record, touched)
 
     def _forget_lost_parents(self, subsystem: str, touched: Touched) -> None:
-        """Forget the parent orders that did not come back and are not complete by their children."""
+        """Forget the parent orders that did not come back and are not complete by their children.
+
+        A store without an incomplete parent is older than the parent, and so than the parent's children.
+        """
         table = (subsystem, ParentOrder)
-        for key, parent in list(self._tables.by_table.get(table, {}).items()):
-            if key not in self.restored_parents and not is_archived_parent(self._tables, subsystem, parent):
-                self._forget_unrestored(table, key, parent, touched)
+        lost_parents = {
+            key
+            for key, parent in self._tables.by_table.get(table, {}).items()
+            if key not in self.restored_parents and not is_archived_parent(self._tables, subsystem, parent)
+        }
+        for key in sorted(lost_parents):
+            self._forget_unrestored(table, key, self._tables.by_table[table][key], touched)
+        children = (self._tables.find(archived_table, key) for archived_table, key in self.archived)
+        self._forget_archived_since(
+            {child.key for child in children if isinstance(child, Order) and child.cl_ord_link_id in lost_parents},
+            touched,
+        )
+
+    def find_relearned(self, table: TableKey, record: Record, touched: Touched) -> None:
+        """Forget an archived order, and its executions, when its system records it from its start: then it was lost.
+
+        A bust opens an archived order as well, but is no reason to forget it. An execution that is recorded once more
+        is known again, so that it stays when its order is forgotten.
+        """
+        if (table, record.key) not in self.archived:
+            return
+        if isinstance(record, Execution):
+            self.archived.discard((table, record.key))
+        elif isinstance(record, Order) and record.is_open and not record.cum_qty:
+            is_busted = record.exec_ref_id != "" or record.exec_type in (ExecType.TRADE_CANCEL, ExecType.TRADE_CORRECT)
+            if not is_busted and not self._is_amended(table[0], record.key):
+                self._forget_archived_since({record.key}, touched)
 
     def _forget_unrestored(self, table: TableKey, key: str, record: Record, touched: Touched) -> None:
         """Forget a record that did not come back; the system must bring it back until its recovery is complete."""
