@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from holdover.catalogue import Catalogue
 from holdover.model import (
+    ContingencyType,
     ExecType,
     Execution,
     Exposure,
@@ -24,6 +25,7 @@ from holdover.model import (
     Order,
     OrdStatus,
     Position,
+    PositionEffect,
     Query,
     Side,
 )
@@ -90,6 +92,35 @@ def test_a_reducing_order_passes_only_while_it_reduces(make_guard: MakeGuard) ->
     assert guard.permits(request(side=Side.SELL, order_qty=100))
     assert not guard.permits(request(side=Side.SELL, order_qty=101))
     assert not guard.permits(request(side=Side.BUY, order_qty=1))
+
+
+def test_a_stop_may_join_its_take_profit_under_a_freeze(make_guard: MakeGuard) -> None:
+    """An alternative shares what its list reserves of the position; an order of another list does not."""
+    guard = make_guard()
+    exit_fields = {"side": Side.SELL, "contingency_type": ContingencyType.ONE_CANCELS_THE_OTHER}
+    target = Order(
+        root_cl_ord_id="T",
+        cl_ord_id="T",
+        symbol="IBM",
+        order_qty=100,
+        leaves_qty=100,
+        account="A",
+        ord_status=OrdStatus.NEW,
+        position_effect=PositionEffect.CLOSE,
+        price=10,
+        list_id="L",
+        **exit_fields,
+    )
+    with guard.step("open"):
+        position = Position(account="A", symbol="IBM", net_qty=100, carried_qty=100, reserved_qty=100)
+        guard.record("positions", position)
+        guard.record("risk", Exposure(account="A", symbol="IBM", net_qty=100, open_sell_qty=100))
+        guard.record("orders", target)
+    guard.freeze("account:A", operator="op", reason="test", allows=["reduce"])
+    assert guard.permits(request(order_qty=100, list_id="L", **exit_fields))
+    assert not guard.permits(request(order_qty=101, list_id="L", **exit_fields))
+    assert not guard.permits(request(order_qty=100, list_id="M", **exit_fields))
+    assert not guard.permits(request(order_qty=100, list_id="L", side=Side.SELL))
 
 
 def test_freezes_survive_a_new_process(make_guard: MakeGuard) -> None:

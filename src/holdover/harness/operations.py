@@ -267,7 +267,10 @@ def _freeze(runner: OperationRunner, numbers: Parameters) -> None:
     if book is not None:
         scope = f"instrument:{book.instrument.symbol}"
         if all(freeze.scope != scope for freeze in runner.session.guard.active_freezes):
-            runner.session.guard.freeze(scope, operator="explorer", reason="explored")
+            # Under a freeze that forbids `reduce` no lost stop can be replaced: the position is unprotected.
+            runner.session.guard.freeze(
+                scope, operator="explorer", reason="explored", allows=("cancel", "reduce", "query")
+            )
 
 
 def _thaw(runner: OperationRunner, numbers: Parameters) -> None:

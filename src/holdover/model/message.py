@@ -22,7 +22,16 @@ from holdover.model.fix import (
     TimeInForce,
     status_from_quantities,
 )
-from holdover.model.record import Balance, CashMovement, Margin, Order, PositionAdjustment, Record, position_key
+from holdover.model.record import (
+    Balance,
+    CashMovement,
+    Margin,
+    Order,
+    PositionAdjustment,
+    Record,
+    alternatives_key,
+    position_key,
+)
 
 
 class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, tag="request", tag_field="t"):
@@ -75,6 +84,11 @@ class Request(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, t
     def book_key(self) -> str:
         """Account, instrument and leg: the key of the position that the order moves."""
         return position_key(self.account, self.symbol, self.position_id or self.position_side or "")
+
+    @property
+    def alternatives_key(self) -> str:
+        """The key of the orders of which only one can fill in full; empty for a request without alternatives."""
+        return alternatives_key(self.contingency_type, self.list_id, self.cl_ord_link_id)
 
     @property
     def root_key(self) -> str:

@@ -47,6 +47,11 @@ _ALTERNATIVES = frozenset(
 """The contingencies in which the fill of one order takes the same quantity from the others."""
 
 
+def alternatives_key(contingency_type: ContingencyType | None, list_id: str, cl_ord_link_id: str) -> str:
+    """Return the key of the orders of which only one can fill in full; empty for an order without alternatives."""
+    return (list_id or cl_ord_link_id) if contingency_type in _ALTERNATIVES else ""
+
+
 def position_key(account: str, symbol: str, leg: str) -> str:
     """Return the key of a position: account and instrument, and the leg when the venue keeps several."""
     return f"{account}/{symbol}/{leg}" if leg else f"{account}/{symbol}"
@@ -162,9 +167,7 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
     @property
     def alternatives_key(self) -> str:
         """The key of the orders of which only one can fill in full; empty for an order without alternatives."""
-        if self.contingency_type not in _ALTERNATIVES:
-            return ""
-        return self.list_id or self.cl_ord_link_id
+        return alternatives_key(self.contingency_type, self.list_id, self.cl_ord_link_id)
 
     @property
     def is_open(self) -> bool:

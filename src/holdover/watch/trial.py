@@ -14,7 +14,7 @@ import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.catalogue.policy import OBSERVE
-from holdover.model import Position, Request
+from holdover.model import Order, Position, Request
 from holdover.runtime import Breach
 from holdover.runtime.freeze_scope import reduces_position
 from holdover.runtime.journal import rotated_files
@@ -104,8 +104,9 @@ class JournalTrial:
             return  # the judge reports the line
 
     def _reduces_position(self, request: Request) -> bool:
-        positions = self._judge.monitor.records(Position, "positions")
-        return reduces_position(positions.get(request.book_key), request)
+        monitor = self._judge.monitor
+        position = monitor.records(Position, "positions").get(request.book_key)
+        return reduces_position(position, request, monitor.records(Order, "orders").values())
 
     def _handle_breach(self, breach: Breach) -> None:
         place = (breach.scope, breach.invariant)
