@@ -121,6 +121,25 @@ def test_a_night_after_a_cut_that_nobody_mended(session: Session, condition: Cal
     assert session.breaches == []
 
 
+def test_a_day_after_a_split(session: Session) -> None:
+    """What was carried uses the venue's reference data of the new day, before and after a kill."""
+    session.begin(DAYS[0])
+    session.run(until=first(PartialFill, tif="GTC"))
+    session.run()
+    session.end()
+    for order in session.venue.orders.values():
+        if order.is_open and ((order.price or 0) % 2 or (order.stop_px or 0) % 2):
+            session.venue.cancel_order(order.cl_ord_id)
+    session.overnight({"ACME": (2, 1)})
+    session.begin(DAYS[1])
+    session.run(0.2)
+    session.restart("kill")
+    session.run(0.3)
+    session.end()
+    assert session.guard.monitor.evaluation_counts()["reference-data-current"] > 0
+    assert session.breaches == []
+
+
 @pytest.mark.parametrize("cut", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "cut"])
 def test_a_night_from_every_cell_of_a_morning(tmp_path: Path, pytestconfig: pytest.Config, cut: bool) -> None:
     """The venue closes early, wherever the morning is; what is open is carried over the night as it stands."""
