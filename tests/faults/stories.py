@@ -45,6 +45,8 @@ class Story:
 
 
 STORIES: dict[str, Story] = {}
+WITHOUT_BRACKETS: dict[str, Any] = {"strategies": ["accumulate.ACME", "distribute.ACME", "short.ACME"]}
+"""Settings under which no bracket trades between what the story tells."""
 
 
 def register_story(*names: str, **options: Any) -> Callable[[StoryFunction], StoryFunction]:
@@ -71,6 +73,18 @@ def run_until_venue_fill(session: Session) -> None:
             session.run_without_subject(60)
         else:
             run_minutes(session, 1)
+
+
+def cancel_at_the_venue_while_killed(session: Session) -> None:
+    """Kill the desk at its first fill, and start it after the venue has cancelled an order, which it does not replay."""
+    session.begin()
+    session.run(0.2)
+    assert session.run(until=first(Fill), kill=True)
+    session.run_without_subject(1)
+    live = next(order for order in session.venue.orders.values() if order.is_open)
+    session.venue.cancel_order(live.cl_ord_id)
+    session.link.recovery = "drop"
+    session.restart("kill")
 
 
 def pass_night(session: Session) -> None:
@@ -144,7 +158,7 @@ def a_partial_fill_over_the_night(session: Session) -> None:
     session.run(0.01)
 
 
-@register_story("exec-id-unique-forever")
+@register_story("exec-id-unique-forever", settings=WITHOUT_BRACKETS)
 def the_same_exec_ids_again(session: Session) -> None:
     """Two days' fills, the second day's under ExecIDs that the first has used."""
     session.begin()
@@ -386,14 +400,7 @@ def a_fill_while_down(session: Session) -> None:
 @register_story("missed-cancel-on-restart")
 def a_cancel_at_the_venue_while_down(session: Session) -> None:
     """Killed; the venue cancels an order, and does not tell again what it told meanwhile."""
-    session.begin()
-    session.run(0.2)
-    assert session.run(until=first(Fill), kill=True)
-    session.run_without_subject(1)
-    live = next(order for order in session.venue.orders.values() if order.is_open)
-    session.venue.cancel_order(live.cl_ord_id)
-    session.link.recovery = "drop"
-    session.restart("kill")
+    cancel_at_the_venue_while_killed(session)
     run_minutes(session, 1)
 
 
@@ -488,9 +495,7 @@ def a_disabled_book_and_a_restart(session: Session) -> None:
 # -- order state over disconnects ---------------------------------------------------------------------------------
 
 
-@register_story(
-    "resent-fill-booked-again", settings={"strategies": ["accumulate.ACME", "distribute.ACME", "short.ACME"]}
-)
+@register_story("resent-fill-booked-again", settings=WITHOUT_BRACKETS)
 def a_fill_and_two_cuts(session: Session) -> None:
     """Something has filled; the link is cut, comes up, and is cut once more before anything else has happened."""
     session.begin()
@@ -698,10 +703,10 @@ def changes_of_an_account_while_cut_off(session: Session) -> None:
     session.begin()
     session.run(0.1)
     accounts = session.venue.accounts
-    assert accounts.adjust_position("A1", "ACME", -1, AdjustmentReason.FEE)
+    assert accounts.adjust_position("A1", session.symbols[0], -1, AdjustmentReason.FEE)
     run_minutes(session, 1)
     session.disconnect(recovery="drop")
-    assert accounts.adjust_position("A1", "ACME", -2, AdjustmentReason.TRANSFER)
+    assert accounts.adjust_position("A1", session.symbols[0], -2, AdjustmentReason.TRANSFER)
     assert accounts.move_cash("A1", "USD", -7_000_000, CashReason.FUNDING)
     run_minutes(session, 1)
     session.reconnect()
@@ -713,7 +718,7 @@ def an_adjustment_and_a_restart(session: Session) -> None:
     """A fee in kind, and a restart in good order."""
     session.begin()
     session.run(0.1)
-    assert session.venue.accounts.adjust_position("A1", "ACME", -3, AdjustmentReason.FEE)
+    assert session.venue.accounts.adjust_position("A1", session.symbols[0], -3, AdjustmentReason.FEE)
     run_minutes(session, 1)
     session.restart()
     run_minutes(session, 1)
@@ -724,7 +729,7 @@ def a_movement_and_a_restart(session: Session) -> None:
     """A dividend, and a kill."""
     session.begin()
     session.run(0.1)
-    assert session.venue.accounts.move_cash("A1", "USD", 5_000_000, CashReason.DIVIDEND, "ACME")
+    assert session.venue.accounts.move_cash("A1", "USD", 5_000_000, CashReason.DIVIDEND, session.symbols[0])
     run_minutes(session, 1)
     session.restart("kill")
     run_minutes(session, 2)
@@ -850,14 +855,7 @@ def orders_refused_after_a_cut(session: Session) -> None:
 @register_story("logs-on-until-listed")
 def an_order_that_is_not_listed(session: Session) -> None:
     """Killed; the venue cancels an order meanwhile, and does not replay."""
-    session.begin()
-    session.run(0.2)
-    assert session.run(until=first(Fill), kill=True)
-    session.run_without_subject(1)
-    live = next(order for order in session.venue.orders.values() if order.is_open)
-    session.venue.cancel_order(live.cl_ord_id)
-    session.link.recovery = "drop"
-    session.restart("kill")
+    cancel_at_the_venue_while_killed(session)
     run_minutes(session, 4)
 
 
@@ -867,8 +865,9 @@ def borrowed_cash_and_a_restart(session: Session) -> None:
     session.begin()
     session.run(0.5)
     accounts = session.venue.accounts
-    position = session.venue.positions["A1/ACME"]
-    book = session.venue.top("ACME")
+    symbol = session.symbols[0]
+    position = session.venue.positions[f"A1/{symbol}"]
+    book = session.venue.top(symbol)
     value = book.instrument.cash(position.net_qty * book.last_px)
     assert value > 0
     cash = accounts.balances["A1/USD"].cash
@@ -884,7 +883,7 @@ def a_liquidation_while_cut_off(session: Session) -> None:
     session.begin()
     session.run(0.3)
     session.disconnect(recovery="drop")
-    assert session.venue.liquidate("A1", "ACME")
+    assert session.venue.liquidate("A1", session.symbols[0])
     run_minutes(session, 1)
     session.reconnect()
     run_minutes(session, 1)

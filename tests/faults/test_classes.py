@@ -82,21 +82,8 @@ ACME_ALONE = {
 """Faults whose story is made for one instrument: it names it, or the other's market does not bring it about."""
 
 
-TAKEN_APART = {"equity-without-positions", "liquidation-not-adopted", "exec-id-unique-forever"}
-"""Faults that the cell takes apart: a known gap of the classes, not of the invariants."""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="a known gap of the classes"))
-        if name in TAKEN_APART
-        else name
-        for name in FAULTS
-        if name not in ACME_ALONE
-    ],
-)
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name not in ACME_ALONE])
 def test_the_cell_takes_no_defect_apart(tmp_path: Path, catalogue: Catalogue, fault: str) -> None:
     """Where two occurrences are the same by all but the cell, they are the same with it."""
     acme, bolt = (play_story(tmp_path, catalogue, symbol, fault) for symbol in ("ACME", "BOLT"))
