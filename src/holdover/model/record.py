@@ -198,8 +198,7 @@ class Order(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True, rep
     @property
     def book_key(self) -> str:
         """Account, instrument and leg: the key of the position that this order moves."""
-        leg = self.position_id or self.position_side
-        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
+        return position_key(self.account, self.symbol, self.position_id or self.position_side or "")
 
     @property
     def working_qty(self) -> int:
@@ -381,8 +380,7 @@ class Execution(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True)
     @property
     def book_key(self) -> str:
         """Account, instrument and leg."""
-        leg = self.position_id or self.position_side
-        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
+        return position_key(self.account, self.symbol, self.position_id or self.position_side or "")
 
     @property
     def day_key(self) -> str:
@@ -439,8 +437,7 @@ class Position(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     @property
     def key(self) -> str:
         """Account, instrument and leg."""
-        leg = self.position_id or self.position_side
-        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
+        return position_key(self.account, self.symbol, self.position_id or self.position_side or "")
 
     @property
     def day_key(self) -> str:
@@ -484,8 +481,7 @@ class PositionAdjustment(Record, frozen=True, kw_only=True, gc=False, omit_defau
     @property
     def book_key(self) -> str:
         """The key of the position that it moves."""
-        leg = self.position_id or self.position_side
-        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
+        return position_key(self.account, self.symbol, self.position_id or self.position_side or "")
 
     @property
     def day_key(self) -> str:
@@ -520,8 +516,7 @@ class RealizedPnl(Record, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     @property
     def key(self) -> str:
         """Account, instrument and leg: the key of the position."""
-        leg = self.position_id or self.position_side
-        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
+        return position_key(self.account, self.symbol, self.position_id or self.position_side or "")
 
     @property
     def day_key(self) -> str:
@@ -647,8 +642,7 @@ class Exposure(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     @property
     def key(self) -> str:
         """Account, instrument and leg."""
-        leg = self.position_id or self.position_side
-        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
+        return position_key(self.account, self.symbol, self.position_id or self.position_side or "")
 
     @property
     def limit_key(self) -> str:
@@ -694,8 +688,7 @@ class Protection(Record, frozen=True, kw_only=True, gc=False, omit_defaults=True
     @property
     def key(self) -> str:
         """Account, instrument and leg: the key of the position."""
-        leg = self.position_id or self.position_side
-        return f"{self.account}/{self.symbol}/{leg}" if leg else f"{self.account}/{self.symbol}"
+        return position_key(self.account, self.symbol, self.position_id or self.position_side or "")
 
     def __repr__(self) -> str:
         return f"<Protection {self.key} {'required' if self.is_required else 'not required'}>"
