@@ -28,14 +28,13 @@ from holdover.coverage.data import (
 from holdover.model import Record
 from holdover.runtime.axes import Axis, axes_in_use
 from holdover.runtime.cells import TRANSITIONS, CellCounter, CellCountFile
-from holdover.runtime.journal import read_journal
+from holdover.runtime.journal import JOURNAL_FILE, read_journal
 from holdover.runtime.memory import kinds_by_name
 from holdover.state import DECODE_ERRORS
 
 log = logging.getLogger("holdover.coverage")
 
 CELLS_FILE: Final = CellCountFile.NAME
-JOURNAL_FILE: Final = "journal.jsonl"
 _TRANSITION_PREFIX: Final = "transition:"
 
 

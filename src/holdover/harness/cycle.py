@@ -25,6 +25,7 @@ from holdover.recording import RecordingStore
 from holdover.runtime import Breach, Page, read_journal
 from holdover.runtime.breach import TRIGGER
 from holdover.runtime.files import claim_output_directory, renew_output_directory
+from holdover.runtime.journal import JOURNAL_FILE
 
 Progress = Callable[[str], None]
 
@@ -348,7 +349,7 @@ def _collect_guard_results(session: Session, arm: Arm) -> None:
             arm.pages.append(line)
     for name, count in session.guard.monitor.evaluation_counts().items():
         arm.active[name] = arm.active.get(name, 0) + count
-    arm.journals.append(str(session.directory / "journal.jsonl"))
+    arm.journals.append(str(session.directory / JOURNAL_FILE))
     if arm.name == "carried":
         session.host.leaked_requests.clear()
 

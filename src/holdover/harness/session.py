@@ -32,6 +32,7 @@ from holdover.harness.trials import SessionTrials
 from holdover.model import SYSTEM, Instrument, Order, Position
 from holdover.recording import RecordingError, RecordingStore
 from holdover.runtime import Breach, Channel, FileChannel, FreezeStore, Guard, GuardSettings, Journal
+from holdover.runtime.journal import JOURNAL_FILE
 from holdover.state import DECODE_ERRORS, StateError, Stateful
 from holdover.world import SimulatedLink, Venue, VenuePolicy, VirtualClock
 
@@ -469,7 +470,7 @@ def _open_guard(directory: Path, config: SessionConfig, plan: Plan, clock: Virtu
         catalogue=config.catalogue,
         clock=lambda: clock.now_ns,
         channels=channels,
-        journal=Journal(directory / "journal.jsonl") if config.journal else None,
+        journal=Journal(directory / JOURNAL_FILE) if config.journal else None,
         store=FreezeStore.in_memory() if config.scratch else None,
     )
     guard.evidence.is_quiet = True

@@ -115,7 +115,7 @@ from holdover.runtime.config_file import (
 from holdover.runtime.database import PostgresDatabase
 from holdover.runtime.freeze_store import FreezeStore
 from holdover.runtime.heartbeat import HeartbeatLimits
-from holdover.runtime.journal import Journal
+from holdover.runtime.journal import JOURNAL_FILE, Journal
 from holdover.runtime.metrics import MetricsConfig, MetricsError, parse_address
 from holdover.runtime.pager import EscalationLevel
 from holdover.runtime.redaction import RedactionRuleError, RedactionRules, load_salt
@@ -280,7 +280,7 @@ class GuardConfig(GuardTables, frozen=True, kw_only=True):
         if not self.guard.journal:
             return None
         size_max = round(self.guard.journal_max_mb * 1e6)
-        return Journal(path or self.directory / "journal.jsonl", size_max, self.guard.journal_keep)
+        return Journal(path or self.directory / JOURNAL_FILE, size_max, self.guard.journal_keep)
 
     def make_channels(self) -> list[Channel]:
         """Make the configured channels. Raises `GuardConfigError` when a secret or an optional extra is missing."""

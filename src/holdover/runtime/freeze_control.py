@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from holdover.catalogue.policy import OBSERVE
-from holdover.model import SYSTEM, Order, Position, Query, Request
+from holdover.model import SYSTEM, Query, Request
 from holdover.runtime.axes import freeze_level_of
 from holdover.runtime.breach import Breach, make_page
 from holdover.runtime.check import Check
@@ -133,9 +133,7 @@ class FreezeControl(Stateful[FreezeControlState]):
         return True
 
     def _reduces_position(self, request: Request) -> bool:
-        monitor = self._guard.monitor
-        position = monitor.records(Position, "positions").get(request.book_key)
-        return reduces_position(position, request, monitor.records(Order, "orders").values())
+        return reduces_position(self._guard.monitor, request)
 
     # -- operators ----------------------------------------------------------------------------------------------
 

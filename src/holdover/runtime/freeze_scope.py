@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from holdover.model import MsgType, Order, Position, Request, Side, enclosing_scopes
+
+if TYPE_CHECKING:
+    from holdover.runtime.monitor import Monitor
 
 
 class FreezePermissions(Protocol):
@@ -52,29 +55,23 @@ def iterate_forbidding_freezes(
                 yield scope, freeze
 
 
-def reduces_position(position: Position | None, request: Request, orders: Iterable[Order]) -> bool:
-    """Return whether a request only reduces a position; False without a position.
+def reduces_position(monitor: Monitor, request: Request) -> bool:
+    """Return whether a request only reduces a position that a monitor knows.
 
     An alternative to working orders shares their part of what is reserved: a stop may join its take-profit.
-
-    Args:
-        position: the position that the request would move.
-        request: the request.
-        orders: the orders of the system.
     """
+    position = monitor.records(Position, "positions").get(request.book_key)
     if position is None or request.msg_type != MsgType.NEW_ORDER_SINGLE:
         return False
-    unreserved_qty = abs(position.net_qty) - position.reserved_qty
-    is_opposite = position.net_qty < 0 if request.side == Side.BUY else position.net_qty > 0
-    if not is_opposite or request.order_qty <= unreserved_qty or not request.alternatives_key:
-        return is_opposite and request.order_qty <= unreserved_qty
-    shared_qty = max(
-        (
+    if position.net_qty >= 0 if request.side == Side.BUY else position.net_qty <= 0:
+        return False
+    free_qty = abs(position.net_qty) - position.reserved_qty
+    if request.order_qty > free_qty and request.alternatives_key:
+        alternatives = (
             order.closing_qty
-            for order in orders
+            for order in monitor.records(Order, "orders").values()
             if order.alternatives_key == request.alternatives_key
             and (order.book_key, order.side) == (request.book_key, request.side)
-        ),
-        default=0,
-    )
-    return request.order_qty <= unreserved_qty + shared_qty
+        )
+        free_qty += max(alternatives, default=0)
+    return request.order_qty <= free_qty

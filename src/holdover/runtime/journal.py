@@ -26,6 +26,8 @@ from holdover.state import DECODE_ERRORS, StateError, Stateful
 
 log = logging.getLogger("holdover.guard")
 
+JOURNAL_FILE: Final = "journal.jsonl"
+"""The name of the journal in the directory of a guard or a session."""
 JOURNAL_FORMAT: Final = "holdover-journal"
 JOURNAL_VERSION: Final = 2
 MEMORY_EVENT: Final = "memory"

@@ -18,6 +18,7 @@ import msgspec
 
 from holdover.harness.live_session import LiveSession
 from holdover.recording.format import QUOTE
+from holdover.runtime.journal import JOURNAL_FILE
 from holdover.shadow.candidate_journal import CandidateJournal
 from holdover.shadow.incumbent import IncumbentReader, IncumbentReportError
 from holdover.shadow.input_merge import InputMerge
@@ -107,7 +108,7 @@ class InputApplier:
         assert session is not None
         state.digest = session.guard.catalogue.digest
         state.guard = str(session.directory / "guard")
-        self.journal.open(session.directory / "journal.jsonl")
+        self.journal.open(session.directory / JOURNAL_FILE)
         self._subject_error = ""
         if not state.since_ns:
             state.since_ns = self.day.now_ns

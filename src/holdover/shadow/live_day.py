@@ -17,6 +17,7 @@ from holdover.model import Instrument
 from holdover.recording import MarketEvent
 from holdover.recording.calendar import session_at
 from holdover.runtime.files import make_private_directory
+from holdover.runtime.journal import JOURNAL_FILE
 from holdover.shadow.config import ShadowConfig, ShadowConfigError
 from holdover.shadow.input_store import ShadowDayStart
 from holdover.shadow.setup import load_start_snapshot, make_venue
@@ -44,7 +45,7 @@ class CandidateArm:
     def journal_of(self, trade_date: str) -> Path | None:
         """Return the journal of the last run of a day; None when the day has not begun."""
         runs = list((self.root / trade_date).glob("[0-9]*"))
-        return max(runs) / "journal.jsonl" if runs else None
+        return max(runs) / JOURNAL_FILE if runs else None
 
     def trim(self, days_max: int, needed: Sequence[str]) -> str:
         """Delete the files of the earliest days but the last `days_max`, and snapshots that no stored day begins with.

@@ -24,6 +24,7 @@ from holdover.catalogue import Catalogue
 from holdover.harness.live_session import FutureDayStore, LiveSession
 from holdover.harness.subject import Factory
 from holdover.model import Instrument
+from holdover.runtime.journal import JOURNAL_FILE
 from holdover.shadow.background_comparison import BackgroundComparison
 from holdover.shadow.candidate_journal import CandidateJournal
 from holdover.shadow.config import ShadowConfig
@@ -170,7 +171,7 @@ class LiveShadow:
         if day.session is None or day.trade_date != trade_date:
             return
         self.journal.read(trade_date)
-        if former_journal is not None and not _is_prefix(former_journal, day.session.directory / "journal.jsonl"):
+        if former_journal is not None and not _is_prefix(former_journal, day.session.directory / JOURNAL_FILE):
             detail = (
                 f"{trade_date} played again came out otherwise: the candidate does not do the same on the same input"
             )

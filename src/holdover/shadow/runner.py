@@ -17,7 +17,7 @@ from holdover.harness.subject import Factory
 from holdover.recording import RecordingStore
 from holdover.runtime import StoreError
 from holdover.runtime.heartbeat import Health, read_health
-from holdover.runtime.journal import rotated_files
+from holdover.runtime.journal import JOURNAL_FILE, rotated_files
 from holdover.runtime.thaw_requests import find_guard_config
 from holdover.shadow.components import ComponentTable
 from holdover.shadow.config import ShadowConfig, ShadowConfigError
@@ -111,7 +111,7 @@ def _run_laps(
         finally:
             session.close()
         if config.incumbent.journal:
-            run.record_comparison(compare_journals(config, [lap_directory / "journal.jsonl"]))
+            run.record_comparison(compare_journals(config, [lap_directory / JOURNAL_FILE]))
         run.save()
         if frozen or run.state.clock.ever_ns == counted_ns:
             break
@@ -134,7 +134,7 @@ def _run_lap(
     state = run.state
     state.digest, state.guard = session.guard.catalogue.digest, str(session.directory / "guard")
     journal = CandidateJournalReader(run, nights=False)
-    tail = Tail(session.directory / "journal.jsonl")
+    tail = Tail(session.directory / JOURNAL_FILE)
     checks = session.guard.monitor.check_count
     last_event_count = [-1]
     reports = _IncumbentReports(run.config, session) if run.config.input.reports else None

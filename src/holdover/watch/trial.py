@@ -14,15 +14,14 @@ import msgspec
 
 from holdover.catalogue import Catalogue
 from holdover.catalogue.policy import OBSERVE
-from holdover.model import Order, Position, Request
+from holdover.model import Request
 from holdover.runtime import Breach
 from holdover.runtime.freeze_scope import reduces_position
-from holdover.runtime.journal import rotated_files
+from holdover.runtime.journal import JOURNAL_FILE, rotated_files
 from holdover.runtime.observation import REVIEW_EVERY_NS, THAW_POSSIBLE
 from holdover.runtime.observed_freezes import ObservedFreeze, ObservedFreezes, make_observed_freeze
 from holdover.watch.judge import MutationJudge
 
-JOURNAL_FILE: Final = "journal.jsonl"
 _REQUEST_MARK: Final = b'"kind":"Request"'
 
 
@@ -104,9 +103,7 @@ class JournalTrial:
             return  # the judge reports the line
 
     def _reduces_position(self, request: Request) -> bool:
-        monitor = self._judge.monitor
-        position = monitor.records(Position, "positions").get(request.book_key)
-        return reduces_position(position, request, monitor.records(Order, "orders").values())
+        return reduces_position(self._judge.monitor, request)
 
     def _handle_breach(self, breach: Breach) -> None:
         place = (breach.scope, breach.invariant)
