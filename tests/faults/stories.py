@@ -76,7 +76,7 @@ def run_until_venue_fill(session: Session) -> None:
 
 
 def cancel_at_the_venue_while_killed(session: Session) -> None:
-    """Kill the desk at its first fill, and start it after the venue has cancelled an order, which it does not replay."""
+    """Kill the desk at its first fill; start it after the venue has cancelled an order, which it does not replay."""
     session.begin()
     session.run(0.2)
     assert session.run(until=first(Fill), kill=True)

@@ -13,13 +13,13 @@ import pytest
 from holdover.catalogue import Catalogue
 from holdover.harness import Session, SessionConfig, resolve_factory
 from holdover.harness.condition import Condition
-from holdover.model import ContingencyType, Order, OrdStatus, OrdType, Record, Side
+from holdover.model import Order, OrdType, Side
 from holdover.recording import bundled_store
 from holdover.world import WorkingOrder
+from tests.faults.stories import MINUTE, is_filled_entry, run_minutes
 
 pytestmark = pytest.mark.state
 
-MINUTE_NS = 60_000_000_000
 SETTINGS = {"strategies": ["bracket.ACME"]}
 Bench = Callable[..., Session]
 
@@ -39,21 +39,6 @@ def make_session(tmp_path: Path, catalogue: Catalogue) -> Bench:
         return Session(resolve_factory("desk"), bundled_store(), ["ACME"], tmp_path / name, config)
 
     return make
-
-
-def run_minutes(session: Session, count: float) -> None:
-    """Run the session for some minutes."""
-    session.run(session.clock.now_ns + int(count * MINUTE_NS))
-
-
-def is_filled_entry(subsystem: str, record: Record) -> bool:
-    """Whether a record is the entry of a bracket that has filled whole."""
-    return (
-        isinstance(record, Order)
-        and subsystem == "orders"
-        and record.contingency_type == ContingencyType.ONE_TRIGGERS_THE_OTHER
-        and record.ord_status == OrdStatus.FILLED
-    )
 
 
 def run_until_position(session: Session) -> None:
@@ -186,7 +171,7 @@ def test_a_restart_anywhere_in_a_bracket_leaves_it_covered(make_session: Bench, 
         if is_met:
             restarted += 1
             session.restart(ending)
-            session.run(end_ns + MINUTE_NS)
+            session.run(end_ns + MINUTE)
             position = session.venue.positions.get("A3/ACME/LONG")
             net_qty = position.net_qty if position is not None else 0
             exits = working_exits(session)

@@ -18,6 +18,7 @@ import pytest
 from holdover.adapters.desk import DeskSubject
 from holdover.desk.config import Strategy
 from holdover.desk.parents import Parents
+from holdover.harness import Session
 from holdover.harness.subject import Env, Plan
 from holdover.model import ParentOrder
 from holdover.shadow import check_cutover, read_shadow_config, read_state
@@ -49,6 +50,19 @@ def play_day(incumbent: IncumbentDesk, host: CandidateHost, day: str, *, minutes
     """A day beside each other."""
     for passed in incumbent.steps(day, minutes=minutes):
         host.advance(passed)
+
+
+def play_into_second_day(incumbent: IncumbentDesk, host: CandidateHost) -> Session:
+    """A day, the night and the beginning of the next day; returns the candidate's session."""
+    play_day(incumbent, host, incumbent.days[0])
+    incumbent.pass_night()
+    for _ in range(20):
+        host.advance(S)
+    for passed in islice(incumbent.steps(incumbent.days[1]), 60):
+        host.advance(passed)
+    session = host.live.arms[0].session
+    assert session is not None
+    return session
 
 
 def first_steps(incumbent: IncumbentDesk, steps: int) -> Iterator[int]:
@@ -205,14 +219,7 @@ def test_a_feed_that_skips_and_lines_that_nobody_can_read_are_gaps(make_shadow: 
 def test_what_an_operator_does_to_a_freeze_is_an_input_like_any_other(make_shadow: MakeShadow) -> None:
     """A fault freezes; thawed from outside it stays thawed when the shadow has been killed and plays its day again."""
     incumbent, host = make_shadow(candidate='faults = ["forget-carried-partial"]')
-    play_day(incumbent, host, incumbent.days[0])
-    incumbent.pass_night()
-    for _ in range(20):
-        host.advance(S)
-    for passed in islice(incumbent.steps(incumbent.days[1]), 60):
-        host.advance(passed)
-    session = host.live.arms[0].session
-    assert session is not None
+    session = play_into_second_day(incumbent, host)
     frozen = session.guard.frozen_scopes()
     assert frozen
     state = host.live.shadow_run.state
@@ -233,14 +240,7 @@ def test_what_an_operator_does_to_a_freeze_is_an_input_like_any_other(make_shado
 def test_what_a_person_does_survives_a_replay(make_shadow: MakeShadow) -> None:
     """Acknowledged and ticked off, without any change of a freeze: the same after a kill, with who did it."""
     incumbent, host = make_shadow(candidate='faults = ["forget-carried-partial"]')
-    play_day(incumbent, host, incumbent.days[0])
-    incumbent.pass_night()
-    for _ in range(20):
-        host.advance(S)
-    for passed in islice(incumbent.steps(incumbent.days[1]), 60):
-        host.advance(passed)
-    session = host.live.arms[0].session
-    assert session is not None
+    session = play_into_second_day(incumbent, host)
     store = session.guard.store
     number = store.active_freezes()[0].breach
     key = store.alerts()[0].page.dedup_key

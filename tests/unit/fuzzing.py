@@ -362,23 +362,40 @@ def _archive(text: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def dbn_file() -> bytes:
-    """Return a DBN file of a quote and a trade."""
+DBN_NS = 1_732_717_800_000_000_000
+
+
+def dbn_head() -> bytes:
+    """Return the head of a DBN file."""
     import databento_dbn as dbn
 
-    at = 1_732_717_800_000_000_000
-    head = dbn.Metadata(
+    metadata = dbn.Metadata(
         dataset="XNAS.ITCH",
         start=0,
         stype_in=dbn.SType.RAW_SYMBOL,
         stype_out=dbn.SType.INSTRUMENT_ID,
         schema=dbn.Schema.MBP_1,
     )
+    return metadata.encode()
+
+
+def dbn_trade(ts_event: int, price: int) -> bytes:
+    """Return a DBN trade of 50, received at `DBN_NS`."""
+    import databento_dbn as dbn
+
+    fields = {"publisher_id": 1, "instrument_id": 1, "side": dbn.Side.NONE, "depth": 0}
+    trade = dbn.TradeMsg(ts_event=ts_event, ts_recv=DBN_NS, price=price, size=50, action=dbn.Action.TRADE, **fields)
+    return bytes(trade)
+
+
+def dbn_file() -> bytes:
+    """Return a DBN file of a quote and a trade."""
+    import databento_dbn as dbn
+
     level = dbn.BidAskPair(bid_px=9_990_000_000, ask_px=10_010_000_000, bid_sz=100, ask_sz=200, bid_ct=1, ask_ct=1)
-    common = {"publisher_id": 1, "instrument_id": 1, "side": dbn.Side.NONE, "depth": 0}
-    quote = dbn.MBP1Msg(ts_event=at, ts_recv=at, price=0, size=0, action=dbn.Action.ADD, levels=level, **common)
-    trade = dbn.TradeMsg(ts_event=at + 5, ts_recv=at, price=10_010_000_000, size=50, action=dbn.Action.TRADE, **common)
-    return bytes(head.encode() + bytes(quote) + bytes(trade))
+    fields = {"publisher_id": 1, "instrument_id": 1, "side": dbn.Side.NONE, "depth": 0}
+    quote = dbn.MBP1Msg(ts_event=DBN_NS, ts_recv=DBN_NS, price=0, size=0, action=dbn.Action.ADD, levels=level, **fields)
+    return dbn_head() + bytes(quote) + dbn_trade(DBN_NS + 5, 10_010_000_000)
 
 
 # -- readers ----------------------------------------------------------------------------------------------------------

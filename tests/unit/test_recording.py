@@ -29,6 +29,8 @@ from holdover.recording.generate import generate
 from holdover.recording.selection import choose_days
 from holdover.recording.tap import Recorder
 
+from .fuzzing import DBN_NS, dbn_file, dbn_head, dbn_trade
+
 X = Instrument(symbol="XYZ")
 
 
@@ -192,30 +194,13 @@ def test_csv_comes_in_by_its_mapping(tmp_path: Path) -> None:
 
 def test_dbn_comes_in(tmp_path: Path) -> None:
     """Trades written by the format's own encoder are read; what is no DBN file is refused in a sentence."""
-    import databento_dbn as dbn
-
     from holdover.recording.dbn import import_dbn
 
-    at = 1_732_717_800_000_000_000
-    head = dbn.Metadata(
-        dataset="XNAS.ITCH",
-        start=0,
-        stype_in=dbn.SType.RAW_SYMBOL,
-        stype_out=dbn.SType.INSTRUMENT_ID,
-        schema=dbn.Schema.MBP_1,
-    )
-    level = dbn.BidAskPair(bid_px=9_990_000_000, ask_px=10_010_000_000, bid_sz=100, ask_sz=200, bid_ct=1, ask_ct=1)
-    common_fields = {"publisher_id": 1, "instrument_id": 1, "side": dbn.Side.NONE, "depth": 0}
-    quote = dbn.MBP1Msg(ts_event=at, ts_recv=at, price=0, size=0, action=dbn.Action.ADD, levels=level, **common_fields)
-    trade = dbn.TradeMsg(
-        ts_event=at + 5, ts_recv=at, price=10_010_000_000, size=50, action=dbn.Action.TRADE, **common_fields
-    )
-    (tmp_path / "good.dbn").write_bytes(head.encode() + bytes(quote) + bytes(trade))
+    (tmp_path / "good.dbn").write_bytes(dbn_file())
     recording = import_dbn(tmp_path / "good.dbn", X, "2024-11-27", tmp_path / "out")
     assert [event[2:3] + event[5:7] for event in recording.events()] == [(1, 0, 0), (2, 1001, 50)]
     assert recording.event_at(1)[7:] == (999, 1001, 100, 200)
-    odd = dbn.TradeMsg(ts_event=at, ts_recv=at, price=10_015_000_000, size=50, action=dbn.Action.TRADE, **common_fields)
-    (tmp_path / "odd.dbn").write_bytes(head.encode() + bytes(odd))
+    (tmp_path / "odd.dbn").write_bytes(dbn_head() + dbn_trade(DBN_NS, 10_015_000_000))
     with pytest.raises(RecordingError, match="no whole number of ticks"):
         import_dbn(tmp_path / "odd.dbn", X, "2024-11-27", tmp_path / "out")
     (tmp_path / "x.dbn").write_bytes(b"not dbn at all" * 20)

@@ -40,22 +40,7 @@ class Books:
             guard.record("risk", self.exposure())
         yield
         with guard.step("execution-report"):
-            execution = Execution(
-                exec_id=f"E-{key}",
-                exec_type=ExecType.TRADE,
-                root_cl_ord_id=key,
-                symbol="IBM",
-                side=Side.BUY,
-                trade_date=DAY,
-                account="A",
-                strategy="S",
-                last_qty=60,
-                last_px=1,
-                qty_delta=60,
-                notional_delta=60,
-                cash_delta=-60,
-            )
-            guard.record("orders", execution)
+            guard.record("orders", make_execution(key))
             yield
             if not is_forgotten:
                 filled = make_order(key, cum_qty=60, leaves_qty=0, notional=60, ord_status=OrdStatus.FILLED)
@@ -70,6 +55,25 @@ class Books:
     def exposure(self) -> Exposure:
         """The exposure as the tasks have left it."""
         return Exposure(account="A", symbol="IBM", net_qty=self.net_qty, open_buy_qty=self.open_qty)
+
+
+def make_execution(key: str) -> Execution:
+    """The one fill of an order."""
+    return Execution(
+        exec_id=f"E-{key}",
+        exec_type=ExecType.TRADE,
+        root_cl_ord_id=key,
+        symbol="IBM",
+        side=Side.BUY,
+        trade_date=DAY,
+        account="A",
+        strategy="S",
+        last_qty=60,
+        last_px=1,
+        qty_delta=60,
+        notional_delta=60,
+        cash_delta=-60,
+    )
 
 
 def make_order(key: str, **fields: Any) -> Order:
@@ -124,24 +128,7 @@ def test_a_task_started_inside_a_step_has_its_own(make_guard: Callable[..., Guar
             guard.record("orders", make_order("C", cum_qty=60, leaves_qty=0, notional=60, ord_status=OrdStatus.FILLED))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            guard.record(
-                "orders",
-                Execution(
-                    exec_id="E-C",
-                    exec_type=ExecType.TRADE,
-                    root_cl_ord_id="C",
-                    symbol="IBM",
-                    side=Side.BUY,
-                    trade_date=DAY,
-                    account="A",
-                    strategy="S",
-                    last_qty=60,
-                    last_px=1,
-                    qty_delta=60,
-                    notional_delta=60,
-                    cash_delta=-60,
-                ),
-            )
+            guard.record("orders", make_execution("C"))
 
     async def run() -> None:
         with guard.step("parent"):
