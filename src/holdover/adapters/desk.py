@@ -11,7 +11,7 @@ import msgspec
 
 from holdover.desk import Desk, DeskConfig, Strategy
 from holdover.desk.faults import parts_with
-from holdover.model import Order, PositionEffect, PositionSide, Side, TimeInForce
+from holdover.model import Instrument, Order, PositionEffect, PositionSide, Side, TimeInForce
 
 if TYPE_CHECKING:
     from holdover.harness.subject import Env, Plan
@@ -163,80 +163,7 @@ def config_for(plan: Plan) -> DeskConfig:
     partly filled. `bracket` holds a few lots at a time on the long leg of a third account, with a take-profit and a
     stop that are carried overnight.
     """
-    strategies: list[Strategy] = []
-    for instrument in plan.instruments():
-        days = [meta for meta in plan.days if meta.instrument.symbol == instrument.symbol]
-        traded = sum(meta.traded_qty for meta in days) // max(len(days), 1)
-        usual = traded or 200_000_000
-        prints = sum(meta.trades for meta in days)
-        slice_qty = max(min(usual // 4_000, traded * len(days) // prints if prints else usual), 1)
-        day_qty = slice_qty * 150
-        resting_qty = slice_qty * 3
-        strategies += [
-            Strategy(
-                name=f"accumulate.{instrument.symbol}",
-                account="A1",
-                symbol=instrument.symbol,
-                side=Side.BUY,
-                order_qty=day_qty * max(len(days), 1),
-                day_qty=day_qty,
-                slice_qty=resting_qty,
-                time_in_force=TimeInForce.GTC,
-                patience=20,
-                slices_working_max=4,
-                rests=True,
-                offset=2,
-            ),
-            Strategy(
-                name=f"distribute.{instrument.symbol}",
-                account="A1",
-                symbol=instrument.symbol,
-                side=Side.SELL,
-                order_qty=day_qty * max(len(days), 1),
-                day_qty=day_qty * 2 // 3,
-                slice_qty=slice_qty,
-                algorithm="participation",
-                participation_bp=150,
-                position_effect=PositionEffect.CLOSE,
-                time_in_force=TimeInForce.DAY,
-                offset=3,
-            ),
-            Strategy(
-                name=f"short.{instrument.symbol}",
-                account="A2",
-                symbol=instrument.symbol,
-                side=Side.SELL,
-                order_qty=usual * 4 * max(len(days), 1),
-                day_qty=slice_qty * 100,
-                slice_qty=usual * 2,
-                algorithm="standing",
-                time_in_force=TimeInForce.GTC,
-                patience=60,
-                slices_working_max=1,
-                rests=True,
-                offset=60,
-                late_ns=900_000_000_000,
-            ),
-            Strategy(
-                name=f"bracket.{instrument.symbol}",
-                account="A3",
-                symbol=instrument.symbol,
-                side=Side.BUY,
-                order_qty=slice_qty * 10 * max(len(days), 1),
-                day_qty=slice_qty * 10,
-                slice_qty=slice_qty,
-                algorithm="bracket",
-                time_in_force=TimeInForce.GTC,
-                interval_ns=120_000_000_000,
-                patience=10,
-                slices_working_max=1,
-                rests=True,
-                offset=1,
-                take_profit=60,
-                stop_loss=40,
-                position_side=PositionSide.LONG,
-            ),
-        ]
+    strategies = [strategy for instrument in plan.instruments() for strategy in _strategies_for(plan, instrument)]
     biggest = max((strategy.order_qty for strategy in strategies), default=1)
     return DeskConfig(
         instruments=plan.instruments(),
@@ -246,3 +173,79 @@ def config_for(plan: Plan) -> DeskConfig:
         open_qty_max=biggest * 2,
         synced=False,
     )
+
+
+def _strategies_for(plan: Plan, instrument: Instrument) -> list[Strategy]:
+    """Return the four strategies of one instrument; see `config_for`."""
+    days = [meta for meta in plan.days if meta.instrument.symbol == instrument.symbol]
+    traded = sum(meta.traded_qty for meta in days) // max(len(days), 1)
+    usual = traded or 200_000_000
+    prints = sum(meta.trades for meta in days)
+    slice_qty = max(min(usual // 4_000, traded * len(days) // prints if prints else usual), 1)
+    day_qty = slice_qty * 150
+    resting_qty = slice_qty * 3
+    return [
+        Strategy(
+            name=f"accumulate.{instrument.symbol}",
+            account="A1",
+            symbol=instrument.symbol,
+            side=Side.BUY,
+            order_qty=day_qty * max(len(days), 1),
+            day_qty=day_qty,
+            slice_qty=resting_qty,
+            time_in_force=TimeInForce.GTC,
+            patience=20,
+            slices_working_max=4,
+            rests=True,
+            offset=2,
+        ),
+        Strategy(
+            name=f"distribute.{instrument.symbol}",
+            account="A1",
+            symbol=instrument.symbol,
+            side=Side.SELL,
+            order_qty=day_qty * max(len(days), 1),
+            day_qty=day_qty * 2 // 3,
+            slice_qty=slice_qty,
+            algorithm="participation",
+            participation_bp=150,
+            position_effect=PositionEffect.CLOSE,
+            time_in_force=TimeInForce.DAY,
+            offset=3,
+        ),
+        Strategy(
+            name=f"short.{instrument.symbol}",
+            account="A2",
+            symbol=instrument.symbol,
+            side=Side.SELL,
+            order_qty=usual * 4 * max(len(days), 1),
+            day_qty=slice_qty * 100,
+            slice_qty=usual * 2,
+            algorithm="standing",
+            time_in_force=TimeInForce.GTC,
+            patience=60,
+            slices_working_max=1,
+            rests=True,
+            offset=60,
+            late_ns=900_000_000_000,
+        ),
+        Strategy(
+            name=f"bracket.{instrument.symbol}",
+            account="A3",
+            symbol=instrument.symbol,
+            side=Side.BUY,
+            order_qty=slice_qty * 10 * max(len(days), 1),
+            day_qty=slice_qty * 10,
+            slice_qty=slice_qty,
+            algorithm="bracket",
+            time_in_force=TimeInForce.GTC,
+            interval_ns=120_000_000_000,
+            patience=10,
+            slices_working_max=1,
+            rests=True,
+            offset=1,
+            take_profit=60,
+            stop_loss=40,
+            position_side=PositionSide.LONG,
+        ),
+    ]
