@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from holdover.catalogue import Catalogue
 from holdover.cli import main
 from tests.days import write_short_days
 
@@ -40,6 +41,19 @@ def test_the_desk_holds_with_yesterday_carried_along(capsys: pytest.CaptureFixtu
     assert "simulated recordings" in page
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_screen_names_every_invariant_that_was_not_exercised(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whole names, however many there are, on lines of the screen's width."""
+    assert main(["cycle", "--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    begin = next(number for number, line in enumerate(lines) if "Never exercised: " in line)
+    names = " ".join(lines[begin:-1]).partition("Never exercised: ")[2].replace(",", " ").split()
+    assert len(names) > 3
+    assert set(names) <= set(Catalogue.load().invariants)
+    assert max(len(line) for line in lines[begin:-1]) <= 98
 
 
 def test_real_days_hold(capsys: pytest.CaptureFixture[str], tmp_path: Path, lean: Path) -> None:

@@ -138,7 +138,10 @@ def cycle_text(
         ]
     quiet = sorted(name for name, count in result.arms[0].active.items() if not count) if result.arms else []
     if quiet:
-        lines.append(f"  Never exercised: {', '.join(quiet)}"[:_WIDTH])
+        text = f"Never exercised: {', '.join(quiet)}"
+        lines += textwrap.wrap(
+            text, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False, break_long_words=False
+        )
     lines.append(f"  {seconds:.1f} s; report {report}")
     return "\n".join(lines)
 
